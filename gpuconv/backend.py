@@ -1,0 +1,93 @@
+"""Choose an implementation from the arrays of a call, and the place where new arrays are made.
+
+A backend is a package that defines every operator under the same name and signature.  It is imported when the first
+of its arrays arrives, so a machine without CuPy never tries to import it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from types import ModuleType
+from typing import Any
+
+from .errors import ArgTypeError, ConfigError, DeviceMismatchError, GpuUnavailableError, UnsupportedError
+
+# One line per backend: the library an array comes from, and the package that computes on it.
+_PACKAGE_OF = {"NumPy": "gpuconv.cpu"}
+
+# Array classes taken as they are.  Other subclasses (matrix, masked arrays, ...) carry meaning that would be lost.
+_LIBRARY_OF = {
+    ("numpy", "ndarray"): "NumPy",
+    ("numpy", "memmap"): "NumPy",
+    ("cupy", "ndarray"): "CuPy",
+}
+
+_NO_CUDA = "gpuconv's CUDA backend is not built yet"
+
+
+@functools.cache
+def _library(cls: type) -> str | None:
+    """Return the library whose plain array class this is, or None."""
+    return _LIBRARY_OF.get((cls.__module__.partition(".")[0], cls.__qualname__))
+
+
+@functools.cache
+def _load(package: str) -> ModuleType:
+    return importlib.import_module(package)
+
+
+def backend_of(**arrays: Any) -> ModuleType:
+    """Return the backend package shared by all arrays, given by argument name; None is an absent optional array."""
+    first = library = None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        here = _library(type(array))
+        if here is None:
+            cls = type(array)
+            msg = f"{name} must be a NumPy or CuPy array, got {cls.__module__}.{cls.__qualname__}"
+            raise ArgTypeError(msg)
+        if library is None:
+            first, library = name, here
+        elif here != library:
+            msg = f"{first} is a {library} array but {name} is a {here} array: move one of them first"
+            raise DeviceMismatchError(msg)
+    if library is None:
+        msg = f"expected at least one array among {', '.join(arrays)}, got None"
+        raise ArgTypeError(msg)
+    package = _PACKAGE_OF.get(library)
+    if package is None:
+        msg = f"{first} is a {library} array, and {_NO_CUDA}: pass a NumPy array, e.g. cupy.asnumpy({first})"
+        raise UnsupportedError(msg)
+    return _load(package)
+
+
+_chosen: str | None = None
+
+
+def use(device: str) -> None:
+    """Choose where nets and data are created from now on: "cpu", "cuda" or "auto" (the GPU if there is one).
+
+    Operators take no notice: the arrays they are given decide where they run.
+    Raises ConfigError for another name, GpuUnavailableError for "cuda" where it cannot be used.
+    """
+    global _chosen  # noqa: PLW0603 - the one piece of state that `use` exists to set
+    _chosen = resolve_device(device)
+
+
+def default_device() -> str:
+    """Return "cpu" or "cuda": what `use` chose, else the environment variable GPUCONV_DEVICE, else "auto"."""
+    return _chosen or resolve_device(os.environ.get("GPUCONV_DEVICE", "auto"))
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "cpu", "cuda" or "auto"; raise the error that says why not."""
+    if device in ("cpu", "auto"):
+        return "cpu"
+    if device == "cuda":
+        msg = f"{_NO_CUDA}: use device cpu"
+        raise GpuUnavailableError(msg)
+    msg = f'device must be "auto", "cpu" or "cuda", got {device!r}'
+    raise ConfigError(msg)

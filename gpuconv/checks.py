@@ -1,0 +1,205 @@
+"""Checks of arguments that several operators share.  Each raises before anything is allocated or computed.
+
+All messages name the argument and what was found.  Array dtypes are compared by NumPy dtype objects, which CuPy
+shares, so the same code and the same words serve every backend.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+import os
+from typing import Any
+
+import numpy as np
+
+from .errors import AliasError, ArgTypeError, CacheError, DTypeError, ParamError, ShapeError
+
+FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
+_LARGEST_INT = 2**31 - 1
+
+
+# Numbers ------------------------------------------------------------------------------------------------------------
+
+
+def integer(name: str, value: Any, *, least: int) -> int:
+    """Return value as an int in [least, 2^31); floats, strings and booleans are refused, not converted."""
+    if isinstance(value, (bool, np.bool_)):
+        msg = f"{name} must be an int, got {value!r}"
+        raise ArgTypeError(msg)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        msg = f"{name} must be an int, got {value!r}"
+        raise ArgTypeError(msg) from None
+    if not least <= number <= _LARGEST_INT:
+        msg = f"{name} must be an int from {least} to 2^31 - 1, got {name}={number}"
+        raise ParamError(msg)
+    return number
+
+
+def pair(name: str, value: Any, *, least: int) -> tuple[int, int]:
+    """Return (vertical, horizontal) of an int or a pair of ints."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            msg = f"{name} must be an int or a pair (vertical, horizontal), got {len(value)} values: {value!r}"
+            raise ParamError(msg)
+        return integer(name, value[0], least=least), integer(name, value[1], least=least)
+    number = integer(name, value, least=least)
+    return number, number
+
+
+def word(name: str, value: Any) -> int:
+    """Return value as an int in [0, 2^64): a seed or a counter of the random number generator."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        msg = f"{name} must be an int, got {value!r}"
+        raise ArgTypeError(msg)
+    number = operator.index(value)
+    if not 0 <= number < 2**64:
+        msg = f"{name} must be an int from 0 to 2^64 - 1, got {name}={number}"
+        raise ParamError(msg)
+    return number
+
+
+def real(name: str, value: Any, *, low: float, high: float = math.inf, open_low: bool = False) -> float:
+    """Return value as a finite float in [low, high], or (low, high] with open_low."""
+    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0):
+        msg = f"{name} must be a number, got {value!r}"
+        raise ArgTypeError(msg)
+    number = float(value)
+    if not math.isfinite(number) or number < low or number > high or (open_low and number == low):
+        below = f" and at most {high:g}" if math.isfinite(high) else ""
+        msg = f"{name} must be finite, {'above' if open_low else 'at least'} {low:g}{below}, got {name}={number}"
+        raise ParamError(msg)
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return value if it is a boolean; 0, 1 and strings are refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        msg = f"{name} must be True or False, got {value!r}"
+        raise ArgTypeError(msg)
+    return bool(value)
+
+
+# Arrays -------------------------------------------------------------------------------------------------------------
+
+
+def common_dtype(**arrays: Any) -> np.dtype:
+    """Return the one dtype of all arrays (float16, float32 or float64, native byte order); None is skipped."""
+    found = {name: array.dtype for name, array in arrays.items() if array is not None}
+    for name, dtype in found.items():
+        if dtype not in FLOATS or not dtype.isnative:
+            what = f"{dtype} ({dtype.str})" if not dtype.isnative else str(dtype)
+            msg = f"{name} must be float16, float32 or float64 in native byte order, got {what}"
+            raise DTypeError(msg)
+    if len(set(found.values())) > 1:
+        msg = "arrays must share one dtype, got " + ", ".join(f"{name} {dtype}" for name, dtype in found.items())
+        raise DTypeError(msg)
+    return next(iter(found.values()))
+
+
+def given(**arrays: Any) -> None:
+    """Check that no array is None."""
+    for name, array in arrays.items():
+        if array is None:
+            msg = f"{name} must be an array, got None"
+            raise ArgTypeError(msg)
+
+
+def ndim(name: str, array: Any, wanted: int, letters: str) -> None:
+    """Check the number of axes; letters names them, as in "(N, C, H, W)"."""
+    if array.ndim != wanted:
+        msg = f"{name} must be {letters}, got shape {tuple(array.shape)}"
+        raise ShapeError(msg)
+
+
+def not_empty(name: str, array: Any, letters: str) -> None:
+    """Check that no axis but the first (the batch) has size 0."""
+    if 0 in array.shape[1:]:
+        msg = f"{name} must have no axis of size 0 but the batch {letters}, got shape {tuple(array.shape)}"
+        raise ShapeError(msg)
+
+
+def same_shape(name: str, array: Any, shape: tuple[int, ...], why: str) -> None:
+    """Check that an array has exactly the given shape; why says where the shape comes from."""
+    if tuple(array.shape) != tuple(shape):
+        msg = f"{name} must have {why} {tuple(shape)}, got {tuple(array.shape)}"
+        raise ShapeError(msg)
+
+
+def class_scores(scores: Any, labels: Any) -> None:
+    """Check scores (N, classes) and integer labels (N,).  The labels' range is the backend's to check."""
+    given(scores=scores, labels=labels)
+    common_dtype(scores=scores)
+    ndim("scores", scores, 2, "(N, classes)")
+    not_empty("scores", scores, "(N, classes)")
+    if labels.dtype.kind not in "iu" or not labels.dtype.isnative:
+        msg = f"labels must be an integer array, got {labels.dtype}"
+        raise DTypeError(msg)
+    same_shape("labels", labels, scores.shape[:1], "one entry per row of scores,")
+
+
+def writable(name: str, array: Any) -> None:
+    """Check that an array may be updated in place."""
+    flags = array.flags
+    if not getattr(flags, "writeable", True):
+        msg = f"{name} is updated in place but is read-only"
+        raise AliasError(msg)
+    if 0 in (step for step, size in zip(array.strides, array.shape, strict=True) if size > 1):
+        msg = f"{name} is updated in place but is a broadcast view: several elements share one place"
+        raise AliasError(msg)
+
+
+def apart(**arrays: Any) -> None:
+    """Check that no two of the arrays share memory."""
+    items = [(name, array) for name, array in arrays.items() if isinstance(array, np.ndarray)]
+    for i, (name, array) in enumerate(items):
+        for other_name, other in items[:i]:
+            if np.may_share_memory(array, other):
+                msg = f"{other_name} and {name} are updated in place but share memory"
+                raise AliasError(msg)
+
+
+# Caches -------------------------------------------------------------------------------------------------------------
+
+
+def debug() -> bool:
+    """True with GPUCONV_DEBUG=1: caches are checked for changes, running variances for their sign."""
+    return os.environ.get("GPUCONV_DEBUG") == "1"
+
+
+def mark(**arrays: Any) -> dict[str, bytes] | None:
+    """In debug mode, digests of what a cache refers to; else None."""
+    if not debug():
+        return None
+    return {name: _digest(array) for name, array in arrays.items() if array is not None}
+
+
+def unchanged(marks: dict[str, bytes] | None, **arrays: Any) -> None:
+    """Check that the arrays a cache refers to are as they were in forward (debug mode only)."""
+    for name, digest in (marks or {}).items():
+        if _digest(arrays[name]) != digest:
+            msg = f"{name} was changed in place between forward and backward, so the gradient would be wrong"
+            raise CacheError(msg)
+
+
+def cache_of(cache: Any, wanted: type, forward: str) -> None:
+    """Check that a cache is the one the named forward returns."""
+    if type(cache) is not wanted:
+        msg = f"cache must be the one that {forward} returned, got {type(cache).__qualname__}"
+        raise CacheError(msg)
+
+
+def upstream(dy: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Check the incoming gradient against its forward's output."""
+    if dy.dtype != dtype or not dy.dtype.isnative:
+        msg = f"dy must have the forward's dtype {dtype}, got {dy.dtype}"
+        raise DTypeError(msg)
+    same_shape("dy", dy, shape, "the shape of the forward's output")
+
+
+def _digest(array: Any) -> bytes:
+    host = array if isinstance(array, np.ndarray) else array.get()
+    return hashlib.blake2b(np.ascontiguousarray(host).tobytes(), digest_size=16).digest()

@@ -1,0 +1,92 @@
+"""Every error gpuconv raises on purpose: one family, each also the built-in that Python users expect to catch."""
+
+from __future__ import annotations
+
+
+class GpuconvError(Exception):
+    """Base of all errors raised by gpuconv; catch it to catch them all."""
+
+
+# Arguments of an operator -------------------------------------------------------------------------------------------
+
+
+class ShapeError(GpuconvError, ValueError):
+    """Array sizes that do not fit each other or the operator."""
+
+
+class ParamError(GpuconvError, ValueError):
+    """A parameter of the right kind with a value outside its range."""
+
+
+class ArgTypeError(GpuconvError, TypeError):
+    """An argument of the wrong kind: a list for an array, a float for a count."""
+
+
+class DTypeError(GpuconvError, TypeError):
+    """An array element type that the operator does not take, or two that do not match."""
+
+
+class DeviceMismatchError(GpuconvError, ValueError):
+    """Arrays of one call that live in different places."""
+
+
+class AliasError(GpuconvError, ValueError):
+    """An array to be written that is read-only, or shares memory where it must not."""
+
+
+class CacheError(GpuconvError, ValueError):
+    """A backward call with a cache that its forward did not make, or that changed since."""
+
+
+class UnsupportedError(GpuconvError, NotImplementedError):
+    """Something gpuconv does not offer (yet)."""
+
+
+class GpuUnavailableError(GpuconvError, RuntimeError):
+    """A GPU was asked for by name and cannot be used."""
+
+
+# Training -----------------------------------------------------------------------------------------------------------
+
+
+class ConfigError(GpuconvError, ValueError):
+    """A setting (flag, environment variable, config file) that cannot be used.  The command line exits with 2."""
+
+
+class NonFiniteLossError(GpuconvError, ArithmeticError):
+    """The loss became NaN or infinite; the last good checkpoint is kept."""
+
+
+class CheckpointCorruptError(GpuconvError, ValueError):
+    """A checkpoint file whose bytes are not the ones that were written."""
+
+
+class CheckpointMismatchError(GpuconvError, ValueError):
+    """A sound checkpoint of another net, optimiser or run."""
+
+
+class CheckpointVersionError(GpuconvError, ValueError):
+    """A checkpoint written in a format this version does not read."""
+
+
+class CheckpointWriteError(GpuconvError, OSError):
+    """A checkpoint that could not be written; the previous one is untouched."""
+
+
+# Data ---------------------------------------------------------------------------------------------------------------
+
+
+class DatasetCorruptError(GpuconvError, ValueError):
+    """Data files whose size, hash or content is not what it must be."""
+
+
+class DatasetMissingError(GpuconvError, FileNotFoundError):
+    """A data set that is not there; the message says what to fetch and where to put it."""
+
+
+class DownloadError(GpuconvError, OSError):
+    """A download that failed from every mirror."""
+
+
+class UnsafeArchiveError(GpuconvError, ValueError):
+    """An archive or pickle that holds something other than plain data."""

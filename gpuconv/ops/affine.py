@@ -1,0 +1,63 @@
+"""The fully connected layer: what the user calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .. import checks
+from ..backend import backend_of
+from ..errors import ShapeError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AffineCache:
+    """What affine_backward needs: the inputs, by reference."""
+
+    x: Any
+    w: Any
+    has_bias: bool
+    marks: dict[str, bytes] | None
+
+
+def affine_forward(x: Any, w: Any, b: Any = None) -> tuple[Any, AffineCache]:
+    """Multiply every flattened sample by a matrix and add a vector; return (y, cache).
+
+    x: (N, d1, ..., dk)   w: (D, M)   b: (M,) or None   ->   y = x.reshape(N, D) @ w + b: (N, M)   with D = d1 ... dk
+    """
+    backend = backend_of(x=x, w=w, b=b)
+    checks.given(w=w)
+    checks.common_dtype(x=x, w=w, b=b)
+    if x.ndim < 2:
+        msg = f"x must be (N, d1, ..., dk), got shape {tuple(x.shape)}"
+        raise ShapeError(msg)
+    checks.not_empty("x", x, "(N, d1, ..., dk)")
+    checks.ndim("w", w, 2, "(D, M)")
+    features = x[0:1].size if x.shape[0] else _product(x.shape[1:])
+    if w.shape[0] != features or w.shape[1] == 0:
+        msg = f"x has {features} features but w expects {w.shape[0]}: x {tuple(x.shape)}, w {tuple(w.shape)}"
+        raise ShapeError(msg)
+    if b is not None:
+        checks.same_shape("b", b, w.shape[1:], "one entry per column of w,")
+    y = backend.affine_forward(x, w, b)
+    return y, AffineCache(x, w, b is not None, checks.mark(x=x, w=w))
+
+
+def affine_backward(dy: Any, cache: AffineCache, *, input_grad: bool = True) -> tuple[Any, Any, Any]:
+    """Return (dx, dw, db).   dy: (N, M)  ->  dx: (N, d1, ..., dk)   dw: (D, M)   db: (M,).
+
+    dx is None with input_grad=False; db is None where forward had no b.
+    """
+    checks.cache_of(cache, AffineCache, "affine_forward")
+    backend = backend_of(dy=dy, x=cache.x)
+    checks.upstream(dy, (cache.x.shape[0], cache.w.shape[1]), cache.x.dtype)
+    checks.unchanged(cache.marks, x=cache.x, w=cache.w)
+    input_grad = checks.flag("input_grad", input_grad)
+    return backend.affine_backward(dy, cache.x, cache.w, input_grad=input_grad, bias_grad=cache.has_bias)
+
+
+def _product(sizes: tuple[int, ...]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total

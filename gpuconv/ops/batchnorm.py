@@ -1,0 +1,133 @@
+"""Batch normalisation of rows (N, C) and of images (N, C, H, W): what the user calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..backend import backend_of
+from ..errors import CacheError, DTypeError, ParamError, ShapeError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchNormCache:
+    """What the backward needs: the input by reference, and the mean and 1 / sqrt(variance + eps) it was scaled by."""
+
+    x: Any
+    gamma: Any
+    mean: Any
+    inv_std: Any
+    training: bool
+    marks: dict[str, bytes] | None
+
+
+def batchnorm_forward(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    training: bool = True,
+    momentum: float = 0.9,
+    eps: float = 1e-5,
+) -> tuple[Any, BatchNormCache]:
+    """Normalise every column over the batch, scale by gamma, shift by beta; return (y, cache).
+
+    x: (N, C)   gamma, beta, running_mean, running_var: (C,)   ->   y: (N, C)
+
+    training=True uses the batch's mean and (biased) variance and updates the running ones in place:
+    running = momentum * running + (1 - momentum) * batch.  training=False uses the running ones and changes nothing.
+    The four vectors share one dtype: that of x, or float32 where x is float16.  An empty batch in training changes
+    no running statistic.
+    Raises ShapeError (a training batch of one row, too), ParamError, DTypeError, AliasError before any work.
+    """
+    return _forward(2, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
+
+
+def batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
+    """Return (dx, dgamma, dbeta).   dy: (N, C)  ->  dx: (N, C)   dgamma, dbeta: (C,)."""
+    return _backward(dy, cache, 2, "batchnorm_forward")
+
+
+def spatial_batchnorm_forward(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    training: bool = True,
+    momentum: float = 0.9,
+    eps: float = 1e-5,
+) -> tuple[Any, BatchNormCache]:
+    """Normalise every channel over the batch and both image axes; otherwise as batchnorm_forward.
+
+    x: (N, C, H, W)   gamma, beta, running_mean, running_var: (C,)   ->   y: (N, C, H, W), in the memory format of x
+
+    A channel of one constant value gives exactly beta.  In training N H W must be above 1.
+    """
+    return _forward(4, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
+
+
+def spatial_batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
+    """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,)."""
+    return _backward(dy, cache, 4, "spatial_batchnorm_forward")
+
+
+def _forward(
+    axes: int,
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    training: Any,
+    momentum: Any,
+    eps: Any,
+) -> tuple[Any, BatchNormCache]:
+    vectors = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    checks.given(**vectors)
+    backend = backend_of(x=x, **vectors)
+    dtype = checks.common_dtype(x=x)
+    vector_dtype = checks.common_dtype(**vectors)
+    if vector_dtype != dtype and (dtype, vector_dtype) != (np.float16, np.float32):
+        msg = f"gamma, beta and the running statistics must be {dtype} like x (float32 if x is float16), got {vector_dtype}"
+        raise DTypeError(msg)
+    checks.ndim("x", x, axes, "(N, C)" if axes == 2 else "(N, C, H, W)")
+    checks.not_empty("x", x, "(N, C, ...)")
+    for name, vector in vectors.items():
+        checks.same_shape(name, vector, (x.shape[1],), "one entry per channel of x,")
+    training = checks.flag("training", training)
+    momentum = checks.real("momentum", momentum, low=0.0, high=1.0)
+    eps = checks.real("eps", eps, low=0.0, open_low=training)
+    if training:
+        count = x.size // x.shape[1]
+        if count == 1:
+            msg = f"training needs more than one value per channel, got x {tuple(x.shape)}"
+            raise ShapeError(msg)
+        checks.writable("running_mean", running_mean)
+        checks.writable("running_var", running_var)
+        checks.apart(x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
+    elif checks.debug() and not bool((running_var >= 0).all()):
+        msg = "running_var has a negative or NaN entry"
+        raise ParamError(msg)
+    y, mean, inv_std = backend.batchnorm_forward(
+        x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
+    )
+    return y, BatchNormCache(x, gamma, mean, inv_std, training, checks.mark(x=x, gamma=gamma))
+
+
+def _backward(dy: Any, cache: Any, ndim: int, forward: str) -> tuple[Any, Any, Any]:
+    checks.cache_of(cache, BatchNormCache, forward)
+    if cache.x.ndim != ndim:
+        msg = f"cache must be the one that {forward} returned, got that of an x {tuple(cache.x.shape)}"
+        raise CacheError(msg)
+    backend = backend_of(dy=dy, x=cache.x)
+    checks.upstream(dy, cache.x.shape, cache.x.dtype)
+    checks.unchanged(cache.marks, x=cache.x, gamma=cache.gamma)
+    return backend.batchnorm_backward(dy, cache.x, cache.gamma, cache.mean, cache.inv_std, training=cache.training)

@@ -1,0 +1,54 @@
+"""Inverted dropout with counter-based random numbers: what the user calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..backend import backend_of
+from ..errors import ParamError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DropoutCache:
+    """What dropout_backward needs: which elements stay (None: all) and the factor they were scaled by."""
+
+    kept: Any
+    scale: float
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def dropout_forward(
+    x: Any, *, rate: float = 0.5, seed: int = 0, step: int = 0, training: bool = True
+) -> tuple[Any, DropoutCache]:
+    """Zero each element with probability rate and scale the rest by 1 / (1 - rate); return (y, cache).
+
+    x: any shape   ->   y: the same.  training=False (or rate=0) returns the values unchanged.
+
+    rate, in [0, 1), is the probability to *drop*.  The draw is a pure function of (seed, step, place in row order):
+    the same on every backend and in either memory format.  Give each call of a run its own step.
+    Source of the generator: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011); see gpuconv.random.
+    """
+    backend = backend_of(x=x)
+    checks.common_dtype(x=x)
+    rate = checks.real("rate", rate, low=0.0, high=1.0)
+    if rate == 1.0:
+        msg = "rate must be below 1, got rate=1.0: nothing would be left"
+        raise ParamError(msg)
+    seed = checks.word("seed", seed)
+    step = checks.word("step", step)
+    training = checks.flag("training", training)
+    y, kept = backend.dropout_forward(x, rate=rate if training else 0.0, seed=seed, step=step)
+    return y, DropoutCache(kept, 1.0 / (1.0 - rate) if kept is not None else 1.0, tuple(x.shape), x.dtype)
+
+
+def dropout_backward(dy: Any, cache: DropoutCache) -> Any:
+    """Return dx: dy, scaled, where forward kept the element; else 0."""
+    checks.cache_of(cache, DropoutCache, "dropout_forward")
+    backend = backend_of(dy=dy, cache=cache.kept)
+    checks.upstream(dy, cache.shape, cache.dtype)
+    return backend.dropout_backward(dy, cache.kept, cache.scale)

@@ -1,0 +1,126 @@
+"""Optimiser steps on one flat parameter vector, in place: what the user calls.
+
+Each updates w and its state vectors and returns nothing.  weight_decay is the factor of the L2 gradient w itself;
+only `adam_update(decoupled=True)` applies it to the weights directly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import checks
+from ..backend import backend_of
+from ..errors import ParamError
+
+
+def sgd_update(
+    w: Any,
+    dw: Any,
+    velocity: Any = None,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> None:
+    """Take a step of gradient descent, with momentum where a velocity is given.
+
+    g = dw + weight_decay w;   velocity = momentum velocity + g;   w -= lr velocity, or with nesterov
+    w -= lr (g + momentum velocity).   w, dw, velocity: (n,).
+    """
+    backend = _checked(w, dw, velocity=velocity)
+    if velocity is None and momentum:
+        msg = f"momentum={momentum} needs a velocity array"
+        raise ParamError(msg)
+    backend.sgd_update(
+        w,
+        dw,
+        velocity,
+        lr=checks.real("lr", lr, low=0.0),
+        momentum=checks.real("momentum", momentum, low=0.0, high=1.0),
+        nesterov=checks.flag("nesterov", nesterov),
+        weight_decay=checks.real("weight_decay", weight_decay, low=0.0),
+    )
+
+
+def rmsprop_update(
+    w: Any,
+    dw: Any,
+    square: Any,
+    *,
+    lr: float,
+    smoothing: float = 0.99,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> None:
+    """Take a step of RMSprop.
+
+    g = dw + weight_decay w;   square = smoothing square + (1 - smoothing) g^2;   w -= lr g / (sqrt(square) + eps).
+    w, dw, square: (n,).   Source: Hinton, Neural Networks for Machine Learning, lecture 6e (2012).
+    """
+    backend = _checked(w, dw, square=square)
+    backend.rmsprop_update(
+        w,
+        dw,
+        square,
+        lr=checks.real("lr", lr, low=0.0),
+        smoothing=checks.real("smoothing", smoothing, low=0.0, high=1.0),
+        eps=checks.real("eps", eps, low=0.0, open_low=True),
+        weight_decay=checks.real("weight_decay", weight_decay, low=0.0),
+    )
+
+
+def adam_update(
+    w: Any,
+    dw: Any,
+    m: Any,
+    v: Any,
+    *,
+    step: int,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+) -> None:
+    """Take step number `step` (the first is 1) of Adam, or of AdamW with decoupled=True.
+
+    g = dw + weight_decay w (decoupled: g = dw and w -= lr weight_decay w first);
+    m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;
+    w -= lr m' / (sqrt(v') + eps)   with m' = m / (1 - beta1^step), v' = v / (1 - beta2^step).
+    w, dw, m, v: (n,).   Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101.
+    """
+    backend = _checked(w, dw, m=m, v=v)
+    for name, value in (("beta1", beta1), ("beta2", beta2)):
+        if checks.real(name, value, low=0.0, high=1.0) == 1.0:
+            msg = f"{name} must be below 1, got {name}=1.0"
+            raise ParamError(msg)
+    backend.adam_update(
+        w,
+        dw,
+        m,
+        v,
+        step=checks.integer("step", step, least=1),
+        lr=checks.real("lr", lr, low=0.0),
+        beta1=float(beta1),
+        beta2=float(beta2),
+        eps=checks.real("eps", eps, low=0.0, open_low=True),
+        weight_decay=checks.real("weight_decay", weight_decay, low=0.0),
+        decoupled=checks.flag("decoupled", decoupled),
+    )
+
+
+def _checked(w: Any, dw: Any, **state: Any) -> Any:
+    arrays = {"w": w, "dw": dw, **state}
+    backend = backend_of(**arrays)
+    checks.given(w=w, dw=dw, **({} if "velocity" in state else state))
+    checks.common_dtype(**arrays)
+    checks.ndim("w", w, 1, "one flat vector (n,)")
+    for name, array in arrays.items():
+        if array is not None:
+            checks.same_shape(name, array, w.shape, "the shape of w")
+            if name != "dw":
+                checks.writable(name, array)
+    checks.apart(**{name: array for name, array in arrays.items() if array is not None})
+    return backend

@@ -1,0 +1,121 @@
+"""Sizes of one operator call, computed and checked once, before any backend runs.
+
+One alphabet everywhere: N batch, C input channels, H W input, K filters, R S window, P Q output.  Pairs are
+(vertical, horizontal).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import checks
+from .errors import ParamError, ShapeError
+
+
+@dataclass(frozen=True, slots=True)
+class ConvSizes:
+    """Sizes of one convolution."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSizes:
+    """Sizes of one pooling call."""
+
+    N: int
+    C: int
+    H: int
+    W: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+
+
+def out_size(size: int, window: int, stride: int, pad: int, dilation: int = 1) -> int:
+    """Return the number of window positions along one axis; a last partial step is dropped (floor)."""
+    return (size + 2 * pad - dilation * (window - 1) - 1) // stride + 1
+
+
+def conv_sizes(
+    x: Any, w: Any, b: Any, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: Any = 1
+) -> ConvSizes:
+    """Return the sizes of conv_forward(x, w, b, ...), or raise what is wrong with its arguments."""
+    checks.ndim("x", x, 4, "(N, C, H, W)")
+    checks.ndim("w", w, 4, "(K, C / groups, R, S)")
+    if b is not None:
+        checks.ndim("b", b, 1, "(K,)")
+    stride = checks.pair("stride", stride, least=1)
+    pad = checks.pair("pad", pad, least=0)
+    dilation = checks.pair("dilation", dilation, least=1)
+    groups = checks.integer("groups", groups, least=1)
+    checks.not_empty("x", x, "(N, C, H, W)")
+    if 0 in w.shape:
+        msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
+        raise ShapeError(msg)
+    (N, C, H, W), (K, C_w, R, S) = x.shape, w.shape
+    if C % groups or K % groups:
+        msg = f"groups must divide the channels of x and the filters of w, got groups={groups}, C={C}, K={K}"
+        raise ParamError(msg)
+    if C_w * groups != C:
+        times = f" in each of {groups} groups" if groups > 1 else ""
+        msg = f"x has {C} channels but w expects {C_w}{times}: x {tuple(x.shape)}, w {tuple(w.shape)}"
+        raise ShapeError(msg)
+    if b is not None and b.shape[0] != K:
+        msg = f"w has {K} filters but b has {b.shape[0]} entries: w {tuple(w.shape)}, b {tuple(b.shape)}"
+        raise ShapeError(msg)
+    P = out_size(H, R, stride[0], pad[0], dilation[0])
+    Q = out_size(W, S, stride[1], pad[1], dilation[1])
+    if P < 1 or Q < 1:
+        reach = f"{dilation[0] * (R - 1) + 1}x{dilation[1] * (S - 1) + 1}"
+        dilated = f" (dilated to {reach})" if dilation != (1, 1) else ""
+        msg = f"filter {R}x{S}{dilated} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
+        raise ShapeError(msg)
+    return ConvSizes(N, C, H, W, K, R, S, P, Q, stride, pad, dilation, groups)
+
+
+def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
+    """Return the sizes of a pooling call on x; stride=None means the window."""
+    checks.ndim("x", x, 4, "(N, C, H, W)")
+    window = checks.pair("window", window, least=1)
+    stride = window if stride is None else checks.pair("stride", stride, least=1)
+    pad = checks.pair("pad", pad, least=0)
+    checks.not_empty("x", x, "(N, C, H, W)")
+    N, C, H, W = x.shape
+    if 2 * pad[0] > window[0] or 2 * pad[1] > window[1]:
+        msg = f"pad must be at most half the window, so that no window lies in the padding: pad={pad}, window={window}"
+        raise ParamError(msg)
+    P = out_size(H, window[0], stride[0], pad[0])
+    Q = out_size(W, window[1], stride[1], pad[1])
+    if P < 1 or Q < 1:
+        msg = f"window {window[0]}x{window[1]} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
+        raise ShapeError(msg)
+    return PoolSizes(N, C, H, W, *window, P, Q, stride, pad)
+
+
+def is_channels_last(x: Any) -> bool:
+    """True if an (N, C, H, W) array is stored with its channels together (N, H, W, C); its output is then too.
+
+    Of a view that is neither, the axis with the smaller step decides: channels or columns.
+    """
+    if x.flags.c_contiguous:
+        return False
+    if x.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return True
+    return x.shape[1] > 1 and abs(x.strides[1]) < abs(x.strides[3])
