@@ -64,7 +64,7 @@ def word(name: str, value: Any) -> int:
 
 def real(name: str, value: Any, *, low: float, high: float = math.inf, open_low: bool = False) -> float:
     """Return value as a finite float in [low, high], or (low, high] with open_low."""
-    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0):
+    if isinstance(value, (bool, np.bool_, str, bytes)) or not hasattr(value, "__float__") or getattr(value, "ndim", 0) != 0:
         msg = f"{name} must be a number, got {value!r}"
         raise ArgTypeError(msg)
     number = float(value)

@@ -1,0 +1,203 @@
+"""Convolution as matrix products over blocks of unfolded windows, a few hundred pixels at a time.
+
+Forward and both gradients are built from two loops over blocks: `_correlate` (windows times filters) and
+`_weight_gradient` (windows times dy).  The gradient of the input is a correlation too, of dy with the filters turned
+round: one for each phase of the stride, so that no zero is ever multiplied.  What a call adds in memory is a few
+megabytes a thread, whatever the batch.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+
+import numpy as np
+
+from ..shapes import ConvSizes, is_channels_last
+from .depthwise import correlate_depthwise, weight_gradient_depthwise
+from .layout import accumulator, empty
+from .parallel import for_each, quiet, ranges, scratch
+from .reduce import channel_sums
+from .unfold import Block, Windows, blocks, prefers_planar, unfold, unfold_planar
+
+# Partial sums of the weight gradient: their number depends on sizes alone, so the order of adding never changes.
+_PARTIAL_SUMS = 16
+_PARTIAL_BYTES = 32 * 1024 * 1024
+
+
+def conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, sizes: ConvSizes) -> np.ndarray:
+    z = sizes
+    y = empty((z.N, z.K, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
+    _correlate(x, w, b, y, _forward_windows(z), z.groups)
+    return y
+
+
+@quiet
+def conv_backward(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, sizes: ConvSizes, *, input_grad: bool, bias_grad: bool
+) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+    dw = _weight_gradient(dy, x, w, _forward_windows(sizes), sizes.groups)
+    db = channel_sums(dy).astype(w.dtype) if bias_grad else None
+    dx = _data_gradient(dy, x, w, sizes) if input_grad else None
+    return dx, dw, db
+
+
+def _forward_windows(z: ConvSizes) -> Windows:
+    return Windows(z.R, z.S, -z.pad[0], -z.pad[1], z.stride, z.dilation)
+
+
+# Gradient of the input ----------------------------------------------------------------------------------------------
+
+
+def _data_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: ConvSizes) -> np.ndarray:
+    dx = empty((z.N, z.C, z.H, z.W), x.dtype, channels_last=is_channels_last(x))
+    if not np.isfinite(w).all():
+        return _data_gradient_by_taps(dy, w, z, dx)
+    # (K, C / groups, R, S) -> (C, K / groups, R, S): in each group, filters and channels change places.
+    grouped = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S)
+    swapped = grouped.swapaxes(1, 2).reshape(z.C, z.K // z.groups, z.R, z.S)
+    for i in range(min(z.stride[0], z.H)):
+        rows = _phase(i, z.R, z.stride[0], z.pad[0], z.dilation[0])
+        for j in range(min(z.stride[1], z.W)):
+            columns = _phase(j, z.S, z.stride[1], z.pad[1], z.dilation[1])
+            target = dx[:, :, i :: z.stride[0], j :: z.stride[1]]
+            if rows is None or columns is None:  # no window ever reads these pixels
+                target[...] = 0
+                continue
+            taps = swapped[:, :, rows[0], columns[0]]
+            windows = Windows(taps.shape[2], taps.shape[3], rows[1], columns[1], (1, 1), (rows[2], columns[2]))
+            _correlate(dy, taps, None, target, windows, z.groups)
+    return dx
+
+
+def _phase(i: int, taps: int, stride: int, pad: int, dilation: int) -> tuple[slice, int, int] | None:
+    """Return the taps that read pixels i, i + stride, ... of one axis, the first place in dy, and the step there.
+
+    Tap r of output p reads pixel p stride - pad + r dilation.  For pixel h that is p = (h + pad - r dilation) / stride,
+    where it is whole: for every `step`-th tap.  Taken backwards, those taps correlate dy with a dilation of its own.
+    """
+    step = stride // gcd(stride, dilation)
+    first = next((r for r in range(min(step, taps)) if (i + pad - r * dilation) % stride == 0), None)
+    if first is None:
+        return None
+    last = first + (taps - 1 - first) // step * step
+    backwards = slice(last, first - 1 if first else None, -step)
+    return backwards, (i + pad - last * dilation) // stride, step * dilation // stride
+
+
+def _data_gradient_by_taps(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) -> np.ndarray:
+    """Fill dx where a weight is infinite or NaN: it must not meet the zeros that lie around dy in a correlation."""
+    kind = accumulator(dy.dtype)
+    height, width = z.H + 2 * z.pad[0], z.W + 2 * z.pad[1]
+    padded = np.zeros((z.N, z.groups, z.C // z.groups, height, width), dtype=kind)
+    dy = dy.reshape(z.N, z.groups, z.K // z.groups, z.P, z.Q).astype(kind)
+    w = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S).astype(kind)
+    for r in range(z.R):
+        top = r * z.dilation[0]
+        rows = slice(top, top + (z.P - 1) * z.stride[0] + 1, z.stride[0])
+        for s in range(z.S):
+            left = s * z.dilation[1]
+            columns = slice(left, left + (z.Q - 1) * z.stride[1] + 1, z.stride[1])
+            padded[..., rows, columns] += np.einsum("ngkpq,gkc->ngcpq", dy, w[..., r, s])
+    inside = padded[..., z.pad[0] : z.pad[0] + z.H, z.pad[1] : z.pad[1] + z.W]
+    dx[...] = inside.reshape(dx.shape)
+    return dx
+
+
+# The two loops over blocks ------------------------------------------------------------------------------------------
+
+
+def _correlate(
+    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, windows: Windows, groups: int
+) -> None:
+    """Fill y[n, k, p, q] with b[k] + the sum over c, r, s of w[k, c, r, s] times tap (r, s) of window (p, q) of x.
+
+    Pixels outside x are 0.  x and y may have any strides.
+    """
+    kind = accumulator(x.dtype)
+    N, K, P, Q = y.shape
+    bias = None if b is None else b.astype(kind)
+    if w.shape[1] == 1 and groups > 1:
+        correlate_depthwise(x, w, bias, y, windows)
+        return
+    pixel_bytes = w[0].size * groups * kind.itemsize
+
+    if groups == 1 and prefers_planar(x, windows, Q):
+        filters = w.reshape(K, -1).astype(kind)  # (K, CRS)
+
+        def planar(block: Block) -> None:
+            target = y[block.n0, :, block.p0 : block.p1]  # (K, p, Q)
+            columns = unfold_planar(x, block, windows, Q)  # (CRS, pixels)
+            if y.dtype == kind and target.strides[2] == y.itemsize and target[0].flags.c_contiguous:
+                out = target.reshape(K, -1)
+                np.matmul(filters, columns, out=out)
+                if bias is not None:
+                    out += bias[:, None]
+                return
+            out = scratch("out", (columns.shape[1], K), kind)
+            np.matmul(columns.T, filters.T, out=out)
+            if bias is not None:
+                out += bias
+            np.copyto(target.transpose(1, 2, 0), out.reshape(*target.shape[1:], K), casting="same_kind")
+
+        for_each(planar, blocks(N, P, Q, pixel_bytes, one_image=True))
+        return
+
+    # (groups, RSC, K): one matrix a group, its rows in the order of a channels-last window.
+    by_group = w.reshape(groups, K // groups, -1, *w.shape[2:]).transpose(0, 3, 4, 2, 1)
+    matrices = np.ascontiguousarray(by_group, dtype=kind).reshape(groups, -1, K // groups)
+
+    def channels_last(block: Block) -> None:
+        target = y[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
+        rows = unfold(x, block, windows, Q, groups)  # (groups, pixels, RSC)
+        direct = groups == 1 and y.dtype == kind and target.flags.c_contiguous
+        out = target.reshape(1, -1, K) if direct else scratch("out", (groups, rows.shape[1], K // groups), kind)
+        np.matmul(rows, matrices, out=out)
+        if bias is not None:
+            out += bias.reshape(groups, 1, -1)
+        if not direct:
+            by_pixel = out.transpose(1, 0, 2).reshape(target.shape)  # a view where groups == 1
+            np.copyto(target, by_pixel, casting="same_kind")
+
+    for_each(channels_last, blocks(N, P, Q, pixel_bytes))
+
+
+def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
+    """Return dw[k, c, r, s]: the sum over n, p, q of dy[n, k, p, q] times tap (r, s) of window (p, q) of x."""
+    kind = accumulator(x.dtype)
+    N, K, P, Q = dy.shape
+    if w.shape[1] == 1 and groups == K:
+        return weight_gradient_depthwise(dy, x, w, windows)
+    planar = groups == 1 and prefers_planar(x, windows, Q)
+    pieces = blocks(N, P, Q, w[0].size * groups * kind.itemsize, one_image=planar)
+    parts = min(_PARTIAL_SUMS, max(1, _PARTIAL_BYTES // (w.size * kind.itemsize)))
+    shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // parts))]
+    shape = (groups, K // groups, w[0].size)
+    sums = np.zeros((len(shares), *shape), dtype=kind)
+
+    def share(index: int) -> None:
+        product = scratch("product", shape, kind)
+        for block in shares[index]:
+            part = dy[block.n0 : block.n1, :, block.p0 : block.p1]
+            if planar:
+                gradient = _as(kind, "gradient", part[0])  # (K, p, Q)
+                np.matmul(gradient.reshape(1, K, -1), unfold_planar(x, block, windows, Q).T, out=product)
+            else:
+                gradient = _as(kind, "gradient", part.transpose(0, 2, 3, 1)).reshape(-1, groups, K // groups)
+                np.matmul(gradient.transpose(1, 2, 0), unfold(x, block, windows, Q, groups), out=product)
+            sums[index] += product
+
+    for_each(share, range(len(shares)))
+    total = sums.sum(axis=0)
+    if planar:
+        return total.reshape(w.shape).astype(w.dtype, copy=False)
+    by_tap = total.reshape(K, windows.R, windows.S, -1).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(by_tap, dtype=w.dtype)
+
+
+def _as(kind: np.dtype, slot: str, part: np.ndarray) -> np.ndarray:
+    """Return part itself if it is contiguous and of the given dtype, else a copy that is, in scratch memory."""
+    if part.dtype == kind and part.flags.c_contiguous:
+        return part
+    copy = scratch(slot, part.shape, kind)
+    np.copyto(copy, part)
+    return copy

@@ -1,0 +1,34 @@
+"""Functions of single elements, in blocks that stay in the cache, on all threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .layout import stored_order
+from .parallel import for_each, quiet, ranges
+
+_BLOCK_ELEMENTS = 64 * 1024
+
+
+@quiet
+def elementwise(function: Callable[..., object], inputs: list[np.ndarray], out: np.ndarray) -> np.ndarray:
+    """Call function(*inputs, out) on matching blocks of the arrays, all of one shape; return out."""
+    flat = stored_order(*inputs, out)
+    if flat is None:  # stored in different orders: one pass, element by element
+        function(*inputs, out)
+        return out
+
+    def work(block: tuple[int, int]) -> None:
+        function(*(array[slice(*block)] for array in flat))
+
+    for_each(work, ranges(out.size, _BLOCK_ELEMENTS))
+    return out
+
+
+def keep_where(mask: np.ndarray, values: np.ndarray, out: np.ndarray) -> None:
+    """Write values where the boolean mask is set, else 0, by selecting bits: exact for infinities and NaN."""
+    bits = np.dtype(f"i{values.dtype.itemsize}")
+    # -True as an 8-bit integer is all ones, and stays so when widened.
+    np.bitwise_and(values.view(bits), np.negative(mask.view(np.int8)), out=out.view(bits))

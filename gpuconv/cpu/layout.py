@@ -1,0 +1,30 @@
+"""Memory formats of arrays, and the types sums are kept in."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def accumulator(dtype: np.dtype) -> np.dtype:
+    """Return the dtype that sums of this dtype are kept in: float64 for float64, else float32."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def empty(shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: bool) -> np.ndarray:
+    """Return an uninitialised (N, C, H, W) array, stored as (N, H, W, C) where channels_last."""
+    if not channels_last:
+        return np.empty(shape, dtype=dtype)
+    N, C, H, W = shape
+    return np.empty((N, H, W, C), dtype=dtype).transpose(0, 3, 1, 2)
+
+
+def stored_order(*arrays: np.ndarray) -> list[np.ndarray] | None:
+    """Return the arrays as flat views in their order of storage if they share one without gaps; else None."""
+    first = arrays[0]
+    if all(a.flags.c_contiguous for a in arrays):
+        return [a.reshape(-1) for a in arrays]
+    if first.ndim == 4:
+        turned = [a.transpose(0, 2, 3, 1) for a in arrays]
+        if all(a.flags.c_contiguous for a in turned):
+            return [a.reshape(-1) for a in turned]
+    return None

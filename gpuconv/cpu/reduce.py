@@ -1,0 +1,117 @@
+"""Arrays seen as blocks with their channels on one axis, and sums over everything but the channels.
+
+Sums are accurate and reproducible: pairwise within a block, then float64 over blocks in a fixed order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from .layout import accumulator
+from .parallel import for_each, ranges, scratch
+
+# Elements of a block: a few arrays of this size stay in the L2 cache together.
+_BLOCK_ELEMENTS = 64 * 1024
+# Rows shorter than this are joined, so that a vector of one entry per channel is applied in long inner loops.
+_WIDE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Channels-last storage, or (N, C): a matrix of one pixel per row."""
+
+    channels: int
+    per_piece: int
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        """Return an array of the layout's shape as (pixels, C); a copy if it is stored otherwise."""
+        turned = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
+        return np.ascontiguousarray(turned).reshape(-1, self.channels)
+
+    def spread(self, vector: np.ndarray, piece: np.ndarray) -> np.ndarray:
+        """Return one value per channel in the form that broadcasts against widen(piece)."""
+        return np.tile(vector, self._joined(piece))
+
+    def widen(self, piece: np.ndarray) -> np.ndarray:
+        """Return the piece with several pixels to a row."""
+        return piece.reshape(-1, self._joined(piece) * self.channels)
+
+    def sums(self, piece: np.ndarray) -> np.ndarray:
+        """Return the sum per channel, float64 (C,): halves added pairwise, so the error grows with log2(pixels)."""
+        piece = piece.reshape(-1, self.channels)
+        while (count := piece.shape[0]) > 8:
+            half = count // 2
+            halves = scratch("halves", (half, self.channels), piece.dtype)  # from the second round on, in place
+            np.add(piece[:half], piece[half : 2 * half], out=halves)
+            if count % 2:
+                halves[0] += piece[-1]
+            piece = halves
+        return piece.sum(axis=0, dtype=np.float64)
+
+    def first(self, piece: np.ndarray) -> np.ndarray:
+        """Return the first pixel of a piece, (C,)."""
+        return piece[0]
+
+    def _joined(self, piece: np.ndarray) -> int:
+        joined = max(1, _WIDE // self.channels)
+        return joined if piece.shape[0] % joined == 0 else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Channels-first storage: (N, C, pixels)."""
+
+    channels: int
+    per_piece: int
+
+    def view(self, array: np.ndarray) -> np.ndarray:
+        """Return an array of the layout's shape as (N, C, pixels); a copy if it is stored otherwise."""
+        return np.ascontiguousarray(array).reshape(array.shape[0], self.channels, prod(array.shape[2:]))
+
+    def spread(self, vector: np.ndarray, piece: np.ndarray) -> np.ndarray:
+        """Return one value per channel in the form that broadcasts against widen(piece)."""
+        return vector[:, None]
+
+    def widen(self, piece: np.ndarray) -> np.ndarray:
+        """Return the piece: its rows are long already."""
+        return piece
+
+    def sums(self, piece: np.ndarray) -> np.ndarray:
+        """Return the sum per channel, float64 (C,): pairwise within a plane (NumPy's), float64 over images."""
+        return piece.sum(axis=2).sum(axis=0, dtype=np.float64)
+
+    def first(self, piece: np.ndarray) -> np.ndarray:
+        """Return the first pixel of a piece, (C,)."""
+        return piece[0, :, 0]
+
+
+def channel_layout(x: np.ndarray) -> Rows | Planes:
+    """Return how to walk over x, (N, C) or (N, C, H, W), without copying where its storage allows it."""
+    C = x.shape[1]
+    if x.ndim == 2 or (not x.flags.c_contiguous and x.transpose(0, 2, 3, 1).flags.c_contiguous):
+        joined = max(1, _WIDE // C)
+        return Rows(C, -(-max(1, _BLOCK_ELEMENTS // C) // joined) * joined)
+    return Planes(C, max(1, _BLOCK_ELEMENTS // prod(x.shape[1:])))
+
+
+def pieces(view: np.ndarray, layout: Rows | Planes) -> list[tuple[int, slice]]:
+    """Return the numbered blocks of a view."""
+    return [(i, slice(*piece)) for i, piece in enumerate(ranges(view.shape[0], layout.per_piece))]
+
+
+def channel_sums(x: np.ndarray) -> np.ndarray:
+    """Return the sums of (N, C) or (N, C, H, W) over all axes but the second, float64 (C,)."""
+    layout = channel_layout(x)
+    view, kind = layout.view(x), accumulator(x.dtype)
+    parts = pieces(view, layout)
+    sums = np.zeros((len(parts), layout.channels))
+
+    def work(part: tuple[int, slice]) -> None:
+        index, where = part
+        sums[index] = layout.sums(view[where].astype(kind, copy=False))
+
+    for_each(work, parts)
+    return sums.sum(axis=0)
