@@ -1,4 +1,4 @@
-"""Average pooling tap by tap, and over whole images."""
+"""Average pooling, rows first and then columns, and over whole images."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from math import prod
 import numpy as np
 
 from ..shapes import PoolSizes, is_channels_last
-from .layout import accumulator, empty
+from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
-from .taps import image_ranges, taps
+from .taps import column_taps, image_ranges, row_taps, taps
 
 
 def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
     z = sizes
     kind = accumulator(x.dtype)
-    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
+    channels_last = is_channels_last(x)
+    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=channels_last)
     share = _shares(z, count_pad=count_pad).astype(kind)
 
     def work(images: tuple[int, int]) -> None:
         part = slice(*images)
-        total = np.zeros_like(y[part], dtype=kind)
-        for _, source, target in taps(z):
-            total[target] += x[part][source]
+        # Rows first: whole rows are long runs, and leave less for the columns.
+        shape = (images[1] - images[0], z.C, z.P, z.W)
+        rows = scratch_images("rows", shape, kind, channels_last=channels_last)
+        total = y[part] if y.dtype == kind else scratch_like("total", y[part], kind)
+        _add_up([(rows[:, :, p], x[part, :, h]) for _, h, p in row_taps(z)], rows)
+        _add_up([(total[..., q], rows[..., w]) for _, w, q in column_taps(z)], total)
         np.multiply(total, share, out=total)
-        np.copyto(y[part], total, casting="same_kind")
+        if total.dtype != y.dtype:
+            np.copyto(y[part], total, casting="same_kind")
 
     for_each(work, image_ranges(x))
     return y
@@ -33,19 +38,40 @@ def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) ->
 def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
     z = sizes
     kind = accumulator(dy.dtype)
-    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(dy))
+    channels_last = is_channels_last(dy)
+    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
     share = _shares(z, count_pad=count_pad).astype(kind)
 
     def work(images: tuple[int, int]) -> None:
         part = slice(*images)
-        gradient = dy[part] * share
-        total = np.zeros_like(dx[part], dtype=kind)
-        for _, source, target in taps(z):
-            total[source] += gradient[target]
-        np.copyto(dx[part], total, casting="same_kind")
+        gradient = scratch_like("gradient", dy[part], kind)
+        np.multiply(dy[part], share, out=gradient)
+        shape = (images[1] - images[0], z.C, z.P, z.W)
+        rows = scratch_images("rows", shape, kind, channels_last=channels_last)
+        total = dx[part] if dx.dtype == kind else scratch_like("total", dx[part], kind)
+        _add_up([(rows[..., w], gradient[..., q]) for _, w, q in column_taps(z)], rows)
+        _add_up([(total[:, :, h], rows[:, :, p]) for _, h, p in row_taps(z)], total)
+        if total.dtype != dx.dtype:
+            np.copyto(dx[part], total, casting="same_kind")
 
     for_each(work, image_ranges(dx))
     return dx
+
+
+def _add_up(terms: list[tuple[np.ndarray, np.ndarray]], total: np.ndarray) -> None:
+    """Set total to the sum of the terms, each a (part of total, values to add there)."""
+    covered = sum(part.size for part, _ in terms)
+    if len(terms) > 1 and all(part.size == total.size for part, _ in terms):  # every term covers everything
+        np.add(terms[0][1], terms[1][1], out=total)
+        terms = terms[2:]
+    elif covered == total.size and len({part.__array_interface__["data"][0] for part, _ in terms}) == len(terms):
+        for part, values in terms:  # the terms tile it
+            np.copyto(part, values)
+        return
+    else:
+        total.fill(0)
+    for part, values in terms:
+        np.add(part, values, out=part)
 
 
 @quiet

@@ -59,23 +59,25 @@ def batchnorm_backward(
 
     def reduce(part: tuple[int, slice]) -> None:
         index, where = part
+        piece = x_view[where]
         gradient = dy_view[where].astype(kind, copy=False)
-        product = scratch("product", layout.widen(gradient).shape, kind)
-        np.subtract(layout.widen(x_view[where]), layout.spread(mean, x_view[where]), out=product, dtype=kind)
-        np.multiply(product, layout.widen(gradient), out=product)
+        centred = scratch("centred", layout.widen(piece).shape, kind)
+        np.subtract(layout.widen(piece), layout.spread(mean, piece), out=centred, dtype=kind)
         sums[0, index] = layout.sums(gradient)
-        sums[1, index] = layout.sums(product)
+        sums[1, index] = layout.product_sums(gradient, centred.reshape(piece.shape))
 
     for_each(reduce, parts)
     dbeta, weighted = sums.sum(axis=1)
     inv_std64 = inv_std.astype(np.float64)
     dgamma = weighted * inv_std64
 
-    # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)); without training the statistics are constants.
+    # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)), where everything but dy is linear in x.
+    # Without training the statistics are constants, and only the first term is left.
     count = max(1, x.size // layout.channels)
     scale = (gamma * inv_std64).astype(kind)
-    level = (dbeta / count).astype(kind)
-    slope = (dgamma / count * inv_std64).astype(kind)
+    slope = dgamma / count * inv_std64
+    level = (dbeta / count - slope * mean).astype(kind)
+    slope = slope.astype(kind)
     dx = np.empty_like(x_view)
 
     def propagate(part: tuple[int, slice]) -> None:
@@ -84,11 +86,9 @@ def batchnorm_backward(
         gradient, target = layout.widen(dy_view[where]), layout.widen(dx[where])
         out = target if dx.dtype == kind else scratch("out", target.shape, kind)
         if training:
-            bend = scratch("product", target.shape, kind)
-            np.subtract(layout.widen(piece), layout.spread(mean, piece), out=bend, dtype=kind)
-            np.multiply(bend, layout.spread(slope, piece), out=bend)
-            np.subtract(gradient, layout.spread(level, piece), out=out, dtype=kind)
-            np.subtract(out, bend, out=out)
+            np.multiply(layout.widen(piece), layout.spread(slope, piece), out=out, dtype=kind)
+            np.add(out, layout.spread(level, piece), out=out)
+            np.subtract(gradient, out, out=out)
             np.multiply(out, layout.spread(scale, piece), out=out)
         else:
             np.multiply(gradient, layout.spread(scale, piece), out=out, dtype=kind)
@@ -100,40 +100,38 @@ def batchnorm_backward(
 
 
 def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance per channel, float64 (C,), in one pass over memory.
+    """Return mean and biased variance per channel, float64 (C,), in one pass over memory where that is exact enough.
 
-    Each block is centred on its own mean while it is in the cache, and the blocks are merged pairwise after Chan,
-    Golub, LeVeque, Updating formulae and a pairwise algorithm for computing sample variances (1979): nothing cancels.
+    Both come from the deviations from a pivot, the mean of the first block: var = mean(d^2) - mean(d)^2.  The
+    rounding error of that grows with (mean - pivot)^2 / var, so where the pivot turns out to lie further than one
+    standard deviation from the mean, a second pass uses the mean itself: nothing ever cancels.
     """
     parts = pieces(view, layout)
-    means = np.zeros((len(parts), layout.channels))
-    squares = np.zeros_like(means)  # sums of squared deviations from the block's mean
-    counts = np.zeros(len(parts))
+    first = view[parts[0][1]]
+    # A first pixel as the origin: a constant channel is exactly its pivot, and deviates by exactly 0.
+    origin = layout.first(first).astype(kind)
+    near = np.subtract(layout.widen(first), layout.spread(origin, first), dtype=kind)
+    pivot = (origin + layout.sums(near.reshape(first.shape)) / (first.size // layout.channels)).astype(kind)
+    count = view.size // layout.channels
 
-    def work(part: tuple[int, slice]) -> None:
-        index, where = part
-        piece = view[where]
-        wide = layout.widen(piece)
-        counts[index] = piece.size // layout.channels
-        centred = scratch("centred", wide.shape, kind)
-        # From the first pixel: a constant channel gives zeros, a far-off one loses no digits.
-        pivot = layout.first(piece).astype(kind)
-        np.subtract(wide, layout.spread(pivot, piece), out=centred, dtype=kind)
-        offset = layout.sums(centred) / counts[index]
-        means[index] = pivot + offset
-        rounded = means[index].astype(kind)
-        np.subtract(wide, layout.spread(rounded, piece), out=centred, dtype=kind)
-        np.multiply(centred, centred, out=centred)
-        squares[index] = layout.sums(centred) - counts[index] * (means[index] - rounded) ** 2
+    for _ in range(2):
+        sums = np.zeros((2, len(parts), layout.channels))  # of d and of d^2
 
-    for_each(work, parts)
-    count, mean, square = 0.0, np.zeros(layout.channels), np.zeros(layout.channels)
-    for n, m, s in zip(counts, means, squares, strict=True):
-        delta = m - mean if count else m
-        square = square + s + delta**2 * (count * n / (count + n))
-        mean = mean + delta * (n / (count + n)) if count else m
-        count += n
-    return mean, np.maximum(square, 0.0) / count
+        def work(part: tuple[int, slice], pivot: np.ndarray = pivot, sums: np.ndarray = sums) -> None:
+            index, where = part
+            piece = view[where]
+            deviation = scratch("centred", piece.shape, kind)
+            np.subtract(layout.widen(piece), layout.spread(pivot, piece), out=layout.widen(deviation), dtype=kind)
+            sums[0, index] = layout.sums(deviation)
+            sums[1, index] = layout.product_sums(deviation, deviation)
+
+        for_each(work, parts)
+        offset, square = sums.sum(axis=1) / count
+        mean, var = pivot + offset, np.maximum(square - offset**2, 0.0)
+        if not (offset**2 > var).any():
+            break
+        pivot = mean.astype(kind)
+    return mean, var
 
 
 def _like(view: np.ndarray, x: np.ndarray, layout: Rows | Planes) -> np.ndarray:

@@ -22,6 +22,9 @@ from .unfold import Block, Windows, blocks, prefers_planar, unfold, unfold_plana
 # Partial sums of the weight gradient: their number depends on sizes alone, so the order of adding never changes.
 _PARTIAL_SUMS = 16
 _PARTIAL_BYTES = 32 * 1024 * 1024
+# Up to this many input channels, the gradient of the input is scattered instead of gathered.
+_FEW_CHANNELS = 4
+_SCATTER_BYTES = 1024 * 1024
 
 
 def conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, sizes: ConvSizes) -> np.ndarray:
@@ -50,8 +53,9 @@ def _forward_windows(z: ConvSizes) -> Windows:
 
 def _data_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: ConvSizes) -> np.ndarray:
     dx = empty((z.N, z.C, z.H, z.W), x.dtype, channels_last=is_channels_last(x))
-    if not np.isfinite(w).all():
-        return _data_gradient_by_taps(dy, w, z, dx)
+    if (z.groups == 1 and z.C <= _FEW_CHANNELS) or not np.isfinite(w).all():
+        _scatter_data_gradient(dy, w, z, dx)
+        return dx
     # (K, C / groups, R, S) -> (C, K / groups, R, S): in each group, filters and channels change places.
     grouped = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S)
     swapped = grouped.swapaxes(1, 2).reshape(z.C, z.K // z.groups, z.R, z.S)
@@ -84,23 +88,37 @@ def _phase(i: int, taps: int, stride: int, pad: int, dilation: int) -> tuple[sli
     return backwards, (i + pad - last * dilation) // stride, step * dilation // stride
 
 
-def _data_gradient_by_taps(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) -> np.ndarray:
-    """Fill dx where a weight is infinite or NaN: it must not meet the zeros that lie around dy in a correlation."""
+def _scatter_data_gradient(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) -> None:
+    """Fill dx the other way round: what each output sends to each tap of its window, added where the tap lies.
+
+    The better way to few channels, where a correlation would unfold K values to make C.  Nothing is ever multiplied
+    with zeros around dy, so infinite and NaN weights stay where they belong.
+    """
     kind = accumulator(dy.dtype)
+    taps = w.reshape(z.groups, z.K // z.groups, -1).astype(kind).transpose(0, 2, 1)  # (groups, CRS, K)
     height, width = z.H + 2 * z.pad[0], z.W + 2 * z.pad[1]
-    padded = np.zeros((z.N, z.groups, z.C // z.groups, height, width), dtype=kind)
-    dy = dy.reshape(z.N, z.groups, z.K // z.groups, z.P, z.Q).astype(kind)
-    w = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S).astype(kind)
-    for r in range(z.R):
-        top = r * z.dilation[0]
-        rows = slice(top, top + (z.P - 1) * z.stride[0] + 1, z.stride[0])
-        for s in range(z.S):
-            left = s * z.dilation[1]
-            columns = slice(left, left + (z.Q - 1) * z.stride[1] + 1, z.stride[1])
-            padded[..., rows, columns] += np.einsum("ngkpq,gkc->ngcpq", dy, w[..., r, s])
-    inside = padded[..., z.pad[0] : z.pad[0] + z.H, z.pad[1] : z.pad[1] + z.W]
-    dx[...] = inside.reshape(dx.shape)
-    return dx
+
+    def work(images: tuple[int, int]) -> None:
+        part = dy[slice(*images)]
+        n = part.shape[0]
+        gradients = _as_matrices(part, kind).reshape(n, z.groups, z.K // z.groups, -1)  # (n, groups, K, pixels)
+        sent = scratch("unfolded", (n, z.groups, taps.shape[1], z.P * z.Q), kind)
+        np.matmul(taps, gradients, out=sent)
+        by_tap = sent.reshape(n, z.C, z.R, z.S, z.P, z.Q)
+        padded = scratch("strip", (n, z.C, height, width), kind)
+        padded.fill(0)
+        for r in range(z.R):
+            top = r * z.dilation[0]
+            rows = slice(top, top + (z.P - 1) * z.stride[0] + 1, z.stride[0])
+            for s in range(z.S):
+                left = s * z.dilation[1]
+                columns = slice(left, left + (z.Q - 1) * z.stride[1] + 1, z.stride[1])
+                padded[:, :, rows, columns] += by_tap[:, :, r, s]
+        inside = padded[:, :, z.pad[0] : z.pad[0] + z.H, z.pad[1] : z.pad[1] + z.W]
+        np.copyto(dx[slice(*images)], inside, casting="same_kind")
+
+    image_bytes = w[0].size * z.groups * z.P * z.Q * kind.itemsize
+    for_each(work, ranges(z.N, max(1, _SCATTER_BYTES // image_bytes)))
 
 
 # The two loops over blocks ------------------------------------------------------------------------------------------
@@ -123,23 +141,29 @@ def _correlate(
 
     if groups == 1 and prefers_planar(x, windows, Q):
         filters = w.reshape(K, -1).astype(kind)  # (K, CRS)
+        with_ones = bias is not None and not windows.one_pixel()
+        if with_ones:
+            filters = np.column_stack([filters, bias])
 
         def planar(block: Block) -> None:
-            target = y[block.n0, :, block.p0 : block.p1]  # (K, p, Q)
-            columns = unfold_planar(x, block, windows, Q)  # (CRS, pixels)
-            if y.dtype == kind and target.strides[2] == y.itemsize and target[0].flags.c_contiguous:
-                out = target.reshape(K, -1)
+            target = y[block.n0 : block.n1, :, block.p0 : block.p1]  # (n, K, p, Q)
+            columns = unfold_planar(x, block, windows, Q, ones=with_ones)  # (n, CRS, pixels)
+            last = target.transpose(0, 2, 3, 1)  # (n, p, Q, K)
+            if y.dtype == kind and last[0].flags.c_contiguous:
+                out = last.reshape(len(last), -1, K)
+                np.matmul(columns.transpose(0, 2, 1), filters.T, out=out)
+            else:
+                direct = y.dtype == kind and target[0, 0].flags.c_contiguous
+                flat = (*target.shape[:2], columns.shape[2])
+                out = target.reshape(flat) if direct else scratch("out", flat, kind)
                 np.matmul(filters, columns, out=out)
-                if bias is not None:
-                    out += bias[:, None]
-                return
-            out = scratch("out", (columns.shape[1], K), kind)
-            np.matmul(columns.T, filters.T, out=out)
-            if bias is not None:
+                if not direct:
+                    np.copyto(target, out.reshape(target.shape), casting="same_kind")
+                out = out.transpose(0, 2, 1)
+            if bias is not None and not with_ones:
                 out += bias
-            np.copyto(target.transpose(1, 2, 0), out.reshape(*target.shape[1:], K), casting="same_kind")
 
-        for_each(planar, blocks(N, P, Q, pixel_bytes, one_image=True))
+        for_each(planar, blocks(N, P, Q, pixel_bytes))
         return
 
     # (groups, RSC, K): one matrix a group, its rows in the order of a channels-last window.
@@ -168,7 +192,7 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Wind
     if w.shape[1] == 1 and groups == K:
         return weight_gradient_depthwise(dy, x, w, windows)
     planar = groups == 1 and prefers_planar(x, windows, Q)
-    pieces = blocks(N, P, Q, w[0].size * groups * kind.itemsize, one_image=planar)
+    pieces = blocks(N, P, Q, w[0].size * groups * kind.itemsize)
     parts = min(_PARTIAL_SUMS, max(1, _PARTIAL_BYTES // (w.size * kind.itemsize)))
     shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // parts))]
     shape = (groups, K // groups, w[0].size)
@@ -179,8 +203,9 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Wind
         for block in shares[index]:
             part = dy[block.n0 : block.n1, :, block.p0 : block.p1]
             if planar:
-                gradient = _as(kind, "gradient", part[0])  # (K, p, Q)
-                np.matmul(gradient.reshape(1, K, -1), unfold_planar(x, block, windows, Q).T, out=product)
+                columns = unfold_planar(x, block, windows, Q)  # (n, CRS, pixels)
+                terms = np.matmul(_as_matrices(part, kind), columns.transpose(0, 2, 1))  # (n, K, CRS)
+                np.sum(terms, axis=0, out=product[0])
             else:
                 gradient = _as(kind, "gradient", part.transpose(0, 2, 3, 1)).reshape(-1, groups, K // groups)
                 np.matmul(gradient.transpose(1, 2, 0), unfold(x, block, windows, Q, groups), out=product)
@@ -201,3 +226,14 @@ def _as(kind: np.dtype, slot: str, part: np.ndarray) -> np.ndarray:
     copy = scratch(slot, part.shape, kind)
     np.copyto(copy, part)
     return copy
+
+
+def _as_matrices(part: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Return (n, K, p, Q) as (n, K, pixels) of the given dtype, without a copy for either memory format."""
+    n, K = part.shape[:2]
+    last = part.transpose(0, 2, 3, 1)
+    if part.dtype == kind and last[0].flags.c_contiguous:
+        return last.reshape(n, -1, K).transpose(0, 2, 1)
+    if part.dtype == kind and part[0, 0].flags.c_contiguous:
+        return part.reshape(n, K, -1)
+    return _as(kind, "gradient", part).reshape(n, K, -1)

@@ -7,9 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .layout import stored_order
-from .parallel import for_each, quiet, ranges
-
-_BLOCK_ELEMENTS = 64 * 1024
+from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
 
 @quiet
@@ -23,7 +21,7 @@ def elementwise(function: Callable[..., object], inputs: list[np.ndarray], out: 
     def work(block: tuple[int, int]) -> None:
         function(*(array[slice(*block)] for array in flat))
 
-    for_each(work, ranges(out.size, _BLOCK_ELEMENTS))
+    for_each(work, ranges(out.size, BLOCK_ELEMENTS))
     return out
 
 

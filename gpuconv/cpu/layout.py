@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..shapes import is_channels_last
+from .parallel import scratch
+
 
 def accumulator(dtype: np.dtype) -> np.dtype:
     """Return the dtype that sums of this dtype are kept in: float64 for float64, else float32."""
@@ -16,6 +19,19 @@ def empty(shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: b
         return np.empty(shape, dtype=dtype)
     N, C, H, W = shape
     return np.empty((N, H, W, C), dtype=dtype).transpose(0, 3, 1, 2)
+
+
+def scratch_images(slot: str, shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: bool) -> np.ndarray:
+    """Return scratch memory as an (N, C, H, W) array in the given memory format."""
+    if not channels_last:
+        return scratch(slot, shape, dtype)
+    N, C, H, W = shape
+    return scratch(slot, (N, H, W, C), dtype).transpose(0, 3, 1, 2)
+
+
+def scratch_like(slot: str, like: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return scratch memory of the shape and memory format of an (N, C, H, W) array."""
+    return scratch_images(slot, like.shape, dtype, channels_last=is_channels_last(like))
 
 
 def stored_order(*arrays: np.ndarray) -> list[np.ndarray] | None:

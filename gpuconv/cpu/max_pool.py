@@ -1,49 +1,33 @@
-"""Max-pooling tap by tap: R S passes over strided views of a block, no window is ever gathered."""
+"""Max-pooling tap by tap, rows first and then columns: R + S passes over strided views, no window is ever gathered."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..shapes import PoolSizes, is_channels_last
-from .layout import empty
-from .parallel import for_each, quiet, scratch
-from .taps import image_ranges, taps
+from .layout import empty, scratch_images, scratch_like
+from .parallel import for_each, quiet
+from .taps import column_taps, image_ranges, row_taps, taps
+
+_BOOL = np.dtype(bool)
 
 
 @quiet
 def max_pool_forward(x: np.ndarray, sizes: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
     z = sizes
-    channels_last = is_channels_last(x)
-    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=channels_last)
+    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
     places = np.dtype(np.uint8 if z.R * z.S <= 256 else np.int32)
-    argmax = empty(y.shape, places, channels_last=channels_last)
+    argmax = empty(y.shape, places, channels_last=is_channels_last(x))
+    first_row, first_column = _first_taps(z)
 
     def work(images: tuple[int, int]) -> None:
         part = slice(*images)
-        has_nan = x.dtype.kind == "f" and bool(np.isnan(x[part].max(initial=-np.inf)))
         best, place = y[part], argmax[part]
-        place.fill(0)
-        seen = None
-        if z.pad != (0, 0):  # some windows miss some taps
-            best.fill(-np.inf)
-            seen = np.zeros_like(best, dtype=bool)
-        for index, source, target in taps(z):
-            values, so_far = x[part][source], best[target]
-            if index == 0 and seen is None:
-                np.copyto(so_far, values)
-                continue
-            wins = _mask("wins", so_far)
-            np.greater(values, so_far, out=wins)
-            if has_nan:
-                wins |= np.isnan(values) & ~np.isnan(so_far)
-            if seen is not None:  # the first tap inside the image wins over -inf, too
-                wins |= ~seen[target]
-                seen[target] = True
-            # Later taps have larger numbers: the maximum of win * number is the last winner.
-            number = np.multiply(wins, places.type(index), dtype=places)
-            np.maximum(place[target], number, out=place[target])
-            # With `so_far` second, equal values (-0 and 0) leave the first one in place.
-            np.maximum(values, so_far, out=so_far)
+        place[...] = first_row * z.S + first_column
+        _pool(x[part], best, place, z)
+        if np.isnan(_stored(best).max(initial=-np.inf)):
+            place[...] = first_row * z.S + first_column
+            _pool_with_nan(x[part], best, place, z)
 
     for_each(work, image_ranges(x))
     return y, argmax
@@ -59,28 +43,92 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
 
     def work(images: tuple[int, int]) -> None:
         part = slice(*images)
-        gradient, place, out = dy[part], argmax[part], dx[part]
+        gradient, place, out = dy[part].view(bits), argmax[part], dx[part]
         if not tiled:
             out.fill(0)
         for index, source, target in taps(z):
             here = place[target]
-            mine = _mask("wins", here)
-            np.equal(here, index, out=mine)
+            mine = scratch_like("mine", here, _BOOL)
+            np.equal(here, here.dtype.type(index), out=mine)
             # All ones or all zeros: selecting by bits is exact for infinities, where multiplying is not.
-            mask = np.negative(mine.view(np.int8)).astype(bits)
-            np.bitwise_and(mask, gradient[target].view(bits), out=mask)
+            mask = scratch_like("mask", here, bits)
+            np.copyto(mask, np.negative(mine.view(np.int8), out=mine.view(np.int8)))
             if tiled:
-                np.copyto(out[source], mask.view(dy.dtype))
+                np.bitwise_and(mask, gradient[target], out=out[source].view(bits))
             else:
-                out[source] += mask.view(dy.dtype)
+                np.bitwise_and(mask, gradient[target], out=mask)
+                np.add(out[source], mask.view(dy.dtype), out=out[source])
 
     for_each(work, image_ranges(dx))
     return dx
 
 
-def _mask(slot: str, like: np.ndarray) -> np.ndarray:
-    """Return a boolean scratch array of the shape and axis order of `like`."""
-    if is_channels_last(like):
-        N, C, H, W = like.shape
-        return scratch(slot, (N, H, W, C), np.dtype(bool)).transpose(0, 3, 1, 2)
-    return scratch(slot, like.shape, np.dtype(bool))
+def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
+    """Fill best with the maxima and place, which holds each window's first tap, with where they come from.
+
+    Whole rows are long runs, and leave less for the columns.  Places are wrong where the maximum comes out NaN.
+    """
+    shape = (x.shape[0], z.C, z.P, z.W)
+    channels_last = is_channels_last(best)
+    high = scratch_images("high", shape, x.dtype, channels_last=channels_last)
+    row = scratch_images("row", shape, place.dtype, channels_last=channels_last)  # r S of the winner in each column
+    row[...] = place[:, :, :, :1] // z.S * z.S
+    for i, (r, h, p) in enumerate(row_taps(z)):
+        values, target = x[:, :, h], high[:, :, p]
+        if i == 0:
+            if target.shape == high.shape:
+                np.copyto(high, values)
+                continue
+            high.fill(-np.inf)
+        wins = scratch_like("wins", target, _BOOL)
+        np.greater(values, target, out=wins)
+        # Later rows have larger numbers: the maximum of win * number is the last winner.
+        number = scratch_like("number", target, place.dtype)
+        np.multiply(wins.view(np.uint8), place.dtype.type(r * z.S), out=number)
+        np.maximum(row[:, :, p], number, out=row[:, :, p])
+        np.maximum(values, target, out=target)
+
+    for i, (s, w, q) in enumerate(column_taps(z)):
+        values, rows, target, so_far = high[..., w], row[..., w], best[..., q], place[..., q]
+        if i == 0:
+            if target.shape == best.shape:
+                np.copyto(best, values)
+                np.copyto(place, rows)
+                continue
+            best.fill(-np.inf)
+        number = scratch_like("number", target, place.dtype)
+        np.add(rows, place.dtype.type(s), out=number)
+        # A column wins by value, or with an equal value by lying earlier in row order.
+        wins = scratch_like("wins", target, _BOOL)
+        ties = scratch_like("ties", target, _BOOL)
+        np.equal(values, target, out=ties)
+        np.less(number, so_far, out=wins)
+        np.logical_and(ties, wins, out=ties)
+        np.greater(values, target, out=wins)
+        np.logical_or(wins, ties, out=wins)
+        np.subtract(number, so_far, out=number)  # modulo 256 where places are bytes
+        np.multiply(number, wins.view(np.uint8), out=number)
+        np.add(so_far, number, out=so_far)
+        np.maximum(values, target, out=target)
+
+
+def _pool_with_nan(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
+    """Like _pool, where the first NaN of a window wins over every number."""
+    best.fill(-np.inf)
+    for index, source, target in taps(z):
+        values, so_far = x[source], best[target]
+        wins = (values > so_far) | (np.isnan(values) & ~np.isnan(so_far))
+        place[target][wins] = index
+        so_far[wins] = values[wins]
+
+
+def _first_taps(z: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first vertical tap inside the image for each row of windows, (P, 1), and the horizontal one, (Q,)."""
+    rows = np.maximum(0, z.pad[0] - np.arange(z.P) * z.stride[0])
+    columns = np.maximum(0, z.pad[1] - np.arange(z.Q) * z.stride[1])
+    return rows[:, None], columns
+
+
+def _stored(y: np.ndarray) -> np.ndarray:
+    """Return y with its axes in the order of storage: NumPy walks it fastest that way."""
+    return y.transpose(0, 2, 3, 1) if is_channels_last(y) else y

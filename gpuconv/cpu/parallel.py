@@ -20,6 +20,10 @@ from threadpoolctl import ThreadpoolController
 
 from ..errors import ConfigError
 
+# Elements of an array that one block covers where work is a few NumPy calls on long rows: each call then lasts about
+# 50 microseconds, so threads rarely meet at the interpreter lock, and blocks still fit the L3 cache.
+BLOCK_ELEMENTS = 512 * 1024
+
 Block = TypeVar("Block")
 Function = TypeVar("Function", bound=Callable)
 

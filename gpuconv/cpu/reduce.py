@@ -1,6 +1,7 @@
 """Arrays seen as blocks with their channels on one axis, and sums over everything but the channels.
 
-Sums are accurate and reproducible: pairwise within a block, then float64 over blocks in a fixed order.
+Sums are accurate and reproducible: at most a few hundred values are added in one running float32 sum (a thousand of them side by
+side), the rest in float64, in an order that depends on the shape alone.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ from math import prod
 import numpy as np
 
 from .layout import accumulator
-from .parallel import for_each, ranges, scratch
+from .parallel import BLOCK_ELEMENTS, for_each, ranges
 
-# Elements of a block: a few arrays of this size stay in the L2 cache together.
-_BLOCK_ELEMENTS = 64 * 1024
 # Rows shorter than this are joined, so that a vector of one entry per channel is applied in long inner loops.
 _WIDE = 1024
 
@@ -40,16 +39,16 @@ class Rows:
         return piece.reshape(-1, self._joined(piece) * self.channels)
 
     def sums(self, piece: np.ndarray) -> np.ndarray:
-        """Return the sum per channel, float64 (C,): halves added pairwise, so the error grows with log2(pixels)."""
-        piece = piece.reshape(-1, self.channels)
-        while (count := piece.shape[0]) > 8:
-            half = count // 2
-            halves = scratch("halves", (half, self.channels), piece.dtype)  # from the second round on, in place
-            np.add(piece[:half], piece[half : 2 * half], out=halves)
-            if count % 2:
-                halves[0] += piece[-1]
-            piece = halves
-        return piece.sum(axis=0, dtype=np.float64)
+        """Return the sum per channel, float64 (C,)."""
+        wide, rest = self._split(piece)
+        return self._fold(np.add.reduce(wide, axis=0)) + rest.sum(axis=0, dtype=np.float64)
+
+    def product_sums(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the sum per channel of a * b, float64 (C,)."""
+        wide_a, rest_a = self._split(a.reshape(-1, self.channels))
+        wide_b, rest_b = self._split(b.reshape(-1, self.channels))
+        rest = np.multiply(rest_a, rest_b).sum(axis=0, dtype=np.float64)
+        return self._fold(np.einsum("ij,ij->j", wide_a, wide_b)) + rest
 
     def first(self, piece: np.ndarray) -> np.ndarray:
         """Return the first pixel of a piece, (C,)."""
@@ -58,6 +57,15 @@ class Rows:
     def _joined(self, piece: np.ndarray) -> int:
         joined = max(1, _WIDE // self.channels)
         return joined if piece.shape[0] % joined == 0 else 1
+
+    def _split(self, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the piece with several pixels to a row, and the pixels left over."""
+        joined = max(1, _WIDE // self.channels)
+        whole = piece.shape[0] // joined * joined
+        return piece[:whole].reshape(-1, joined * self.channels), piece[whole:]
+
+    def _fold(self, wide: np.ndarray) -> np.ndarray:
+        return wide.reshape(-1, self.channels).sum(axis=0, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +88,12 @@ class Planes:
         return piece
 
     def sums(self, piece: np.ndarray) -> np.ndarray:
-        """Return the sum per channel, float64 (C,): pairwise within a plane (NumPy's), float64 over images."""
-        return piece.sum(axis=2).sum(axis=0, dtype=np.float64)
+        """Return the sum per channel, float64 (C,)."""
+        return np.vecdot(piece, np.ones(piece.shape[2], dtype=piece.dtype)).sum(axis=0, dtype=np.float64)
+
+    def product_sums(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the sum per channel of a * b, float64 (C,)."""
+        return np.vecdot(a, b).sum(axis=0, dtype=np.float64)
 
     def first(self, piece: np.ndarray) -> np.ndarray:
         """Return the first pixel of a piece, (C,)."""
@@ -93,8 +105,8 @@ def channel_layout(x: np.ndarray) -> Rows | Planes:
     C = x.shape[1]
     if x.ndim == 2 or (not x.flags.c_contiguous and x.transpose(0, 2, 3, 1).flags.c_contiguous):
         joined = max(1, _WIDE // C)
-        return Rows(C, -(-max(1, _BLOCK_ELEMENTS // C) // joined) * joined)
-    return Planes(C, max(1, _BLOCK_ELEMENTS // prod(x.shape[1:])))
+        return Rows(C, -(-max(1, BLOCK_ELEMENTS // C) // joined) * joined)
+    return Planes(C, max(1, BLOCK_ELEMENTS // prod(x.shape[1:])))
 
 
 def pieces(view: np.ndarray, layout: Rows | Planes) -> list[tuple[int, slice]]:

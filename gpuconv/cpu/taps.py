@@ -8,36 +8,40 @@ from math import prod
 import numpy as np
 
 from ..shapes import PoolSizes
-from .parallel import ranges
-
-_BLOCK_ELEMENTS = 64 * 1024
+from .parallel import BLOCK_ELEMENTS, ranges
 
 Index = tuple[slice, slice, slice, slice]
+_ALL = slice(None)
+
+
+def row_taps(z: PoolSizes) -> list[tuple[int, slice, slice]]:
+    """Return (r, rows of the image, rows of the output) for every vertical tap; the padding is left out."""
+    return _axis_taps(z.R, z.P, z.stride[0], z.pad[0], z.H)
+
+
+def column_taps(z: PoolSizes) -> list[tuple[int, slice, slice]]:
+    """Return (s, columns of the image, columns of the output) for every horizontal tap."""
+    return _axis_taps(z.S, z.Q, z.stride[1], z.pad[1], z.W)
 
 
 def taps(z: PoolSizes) -> Iterator[tuple[int, Index, Index]]:
-    """Yield (r S + s, index into the image, index into the output) for every tap; the padding is left out."""
-    for r in range(z.R):
-        p0, p1, h = _inside(r, z.P, z.stride[0], z.pad[0], z.H)
-        for s in range(z.S):
-            q0, q1, w = _inside(s, z.Q, z.stride[1], z.pad[1], z.W)
-            if p0 < p1 and q0 < q1:
-                everything = slice(None)
-                yield (
-                    r * z.S + s,
-                    (everything, everything, h, w),
-                    (everything, everything, slice(p0, p1), slice(q0, q1)),
-                )
+    """Yield (r S + s, index into the image, index into the output) for every tap, in row order."""
+    for r, h, p in row_taps(z):
+        for s, w, q in column_taps(z):
+            yield r * z.S + s, (_ALL, _ALL, h, w), (_ALL, _ALL, p, q)
 
 
 def image_ranges(x: np.ndarray) -> list[tuple[int, int]]:
-    """Cut a batch into ranges of whole images that fit the L2 cache."""
-    return ranges(x.shape[0], max(1, _BLOCK_ELEMENTS // prod(x.shape[1:])))
+    """Cut a batch into ranges of whole images."""
+    return ranges(x.shape[0], max(1, BLOCK_ELEMENTS // prod(x.shape[1:])))
 
 
-def _inside(tap: int, windows: int, stride: int, pad: int, size: int) -> tuple[int, int, slice]:
-    """Return the first and past-the-last window whose tap lies in the image, and the pixels they read there."""
-    first = max(0, -(-(pad - tap) // stride))
-    last = min(windows, (size - 1 + pad - tap) // stride + 1)
-    start = first * stride - pad + tap
-    return first, last, slice(start, start + (last - first - 1) * stride + 1, stride)
+def _axis_taps(count: int, windows: int, stride: int, pad: int, size: int) -> list[tuple[int, slice, slice]]:
+    found = []
+    for tap in range(count):
+        first = max(0, -(-(pad - tap) // stride))  # the first and past-the-last window whose tap lies in the image
+        last = min(windows, (size - 1 + pad - tap) // stride + 1)
+        if first < last:
+            start = first * stride - pad + tap
+            found.append((tap, slice(start, start + (last - first - 1) * stride + 1, stride), slice(first, last)))
+    return found

@@ -56,11 +56,11 @@ class Block:
     p1: int
 
 
-def blocks(N: int, P: int, Q: int, pixel_bytes: int, *, one_image: bool = False) -> list[Block]:
+def blocks(N: int, P: int, Q: int, pixel_bytes: int) -> list[Block]:
     """Cut N images of P x Q windows into blocks of about equal work: whole images, or rows of one."""
     pixels = max(_LEAST_PIXELS, _BLOCK_BYTES // pixel_bytes)
     rows = max(1, pixels // Q)
-    if rows < P or one_image:
+    if rows < P:
         return [Block(n, n + 1, p0, p1) for n in range(N) for p0, p1 in ranges(P, rows)]
     return [Block(n0, n1, 0, P) for n0, n1 in ranges(N, max(1, pixels // (P * Q)))]
 
@@ -117,34 +117,41 @@ def unfold(x: np.ndarray, block: Block, windows: Windows, Q: int, groups: int) -
     return matrix.reshape(groups, n * rows * Q, -1)
 
 
-def unfold_planar(x: np.ndarray, block: Block, windows: Windows, Q: int) -> np.ndarray:
-    """Return the windows of a block of one image as columns: (C R S, pixels), in the accumulator's dtype."""
+def unfold_planar(x: np.ndarray, block: Block, windows: Windows, Q: int, *, ones: bool = False) -> np.ndarray:
+    """Return a block's windows as columns: (n, C R S, pixels), in the accumulator's dtype.
+
+    ones=True adds a last row of ones, (n, C R S + 1, pixels): a product with it adds the bias on its way.
+    """
     kind = accumulator(x.dtype)
-    image = x[block.n0]
+    part = x[block.n0 : block.n1]
+    n, C = part.shape[:2]
     rows = block.p1 - block.p0
     top = windows.top + block.p0 * windows.stride[0]
     height, width = windows.span(rows, Q)
-    inside, place, whole = _overlap(image.shape[1:], top, windows.left, height, width)
-    pixels = image[:, inside[0], inside[1]]
+    inside, place, whole = _overlap(part.shape[2:], top, windows.left, height, width)
+    pixels = part[:, :, inside[0], inside[1]]
     if not (whole and x.dtype == kind):
-        padded = scratch("strip", (image.shape[0], height, width), kind)
+        padded = scratch("strip", (n, C, height, width), kind)
         if not whole:
             padded.fill(0)
-        np.copyto(padded[:, place[0], place[1]], pixels)
+        np.copyto(padded[:, :, place[0], place[1]], pixels)
         pixels = padded
-    if windows.one_pixel():
-        return pixels.reshape(pixels.shape[0], -1)
-    a, b, c = pixels.strides
+    if windows.one_pixel() and not ones:
+        return pixels.reshape(n, C, -1)
+    a, b, c, d = pixels.strides
     (sh, sw), (dh, dw) = windows.stride, windows.dilation
     view = as_strided(
         pixels,
-        (image.shape[0], windows.R, windows.S, rows, Q),
-        (a, b * dh, c * dw, b * sh, c * sw),
+        (n, C, windows.R, windows.S, rows, Q),
+        (a, b, c * dh, d * dw, c * sh, d * sw),
         writeable=False,
     )
-    matrix = scratch("unfolded", view.shape, kind)
-    np.copyto(matrix, view)
-    return matrix.reshape(-1, rows * Q)
+    taps = C * windows.R * windows.S
+    matrix = scratch("unfolded", (n, taps + ones, rows * Q), kind)
+    np.copyto(matrix[:, :taps].reshape(view.shape), view)
+    if ones:
+        matrix[:, taps] = 1
+    return matrix
 
 
 def _overlap(

@@ -1,0 +1,1 @@
+"""Benchmarks: the cases, timing beside PyTorch, and the same cases for pytest-benchmark."""
