@@ -60,7 +60,9 @@ def worker(side: str, threads: int, pipe: Connection) -> None:
 def _sample(result: Any) -> list[list[float]]:
     """Return some values of every array of a result, enough to compare two sides."""
     items = result if isinstance(result, (tuple, list)) else (result,)
-    arrays = [np.asarray(item.detach() if hasattr(item, "detach") else item) for item in items if hasattr(item, "shape")]
+    arrays = [
+        np.asarray(item.detach() if hasattr(item, "detach") else item) for item in items if hasattr(item, "shape")
+    ]
     return [np.append(a.reshape(-1)[:: max(1, a.size // 997)], np.abs(a).max()).tolist() for a in arrays]
 
 
@@ -164,7 +166,9 @@ def machine(threads: int) -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        cpu = next((line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+        cpu = next(
+            (line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line), cpu
+        )
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
@@ -183,7 +187,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="cases whose name contains this text")
     parser.add_argument("--rounds", type=int, default=12, help="rounds per row (default 12)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of either side (default: all cores)")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of either side (default: all cores)"
+    )
     parser.add_argument("--save", type=Path, help="write the table as JSON")
     arguments = parser.parse_args()
     rows = compare(arguments.rounds, arguments.only, arguments.threads)

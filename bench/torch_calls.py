@@ -18,7 +18,8 @@ def torch_calls(case: Case, arrays: Arrays, *, channels_last: bool) -> dict[str,
     leaves = [x]
     options = dict(case.options)
     if case.op == "conv":
-        assert arrays.w is not None and arrays.b is not None
+        assert arrays.w is not None
+        assert arrays.b is not None
         w = torch.from_numpy(arrays.w).to(memory_format=memory).requires_grad_()
         b = torch.from_numpy(arrays.b).requires_grad_()
         leaves += [w, b]
