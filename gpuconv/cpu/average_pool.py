@@ -62,7 +62,7 @@ def _add_up(terms: list[tuple[np.ndarray, np.ndarray]], total: np.ndarray) -> No
     """Set total to the sum of the terms, each a (part of total, values to add there)."""
     covered = sum(part.size for part, _ in terms)
     if len(terms) > 1 and all(part.size == total.size for part, _ in terms):  # every term covers everything
-        np.add(terms[0][1], terms[1][1], out=total)
+        np.add(terms[0][1], terms[1][1], out=total, dtype=total.dtype)
         terms = terms[2:]
     elif covered == total.size and len({part.__array_interface__["data"][0] for part, _ in terms}) == len(terms):
         for part, values in terms:  # the terms tile it

@@ -1,6 +1,6 @@
 """Convolution with one input channel per group, tap by tap: there is no matrix product to be had.
 
-A row of channels-last pixels times a row of filter taps is one long contiguous loop; blocks stay in the L2 cache.
+A row of channels-last pixels times a row of filter taps is one long contiguous loop; blocks stay in the L3 cache.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .layout import accumulator
-from .parallel import for_each, ranges, scratch
+from .parallel import BLOCK_ELEMENTS, for_each, ranges, scratch
 from .unfold import Block, Windows, blocks, strip
 
 _PARTIAL_SUMS = 16
@@ -43,14 +43,14 @@ def correlate_depthwise(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y
                 total += biases[j]
             np.copyto(target[..., j::m], total.reshape(n, p, Q, C), casting="same_kind")
 
-    for_each(work, blocks(N, P, Q, 3 * C * kind.itemsize))
+    for_each(work, blocks(N, P, Q, C, BLOCK_ELEMENTS))
 
 
 def weight_gradient_depthwise(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
     """Return dw (C, 1, R, S) of a convolution with one filter per channel."""
     kind = accumulator(x.dtype)
     N, C, P, Q = dy.shape
-    pieces = blocks(N, P, Q, 3 * C * kind.itemsize)
+    pieces = blocks(N, P, Q, C, BLOCK_ELEMENTS)
     shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // _PARTIAL_SUMS))]
     sums = np.zeros((len(shares), windows.R, windows.S, C), dtype=np.float64)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..shapes import PoolSizes, is_channels_last
-from .layout import empty, scratch_images, scratch_like
+from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
 from .taps import column_taps, image_ranges, row_taps, taps
 
@@ -24,10 +24,12 @@ def max_pool_forward(x: np.ndarray, sizes: PoolSizes) -> tuple[np.ndarray, np.nd
         part = slice(*images)
         best, place = y[part], argmax[part]
         place[...] = first_row * z.S + first_column
-        _pool(x[part], best, place, z)
-        if np.isnan(_stored(best).max(initial=-np.inf)):
+        if not _has_minus_zero(x[part]):
+            _pool(x[part], best, place, z)
+            if not np.isnan(_stored(best).max(initial=-np.inf)):
+                return
             place[...] = first_row * z.S + first_column
-            _pool_with_nan(x[part], best, place, z)
+        _pool_exactly(x[part], best, place, z)
 
     for_each(work, image_ranges(x))
     return y, argmax
@@ -39,13 +41,14 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(argmax))
     # Windows that tile the image: every pixel is written exactly once, so nothing is cleared or added.
     tiled = z.stride == (z.R, z.S) and z.pad == (0, 0) and (z.P * z.R, z.Q * z.S) == (z.H, z.W)
-    bits = np.dtype(f"i{dy.dtype.itemsize}")
+    bits, kind = np.dtype(f"i{dy.dtype.itemsize}"), accumulator(dy.dtype)
 
     def work(images: tuple[int, int]) -> None:
         part = slice(*images)
         gradient, place, out = dy[part].view(bits), argmax[part], dx[part]
+        total = out if dx.dtype == kind else scratch_like("total", out, kind)
         if not tiled:
-            out.fill(0)
+            total.fill(0)
         for index, source, target in taps(z):
             here = place[target]
             mine = scratch_like("mine", here, _BOOL)
@@ -57,7 +60,9 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
                 np.bitwise_and(mask, gradient[target], out=out[source].view(bits))
             else:
                 np.bitwise_and(mask, gradient[target], out=mask)
-                np.add(out[source], mask.view(dy.dtype), out=out[source])
+                np.add(total[source], mask.view(dy.dtype), out=total[source])
+        if not tiled and total is not out:
+            np.copyto(out, total, casting="same_kind")
 
     for_each(work, image_ranges(dx))
     return dx
@@ -66,7 +71,8 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
 def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
     """Fill best with the maxima and place, which holds each window's first tap, with where they come from.
 
-    Whole rows are long runs, and leave less for the columns.  Places are wrong where the maximum comes out NaN.
+    Whole rows are long runs, and leave less for the columns.  Two things are left to _pool_exactly: where the maximum
+    comes out NaN, its place is wrong; of 0 and -0, NumPy's maximum may take either.
     """
     shape = (x.shape[0], z.C, z.P, z.W)
     channels_last = is_channels_last(best)
@@ -93,7 +99,7 @@ def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> N
         if i == 0:
             if target.shape == best.shape:
                 np.copyto(best, values)
-                np.copyto(place, rows)
+                np.add(rows, place.dtype.type(s), out=place)
                 continue
             best.fill(-np.inf)
         number = scratch_like("number", target, place.dtype)
@@ -112,8 +118,8 @@ def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> N
         np.maximum(values, target, out=target)
 
 
-def _pool_with_nan(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
-    """Like _pool, where the first NaN of a window wins over every number."""
+def _pool_exactly(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
+    """Like _pool, also where a window holds NaN, the first of which wins, or zeros of both signs."""
     best.fill(-np.inf)
     for index, source, target in taps(z):
         values, so_far = x[source], best[target]
@@ -127,6 +133,12 @@ def _first_taps(z: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
     rows = np.maximum(0, z.pad[0] - np.arange(z.P) * z.stride[0])
     columns = np.maximum(0, z.pad[1] - np.arange(z.Q) * z.stride[1])
     return rows[:, None], columns
+
+
+def _has_minus_zero(x: np.ndarray) -> bool:
+    """True if -0 is among the values: its bits are the smallest signed integer."""
+    bits = np.dtype(f"i{x.dtype.itemsize}")
+    return x.size > 0 and bool(_stored(x).view(bits).min() == np.iinfo(bits).min)
 
 
 def _stored(y: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 
+from ..shapes import is_channels_last
 from .layout import accumulator
 from .parallel import BLOCK_ELEMENTS, for_each, ranges
 
@@ -103,7 +104,7 @@ class Planes:
 def channel_layout(x: np.ndarray) -> Rows | Planes:
     """Return how to walk over x, (N, C) or (N, C, H, W), without copying where its storage allows it."""
     C = x.shape[1]
-    if x.ndim == 2 or (not x.flags.c_contiguous and x.transpose(0, 2, 3, 1).flags.c_contiguous):
+    if x.ndim == 2 or is_channels_last(x):
         joined = max(1, _WIDE // C)
         return Rows(C, -(-max(1, BLOCK_ELEMENTS // C) // joined) * joined)
     return Planes(C, max(1, BLOCK_ELEMENTS // prod(x.shape[1:])))

@@ -56,9 +56,9 @@ class Block:
     p1: int
 
 
-def blocks(N: int, P: int, Q: int, pixel_bytes: int) -> list[Block]:
+def blocks(N: int, P: int, Q: int, pixel_bytes: int, budget: int = _BLOCK_BYTES) -> list[Block]:
     """Cut N images of P x Q windows into blocks of about equal work: whole images, or rows of one."""
-    pixels = max(_LEAST_PIXELS, _BLOCK_BYTES // pixel_bytes)
+    pixels = max(_LEAST_PIXELS, budget // pixel_bytes)
     rows = max(1, pixels // Q)
     if rows < P:
         return [Block(n, n + 1, p0, p1) for n in range(N) for p0, p1 in ranges(P, rows)]
