@@ -27,7 +27,6 @@ _LIBRARY_OF = {
 _NO_CUDA = "gpuconv's CUDA backend is not built yet"
 
 
-@functools.cache
 def _library(cls: type) -> str | None:
     """Return the library whose plain array class this is, or None."""
     return _LIBRARY_OF.get((cls.__module__.partition(".")[0], cls.__qualname__))

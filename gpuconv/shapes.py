@@ -106,7 +106,7 @@ def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
     if P < 1 or Q < 1:
         msg = f"window {window[0]}x{window[1]} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
         raise ShapeError(msg)
-    return PoolSizes(N, C, H, W, *window, P, Q, stride, pad)
+    return PoolSizes(N, C, H, W, window[0], window[1], P, Q, stride, pad)
 
 
 def is_channels_last(x: Any) -> bool:

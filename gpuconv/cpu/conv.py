@@ -142,7 +142,7 @@ def _correlate(
     if groups == 1 and prefers_planar(x, windows, Q):
         filters = w.reshape(K, -1).astype(kind)  # (K, CRS)
         with_ones = bias is not None and not windows.one_pixel()
-        if with_ones:
+        if bias is not None and with_ones:
             filters = np.column_stack([filters, bias])
 
         def planar(block: Block) -> None:
@@ -152,16 +152,17 @@ def _correlate(
             if y.dtype == kind and last[0].flags.c_contiguous:
                 out = last.reshape(len(last), -1, K)
                 np.matmul(columns.transpose(0, 2, 1), filters.T, out=out)
+                direct = True
             else:
                 direct = y.dtype == kind and target[0, 0].flags.c_contiguous
                 flat = (*target.shape[:2], columns.shape[2])
-                out = target.reshape(flat) if direct else scratch("out", flat, kind)
-                np.matmul(filters, columns, out=out)
-                if not direct:
-                    np.copyto(target, out.reshape(target.shape), casting="same_kind")
-                out = out.transpose(0, 2, 1)
+                by_filter = target.reshape(flat) if direct else scratch("out", flat, kind)
+                np.matmul(filters, columns, out=by_filter)
+                out = by_filter.transpose(0, 2, 1)  # (n, pixels, K)
             if bias is not None and not with_ones:
-                out += bias
+                np.add(out, bias, out=out)
+            if not direct:
+                np.copyto(last, out.reshape(last.shape), casting="same_kind")
 
         for_each(planar, blocks(N, P, Q, pixel_bytes))
         return

@@ -25,8 +25,8 @@ def affine_forward(x: Any, w: Any, b: Any = None) -> tuple[Any, AffineCache]:
 
     x: (N, d1, ..., dk)   w: (D, M)   b: (M,) or None   ->   y = x.reshape(N, D) @ w + b: (N, M)   with D = d1 ... dk
     """
+    checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
-    checks.given(w=w)
     checks.common_dtype(x=x, w=w, b=b)
     if x.ndim < 2:
         msg = f"x must be (N, d1, ..., dk), got shape {tuple(x.shape)}"

@@ -31,6 +31,7 @@ def augment(
     16-31 the horizontal one, bit 32 whether it is mirrored: a pure function of d, the same on every backend.
     draws=None leaves the pictures where they are.  channels_last chooses the memory format of the result.
     """
+    checks.given(images=images)
     backend = backend_of(images=images, draws=draws)
     if images.dtype != np.uint8:
         msg = f"images must be uint8, got {images.dtype}"

@@ -14,7 +14,7 @@ from ..shapes import PoolSizes, is_channels_last, pool_sizes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AveragePoolCache:
-    """What average_pool_backward needs: sizes only."""
+    """What average_pool_backward needs: sizes, and an empty array that says where forward ran."""
 
     like: Any
     dtype: np.dtype
@@ -24,8 +24,9 @@ class AveragePoolCache:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GlobalAveragePoolCache:
-    """What global_average_pool_backward needs: the input's shape, dtype and memory format."""
+    """What global_average_pool_backward needs: the input's shape, dtype, memory format and place."""
 
+    like: Any
     shape: tuple[int, int, int, int]
     dtype: np.dtype
     channels_last: bool
@@ -46,7 +47,7 @@ def average_pool_forward(
     sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
     count_pad = checks.flag("count_pad", count_pad)
     y = backend.average_pool_forward(x, sizes, count_pad=count_pad)
-    return y, AveragePoolCache(y[:0], x.dtype, sizes, count_pad)
+    return y, AveragePoolCache(checks.nothing_like(y), x.dtype, sizes, count_pad)
 
 
 def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
@@ -68,12 +69,12 @@ def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
     checks.ndim("x", x, 4, "(N, C, H, W)")
     checks.not_empty("x", x, "(N, C, H, W)")
     y = backend.global_average_pool_forward(x)
-    return y, GlobalAveragePoolCache(tuple(x.shape), x.dtype, is_channels_last(x))
+    return y, GlobalAveragePoolCache(checks.nothing_like(y), tuple(x.shape), x.dtype, is_channels_last(x))
 
 
 def global_average_pool_backward(dy: Any, cache: GlobalAveragePoolCache) -> Any:
     """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: (N, C, H, W)."""
     checks.cache_of(cache, GlobalAveragePoolCache, "global_average_pool_forward")
-    backend = backend_of(dy=dy)
+    backend = backend_of(dy=dy, cache=cache.like)
     checks.upstream(dy, cache.shape[:2], cache.dtype)
     return backend.global_average_pool_backward(dy, cache.shape, channels_last=cache.channels_last)

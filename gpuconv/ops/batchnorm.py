@@ -91,7 +91,7 @@ def _forward(
     eps: Any,
 ) -> tuple[Any, BatchNormCache]:
     vectors = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-    checks.given(**vectors)
+    checks.given(x=x, **vectors)
     backend = backend_of(x=x, **vectors)
     dtype = checks.common_dtype(x=x)
     vector_dtype = checks.common_dtype(**vectors)
@@ -112,7 +112,15 @@ def _forward(
             raise ShapeError(msg)
         checks.writable("running_mean", running_mean)
         checks.writable("running_var", running_var)
-        checks.apart(x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
+        checks.apart(
+            "running_mean",
+            "running_var",
+            x=x,
+            gamma=gamma,
+            beta=beta,
+            running_mean=running_mean,
+            running_var=running_var,
+        )
     elif checks.debug() and not bool((running_var >= 0).all()):
         msg = "running_var has a negative or NaN entry"
         raise ParamError(msg)

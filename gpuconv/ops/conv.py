@@ -33,6 +33,7 @@ def conv_forward(
     dtype (float16 is summed in float32) and one place; y has the dtype and memory format of x.
     Raises ShapeError, ParamError, DTypeError, ArgTypeError or DeviceMismatchError before any work.
     """
+    checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
     checks.common_dtype(x=x, w=w, b=b)
     sizes = conv_sizes(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)

@@ -14,8 +14,9 @@ from ..errors import ParamError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DropoutCache:
-    """What dropout_backward needs: which elements stay (None: all) and the factor they were scaled by."""
+    """What dropout_backward needs: which elements stay (None: all), the factor they were scaled by, where."""
 
+    like: Any
     kept: Any
     scale: float
     shape: tuple[int, ...]
@@ -43,12 +44,13 @@ def dropout_forward(
     step = checks.word("step", step)
     training = checks.flag("training", training)
     y, kept = backend.dropout_forward(x, rate=rate if training else 0.0, seed=seed, step=step)
-    return y, DropoutCache(kept, 1.0 / (1.0 - rate) if kept is not None else 1.0, tuple(x.shape), x.dtype)
+    scale = 1.0 if kept is None else 1.0 / (1.0 - rate)
+    return y, DropoutCache(checks.nothing_like(y), kept, scale, tuple(x.shape), x.dtype)
 
 
 def dropout_backward(dy: Any, cache: DropoutCache) -> Any:
     """Return dx: dy, scaled, where forward kept the element; else 0."""
     checks.cache_of(cache, DropoutCache, "dropout_forward")
-    backend = backend_of(dy=dy, cache=cache.kept)
+    backend = backend_of(dy=dy, cache=cache.like)
     checks.upstream(dy, cache.shape, cache.dtype)
     return backend.dropout_backward(dy, cache.kept, cache.scale)

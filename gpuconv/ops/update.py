@@ -122,5 +122,5 @@ def _checked(w: Any, dw: Any, **state: Any) -> Any:
             checks.same_shape(name, array, w.shape, "the shape of w")
             if name != "dw":
                 checks.writable(name, array)
-    checks.apart(**{name: array for name, array in arrays.items() if array is not None})
+    checks.apart("w", *state, **arrays)
     return backend

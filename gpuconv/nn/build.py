@@ -1,0 +1,79 @@
+"""Nets and layers from their configs: plain values that a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import ArgTypeError, ConfigError
+from . import choice, layers
+from .containers import Residual, Sequential
+from .layer import Layer
+from .models import ConvNet, ThreeLayerConvNet
+from .net import Net
+
+
+def build(config: Mapping[str, Any]) -> Net:
+    """Return the net whose `config` this is, with its initial weights; raise ConfigError if there is none."""
+    return choice.make("net", _NETS, *_split("net", config))
+
+
+def build_layer(config: Mapping[str, Any]) -> Layer:
+    """Return the layer whose `config` this is, without parameters yet; raise ConfigError if there is none."""
+    return choice.make("layer", _LAYERS, *_split("layer", config))
+
+
+def _split(key: str, config: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the name and the settings in a config."""
+    if not isinstance(config, Mapping):
+        msg = f"the config of a {key} must be a dict, got {config!r}"
+        raise ArgTypeError(msg)
+    if key not in config:
+        msg = f'the config of a {key} must have an entry "{key}", got {", ".join(config) or "none"}'
+        raise ConfigError(msg)
+    return config[key], {name: value for name, value in config.items() if name != key}
+
+
+def _net(body: Any, **settings: Any) -> Net:
+    return choice.call("net 'Net'", Net, settings, build_layer(body))
+
+
+def _conv_net(widths: Any, **settings: Any) -> Net:
+    if not isinstance(widths, (list, tuple)):
+        msg = f"widths must be a list, got {widths!r}"
+        raise ConfigError(msg)
+    return choice.call("net 'ConvNet'", ConvNet, settings, *widths)
+
+
+def _sequential(layers: Any) -> Layer:
+    if not isinstance(layers, (list, tuple)):
+        msg = f"layers must be a list of [name, config], got {layers!r}"
+        raise ConfigError(msg)
+    named = {}
+    for entry in layers:
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], str):
+            msg = f"layers must be a list of [name, config], got the entry {entry!r}"
+            raise ConfigError(msg)
+        named[entry[0]] = build_layer(entry[1])
+    return Sequential(**named)
+
+
+def _residual(body: Any, shortcut: Any = None) -> Layer:
+    return Residual(build_layer(body), None if shortcut is None else build_layer(shortcut))
+
+
+_NETS: dict[str, Callable[..., Net]] = {"ConvNet": _conv_net, "Net": _net, "ThreeLayerConvNet": ThreeLayerConvNet}
+_LAYERS: dict[str, Callable[..., Layer]] = {
+    "Affine": layers.Affine,
+    "AveragePool": layers.AveragePool,
+    "BatchNorm": layers.BatchNorm,
+    "Conv": layers.Conv,
+    "Dropout": layers.Dropout,
+    "Flatten": layers.Flatten,
+    "Gelu": layers.Gelu,
+    "GlobalAveragePool": layers.GlobalAveragePool,
+    "MaxPool": layers.MaxPool,
+    "Relu": layers.Relu,
+    "Residual": _residual,
+    "Sequential": _sequential,
+}

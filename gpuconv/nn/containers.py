@@ -1,0 +1,142 @@
+"""Layers made of layers: one after the other, or a body beside a shortcut."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from .. import checks
+from ..errors import ArgTypeError, ParamError, ShapeError
+from .layer import Layer
+from .summary import summary
+
+
+class Container(Layer):
+    """A layer whose parameters are those of the layers inside it, under dotted names: "conv1.w"."""
+
+    @property
+    def trainable(self) -> bool:
+        return any(child.trainable for child in self.children().values())
+
+    def summary(self, input_shape: tuple[int, ...] | None = None) -> str:
+        """Return a table of the layers and their parameter counts; with the shape of one sample, of output shapes."""
+        return summary(self, input_shape)
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+
+class Sequential(Container):
+    """Layers one after the other.
+
+    Sequential(Conv(3, 8), Relu(), Conv(8, 8)) names them by kind and number: conv1, relu1, conv2.
+    Sequential(first=Conv(3, 8), act=Relu()) takes the names given.
+    """
+
+    kind = "sequential"
+    chained = True
+
+    def __init__(self, *layers: Layer, **named: Layer) -> None:
+        if bool(layers) == bool(named):
+            msg = "Sequential needs layers, either in a row or by name"
+            raise ParamError(msg)
+        super().__init__()
+        self.layers = _numbered(layers) if layers else {name: _layer(name, layer) for name, layer in named.items()}
+
+    def children(self) -> dict[str, Layer]:
+        return self.layers
+
+    @property
+    def config(self) -> dict[str, Any]:
+        # A list, not a dict: the order is the net, and a JSON writer may sort the keys of a dict.
+        return {"layer": "Sequential", "layers": [[name, layer.config] for name, layer in self.layers.items()]}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        for name, layer in self.layers.items():
+            try:
+                shape = layer.output_shape(shape)
+            except ShapeError as error:
+                msg = f"{name}: {error}"
+                raise ShapeError(msg) from None
+        return shape
+
+    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+        for layer in self.layers.values():
+            x = layer.forward(x, training=training, step=step)
+        return x
+
+    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+        # A layer's dx is needed where the caller wants it, or where a layer before it has parameters.  In front of
+        # the first parameters nothing is computed: those layers only drop what they remembered, and pass None on.
+        wanted, needed = [], input_grad
+        for layer in self.layers.values():
+            wanted.append(needed)
+            needed = needed or layer.trainable
+        for layer, layer_input_grad in zip(reversed(self.layers.values()), reversed(wanted), strict=True):
+            dy = layer.backward(dy, input_grad=layer_input_grad)
+        return dy
+
+
+class Residual(Container):
+    """y = body(x) + shortcut(x), or body(x) + x with shortcut=None.
+
+    Source: He et al., Deep residual learning for image recognition, arXiv 1512.03385.
+    """
+
+    kind = "residual"
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        super().__init__()
+        self.body = _layer("body", body)
+        self.shortcut = None if shortcut is None else _layer("shortcut", shortcut)
+
+    def children(self) -> dict[str, Layer]:
+        return {"body": self.body} if self.shortcut is None else {"body": self.body, "shortcut": self.shortcut}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "layer": "Residual",
+            "body": self.body.config,
+            "shortcut": None if self.shortcut is None else self.shortcut.config,
+        }
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        long = self.body.output_shape(shape)
+        short = shape if self.shortcut is None else self.shortcut.output_shape(shape)
+        if long != short:
+            msg = f"body and shortcut must give one shape, got {long} and {short}"
+            raise ShapeError(msg)
+        return long
+
+    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+        y = self.body.forward(x, training=training, step=step)
+        short = x if self.shortcut is None else self.shortcut.forward(x, training=training, step=step)
+        checks.same_shape("shortcut", short, y.shape, "the shape of the body's output")
+        return y + short  # a new array: the body may have remembered its y
+
+    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+        dx = self.body.backward(dy, input_grad=input_grad)
+        short = dy if self.shortcut is None else self.shortcut.backward(dy, input_grad=input_grad)
+        return dx + short if input_grad else None
+
+
+def _numbered(layers: tuple[Layer, ...]) -> dict[str, Layer]:
+    """Name layers by their kind and a number for each kind, from 1."""
+    count: Counter[str] = Counter()
+    named = {}
+    for place, layer in enumerate(layers):
+        kind = _layer(f"layer {place}", layer).kind
+        count[kind] += 1
+        named[f"{kind}{count[kind]}"] = layer
+    return named
+
+
+def _layer(name: str, layer: Any) -> Layer:
+    if not isinstance(layer, Layer):
+        msg = f"{name} must be a layer, got {type(layer).__module__}.{type(layer).__qualname__}"
+        raise ArgTypeError(msg)
+    if "." in name:
+        msg = f"a layer's name must have no dot, got {name!r}"
+        raise ParamError(msg)
+    return layer

@@ -1,0 +1,326 @@
+"""The layers: each a thin, named holder of one operator's parameters and cache."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .. import checks, ops
+from ..errors import ParamError, ShapeError
+from ..shapes import PoolSizes, conv_sizes, is_channels_last, pool_sizes
+from . import init as initialisers
+from .layer import Declared, Layer
+
+
+class Conv(Layer):
+    """2-D convolution: w (filters, in_channels / groups, R, S), b (filters,); see gpuconv.conv_forward.
+
+    window, stride, pad and dilation are an int or a pair (vertical, horizontal).
+    init: "he", "xavier", or the standard deviation of a normal distribution.
+    """
+
+    kind = "conv"
+
+    def __init__(
+        self,
+        in_channels: int,
+        filters: int,
+        window: Any = 3,
+        *,
+        stride: Any = 1,
+        pad: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        init: str | float = "he",
+    ) -> None:
+        C = checks.integer("in_channels", in_channels, least=1)
+        K = checks.integer("filters", filters, least=1)
+        R, S = checks.pair("window", window, least=1)
+        groups = checks.integer("groups", groups, least=1)
+        reach = checks.pair("dilation", dilation, least=1)
+        # The smallest input that a window fits into has every argument but the image size checked here.
+        smallest = _stand_in(1, C, reach[0] * (R - 1) + 1, reach[1] * (S - 1) + 1)
+        if C % groups:
+            msg = f"groups must divide in_channels and filters, got groups={groups}, in_channels={C}, filters={K}"
+            raise ParamError(msg)
+        w = (K, C // groups, R, S)
+        z = conv_sizes(smallest, _stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
+        self.geometry: dict[str, Any] = {"stride": z.stride, "pad": z.pad, "dilation": z.dilation, "groups": groups}
+        bias, init = checks.flag("bias", bias), initialisers.check(init)
+        super().__init__(
+            in_channels=C,
+            filters=K,
+            window=_plain(R, S),
+            stride=_plain(*z.stride),
+            pad=_plain(*z.pad),
+            dilation=_plain(*z.dilation),
+            groups=groups,
+            bias=bias,
+            init=init,
+        )
+        self.declared["w"] = Declared(w, init, decayed=True)
+        if bias:
+            self.declared["b"] = Declared((K,), "zeros")
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        z = conv_sizes(_stand_in(1, *shape), _stand_in(*self.declared["w"].shape), None, **self.geometry)
+        return z.K, z.P, z.Q
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.conv_forward(x, self.params["w"], self.params.get("b"), **self.geometry)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        dx, dw, db = ops.conv_backward(dy, cache, input_grad=input_grad)
+        self.grads["w"][...] = dw
+        if "b" in self.grads:
+            self.grads["b"][...] = db
+        return dx
+
+
+class Affine(Layer):
+    """Fully connected layer: w (in_features, out_features), b (out_features,); see gpuconv.affine_forward.
+
+    init: "he", "xavier", or the standard deviation of a normal distribution.
+    """
+
+    kind = "affine"
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init: str | float = "he") -> None:
+        D = checks.integer("in_features", in_features, least=1)
+        M = checks.integer("out_features", out_features, least=1)
+        bias, init = checks.flag("bias", bias), initialisers.check(init)
+        super().__init__(in_features=D, out_features=M, bias=bias, init=init)
+        self.declared["w"] = Declared((D, M), init, decayed=True)
+        if bias:
+            self.declared["b"] = Declared((M,), "zeros")
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        D, M = self.declared["w"].shape
+        if prod(shape) != D:
+            msg = f"x has {prod(shape)} features but w expects {D}: one sample {shape}, w {(D, M)}"
+            raise ShapeError(msg)
+        return (M,)
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.affine_forward(x, self.params["w"], self.params.get("b"))
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        dx, dw, db = ops.affine_backward(dy, cache, input_grad=input_grad)
+        self.grads["w"][...] = dw
+        if "b" in self.grads:
+            self.grads["b"][...] = db
+        return dx
+
+
+class BatchNorm(Layer):
+    """Batch normalisation of rows (N, C) or images (N, C, H, W): gamma, beta (C,); see gpuconv.batchnorm_forward.
+
+    state: running_mean (from 0) and running_var (from 1), updated by forward(training=True), used by training=False.
+    """
+
+    kind = "bn"
+
+    def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5) -> None:
+        C = checks.integer("channels", channels, least=1)
+        momentum = checks.real("momentum", momentum, low=0.0, high=1.0)
+        eps = checks.real("eps", eps, low=0.0, open_low=True)
+        super().__init__(channels=C, momentum=momentum, eps=eps)
+        self.declared = {"gamma": Declared((C,), "ones"), "beta": Declared((C,), "zeros")}
+        self.declared_state = {"running_mean": Declared((C,), "zeros"), "running_var": Declared((C,), "ones")}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) not in (1, 3) or shape[0] != self.settings["channels"]:
+            msg = f"one sample must be (C,) or (C, H, W) with C={self.settings['channels']} channels, got {shape}"
+            raise ShapeError(msg)
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        forward = ops.batchnorm_forward if x.ndim == 2 else ops.spatial_batchnorm_forward
+        momentum, eps = self.settings["momentum"], self.settings["eps"]
+        return forward(x, **self.params, **self.state, training=training, momentum=momentum, eps=eps)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        backward = ops.batchnorm_backward if cache.x.ndim == 2 else ops.spatial_batchnorm_backward
+        dx, dgamma, dbeta = backward(dy, cache)
+        self.grads["gamma"][...] = dgamma
+        self.grads["beta"][...] = dbeta
+        return dx if input_grad else None
+
+
+class MaxPool(Layer):
+    """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window."""
+
+    kind = "pool"
+
+    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0) -> None:
+        z = _checked_pool(window, stride, pad)
+        super().__init__(**_pool_settings(z, stride))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        z = pool_sizes(_stand_in(1, *shape), **self.settings)
+        return z.C, z.P, z.Q
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.max_pool_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.max_pool_backward(dy, cache)
+
+
+class AveragePool(Layer):
+    """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window."""
+
+    kind = "pool"
+
+    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0, count_pad: bool = True) -> None:
+        z = _checked_pool(window, stride, pad)
+        super().__init__(**_pool_settings(z, stride), count_pad=checks.flag("count_pad", count_pad))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
+        z = pool_sizes(_stand_in(1, *shape), **geometry)
+        return z.C, z.P, z.Q
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.average_pool_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.average_pool_backward(dy, cache)
+
+
+class GlobalAveragePool(Layer):
+    """Mean of every channel of every image: (N, C, H, W) -> (N, C)."""
+
+    kind = "pool"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        checks.ndim("x", _stand_in(1, *shape), 4, "(N, C, H, W)")
+        return shape[:1]
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.global_average_pool_forward(x)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.global_average_pool_backward(dy, cache)
+
+
+class Relu(Layer):
+    """max(x, 0), for any shape."""
+
+    kind = "relu"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.relu_forward(x)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.relu_backward(dy, cache)
+
+
+class Gelu(Layer):
+    """Gaussian error linear unit, for any shape: approximate="none" (exact) or "tanh"."""
+
+    kind = "gelu"
+
+    def __init__(self, *, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            msg = f'approximate must be "none" or "tanh", got {approximate!r}'
+            raise ParamError(msg)
+        super().__init__(approximate=approximate)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.gelu_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.gelu_backward(dy, cache)
+
+
+class Dropout(Layer):
+    """Zero each element with probability rate in training; do nothing otherwise.
+
+    The draw is a pure function of the net's seed, of step, and of which of the net's dropout layers this is.
+    """
+
+    kind = "dropout"
+    random = True
+
+    def __init__(self, rate: float = 0.5) -> None:
+        rate = checks.real("rate", rate, low=0.0, high=1.0)
+        if rate == 1.0:
+            msg = "rate must be below 1, got rate=1.0: nothing would be left"
+            raise ParamError(msg)
+        super().__init__(rate=rate)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        if not training:
+            return x, None
+        # One number for each pair (training step, dropout layer).
+        own_step = step * self.random_count + self.random_index
+        return ops.dropout_forward(x, rate=self.settings["rate"], seed=self.seed, step=own_step, training=True)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.dropout_backward(dy, cache)
+
+
+class Flatten(Layer):
+    """Each sample as one row, in (C, H, W) row order whatever the memory format: (N, d1, ..., dk) -> (N, d1 ... dk)."""
+
+    kind = "flatten"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (prod(shape),)
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        shape = tuple(x.shape)
+        return x.reshape(shape[0], prod(shape[1:])), (shape, len(shape) == 4 and is_channels_last(x))
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        shape, channels_last = cache
+        checks.same_shape("dy", dy, (shape[0], prod(shape[1:])), "the shape of the forward's output")
+        dx = dy.reshape(shape)
+        # The gradient takes the memory format of the images, so that the layers before stay on their fast path.
+        return dx.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if channels_last else dx
+
+
+def _stand_in(*shape: int) -> np.ndarray:
+    """Return an array of a shape, with room for one number: enough to ask what sizes a call would have."""
+    return np.broadcast_to(np.float32(0), shape)
+
+
+def _checked_pool(window: Any, stride: Any, pad: Any) -> PoolSizes:
+    """Return the sizes of pooling an image as large as the window: checks every argument but the image size."""
+    R, S = checks.pair("window", window, least=1)
+    return pool_sizes(_stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
+
+
+def _pool_settings(z: PoolSizes, stride: Any) -> dict[str, Any]:
+    return {
+        "window": _plain(z.R, z.S),
+        "stride": None if stride is None else _plain(*z.stride),
+        "pad": _plain(*z.pad),
+    }
+
+
+def _plain(vertical: int, horizontal: int) -> int | list[int]:
+    """Return a pair as the user would write it."""
+    return vertical if vertical == horizontal else [vertical, horizontal]

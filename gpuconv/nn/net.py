@@ -1,0 +1,92 @@
+"""A net: layers, and the two flat vectors that hold all their parameters and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .. import checks
+from ..backend import backend_of, default_device
+from ..errors import ArgTypeError, ShapeError
+from .layer import Layer
+from .store import check_fit, copy_in, create
+from .summary import summary
+
+
+class Net:
+    """Give a layer (most often a Sequential) its parameters, and run it as a classifier.
+
+    input_shape: that of one sample, such as (3, 32, 32).   dtype: float32; float64 for gradient checks; float16, whose
+    running statistics and steps are float16 too, is for nets that are used rather than trained.
+
+    flat_params and flat_grads are one vector each; params and grads map names such as "conv1.w" to views into them,
+    so an update of the vector is an update of every layer.  The first `decayed` entries of the vectors are the weights
+    of convolutions and affine layers; biases, gamma and beta follow.  state maps "bn1.running_mean" and the like.
+    """
+
+    def __init__(self, body: Layer, input_shape: Any, *, seed: int = 0, dtype: Any = "float32") -> None:
+        if not isinstance(body, Layer):
+            msg = f"body must be a layer, got {type(body).__module__}.{type(body).__qualname__}"
+            raise ArgTypeError(msg)
+        seed = checks.word("seed", seed)
+        self.body = body
+        self.input_shape = sample_shape(input_shape)
+        self.output_shape = body.output_shape(self.input_shape)
+        self.device = default_device()
+        store = create(body, seed=seed, dtype=dtype)
+        self.flat_params, self.flat_grads, self.decayed = store.params, store.grads, store.decayed
+        self.params, self.grads, self.state = body.params, body.grads, body.state
+        self.dtype = self.flat_params.dtype
+        # Plain values from which `build` makes this net again.
+        self.config: dict[str, Any] = {
+            "net": "Net",
+            "body": body.config,
+            "input_shape": list(self.input_shape),
+            "seed": seed,
+            "dtype": self.dtype.name,
+        }
+
+    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+        """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).
+
+        training=True normalises by the batch, drops, and remembers what backward needs; step is the number of the
+        training step, from which dropout draws.  training=False remembers nothing.
+        """
+        backend_of(x=x)
+        if tuple(x.shape[1:]) != self.input_shape:
+            expected = ", ".join(map(str, self.input_shape))
+            msg = f"x must be (N, {expected}) for this net, got {tuple(x.shape)}"
+            raise ShapeError(msg)
+        return self.body.forward(x, training=training, step=checks.word("step", step))
+
+    def backward(self, dscores: Any) -> None:
+        """Overwrite the gradients, for the last forward(training=True).   dscores: (N, classes)."""
+        self.body.backward(dscores, input_grad=False)
+
+    def load(self, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Copy parameters and running statistics in, by name.
+
+        Raises CheckpointMismatchError, before anything is changed, that lists what is missing, unexpected, or of
+        another shape or dtype.
+        """
+        check_fit("params", self.params, params)
+        check_fit("state", self.state, state)
+        copy_in(self.params, params)
+        copy_in(self.state, state)
+
+    def summary(self) -> str:
+        """Return a table of the layers: their names, output shapes, parameter counts."""
+        sizes = " x ".join(map(str, self.input_shape))
+        title = f"{type(self).__name__} on {sizes}, {self.dtype.name}, {self.device}"
+        return f"{title}\n{summary(self.body, self.input_shape)}"
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+
+def sample_shape(shape: Any) -> tuple[int, ...]:
+    """Return the shape of one sample as a tuple of ints above 0."""
+    if not isinstance(shape, (tuple, list)) or not shape:
+        msg = f"input_shape must be a tuple such as (3, 32, 32), got {shape!r}"
+        raise ArgTypeError(msg)
+    return tuple(checks.integer("input_shape", size, least=1) for size in shape)

@@ -1,0 +1,161 @@
+"""The arrays of a net: two flat vectors, parameters and gradients, of which every layer holds its views.
+
+One vector makes an optimiser step one pass, and a gradient exchange one message.  This is the only file of gpuconv.nn
+that decides which library an array comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import checks
+from ..backend import backend_of, default_device
+from ..errors import ArgTypeError, CheckpointMismatchError, DTypeError, ParamError
+from ..random import Stream, generator
+from . import init
+
+if TYPE_CHECKING:
+    from .layer import Layer
+
+_LIBRARY = {"cpu": np}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Store:
+    """Flat parameters and gradients; the first `decayed` entries are those that weight decay applies to."""
+
+    params: Any
+    grads: Any
+    decayed: int
+
+
+def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Return zeros where `gpuconv.use` says that nets are created."""
+    return _LIBRARY[default_device()].zeros(shape, dtype)
+
+
+def zeros_like(array: Any) -> Any:
+    """Return zeros of an array's shape and dtype, in its place."""
+    return np.zeros_like(array)  # CuPy takes this call over for its arrays
+
+
+def float_dtype(dtype: Any) -> np.dtype:
+    """Return np.dtype(dtype) if it is one that the operators take."""
+    try:
+        found = np.dtype(dtype) if dtype is not None else None
+    except TypeError:
+        found = None
+    if found is None:
+        msg = f"dtype must name an array element type, got {dtype!r}"
+        raise ArgTypeError(msg)
+    if found not in checks.FLOATS:
+        msg = f"dtype must be float16, float32 or float64, got {found}"
+        raise DTypeError(msg)
+    return found
+
+
+def create(layer: Layer, *, seed: int, dtype: Any) -> Store:
+    """Make, fill and hand out the arrays that a layer and those inside it have declared.
+
+    Order of the flat vectors: first what weight decay applies to, then the rest, each in the order of the layers.
+    The n-th layer that draws its weights (n from 0) draws from (seed, Stream.INIT, n): a ReLU more changes no weight.
+    """
+    seed, dtype = checks.word("seed", seed), float_dtype(dtype)
+    _check_fresh(layer)
+    leaves = [leaf for _, leaf in layer.leaves()]
+    store = _lay_out(leaves, dtype)
+    _fill(leaves, seed, dtype)
+    random = [leaf for leaf in leaves if leaf.random]
+    for index, leaf in enumerate(random):
+        leaf.seed, leaf.random_index, leaf.random_count = seed, index, len(random)
+    for leaf in leaves:
+        leaf.placed = True
+    _gather(layer)
+    return store
+
+
+def _check_fresh(layer: Layer) -> None:
+    """Check that each layer stands in the net once and in no other: it has memory for one call."""
+    seen: dict[int, str] = {}
+    for name, leaf in layer.leaves():
+        if leaf.placed:
+            msg = f"layer {name or type(leaf).__name__} already belongs to a net: make a new layer for each net"
+            raise ParamError(msg)
+        if id(leaf) in seen:
+            msg = f"layers {seen[id(leaf)]} and {name} are one object: make a new layer for each place"
+            raise ParamError(msg)
+        seen[id(leaf)] = name
+
+
+def _lay_out(leaves: list[Layer], dtype: np.dtype) -> Store:
+    """Make the flat vectors and give each layer its views."""
+    arrays = [(leaf, name, array) for leaf in leaves for name, array in leaf.declared.items()]
+    total = sum(prod(array.shape) for _, _, array in arrays)
+    decayed = sum(prod(array.shape) for _, _, array in arrays if array.decayed)
+    store = Store(zeros((total,), dtype), zeros((total,), dtype), decayed)
+    start = {True: 0, False: decayed}
+    for leaf, name, array in arrays:
+        first = start[array.decayed]
+        last = start[array.decayed] = first + prod(array.shape)
+        leaf.params[name] = store.params[first:last].reshape(array.shape)
+        leaf.grads[name] = store.grads[first:last].reshape(array.shape)
+    return store
+
+
+def _fill(leaves: list[Layer], seed: int, dtype: np.dtype) -> None:
+    """Write initial values into the parameters, and make the running statistics."""
+    drawn = 0
+    for leaf in leaves:
+        for name, array in leaf.declared.items():
+            if array.init in init.FIXED:
+                leaf.params[name][...] = init.FIXED[array.init]
+            else:
+                _put(leaf.params[name], init.draw(array.init, array.shape, generator(seed, Stream.INIT, drawn)))
+                drawn += 1
+        for name, array in leaf.declared_state.items():
+            leaf.state[name] = zeros(array.shape, dtype)
+            leaf.state[name][...] = init.FIXED[array.init]
+
+
+def _gather(layer: Layer) -> None:
+    """Give every container the arrays of the layers inside it, under dotted names."""
+    for name, child in layer.children().items():
+        _gather(child)
+        for kind in ("params", "grads", "state"):
+            getattr(layer, kind).update({f"{name}.{key}": array for key, array in getattr(child, kind).items()})
+
+
+def check_fit(what: str, targets: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Raise CheckpointMismatchError unless both have the same names, shapes and dtypes."""
+    for name, source in sources.items():
+        backend_of(**{f"{what} {name}": source})
+    problems = []
+    if missing := [name for name in targets if name not in sources]:
+        problems.append(f"missing: {', '.join(missing)}")
+    if unexpected := [name for name in sources if name not in targets]:
+        problems.append(f"unexpected: {', '.join(unexpected)}")
+    for name, target in targets.items():
+        source = sources.get(name)
+        if source is not None and (tuple(source.shape) != tuple(target.shape) or source.dtype != target.dtype):
+            problems.append(
+                f"{name} must be {tuple(target.shape)} {target.dtype}, got {tuple(source.shape)} {source.dtype}"
+            )
+    if problems:
+        msg = f"{what} does not fit: {'; '.join(problems)}"
+        raise CheckpointMismatchError(msg)
+
+
+def copy_in(targets: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
+    """Copy arrays that `check_fit` has accepted."""
+    for name, target in targets.items():
+        _put(target, sources[name])
+
+
+def _put(target: Any, source: Any) -> None:
+    """Copy an array into another, rounding to its dtype."""
+    target[...] = source

@@ -1,0 +1,49 @@
+"""The table that a net or container prints: its layers, what comes out of each, how many parameters it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .layer import Layer
+
+Shape = tuple[int, ...]
+
+
+def summary(layer: Layer, input_shape: Shape | None = None) -> str:
+    """Return the table, one line per innermost layer; without an input shape it has no column of output shapes."""
+    rows = [("layer", "", "output", "parameters")]
+    total = 0
+    for name, leaf, shape in _walk(layer, "", input_shape):
+        count = sum(prod(array.shape) for array in leaf.declared.values())
+        total += count
+        text = repr(leaf) if not leaf.children() else type(leaf).__name__
+        rows.append((name, text, "" if shape is None else " x ".join(map(str, shape)), f"{count:,}" if count else ""))
+    rows.append(("total", "", "", f"{total:,}"))
+    if input_shape is None:
+        rows = [(name, text, "", count) for name, text, _, count in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, (False, False, False, True), strict=True)
+            if width
+        )
+        for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _walk(layer: Layer, name: str, shape: Shape | None) -> Iterator[tuple[str, Layer, Shape | None]]:
+    """Yield (name, layer, output shape) of the innermost layers and, after its branches, of each sum of branches."""
+    after = None if shape is None else layer.output_shape(shape)
+    children = layer.children()
+    inside = shape
+    for child_name, child in children.items():
+        yield from _walk(child, f"{name}.{child_name}" if name else child_name, inside)
+        if layer.chained and inside is not None:
+            inside = child.output_shape(inside)
+    if not layer.chained:
+        yield name or layer.kind, layer, after

@@ -1,0 +1,332 @@
+"""Every layer by itself: gradients, names, caches, arguments."""
+
+import numpy as np
+import pytest
+from compare import assert_same, normal, whole
+from nn_checks import assert_gradient, spread
+
+import gpuconv
+from gpuconv import nn
+from gpuconv.errors import ArgTypeError, CacheError, DTypeError, GpuconvError, ParamError, ShapeError
+from gpuconv.random import Stream, generator
+
+# name -> (layer, shape of x)
+LAYERS = {
+    "conv": (lambda: nn.Conv(2, 3, pad=1), (2, 2, 4, 5)),
+    "conv_without_bias": (lambda: nn.Conv(2, 3, 2, bias=False), (2, 2, 3, 4)),
+    "conv_every_argument": (
+        lambda: nn.Conv(4, 6, (2, 3), stride=(1, 2), pad=(0, 2), dilation=(2, 1), groups=2, init="xavier"),
+        (2, 4, 5, 4),
+    ),
+    "affine": (lambda: nn.Affine(4, 3), (5, 4)),
+    "affine_of_images": (lambda: nn.Affine(12, 3, bias=False, init=0.5), (3, 2, 2, 3)),
+    "batchnorm_of_rows": (lambda: nn.BatchNorm(3), (6, 3)),
+    "batchnorm_of_images": (lambda: nn.BatchNorm(3, momentum=0.5, eps=1e-2), (2, 3, 3, 2)),
+    "max_pool": (nn.MaxPool, (2, 2, 4, 4)),
+    "max_pool_overlapping": (lambda: nn.MaxPool(3, stride=2, pad=1), (2, 2, 5, 6)),
+    "average_pool": (lambda: nn.AveragePool((2, 3), stride=1, pad=1, count_pad=False), (2, 2, 4, 4)),
+    "global_average_pool": (nn.GlobalAveragePool, (2, 3, 2, 4)),
+    "relu": (nn.Relu, (3, 4)),
+    "gelu": (nn.Gelu, (3, 4)),
+    "gelu_tanh": (lambda: nn.Gelu(approximate="tanh"), (2, 3, 2, 2)),
+    "dropout": (lambda: nn.Dropout(0.3), (6, 5)),
+    "flatten": (nn.Flatten, (2, 3, 2, 4)),
+    "sequential": (lambda: nn.Sequential(nn.Conv(2, 3), nn.Gelu(), nn.Flatten(), nn.Affine(12, 2)), (2, 2, 4, 4)),
+    "residual": (lambda: nn.Residual(nn.Sequential(nn.Conv(2, 2, pad=1), nn.Gelu())), (2, 2, 3, 3)),
+    "residual_with_shortcut": (lambda: nn.Residual(nn.Conv(2, 3, stride=2, pad=1), nn.Conv(2, 3, 1, stride=2)), (2, 2, 4, 4)),
+}  # fmt: skip
+each_layer = pytest.mark.parametrize(("make", "shape"), LAYERS.values(), ids=LAYERS.keys())
+
+
+@each_layer
+def test_gradients_are_central_differences(rng, make, shape):
+    layer, x = make().create(seed=1, dtype="float64"), spread(rng, shape)
+    for array in layer.params.values():
+        array[...] += 0.3 * normal(rng, array.shape)  # biases, gamma and beta off their special values
+    dy = normal(rng, (shape[0], *layer.output_shape(shape[1:])))
+
+    def loss():
+        return float((layer.forward(x, training=True, step=3) * dy).sum())
+
+    loss()
+    dx = layer.backward(dy)
+    grads = {name: grad.copy() for name, grad in layer.grads.items()}
+    assert_gradient(dx, loss, x)
+    assert set(grads) == set(layer.params)
+    for name, array in layer.params.items():
+        assert_gradient(grads[name], loss, array)
+
+
+@each_layer
+def test_output_has_the_promised_shape_and_dtype(rng, make, shape):
+    layer, x = make().create(dtype="float32"), normal(rng, shape, "float32")
+    for training in (True, False):
+        y = layer.forward(x, training=training)
+        assert y.shape == (shape[0], *layer.output_shape(shape[1:]))
+        assert y.dtype == np.float32
+
+
+@each_layer
+def test_without_input_grad_the_parameters_get_the_same_gradients(rng, make, shape):
+    layer, x = make().create(), normal(rng, shape, "float32")
+    dy = normal(rng, layer.forward(x, training=True).shape, "float32")
+    assert layer.backward(dy).shape == shape
+    expected = {name: grad.copy() for name, grad in layer.grads.items()}
+    layer.forward(x, training=True)
+    assert layer.backward(dy, input_grad=False) is None
+    for name, grad in layer.grads.items():
+        assert_same(grad, expected[name])
+
+
+@each_layer
+def test_backward_needs_a_training_forward_each_time(rng, make, shape):
+    layer, x = make().create(), normal(rng, shape, "float32")
+    dy = np.ones_like(layer.forward(x))
+    for input_grad in (True, False):
+        with pytest.raises(CacheError, match="needs a forward"):
+            layer.backward(dy, input_grad=input_grad)
+    layer.forward(x, training=True)
+    layer.backward(dy)
+    with pytest.raises(CacheError):
+        layer.backward(dy)
+    layer.forward(x, training=True)
+    layer.forward(x)
+    with pytest.raises(CacheError):
+        layer.backward(dy)
+
+
+@each_layer
+def test_inference_keeps_no_cache_and_backward_gives_it_back(rng, make, shape):
+    layer, x = make().create(), normal(rng, shape, "float32")
+
+    def remembered():
+        return [name for name, leaf in layer.leaves() if leaf._cache is not None]
+
+    dy = np.ones_like(layer.forward(x))
+    assert not remembered()
+    layer.forward(x, training=True)
+    assert len(remembered()) == len(list(layer.leaves()))
+    layer.backward(dy, input_grad=False)
+    assert not remembered()
+
+
+@each_layer
+def test_repr_of_a_layer_makes_it_again(make, shape):
+    layer = make()
+    if layer.children():
+        assert all(repr(leaf) in repr(layer) for _, leaf in layer.leaves())
+    else:
+        again = eval(repr(layer), vars(nn))
+        assert again.config == layer.config
+
+
+def test_parameters_have_the_documented_names_and_shapes():
+    conv = nn.Conv(4, 6, (2, 3), groups=2).create()
+    assert {name: array.shape for name, array in conv.params.items()} == {"w": (6, 2, 2, 3), "b": (6,)}
+    assert {name: array.shape for name, array in nn.Affine(4, 3).create().params.items()} == {"w": (4, 3), "b": (3,)}
+    bn = nn.BatchNorm(5).create()
+    assert {name: array.shape for name, array in bn.params.items()} == {"gamma": (5,), "beta": (5,)}
+    assert {name: array.tolist() for name, array in bn.state.items()} == {
+        "running_mean": [0.0] * 5,
+        "running_var": [1.0] * 5,
+    }
+    assert list(nn.Conv(4, 6, bias=False).create().params) == ["w"]
+
+
+# Initial weights ----------------------------------------------------------------------------------------------------
+
+
+def test_initial_weights_are_the_documented_draws():
+    draws = generator(7, Stream.INIT, 0).standard_normal((64, 8, 3, 3))
+    assert_same(nn.Conv(8, 64).create(seed=7).params["w"], np.sqrt(2 / 72) * draws, dtype="float32")
+    assert_same(nn.Conv(8, 64, init=0.25).create(seed=7, dtype="float64").params["w"], 0.25 * draws)
+    limit = np.sqrt(6 / (30 + 20))
+    draws = generator(7, Stream.INIT, 0).uniform(-limit, limit, (30, 20))
+    assert_same(nn.Affine(30, 20, init="xavier").create(seed=7, dtype="float64").params["w"], draws)
+
+
+@pytest.mark.parametrize(
+    ("init", "variance"), {"he": 2 / (16 * 9), "xavier": 2 / (16 * 9 + 64 * 9), 0.01: 1e-4}.items(), ids=str
+)
+def test_initial_weights_have_the_variance_of_their_rule(init, variance):
+    w = nn.Conv(16, 64, init=init).create().params["w"]
+    # The variance of 9216 draws is off by a share of sqrt(2 / 9216) = 1.5 %, one standard deviation.
+    assert abs(w.var() / variance - 1) < 0.06
+    assert abs(w.mean()) < 4 * np.sqrt(variance / w.size)
+
+
+def test_biases_and_beta_start_at_zero_gamma_at_one():
+    assert not nn.Conv(1, 2).create().params["b"].any()
+    assert not nn.Affine(1, 2).create().params["b"].any()
+    bn = nn.BatchNorm(2).create()
+    assert not bn.params["beta"].any()
+    assert (bn.params["gamma"] == 1).all()
+
+
+# Batch norm, dropout, flatten ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8, 3), (4, 3, 2, 5)], ids=["rows", "images"])
+def test_batchnorm_running_statistics_follow_the_batches(rng, shape):
+    bn = nn.BatchNorm(3, momentum=0.75).create(dtype="float64")
+    mean, var = np.zeros(3), np.ones(3)
+    axes = tuple(axis for axis in range(len(shape)) if axis != 1)
+    for _ in range(4):
+        x = 3 + 2 * normal(rng, shape)
+        bn.forward(x, training=True)
+        mean, var = 0.75 * mean + 0.25 * x.mean(axes), 0.75 * var + 0.25 * x.var(axes)
+    np.testing.assert_allclose(bn.state["running_mean"], mean, rtol=1e-14)
+    np.testing.assert_allclose(bn.state["running_var"], var, rtol=1e-14)
+    before = {name: array.copy() for name, array in bn.state.items()}
+    y = bn.forward(x)
+    wide = (1, 3) + (1,) * (len(shape) - 2)
+    np.testing.assert_allclose(y, (x - mean.reshape(wide)) / np.sqrt(var.reshape(wide) + 1e-5), rtol=1e-12, atol=1e-14)
+    for name, array in bn.state.items():
+        assert_same(array, before[name])
+
+
+def test_dropout_draws_by_seed_step_and_place_in_the_net():
+    x = np.ones((4, 50), np.float32)
+
+    def net(seed):
+        return nn.Net(nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5), nn.Dropout(0.5)), (50,), seed=seed)
+
+    def masks(seed, step):
+        return [layer.forward(x, training=True, step=step) for layer in net(seed).body.layers.values()]
+
+    for again, first in zip(masks(3, 5), masks(3, 5), strict=True):
+        assert_same(again, first)
+    different = [mask.tobytes() for seed in (3, 4) for step in range(4) for mask in masks(seed, step)]
+    assert len(set(different)) == 2 * 4 * 3, "two draws of one run are equal"
+    for step in range(2):
+        for index, mask in enumerate(masks(3, step)):
+            expected, _ = gpuconv.dropout_forward(x, rate=0.5, seed=3, step=3 * step + index)
+            assert_same(mask, expected)
+
+
+def test_dropout_does_nothing_at_inference(rng):
+    x = normal(rng, (4, 5), "float32")
+    assert_same(nn.Dropout(0.9).forward(x), x)
+
+
+def test_flatten_goes_by_channel_row_column_in_either_memory_format(rng):
+    x = whole(rng, (2, 3, 4, 5), "float32")
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    dy = whole(rng, (2, 60), "float32")
+    for images in (x, last):
+        flatten = nn.Flatten()
+        assert_same(flatten.forward(images, training=True), x.reshape(2, 60))
+        dx = flatten.backward(dy)
+        assert_same(dx, dy.reshape(x.shape))
+        assert dx.transpose(0, 2, 3, 1).flags.c_contiguous == (images is last), "the gradient left the memory format"
+
+
+# Arguments ----------------------------------------------------------------------------------------------------------
+
+BAD = {
+    "channels_not_whole": (lambda: nn.Conv(3.0, 8), ArgTypeError, "in_channels"),
+    "no_filters": (lambda: nn.Conv(3, 0), ParamError, "filters"),
+    "window_of_three_numbers": (lambda: nn.Conv(3, 8, (3, 3, 3)), ParamError, "window"),
+    "window_zero": (lambda: nn.Conv(3, 8, 0), ParamError, "window"),
+    "stride_zero": (lambda: nn.Conv(3, 8, stride=0), ParamError, "stride"),
+    "pad_negative": (lambda: nn.Conv(3, 8, pad=-1), ParamError, "pad"),
+    "pad_float": (lambda: nn.Conv(3, 8, pad=1.0), ArgTypeError, "pad"),
+    "dilation_zero": (lambda: nn.Conv(3, 8, dilation=0), ParamError, "dilation"),
+    "groups_do_not_divide_channels": (lambda: nn.Conv(3, 8, groups=2), ParamError, "groups=2"),
+    "groups_do_not_divide_filters": (lambda: nn.Conv(4, 7, groups=2), ParamError, "groups=2"),
+    "more_groups_than_channels": (lambda: nn.Conv(2, 8, groups=4), ParamError, "groups=4"),
+    "bias_is_a_number": (lambda: nn.Conv(3, 8, bias=1), ArgTypeError, "bias"),
+    "init_unknown": (lambda: nn.Conv(3, 8, init="random"), ParamError, "init"),
+    "init_negative": (lambda: nn.Affine(3, 8, init=-1.0), ParamError, "init"),
+    "init_none": (lambda: nn.Affine(3, 8, init=None), ArgTypeError, "init"),
+    "init_word_of_a_constant": (lambda: nn.Affine(3, 8, init="ones"), ParamError, "init"),
+    "features_zero": (lambda: nn.Affine(0, 8), ParamError, "in_features"),
+    "outputs_text": (lambda: nn.Affine(3, "8"), ArgTypeError, "out_features"),
+    "batchnorm_momentum_above_one": (lambda: nn.BatchNorm(3, momentum=1.5), ParamError, "momentum"),
+    "batchnorm_eps_zero": (lambda: nn.BatchNorm(3, eps=0.0), ParamError, "eps"),
+    "pool_pad_above_half_the_window": (lambda: nn.MaxPool(2, pad=2), ParamError, "pad"),
+    "pool_window_zero": (lambda: nn.AveragePool(0), ParamError, "window"),
+    "pool_stride_zero": (lambda: nn.MaxPool(2, stride=0), ParamError, "stride"),
+    "count_pad_text": (lambda: nn.AveragePool(2, count_pad="yes"), ArgTypeError, "count_pad"),
+    "gelu_unknown": (lambda: nn.Gelu(approximate="erf"), ParamError, "approximate"),
+    "dropout_rate_one": (lambda: nn.Dropout(1.0), ParamError, "rate"),
+    "dropout_rate_negative": (lambda: nn.Dropout(-0.1), ParamError, "rate"),
+    "seed_negative": (lambda: nn.Conv(3, 8).create(seed=-1), ParamError, "seed"),
+    "dtype_of_whole_numbers": (lambda: nn.Conv(3, 8).create(dtype="int32"), DTypeError, "int32"),
+    "dtype_unknown": (lambda: nn.Conv(3, 8).create(dtype="float33"), ArgTypeError, "float33"),
+    "dtype_none": (lambda: nn.Conv(3, 8).create(dtype=None), ArgTypeError, "dtype"),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "word"), BAD.values(), ids=BAD.keys())
+def test_bad_arguments_are_refused_at_construction(make, error, word):
+    with pytest.raises(error, match=word) as caught:
+        make()
+    assert isinstance(caught.value, GpuconvError)
+
+
+MISFITS = {
+    "conv_of_other_channels": (lambda: nn.Conv(3, 8), (4, 8, 8)),
+    "conv_window_larger_than_image": (lambda: nn.Conv(3, 8, 5), (3, 4, 4)),
+    "conv_of_rows": (lambda: nn.Conv(3, 8), (3,)),
+    "pool_window_larger_than_image": (lambda: nn.MaxPool(3), (3, 2, 2)),
+    "average_pool_of_rows": (lambda: nn.AveragePool(2), (3,)),
+    "global_pool_of_rows": (nn.GlobalAveragePool, (3,)),
+    "affine_of_other_features": (lambda: nn.Affine(10, 3), (2, 3)),
+    "batchnorm_of_other_channels": (lambda: nn.BatchNorm(3), (4, 2, 2)),
+    "batchnorm_of_sequences": (lambda: nn.BatchNorm(3), (3, 7)),
+    "inside_a_sequential": (lambda: nn.Sequential(nn.Relu(), nn.Conv(3, 8)), (4, 8, 8)),
+    "branches_of_different_shapes": (lambda: nn.Residual(nn.Conv(3, 3)), (3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize(("make", "shape"), MISFITS.values(), ids=MISFITS.keys())
+def test_misfitting_shapes_are_refused_before_and_at_the_call(make, shape):
+    with pytest.raises(ShapeError):
+        make().output_shape(shape)
+    with pytest.raises(ShapeError):
+        make().create().forward(np.zeros((2, *shape), np.float32))
+
+
+def test_a_layer_without_parameters_says_what_to_do():
+    with pytest.raises(ParamError, match=r"Conv has no parameters yet.*create"):
+        nn.Conv(3, 8).forward(np.zeros((1, 3, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm(3), nn.Flatten(), nn.Relu()], ids=repr)
+def test_lists_are_refused(layer):
+    with pytest.raises(ArgTypeError, match="x must be a NumPy or CuPy array"):
+        layer.forward([[1.0, 2.0, 3.0]])
+
+
+def test_a_gradient_of_another_shape_is_refused(rng):
+    flatten = nn.Flatten()
+    flatten.forward(normal(rng, (2, 3, 2, 2)), training=True)
+    with pytest.raises(ShapeError, match="dy"):
+        flatten.backward(np.zeros((2, 3, 2, 2)))
+
+
+def test_a_layer_of_ones_own(rng):
+    class Scale(nn.Layer):
+        kind = "scale"
+
+        def __init__(self):
+            super().__init__()
+            self.declared["factor"] = nn.Declared((1,), "ones")
+
+        def output_shape(self, shape):
+            return shape
+
+        def _forward(self, x, training, step):
+            return x * self.params["factor"], x
+
+        def _backward(self, dy, cache, input_grad):
+            self.grads["factor"][...] = (dy * cache).sum()
+            return dy * self.params["factor"]
+
+    net = nn.Net(nn.Sequential(Scale(), nn.Affine(3, 2)), (3,), dtype="float64")
+    assert list(net.params) == ["scale1.factor", "affine1.w", "affine1.b"]
+    x, dy = normal(rng, (4, 3)), normal(rng, (4, 2))
+    net.forward(x, training=True)
+    net.backward(dy)
+    assert_gradient(net.grads["scale1.factor"], lambda: float((net.forward(x) * dy).sum()), net.params["scale1.factor"])
