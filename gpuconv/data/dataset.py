@@ -1,0 +1,61 @@
+"""One data set in memory, and the statistics that normalise it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import checks
+from ..errors import DatasetCorruptError, DTypeError, ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Pictures and labels of a classification task.
+
+    x_train, x_test: (N, C, H, W) uint8   y_train, y_test: (N,) int64
+    """
+
+    name: str
+    """What the data truly are; printed with every result."""
+    classes: tuple[str, ...]
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    mean: tuple[float, ...]
+    """Per channel, of x_train / 255."""
+    std: tuple[float, ...]
+    source: str
+    """Where the data come from."""
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation of images / 255 per channel, exact up to the rounding of a float64.
+
+    images: (N, C, H, W) uint8   ->   C floats, C floats
+    """
+    if images.dtype != np.uint8:
+        msg = f"images must be uint8, got {images.dtype}"
+        raise DTypeError(msg)
+    checks.ndim("images", images, 4, "(N, C, H, W)")
+    if 0 in images.shape:
+        msg = f"images must not be empty, got shape {images.shape}"
+        raise ShapeError(msg)
+    levels = np.arange(256)
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        # Counts of the 256 values are exact; a thousand pictures at a time keep the integer copy small.
+        counts = np.zeros(256, np.int64)
+        for start in range(0, len(images), 1000):
+            counts += np.bincount(images[start : start + 1000, channel].ravel(), minlength=256)
+        total = int(counts.sum())
+        mean = int(counts @ levels) / total
+        variance = float(counts @ (levels - mean) ** 2) / total
+        if variance == 0:
+            msg = f"channel {channel} of the training pictures is {mean:g} everywhere, expected several values"
+            raise DatasetCorruptError(msg)
+        means.append(mean / 255)
+        deviations.append(variance**0.5 / 255)
+    return tuple(means), tuple(deviations)

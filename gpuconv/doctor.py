@@ -1,0 +1,91 @@
+"""What gpuconv finds on this machine, for people who wonder and for bug reports."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import rich
+
+from . import data
+from .backend import resolve_device
+from .errors import GpuconvError
+from .train.machine import machine, versions
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; `ok` is False for what stands in the way of training on this machine."""
+
+    name: str
+    value: str
+    ok: bool = True
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a training run depends on; nothing is downloaded or changed."""
+    found = [Finding(name, version) for name, version in versions().items()]
+    found += _machine()
+    return [*found, _kernels(), _cuda(), _data(), _terminal()]
+
+
+def as_text(findings: list[Finding]) -> str:
+    """Return the report as lines."""
+    width = max(len(finding.name) for finding in findings) + 2
+    return "\n".join(f"{f.name:<{width}}{f.value}{'' if f.ok else '   <- problem'}" for f in findings)
+
+
+def as_json(findings: list[Finding]) -> str:
+    """Return the report as JSON: name -> {value, ok}."""
+    return json.dumps({f.name: {"value": f.value, "ok": f.ok} for f in findings}, indent=2, ensure_ascii=False)
+
+
+def _machine() -> list[Finding]:
+    try:
+        facts = machine()
+    except GpuconvError as error:
+        return [Finding("threads", str(error), ok=False)]
+    settings = ", ".join(f"{name}={value}" for name, value in facts["thread_settings"].items())
+    return [
+        Finding("processor", facts["processor"]),
+        Finding("cores", f"{facts['usable_cores']} usable of {facts['cores']}"),
+        Finding("threads", str(facts["threads"]) + (f" ({settings})" if settings else "")),
+        Finding("system", facts["system"]),
+    ]
+
+
+def _kernels() -> Finding:
+    try:
+        source: Any = importlib.import_module("gpuconv.cuda.source")
+    except ModuleNotFoundError:
+        return Finding("kernels", "not part of this version")
+    try:
+        return Finding("kernels", str(source.kernel_dir()))
+    except (GpuconvError, OSError) as error:
+        return Finding("kernels", str(error), ok=False)
+
+
+def _cuda() -> Finding:
+    try:
+        return Finding("cuda", f"device {resolve_device('cuda')} can be used")
+    except GpuconvError as error:
+        return Finding("cuda", str(error))
+
+
+def _data() -> Finding:
+    try:
+        source = data.find_cifar10()
+    except GpuconvError as error:
+        return Finding("CIFAR-10", str(error).splitlines()[0], ok=False)
+    if source is None:
+        return Finding("CIFAR-10", "not here: gpuconv data get fetches it; without it, drawn shapes are used")
+    return Finding("CIFAR-10", str(source))
+
+
+def _terminal() -> Finding:
+    console = rich.get_console()
+    if not console.is_terminal:
+        return Finding("terminal", "none: progress is shown as plain lines")
+    return Finding("terminal", f"{console.width} columns, colours: {console.color_system or 'none'}")

@@ -1,0 +1,65 @@
+"""Average pooling, over windows and over whole images, as the sums that define it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..shapes import PoolSizes
+from .loops import every, floats
+from .max_pool import window
+
+
+def average_pool_forward(x: Any, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
+    """y[n, c, p, q] = sum of the real pixels under the window / their number (count_pad: / R S)."""
+    z = sizes
+    x = floats(x)
+    y = np.zeros((z.N, z.C, z.P, z.Q))
+    for n, c, p, q in every(*y.shape):
+        total = 0.0
+        for _, _, i, j in window(p, q, z):
+            total += x[n][c][i][j]
+        y[n, c, p, q] = total / _divisor(p, q, z, count_pad)
+    return y
+
+
+def average_pool_backward(dy: Any, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
+    """dx at every real pixel under a window += dy / what the window was divided by."""
+    z = sizes
+    dy = floats(dy)
+    dx = np.zeros((z.N, z.C, z.H, z.W))
+    sums = floats(dx)
+    for n, c, p, q in every(z.N, z.C, z.P, z.Q):
+        for _, _, i, j in window(p, q, z):
+            sums[n][c][i][j] += dy[n][c][p][q] / _divisor(p, q, z, count_pad)
+    dx[:] = np.reshape(sums, dx.shape)
+    return dx
+
+
+def global_average_pool_forward(x: Any) -> np.ndarray:
+    """y[n, c] = sum over i, j of x[n, c, i, j] / (H W)."""
+    N, C, H, W = x.shape
+    x = floats(x)
+    y = np.zeros((N, C))
+    for n, c in every(N, C):
+        total = 0.0
+        for i, j in every(H, W):
+            total += x[n][c][i][j]
+        y[n, c] = total / (H * W)
+    return y
+
+
+def global_average_pool_backward(dy: Any, shape: tuple[int, int, int, int], *, channels_last: bool) -> np.ndarray:
+    """dx[n, c, i, j] = dy[n, c] / (H W).  The memory format is a matter of speed, which the oracle leaves alone."""
+    del channels_last
+    N, C, H, W = shape
+    dy = floats(dy)
+    dx = np.zeros(shape)
+    for n, c, i, j in every(N, C, H, W):
+        dx[n, c, i, j] = dy[n][c] / (H * W)
+    return dx
+
+
+def _divisor(p: int, q: int, z: PoolSizes, count_pad: bool) -> int:
+    return z.R * z.S if count_pad else sum(1 for _ in window(p, q, z))

@@ -1,0 +1,49 @@
+"""max_pool_forward and max_pool_backward as a search through every window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..shapes import PoolSizes
+from .loops import every, floats
+
+
+def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
+    """y[n, c, p, q] = the first NaN of the window, or else its first maximum; argmax = its place r S + s."""
+    z = sizes
+    x = floats(x)
+    y = np.zeros((z.N, z.C, z.P, z.Q))
+    argmax = np.zeros(y.shape, dtype=np.int64)
+    for n, c, p, q in every(*y.shape):
+        best, place = -math.inf, -1  # -1: nothing seen yet
+        for r, s, i, j in window(p, q, z):
+            value = x[n][c][i][j]
+            if place < 0 or value > best or (math.isnan(value) and not math.isnan(best)):
+                best, place = value, r * z.S + s
+        y[n, c, p, q], argmax[n, c, p, q] = best, place
+    return y, argmax
+
+
+def max_pool_backward(dy: Any, argmax: Any, sizes: PoolSizes) -> np.ndarray:
+    """dx at the winner of every window += dy."""
+    z = sizes
+    dy, argmax = floats(dy), argmax.tolist()
+    dx = np.zeros((z.N, z.C, z.H, z.W))
+    sums = floats(dx)
+    for n, c, p, q in every(z.N, z.C, z.P, z.Q):
+        r, s = divmod(argmax[n][c][p][q], z.S)
+        sums[n][c][p * z.stride[0] + r - z.pad[0]][q * z.stride[1] + s - z.pad[1]] += dy[n][c][p][q]
+    dx[:] = np.reshape(sums, dx.shape)
+    return dx
+
+
+def window(p: int, q: int, z: PoolSizes) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (r, s, i, j), place in the window and pixel of the image, for all real pixels under window (p, q)."""
+    for r, s in every(z.R, z.S):
+        i, j = p * z.stride[0] + r - z.pad[0], q * z.stride[1] + s - z.pad[1]
+        if 0 <= i < z.H and 0 <= j < z.W:
+            yield r, s, i, j

@@ -1,0 +1,196 @@
+"""The settings of a run: one frozen dataclass, the presets, and the TOML file that repeats a run.
+
+A field's default, range and help text stand here and nowhere else: the command line makes its flags from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .. import checks
+from ..errors import ConfigError, GpuconvError
+
+
+def _setting(
+    default: Any, help: str, *, least: float | None = None, most: float = math.inf, choices: tuple[str, ...] = ()
+) -> Any:
+    return field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every setting of a training run.  Construction checks each one and raises ConfigError."""
+
+    preset: str = _setting("convnet", "the recipe the other settings start from", choices=("convnet", "three-layer"))
+
+    # What is trained
+    net: str = _setting("convnet", "the net", choices=("convnet", "three-layer"))
+    widths: tuple[int, ...] = _setting((32, 64, 128), "convnet: filters of each stage", least=1)
+    filters: int = _setting(64, "three-layer: filters of the convolution", least=1)
+    window: int = _setting(3, "three-layer: height and width of a filter", least=1)
+    hidden: int = _setting(500, "three-layer: units of the hidden layer", least=1)
+    weight_scale: float = _setting(0.0, "three-layer: spread of first weights; 0: He's", least=0)
+    dtype: str = _setting("float32", "type of weights and activations", choices=("float32", "float64"))
+    device: str = _setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
+    seed: int = _setting(0, "same seed, same run, bit for bit", least=0, most=2**64 - 1)
+
+    # On what
+    data: str = _setting("auto", "data set", choices=("auto", "cifar10", "shapes"))
+    data_dir: str = _setting("", "folder of CIFAR-10 [GPUCONV_DATA, else the cache]")
+    download: bool = _setting(True, "fetch CIFAR-10 if it is not here")
+    validation: int = _setting(5000, "last training images held out to choose the best epoch", least=0)
+    train_images: int = _setting(0, "train on the first N only; 0: all", least=0)
+    test_images: int = _setting(0, "test on the first N only; 0: all", least=0)
+    flip: bool = _setting(True, "mirror training images at random")
+    crop: int = _setting(4, "shift training images by up to N pixels", least=0)
+
+    # For how long
+    epochs: int = _setting(6, "passes over the training images", least=1)
+    max_steps: int = _setting(0, "end after N steps, schedule included; 0: no limit", least=0)
+    batch_size: int = _setting(128, "images per step", least=1)
+
+    # How
+    optimizer: str = _setting("sgd", "update rule", choices=("sgd", "rmsprop", "adam", "adamw"))
+    momentum: float = _setting(0.9, "sgd: share of the previous step kept", least=0, most=1)
+    nesterov: bool = _setting(True, "sgd: look ahead along the momentum")
+    beta1: float = _setting(0.9, "adam: share of the mean gradient kept", least=0, most=1)
+    beta2: float = _setting(0.999, "adam: share of the mean square kept", least=0, most=1)
+    smoothing: float = _setting(0.99, "rmsprop: share of the mean square kept", least=0, most=1)
+    eps: float = _setting(1e-8, "adam, rmsprop: added to the root mean square", least=0)
+    weight_decay: float = _setting(5e-4, "L2 penalty on weights; adamw: decoupled", least=0)
+    label_smoothing: float = _setting(0.0, "share of the target given to all classes", least=0, most=1)
+    lr: float = _setting(0.1, "learning rate; of a schedule, the highest", least=0)
+    schedule: str = _setting("one-cycle", "course of the rate", choices=("constant", "step", "cosine", "one-cycle"))
+    warmup: float = _setting(0.3, "cosine, one-cycle: share of steps in which it rises", least=0, most=1)
+    lr_start: float = _setting(0.04, "one-cycle: first rate, as a share of lr", least=0, most=1)
+    lr_end: float = _setting(0.0, "cosine, one-cycle: last rate, as a share of lr", least=0, most=1)
+    lr_curve: str = _setting("linear", "one-cycle: shape of both ways", choices=("linear", "cosine"))
+    lr_every: int = _setting(2, "step: epochs between two reductions", least=1)
+    lr_factor: float = _setting(0.1, "step: factor of a reduction", least=0, most=1)
+
+    checkpoint_every: int = _setting(0, "save after every N steps, too; 0: only after epochs", least=0)
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            try:
+                object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
+            except ConfigError:
+                raise
+            except GpuconvError as error:
+                raise ConfigError(str(error)) from None
+        if self.window % 2 == 0:
+            msg = f"window must be odd, got {self.window}: the convolution keeps the image size"
+            raise ConfigError(msg)
+
+
+def preset(name: str) -> Config:
+    """Return the preset of a name, or raise ConfigError with the names there are."""
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(_unknown("preset", name, list(PRESETS)))
+    return PRESETS[name]
+
+
+def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config:
+    """Return a Config from plain values; what they leave out comes from base, else from the preset they name."""
+    names = [spec.name for spec in dataclasses.fields(Config)]
+    for name in values:
+        if name not in names:
+            raise ConfigError(_unknown("setting", name, names))
+    if base is None:
+        base = preset(values.get("preset", "convnet"))
+    return dataclasses.replace(base, **values)
+
+
+def to_values(config: Config) -> dict[str, Any]:
+    """Return every setting as a plain value: what from_values takes, TOML and JSON write."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
+def read(path: Path) -> Config:
+    """Return the Config of a TOML file; settings it leaves out come from its preset."""
+    try:
+        return from_values(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        msg = f"config file {path} could not be read ({error.strerror or error})"
+        raise ConfigError(msg) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"config file {path} is not TOML: {error}"
+        raise ConfigError(msg) from None
+    except ConfigError as error:
+        msg = f"config file {path}: {error}"
+        raise ConfigError(msg) from None
+
+
+def to_toml(config: Config) -> str:
+    """Return the text of a TOML file that `read` turns into an equal Config."""
+    lines = ["# All settings of a gpuconv run.  Repeat it with: gpuconv train --config FILE", ""]
+    lines += [f"{name} = {_toml(value)}" for name, value in to_values(config).items()]
+    return "\n".join(lines) + "\n"
+
+
+def difference(old: Config, new: Config) -> str:
+    """Return the settings in which two Configs differ, as words, or "" if they are equal."""
+    pairs = ((name, getattr(old, name), getattr(new, name)) for name in vars(old))
+    return ", ".join(f"{name} {was!r} -> {now!r}" for name, was, now in pairs if was != now)
+
+
+def _checked(spec: dataclasses.Field, value: Any) -> Any:
+    """Return the value of a field in its exact type, or raise the error that says what it must be."""
+    name, rule = spec.name, spec.metadata
+    kind = type(spec.default)
+    if kind is str:
+        if not isinstance(value, str):
+            msg = f"{name} must be a text, got {value!r}"
+            raise ConfigError(msg)
+        if rule["choices"] and value not in rule["choices"]:
+            raise ConfigError(_unknown(name, value, list(rule["choices"])))
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            msg = f"{name} must be text that UTF-8 can hold, got {value!r}"
+            raise ConfigError(msg) from None
+        return value
+    if kind is bool:
+        return checks.flag(name, value)
+    if kind is tuple:
+        if not isinstance(value, (tuple, list)) or not value:
+            msg = f"{name} must be one or more ints, got {value!r}"
+            raise ConfigError(msg)
+        return tuple(checks.integer(name, entry, least=rule["least"]) for entry in value)
+    if kind is float:
+        return checks.real(name, value, low=rule["least"], high=rule["most"])
+    if rule["most"] > 2**31:
+        return checks.word(name, value) if math.isfinite(rule["most"]) else checks.integer(name, value, least=rule["least"])
+    return checks.integer(name, value, least=rule["least"])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):  # TOML's basic strings are JSON's, but DEL must be escaped
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+def _unknown(what: str, name: object, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else "known: " + ", ".join(known)
+    return f"{what} {name!r} is not known; {hint}"
+
+
+PRESETS = {
+    "convnet": Config(),
+    "three-layer": Config(
+        preset="three-layer", net="three-layer", optimizer="adam", lr=1e-3, epochs=8, crop=0, weight_decay=0.0
+    ),
+}

@@ -1,0 +1,100 @@
+"""Files that survive a crash: written whole or not at all, on the disk before anyone sees them.
+
+The order is what counts: write a temporary file in the same folder, flush it to the disk, read it back, rename it over
+the old one, flush the folder.  A process killed anywhere leaves the old file or the new one, and at most a temporary.
+Source: Pillai et al., All file systems are not created equal (OSDI 2014).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from ..errors import CheckpointWriteError
+
+_CHUNK = 1 << 20
+_TEMPORARY = ".part"
+_READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace the file at path by content; raise CheckpointWriteError, with the old file in place, if that fails."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    try:
+        _create(temporary, content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        msg = f"{path} could not be written ({error.strerror or error}); what was there before is untouched"
+        raise CheckpointWriteError(msg) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    try:
+        _flush_folder(path.parent)
+    except OSError as error:
+        msg = f"{path} was written, but its folder could not be flushed to the disk ({error.strerror or error})"
+        raise CheckpointWriteError(msg) from error
+
+
+def remove_stale(folder: Path) -> list[str]:
+    """Delete the temporaries that killed writers left in a folder, and return their names.
+
+    Call it only while nobody else writes there: a run holds its folder's lock.
+    """
+    stale = sorted(folder.glob(f".*{_TEMPORARY}"))
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return [path.name for path in stale]
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Write a new file, private until complete, flush it to the disk and compare it with what was meant."""
+    descriptor = os.open(path, _CREATE_FLAGS, 0o600)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view[:_CHUNK]) :]
+        if hasattr(os, "fchmod"):
+            os.fchmod(descriptor, 0o666 & ~_umask())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _compare(path, content)
+
+
+def _compare(path: Path, content: bytes) -> None:
+    descriptor = os.open(path, _READ_FLAGS)
+    try:
+        view = memoryview(content)
+        while piece := os.read(descriptor, _CHUNK):
+            if view[: len(piece)] != piece:
+                raise OSError(errno.EIO, "the disk gave back other bytes than were written")
+            view = view[len(piece) :]
+        if view:
+            raise OSError(errno.EIO, "the disk gave back fewer bytes than were written")
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it; a file another thread makes in between is more private, never less.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there; the rename itself is journalled
+        return
+    descriptor = os.open(folder, _READ_FLAGS)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems without such a thing
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,61 @@
+"""Ctrl-C and `kill`, taken at a moment when nothing is half done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal, after the step was finished and saved; `resume(folder)` goes on."""
+
+    def __init__(self, signum: int, folder: Path) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}; to go on: gpuconv train --resume {folder}")
+        self.signum = signum
+        self.folder = folder
+
+
+class Stop(BaseException):
+    """Raised by Guard.check; never leaves gpuconv.train."""
+
+
+class Guard:
+    """Context in which the first SIGINT or SIGTERM only raises a flag, and the second one stops at once.
+
+    Handlers are installed in the main thread only (Python allows no other), not for signals that are being ignored
+    (nohup, jobs in the background of a script), and put back at the end.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                # None: a handler that was not installed from Python, and could not be put back.
+                if signal.getsignal(signum) not in (signal.SIG_IGN, None):
+                    self._before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def check(self) -> None:
+        """Raise Stop if a signal came: called where everything is consistent."""
+        if self.signum is not None:
+            raise Stop
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is None:
+            self.signum = signum
+        elif signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise SystemExit(128 + signum)

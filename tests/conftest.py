@@ -1,0 +1,155 @@
+"""What all tests share: the places that compute, dtypes, memory layouts, random data.
+
+A missing GPU skips the cuda cases visibly, and fails them when GPUCONV_REQUIRE_GPU=1.
+"""
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from gpuconv.backend import resolve_device
+from gpuconv.errors import GpuUnavailableError
+
+# Every run tries the same examples; HYPOTHESIS_PROFILE=explore draws new ones, and prints how to repeat a failure.
+settings.register_profile("repeat", derandomize=True, deadline=None, database=None, max_examples=40)
+settings.register_profile("explore", deadline=None, database=None, max_examples=1000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
+
+
+class Cpu:
+    """How a test makes arrays for a backend and reads them back."""
+
+    name = "cpu"
+
+    @staticmethod
+    def array(a):
+        return a
+
+    @staticmethod
+    def numpy(a):
+        return a
+
+
+class Cuda:
+    """The same for the GPU."""
+
+    name = "cuda"
+
+    @staticmethod
+    def array(a):
+        import cupy
+
+        return None if a is None else cupy.asarray(a)
+
+    @staticmethod
+    def numpy(a):
+        import cupy
+
+        return None if a is None else cupy.asnumpy(a)
+
+
+@pytest.fixture(params=["cpu", "cuda"], scope="session")
+def device(request):
+    if request.param == "cpu":
+        return Cpu
+    try:
+        resolve_device("cuda")
+    except GpuUnavailableError as error:
+        if os.environ.get("GPUCONV_REQUIRE_GPU") == "1":
+            pytest.fail(f"GPUCONV_REQUIRE_GPU=1, but: {error}")
+        pytest.skip(str(error))
+    return Cuda
+
+
+@pytest.fixture(params=["float64", "float32", "float16"], scope="session")
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+# Memory layouts: each takes an array and returns a view with the same values, stored in another way.
+
+
+def _c_order(a):
+    return np.ascontiguousarray(a)
+
+
+def _channels_last(a):
+    if a.ndim != 4:
+        return np.asfortranarray(a)
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def _fortran(a):
+    return np.asfortranarray(a)
+
+
+def _last_axes_swapped(a):
+    return np.ascontiguousarray(a.swapaxes(-1, -2)).swapaxes(-1, -2) if a.ndim > 1 else a
+
+
+def _every_second(a):
+    wide = np.full((*a.shape[:-1], 2 * a.shape[-1]), np.nan, a.dtype)
+    wide[..., ::2] = a
+    return wide[..., ::2]
+
+
+def _every_second_image(a):
+    wide = np.full((2 * a.shape[0], *a.shape[1:]), np.nan, a.dtype)
+    wide[::2] = a
+    return wide[::2]
+
+
+def _backwards(a):
+    everywhere = (slice(None, None, -1),) * a.ndim
+    return np.ascontiguousarray(a[everywhere])[everywhere]
+
+
+def _offset(a):
+    room = np.full((*a.shape[:-1], a.shape[-1] + 3), np.nan, a.dtype)
+    room[..., 2:-1] = a
+    return room[..., 2:-1]
+
+
+def _unaligned(a):
+    memory = np.zeros(a.nbytes + 1, np.uint8)
+    view = memory[1:].view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def _read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def _odd_strides_of_size_one(a):
+    steps = [12345 * a.itemsize if size == 1 else step for size, step in zip(a.shape, a.strides, strict=True)]
+    return np.lib.stride_tricks.as_strided(a, strides=steps)
+
+
+LAYOUTS = {
+    "c_order": _c_order,
+    "channels_last": _channels_last,
+    "fortran": _fortran,
+    "last_axes_swapped": _last_axes_swapped,
+    "every_second_column": _every_second,
+    "every_second_image": _every_second_image,
+    "negative_strides": _backwards,
+    "offset_start": _offset,
+    "unaligned": _unaligned,
+    "read_only": _read_only,
+    "odd_strides_of_size_one": _odd_strides_of_size_one,
+}
+
+
+@pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
+def layout(request):
+    return request.param

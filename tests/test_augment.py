@@ -1,0 +1,193 @@
+"""From stored pictures to a batch: where each pixel comes from, exactly, and its normalisation to rounding."""
+
+import numpy as np
+import pytest
+from compare import assert_close, assert_same
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpuconv
+from gpuconv import naive
+from gpuconv.random import Stream, words
+from gpuconv.shapes import is_channels_last
+
+PLAIN = {"mean": [0.0], "std": [1 / 255]}  # leaves the values 0 ... 255 as they are
+
+
+def _pictures(rng, shape):
+    return rng.integers(0, 256, shape, dtype=np.uint8)
+
+
+def _check(device, images, draws, dtype, *, mean, std, pad=0, flip=False, channels_last=False):
+    """Hold the result to the oracle: (v / 255 - mean) / std is known to 8 u (v / 255 + |mean|) / std."""
+    options = {"mean": mean, "std": std, "pad": pad, "flip": flip, "channels_last": channels_last}
+    before = images.copy()
+    got = device.numpy(gpuconv.augment(device.array(images), device.array(draws), dtype=dtype, **options))
+    ref = naive.augment(images, draws, dtype=np.dtype(dtype), **options)
+    size = [abs(m) for m in mean]
+    scale = naive.augment(images, draws, dtype=np.dtype(dtype), **{**options, "mean": [-m for m in size]})
+    assert_close(got, ref, scale=scale, dtype=dtype)
+    assert_same(images, before)
+    return got
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "pad", "flip"),
+    [
+        ((5, 3, 8, 8), 0, False),
+        ((5, 3, 8, 8), 0, True),
+        ((20, 3, 8, 8), 2, True),
+        ((20, 1, 5, 9), 4, True),
+        ((20, 3, 4, 4), 7, False),
+        ((40, 4, 3, 2), 1, True),
+        ((0, 3, 8, 8), 2, True),
+        ((70, 3, 1, 1), 1, True),
+    ],
+    ids=[
+        "as_it_is",
+        "flip_only",
+        "cifar_like",
+        "not_square",
+        "pad_beyond_the_picture",
+        "four_channels",
+        "empty_batch",
+        "one_pixel",
+    ],
+)
+def test_matches_oracle(shape, pad, flip, channels_last, device, dtype, rng):
+    draws = words(shape[0], seed=1, stream=Stream.AUGMENT)
+    C = shape[1]
+    mean, std = rng.uniform(0.3, 0.6, C).tolist(), rng.uniform(0.2, 0.3, C).tolist()
+    options = {"mean": mean, "std": std, "pad": pad, "flip": flip, "channels_last": channels_last}
+    got = _check(device, _pictures(rng, shape), draws, dtype, **options)
+    stored = got.transpose(0, 2, 3, 1) if channels_last else got
+    assert stored.flags.c_contiguous
+    if shape[0] and shape[2] * shape[3] > 1 and C > 1:  # elsewhere the two formats are one
+        assert is_channels_last(got) == channels_last
+
+
+def test_without_draws_pictures_stay(device, dtype, rng):
+    images = _pictures(rng, (4, 3, 6, 5))
+    got = _check(device, images, None, dtype, mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 0.5], pad=4, flip=True)
+    ref = (images / 255 - np.array([0.1, 0.2, 0.3])[:, None, None]) / np.array([1.0, 2.0, 0.5])[:, None, None]
+    np.testing.assert_allclose(got, ref, rtol=2e-3 if dtype == "float16" else 1e-5, atol=1e-3)
+
+
+def _word(down=0, right=0, mirrored=False):
+    """Return a random word that stands for fractions down and right of the range, each in [0, 2^16)."""
+    return np.array([down | right << 16 | (1 << 32 if mirrored else 0)], dtype=np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("word", "top", "left"),
+    [
+        (_word(0, 0), 0, 0),
+        (_word(0xFFFF, 0), 4, 0),
+        (_word(0, 0xFFFF), 0, 4),
+        (_word(0xFFFF, 0xFFFF), 4, 4),
+        (_word(0x8000, 0x8000), 2, 2),
+        (_word(13107, 13108), 0, 1),  # the border between shift 0 and 1 of 5: 65536 / 5 = 13107.2
+        (_word(52428, 52429), 3, 4),
+    ],
+    ids=["first", "last_row", "last_column", "last", "middle", "border_of_the_first", "border_of_the_last"],
+)
+def test_shift_is_cut_from_the_padded_picture(word, top, left, device, rng):
+    """Five places with pad 2; the crop of the black-bordered picture starts at (top, left)."""
+    images = _pictures(rng, (1, 1, 6, 6))
+    got = device.numpy(gpuconv.augment(device.array(images), device.array(word), pad=2, dtype="float64", **PLAIN))
+    bordered = np.pad(images[0, 0], 2)
+    np.testing.assert_allclose(got[0, 0], bordered[top : top + 6, left : left + 6], rtol=1e-15)
+
+
+def test_mirror_comes_after_the_shift(device):
+    images = np.arange(1, 9, dtype=np.uint8).reshape(1, 1, 1, 8)
+    for mirrored in (False, True):
+        word = _word(0x8000, 0, mirrored)
+        got = gpuconv.augment(device.array(images), device.array(word), pad=2, flip=True, dtype="float64", **PLAIN)
+        expected = [0, 0, 1, 2, 3, 4, 5, 6]
+        row = device.numpy(got)[0, 0, 0].round(9).tolist()
+        assert row == (expected[::-1] if mirrored else expected)
+
+
+def test_bit_32_is_ignored_without_flip(device, rng):
+    images = _pictures(rng, (2, 3, 4, 4))
+    draws = np.array([0, 1 << 32], dtype=np.uint64)
+    plain = gpuconv.augment(device.array(images), None, mean=[0.0] * 3, std=[1.0] * 3)
+    assert_same(
+        device.numpy(gpuconv.augment(device.array(images), device.array(draws), mean=[0.0] * 3, std=[1.0] * 3)),
+        device.numpy(plain),
+    )
+
+
+def test_higher_bits_change_nothing(device, rng):
+    images, draws = _pictures(rng, (9, 3, 4, 4)), words(9, seed=5, stream=Stream.AUGMENT)
+    options = {"mean": [0.5] * 3, "std": [0.25] * 3, "pad": 2, "flip": True}
+    low = draws & np.uint64(2**33 - 1)
+    a, b = (device.numpy(gpuconv.augment(device.array(images), device.array(d), **options)) for d in (draws, low))
+    assert_same(a, b)
+
+
+def test_border_is_black_before_normalisation(device):
+    images = np.full((1, 3, 4, 4), 255, np.uint8)
+    mean, std = [0.5, 0.25, 0.125], [0.5, 0.25, 2.0]
+    got = gpuconv.augment(device.array(images), device.array(_word()), mean=mean, std=std, pad=2, dtype="float64")
+    got = device.numpy(got)[0]
+    for c in range(3):
+        np.testing.assert_array_equal(got[c, :2], (0 - mean[c]) / std[c])
+        np.testing.assert_array_equal(got[c, 2:, 2:], (1 - mean[c]) / std[c])
+
+
+@pytest.mark.parametrize("pad", [1, 4])
+def test_all_shifts_are_equally_likely(pad, device):
+    """One white pixel in the middle tells the shift; counts within 5 standard deviations."""
+    count, size = 20_000, 2 * pad + 1
+    images = np.zeros((count, 1, size, size), np.uint8)
+    images[:, 0, pad, pad] = 255
+    draws = words(count, seed=9, stream=Stream.AUGMENT, step=1)
+    got = device.numpy(gpuconv.augment(device.array(images), device.array(draws), mean=[0.0], std=[1.0], pad=pad))
+    seen = (got[:, 0] == 1).sum(axis=0)
+    assert seen.sum() == count
+    share = 1 / size**2
+    assert (np.abs(seen - count * share) < 5 * np.sqrt(count * share * (1 - share))).all()
+
+
+@given(
+    st.tuples(st.integers(0, 5), st.integers(1, 4), st.integers(1, 7), st.integers(1, 7)),
+    st.integers(0, 9),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_random_sizes_match_oracle(device, shape, pad, flip, channels_last, seed):
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(0, 2**64, shape[0], dtype=np.uint64)
+    mean, std = rng.uniform(-1, 1, shape[1]).tolist(), rng.uniform(0.1, 2, shape[1]).tolist()
+    options = {"mean": mean, "std": std, "pad": pad, "flip": flip, "channels_last": channels_last}
+    _check(device, _pictures(rng, shape), draws, "float32", **options)
+
+
+def test_strided_pictures(device, rng):
+    """Pictures stored channels-last, sliced, or backwards."""
+    images = _pictures(rng, (6, 3, 5, 4))
+    draws = words(12, seed=2, stream=Stream.AUGMENT)[::2]
+    options = {"mean": [0.5] * 3, "std": [0.25] * 3, "pad": 1, "flip": True}
+    for view in (
+        np.ascontiguousarray(images.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        np.repeat(images, 2, axis=3)[..., ::2],
+        images[::-1].copy()[::-1],
+        np.broadcast_to(images[:1], images.shape),
+    ):
+        _check(device, view, draws, "float64", **options)
+
+
+def test_same_bits_for_any_number_of_threads(device, rng, monkeypatch):
+    images, draws = _pictures(rng, (100, 3, 16, 16)), words(100, seed=2, stream=Stream.AUGMENT)
+    runs = []
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("GPUCONV_THREADS", threads)
+        got = gpuconv.augment(
+            device.array(images), device.array(draws), mean=[0.5] * 3, std=[0.2] * 3, pad=4, flip=True
+        )
+        runs.append(device.numpy(got).tobytes())
+    assert runs[0] == runs[1] == runs[2]

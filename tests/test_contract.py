@@ -1,0 +1,111 @@
+"""Every backend offers the oracle's operators, under the same names and parameters; `ops` offers them to the user."""
+
+import ast
+import importlib
+import inspect
+import pathlib
+
+import pytest
+
+import gpuconv
+from gpuconv import backend, cpu, naive, ops
+
+PACKAGE = pathlib.Path(gpuconv.__file__).parent
+
+
+def _parameters(module, name):
+    """Return (name, kind, default) of every parameter."""
+    found = inspect.signature(getattr(module, name)).parameters.values()
+    return [(p.name, p.kind.name, p.default) for p in found]
+
+
+@pytest.mark.parametrize("name", naive.__all__)
+def test_cpu_matches_the_oracle(name):
+    assert _parameters(cpu, name) == _parameters(naive, name)
+
+
+@pytest.mark.parametrize("package", sorted(set(backend._PACKAGE_OF.values())))
+def test_backends_offer_exactly_the_oracle_s_operators(package):
+    if package.endswith("cuda"):
+        pytest.importorskip("cupy")
+    module = importlib.import_module(package)
+    assert sorted(module.__all__) == sorted(naive.__all__)
+
+
+def test_user_gets_exactly_the_backend_s_operators():
+    spatial = {"spatial_batchnorm_forward", "spatial_batchnorm_backward"}  # the batchnorm of the backend, by shape
+    assert set(ops.__all__) - spatial == set(naive.__all__)
+    assert spatial < set(ops.__all__)
+    assert set(gpuconv.__all__) - {"GpuconvError", "default_device", "use"} == set(ops.__all__)
+
+
+@pytest.mark.parametrize("module", [gpuconv, ops, cpu, naive], ids=lambda module: module.__name__)
+def test_public_names_are_sorted_complete_and_there(module):
+    assert module.__all__ == sorted(module.__all__)
+    assert len(set(module.__all__)) == len(module.__all__)
+    for name in module.__all__:
+        assert getattr(module, name).__name__ == name
+    functions = {name for name, value in vars(module).items() if inspect.isfunction(value)}
+    assert {name for name in functions if not name.startswith("_")} <= set(module.__all__)
+
+
+@pytest.mark.parametrize("name", ops.__all__)
+def test_operators_say_what_they_do(name):
+    """An imperative first line, in every layer that the user sees or that states the formula."""
+    for module in (ops, naive):
+        text = inspect.getdoc(getattr(module, name.removeprefix("spatial_") if module is naive else name))
+        assert text
+        assert not text.startswith(("Returns", "Computes", "This "))
+
+
+def test_forward_and_backward_come_in_pairs():
+    forward = {name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")}
+    backward = {name.removesuffix("_backward") for name in ops.__all__ if name.endswith("_backward")}
+    assert forward == backward
+
+
+def test_same_file_names_in_every_layer():
+    """One look at **/conv.* shows a call's whole way."""
+    operators = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"}
+    for layer in ("cpu", "naive"):
+        assert operators <= {path.stem for path in (PACKAGE / layer).glob("*.py")}
+
+
+def _imports(path):
+    """Return the modules a file imports, as absolute names."""
+    inside = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = inside[: len(inside) - node.level + 1] if node.level else []
+            source = ".".join([*base, *((node.module or "").split(".") if node.module else [])])
+            found |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
+    return found
+
+
+# Which layers a layer must not know.  Arrows point down only.
+_ABOVE = {
+    "naive": ["cpu", "cuda", "ops", "backend", "nn", "data", "train", "cli", "compat"],
+    "cpu": ["naive", "cuda", "ops", "backend", "nn", "data", "train", "cli", "compat"],
+    "ops": ["naive", "cpu", "cuda", "nn", "data", "train", "cli", "compat"],
+    "nn": ["naive", "cpu", "cuda", "data", "train", "cli", "compat"],
+    "data": ["naive", "cpu", "cuda", "nn", "train", "cli", "compat"],
+    "train": ["naive", "cli", "compat"],
+}
+
+
+@pytest.mark.parametrize("layer", _ABOVE)
+def test_imports_point_down_only(layer):
+    for path in (PACKAGE / layer).rglob("*.py"):
+        for name in _imports(path):
+            parts = name.split(".")
+            assert parts[:1] != ["gpuconv"] or len(parts) < 2 or parts[1] not in _ABOVE[layer], f"{path.name}: {name}"
+
+
+def test_cupy_and_torch_are_named_in_their_places_only():
+    for path in PACKAGE.rglob("*.py"):
+        tops = {name.split(".")[0] for name in _imports(path)}
+        assert "torch" not in tops, path
+        assert "cupy" not in tops or path.is_relative_to(PACKAGE / "cuda"), path

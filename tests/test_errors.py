@@ -1,0 +1,962 @@
+"""Bad input: every case raises its own error, before any work, with the argument and both facts in the message.
+
+Cases take `A`, which makes an array for the backend under test, so the words are the same everywhere.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import gpuconv
+from gpuconv import errors
+from gpuconv.errors import (
+    AliasError,
+    ArgTypeError,
+    CacheError,
+    ConfigError,
+    DeviceMismatchError,
+    DTypeError,
+    GpuconvError,
+    GpuUnavailableError,
+    ParamError,
+    ShapeError,
+    UnsupportedError,
+)
+
+BUILT_IN = {
+    AliasError: ValueError,
+    ArgTypeError: TypeError,
+    CacheError: ValueError,
+    ConfigError: ValueError,
+    DTypeError: TypeError,
+    DeviceMismatchError: ValueError,
+    GpuUnavailableError: RuntimeError,
+    ParamError: ValueError,
+    ShapeError: ValueError,
+    UnsupportedError: NotImplementedError,
+}
+
+
+def zeros(*shape, dtype="float32"):
+    return np.zeros(shape, dtype)
+
+
+def conv(A, x=(2, 3, 8, 8), w=(4, 3, 3, 3), b=(4,), **options):
+    return gpuconv.conv_forward(A(zeros(*x)), A(zeros(*w)), None if b is None else A(zeros(*b)), **options)
+
+
+def pool(A, x=(2, 3, 8, 8), **options):
+    return gpuconv.max_pool_forward(A(zeros(*x)), **options)
+
+
+def average(A, x=(2, 3, 8, 8), **options):
+    return gpuconv.average_pool_forward(A(zeros(*x)), **options)
+
+
+def norm(A, x=(2, 3, 8, 8), sizes=(3, 3, 3, 3), dtypes=("float32",) * 4, **options):
+    vectors = (A(zeros(n, dtype=kind)) for n, kind in zip(sizes, dtypes, strict=True))
+    function = gpuconv.spatial_batchnorm_forward if len(x) != 2 else gpuconv.batchnorm_forward
+    return function(A(zeros(*x)), *vectors, **options)
+
+
+def affine(A, x=(2, 5), w=(5, 4), b=(4,)):
+    return gpuconv.affine_forward(A(zeros(*x)), A(zeros(*w)), None if b is None else A(zeros(*b)))
+
+
+def drop(A, **options):
+    return gpuconv.dropout_forward(A(zeros(2, 3)), **options)
+
+
+def softmax(A, scores=(2, 3), labels=(2,), kind="int64", **options):
+    return gpuconv.softmax_cross_entropy(A(zeros(*scores)), A(zeros(*labels, dtype=kind)), **options)
+
+
+def svm(A, scores=(2, 3), labels=(2,), kind="int64", **options):
+    return gpuconv.svm_loss(A(zeros(*scores)), A(zeros(*labels, dtype=kind)), **options)
+
+
+def augment(
+    A, images=(2, 3, 4, 4), draws=None, kind="uint8", draws_kind="uint64", mean=(0.0,) * 3, std=(1.0,) * 3, **options
+):
+    draws = None if draws is None else A(zeros(*draws, dtype=draws_kind))
+    return gpuconv.augment(A(zeros(*images, dtype=kind)), draws, mean=mean, std=std, **options)
+
+
+def sgd(A, w=(5,), dw=(5,), v=(5,), **options):
+    return gpuconv.sgd_update(
+        A(zeros(*w)), A(zeros(*dw)), None if v is None else A(zeros(*v)), **{"lr": 0.1, **options}
+    )
+
+
+def rmsprop(A, w=(5,), dw=(5,), s=(5,), **options):
+    return gpuconv.rmsprop_update(*(A(zeros(*shape)) for shape in (w, dw, s)), **{"lr": 0.1, **options})
+
+
+def adam(A, w=(5,), dw=(5,), m=(5,), v=(5,), **options):
+    return gpuconv.adam_update(*(A(zeros(*shape)) for shape in (w, dw, m, v)), **{"lr": 0.1, "step": 1, **options})
+
+
+CONV = {
+    "x_without_batch_axis": (lambda A: conv(A, x=(3, 8, 8)), ShapeError, "x must be (N, C, H, W)", "(3, 8, 8)"),
+    "x_with_five_axes": (lambda A: conv(A, x=(1, 2, 3, 8, 8)), ShapeError, "x must be", "(1, 2, 3, 8, 8)"),
+    "x_without_axes": (lambda A: conv(A, x=()), ShapeError, "x must be (N, C, H, W)", "()"),
+    "w_with_three_axes": (lambda A: conv(A, w=(3, 3, 3)), ShapeError, "w must be (K, C / groups, R, S)", "(3, 3, 3)"),
+    "w_with_five_axes": (lambda A: conv(A, w=(4, 3, 1, 3, 3)), ShapeError, "w must be", "(4, 3, 1, 3, 3)"),
+    "channels_differ": (
+        lambda A: conv(A, x=(1, 3, 4, 4), w=(2, 5, 3, 3), b=None),
+        ShapeError,
+        "x has 3 channels but w expects 5: x (1, 3, 4, 4), w (2, 5, 3, 3)",
+    ),
+    "channels_of_a_group_differ": (
+        lambda A: conv(A, x=(1, 6, 4, 4), w=(2, 6, 3, 3), b=None, groups=2),
+        ShapeError,
+        "x has 6 channels but w expects 6 in each of 2 groups",
+    ),
+    "b_too_long": (lambda A: conv(A, b=(5,)), ShapeError, "w has 4 filters but b has 5 entries"),
+    "b_of_one_entry_is_not_broadcast": (lambda A: conv(A, b=(1,)), ShapeError, "w has 4 filters but b has 1 entries"),
+    "b_with_two_axes": (lambda A: conv(A, b=(4, 1)), ShapeError, "b must be (K,)", "(4, 1)"),
+    "b_a_scalar": (lambda A: conv(A, b=()), ShapeError, "b must be (K,)", "()"),
+    "filter_larger_than_image": (
+        lambda A: conv(A, x=(1, 3, 2, 9), b=None),
+        ShapeError,
+        "filter 3x3 does not fit the padded input 2x9",
+    ),
+    "filter_wider_than_padded_image": (
+        lambda A: conv(A, x=(1, 3, 9, 2), w=(4, 3, 3, 7), pad=(0, 2)),
+        ShapeError,
+        "filter 3x7 does not fit the padded input 9x6",
+    ),
+    "filter_larger_than_image_with_stride": (  # -1 / 2 must be -1, not 0
+        lambda A: conv(A, x=(1, 3, 2, 2), stride=2),
+        ShapeError,
+        "filter 3x3 does not fit the padded input 2x2",
+    ),
+    "filter_larger_than_image_with_large_stride": (
+        lambda A: conv(A, x=(1, 3, 2, 2), w=(4, 3, 9, 9), stride=100),
+        ShapeError,
+        "filter 9x9 does not fit the padded input 2x2",
+    ),
+    "dilated_filter_larger_than_image": (
+        lambda A: conv(A, x=(1, 3, 6, 6), dilation=3),
+        ShapeError,
+        "filter 3x3 (dilated to 7x7) does not fit the padded input 6x6",
+    ),
+    "filter_without_rows": (
+        lambda A: conv(A, w=(4, 3, 0, 3)),
+        ShapeError,
+        "w must have no axis of size 0",
+        "(4, 3, 0, 3)",
+    ),
+    "filter_without_columns": (lambda A: conv(A, w=(4, 3, 3, 0)), ShapeError, "w must have no axis", "(4, 3, 3, 0)"),
+    "no_filters": (lambda A: conv(A, w=(0, 3, 3, 3), b=(0,)), ShapeError, "w must have no axis", "(0, 3, 3, 3)"),
+    "image_without_rows": (
+        lambda A: conv(A, x=(2, 3, 0, 8)),
+        ShapeError,
+        "x must have no axis of size 0",
+        "(2, 3, 0, 8)",
+    ),
+    "image_without_columns": (
+        lambda A: conv(A, x=(2, 3, 8, 0), pad=2),
+        ShapeError,
+        "x must have no axis",
+        "(2, 3, 8, 0)",
+    ),
+    "image_without_channels": (lambda A: conv(A, x=(2, 0, 8, 8), w=(4, 0, 3, 3)), ShapeError, "x must have no axis"),
+    "stride_zero": (lambda A: conv(A, stride=0), ParamError, "stride must be", "stride=0"),
+    "stride_negative": (lambda A: conv(A, stride=-1), ParamError, "stride must be", "stride=-1"),
+    "stride_pair_with_zero": (lambda A: conv(A, stride=(1, 0)), ParamError, "stride", "stride=0"),
+    "stride_float": (lambda A: conv(A, stride=1.5), ArgTypeError, "stride must be an int", "1.5"),
+    "stride_integral_float": (lambda A: conv(A, stride=2.0), ArgTypeError, "stride must be an int", "2.0"),
+    "stride_string": (lambda A: conv(A, stride="2"), ArgTypeError, "stride must be an int", "'2'"),
+    "stride_none": (lambda A: conv(A, stride=None), ArgTypeError, "stride must be an int", "None"),
+    "stride_bool": (lambda A: conv(A, stride=True), ArgTypeError, "stride must be an int", "True"),
+    "stride_numpy_bool": (lambda A: conv(A, stride=np.True_), ArgTypeError, "stride must be an int", "True"),
+    "stride_array": (lambda A: conv(A, stride=np.array([1, 2])), ArgTypeError, "stride must be an int"),
+    "stride_tuple_of_one": (lambda A: conv(A, stride=(2,)), ParamError, "stride", "1 values: (2,)"),
+    "stride_tuple_of_three": (lambda A: conv(A, stride=(1, 2, 3)), ParamError, "stride", "3 values: (1, 2, 3)"),
+    "stride_empty_tuple": (lambda A: conv(A, stride=()), ParamError, "stride", "0 values: ()"),
+    "stride_pair_of_floats": (lambda A: conv(A, stride=(1, 1.0)), ArgTypeError, "stride must be an int", "1.0"),
+    "stride_enormous": (lambda A: conv(A, stride=2**64), ParamError, "stride", f"stride={2**64}"),
+    "pad_negative": (lambda A: conv(A, pad=-1), ParamError, "pad must be", "pad=-1"),
+    "pad_2_to_the_31": (lambda A: conv(A, pad=2**31), ParamError, "pad must be", f"pad={2**31}"),
+    "pad_2_to_the_62": (lambda A: conv(A, pad=2**62), ParamError, "pad must be", f"pad={2**62}"),
+    "pad_word": (lambda A: conv(A, pad="same"), ArgTypeError, "pad must be an int", "'same'"),
+    "pad_per_side": (lambda A: conv(A, pad=(1, 1, 1, 1)), ParamError, "pad", "4 values: (1, 1, 1, 1)"),
+    "dilation_zero": (lambda A: conv(A, dilation=0), ParamError, "dilation must be", "dilation=0"),
+    "dilation_negative": (lambda A: conv(A, dilation=(1, -1)), ParamError, "dilation must be", "dilation=-1"),
+    "dilation_enormous": (
+        lambda A: conv(A, dilation=2**31 - 1),
+        ShapeError,
+        "filter 3x3 (dilated to 4294967295x4294967295)",
+    ),
+    "groups_zero": (lambda A: conv(A, groups=0), ParamError, "groups must be", "groups=0"),
+    "groups_negative": (lambda A: conv(A, groups=-1), ParamError, "groups must be", "groups=-1"),
+    "groups_pair": (lambda A: conv(A, groups=(1, 1)), ArgTypeError, "groups must be an int", "(1, 1)"),
+    "groups_do_not_divide_channels": (lambda A: conv(A, groups=2), ParamError, "groups=2, C=3, K=4"),
+    "groups_do_not_divide_filters": (lambda A: conv(A, w=(4, 1, 3, 3), groups=3), ParamError, "groups=3, C=3, K=4"),
+}
+
+POOL = {
+    "x_with_three_axes": (lambda A: pool(A, x=(3, 8, 8)), ShapeError, "x must be (N, C, H, W)", "(3, 8, 8)"),
+    "window_zero": (lambda A: pool(A, window=0), ParamError, "window must be", "window=0"),
+    "window_negative": (lambda A: pool(A, window=(2, -1)), ParamError, "window must be", "window=-1"),
+    "window_float": (lambda A: pool(A, window=2.0), ArgTypeError, "window must be an int", "2.0"),
+    "window_none": (lambda A: pool(A, window=None), ArgTypeError, "window must be an int", "None"),
+    "window_of_three": (lambda A: pool(A, window=(2, 2, 2)), ParamError, "window", "3 values: (2, 2, 2)"),
+    "window_larger_than_image": (
+        lambda A: pool(A, window=(9, 2)),
+        ShapeError,
+        "window 9x2 does not fit the padded input 8x8",
+    ),
+    "window_larger_than_image_with_stride": (lambda A: pool(A, window=9, stride=100), ShapeError, "window 9x9", "8x8"),
+    "stride_zero": (lambda A: pool(A, stride=0), ParamError, "stride must be", "stride=0"),
+    "stride_negative": (lambda A: pool(A, stride=-2), ParamError, "stride must be", "stride=-2"),
+    "stride_float": (lambda A: pool(A, stride=1.5), ArgTypeError, "stride must be an int", "1.5"),
+    "pad_negative": (lambda A: pool(A, pad=-1), ParamError, "pad must be", "pad=-1"),
+    "pad_above_half_the_window": (
+        lambda A: pool(A, window=3, pad=2),
+        ParamError,
+        "pad must be at most half the window",
+        "pad=(2, 2), window=(3, 3)",
+    ),
+    "pad_above_half_of_one_axis": (lambda A: pool(A, window=(4, 3), pad=2), ParamError, "pad=(2, 2), window=(4, 3)"),
+    "pad_enormous": (lambda A: pool(A, pad=2**62), ParamError, "pad must be", f"pad={2**62}"),
+    "image_without_rows": (lambda A: pool(A, x=(2, 3, 0, 8)), ShapeError, "x must have no axis", "(2, 3, 0, 8)"),
+    "image_without_channels": (lambda A: pool(A, x=(2, 0, 8, 8)), ShapeError, "x must have no axis", "(2, 0, 8, 8)"),
+    "average_window_zero": (lambda A: average(A, window=0), ParamError, "window must be", "window=0"),
+    "average_pad_above_half": (lambda A: average(A, pad=2), ParamError, "pad=(2, 2), window=(2, 2)"),
+    "average_count_pad_not_a_flag": (
+        lambda A: average(A, count_pad=1),
+        ArgTypeError,
+        "count_pad must be True or False, got 1",
+    ),
+    "global_average_of_rows": (
+        lambda A: gpuconv.global_average_pool_forward(A(zeros(2, 3))),
+        ShapeError,
+        "x must be (N, C, H, W)",
+        "(2, 3)",
+    ),
+    "global_average_of_no_pixels": (
+        lambda A: gpuconv.global_average_pool_forward(A(zeros(2, 3, 0, 4))),
+        ShapeError,
+        "x must have no axis of size 0",
+        "(2, 3, 0, 4)",
+    ),
+}
+
+_BIG = ("float32", "float32", "float32", "float32")
+NORM = {
+    **{
+        f"{name}_too_{word}": (
+            lambda A, i=i, n=n: norm(A, sizes=tuple(n if j == i else 3 for j in range(4))),
+            ShapeError,
+            f"{name} must have one entry per channel of x, (3,), got ({n},)",
+        )
+        for i, name in enumerate(("gamma", "beta", "running_mean", "running_var"))
+        for word, n in (("short", 1), ("long", 4))
+    },
+    "images_to_the_row_function": (
+        lambda A: gpuconv.batchnorm_forward(A(zeros(2, 3, 4, 4)), *(A(zeros(3)) for _ in range(4))),
+        ShapeError,
+        "x must be (N, C), got shape (2, 3, 4, 4)",
+    ),
+    "rows_to_the_image_function": (
+        lambda A: gpuconv.spatial_batchnorm_forward(A(zeros(2, 3)), *(A(zeros(3)) for _ in range(4))),
+        ShapeError,
+        "x must be (N, C, H, W), got shape (2, 3)",
+    ),
+    "three_axes": (lambda A: norm(A, x=(2, 3, 4)), ShapeError, "x must be", "(2, 3, 4)"),
+    "images_without_pixels": (lambda A: norm(A, x=(2, 3, 0, 4)), ShapeError, "x must have no axis", "(2, 3, 0, 4)"),
+    "one_value_per_channel": (
+        lambda A: norm(A, x=(1, 3, 1, 1)),
+        ShapeError,
+        "more than one value per channel, got x (1, 3, 1, 1)",
+    ),
+    "one_row": (lambda A: norm(A, x=(1, 3)), ShapeError, "more than one value per channel, got x (1, 3)"),
+    "eps_zero_in_training": (lambda A: norm(A, eps=0), ParamError, "eps must be finite, above 0, got eps=0.0"),
+    "eps_negative": (lambda A: norm(A, eps=-1e-5), ParamError, "eps must be", "eps=-1e-05"),
+    "eps_negative_in_evaluation": (lambda A: norm(A, eps=-1e-5, training=False), ParamError, "eps", "at least 0"),
+    "eps_nan": (lambda A: norm(A, eps=float("nan")), ParamError, "eps must be finite", "eps=nan"),
+    "eps_infinite": (lambda A: norm(A, eps=float("inf")), ParamError, "eps must be finite", "eps=inf"),
+    "eps_string": (lambda A: norm(A, eps="1e-5"), ArgTypeError, "eps must be a number, got '1e-5'"),
+    "eps_none": (lambda A: norm(A, eps=None), ArgTypeError, "eps must be a number, got None"),
+    "eps_array": (lambda A: norm(A, eps=np.ones(3)), ArgTypeError, "eps must be a number"),
+    "momentum_negative": (lambda A: norm(A, momentum=-0.1), ParamError, "momentum must be", "momentum=-0.1"),
+    "momentum_above_one": (lambda A: norm(A, momentum=1.1), ParamError, "at most 1, got momentum=1.1"),
+    "momentum_nan": (lambda A: norm(A, momentum=float("nan")), ParamError, "momentum must be", "momentum=nan"),
+    "momentum_bool": (lambda A: norm(A, momentum=True), ArgTypeError, "momentum must be a number, got True"),
+    "training_a_word": (lambda A: norm(A, training="test"), ArgTypeError, "training must be True or False, got 'test'"),
+    "training_a_number": (lambda A: norm(A, training=1), ArgTypeError, "training must be True or False, got 1"),
+    "running_mean_of_integers": (
+        lambda A: norm(A, dtypes=("float32", "float32", "int64", "float32")),
+        DTypeError,
+        "running_mean must be float16, float32 or float64",
+        "int64",
+    ),
+    "running_var_of_another_float": (
+        lambda A: norm(A, dtypes=("float32", "float32", "float32", "float64")),
+        DTypeError,
+        "running_var float64",
+        "gamma float32",
+    ),
+    "all_vectors_of_another_float": (
+        lambda A: norm(A, dtypes=("float64",) * 4),
+        DTypeError,
+        "float32 like x",
+        "float64",
+    ),
+}
+
+REST = {
+    "affine_x_with_one_axis": (lambda A: affine(A, x=(5,)), ShapeError, "x must be (N, d1, ..., dk)", "(5,)"),
+    "affine_features_differ": (
+        lambda A: affine(A, w=(6, 4)),
+        ShapeError,
+        "x has 5 features but w expects 6: x (2, 5), w (6, 4)",
+    ),
+    "affine_features_of_images": (
+        lambda A: affine(A, x=(2, 3, 4, 4), w=(47, 4)),
+        ShapeError,
+        "x has 48 features but w expects 47",
+    ),
+    "affine_features_of_an_empty_batch": (lambda A: affine(A, x=(0, 3, 4), w=(13, 4)), ShapeError, "x has 12 features"),
+    "affine_w_with_three_axes": (lambda A: affine(A, w=(5, 4, 1)), ShapeError, "w must be (D, M)", "(5, 4, 1)"),
+    "affine_w_without_columns": (lambda A: affine(A, w=(5, 0), b=(0,)), ShapeError, "(5, 0)"),
+    "affine_b_of_another_length": (lambda A: affine(A, b=(5,)), ShapeError, "b must have", "(4,), got (5,)"),
+    "affine_b_a_row": (lambda A: affine(A, b=(1, 4)), ShapeError, "b must have", "(1, 4)"),
+    "affine_no_features": (lambda A: affine(A, x=(2, 0), w=(0, 4)), ShapeError, "x must have no axis", "(2, 0)"),
+    "gelu_unknown_approximation": (
+        lambda A: gpuconv.gelu_forward(A(zeros(3)), approximate="sigmoid"),
+        ParamError,
+        'approximate must be "none" or "tanh", got \'sigmoid\'',
+    ),
+    "gelu_approximation_a_flag": (
+        lambda A: gpuconv.gelu_forward(A(zeros(3)), approximate=True),
+        ParamError,
+        "approximate must be",
+        "True",
+    ),
+    "dropout_of_everything": (lambda A: drop(A, rate=1.0), ParamError, "rate must be below 1, got rate=1.0"),
+    "dropout_rate_negative": (lambda A: drop(A, rate=-0.1), ParamError, "rate must be", "rate=-0.1"),
+    "dropout_rate_above_one": (lambda A: drop(A, rate=1.5), ParamError, "rate must be", "rate=1.5"),
+    "dropout_rate_nan": (lambda A: drop(A, rate=float("nan")), ParamError, "rate must be", "rate=nan"),
+    "dropout_rate_none": (lambda A: drop(A, rate=None), ArgTypeError, "rate must be a number, got None"),
+    "dropout_seed_negative": (lambda A: drop(A, seed=-1), ParamError, "seed must be", "seed=-1"),
+    "dropout_seed_too_large": (lambda A: drop(A, seed=2**64), ParamError, "seed must be", f"seed={2**64}"),
+    "dropout_seed_float": (lambda A: drop(A, seed=1.0), ArgTypeError, "seed must be an int, got 1.0"),
+    "dropout_step_negative": (lambda A: drop(A, step=-1), ParamError, "step must be", "step=-1"),
+    "dropout_step_bool": (lambda A: drop(A, step=True), ArgTypeError, "step must be an int, got True"),
+    "dropout_training_a_word": (lambda A: drop(A, training="no"), ArgTypeError, "training must be True or False"),
+    "softmax_scores_of_one_axis": (
+        lambda A: softmax(A, scores=(3,)),
+        ShapeError,
+        "scores must be (N, classes)",
+        "(3,)",
+    ),
+    "softmax_no_classes": (lambda A: softmax(A, scores=(2, 0)), ShapeError, "scores must have no axis", "(2, 0)"),
+    "softmax_too_few_labels": (lambda A: softmax(A, labels=(1,)), ShapeError, "labels must have", "(2,), got (1,)"),
+    "softmax_one_hot_labels": (lambda A: softmax(A, labels=(2, 3)), ShapeError, "labels must have", "(2, 3)"),
+    "softmax_labels_of_floats": (
+        lambda A: softmax(A, kind="float32"),
+        DTypeError,
+        "labels must be an integer array",
+        "float32",
+    ),
+    "softmax_labels_of_bools": (
+        lambda A: softmax(A, kind="bool"),
+        DTypeError,
+        "labels must be an integer array",
+        "bool",
+    ),
+    "softmax_smoothing_above_one": (lambda A: softmax(A, label_smoothing=1.5), ParamError, "label_smoothing=1.5"),
+    "svm_labels_of_floats": (
+        lambda A: svm(A, kind="float64"),
+        DTypeError,
+        "labels must be an integer array",
+        "float64",
+    ),
+    "svm_margin_negative": (lambda A: svm(A, margin=-1), ParamError, "margin must be", "margin=-1.0"),
+    "augment_floats": (lambda A: augment(A, kind="float32"), DTypeError, "images must be uint8, got float32"),
+    "augment_one_picture": (
+        lambda A: augment(A, images=(3, 4, 4)),
+        ShapeError,
+        "images must be (N, C, H, W)",
+        "(3, 4, 4)",
+    ),
+    "augment_pictures_without_pixels": (
+        lambda A: augment(A, images=(2, 3, 4, 0)),
+        ShapeError,
+        "images must have no axis",
+    ),
+    "augment_signed_draws": (
+        lambda A: augment(A, draws=(2,), draws_kind="int64"),
+        DTypeError,
+        "draws must be uint64, got int64",
+    ),
+    "augment_too_few_draws": (lambda A: augment(A, draws=(1,)), ShapeError, "draws must have", "(2,), got (1,)"),
+    "augment_pad_negative": (lambda A: augment(A, pad=-1), ParamError, "pad must be", "pad=-1"),
+    "augment_pad_pair": (lambda A: augment(A, pad=(1, 1)), ArgTypeError, "pad must be an int", "(1, 1)"),
+    "augment_flip_a_number": (lambda A: augment(A, flip=1), ArgTypeError, "flip must be True or False, got 1"),
+    "augment_format_a_word": (
+        lambda A: augment(A, channels_last="NHWC"),
+        ArgTypeError,
+        "channels_last must be",
+        "'NHWC'",
+    ),
+    "augment_to_integers": (
+        lambda A: augment(A, dtype="uint8"),
+        DTypeError,
+        "dtype must be float16, float32 or float64, got uint8",
+    ),
+    "augment_to_nonsense": (lambda A: augment(A, dtype="real"), ArgTypeError, "dtype must name", "'real'"),
+    "augment_mean_too_short": (lambda A: augment(A, mean=(0.0,)), ShapeError, "one entry per channel (3), got 1 and 3"),
+    "augment_mean_a_number": (lambda A: augment(A, mean=0.5), ArgTypeError, "mean must be", "0.5"),
+    "augment_mean_of_words": (
+        lambda A: augment(A, mean=("a", "b", "c")),
+        ArgTypeError,
+        "mean must be a number, got 'a'",
+    ),
+    "augment_mean_nan": (lambda A: augment(A, mean=(0.0, float("nan"), 0.0)), ParamError, "mean must be finite", "nan"),
+    "augment_std_zero": (lambda A: augment(A, std=(1.0, 0.0, 1.0)), ParamError, "std must be", "std=0.0"),
+    "update_with_two_axes": (
+        lambda A: sgd(A, w=(2, 3), dw=(2, 3), v=None),
+        ShapeError,
+        "w must be one flat vector",
+        "(2, 3)",
+    ),
+    "update_gradient_of_another_length": (
+        lambda A: sgd(A, dw=(4,)),
+        ShapeError,
+        "dw must have the shape of w (5,), got (4,)",
+    ),
+    "update_velocity_of_another_length": (lambda A: sgd(A, v=(6,)), ShapeError, "velocity must have", "(5,), got (6,)"),
+    "sgd_momentum_without_velocity": (
+        lambda A: sgd(A, v=None, momentum=0.9),
+        ParamError,
+        "momentum=0.9 needs a velocity",
+    ),
+    "sgd_lr_negative": (lambda A: sgd(A, lr=-0.1), ParamError, "lr must be", "lr=-0.1"),
+    "sgd_lr_nan": (lambda A: sgd(A, lr=float("nan")), ParamError, "lr must be", "lr=nan"),
+    "sgd_lr_none": (lambda A: sgd(A, lr=None), ArgTypeError, "lr must be a number, got None"),
+    "sgd_momentum_above_one": (lambda A: sgd(A, momentum=1.01), ParamError, "momentum=1.01"),
+    "sgd_nesterov_a_number": (lambda A: sgd(A, nesterov=1), ArgTypeError, "nesterov must be True or False, got 1"),
+    "sgd_decay_negative": (lambda A: sgd(A, weight_decay=-1e-4), ParamError, "weight_decay=-0.0001"),
+    "rmsprop_square_of_another_length": (
+        lambda A: rmsprop(A, s=(4,)),
+        ShapeError,
+        "square must have",
+        "(5,), got (4,)",
+    ),
+    "rmsprop_smoothing_above_one": (lambda A: rmsprop(A, smoothing=2), ParamError, "smoothing=2.0"),
+    "rmsprop_eps_zero": (lambda A: rmsprop(A, eps=0), ParamError, "eps must be", "eps=0.0"),
+    "adam_step_zero": (lambda A: adam(A, step=0), ParamError, "step must be", "step=0"),
+    "adam_step_float": (lambda A: adam(A, step=1.0), ArgTypeError, "step must be an int, got 1.0"),
+    "adam_beta1_one": (lambda A: adam(A, beta1=1.0), ParamError, "beta1 must be below 1, got beta1=1.0"),
+    "adam_beta2_one": (lambda A: adam(A, beta2=1), ParamError, "beta2 must be below 1, got beta2=1.0"),
+    "adam_beta_negative": (lambda A: adam(A, beta1=-0.1), ParamError, "beta1=-0.1"),
+    "adam_eps_zero": (lambda A: adam(A, eps=0.0), ParamError, "eps must be", "eps=0.0"),
+    "adam_moments_of_another_length": (lambda A: adam(A, m=(4,)), ShapeError, "m must have", "(5,), got (4,)"),
+}
+
+BACKWARD = {
+    "conv_dy_of_another_shape": (
+        lambda A: gpuconv.conv_backward(A(zeros(2, 4, 6, 5)), conv(A)[1]),
+        ShapeError,
+        "dy must have the shape of the forward's output (2, 4, 6, 6), got (2, 4, 6, 5)",
+    ),
+    "conv_dy_of_another_batch": (
+        lambda A: gpuconv.conv_backward(A(zeros(3, 4, 6, 6)), conv(A)[1]),
+        ShapeError,
+        "(2, 4, 6, 6), got (3, 4, 6, 6)",
+    ),
+    "conv_dy_of_another_dtype": (
+        lambda A: gpuconv.conv_backward(A(zeros(2, 4, 6, 6, dtype="float64")), conv(A)[1]),
+        DTypeError,
+        "dy must have the forward's dtype float32, got float64",
+    ),
+    "conv_input_grad_a_number": (
+        lambda A: gpuconv.conv_backward(A(zeros(2, 4, 6, 6)), conv(A)[1], input_grad=0),
+        ArgTypeError,
+        "input_grad must be True or False, got 0",
+    ),
+    "affine_input_grad_none": (
+        lambda A: gpuconv.affine_backward(A(zeros(2, 4)), affine(A)[1], input_grad=None),
+        ArgTypeError,
+        "input_grad must be True or False, got None",
+    ),
+    "pool_dy_of_another_shape": (
+        lambda A: gpuconv.max_pool_backward(A(zeros(2, 3, 8, 8)), pool(A)[1]),
+        ShapeError,
+        "(2, 3, 4, 4), got (2, 3, 8, 8)",
+    ),
+    "pool_dy_broadcast": (
+        lambda A: gpuconv.max_pool_backward(A(zeros(1, 3, 4, 4)), pool(A)[1]),
+        ShapeError,
+        "(2, 3, 4, 4), got (1, 3, 4, 4)",
+    ),
+    "average_dy_of_another_shape": (
+        lambda A: gpuconv.average_pool_backward(A(zeros(2, 3, 4, 3)), average(A)[1]),
+        ShapeError,
+        "(2, 3, 4, 4), got (2, 3, 4, 3)",
+    ),
+    "global_average_dy_with_image_axes": (
+        lambda A: gpuconv.global_average_pool_backward(
+            A(zeros(2, 3, 1, 1)), gpuconv.global_average_pool_forward(A(zeros(2, 3, 4, 4)))[1]
+        ),
+        ShapeError,
+        "(2, 3), got (2, 3, 1, 1)",
+    ),
+    "batchnorm_dy_of_another_shape": (
+        lambda A: gpuconv.spatial_batchnorm_backward(A(zeros(2, 3, 8, 7)), norm(A)[1]),
+        ShapeError,
+        "(2, 3, 8, 8), got (2, 3, 8, 7)",
+    ),
+    "affine_dy_of_another_shape": (
+        lambda A: gpuconv.affine_backward(A(zeros(2, 5)), affine(A)[1]),
+        ShapeError,
+        "(2, 4), got (2, 5)",
+    ),
+    "relu_dy_of_another_shape": (
+        lambda A: gpuconv.relu_backward(A(zeros(3, 2)), gpuconv.relu_forward(A(zeros(2, 3)))[1]),
+        ShapeError,
+        "(2, 3), got (3, 2)",
+    ),
+    "gelu_dy_of_another_dtype": (
+        lambda A: gpuconv.gelu_backward(A(zeros(2, 3, dtype="float16")), gpuconv.gelu_forward(A(zeros(2, 3)))[1]),
+        DTypeError,
+        "dy must have the forward's dtype float32, got float16",
+    ),
+    "dropout_dy_of_another_shape": (
+        lambda A: gpuconv.dropout_backward(A(zeros(2, 4)), drop(A)[1]),
+        ShapeError,
+        "(2, 3), got (2, 4)",
+    ),
+    "dropout_dy_of_another_shape_in_evaluation": (
+        lambda A: gpuconv.dropout_backward(A(zeros(2, 4)), drop(A, training=False)[1]),
+        ShapeError,
+        "(2, 3), got (2, 4)",
+    ),
+}
+
+ALL = {
+    f"{group}-{name}": case
+    for group, cases in {"conv": CONV, "pool": POOL, "norm": NORM, "rest": REST, "backward": BACKWARD}.items()
+    for name, case in cases.items()
+}
+
+
+def _raises(call, expected, words):
+    with pytest.raises(GpuconvError) as info:
+        call()
+    assert type(info.value) is expected, f"{type(info.value).__name__}: {info.value}"
+    assert isinstance(info.value, BUILT_IN[expected])
+    for part in words:
+        assert part in str(info.value)
+
+
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL.keys())
+def test_bad_argument_raises_its_own_error(case, device):
+    call, expected, *words = case
+    _raises(lambda: call(device.array), expected, words)
+    y, _ = conv(device.array)  # the next good call is right
+    assert not device.numpy(y).any()
+
+
+# Arrays of the wrong kind: every array argument of every operator ---------------------------------------------------
+
+
+def _arguments():
+    """Return, for every operator, its good arrays by name and the call that takes them."""
+    f, g = zeros, gpuconv
+    vectors = {name: f(3) for name in ("gamma", "beta", "running_mean", "running_var")}
+    state = {name: f(5) for name in ("w", "dw")}
+    images, labels = f(2, 3, 4, 4, dtype="uint8"), f(2, dtype="int64")
+    normal = {"mean": [0.0] * 3, "std": [1.0] * 3}
+    calls = {
+        "conv_forward": ({"x": f(2, 3, 8, 8), "w": f(4, 3, 3, 3), "b": f(4)}, g.conv_forward),
+        "max_pool_forward": ({"x": f(2, 3, 8, 8)}, g.max_pool_forward),
+        "average_pool_forward": ({"x": f(2, 3, 8, 8)}, g.average_pool_forward),
+        "global_average_pool_forward": ({"x": f(2, 3, 8, 8)}, g.global_average_pool_forward),
+        "batchnorm_forward": ({"x": f(2, 3), **vectors}, g.batchnorm_forward),
+        "spatial_batchnorm_forward": ({"x": f(2, 3, 4, 4), **vectors}, g.spatial_batchnorm_forward),
+        "affine_forward": ({"x": f(2, 5), "w": f(5, 4), "b": f(4)}, g.affine_forward),
+        "relu_forward": ({"x": f(2, 5)}, g.relu_forward),
+        "gelu_forward": ({"x": f(2, 5)}, g.gelu_forward),
+        "dropout_forward": ({"x": f(2, 5)}, g.dropout_forward),
+        "softmax_cross_entropy": ({"scores": f(2, 5), "labels": labels}, g.softmax_cross_entropy),
+        "svm_loss": ({"scores": f(2, 5), "labels": labels}, g.svm_loss),
+        "augment": (
+            {"images": images, "draws": f(2, dtype="uint64")},
+            lambda **arrays: g.augment(**arrays, **normal),
+        ),
+        "sgd_update": ({**state, "velocity": f(5)}, lambda **arrays: g.sgd_update(**arrays, lr=0.1, momentum=0.9)),
+        "rmsprop_update": ({**state, "square": f(5)}, lambda **arrays: g.rmsprop_update(**arrays, lr=0.1)),
+        "adam_update": ({**state, "m": f(5), "v": f(5)}, lambda **arrays: g.adam_update(**arrays, lr=0.1, step=1)),
+    }
+    for backward, shape, forward in (
+        ("conv_backward", (2, 4, 6, 6), lambda: conv(np.asarray)),
+        ("max_pool_backward", (2, 3, 4, 4), lambda: pool(np.asarray)),
+        ("average_pool_backward", (2, 3, 4, 4), lambda: average(np.asarray)),
+        ("global_average_pool_backward", (2, 3), lambda: g.global_average_pool_forward(f(2, 3, 8, 8))),
+        ("batchnorm_backward", (2, 3), lambda: norm(np.asarray, x=(2, 3))),
+        ("spatial_batchnorm_backward", (2, 3, 8, 8), lambda: norm(np.asarray)),
+        ("affine_backward", (2, 4), lambda: affine(np.asarray)),
+        ("relu_backward", (2, 5), lambda: g.relu_forward(f(2, 5))),
+        ("gelu_backward", (2, 5), lambda: g.gelu_forward(f(2, 5))),
+        ("dropout_backward", (2, 3), lambda: drop(np.asarray)),
+        ("dropout_backward without a mask", (2, 3), lambda: drop(np.asarray, rate=0.0)),
+    ):
+        function = getattr(g, backward.split()[0])
+        calls[backward] = ({"dy": f(*shape)}, lambda dy, function=function, make=forward: function(dy, make()[1]))
+    return calls
+
+
+ARGUMENTS = [(op, name) for op, (arrays, _) in _arguments().items() for name in arrays]
+OPTIONAL = {("conv_forward", "b"), ("affine_forward", "b"), ("augment", "draws"), ("sgd_update", "velocity")}
+WHOLE_NUMBERS = {"labels", "images", "draws"}
+
+
+def test_table_covers_every_operator():
+    functions = {name for name in gpuconv.__all__ if name not in ("GpuconvError", "default_device", "use")}
+    assert {op.split()[0] for op, _ in ARGUMENTS} == functions
+
+
+def _call_with(op, name, value):
+    arrays, call = _arguments()[op]
+    return call(**{**arrays, name: value})
+
+
+@pytest.mark.parametrize(("op", "name"), ARGUMENTS)
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    {
+        "list": lambda a: a.tolist(),
+        "number": lambda a: 1.0,
+        "numpy_scalar": lambda a: a.dtype.type(1),
+        "string": lambda a: "x",
+        "masked_array": np.ma.masked_array,
+        "matrix": lambda a: a.reshape(1, -1).view(np.matrix),
+        "recarray": lambda a: a.view(np.recarray),
+        "memoryview": memoryview,
+    }.items(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_what_is_not_a_plain_array_is_refused(op, name, kind, make):
+    """Nothing is converted in silence: neither lists nor subclasses whose meaning would be lost."""
+    value = make(_arguments()[op][0][name])
+    _raises(
+        lambda: _call_with(op, name, value),
+        ArgTypeError,
+        [f"{name} must be a NumPy or CuPy array", type(value).__name__],
+    )
+
+
+@pytest.mark.parametrize(("op", "name"), [case for case in ARGUMENTS if case not in OPTIONAL])
+def test_none_is_refused(op, name):
+    _raises(lambda: _call_with(op, name, None), ArgTypeError, [name, "None"])
+
+
+def test_torch_tensor_is_refused():
+    torch = pytest.importorskip("torch")
+    _raises(
+        lambda: _call_with("conv_forward", "w", torch.zeros(4, 3, 3, 3)), ArgTypeError, ["w must be", "torch.Tensor"]
+    )
+
+
+@pytest.mark.parametrize(("op", "name"), [case for case in ARGUMENTS if case[1] not in WHOLE_NUMBERS])
+@pytest.mark.parametrize("dtype", ["int64", "bool", "complex64", "object", "U3", "longdouble", [("a", "f4")]], ids=str)
+def test_dtype_that_is_not_taken_is_named(op, name, dtype):
+    value = np.zeros(_arguments()[op][0][name].shape, dtype)
+    _raises(lambda: _call_with(op, name, value), DTypeError, [name, str(value.dtype)])
+
+
+@pytest.mark.parametrize(("op", "name"), ARGUMENTS)
+def test_other_byte_order_is_refused(op, name):
+    """A GPU would read the bytes the wrong way round."""
+    array = _arguments()[op][0][name]
+    if array.dtype.itemsize == 1:
+        pytest.skip("one byte has no order")
+    swapped = array.astype(array.dtype.newbyteorder())
+    _raises(lambda: _call_with(op, name, swapped), DTypeError, [name])
+
+
+@pytest.mark.parametrize(
+    ("op", "name"),
+    [(op, n) for op, n in ARGUMENTS if n not in WHOLE_NUMBERS | {"scores"} and len(_arguments()[op][0]) > 1],
+)
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_mixed_dtypes_are_refused_by_name(op, name, dtype):
+    if op.endswith("batchnorm_forward") and (name, dtype) == ("x", "float16"):
+        pytest.skip("float16 images with float32 vectors are taken")
+    value = _arguments()[op][0][name].astype(dtype)
+    wanted = [dtype, "float32"]
+    _raises(lambda: _call_with(op, name, value), DTypeError, wanted)
+
+
+def test_memory_mapped_array_is_taken(tmp_path):
+    x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(2, 3, 8, 8))
+    y, _ = gpuconv.conv_forward(x, zeros(4, 3, 3, 3))
+    assert y.shape == (2, 4, 6, 6)
+
+
+# Places -------------------------------------------------------------------------------------------------------------
+
+
+class ndarray:
+    """Stands in for a GPU array: CuPy's class by name, a NumPy array inside."""
+
+    __module__ = "cupy"
+
+    def __init__(self, host):
+        self.shape, self.dtype, self.ndim, self.size = host.shape, host.dtype, host.ndim, host.size
+        self.flags, self.strides = host.flags, host.strides
+
+
+ndarray.__qualname__ = "ndarray"
+
+
+@pytest.mark.parametrize(("op", "name"), ARGUMENTS)
+def test_arrays_in_two_places_are_refused_by_name(op, name):
+    """Also an array of one element, which a CUDA launch would take by value."""
+    arrays = _arguments()[op][0]
+    if len(arrays) == 1 and not op.partition(" ")[0].endswith("_backward"):
+        pytest.skip("one array is in one place")
+    _raises(lambda: _call_with(op, name, ndarray(arrays[name])), DeviceMismatchError, [name, "NumPy", "CuPy"])
+
+
+def test_one_element_elsewhere_is_refused_too():
+    w = ndarray(zeros(1, 1, 1, 1))
+    _raises(lambda: gpuconv.conv_forward(zeros(1, 1, 1, 1), w), DeviceMismatchError, ["x is a NumPy", "w is a CuPy"])
+
+
+@pytest.mark.parametrize(
+    "op", [op for op in _arguments() if op.partition("_")[2] in ("forward", "pool_forward", "average_pool_forward")]
+)
+def test_gpu_arrays_without_a_gpu_backend(op):
+    arrays, call = _arguments()[op]
+    gpu = {name: ndarray(array) for name, array in arrays.items()}
+    _raises(lambda: call(**gpu), UnsupportedError, ["is a CuPy array", "NumPy"])
+
+
+def test_device_by_name(monkeypatch):
+    monkeypatch.setattr(gpuconv.backend, "_chosen", None)
+    gpuconv.use("cpu")
+    assert gpuconv.default_device() == "cpu"
+    _raises(lambda: gpuconv.use("cuda"), GpuUnavailableError, ["CUDA"])
+    _raises(lambda: gpuconv.use("tpu"), ConfigError, ['"auto", "cpu" or "cuda"', "'tpu'"])
+    _raises(lambda: gpuconv.use(0), ConfigError, ['"auto", "cpu" or "cuda"', "0"])
+    assert gpuconv.default_device() == "cpu"  # what failed changed nothing
+
+
+def test_device_by_environment(monkeypatch):
+    monkeypatch.setattr(gpuconv.backend, "_chosen", None)
+    monkeypatch.setenv("GPUCONV_DEVICE", "gpu")
+    _raises(gpuconv.default_device, ConfigError, ["'gpu'"])
+    monkeypatch.setenv("GPUCONV_DEVICE", "auto")
+    assert gpuconv.default_device() == "cpu"
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "99999999"])
+def test_number_of_threads_by_environment(value, monkeypatch):
+    monkeypatch.setenv("GPUCONV_THREADS", value)
+    _raises(lambda: conv(np.asarray), ConfigError, ["GPUCONV_THREADS", repr(value)])
+
+
+# Arrays that are written --------------------------------------------------------------------------------------------
+
+
+def _norm_with(**replaced):
+    vectors = {name: zeros(3) for name in ("gamma", "beta", "running_mean", "running_var")}
+    return gpuconv.spatial_batchnorm_forward(np.ones((2, 3, 4, 4), "float32"), **{**vectors, **replaced})
+
+
+def _read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_running_statistics_must_be_writable(name):
+    _raises(lambda: _norm_with(**{name: _read_only(zeros(3))}), AliasError, [name, "read-only"])
+    shared = np.broadcast_to(np.zeros(1, "float32"), 3)
+    _raises(lambda: _norm_with(**{name: shared}), AliasError, [name])
+    overlapping = np.lib.stride_tricks.as_strided(zeros(3), (3,), (0,))
+    _raises(lambda: _norm_with(**{name: overlapping}), AliasError, [name, "broadcast"])
+
+
+def test_running_statistics_must_not_share_memory():
+    both = zeros(3)
+    _raises(lambda: _norm_with(running_mean=both, running_var=both), AliasError, ["running_mean", "running_var"])
+    _raises(lambda: _norm_with(gamma=both, running_var=both), AliasError, ["gamma", "running_var"])
+    room = zeros(4)
+    _raises(
+        lambda: _norm_with(running_mean=room[:3], running_var=room[1:]), AliasError, ["running_mean", "running_var"]
+    )
+    room = zeros(6)
+    _norm_with(running_mean=room[:3], running_var=room[3:])  # side by side is apart
+    _norm_with(running_mean=room[::2], running_var=room[1::2])  # interleaved too
+
+
+def test_gamma_and_beta_may_share_memory():
+    """Only what is written must lie apart."""
+    both = np.ones(3, "float32")
+    y, _ = _norm_with(gamma=both, beta=both)
+    assert np.array_equal(y, np.ones((2, 3, 4, 4), "float32"))
+
+
+def test_read_only_statistics_are_fine_in_evaluation():
+    still = {name: _read_only(zeros(3)) for name in ("gamma", "beta", "running_mean", "running_var")}
+    gpuconv.spatial_batchnorm_forward(zeros(1, 3, 4, 4), **still, training=False)
+
+
+@pytest.mark.parametrize("update", ["sgd_update", "rmsprop_update", "adam_update"])
+def test_updated_vectors_must_be_writable_and_apart(update):
+    arrays, call = _arguments()[update]
+    for name in arrays:
+        if name != "dw":
+            _raises(lambda name=name: call(**{**arrays, name: _read_only(zeros(5))}), AliasError, [name, "read-only"])
+        for other in arrays:
+            if other < name:
+                both = zeros(5)
+                _raises(
+                    lambda a=name, b=other, both=both: call(**{**arrays, a: both, b: both}), AliasError, [name, other]
+                )
+    arrays["dw"] = _read_only(zeros(5))
+    call(**arrays)
+
+
+def test_a_refused_update_changes_nothing():
+    w, dw, m, v = (np.arange(1.0, 6.0) for _ in range(4))
+    for options in ({"step": 0}, {"beta1": 1.0}, {"eps": -1.0}, {"lr": float("nan")}, {"decoupled": "yes"}):
+        with pytest.raises(GpuconvError):
+            gpuconv.adam_update(w, dw, m, v, **{"step": 1, "lr": 0.1, **options})
+    for array in (w, dw, m, v):
+        assert array.tolist() == [1, 2, 3, 4, 5]
+
+
+# Caches -------------------------------------------------------------------------------------------------------------
+
+CACHES = {
+    "conv": (lambda: conv(np.asarray)[1], gpuconv.conv_backward, (2, 4, 6, 6)),
+    "max_pool": (lambda: pool(np.asarray)[1], gpuconv.max_pool_backward, (2, 3, 4, 4)),
+    "average_pool": (lambda: average(np.asarray)[1], gpuconv.average_pool_backward, (2, 3, 4, 4)),
+    "global_average_pool": (
+        lambda: gpuconv.global_average_pool_forward(zeros(2, 3, 8, 8))[1],
+        gpuconv.global_average_pool_backward,
+        (2, 3),
+    ),
+    "spatial_batchnorm": (lambda: norm(np.asarray)[1], gpuconv.spatial_batchnorm_backward, (2, 3, 8, 8)),
+    "batchnorm": (lambda: norm(np.asarray, x=(2, 3))[1], gpuconv.batchnorm_backward, (2, 3)),
+    "affine": (lambda: affine(np.asarray)[1], gpuconv.affine_backward, (2, 4)),
+    "relu": (lambda: gpuconv.relu_forward(zeros(2, 3))[1], gpuconv.relu_backward, (2, 3)),
+    "gelu": (lambda: gpuconv.gelu_forward(zeros(2, 3))[1], gpuconv.gelu_backward, (2, 3)),
+    "dropout": (lambda: drop(np.asarray)[1], gpuconv.dropout_backward, (2, 3)),
+}
+
+
+@pytest.mark.parametrize("op", CACHES)
+@pytest.mark.parametrize("other", ["none", "tuple", "dict", "array", *CACHES])
+def test_wrong_cache_is_refused(op, other):
+    if op == other:
+        pytest.skip("the right cache")
+    wrong = {"none": None, "tuple": (zeros(2),), "dict": {}, "array": zeros(2, 3)}
+    cache = wrong[other] if other in wrong else CACHES[other][0]()
+    _, backward, shape = CACHES[op]
+    found = type(cache).__qualname__ if {op, other} != {"batchnorm", "spatial_batchnorm"} else "x ("
+    _raises(lambda: backward(zeros(*shape), cache), CacheError, ["cache must be the one that", f"{op}_forward", found])
+
+
+@pytest.mark.parametrize("op", CACHES)
+def test_cache_of_another_batch_is_refused(op):
+    make, backward, shape = CACHES[op]
+    _raises(lambda: backward(zeros(shape[0] + 1, *shape[1:]), make()), ShapeError, ["dy", str(shape)])
+
+
+@pytest.mark.parametrize("op", CACHES)
+def test_caches_are_frozen(op):
+    cache = CACHES[op][0]()
+    for field in dataclasses.fields(cache):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(cache, field.name, None)
+
+
+CHANGED = {
+    "conv_x": (gpuconv.conv_forward, gpuconv.conv_backward, "x"),
+    "conv_w": (gpuconv.conv_forward, gpuconv.conv_backward, "w"),
+    "affine_x": (lambda x, w: gpuconv.affine_forward(x, w.reshape(-1, 4)[: x[0].size]), gpuconv.affine_backward, "x"),
+    "affine_w": (lambda x, w: gpuconv.affine_forward(x, w.reshape(-1, 4)[: x[0].size]), gpuconv.affine_backward, "w"),
+    "gelu_x": (lambda x, w: gpuconv.gelu_forward(x), gpuconv.gelu_backward, "x"),
+    "batchnorm_x": (
+        lambda x, w: gpuconv.spatial_batchnorm_forward(x, *(np.ones(x.shape[1]) for _ in range(4))),
+        gpuconv.spatial_batchnorm_backward,
+        "x",
+    ),
+    "batchnorm_gamma": (
+        lambda x, w: gpuconv.spatial_batchnorm_forward(x, w[0, :3, 0, 0], *(np.ones(x.shape[1]) for _ in range(3))),
+        gpuconv.spatial_batchnorm_backward,
+        "gamma",
+    ),
+}
+
+
+@pytest.mark.parametrize(("forward", "backward", "name"), CHANGED.values(), ids=CHANGED.keys())
+def test_debug_mode_sees_inputs_that_changed_since(forward, backward, name, monkeypatch, rng):
+    monkeypatch.setenv("GPUCONV_DEBUG", "1")
+    x, w = rng.standard_normal((2, 3, 4, 4)), rng.standard_normal((4, 3, 4, 4))
+    y, cache = forward(x, w)
+    backward(np.ones_like(y), cache)  # nothing changed yet
+    (x if name == "x" else w).reshape(-1)[0] += 1
+    _raises(
+        lambda: backward(np.ones_like(y), cache), CacheError, [name, "changed in place between forward and backward"]
+    )
+
+
+def test_debug_mode_sees_a_relu_output_that_changed_since(monkeypatch):
+    monkeypatch.setenv("GPUCONV_DEBUG", "1")
+    y, cache = gpuconv.relu_forward(np.ones(3))
+    y[1] = 0
+    _raises(lambda: gpuconv.relu_backward(np.ones(3), cache), CacheError, ["y", "changed in place"])
+
+
+@pytest.mark.parametrize("value", [-1e-3, float("nan")])
+def test_debug_mode_checks_running_variances(value, monkeypatch):
+    bad = np.array([1, value, 1], "float32")
+    gpuconv.spatial_batchnorm_forward(zeros(2, 3, 4, 4), *(zeros(3) for _ in range(3)), bad, training=False)
+    monkeypatch.setenv("GPUCONV_DEBUG", "1")
+    _raises(
+        lambda: gpuconv.spatial_batchnorm_forward(
+            zeros(2, 3, 4, 4), *(zeros(3) for _ in range(3)), bad, training=False
+        ),
+        ParamError,
+        ["running_var has a negative or NaN entry"],
+    )
+
+
+# The family ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_error_is_of_the_family_and_a_built_in():
+    found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    for error in found:
+        assert issubclass(error, GpuconvError)
+        assert error.__doc__
+        if error is not GpuconvError:
+            assert any(base.__module__ == "builtins" and base is not Exception for base in error.__bases__)
+    for error, built_in in BUILT_IN.items():
+        assert issubclass(error, built_in)
+
+
+def test_legal_edges_are_not_refused(device):
+    """Next to the errors: what a floor, an empty batch, NumPy integers and lists of two give is right."""
+    A = device.array
+    assert conv(A, x=(0, 3, 8, 8))[0].shape == (0, 4, 6, 6)
+    assert conv(A, stride=np.int64(2), pad=np.int8(1), groups=np.uint8(1))[0].shape == (2, 4, 4, 4)
+    assert conv(A, stride=[2, 1])[0].shape == (2, 4, 3, 6)
+    assert conv(A, stride=2**31 - 1)[0].shape == (2, 4, 1, 1)
+    assert conv(A, dilation=(2**31 - 1, 1), w=(4, 3, 1, 3))[0].shape == (2, 4, 8, 6)
+    assert pool(A, x=(2, 3, 7, 5))[0].shape == (2, 3, 3, 2)
+    assert norm(A, momentum=1, eps=1)[0].shape == (2, 3, 8, 8)
+    assert norm(A, eps=0, training=False)[0].shape == (2, 3, 8, 8)
+    assert drop(A, rate=np.float32(0.5), seed=np.uint64(2**64 - 1))[0].shape == (2, 3)

@@ -1,0 +1,101 @@
+"""Gaussian error linear unit.
+
+Phi(x) and x Phi'(x) are at most about 1, and are known to a few units of the numbers they are made of: y is held to
+c = 8 units of |x|, dx to 8 units of |dy| (1 + |x|).
+"""
+
+import numpy as np
+import pytest
+from compare import assert_close, assert_same, normal
+
+import gpuconv
+from gpuconv import naive
+from gpuconv.shapes import is_channels_last
+
+SHAPES = {
+    "no_axis": (),
+    "one_number": (1,),
+    "empty_batch": (0, 3, 4, 4),
+    "rows": (7, 11),
+    "images": (2, 3, 5, 7),
+    "more_than_one_block": (2, 40_001),
+}
+
+
+@pytest.fixture(params=["none", "tanh"])
+def approximate(request):
+    return request.param
+
+
+def _check(device, x, dy, approximate):
+    y, cache = gpuconv.gelu_forward(device.array(x), approximate=approximate)
+    dx = gpuconv.gelu_backward(device.array(dy), cache)
+    ref = naive.gelu_forward(x, approximate=approximate)
+    size = np.abs(x.astype(np.float64))
+    assert_close(device.numpy(y), ref, scale=size, dtype=x.dtype)
+    ref = naive.gelu_backward(dy, x, approximate=approximate)
+    assert_close(device.numpy(dx), ref, scale=np.abs(dy.astype(np.float64)) * (1 + size), dtype=x.dtype)
+    return y, dx
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_matches_oracle(shape, approximate, device, dtype, rng):
+    x = np.asarray(3 * normal(rng, shape)).astype(dtype)
+    dy = np.asarray(normal(rng, shape)).astype(dtype)
+    _check(device, x, dy, approximate)
+
+
+def test_whole_range(approximate, device, dtype):
+    """From far below, where y vanishes, to far above, where y is x; dense around 0."""
+    far = np.linspace(-30, 30, 2001)
+    near = np.geomspace(1e-7, 1, 500)
+    x = np.concatenate([far, near, -near, [0.0, -0.0, 1e4, -1e4]]).astype(dtype)
+    y, _ = _check(device, x, np.ones_like(x), approximate)
+    assert_same(device.numpy(y)[x > 10], x[x > 10])
+
+
+def test_lower_tail_keeps_its_digits(device):
+    """Where Phi is small, a difference from 1 would have none left: relative error stays below 1e-12 down to x = -20."""
+    x = np.linspace(-20, -1, 500)
+    y, _ = gpuconv.gelu_forward(device.array(x))
+    np.testing.assert_allclose(device.numpy(y), naive.gelu_forward(x, approximate="none"), rtol=1e-12)
+
+
+def test_nan_and_infinity(approximate, device, dtype):
+    x = np.array([np.nan, np.inf, 1.0], dtype)
+    y, cache = gpuconv.gelu_forward(device.array(x), approximate=approximate)
+    assert np.isnan(device.numpy(y)).tolist() == [True, False, False]
+    assert device.numpy(y)[1] == np.inf
+    dx = device.numpy(gpuconv.gelu_backward(device.array(np.array([1, 1, np.nan], dtype)), cache))
+    assert np.isnan(dx[[0, 2]]).all()
+
+
+def test_any_memory_layout(layout, approximate, device, rng):
+    x, dy = normal(rng, (2, 3, 4, 5)), normal(rng, (2, 3, 4, 5))
+    y, dx = _check(device, layout(x), layout(dy), approximate)
+    assert is_channels_last(device.numpy(y)) == is_channels_last(layout(x)) == is_channels_last(device.numpy(dx))
+    _check(device, layout(x), dy, approximate)
+
+
+def test_matches_pytorch(approximate, device, dtype, rng):
+    torch = pytest.importorskip("torch")
+    x, dy = (2 * normal(rng, (64, 33))).astype(dtype), normal(rng, (64, 33), dtype)
+    t = torch.from_numpy(x.astype(np.float64)).requires_grad_()
+    y_t = torch.nn.functional.gelu(t, approximate=approximate)
+    (dx_t,) = torch.autograd.grad(y_t, t, torch.from_numpy(dy.astype(np.float64)))
+    y, cache = gpuconv.gelu_forward(device.array(x), approximate=approximate)
+    dx = gpuconv.gelu_backward(device.array(dy), cache)
+    size = np.abs(x.astype(np.float64))
+    assert_close(device.numpy(y), y_t.detach().numpy(), scale=size, dtype=dtype)
+    assert_close(device.numpy(dx), dx_t.numpy(), scale=np.abs(dy.astype(np.float64)) * (1 + size), dtype=dtype)
+
+
+def test_same_bits_for_any_number_of_threads(approximate, device, rng, monkeypatch):
+    x = normal(rng, (3, 70_001), "float32")
+    runs = []
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("GPUCONV_THREADS", threads)
+        y, cache = gpuconv.gelu_forward(device.array(x), approximate=approximate)
+        dx = gpuconv.gelu_backward(device.array(x), cache)
+        runs.append((device.numpy(y).tobytes(), device.numpy(dx).tobytes()))
+    assert runs[0] == runs[1] == runs[2]

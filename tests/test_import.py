@@ -1,0 +1,81 @@
+"""`import gpuconv` does nothing but import: no optional packages, no files, threads, processes or sockets."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# Run in a fresh interpreter.  NumPy is imported first: what it does is its own affair.
+_WATCH = """
+import json, sys, threading
+import numpy
+before = set(sys.modules)
+events = []
+
+def watch(event, arguments):
+    if event == "open":
+        path, mode, flags = arguments
+        writes = isinstance(mode, str) and set(mode) & set("wax+") or isinstance(flags, int) and flags & 3
+        if writes or not str(path).endswith((".py", ".pyc", ".so", ".pth", ".zip")):
+            events.append(f"open {path!r} {mode!r}")
+    elif event.split(".")[0] in ("socket", "subprocess", "urllib", "http", "ftplib", "smtplib", "ctypes"):
+        events.append(event)
+    elif event in ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.mkdir", "os.remove", "os.rename"):
+        events.append(event)
+
+sys.dont_write_bytecode = True
+sys.addaudithook(watch)
+<code>
+print(json.dumps({
+    "events": events,
+    "modules": sorted({name.split(".")[0] for name in set(sys.modules) - before}),
+    "inside": sorted(name for name in sys.modules if name.startswith("gpuconv")),
+    "threads": threading.active_count(),
+}))
+"""
+
+
+def _run(code):
+    done = subprocess.run(
+        [sys.executable, "-c", _WATCH.replace("<code>", code)], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr == ""
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def imported():
+    return _run("import gpuconv")
+
+
+def test_import_opens_nothing_and_starts_nothing(imported):
+    assert imported["events"] == []
+    assert imported["threads"] == 1
+
+
+def test_import_needs_numpy_only(imported):
+    optional = {"cupy", "torch", "matplotlib", "rich", "safetensors", "threadpoolctl", "pytest", "hypothesis", "mpi4py"}
+    assert not optional & set(imported["modules"])
+
+
+def test_import_loads_no_backend(imported):
+    """A backend comes with the first of its arrays."""
+    assert not [
+        name for name in imported["inside"] if name.split(".")[1:2] in (["cpu"], ["cuda"], ["naive"], ["train"])
+    ]
+
+
+def test_cpu_call_never_imports_cupy_or_torch():
+    code = "import gpuconv; gpuconv.conv_forward(numpy.zeros((1, 1, 3, 3)), numpy.zeros((1, 1, 2, 2)))"
+    found = _run(code)
+    assert "gpuconv.cpu" in found["inside"]
+    assert not {"cupy", "torch", "rich", "matplotlib"} & set(found["modules"])
+
+
+@pytest.mark.parametrize("module", ["nn", "data", "train", "naive", "naive.course", "random"])
+def test_each_part_imports_alone(module):
+    """No part needs another to be imported first, and none imports CuPy or PyTorch."""
+    found = _run(f"import gpuconv.{module}")
+    assert not {"cupy", "torch", "matplotlib"} & set(found["modules"])
+    assert not [event for event in found["events"] if not event.startswith("open")]

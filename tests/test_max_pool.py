@@ -1,0 +1,319 @@
+"""Max-pooling, forward and backward: values and places bit for bit, gradients where they belong."""
+
+import numpy as np
+import pytest
+from compare import absolute, assert_close, assert_same, assert_same_bits, normal, whole
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpuconv
+from gpuconv import naive
+from gpuconv.shapes import is_channels_last, pool_sizes
+
+# why the case exists: (x, options)
+CASES = {
+    "one_pixel": ((1, 1, 1, 1), {"window": 1}),
+    "empty_batch": ((0, 3, 8, 8), {}),
+    "halving": ((2, 3, 8, 8), {}),
+    "stride_drops_last_column": ((2, 3, 6, 7), {}),
+    "stride_drops_two_rows": ((2, 3, 8, 6), {"window": 3}),
+    "overlapping": ((2, 3, 9, 9), {"window": 3, "stride": 2}),
+    "overlapping_on_every_pixel": ((2, 2, 6, 6), {"window": 3, "stride": 1}),
+    "overlapping_with_pad": ((2, 3, 7, 8), {"window": 3, "stride": 2, "pad": 1}),
+    "pad_is_half_the_window": ((2, 2, 4, 4), {"window": 4, "stride": 2, "pad": 2}),
+    "pad_on_one_axis": ((2, 2, 5, 5), {"window": (2, 3), "stride": (1, 2), "pad": (0, 1)}),
+    "windows_with_one_real_pixel": ((1, 2, 2, 2), {"window": 2, "pad": 1}),
+    "stride_larger_than_window": ((2, 3, 9, 10), {"window": 2, "stride": 4}),
+    "stride_larger_than_image": ((2, 3, 4, 4), {"window": 3, "stride": 9}),
+    "whole_image": ((2, 3, 5, 4), {"window": (5, 4)}),
+    "window_larger_than_image": ((2, 3, 2, 2), {"window": 4, "pad": 1}),
+    "asymmetric_pairs": ((2, 3, 9, 10), {"window": (2, 5), "stride": (3, 2), "pad": (1, 2)}),
+    "window_1_stride_2": ((2, 3, 5, 6), {"window": 1, "stride": 2}),
+    "one_row": ((2, 3, 1, 9), {"window": (1, 3), "stride": (1, 2)}),
+    "one_column": ((2, 3, 9, 1), {"window": (3, 1), "stride": (2, 1)}),
+    "primes": ((1, 5, 11, 13), {"window": (3, 2), "stride": (2, 3)}),
+    "wide_image": ((1, 1, 32, 256), {}),
+    "tall_image": ((1, 1, 256, 32), {}),
+    "channels_above_a_power_of_two": ((1, 129, 5, 5), {"window": 3, "stride": 2}),
+    "more_than_256_places": ((1, 1, 18, 20), {"window": (17, 16), "stride": 1}),
+    "many_small_images": ((67, 1, 2, 2), {}),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request):
+    return request.param
+
+
+def _channels_last(a):
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def _distinct(rng, shape, dtype):
+    """Return well-spaced numbers without ties, both signs (exact in float16 up to 2048 of them)."""
+    count = int(np.prod(shape))
+    return (rng.permutation(count) - count // 2).reshape(shape).astype(dtype)
+
+
+def _computed(device, x, dy, options):
+    """Return y, argmax, dx as NumPy arrays; the inputs must come out as they went in."""
+    before = x.copy(), dy.copy()
+    dev_x, dev_dy = device.array(x), device.array(dy)
+    y, cache = gpuconv.max_pool_forward(dev_x, **options)
+    dx = gpuconv.max_pool_backward(dev_dy, cache)
+    for array, copy in zip((dev_x, dev_dy), before, strict=True):
+        np.testing.assert_array_equal(device.numpy(array), copy, "an input was changed")
+    return device.numpy(y), device.numpy(cache.argmax), device.numpy(dx)
+
+
+def _sizes(x, options):
+    return pool_sizes(x, window=2, stride=None, pad=0) if not options else pool_sizes(x, **_full(options))
+
+
+def _full(options):
+    return {"window": 2, "stride": None, "pad": 0, **options}
+
+
+def _overlap(z):
+    return z.stride[0] < z.R or z.stride[1] < z.S
+
+
+@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pytest.mark.parametrize("make", [normal, whole], ids=["random", "with_ties"])
+def test_matches_oracle(case, make, stored, device, dtype, rng):
+    """y and argmax bit for bit; dx too where windows do not overlap, else within 4 units of the few terms."""
+    shape, options = case
+    x = make(rng, shape, dtype)
+    z = _sizes(x, options)
+    dy = normal(rng, (z.N, z.C, z.P, z.Q), dtype)
+    expected, places = naive.max_pool_forward(x, z)
+    arrays = (_channels_last(x), _channels_last(dy)) if stored == "channels_last" else (x, dy)
+    y, argmax, dx = _computed(device, *arrays, options)
+    assert_same_bits(y, expected.astype(dtype))
+    np.testing.assert_array_equal(argmax, places)
+    ref = naive.max_pool_backward(dy, places, z)
+    if _overlap(z):
+        scale = naive.max_pool_backward(*absolute(dy), places, z)
+        assert_close(dx, ref, scale=scale, dtype=dtype, c=4)
+    else:
+        assert_same(dx, ref, dtype=dtype)
+
+
+def test_gradient_is_exact_on_integers(case, device, dtype, rng):
+    shape, options = case
+    x = whole(rng, shape, dtype)
+    z = _sizes(x, options)
+    dy = whole(rng, (z.N, z.C, z.P, z.Q), dtype)
+    _, places = naive.max_pool_forward(x, z)
+    assert_same(_computed(device, x, dy, options)[2], naive.max_pool_backward(dy, places, z), dtype=dtype)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 3, "stride": 2, "pad": 1}, {"window": 3, "stride": 1}], ids=str)
+def test_any_memory_layout(layout, options, device, rng):
+    x = whole(rng, (2, 4, 6, 7))
+    z = _sizes(x, options)
+    dy = whole(rng, (2, 4, z.P, z.Q))
+    expected, places = naive.max_pool_forward(x, z)
+    ref = naive.max_pool_backward(dy, places, z)
+    for arrays in ((layout(x), dy), (x, layout(dy)), (layout(x), layout(dy))):
+        y, argmax, dx = _computed(device, *arrays, options)
+        assert_same(y, expected)
+        np.testing.assert_array_equal(argmax, places)
+        assert_same(dx, ref)
+        assert is_channels_last(y) == is_channels_last(arrays[0]) == is_channels_last(dx)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, 3])
+def test_broadcast_views(axis, device, rng):
+    shape = [2, 3, 6, 6]
+    x = np.broadcast_to(whole(rng, [1 if i == axis else n for i, n in enumerate(shape)]), shape)
+    dy = np.broadcast_to(whole(rng, (1, 1, 1, 1)), (2, 3, 3, 3))
+    z = _sizes(x, {})
+    expected, places = naive.max_pool_forward(x, z)
+    y, _, dx = _computed(device, x, dy, {})
+    assert_same(y, expected)
+    assert_same(dx, naive.max_pool_backward(dy, places, z))
+
+
+# Special values -----------------------------------------------------------------------------------------------------
+
+_INF, _NAN = np.inf, np.nan
+WINDOWS = {  # name: four values in row order, place of the winner
+    "first_of_equal_values_wins": ([3, 3, 3, 3], 0),
+    "first_of_two_maxima_wins": ([1, 5, 5, 2], 1),
+    "last_wins": ([1, 2, 3, 4], 3),
+    "all_negative": ([-4, -3, -5, -9], 1),
+    "all_zero": ([0, 0, 0, 0], 0),
+    "zero_after_minus_zero": ([-0.0, 0.0, -1, -0.0], 0),
+    "minus_zero_after_zero": ([-1, 0.0, -0.0, -0.0], 1),
+    "all_minus_infinity": ([-_INF, -_INF, -_INF, -_INF], 0),
+    "minus_infinity_but_one": ([-_INF, -_INF, -60000, -_INF], 2),
+    "infinity": ([1, 2, _INF, _INF], 2),
+    "nan_beats_infinity": ([_INF, 1, _NAN, 2], 2),
+    "nan_first": ([_NAN, _INF, 3, 4], 0),
+    "nan_last": ([1, 2, 3, _NAN], 3),
+    "first_of_two_nans": ([1, _NAN, 7, _NAN], 1),
+    "all_nan": ([_NAN] * 4, 0),
+    "nan_among_minus_infinities": ([-_INF, -_INF, -_INF, _NAN], 3),
+}
+
+
+@pytest.mark.parametrize(("values", "winner"), WINDOWS.values(), ids=WINDOWS.keys())
+@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+def test_winner_of_one_window(values, winner, stored, device, dtype):
+    """In the middle of ordinary windows, so that nothing leaks to a neighbour."""
+    x = np.arange(2 * 2 * 4 * 6, dtype=dtype).reshape(2, 2, 4, 6)
+    x[1, 0, 2:4, 2:4] = np.reshape(values, (2, 2))
+    dy = np.arange(1, 25, dtype=dtype).reshape(2, 2, 2, 3)
+    expected = x[..., 1::2, 1::2].copy()
+    places = np.full(dy.shape, 3)
+    expected[1, 0, 1, 1], places[1, 0, 1, 1] = values[winner], winner
+    dx_expected = np.zeros_like(x)
+    dx_expected[..., 1::2, 1::2] = dy
+    dx_expected[1, 0, 2:4, 2:4] = 0
+    dx_expected[1, 0, 2 + winner // 2, 2 + winner % 2] = dy[1, 0, 1, 1]
+    arrays = (_channels_last(x), _channels_last(dy)) if stored == "channels_last" else (x, dy)
+    y, argmax, dx = _computed(device, *arrays, {})
+    assert_same_bits(y, expected)
+    np.testing.assert_array_equal(argmax, places)
+    assert_same(dx, dx_expected)
+
+
+@pytest.mark.parametrize("fill", [-_INF, _NAN, -1.0, -60000.0])
+@pytest.mark.parametrize(
+    "options", [{"window": 2, "pad": 1}, {"window": 3, "stride": 1, "pad": 1}, {"window": 5, "pad": 2}]
+)
+def test_padding_never_wins(fill, options, device, dtype):
+    """Not even against minus infinity: the gradient goes to the first real pixel of the window."""
+    x = np.full((2, 3, 5, 5), fill, dtype)
+    z = _sizes(x, options)
+    dy = np.ones((z.N, z.C, z.P, z.Q), dtype)
+    expected, places = naive.max_pool_forward(x, z)
+    y, argmax, dx = _computed(device, x, dy, options)
+    assert_same(y, np.full(y.shape, fill, dtype))
+    assert_same(y, expected, dtype=dtype)
+    np.testing.assert_array_equal(argmax, places)
+    assert_same(dx, naive.max_pool_backward(dy, places, z), dtype=dtype)
+    assert dx.sum(dtype=np.float64) == dy.size
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 3, "stride": 1, "pad": 1}, {"window": 3, "stride": 2}], ids=str)
+@pytest.mark.parametrize("value", [_NAN, _INF, -_INF])
+def test_special_gradient_reaches_only_its_winner(value, options, device, dtype, rng):
+    x = _distinct(rng, (2, 2, 6, 6), dtype)
+    z = _sizes(x, options)
+    dy = np.ones((z.N, z.C, z.P, z.Q), dtype)
+    dy[1, 0, 1, 1] = value
+    _, places = naive.max_pool_forward(x, z)
+    dx = _computed(device, x, dy, options)[2]
+    assert_same(dx, naive.max_pool_backward(dy, places, z), dtype=dtype)
+    assert (~np.isfinite(dx)).sum() == 1
+
+
+@pytest.mark.parametrize("options", [{"window": 3, "stride": 1}, {"window": 3, "stride": 2, "pad": 1}], ids=str)
+def test_random_specials_match_oracle(options, device, dtype, rng):
+    """Windows that overlap on NaN, infinities and both zeros."""
+    x = rng.choice([_NAN, _INF, -_INF, 0.0, -0.0, 1.0, -1.0], (4, 3, 8, 9)).astype(dtype)
+    z = _sizes(x, options)
+    dy = whole(rng, (z.N, z.C, z.P, z.Q), dtype)
+    expected, places = naive.max_pool_forward(x, z)
+    for array in (x, _channels_last(x)):
+        y, argmax, dx = _computed(device, array, dy, options)
+        assert_same(y, expected, dtype=dtype)
+        np.testing.assert_array_equal(argmax, places)
+        assert_same(dx, naive.max_pool_backward(dy, places, z), dtype=dtype)
+
+
+# Second oracles, algebra, determinism -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((4, 64, 32, 32), {}),
+        ((2, 64, 56, 56), {"window": 3, "stride": 2, "pad": 1}),
+        ((3, 129, 31, 31), {"window": 3, "stride": 2}),
+        ((2, 33, 17, 19), {"window": (5, 3), "stride": (2, 1), "pad": (2, 1)}),
+        ((300, 8, 8, 8), {"window": 2}),
+    ],
+    ids=["halving", "resnet_stem", "channels_above_a_power_of_two", "asymmetric", "large_batch"],
+)
+@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+def test_layers_of_real_nets_match_pytorch(shape, options, stored, device, rng):
+    torch = pytest.importorskip("torch")
+    x = whole(rng, shape, "float32", 20)
+    z = _sizes(x, options)
+    dy = whole(rng, (z.N, z.C, z.P, z.Q), "float32", 20)
+    t = torch.from_numpy(x).requires_grad_()
+    y_t = torch.nn.functional.max_pool2d(t, (z.R, z.S), z.stride, z.pad)
+    (dx_t,) = torch.autograd.grad(y_t, t, torch.from_numpy(dy))
+    arrays = (_channels_last(x), _channels_last(dy)) if stored == "channels_last" else (x, dy)
+    y, _, dx = _computed(device, *arrays, options)
+    assert_same(y, y_t.detach().numpy())
+    assert_same(dx, dx_t.numpy())
+
+
+@st.composite
+def poolings(draw):
+    """Draw sizes and options of a small pooling that fits."""
+
+    def pair(low, high):
+        return draw(st.tuples(st.integers(low, high), st.integers(low, high)))
+
+    window, stride = pair(1, 5), pair(1, 5)
+    pad = tuple(draw(st.integers(0, size // 2)) for size in window)
+    H, W = (max(1, size - 2 * p) + draw(st.integers(0, 6)) for size, p in zip(window, pad, strict=True))
+    N, C = draw(st.integers(0, 3)), draw(st.integers(1, 3))
+    return (N, C, H, W), {"window": window, "stride": stride, "pad": pad}
+
+
+@given(poolings(), st.integers(0, 2**32), st.sampled_from(["c_order", "channels_last"]))
+def test_random_sizes_match_oracle(device, case, seed, stored):
+    """Values and places as the oracle's; the gradient sums to that of dy."""
+    rng = np.random.default_rng(seed)
+    shape, options = case
+    x = whole(rng, shape)
+    z = _sizes(x, options)
+    dy = whole(rng, (z.N, z.C, z.P, z.Q))
+    expected, places = naive.max_pool_forward(x, z)
+    arrays = (_channels_last(x), _channels_last(dy)) if stored == "channels_last" else (x, dy)
+    y, argmax, dx = _computed(device, *arrays, options)
+    assert_same(y, expected)
+    np.testing.assert_array_equal(argmax, places)
+    assert_same(dx, naive.max_pool_backward(dy, places, z))
+    assert dx.sum() == dy.sum()
+    assert np.vdot(dx, x) == np.vdot(dy, y)
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 3, "stride": 1, "pad": 1}], ids=str)
+@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+def test_same_bits_every_time_and_for_any_number_of_threads(options, stored, device, rng, monkeypatch):
+    x = normal(rng, (50, 16, 20, 20), "float32")
+    z = _sizes(x, options)
+    dy = normal(rng, (z.N, z.C, z.P, z.Q), "float32")
+    if stored == "channels_last":
+        x, dy = _channels_last(x), _channels_last(dy)
+    runs = []
+    for threads in ("1", "2", "3", "2"):
+        monkeypatch.setenv("GPUCONV_THREADS", threads)
+        runs.append([a.tobytes() for a in _computed(device, x, dy, options)])
+    assert all(run == runs[0] for run in runs)
+
+
+@pytest.mark.parametrize("shape", [(70_001, 1, 2, 2), (1, 70_001, 2, 2)], ids=["images", "channels"])
+def test_more_planes_than_a_grid_axis_holds(shape, device, rng):
+    x = whole(rng, shape, "float32", 100)
+    dy = np.ones((*shape[:2], 1, 1), "float32")
+    y, _, dx = _computed(device, x, dy, {})
+    assert_same(y, x.max(axis=(2, 3), keepdims=True))
+    assert_same(dx.sum(axis=(2, 3)), dy[..., 0, 0])
+
+
+def test_changing_x_after_forward_does_not_move_the_gradient(device, rng):
+    """The cache holds places, not the input."""
+    x, dy = device.array(whole(rng, (1, 2, 4, 4), largest=9)), device.array(np.ones((1, 2, 2, 2)))
+    y, cache = gpuconv.max_pool_forward(x)
+    first = device.numpy(gpuconv.max_pool_backward(dy, cache))
+    x[...] = -x
+    y[...] = 0
+    assert_same(device.numpy(gpuconv.max_pool_backward(dy, cache)), first)
