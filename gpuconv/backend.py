@@ -12,10 +12,10 @@ import os
 from types import ModuleType
 from typing import Any
 
-from .errors import ArgTypeError, ConfigError, DeviceMismatchError, GpuUnavailableError, UnsupportedError
+from .errors import ArgTypeError, ConfigError, DeviceMismatchError
 
 # One line per backend: the library an array comes from, and the package that computes on it.
-_PACKAGE_OF = {"NumPy": "gpuconv.cpu"}
+_PACKAGE_OF = {"NumPy": "gpuconv.cpu", "CuPy": "gpuconv.cuda"}
 
 # Array classes taken as they are.  Other subclasses (matrix, masked arrays, ...) carry meaning that would be lost.
 _LIBRARY_OF = {
@@ -24,7 +24,13 @@ _LIBRARY_OF = {
     ("cupy", "ndarray"): "CuPy",
 }
 
-_NO_CUDA = "gpuconv's CUDA backend is not built yet"
+
+def register_array(module: str, qualname: str, library: str) -> None:
+    """Take arrays of a class, named by its top-level module, for those of a library: "NumPy" or "CuPy".
+
+    For tests, whose stand-in for GPU arrays runs the CUDA backend without a GPU.
+    """
+    _LIBRARY_OF[module, qualname] = library
 
 
 def _library(cls: type) -> str | None:
@@ -56,11 +62,7 @@ def backend_of(**arrays: Any) -> ModuleType:
     if library is None:
         msg = f"expected at least one array among {', '.join(arrays)}, got None"
         raise ArgTypeError(msg)
-    package = _PACKAGE_OF.get(library)
-    if package is None:
-        msg = f"{first} is a {library} array, and {_NO_CUDA}: pass a NumPy array, e.g. cupy.asnumpy({first})"
-        raise UnsupportedError(msg)
-    return _load(package)
+    return _load(_PACKAGE_OF[library])
 
 
 _chosen: str | None = None
@@ -83,10 +85,12 @@ def default_device() -> str:
 
 def resolve_device(device: str) -> str:
     """Return "cpu" or "cuda" for "cpu", "cuda" or "auto"; raise the error that says why not."""
-    if device in ("cpu", "auto"):
+    if device == "cpu":
         return "cpu"
-    if device == "cuda":
-        msg = f"{_NO_CUDA}: use device cpu"
-        raise GpuUnavailableError(msg)
+    if device in ("auto", "cuda"):
+        status = importlib.import_module("gpuconv.cuda.device")
+        if device == "cuda":
+            status.require_gpu()
+        return "cuda" if status.gpu_status()[0] else "cpu"
     msg = f'device must be "auto", "cpu" or "cuda", got {device!r}'
     raise ConfigError(msg)

@@ -46,6 +46,14 @@ class GpuUnavailableError(GpuconvError, RuntimeError):
     """A GPU was asked for by name and cannot be used."""
 
 
+class GpuLaunchError(GpuconvError, RuntimeError):
+    """A kernel that does not compile, cannot be launched, or (seen with GPUCONV_DEBUG=1) fails while running."""
+
+
+class SizeLimitError(GpuconvError, OverflowError):
+    """A size beyond what a CUDA launch can count."""
+
+
 # Training -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,1 +1,1 @@
-"""CuPy backend, not built yet: so far, the place where its kernel sources are found (source.py)."""
+"""CuPy backend: launchers of our own CUDA kernels.  Not yet run on a GPU."""

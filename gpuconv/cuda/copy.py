@@ -1,0 +1,73 @@
+"""Copies of strided views, for kernels that want their arrays without gaps."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .device import Device, device_of
+from .kernel import Kernel, cover
+
+_STRIDED = Kernel("copy.cu", "copy_strided", strided=("in",))
+_TRANSPOSED = Kernel("copy.cu", "copy_transposed")
+_AXES = 6
+_TILE = 32
+_INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
+
+
+def contiguous(array: Any) -> Any:
+    """Return the array itself if it is C-contiguous, else a copy that is."""
+    if array.flags.c_contiguous:
+        return array
+    device = device_of(array)
+    out = device.empty(tuple(array.shape), array.dtype)
+    _fill(device, array, out)
+    return out
+
+
+def copy_into(out: Any, array: Any) -> None:
+    """Copy an array into one of the same shape and dtype that is C-contiguous."""
+    _fill(device_of(out), array, out)
+
+
+def _fill(device: Device, array: Any, out: Any) -> None:
+    if array.ndim == 4 and array.transpose(0, 2, 3, 1).flags.c_contiguous:  # channels-last to NCHW
+        N, C, H, W = array.shape
+        _transpose(device, array.transpose(0, 2, 3, 1), out, N, C, H * W)
+        return
+    if array.ndim == 4 and array.transpose(0, 3, 1, 2).flags.c_contiguous:  # NCHW, seen and wanted as (N, H, W, C)
+        N, H, W, C = array.shape
+        _transpose(device, array.transpose(0, 3, 1, 2), out, N, H * W, C)
+        return
+    sizes, steps = _merged(array)
+    if len(sizes) > _AXES:
+        for i in range(array.shape[0]):
+            _fill(device, array[i], out[i])
+        return
+    total = prod(sizes)
+    index = _INT32 if total <= np.iinfo(np.int32).max else _INT64
+    view = {"axes": len(sizes), "size": sizes, "step": steps}
+    _STRIDED(device, (array.dtype, index), cover(device, total), array, out, view, total)
+
+
+def _transpose(device: Device, stored: Any, out: Any, batch: int, rows: int, columns: int) -> None:
+    tiles = -(-rows // _TILE) * -(-columns // _TILE)
+    _TRANSPOSED(device, (stored.dtype,), batch * tiles, stored, out, rows, columns)
+
+
+def _merged(array: Any) -> tuple[list[int], list[int]]:
+    """Return sizes and steps (in elements) of a view with as few axes as walk the same elements in the same order."""
+    sizes: list[int] = []
+    steps: list[int] = []
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        step = stride // array.dtype.itemsize
+        if size == 1:
+            continue
+        if sizes and steps[-1] == size * step:
+            sizes[-1], steps[-1] = sizes[-1] * size, step
+        else:
+            sizes.append(size)
+            steps.append(step)
+    return sizes, steps

@@ -1,0 +1,173 @@
+"""Where kernels run: the few things that launchers need of a device, and CuPy's GPUs behind them.
+
+CuPy is imported here and nowhere else, at the first use of a GPU.  Tests register a device of their own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ArgTypeError, GpuUnavailableError
+
+
+class Device(Protocol):
+    """What launchers and `Kernel` use of a place that runs kernels."""
+
+    name: str  # as messages show it
+    arch: int  # compute capability without the dot: 90
+    sm_count: int  # multiprocessors
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return an uninitialised C-contiguous array."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return a C-contiguous array of zeros."""
+
+    def asarray(self, host: np.ndarray) -> Any:
+        """Return a NumPy array's copy on the device."""
+
+    def asnumpy(self, array: Any) -> np.ndarray:
+        """Return a device array's copy on the host; the only function here that waits for the device."""
+
+    def compile(self, text: str, file: str, expressions: tuple[str, ...], options: tuple[str, ...]) -> dict[str, Any]:
+        """Compile CUDA C++, the spliced source of kernels/<file>; return the function of each expression.
+
+        An expression names a kernel with its template arguments: "conv_forward_direct<float, true, int>".
+        """
+
+    def launch(
+        self, function: Any, grid: tuple[int, int, int], block: tuple[int, int, int], args: tuple[Any, ...], shared: int
+    ) -> None:
+        """Start a kernel with `shared` bytes of dynamic shared memory.
+
+        An argument is an array, of which the kernel gets the address of the first element, whatever its strides;
+        None, a null pointer; or a NumPy scalar or 0-d structured array, passed by value.
+        """
+
+    def synchronize(self) -> None:
+        """Wait until everything launched so far is done; raise what went wrong."""
+
+    def holds(self, array: Any) -> bool:
+        """True if this is where the array lives."""
+
+
+class CupyDevice:
+    """One GPU, by CuPy: its arrays, its current stream; nothing waits but asnumpy and synchronize."""
+
+    def __init__(self, index: int) -> None:
+        import cupy
+
+        self._cupy, self._index = cupy, index
+        gpu = cupy.cuda.Device(index)
+        self._place = gpu
+        self.name = f"cuda:{index}"
+        self.arch = int(gpu.compute_capability)
+        self.sm_count = int(gpu.attributes["MultiProcessorCount"])
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        with self._place:
+            return self._cupy.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        with self._place:
+            return self._cupy.zeros(shape, dtype)
+
+    def asarray(self, host: np.ndarray) -> Any:
+        with self._place:
+            return self._cupy.array(host)
+
+    def asnumpy(self, array: Any) -> np.ndarray:
+        return self._cupy.asnumpy(array)
+
+    def compile(self, text: str, file: str, expressions: tuple[str, ...], options: tuple[str, ...]) -> dict[str, Any]:
+        del file  # #line directives in the text name it
+        with self._place:
+            module = self._cupy.RawModule(code=text, options=options, name_expressions=expressions)
+            return {expression: module.get_function(expression) for expression in expressions}
+
+    def launch(
+        self, function: Any, grid: tuple[int, int, int], block: tuple[int, int, int], args: tuple[Any, ...], shared: int
+    ) -> None:
+        pointers = tuple(np.uint64(0) if arg is None else arg for arg in args)
+        with self._place:
+            if shared > _SHARED_BY_DEFAULT:
+                function.max_dynamic_shared_size_bytes = shared
+            function(grid, block, pointers, shared_mem=shared)
+
+    def synchronize(self) -> None:
+        with self._place:
+            self._cupy.cuda.get_current_stream().synchronize()
+
+    def holds(self, array: Any) -> bool:
+        return isinstance(array, self._cupy.ndarray) and array.device.id == self._index
+
+
+_SHARED_BY_DEFAULT = 48 * 1024  # bytes of dynamic shared memory that need no permission
+
+# Array classes of test devices, and how to find the device of such an array.
+_REGISTERED: dict[type, Callable[[Any], Device]] = {}
+
+
+def register(array_class: type, device: Callable[[Any], Device]) -> None:
+    """Let arrays of a class run on the device that `device(array)` returns: for tests, beside CuPy's arrays."""
+    _REGISTERED[array_class] = device
+
+
+def device_of(array: Any) -> Device:
+    """Return the device an array lives on.
+
+    Raises ArgTypeError for an array of no device, GpuUnavailableError where CuPy's GPUs cannot be used.
+    """
+    find = _REGISTERED.get(type(array))
+    if find is not None:
+        return find(array)
+    cls = type(array)
+    if (cls.__module__.partition(".")[0], cls.__qualname__) != ("cupy", "ndarray"):
+        msg = f"expected an array on a GPU, got {cls.__module__}.{cls.__qualname__}"
+        raise ArgTypeError(msg)
+    require_gpu()
+    return gpu(array.device.id)
+
+
+@functools.cache
+def gpu(index: int) -> CupyDevice:
+    """Return CuPy's GPU of this number."""
+    return CupyDevice(index)
+
+
+def require_gpu() -> None:
+    """Raise GpuUnavailableError, saying why, where no GPU can be used."""
+    usable, reason = gpu_status()
+    if not usable:
+        raise GpuUnavailableError(reason)
+
+
+@functools.cache
+def gpu_status() -> tuple[bool, str]:
+    """Return (True, what was found) or (False, what is missing): CuPy, a driver with a GPU, or the CUDA compiler."""
+    try:
+        import cupy
+    except ImportError as error:
+        return False, f"CUDA needs CuPy, which cannot be imported ({_line(error)}): install gpuconv[cuda13x]"
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:  # 35: no driver, or too old a one; 100: no GPU
+        return False, f"CUDA finds no usable GPU: {_line(error)}; is NVIDIA's driver installed and new enough?"
+    if count < 1:
+        return False, "CUDA finds no usable GPU: the driver reports none"
+    try:
+        from cupy.cuda import nvrtc
+
+        version = nvrtc.getVersion()
+    except (RuntimeError, ImportError, OSError) as error:
+        return False, f"CUDA's compiler NVRTC cannot be loaded ({_line(error)}): install cupy-cuda13x[ctk]"
+    return True, f"{count} GPU{'s' if count > 1 else ''}, NVRTC {version[0]}.{version[1]}"
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,355 @@
+"""One kernel, checked against its own source at every call: what CUDA would take in silence is refused here.
+
+A launch with a wrong number of arguments, a float64 where the kernel reads float32, an 8-byte Python int for an int
+parameter, a strided view, an array of another GPU, an index beyond 32 bits: each is an error that names the kernel
+and the argument.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .. import checks
+from ..errors import ArgTypeError, DeviceMismatchError, DTypeError, GpuLaunchError, SizeLimitError
+from .device import Device
+from .source import source
+
+# C++ types that kernels take, in memory and by value.
+C_TYPES = {
+    "bool": np.dtype(np.bool_),
+    "unsigned char": np.dtype(np.uint8),
+    "int": np.dtype(np.int32),
+    "unsigned": np.dtype(np.uint32),
+    "long long": np.dtype(np.int64),
+    "unsigned long long": np.dtype(np.uint64),
+    "half16": np.dtype(np.float16),
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+}
+_C_NAMES = {dtype: name for name, dtype in C_TYPES.items()}
+_SUMS = {"half16": "float", "float": "float", "double": "double"}  # Accumulator<T>::type of common.cuh
+OPTIONS = ("-std=c++17", "-lineinfo")
+
+_MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
+_MOST_THREADS = (1024, 1024, 64)
+_BLOCKS_PER_SM = 32  # enough to fill a multiprocessor several times over
+
+Converter = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """One parameter of a kernel as its source declares it."""
+
+    name: str
+    type: str
+    pointer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    templates: tuple[tuple[str, str], ...]  # (kind, name): ("typename", "T"), ("int", "R"), ("bool", "RELU")
+    parameters: tuple[_Parameter, ...]
+    structs: Mapping[str, np.dtype]
+
+
+class Kernel:
+    """A `__global__` function of kernels/<file>, compiled at its first launch on each device, once per set of types.
+
+    block is the number of threads of a block, or their numbers along x, y, z.  Arrays must be C-contiguous but for
+    the arguments named in `strided`, whose kernel is told the strides.
+    """
+
+    all: ClassVar[dict[str, Kernel]] = {}
+
+    def __init__(
+        self, file: str, name: str, *, block: int | tuple[int, ...] = 256, strided: tuple[str, ...] = ()
+    ) -> None:
+        self.file, self.name, self.strided = file, name, strided
+        self.block = _three(block)
+        if any(not 1 <= size <= most for size, most in zip(self.block, _MOST_THREADS, strict=True)) or (
+            math.prod(self.block) > _MOST_THREADS[0]
+        ):
+            msg = f"{name}: a block has at most {_MOST_THREADS[0]} threads, got {block}"
+            raise SizeLimitError(msg)
+        self._ready: dict[tuple[Device, tuple[Any, ...]], tuple[Any, tuple[Converter, ...]]] = {}
+        Kernel.all[name] = self
+
+    def __repr__(self) -> str:
+        return f"Kernel({self.file!r}, {self.name!r}, block={self.block})"
+
+    def __call__(
+        self, device: Device, templates: tuple[Any, ...], grid: int | tuple[int, ...], *args: Any, shared: int = 0
+    ) -> None:
+        """Launch `grid` blocks; no blocks is no work.
+
+        templates: a dtype for a type, an int or bool for a value.  args: device arrays; None for a null pointer;
+        Python numbers, converted to the parameter's exact type; a mapping of fields for a struct.
+        Raises ArgTypeError, DTypeError, DeviceMismatchError, SizeLimitError before anything is launched, and
+        GpuLaunchError for what the device refuses (with GPUCONV_DEBUG=1 also for what fails while running).
+        """
+        blocks = _three(grid)
+        if 0 in blocks:
+            return
+        if any(not 0 < count <= most for count, most in zip(blocks, _MOST_BLOCKS, strict=True)):
+            msg = f"{self.name}: a grid has at most {_MOST_BLOCKS} blocks, got {blocks}"
+            raise SizeLimitError(msg)
+        found = self._ready.get((device, templates))
+        if found is None:
+            found = self._prepare(device, templates)
+        function, converters = found
+        if len(args) != len(converters):
+            names = ", ".join(parameter.name for parameter in self.signature.parameters)
+            msg = f"{self.name} takes {len(converters)} arguments ({names}), got {len(args)}"
+            raise ArgTypeError(msg)
+        values = tuple([convert(arg) for convert, arg in zip(converters, args, strict=True)])
+        try:
+            device.launch(function, blocks, self.block, values, shared)
+            if checks.debug():
+                device.synchronize()
+        except Exception as error:
+            msg = f"{self.name}{_shown(templates)} on {device.name} failed: {error}\n{self._described(blocks, args)}"
+            raise GpuLaunchError(msg) from error
+
+    @functools.cached_property
+    def signature(self) -> _Signature:
+        """The kernel's template parameters and arguments, as its source declares them."""
+        return _read_signature(source(self.file), self.file, self.name)
+
+    def expression(self, templates: tuple[Any, ...]) -> str:
+        """Return the C++ name of the kernel with these template arguments."""
+        wanted = self.signature.templates
+        if len(templates) != len(wanted):
+            names = ", ".join(name for _, name in wanted)
+            msg = f"{self.name} takes {len(wanted)} template arguments ({names}), got {len(templates)}"
+            raise ArgTypeError(msg)
+        parts = [self._template_argument(kind, name, value) for (kind, name), value in zip(wanted, templates)]  # noqa: B905 - lengths were compared
+        return f"{self.name}<{', '.join(parts)}>" if parts else self.name
+
+    def _template_argument(self, kind: str, name: str, value: Any) -> str:
+        what = f"{self.name}: template argument {name}"
+        if kind == "typename":
+            if not isinstance(value, np.dtype) or value not in _C_NAMES:
+                msg = f"{what} must be a dtype that kernels know, got {value!r}"
+                raise DTypeError(msg)
+            return _C_NAMES[value]
+        if kind == "bool":
+            if not isinstance(value, bool):
+                msg = f"{what} must be True or False, got {value!r}"
+                raise ArgTypeError(msg)
+            return "true" if value else "false"
+        return str(int(_scalar(what, C_TYPES[kind])(value)))
+
+    def _prepare(self, device: Device, templates: tuple[Any, ...]) -> tuple[Any, tuple[Converter, ...]]:
+        expression = self.expression(templates)
+        try:
+            functions = device.compile(source(self.file), self.file, (expression,), OPTIONS)
+        except Exception as error:
+            msg = f"{expression} of kernels/{self.file} does not compile for {device.name}: {error}"
+            raise GpuLaunchError(msg) from error
+        bound = {
+            name: _C_NAMES[value]
+            for (kind, name), value in zip(self.signature.templates, templates, strict=True)
+            if kind == "typename"
+        }
+        converters = tuple(self._converter(device, parameter, bound) for parameter in self.signature.parameters)
+        self._ready[device, templates] = functions[expression], converters
+        return functions[expression], converters
+
+    def _converter(self, device: Device, parameter: _Parameter, bound: Mapping[str, str]) -> Converter:
+        what = f"{self.name}: argument {parameter.name}"
+        struct = self.signature.structs.get(parameter.type)
+        if struct is not None:
+            return _struct(what, struct)
+        dtype = C_TYPES[_resolved(what, parameter.type, bound)]
+        if parameter.pointer:
+            return _array(what, dtype, device, any_strides=parameter.name in self.strided)
+        return _scalar(what, dtype)
+
+    def _described(self, blocks: tuple[int, ...], args: tuple[Any, ...]) -> str:
+        """Return the launch in words, one line an argument."""
+        lines = [f"  grid {blocks}, block {self.block}"]
+        for parameter, arg in zip(self.signature.parameters, args, strict=True):
+            shown = f"{arg.dtype} {tuple(arg.shape)}" if hasattr(arg, "shape") else repr(arg)
+            lines.append(f"  {parameter.name}: {shown}")
+        return "\n".join(lines)
+
+
+def cover(device: Device, threads: int, block: int = 256) -> int:
+    """Return a number of blocks for a loop over `threads` elements: one each, up to what fills the device."""
+    return min(-(-threads // block), device.sm_count * _BLOCKS_PER_SM)
+
+
+# Conversions of arguments -------------------------------------------------------------------------------------------
+
+
+def _array(what: str, dtype: np.dtype, device: Device, *, any_strides: bool) -> Converter:
+    def convert(value: Any) -> Any:
+        if value is None:
+            return None
+        if not device.holds(value):
+            cls = type(value)
+            if not hasattr(value, "dtype") or isinstance(value, np.generic):
+                msg = f"{what} must be an array or None, got {cls.__module__}.{cls.__qualname__}"
+                raise ArgTypeError(msg)
+            msg = f"{what} must be an array on {device.name}, got {cls.__module__}.{cls.__qualname__} elsewhere"
+            raise DeviceMismatchError(msg)
+        if value.dtype != dtype:
+            msg = f"{what} must be {dtype}, got {value.dtype}"
+            raise DTypeError(msg)
+        if not any_strides and not value.flags.c_contiguous:
+            msg = f"{what} must be C-contiguous, got shape {tuple(value.shape)} with strides {tuple(value.strides)}"
+            raise ArgTypeError(msg)
+        return value
+
+    return convert
+
+
+def _scalar(what: str, dtype: np.dtype) -> Converter:
+    def boolean(value: Any) -> Any:
+        if not isinstance(value, (bool, np.bool_)):
+            msg = f"{what} must be True or False, got {value!r}"
+            raise ArgTypeError(msg)
+        return np.bool_(value)
+
+    def integer(value: Any) -> Any:
+        if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+            msg = f"{what} must be an int, got {value!r}"
+            raise ArgTypeError(msg)
+        number = operator.index(value)
+        if not low <= number <= high:
+            msg = f"{what} must be from {low} to {high} ({dtype}), got {number}"
+            raise SizeLimitError(msg)
+        return kind(number)
+
+    def real(value: Any) -> Any:
+        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+            msg = f"{what} must be a number, got {value!r}"
+            raise ArgTypeError(msg)
+        number = float(value)
+        if math.isfinite(number) and abs(number) > largest:
+            msg = f"{what} must be at most {largest:g} in size ({dtype}), got {number:g}"
+            raise SizeLimitError(msg)
+        return kind(number)
+
+    kind = dtype.type
+    if dtype.kind == "b":
+        return boolean
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        low, high = int(limits.min), int(limits.max)
+        return integer
+    largest = float(np.finfo(dtype).max)
+    return real
+
+
+def _struct(what: str, dtype: np.dtype) -> Converter:
+    fields = {name: dtype[name] for name in dtype.names or ()}
+    converters = {name: _scalar(f"{what}.{name}", field.base) for name, field in fields.items()}
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.keys() != fields.keys():
+            found = ", ".join(value) if isinstance(value, Mapping) else repr(value)
+            msg = f"{what} must be a mapping of {', '.join(fields)}, got {found}"
+            raise ArgTypeError(msg)
+        packed = np.zeros((), dtype)
+        for name, field in fields.items():
+            entry, convert_entry = value[name], converters[name]
+            if not field.shape:
+                packed[name] = convert_entry(entry)
+                continue
+            if len(entry) > field.shape[0]:
+                msg = f"{what}.{name} has {field.shape[0]} entries, got {len(entry)}"
+                raise ArgTypeError(msg)
+            for i, number in enumerate(entry):
+                packed[name][i] = convert_entry(number)
+        return packed
+
+    return convert
+
+
+# Reading the source -------------------------------------------------------------------------------------------------
+
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_LAUNCH_BOUNDS = r"(?:__launch_bounds__\s*\([^()]*\)\s*)?"
+_STRUCT = re.compile(r"\bstruct\s+(\w+)\s*\{([^{}()]*)\}\s*;")
+_FIELD = re.compile(r"(\w+)\s*(?:\[\s*(\d+)\s*\])?$")
+
+
+def _read_signature(text: str, file: str, name: str) -> _Signature:
+    """Find `template <...> __global__ void name(...)` in a kernel file."""
+    text = _COMMENT.sub(" ", text)
+    text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
+    pattern = rf"(?:template\s*<([^<>]*)>\s*)?__global__\s+{_LAUNCH_BOUNDS}void\s+{_LAUNCH_BOUNDS}{name}\s*\(([^()]*)\)"
+    found = re.findall(pattern, text)
+    if len(found) != 1:
+        msg = f"kernels/{file} must define the kernel {name} once, found {len(found)}"
+        raise ArgTypeError(msg)
+    template_text, parameter_text = found[0]
+    templates = tuple(_declared(part) for part in template_text.split(",") if part.strip())
+    parameters = tuple(_parameter(part) for part in parameter_text.split(",") if part.strip())
+    return _Signature(templates, parameters, _structs(text))
+
+
+def _declared(text: str) -> tuple[str, str]:
+    """Split "long long total" into its type and its name."""
+    *kind, name = text.split()
+    return " ".join(kind), name
+
+
+def _parameter(text: str) -> _Parameter:
+    kind, name = _declared(text.replace("*", " * ").replace("__restrict__", " "))
+    words = [word for word in kind.split() if word != "const"]
+    return _Parameter(name, " ".join(word for word in words if word != "*"), "*" in words)
+
+
+def _resolved(what: str, kind: str, bound: Mapping[str, str]) -> str:
+    """Return the C++ type that a parameter's type is, once the template arguments are known."""
+    inner = re.fullmatch(r"Sum<(\w+)>", kind.replace(" ", ""))
+    if inner is not None:
+        return _SUMS[bound.get(inner[1], inner[1])]
+    kind = bound.get(kind, kind)
+    if kind not in C_TYPES:
+        msg = f"{what} has the type {kind}, which launches do not know"
+        raise ArgTypeError(msg)
+    return kind
+
+
+def _structs(text: str) -> dict[str, np.dtype]:
+    """Return the structs of plain numbers that a file defines: field by field, padded as C++ pads them."""
+    found = {}
+    for name, body in _STRUCT.findall(text):
+        fields: list[Any] = []
+        for statement in filter(None, map(str.strip, body.split(";"))):
+            first, *more = (part.strip() for part in statement.split(","))
+            kind, first = first.rsplit(None, 1)
+            kind = " ".join(word for word in kind.split() if word != "const")
+            if kind not in C_TYPES:
+                break
+            for field in (first, *more):
+                match = _FIELD.match(field)
+                if match is None:
+                    break
+                field_name, count = match.groups()
+                fields.append((field_name, C_TYPES[kind], int(count)) if count else (field_name, C_TYPES[kind]))
+        else:
+            if fields:
+                found[name] = np.dtype(fields, align=True)
+    return found
+
+
+def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = (*(sizes if isinstance(sizes, tuple) else (sizes,)), 1, 1)[:3]
+    return int(x), int(y), int(z)
+
+
+def _shown(templates: tuple[Any, ...]) -> str:
+    return f"<{', '.join(map(str, templates))}>" if templates else ""

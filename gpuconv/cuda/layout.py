@@ -1,0 +1,56 @@
+"""Memory formats: arrays as kernels want them, (N, C, H, W) or (N, H, W, C) without gaps, and arrays to be filled."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..shapes import is_channels_last
+from .copy import contiguous
+from .device import Device
+
+INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
+_LARGEST_INT32 = 2**31 - 1
+
+
+def stored(x: Any, *, channels_last: bool) -> Any:
+    """Return an (N, C, H, W) array's C-contiguous (N, C, H, W) or (N, H, W, C) form: a view where there is one."""
+    return contiguous(x.transpose(0, 2, 3, 1) if channels_last else x)
+
+
+def in_own_format(x: Any) -> tuple[Any, bool]:
+    """Return (stored(x), channels_last) in the memory format that x has, or is nearest to."""
+    channels_last = is_channels_last(x)
+    return stored(x, channels_last=channels_last), channels_last
+
+
+def empty_images(
+    device: Device, shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: bool
+) -> tuple[Any, Any]:
+    """Return an uninitialised (N, C, H, W) array, and the C-contiguous form of it that a kernel fills."""
+    if not channels_last:
+        array = device.empty(shape, dtype)
+        return array, array
+    N, C, H, W = shape
+    array = device.empty((N, H, W, C), dtype)
+    return array.transpose(0, 3, 1, 2), array
+
+
+def same_storage(*arrays: Any) -> tuple[Any, ...]:
+    """Return arrays of one shape C-contiguous and in one order of elements: that of the first, where it has no gaps."""
+    first = arrays[0]
+    if first.ndim == 4 and is_channels_last(first):
+        return tuple(stored(array, channels_last=True) for array in arrays)
+    return tuple(contiguous(array) for array in arrays)
+
+
+def index_type(*sizes: int) -> np.dtype:
+    """Return the narrowest type that counts up to every one of the sizes: 64-bit arithmetic costs registers."""
+    return INT32 if max(sizes) <= _LARGEST_INT32 else INT64
+
+
+def elements(shape: tuple[int, ...]) -> int:
+    """Return the number of elements of an array of this shape."""
+    return prod(shape)
