@@ -1,0 +1,169 @@
+"""Turn kernel text into a shared library with g++, once: libraries are kept in a folder addressed by content.
+
+The library holds the kernel's translation unit, the host runtime (runtime/runtime.cpp) and an assembler stub that
+provides dynamic shared memory.  Parallel builders of one library do not disturb each other: each works in a folder of
+its own and renames the result into place.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from .errors import BuildError, EmulatorUnavailableError
+
+RUNTIME = Path(__file__).resolve().parent / "runtime"
+
+# The most dynamic shared memory any launch may ask for: what a block can opt in to on sm_90.
+DYNAMIC_SHARED_BYTES = 232448
+# Bytes put behind every static __shared__ array in the modes that check accesses.
+_RED_ZONE = 256
+
+_COMMON = (
+    "-std=c++17 -g1 -gdwarf-4 -fPIC -fvisibility=hidden -fno-gnu-unique -fno-extern-tls-init -fno-strict-aliasing "
+    "-ffp-contract=fast -Wno-attributes -Wno-unknown-pragmas -Wno-ignored-attributes -Wno-psabi"
+).split()
+# -fsanitize=thread makes g++ report every load and store to callbacks; the runtime defines them, libtsan is not linked.
+_TRACED = "-O1 -fno-tree-sra -fno-store-merging -fsanitize=thread --param tsan-instrument-func-entry-exit=0".split()
+_TRAPS = (
+    "-fsanitize=bounds,shift,integer-divide-by-zero,signed-integer-overflow -fsanitize-undefined-trap-on-error".split()
+)
+MODE_FLAGS = {"fast": ["-O2"], "check": _TRACED + _TRAPS, "stats": _TRACED}
+
+
+def cache_folder() -> Path:
+    """Return the folder of built libraries: $GPUCONV_EMULATE_CACHE, else gpuconv/emulate in the user's cache folder."""
+    chosen = os.environ.get("GPUCONV_EMULATE_CACHE")
+    if chosen:
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "gpuconv" / "emulate"
+
+
+@functools.cache
+def compiler() -> str:
+    """Return the C++ compiler's path ($CXX, else g++); raise EmulatorUnavailableError if it or binutils is missing."""
+    name = os.environ.get("CXX", "g++")
+    found = shutil.which(name)
+    if found is None:
+        msg = f"the emulator needs a C++ compiler, and {name} is not installed (Debian: apt-get install g++)"
+        raise EmulatorUnavailableError(msg)
+    for tool in ("readelf", "addr2line", "c++filt"):
+        if shutil.which(tool) is None:
+            msg = f"the emulator needs {tool}, which is not installed (Debian: apt-get install binutils)"
+            raise EmulatorUnavailableError(msg)
+    return found
+
+
+def run(command: Sequence[str | Path], **options: object) -> str:
+    """Run a build tool and return what it printed; raise BuildError with what it complained about."""
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    if done.returncode:
+        msg = f"{' '.join(map(str, command))}\n{done.stderr}"
+        raise BuildError(msg)
+    return done.stdout
+
+
+@functools.cache
+def _processor_flags() -> tuple[str, ...]:
+    """Return flags for half-precision and wide vector instructions where the processor has them."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return ()
+    return ("-mf16c", "-mfma", "-mavx2") if {"f16c", "fma", "avx2"} <= words else ()
+
+
+@functools.cache
+def _fingerprint() -> str:
+    """Return what every library depends on besides its kernel: compiler and runtime sources."""
+    files = sorted(p for p in RUNTIME.rglob("*") if p.is_file())
+    texts = [run([compiler(), "--version"]), *(p.read_text(encoding="utf-8") for p in files)]
+    return _digest([*texts, *_processor_flags()])
+
+
+def _digest(parts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def library(text: str, file: str, expressions: Sequence[str], options: Sequence[str], mode: str) -> Path:
+    """Build the library of the kernels that `expressions` name, unless it exists, and return its path."""
+    options = [o for o in options if o.startswith(("-D", "-U", "-I"))]  # the others speak to NVRTC
+    key = _digest([_fingerprint(), mode, file, text, *expressions, "", *options])
+    folder = cache_folder()
+    made = folder / f"{key}.so"
+    if not made.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
+            _build(Path(work), _unit(text, file, expressions), options, mode).replace(made)
+    return made
+
+
+def _unit(text: str, file: str, expressions: Sequence[str]) -> str:
+    """Return the translation unit: the kernel's text under its own name, then one registration per kernel."""
+    registered = [f'EMULATE_KERNEL({i}, "{e}", {e})' for i, e in enumerate(expressions)]
+    return "\n".join([f'#line 1 "{file}"', text, '#line 1 "registration"', *registered, ""])
+
+
+def _build(work: Path, unit: str, options: Sequence[str], mode: str) -> Path:
+    """Compile, assemble and link one unit in the folder `work`; return the library."""
+    source, assembler, compiled = work / "unit.cpp", work / "unit.s", work / "unit.o"
+    source.write_text(unit, encoding="utf-8")
+    flags = [*_COMMON, *_processor_flags(), *MODE_FLAGS[mode], f"-fdebug-prefix-map={work}=", f"-I{RUNTIME}/include"]
+    run([compiler(), *flags, *options, "-include", RUNTIME / "device.hpp", "-S", source, "-o", assembler], cwd=work)
+    if mode != "fast":
+        assembler.write_text(_with_red_zones(assembler.read_text(encoding="utf-8")), encoding="utf-8")
+    run([compiler(), "-c", assembler, "-o", compiled])
+    stub = work / "dynamic_shared.s"
+    stub.write_text(_dynamic_shared_stub(_undefined_shared_names(compiled)), encoding="utf-8")
+    made = work / "library.so"
+    run([compiler(), "-shared", "-o", made, compiled, _runtime_object(), stub])
+    return made
+
+
+def _with_red_zones(assembler: str) -> str:
+    """Put unused bytes behind every static __shared__ array, so that an overrun does not land in the next one."""
+
+    def widen(section: re.Match[str]) -> str:
+        return re.sub(r"(\n\s*\.zero\s+\d+)", rf"\1\n\t.zero\t{_RED_ZONE}", section[1])
+
+    section = r"(\.section\s+\.tbss(?:(?!\.section|\.text|\.data|\.bss).)*?)(?=\n\s*\.(?:section|text|data|bss)|\Z)"
+    return re.sub(section, widen, assembler, flags=re.DOTALL)
+
+
+def _undefined_shared_names(compiled: Path) -> list[str]:
+    """Return the `extern __shared__` names of an object file: its undefined thread-local symbols."""
+    symbol = re.compile(r"^\s*\d+:\s+\S+\s+\S+\s+TLS\s+GLOBAL\s+\S+\s+UND\s+(\S+)", re.MULTILINE)
+    return [m[1] for m in symbol.finditer(run(["readelf", "-sW", compiled]))]
+
+
+def _dynamic_shared_stub(names: Sequence[str]) -> str:
+    """Return assembler that places all `extern __shared__` names on one thread-local block."""
+    anchor = "emulate_dynamic_shared"
+    labels = [anchor, *(n for n in names if n != anchor)]
+    lines = ['.section .tbss,"awT",@nobits', ".balign 1024"]
+    for label in labels:
+        lines += [f".globl {label}", f".hidden {label}", f".type {label},@object"]
+    lines += [f".size {anchor},{DYNAMIC_SHARED_BYTES}", *(f"{label}:" for label in labels)]
+    lines += [f".zero {DYNAMIC_SHARED_BYTES}", '.section .note.GNU-stack,"",@progbits', ""]
+    return "\n".join(lines)
+
+
+@functools.cache
+def _runtime_object() -> Path:
+    """Return the compiled runtime: shared by all modes, never instrumented."""
+    folder = cache_folder()
+    made = folder / f"runtime-{_fingerprint()}.o"
+    if not made.exists():
+        with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
+            compiled = Path(work) / "runtime.o"
+            flags = "-std=c++17 -O2 -g1 -fPIC -fvisibility=hidden -ffp-contract=fast".split()
+            run([compiler(), *flags, *_processor_flags(), "-c", RUNTIME / "runtime.cpp", "-o", compiled])
+            compiled.replace(made)
+    return made

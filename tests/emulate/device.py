@@ -1,0 +1,69 @@
+"""The emulated device: what gpuconv.cuda needs of a GPU, played by the emulator."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .array import EmulatedArray
+from .emulator import Function, LaunchRecord, Module, Settings
+from .source import host_text
+
+# Name of a device -> (route to the CPU, what is checked).
+MODES = {
+    "emulated": ("g++", "fast"),
+    "emulated-check": ("g++", "check"),
+    "emulated-stats": ("g++", "stats"),
+}
+
+_KEPT_LAUNCHES = 256
+
+
+class EmulatedDevice:
+    """A device that runs kernels on the CPU; see MODES for its names and Settings for what else can be chosen."""
+
+    sm_count = 4  # small, so that a launcher's "enough blocks for every multiprocessor" stays small
+
+    def __init__(self, name: str = "emulated", *, arch: int = 80, **settings: Any) -> None:
+        if name not in MODES:
+            msg = f"the emulated device must be one of {', '.join(MODES)}, got {name!r}"
+            raise ValueError(msg)
+        self.name, self.arch = name, arch
+        self.route, self.mode = MODES[name]
+        self.settings = Settings(**settings)
+        self.launches: deque[LaunchRecord] = deque(maxlen=_KEPT_LAUNCHES)
+
+    def empty(self, shape: Any, dtype: Any) -> EmulatedArray:
+        """Return an array of 0xFF bytes (NaN, -1 or the largest value), so that what is never written shows."""
+        host = np.empty(shape, dtype)
+        ctypes.memset(host.ctypes.data, 0xFF, host.nbytes)
+        return host.view(EmulatedArray)
+
+    def zeros(self, shape: Any, dtype: Any) -> EmulatedArray:
+        return np.zeros(shape, dtype).view(EmulatedArray)
+
+    def asarray(self, host: np.ndarray) -> EmulatedArray:
+        """Return a copy in device memory; the order of the axes in memory is kept."""
+        return np.array(host, order="K", copy=True).view(EmulatedArray)
+
+    def asnumpy(self, array: EmulatedArray) -> np.ndarray:
+        """Return a copy in host memory."""
+        return np.array(array.view(np.ndarray), order="K", copy=True)
+
+    def compile(
+        self, text: str, file: str, expressions: Sequence[str], options: Sequence[str] = ()
+    ) -> dict[str, Function]:
+        """Return the kernels that name expressions such as "scale<float, 4>" stand for."""
+        target = ("-U__CUDA_ARCH__", f"-D__CUDA_ARCH__={self.arch}0")
+        module = Module(host_text(text), file, expressions, (*options, *target), mode=self.mode)
+        return {e: module.function(e) for e in expressions}
+
+    def launch(
+        self, function: Function, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
+    ) -> None:
+        """Run a kernel to its end; raise EmulationError if it misbehaves."""
+        self.launches.append(function.launch(grid, block, args, shared, self.settings))

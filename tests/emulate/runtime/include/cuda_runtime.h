@@ -1,0 +1,1 @@
+#pragma once  // everything this header declares comes from device.hpp
