@@ -51,3 +51,53 @@ __device__ __forceinline__ half16 narrow<half16>(float value) {
 
 __device__ __forceinline__ bool is_nan(float value) { return value != value; }
 __device__ __forceinline__ bool is_nan(double value) { return value != value; }
+
+// Sum of a value over a warp, and over a block of THREADS threads along x: in a fixed order, returned to every thread.
+// Every thread of the block must call block_sum.
+template <typename S>
+__device__ __forceinline__ S warp_sum(S value) {
+#pragma unroll
+  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
+  return value;
+}
+template <int THREADS, typename S>
+__device__ __forceinline__ S block_sum(S value) {
+  static_assert(THREADS % 32 == 0, "a block must be made of whole warps");
+  __shared__ S warps[THREADS / 32];
+  value = warp_sum(value);
+  __syncthreads();  // the sums of an earlier call have been read
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = 0;
+#pragma unroll
+  for (int warp = 0; warp < THREADS / 32; ++warp) value += warps[warp];
+  return value;
+}
+
+// One element of a batch of images, and its place in memory: (N, C, H, W) or, with CHANNELS_LAST, (N, H, W, C).
+template <typename Index>
+struct Pixel {
+  Index n, c, h, w;
+};
+template <bool CHANNELS_LAST, typename Index>
+__device__ __forceinline__ Pixel<Index> pixel_at(Index place, Index C, Index H, Index W) {
+  Pixel<Index> at;
+  if (CHANNELS_LAST) {
+    at.c = place % C;
+    place /= C;
+  }
+  at.w = place % W;
+  place /= W;
+  at.h = place % H;
+  place /= H;
+  if (!CHANNELS_LAST) {
+    at.c = place % C;
+    place /= C;
+  }
+  at.n = place;
+  return at;
+}
+template <bool CHANNELS_LAST, typename Index>
+__device__ __forceinline__ Index place_of(Index n, Index c, Index h, Index w, Index C, Index H, Index W) {
+  return CHANNELS_LAST ? ((n * H + h) * W + w) * C + c : ((n * C + c) * H + h) * W + w;
+}

@@ -45,7 +45,7 @@ class Device(Protocol):
         """Start a kernel with `shared` bytes of dynamic shared memory.
 
         An argument is an array, of which the kernel gets the address of the first element, whatever its strides;
-        None, a null pointer; or a NumPy scalar or 0-d structured array, passed by value.
+        None, a null pointer; or a NumPy scalar, np.void for a struct, passed by value.
         """
 
     def synchronize(self) -> None:
@@ -92,11 +92,11 @@ class CupyDevice:
     def launch(
         self, function: Any, grid: tuple[int, int, int], block: tuple[int, int, int], args: tuple[Any, ...], shared: int
     ) -> None:
-        pointers = tuple(np.uint64(0) if arg is None else arg for arg in args)
+        passed = tuple(_passed(arg) for arg in args)
         with self._place:
             if shared > _SHARED_BY_DEFAULT:
                 function.max_dynamic_shared_size_bytes = shared
-            function(grid, block, pointers, shared_mem=shared)
+            function(grid, block, passed, shared_mem=shared)
 
     def synchronize(self) -> None:
         with self._place:
@@ -104,6 +104,13 @@ class CupyDevice:
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, self._cupy.ndarray) and array.device.id == self._index
+
+
+def _passed(arg: Any) -> Any:
+    """Return an argument as CuPy passes it: a struct by value must be a NumPy array of one element."""
+    if arg is None:
+        return np.uint64(0)
+    return np.asarray(arg) if isinstance(arg, np.void) else arg
 
 
 _SHARED_BY_DEFAULT = 48 * 1024  # bytes of dynamic shared memory that need no permission

@@ -271,7 +271,7 @@ def _struct(what: str, dtype: np.dtype) -> Converter:
                 raise ArgTypeError(msg)
             for i, number in enumerate(entry):
                 packed[name][i] = convert_entry(number)
-        return packed
+        return packed[()]
 
     return convert
 
