@@ -85,17 +85,17 @@ def _fingerprint() -> str:
     """Return what every library depends on besides its kernel: compiler and runtime sources."""
     files = sorted(p for p in RUNTIME.rglob("*") if p.is_file())
     texts = [run([compiler(), "--version"]), *(p.read_text(encoding="utf-8") for p in files)]
-    return _digest([*texts, *_processor_flags()])
+    return digest([*texts, *_processor_flags()])
 
 
-def _digest(parts: Iterable[str]) -> str:
+def digest(parts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def library(text: str, file: str, expressions: Sequence[str], options: Sequence[str], mode: str) -> Path:
     """Build the library of the kernels that `expressions` name, unless it exists, and return its path."""
     options = [o for o in options if o.startswith(("-D", "-U", "-I"))]  # the others speak to NVRTC
-    key = _digest([_fingerprint(), mode, file, text, *expressions, "", *options])
+    key = digest([_fingerprint(), mode, file, text, *expressions, "", *options])
     folder = cache_folder()
     made = folder / f"{key}.so"
     if not made.exists():
@@ -115,7 +115,14 @@ def _build(work: Path, unit: str, options: Sequence[str], mode: str) -> Path:
     """Compile, assemble and link one unit in the folder `work`; return the library."""
     source, assembler, compiled = work / "unit.cpp", work / "unit.s", work / "unit.o"
     source.write_text(unit, encoding="utf-8")
-    flags = [*_COMMON, *_processor_flags(), *MODE_FLAGS[mode], f"-fdebug-prefix-map={work}=", f"-I{RUNTIME}/include"]
+    flags = [
+        *_COMMON,
+        *_processor_flags(),
+        *MODE_FLAGS[mode],
+        f"-fdebug-prefix-map={work}=",
+        f"-I{RUNTIME}",
+        f"-I{RUNTIME}/include",
+    ]
     run([compiler(), *flags, *options, "-include", RUNTIME / "device.hpp", "-S", source, "-o", assembler], cwd=work)
     if mode != "fast":
         assembler.write_text(_with_red_zones(assembler.read_text(encoding="utf-8")), encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .array import EmulatedArray
-from .emulator import Function, LaunchRecord, Module, Settings
+from .emulator import Function, LaunchRecord, Settings, from_ptx, from_source
 from .source import host_text
 
 # Name of a device -> (route to the CPU, what is checked).
@@ -18,6 +18,9 @@ MODES = {
     "emulated": ("g++", "fast"),
     "emulated-check": ("g++", "check"),
     "emulated-stats": ("g++", "stats"),
+    "emulated-ptx": ("ptx", "fast"),
+    "emulated-ptx-check": ("ptx", "check"),
+    "emulated-ptx-stats": ("ptx", "stats"),
 }
 
 _KEPT_LAUNCHES = 256
@@ -54,12 +57,27 @@ class EmulatedDevice:
         """Return a copy in host memory."""
         return np.array(array.view(np.ndarray), order="K", copy=True)
 
+    def same_layout(self, host: np.ndarray) -> EmulatedArray:
+        """Return a copy in device memory with the host array's strides; the gaps between elements are 0xFF bytes."""
+        if not host.size:
+            return self.asarray(host)
+        low, high = np.lib.array_utils.byte_bounds(host)
+        memory = self.empty(high - low, np.uint8)
+        array = np.ndarray.__new__(
+            EmulatedArray, host.shape, host.dtype, memory.data, host.ctypes.data - low, host.strides
+        )
+        array[...] = host
+        return array
+
     def compile(
         self, text: str, file: str, expressions: Sequence[str], options: Sequence[str] = ()
     ) -> dict[str, Function]:
         """Return the kernels that name expressions such as "scale<float, 4>" stand for."""
-        target = ("-U__CUDA_ARCH__", f"-D__CUDA_ARCH__={self.arch}0")
-        module = Module(host_text(text), file, expressions, (*options, *target), mode=self.mode)
+        if self.route == "ptx":
+            module = from_ptx(text, file, expressions, options, self.mode, self.arch)
+        else:
+            target = ("-U__CUDA_ARCH__", f"-D__CUDA_ARCH__={self.arch}0")
+            module = from_source(host_text(text), file, expressions, (*options, *target), self.mode)
         return {e: module.function(e) for e in expressions}
 
     def launch(
@@ -67,3 +85,9 @@ class EmulatedDevice:
     ) -> None:
         """Run a kernel to its end; raise EmulationError if it misbehaves."""
         self.launches.append(function.launch(grid, block, args, shared, self.settings))
+
+    def synchronize(self) -> None:
+        """Do nothing: every launch has ended when it returns."""
+
+    def holds(self, array: Any) -> bool:
+        return isinstance(array, EmulatedArray)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ from . import build
 from .errors import EmulationError
 from .library import Buffer, Launch, Library, Signature, Statistics
 from .memory import Memory
+from .nvrtc import nvrtc
+from .ptx_to_cpp import translate
 from .tensor_map import TensorMap
 
 ORDERS = ("forward", "reverse", "random", "depth", "depth-reverse")
@@ -89,17 +91,39 @@ class LaunchRecord:
 class Module:
     """The kernels of one text, built for one mode."""
 
-    # Per basic block the kernel and how often each opcode stands in it; empty on the g++ route.
-    basic_blocks: Sequence[dict[str, int]] = ()
-    pointers_are_typed = True
-
-    def __init__(self, text: str, file: str, expressions: Sequence[str], options: Sequence[str] = (), *, mode: str):
-        self.mode = mode
-        self.library = Library(build.library(text, file, expressions, options, mode))
+    def __init__(
+        self,
+        library: Library,
+        mode: str,
+        symbols: Mapping[str, str],
+        *,
+        basic_blocks: Sequence[Mapping[str, int]] = (),
+        typed_pointers: bool = True,
+    ) -> None:
+        self.library, self.mode = library, mode
+        self.basic_blocks = basic_blocks  # how often each opcode stands in each; none on the g++ route
+        self.typed_pointers = typed_pointers  # in PTX a pointer is a 64-bit number
+        self._symbols = symbols  # of the library's kernels, by name expression
 
     def function(self, expression: str) -> Function:
         """Return the kernel that a name expression such as "scale<float, 4>" stands for."""
-        return Function(self, expression, expression)
+        return Function(self, expression, self._symbols[expression])
+
+
+def from_source(text: str, file: str, expressions: Sequence[str], options: Sequence[str], mode: str) -> Module:
+    """Compile kernel text with g++: the first way to the CPU."""
+    path = build.library(text, file, expressions, options, mode)
+    return Module(Library(path), mode, {e: e for e in expressions})
+
+
+def from_ptx(text: str, file: str, expressions: Sequence[str], options: Sequence[str], mode: str, arch: int) -> Module:
+    """Compile kernel text with NVRTC to PTX, and that with g++: the second way to the CPU."""
+    compiled = nvrtc().ptx(text, file, expressions, options, str(arch))
+    translation = translate(str(compiled.code))
+    symbols = [compiled.symbols[e] for e in expressions]
+    counted = () if mode == "check" else ("-DCU_COUNT_BB",)
+    path = build.library(translation.cpp, f"{file}.ptx", symbols, counted, mode)
+    return Module(Library(path), mode, compiled.symbols, basic_blocks=translation.basic_blocks, typed_pointers=False)
 
 
 class Function:
@@ -243,7 +267,7 @@ class _Parameters:
             raise TypeError(msg)
         self._args = args
         self._signature = signature
-        self._typed = function.module.pointers_are_typed
+        self._typed = function.module.typed_pointers
         self._what = [f"argument {i} of {function.name}" for i in range(len(args))]
         self.arrays = [found for i in range(len(args)) for found in self._array(i)]
 
@@ -286,7 +310,7 @@ class _Parameters:
             return (ctypes.c_uint64 * 1)(0)
         if isinstance(arg, (bool, int, float)):  # CuPy packs these as 1 or 8 bytes
             arg = np.bool_(arg) if isinstance(arg, bool) else np.int64(arg) if isinstance(arg, int) else np.float64(arg)
-        if not isinstance(arg, np.generic):
+        if not isinstance(arg, np.generic) and not (type(arg) is np.ndarray and arg.ndim == 0):
             msg = f"{self._what[i]}: expected a NumPy scalar, got {type(arg).__name__}"
             raise TypeError(msg)
         if not _is_scalar(arg.dtype, kind, size):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import PurePosixPath
 
-from .build import RUNTIME
-
 _LINE = re.compile(r'\s*#\s*line\s+\d+\s+"([^"]*)"')
 
 
@@ -23,7 +21,7 @@ def host_text(text: str) -> str:
             header = f"{name.stem}.hpp" if stands_for else None
             if header and header not in included:
                 included.add(header)
-                kept.append(f'#include "{RUNTIME / header}"')
+                kept.append(f'#include "{header}"')
         if header is None:
             kept.append(line)
     return "\n".join(kept)

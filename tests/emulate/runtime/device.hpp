@@ -202,6 +202,24 @@ struct OpMin {
     return a < b ? a : b;
   }
 };
+struct OpAnd {
+  template <class T>
+  static T op(T a, T b) {
+    return a & b;
+  }
+};
+struct OpOr {
+  template <class T>
+  static T op(T a, T b) {
+    return a | b;
+  }
+};
+struct OpXor {
+  template <class T>
+  static T op(T a, T b) {
+    return a ^ b;
+  }
+};
 struct OpMax {
   template <class T>
   static T op(T a, T b) {
@@ -300,6 +318,9 @@ CU_BITCAST(__int_as_float, float, int) CU_BITCAST(__float_as_uint, unsigned, flo
         CU_BITCAST(__longlong_as_double, double, long long) inline int __popc(unsigned v) {
   return __builtin_popcount(v);
 }
+inline int __popcll(unsigned long long v) { return __builtin_popcountll(v); }
+inline int __clzll(long long v) { return v ? __builtin_clzll(v) : 64; }
+inline int __ffsll(long long v) { return __builtin_ffsll(v); }
 inline int __clz(int v) { return v ? __builtin_clz(v) : 32; }
 inline int __ffs(int v) { return __builtin_ffs(v); }
 inline unsigned __brev(unsigned v) {

@@ -1,0 +1,258 @@
+"""Translate PTX, as NVRTC emits it, into C++ for the emulator's runtime.
+
+This is a second way from the same kernel to the CPU, independent of the first: the CUDA compiler's own front end and
+optimiser read the .cu text, inline PTX included, and its output is what runs.  Every register becomes a C++ variable,
+every basic block may bump a counter, and .loc becomes #line, so reports name lines of the .cu file.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .ptx_instructions import translate as translate_instruction
+from .ptx_operands import Operands, PtxError, bits_type, cpp_name, cpp_type
+
+_LINKAGE = r"(?:\.(?:visible|weak|extern)\s+)*"
+_IGNORED = re.compile(r"\.(pragma|maxntid|minnctapersm|reqntid|maxnreg)\b")
+
+
+class Translation(NamedTuple):
+    """C++ text, and how often each opcode stands in each basic block."""
+
+    cpp: str
+    basic_blocks: list[dict[str, int]]
+
+
+def translate(ptx: str) -> Translation:
+    """Translate one PTX module; raise PtxError for what is not understood."""
+    ptx = re.sub(r"/\*.*?\*/", "", ptx, flags=re.DOTALL)
+    ptx = "\n".join(re.sub(r"//.*", "", line).strip() for line in ptx.split("\n"))
+    return _Module(list(_pieces(ptx))).translation
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield the statements of a module: directives, variables, whole functions."""
+    line = re.compile(r"\.(version|target|address_size|file)\b[^\n]*")
+    section = re.compile(r"\.section\s+\S+\s*\{.*?\n\s*\}", re.DOTALL)
+    function = re.compile(rf"{_LINKAGE}\.(?:entry|func)\b")
+    at = 0
+    while True:
+        at += len(text[at:]) - len(text[at:].lstrip())
+        if at >= len(text):
+            return
+        if found := section.match(text, at):
+            at = found.end()
+            continue
+        if found := line.match(text, at):
+            end = found.end()
+        elif function.match(text, at) and not -1 < text.find(";", at) < text.index("{", at):
+            end = _closing_brace(text, text.index("{", at)) + 1
+        else:
+            end = text.find(";", at) + 1
+            if end == 0:
+                return
+        yield text[at:end]
+        at = end
+
+
+def _closing_brace(text: str, at: int) -> int:
+    depth = 0
+    for i in range(at, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth == 0:
+            return i
+    msg = "a function without an end"
+    raise PtxError(msg)
+
+
+class _Module:
+    """A PTX module on its way to C++."""
+
+    def __init__(self, pieces: list[str]) -> None:
+        self.files: dict[str, str] = {}
+        self.spaces: dict[str, str] = {}  # symbol -> state space
+        self.blocks: list[dict[str, int]] = []
+        self.lines = ['#include "ptx_support.hpp"']
+        for piece in pieces:
+            if found := re.match(r'\.file\s+(\d+)\s+"([^"]+)"', piece):
+                self.files[found[1]] = found[2]
+        for piece in pieces:
+            self._translate(piece)
+        self.translation = Translation("\n".join(self.lines) + "\n", self.blocks)
+
+    def _translate(self, piece: str) -> None:
+        if piece.startswith((".version", ".target", ".address_size", ".file")):
+            return
+        if re.match(rf"{_LINKAGE}\.entry", piece):
+            _Kernel(self, piece).translate()
+        elif ".func" in piece.split("(")[0]:
+            msg = f"calls of device functions are not translated (make it __forceinline__): {piece[:80]}"
+            raise PtxError(msg)
+        else:
+            self.lines.append(self.variable(piece))
+
+    def variable(self, statement: str) -> str:
+        """Return the C++ declaration of a .shared, .global, .const or .local variable."""
+        found = re.match(
+            rf"({_LINKAGE})\.(shared|global|const|local)\s+((?:\.\w+\s+(?:\d+\s+)?)*)(\S+?)(\[[\d\]\[]*\])?\s*(=.*)?;$",
+            statement,
+            re.DOTALL,
+        )
+        if found is None:
+            msg = f"statement {statement[:80]!r}"
+            raise PtxError(msg)
+        linkage, space, attributes, symbol, dimensions, initial = found.groups()
+        self.spaces[symbol] = space
+        alignment = re.search(r"\.align\s+(\d+)", attributes)
+        align = f"__attribute__((aligned({alignment[1]}))) " if alignment else ""
+        kind = cpp_type([a for a in re.findall(r"\.(\w+)", attributes) if a != "align"][-1])
+        count = 1
+        for dimension in re.findall(r"\[(\d+)\]", dimensions or ""):
+            count *= int(dimension)
+        name = cpp_name(symbol)
+        if space == "shared":
+            if "extern" in linkage or dimensions == "[]":
+                return f"extern __shared__ {kind} {name}[];"
+            return f"__shared__ {align}{kind} {name}[{count}];"
+        if space == "local":
+            return f"{align}{kind} {name}[{count}];"
+        return f"static {align}{kind} {name}[{count}]{_initial(initial)};"
+
+
+def _initial(text: str | None) -> str:
+    """Return the initialiser of a variable, its floats (0f3F800000) as C++ writes them."""
+    if text is None:
+        return ""
+    text = re.sub(
+        r"0[fF]([0-9a-fA-F]{8})",
+        lambda bits: f"{struct.unpack('>f', bytes.fromhex(bits[1]))[0]!r}f",
+        text.lstrip("= \n").strip(),
+    )
+    return f" = {text if text.startswith('{') else f'{{{text}}}'}"
+
+
+class _Kernel:
+    """One .entry on its way to a C++ function."""
+
+    def __init__(self, module: _Module, text: str) -> None:
+        found = re.match(rf"{_LINKAGE}\.entry\s+(\S+?)\s*\((.*?)\)\s*((?:\.\w+[^{{]*)?)\{{(.*)\}}$", text, re.DOTALL)
+        if found is None:
+            msg = f"kernel {text[:80]!r}"
+            raise PtxError(msg)
+        self._module, self._lines = module, module.lines
+        name, parameters, _, self._body = found.groups()
+        addresses: dict[str, str] = {}
+        declared = []
+        for i, parameter in enumerate(p.strip() for p in parameters.split(",") if p.strip()):
+            symbol, kind = _parameter(parameter)
+            addresses[symbol] = f"(char*)&a{i}"
+            declared.append(f"{kind} a{i}")
+        self._operands = Operands(module.spaces, addresses)
+        self._lines.append(f'extern "C" __global__ void {name}({", ".join(declared)}) {{')
+        self._declared: set[str] = set()
+
+    def translate(self) -> None:
+        code = [s for s in _statements(self._body) if not self._declares(s)]
+        tables = {
+            label.rstrip(":"): [x.strip() for x in targets.removeprefix(".branchtargets").rstrip(";").split(",")]
+            for label, targets in zip(code, code[1:], strict=False)
+            if targets.startswith(".branchtargets")
+        }
+        block: dict[str, int] | None = None
+        line = ""
+        for statement in code:
+            if statement.startswith(".loc"):
+                line = self._line(statement) or line
+            elif statement.startswith(".branchtargets") or _IGNORED.match(statement):
+                continue
+            elif statement.endswith(":"):
+                if statement.rstrip(":") not in tables:
+                    self._lines.append(f"{cpp_name(statement[:-1])}:;")
+                    block = None
+            else:
+                if block is None:
+                    block = {}
+                    self._lines.append(f"  CU_BB({len(self._module.blocks)});")
+                    self._module.blocks.append(block)
+                opcode = re.sub(r"^@!?%?\w+\s+", "", statement).split()[0].rstrip(";")
+                block[opcode] = block.get(opcode, 0) + 1
+                if line:
+                    self._lines.append(line)
+                self._lines.append("  " + translate_instruction(statement, self._operands, tables))
+                if opcode.split(".")[0] in ("bra", "ret", "exit", "brx"):
+                    block = None
+        self._lines.append("}")
+
+    def _declares(self, statement: str) -> bool:
+        """Take a declaration of registers or of a variable; return False for anything else."""
+        if registers := re.match(r"\.reg\s+\.(\w+)\s+(.*);$", statement, re.DOTALL):
+            # Registers narrower than 16 bits do not exist.
+            kind = {"pred": "bool", "b8": "uint16_t", "s8": "uint16_t", "u8": "uint16_t"}.get(registers[1])
+            for register in registers[2].split(","):
+                self._register(kind or bits_type(registers[1]), register.strip())
+            return True
+        if re.match(r"\.(shared|local)\b", statement):
+            self._lines.append("  " + self._module.variable(statement))
+            return True
+        return False
+
+    def _register(self, kind: str, register: str) -> None:
+        several = re.match(r"%(\w+)<(\d+)>$", register)
+        if several:
+            names = ", ".join(f"{several[1]}{i} = 0" for i in range(int(several[2])))
+            self._lines.append(f"  {kind} {names};")
+            return
+        if not register.startswith("%"):  # of inline PTX, which may declare it again and again
+            self._operands.named.add(register)
+        variable = self._operands.variable(register)
+        if variable not in self._declared:
+            self._declared.add(variable)
+            self._lines.append(f"  {kind} {variable} = 0;")
+
+    def _line(self, statement: str) -> str:
+        """Return the #line of a .loc: of inlined code the line in the .cu file that it was called from."""
+        found = re.match(r"\.loc\s+(\d+)\s+(\d+)\s+\d+(.*)$", statement, re.DOTALL)
+        if found is None:
+            return ""
+        file, line = found[1], found[2]
+        callers = re.findall(r"inlined_at\s+(\d+)\s+(\d+)", found[3])
+        if callers and not self._module.files.get(file, "").endswith(".cu"):
+            file, line = callers[-1]
+        return f'#line {line} "{self._module.files.get(file, "?")}"' if line != "0" else ""
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    """Return the symbol and the C++ type of a kernel parameter."""
+    found = re.match(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s*((?:\.\w+\s*(?:\d+\s*)?)*)(\w+)(?:\[(\d+)\])?$", text)
+    if found is None:
+        msg = f"parameter {text!r}"
+        raise PtxError(msg)
+    alignment, kind, _, symbol, size = found.groups()
+    return symbol, f"cu::Bytes<{size}, {alignment or 1}>" if size else cpp_type(kind)
+
+
+def _statements(body: str) -> Iterator[str]:
+    """Yield labels ("name:"), .loc and .pragma lines, and statements up to their semicolons."""
+    pending = ""
+    for line in body.split("\n"):
+        rest = line.strip()
+        if rest.startswith((".loc", ".pragma")):
+            yield rest.rstrip(";")
+            continue
+        while not pending and (label := re.match(r"(\$?[\w$]+):\s*(?!:)", rest)):
+            yield f"{label[1]}:"
+            rest = rest[label.end() :]
+        if not rest or (rest in ("{", "}") and not pending):  # braces: scopes of inline PTX
+            continue
+        pending += " " + rest
+        while ";" in pending:
+            statement, _, pending = pending.partition(";")
+            statement = statement.strip().lstrip("{} ").strip()
+            if statement:
+                yield f"{statement};"
+            pending = pending.strip()
+        if pending.strip("{} ") == "":
+            pending = ""
