@@ -52,6 +52,12 @@ __device__ __forceinline__ half16 narrow<half16>(float value) {
 __device__ __forceinline__ bool is_nan(float value) { return value != value; }
 __device__ __forceinline__ bool is_nan(double value) { return value != value; }
 
+// NVRTC has no INFINITY without a header.
+template <typename S>
+__device__ __forceinline__ S infinity() {
+  return static_cast<S>(__int_as_float(0x7f800000));
+}
+
 // Sum of a value over a warp, and over a block of THREADS threads along x: in a fixed order, returned to every thread.
 // Every thread of the block must call block_sum.
 template <typename S>

@@ -1,16 +1,19 @@
 """What all tests share: the places that compute, dtypes, memory layouts, random data.
 
-A missing GPU skips the cuda cases visibly, and fails them when GPUCONV_REQUIRE_GPU=1.
+The CUDA backend runs twice: in the emulator, and on a GPU.  A missing GPU skips those cases visibly, and fails them
+when GPUCONV_REQUIRE_GPU=1.
 """
 
 import os
+import shutil
 
 import numpy as np
 import pytest
+from emulate import EmulatedArray, EmulatedDevice
 from hypothesis import settings
 
-from gpuconv.backend import resolve_device
-from gpuconv.errors import GpuUnavailableError
+from gpuconv import backend
+from gpuconv.cuda import device as cuda_device
 
 # Every run tries the same examples; HYPOTHESIS_PROFILE=explore draws new ones, and prints how to repeat a failure.
 settings.register_profile("repeat", derandomize=True, deadline=None, database=None, max_examples=40)
@@ -19,7 +22,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeat"))
 
 
 class Cpu:
-    """How a test makes arrays for a backend and reads them back."""
+    """How a test makes arrays for a backend and reads them back; strides are kept on every device."""
 
     name = "cpu"
 
@@ -32,8 +35,33 @@ class Cpu:
         return a
 
 
+class Emulated:
+    """The CUDA backend with the emulator for a GPU.
+
+    GPUCONV_EMULATED names the emulated device (emulated, emulated-check, emulated-ptx, ...), GPUCONV_EMULATED_ORDER the
+    order of its threads.
+    """
+
+    name = "cuda-emulated"
+    device = EmulatedDevice(
+        os.environ.get("GPUCONV_EMULATED", "emulated"), order=os.environ.get("GPUCONV_EMULATED_ORDER", "forward")
+    )
+
+    @classmethod
+    def array(cls, a):
+        return None if a is None else cls.device.same_layout(a)
+
+    @classmethod
+    def numpy(cls, a):
+        return None if a is None else cls.device.asnumpy(a)
+
+
+cuda_device.register(EmulatedArray, lambda array: Emulated.device)
+backend.register_array(EmulatedArray.__module__.partition(".")[0], EmulatedArray.__qualname__, "CuPy")
+
+
 class Cuda:
-    """The same for the GPU."""
+    """The CUDA backend on a GPU."""
 
     name = "cuda"
 
@@ -41,26 +69,47 @@ class Cuda:
     def array(a):
         import cupy
 
-        return None if a is None else cupy.asarray(a)
+        if a is None or not a.size:
+            return None if a is None else cupy.asarray(a)
+        low, high = np.lib.array_utils.byte_bounds(a)
+        memory = cupy.empty(high - low, np.uint8)
+        start = memory.data + (a.__array_interface__["data"][0] - low)
+        array = cupy.ndarray(a.shape, a.dtype, start, a.strides)
+        array[...] = cupy.asarray(np.ascontiguousarray(a))
+        return array
 
     @staticmethod
     def numpy(a):
         import cupy
 
-        return None if a is None else cupy.asnumpy(a)
+        return None if a is None else cupy.asnumpy(a, order="K")
 
 
-@pytest.fixture(params=["cpu", "cuda"], scope="session")
+@pytest.fixture(params=["cpu", "cuda-emulated", "cuda"], scope="session")
 def device(request):
     if request.param == "cpu":
         return Cpu
-    try:
-        resolve_device("cuda")
-    except GpuUnavailableError as error:
+    if request.param == "cuda-emulated":
+        if shutil.which("g++") is None:
+            pytest.skip("the emulator needs g++")
+        return Emulated
+    usable, reason = cuda_device.gpu_status()
+    if not usable:
         if os.environ.get("GPUCONV_REQUIRE_GPU") == "1":
-            pytest.fail(f"GPUCONV_REQUIRE_GPU=1, but: {error}")
-        pytest.skip(str(error))
+            pytest.fail(f"GPUCONV_REQUIRE_GPU=1, but: {reason}")
+        pytest.skip(reason)
     return Cuda
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "large: too much work for the emulator; runs on the CPU and on a GPU")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what the emulator would take minutes for: tests marked `large`."""
+    large = [item for item in items if item.get_closest_marker("large") and "cuda-emulated" in item.nodeid]
+    config.hook.pytest_deselected(items=large)
+    items[:] = [item for item in items if item not in large]
 
 
 @pytest.fixture(params=["float64", "float32", "float16"], scope="session")

@@ -10,6 +10,7 @@ import pytest
 
 import gpuconv
 from gpuconv import errors
+from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import (
     AliasError,
     ArgTypeError,
@@ -18,9 +19,11 @@ from gpuconv.errors import (
     DeviceMismatchError,
     DTypeError,
     GpuconvError,
+    GpuLaunchError,
     GpuUnavailableError,
     ParamError,
     ShapeError,
+    SizeLimitError,
     UnsupportedError,
 )
 
@@ -31,9 +34,11 @@ BUILT_IN = {
     ConfigError: ValueError,
     DTypeError: TypeError,
     DeviceMismatchError: ValueError,
+    GpuLaunchError: RuntimeError,
     GpuUnavailableError: RuntimeError,
     ParamError: ValueError,
     ShapeError: ValueError,
+    SizeLimitError: OverflowError,
     UnsupportedError: NotImplementedError,
 }
 
@@ -712,6 +717,13 @@ class ndarray:
     def __init__(self, host):
         self.shape, self.dtype, self.ndim, self.size = host.shape, host.dtype, host.ndim, host.size
         self.flags, self.strides = host.flags, host.strides
+        self._host = host
+
+    def __getitem__(self, key):
+        return ndarray(self._host[key])
+
+    def reshape(self, *shape):
+        return ndarray(self._host.reshape(*shape))
 
 
 ndarray.__qualname__ = "ndarray"
@@ -734,17 +746,19 @@ def test_one_element_elsewhere_is_refused_too():
 @pytest.mark.parametrize(
     "op", [op for op in _arguments() if op.partition("_")[2] in ("forward", "pool_forward", "average_pool_forward")]
 )
-def test_gpu_arrays_without_a_gpu_backend(op):
+def test_gpu_arrays_where_no_gpu_can_be_used(op, monkeypatch):
+    monkeypatch.setattr(cuda_device, "gpu_status", lambda: (False, "CUDA finds no usable GPU: the driver reports none"))
     arrays, call = _arguments()[op]
     gpu = {name: ndarray(array) for name, array in arrays.items()}
-    _raises(lambda: call(**gpu), UnsupportedError, ["is a CuPy array", "NumPy"])
+    _raises(lambda: call(**gpu), GpuUnavailableError, ["CUDA finds no usable GPU"])
 
 
 def test_device_by_name(monkeypatch):
     monkeypatch.setattr(gpuconv.backend, "_chosen", None)
+    monkeypatch.setattr(cuda_device, "gpu_status", lambda: (False, "CUDA needs CuPy"))
     gpuconv.use("cpu")
     assert gpuconv.default_device() == "cpu"
-    _raises(lambda: gpuconv.use("cuda"), GpuUnavailableError, ["CUDA"])
+    _raises(lambda: gpuconv.use("cuda"), GpuUnavailableError, ["CUDA needs CuPy"])
     _raises(lambda: gpuconv.use("tpu"), ConfigError, ['"auto", "cpu" or "cuda"', "'tpu'"])
     _raises(lambda: gpuconv.use(0), ConfigError, ['"auto", "cpu" or "cuda"', "0"])
     assert gpuconv.default_device() == "cpu"  # what failed changed nothing
@@ -755,7 +769,9 @@ def test_device_by_environment(monkeypatch):
     monkeypatch.setenv("GPUCONV_DEVICE", "gpu")
     _raises(gpuconv.default_device, ConfigError, ["'gpu'"])
     monkeypatch.setenv("GPUCONV_DEVICE", "auto")
-    assert gpuconv.default_device() == "cpu"
+    for usable, expected in ((False, "cpu"), (True, "cuda")):
+        monkeypatch.setattr(cuda_device, "gpu_status", lambda usable=usable: (usable, "a reason"))
+        assert gpuconv.default_device() == expected
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "99999999"])

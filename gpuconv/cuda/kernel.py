@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -221,10 +220,10 @@ def _scalar(what: str, dtype: np.dtype) -> Converter:
         return np.bool_(value)
 
     def integer(value: Any) -> Any:
-        if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
             msg = f"{what} must be an int, got {value!r}"
             raise ArgTypeError(msg)
-        number = operator.index(value)
+        number = int(value)
         if not low <= number <= high:
             msg = f"{what} must be from {low} to {high} ({dtype}), got {number}"
             raise SizeLimitError(msg)
