@@ -121,7 +121,7 @@ def from_ptx(text: str, file: str, expressions: Sequence[str], options: Sequence
     compiled = nvrtc().ptx(text, file, expressions, options, str(arch))
     translation = translate(str(compiled.code))
     symbols = [compiled.symbols[e] for e in expressions]
-    counted = () if mode == "check" else ("-DCU_COUNT_BB",)
+    counted = () if mode == "check" else ("-DEMULATE_COUNT_BASIC_BLOCKS",)
     path = build.library(translation.cpp, f"{file}.ptx", symbols, counted, mode)
     return Module(Library(path), mode, compiled.symbols, basic_blocks=translation.basic_blocks, typed_pointers=False)
 

@@ -107,7 +107,7 @@ def _return(i: Instruction) -> str:
 
 @_emits("trap")
 def _trap(i: Instruction) -> str:
-    return 'cu::cu_fail("trap");'
+    return 'emulate::fail("trap");'
 
 
 @_emits("nanosleep")
@@ -141,7 +141,7 @@ def _load(i: Instruction) -> str:
     registers = vector(i.args[0])
     if len(registers) == 1:
         return i.operands.write(registers[0], i.type, f"*(const {cpp_type(i.type)}*){i.address(1)}")
-    kind = f"cu::Vec<{cpp_type(i.type)}, {len(registers)}>"
+    kind = f"emulate::Vec<{cpp_type(i.type)}, {len(registers)}>"
     return f"auto v_ = *(const {kind}*){i.address(1)}; {i.write_vector(0, i.type, 'v_.e')}"
 
 
@@ -150,7 +150,7 @@ def _store(i: Instruction) -> str:
     registers = vector(i.args[1])
     if len(registers) == 1:
         return f"*({cpp_type(i.type)}*){i.address(0)} = {i.operands.read(registers[0], i.type)};"
-    kind = f"cu::Vec<{cpp_type(i.type)}, {len(registers)}>"
+    kind = f"emulate::Vec<{cpp_type(i.type)}, {len(registers)}>"
     return f"*({kind}*){i.address(0)} = {kind}{{{{{i.read_vector(1, i.type)}}}}};"
 
 
@@ -159,8 +159,8 @@ def _convert_address(i: Instruction) -> str:
     if "shared" not in i.parts:
         return i.write(i.read(1))
     if "to" in i.parts:
-        return i.write(f"cu::cu_smem_addr((void*){i.read(1)})")
-    return i.write(f"(uint64_t)(cu::smem_base + (int32_t){i.read(1)})")
+        return i.write(f"emulate::shared_address((void*){i.read(1)})")
+    return i.write(f"(uint64_t)(emulate::shared_base + (int32_t){i.read(1)})")
 
 
 @_emits("prefetch", "prefetchu")
@@ -188,7 +188,7 @@ def _multiply(i: Instruction) -> str:
         return _packed(i)
     a, b = i.read(1), i.read(2)
     if is_float(i.type):
-        value = f"{a} * {b}" if i.opcode == "mul" else f"cu::fma_({a}, {b}, {i.read(3)})"
+        value = f"{a} * {b}" if i.opcode == "mul" else f"emulate::fused({a}, {b}, {i.read(3)})"
         return i.write(_saturated(i, value))
     if "wide" in i.parts:
         wide = f"{i.type[0]}{16 * size_of(i.type)}"
@@ -209,14 +209,15 @@ def _divide(i: Instruction) -> str:
     a, b = i.read(1), i.read(2)
     if is_float(i.type):
         return i.write(f"{a} / {b}")
-    return i.write(f"cu::{'idiv' if i.opcode == 'div' else 'irem'}({a}, {b})")
+    return i.write(f"emulate::{'quotient' if i.opcode == 'div' else 'remainder'}({a}, {b})")
 
 
 @_emits("min", "max")
 def _extreme(i: Instruction) -> str:
     if i.type in _PACKED:
         return _packed(i)
-    return i.write(f"cu::{'nan' if 'NaN' in i.parts else ''}{i.opcode}_({i.read(1)}, {i.read(2)})")
+    name = ("smaller" if i.opcode == "min" else "larger") + ("_or_nan" if "NaN" in i.parts else "")
+    return i.write(f"emulate::{name}({i.read(1)}, {i.read(2)})")
 
 
 @_emits("neg")
@@ -226,7 +227,7 @@ def _negate(i: Instruction) -> str:
 
 @_emits("abs")
 def _absolute(i: Instruction) -> str:
-    return i.write(f"cu::abs_({i.read(1)})")
+    return i.write(f"emulate::magnitude({i.read(1)})")
 
 
 @_emits("copysign")
@@ -258,13 +259,13 @@ _PACKED_FUNCTIONS = {"add": "__hadd2", "mul": "__hmul2", "fma": "__hfma2", "max"
 def _packed(i: Instruction) -> str:
     """Two half-precision numbers in one register."""
     pair = _PACKED[i.type]
-    values = ", ".join(f"cu::as<{pair}>({i.operands.read(a, 'b32')})" for a in i.args[1:])
-    value = f"cu::as<uint32_t>({_PACKED_FUNCTIONS[i.opcode]}({values}))"
+    values = ", ".join(f"emulate::as<{pair}>({i.operands.read(a, 'b32')})" for a in i.args[1:])
+    value = f"emulate::as<uint32_t>({_PACKED_FUNCTIONS[i.opcode]}({values}))"
     return i.operands.write(i.args[0], "b32", value)
 
 
 def _saturated(i: Instruction, value: str) -> str:
-    return f"cu::sat({value})" if "sat" in i.parts else value
+    return f"emulate::saturated({value})" if "sat" in i.parts else value
 
 
 # Bits ---------------------------------------------------------------------------------------------------------------
@@ -283,13 +284,14 @@ def _not(i: Instruction) -> str:
 @_emits("shl", "shr")
 def _shift(i: Instruction) -> str:
     kind = i.type if i.opcode == "shr" and i.type[0] == "s" else f"u{8 * size_of(i.type)}"
-    return i.write(f"cu::{i.opcode}({i.read(1, kind)}, {i.read(2, 'u32')})")
+    name = "shift_left" if i.opcode == "shl" else "shift_right"
+    return i.write(f"emulate::{name}({i.read(1, kind)}, {i.read(2, 'u32')})")
 
 
 @_emits("shf")
 def _funnel_shift(i: Instruction) -> str:
     a, b, c = (i.read(n, "u32") for n in (1, 2, 3))
-    return i.write(f"cu::funnel_{i.one_of('l', 'r')}({a}, {b}, {c}, {str('clamp' in i.parts).lower()})", "b32")
+    return i.write(f"emulate::funnel_{'left' if 'l' in i.parts else 'right'}({a}, {b}, {c}, {str('clamp' in i.parts).lower()})", "b32")
 
 
 @_emits("popc", "clz", "brev", "bfind")
@@ -308,17 +310,17 @@ def _permute(i: Instruction) -> str:
 
 @_emits("bfe")
 def _extract(i: Instruction) -> str:
-    return i.write(f"cu::bfe<{cpp_type(i.type)}>({i.read(1)}, {i.read(2, 'u32')}, {i.read(3, 'u32')})")
+    return i.write(f"emulate::bits_of<{cpp_type(i.type)}>({i.read(1)}, {i.read(2, 'u32')}, {i.read(3, 'u32')})")
 
 
 @_emits("bfi")
 def _insert(i: Instruction) -> str:
-    return i.write(f"cu::bfi({i.read(1)}, {i.read(2)}, {i.read(3, 'u32')}, {i.read(4, 'u32')})")
+    return i.write(f"emulate::with_bits({i.read(1)}, {i.read(2)}, {i.read(3, 'u32')}, {i.read(4, 'u32')})")
 
 
 @_emits("lop3")
 def _three_inputs(i: Instruction) -> str:
-    return i.write(f"cu::lop3({', '.join(i.read(n, 'u32') for n in (1, 2, 3, 4))})", "b32")
+    return i.write(f"emulate::lop3({', '.join(i.read(n, 'u32') for n in (1, 2, 3, 4))})", "b32")
 
 
 # Comparisons, conversions -------------------------------------------------------------------------------------------
@@ -369,12 +371,12 @@ def _convert(i: Instruction) -> str:
     rounding = i.one_of(*_ROUND)
     if to in _PACKED:
         element = {"f16x2": "__half", "bf16x2": "__nv_bfloat16"}[to]
-        return i.write(f"cu::pack2<{element}>({i.read(2, kind)}, {i.read(1, kind)})", "b32")
+        return i.write(f"emulate::pack<{element}>({i.read(2, kind)}, {i.read(1, kind)})", "b32")
     if to == "tf32":
-        return i.write(f"__float_as_uint(__cu_tf32_rna({i.read(1, 'f32')}))", "b32")
+        return i.write(f"__float_as_uint(emulate::tf32_rounded({i.read(1, 'f32')}))", "b32")
     value = i.read(1, kind)
     if is_float(kind) and not is_float(to):
-        return i.write(f"cu::f2i<{cpp_type(to)}>({_ROUND[rounding or '']}((double){value}))", to)
+        return i.write(f"emulate::to_integer<{cpp_type(to)}>({_ROUND[rounding or '']}((double){value}))", to)
     if to in ("f16", "bf16"):
         return i.write(f"{cpp_type(to)}((float){value})", to)
     if is_float(kind) and rounding:
@@ -387,7 +389,7 @@ def _convert(i: Instruction) -> str:
 
 # Threads working together -------------------------------------------------------------------------------------------
 
-_HERE = "__FILE__, CU_SITE"
+_HERE = "__FILE__, EMULATE_SITE"
 _ATOMICS = {k: k.capitalize() for k in ("add", "min", "max", "exch", "and", "or", "xor", "inc", "dec")} | {"cas": "CAS"}
 
 
@@ -404,15 +406,15 @@ def _atomic(i: Instruction) -> str:
 @_emits("bar", "barrier")
 def _barrier(i: Instruction) -> str:
     if "warp" in i.parts:
-        return f"cu::cu_syncwarp({_HERE}, {i.read(0, 'u32')});"
+        return f"emulate::sync_warp({_HERE}, {i.read(0, 'u32')});"
     if "red" in i.parts:
         operation = {"or": 0, "and": 1, "popc": 2}[i.one_of("or", "and", "popc") or ""]
         predicate = i.args[-1]
-        call = f"cu::cu_barrier_red({_HERE}, {i.operands.read(predicate, 'pred')}, {operation})"
+        call = f"emulate::barrier_reduce({_HERE}, {i.operands.read(predicate, 'pred')}, {operation})"
         return i.write(call if operation == 2 else f"{call} != 0", "u32" if operation == 2 else "pred")
     if i.args != ("0",):
         raise KeyError("a barrier other than __syncthreads")
-    return f"cu::cu_barrier({_HERE}, 0, 0);"
+    return f"emulate::barrier({_HERE});"
 
 
 @_emits("shfl")
@@ -420,7 +422,7 @@ def _shuffle(i: Instruction) -> str:
     target, *in_range = i.args[0].split("|")
     mode = i.parts[2][0]
     values = ", ".join(i.read(n, "u32") for n in (1, 2, 3, 4))
-    statement = f"bool p_; uint32_t v_ = cu::shfl_ptx({_HERE}, '{mode}', {values}, p_); "
+    statement = f"bool p_; uint32_t v_ = emulate::shfl({_HERE}, '{mode}', {values}, p_); "
     statement += i.operands.write(target, "u32", "v_")
     return statement + (" " + i.operands.write(in_range[0], "pred", "p_") if in_range else "")
 
@@ -428,7 +430,7 @@ def _shuffle(i: Instruction) -> str:
 @_emits("vote")
 def _vote(i: Instruction) -> str:
     negated = "!" if "all" in i.parts else ""
-    ballot = f"cu::ballot({_HERE}, {i.read(2, 'u32')}, {negated}{i.read(1, 'pred')})"
+    ballot = f"emulate::ballot({_HERE}, {i.read(2, 'u32')}, {negated}{i.read(1, 'pred')})"
     if "ballot" in i.parts:
         return i.write(ballot, "b32")
     return i.write(f"{ballot} {'==' if 'all' in i.parts else '!='} 0", "pred")
@@ -437,17 +439,17 @@ def _vote(i: Instruction) -> str:
 @_emits("redux")
 def _warp_reduction(i: Instruction) -> str:
     operation = {"add": "Add", "min": "Min", "max": "Max", "and": "And", "or": "Or", "xor": "Xor"}[i.parts[2]]
-    return i.write(f"cu::reduce({_HERE}, {i.read(2, 'u32')}, {i.read(1)}, cu::Op{operation}{{}})")
+    return i.write(f"emulate::reduce({_HERE}, {i.read(2, 'u32')}, {i.read(1)}, emulate::{operation}{{}})")
 
 
 @_emits("activemask")
 def _active(i: Instruction) -> str:
-    return i.write("cu::cu_activemask()", "b32")
+    return i.write("emulate::active_mask()", "b32")
 
 
 @_emits("membar", "fence")
 def _fence(i: Instruction) -> str:
-    return "cu::cu_fence();"
+    return "EMULATE_FENCE();"
 
 
 # Tensor cores, asynchronous copies ----------------------------------------------------------------------------------
@@ -471,7 +473,7 @@ def _mma(i: Instruction) -> str:
 def _load_matrices(i: Instruction) -> str:
     count = len(vector(i.args[0]))
     transposed = str("trans" in i.parts).lower()
-    load = f"unsigned r_[{count}]; cu::ldmatrix<{count}, {transposed}>(r_, {i.operands.address(i.args[1], 'shared')});"
+    load = f"unsigned r_[{count}]; emulate::ldmatrix<{count}, {transposed}>(r_, {i.operands.address(i.args[1], 'shared')});"
     return f"{load} {i.write_vector(0, 'b32', 'r_')}"
 
 
@@ -479,16 +481,16 @@ def _load_matrices(i: Instruction) -> str:
 def _copy_asynchronously(i: Instruction) -> str:
     kind = i.parts[2]
     if kind == "commit_group":
-        return "cu::cu_cp_commit();"
+        return "emulate::copy_async_commit();"
     if kind == "wait_group":
-        return f"cu::cu_cp_wait({i.args[0]});"
+        return f"emulate::copy_async_wait({i.args[0]});"
     if kind == "wait_all":
-        return "cu::cu_cp_commit(); cu::cu_cp_wait(0);"
+        return "emulate::copy_async_commit(); emulate::copy_async_wait(0);"
     if kind not in ("ca", "cg"):
         raise KeyError(kind)
     target, origin = i.operands.address(i.args[0], "shared"), i.operands.address(i.args[1], "global")
     valid = i.read(3, "u32") if len(i.args) > 3 else i.args[2]
-    return f"cu::cu_cp_async({target}, {origin}, {i.args[2]}, {valid});"
+    return f"emulate::copy_async({target}, {origin}, {i.args[2]}, {valid});"
 
 
 _ELEMENT = {"f16": "__half", "bf16": "__nv_bfloat16", "tf32": "nvcuda::wmma::precision::tf32", "f32": "float"}
@@ -510,10 +512,10 @@ def _wmma(i: Instruction) -> str:
         kind = fragment(use, i.type, "" if use == "accumulator" else layout)
         order = f", nvcuda::wmma::mem_{layout}_major" if use == "accumulator" else ""
         load = f"nvcuda::wmma::load_matrix_sync(q_, ({memory}*){i.address(1)}, {i.read(2, 'u32')}{order});"
-        registers = f"uint32_t r_[{len(vector(i.args[0]))}] = {{}}; cu::frag_out(q_, r_);"
+        registers = f"uint32_t r_[{len(vector(i.args[0]))}] = {{}}; emulate::fragment_to_registers(q_, r_);"
         return f"{kind} q_; {load} {registers} {i.write_vector(0, 'b32', 'r_')}"
     if i.parts[1] == "store":
-        registers = f"uint32_t r_[{len(vector(i.args[1]))}] = {{{i.read_vector(1, 'b32')}}}; cu::frag_in(q_, r_);"
+        registers = f"uint32_t r_[{len(vector(i.args[1]))}] = {{{i.read_vector(1, 'b32')}}}; emulate::registers_to_fragment(q_, r_);"
         where = f"({memory}*){i.address(0)}, q_, {i.read(2, 'u32')}, nvcuda::wmma::mem_{layout}_major"
         return f"{fragment('accumulator', i.type)} q_; {registers} nvcuda::wmma::store_matrix_sync({where});"
     if i.parts[1] != "mma":
@@ -527,6 +529,6 @@ def _wmma(i: Instruction) -> str:
     ]
     for n, name in enumerate("abc", 1):
         count = len(vector(i.args[n]))
-        statements.append(f"uint32_t r{name}[{count}] = {{{i.read_vector(n, 'b32')}}}; cu::frag_in(q{name}, r{name});")
-    statements.append("nvcuda::wmma::mma_sync(qc, qa, qb, qc); cu::frag_out(qc, rc);")
+        statements.append(f"uint32_t r{name}[{count}] = {{{i.read_vector(n, 'b32')}}}; emulate::registers_to_fragment(q{name}, r{name});")
+    statements.append("nvcuda::wmma::mma_sync(qc, qa, qb, qc); emulate::fragment_to_registers(qc, rc);")
     return " ".join([*statements, i.write_vector(0, "b32", "rc")])

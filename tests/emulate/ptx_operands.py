@@ -12,7 +12,7 @@ _SPECIAL = {
     f"%{ptx}.{axis}": f"{cuda}.{axis}"
     for ptx, cuda in (("tid", "threadIdx"), ("ctaid", "blockIdx"), ("ntid", "blockDim"), ("nctaid", "gridDim"))
     for axis in "xyz"
-} | {"%laneid": "cu::lane()", "%warpid": "cu::warp()", "%clock64": "cu::cu_clock()", "%clock": "cu::cu_clock()"}
+} | {"%laneid": "emulate::lane()", "%warpid": "emulate::warp()", "%clock64": "emulate::clock()", "%clock": "emulate::clock()"}
 
 
 class PtxError(RuntimeError):
@@ -89,14 +89,14 @@ class Operands:
         if operand.startswith("%") or operand in self.named:
             value = self.variable(operand)
             wanted = cpp_type(kind)
-            return f"({wanted}){value}" if wanted == bits_type(kind) else f"cu::as<{wanted}>({value})"
+            return f"({wanted}){value}" if wanted == bits_type(kind) else f"emulate::as<{wanted}>({value})"
         if re.match(r"-?[0-9]", operand):
             return _number(operand, kind)
         symbol = re.match(r"([\w$]+)(?:\+(-?\d+))?$", operand)
         if symbol and symbol[1] in self._spaces:
             name, offset = cpp_name(symbol[1]), symbol[2] or "0"
             if self._spaces[symbol[1]] == "shared":
-                return f"(cu::cu_smem_addr({name}) + {offset})"
+                return f"(emulate::shared_address({name}) + {offset})"
             return f"((uint64_t){name} + {offset})"
         msg = f"operand {operand!r}"
         raise PtxError(msg)
@@ -108,7 +108,7 @@ class Operands:
             return f"(void)({value});"
         if kind == "pred":
             return f"{self.variable(operand)} = {value};"
-        return f"cu::put({self.variable(operand)}, ({cpp_type(kind)})({value}));"
+        return f"emulate::put({self.variable(operand)}, ({cpp_type(kind)})({value}));"
 
     def address(self, operand: str, space: str) -> str:
         """Return a C++ pointer for [register + offset] or [symbol + offset] of a state space."""
@@ -122,7 +122,7 @@ class Operands:
         if not base.startswith("%") and base not in self.named:
             return f"((char*){cpp_name(base)} + ({offset}))"
         if space == "shared":
-            return f"(cu::smem_base + (int32_t){self.variable(base)} + ({offset}))"
+            return f"(emulate::shared_base + (int32_t){self.variable(base)} + ({offset}))"
         return f"((char*){self.variable(base)} + ({offset}))"
 
 
@@ -130,6 +130,6 @@ def _number(text: str, kind: str) -> str:
     bits = re.match(r"0[fF]([0-9a-fA-F]{8})$", text) or re.match(r"0[dD]([0-9a-fA-F]{16})$", text)
     if bits:
         value = f"0x{bits[1]}{'u' if len(bits[1]) == 8 else 'ull'}"
-        return f"cu::as<{cpp_type(kind)}>({value})" if is_float(kind) else f"({cpp_type(kind)})({value})"
+        return f"emulate::as<{cpp_type(kind)}>({value})" if is_float(kind) else f"({cpp_type(kind)})({value})"
     suffix = "ull" if size_of(kind) == 8 and not text.startswith("-") else ""
     return f"({cpp_type(kind)})({text}{suffix})"

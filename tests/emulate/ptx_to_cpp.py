@@ -175,7 +175,7 @@ class _Kernel:
             else:
                 if block is None:
                     block = {}
-                    self._lines.append(f"  CU_BB({len(self._module.blocks)});")
+                    self._lines.append(f"  EMULATE_BASIC_BLOCK({len(self._module.blocks)});")
                     self._module.blocks.append(block)
                 opcode = re.sub(r"^@!?%?\w+\s+", "", statement).split()[0].rstrip(";")
                 block[opcode] = block.get(opcode, 0) + 1
@@ -231,7 +231,7 @@ def _parameter(text: str) -> tuple[str, str]:
         msg = f"parameter {text!r}"
         raise PtxError(msg)
     alignment, kind, _, symbol, size = found.groups()
-    return symbol, f"cu::Bytes<{size}, {alignment or 1}>" if size else cpp_type(kind)
+    return symbol, f"emulate::Bytes<{size}, {alignment or 1}>" if size else cpp_type(kind)
 
 
 def _statements(body: str) -> Iterator[str]:
