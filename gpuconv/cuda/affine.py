@@ -1,0 +1,77 @@
+"""The fully connected layer: matrix products by the device's library, the rest by kernels/affine.cu and reduce.cu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .copy import contiguous
+from .device import Device, device_of
+from .kernel import Kernel, cover
+from .layout import index_type
+from .reduce import channel_sums, sum_type
+
+_BIAS = Kernel("affine.cu", "affine_forward_bias")
+_WIDEN = Kernel("affine.cu", "affine_widen")
+_NARROW = Kernel("affine.cu", "affine_narrow")
+
+
+def affine_forward(x: Any, w: Any, b: Any) -> Any:
+    device = device_of(x)
+    dtype, columns = x.dtype, w.shape[1]
+    product = _product(device, _rows(x, w), w)
+    if b is None:
+        return _narrow(device, product, dtype)
+    y = product if product.dtype == dtype else device.empty(tuple(product.shape), dtype)
+    templates = dtype, index_type(product.size)
+    _BIAS(device, templates, cover(device, product.size), product, contiguous(b), y, columns, product.size)
+    return y
+
+
+def affine_backward(dy: Any, x: Any, w: Any, *, input_grad: bool, bias_grad: bool) -> tuple[Any, Any, Any]:
+    device = device_of(x)
+    dw = _narrow(device, _product(device, _rows(x, w).transpose(1, 0), dy), w.dtype)
+    db = channel_sums(dy) if bias_grad else None
+    dx = None
+    if input_grad:
+        dx = _narrow(device, _product(device, dy, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
+    return dx, dw, db
+
+
+def _rows(x: Any, w: Any) -> Any:
+    """Return x as one row a sample, in row order of its shape whatever its memory format."""
+    return contiguous(x).reshape((x.shape[0], w.shape[0]))
+
+
+def _product(device: Device, a: Any, b: Any) -> Any:
+    """Return a @ b in the type of its sums."""
+    kind = sum_type(a.dtype)
+    shape = a.shape[0], b.shape[1]
+    if a.shape[1] == 0:
+        return device.zeros(shape, kind)
+    out = device.empty(shape, kind)
+    if out.size:
+        device.matmul(_widened(device, a), _widened(device, b), out)
+    return out
+
+
+def _widened(device: Device, a: Any) -> Any:
+    """Return a matrix in the type of its sums, itself or a copy: a float16 product would be rounded before the bias."""
+    kind = sum_type(a.dtype)
+    if a.dtype == kind:
+        return a
+    turned = not a.flags.c_contiguous and a.transpose(1, 0).flags.c_contiguous
+    a = a.transpose(1, 0) if turned else contiguous(a)
+    out = device.empty(tuple(a.shape), kind)
+    _WIDEN(device, (a.dtype,), cover(device, a.size), a, out, a.size)
+    return out.transpose(1, 0) if turned else out
+
+
+def _narrow(device: Device, a: Any, dtype: np.dtype) -> Any:
+    """Return an array rounded to a dtype, itself if it has it."""
+    if a.dtype == dtype:
+        return a
+    out = device.empty(tuple(a.shape), dtype)
+    _NARROW(device, (dtype,), cover(device, a.size), a, out, a.size)
+    return out

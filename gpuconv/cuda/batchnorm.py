@@ -1,0 +1,89 @@
+"""Launches of kernels/batchnorm.cu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .copy import contiguous
+from .device import device_of
+from .kernel import Kernel, cover
+from .layout import empty_images, stored
+from .reduce import seen_by_channel, sum_type
+
+_RUNNING = ("running_mean", "running_var")
+_MOMENTS = Kernel("batchnorm.cu", "batchnorm_forward_moments")
+_MERGE = Kernel("batchnorm.cu", "batchnorm_forward_moments_merge", strided=_RUNNING)
+_STORED = Kernel("batchnorm.cu", "batchnorm_forward_moments_stored", strided=_RUNNING)
+_NORMALISE = Kernel("batchnorm.cu", "batchnorm_forward_normalise")
+_BACKWARD_SUMS = Kernel("batchnorm.cu", "batchnorm_backward_sums")
+_BACKWARD_MERGE = Kernel("batchnorm.cu", "batchnorm_backward_sums_merge")
+_DATA = Kernel("batchnorm.cu", "batchnorm_backward_data")
+
+
+def batchnorm_forward(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Any, Any, Any]:
+    device = device_of(x)
+    shape = tuple(x.shape)
+    x, channels_last, z = seen_by_channel(x)
+    gamma, beta = contiguous(gamma), contiguous(beta)
+    sums, kinds = sum_type(x.dtype), (x.dtype, gamma.dtype)
+    mean, inv_std = device.empty((z.channels,), sums), device.empty((z.channels,), sums)
+    steps = _step(running_mean), _step(running_var)
+    if training and z.count:
+        partial = device.empty((3, z.chunks, z.channels), sums)
+        _MOMENTS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.lanes, z.chunks)
+        vectors = mean, inv_std, running_mean, running_var
+        sizes = z.channels, z.count, z.chunks, z.chunk, z.merge_lanes
+        _MERGE(device, kinds, z.merge_blocks, partial, *vectors, *steps, *sizes, momentum, eps)
+    else:
+        blocks = -(-z.channels // _STORED.block[0])
+        _STORED(device, kinds, blocks, running_mean, running_var, mean, inv_std, *steps, z.channels, eps)
+    y, target = _empty_like(device, x, shape, channels_last=channels_last)
+    templates = (*kinds, *z.templates, z.index)
+    _NORMALISE(device, templates, cover(device, z.packs), x, mean, inv_std, gamma, beta, target, *z.walk)
+    return y, mean, inv_std
+
+
+def batchnorm_backward(dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any, *, training: bool) -> tuple[Any, Any, Any]:
+    device = device_of(x)
+    shape = tuple(x.shape)
+    x, channels_last, z = seen_by_channel(x)
+    dy = stored(dy, channels_last=channels_last) if dy.ndim == 4 else contiguous(dy)
+    gamma = contiguous(gamma)
+    sums = sum_type(x.dtype)
+    partial = device.empty((2, z.chunks, z.channels), sums)
+    _BACKWARD_SUMS(
+        device, (x.dtype, *z.templates, z.index), z.blocks, dy, x, mean, partial, *z.sizes, z.lanes, z.chunks
+    )
+    dgamma, dbeta = device.empty((z.channels,), gamma.dtype), device.empty((z.channels,), gamma.dtype)
+    coefficients = device.empty((3, z.channels), sums)
+    arrays = partial, gamma, inv_std, dgamma, dbeta, coefficients
+    sizes = z.channels, z.count, z.chunks, z.merge_lanes
+    _BACKWARD_MERGE(device, (x.dtype, gamma.dtype), z.merge_blocks, *arrays, *sizes)
+    dx, target = _empty_like(device, x, shape, channels_last=channels_last)
+    templates = (x.dtype, *z.templates, training, z.index)
+    _DATA(device, templates, cover(device, z.packs), dy, x, mean, coefficients, target, *z.walk)
+    return dx, dgamma, dbeta
+
+
+def _empty_like(device: Any, x: Any, shape: tuple[int, ...], *, channels_last: bool) -> tuple[Any, Any]:
+    """Return an array of this shape for results, in the memory format of x, and the form of it that a kernel fills."""
+    if len(shape) == 2:
+        array = device.empty(shape, x.dtype)
+        return array, array
+    N, C, H, W = shape
+    return empty_images(device, (N, C, H, W), x.dtype, channels_last=channels_last)
+
+
+def _step(vector: Any) -> int:
+    """Return the distance between entries, in elements."""
+    return vector.strides[0] // vector.dtype.itemsize

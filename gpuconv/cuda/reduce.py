@@ -1,0 +1,129 @@
+"""Launches of kernels/reduce.cu, and how the kernels of kernels/channels.cuh see an array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from .copy import contiguous
+from .device import device_of
+from .kernel import Kernel
+from .layout import in_own_format, index_type
+
+_SUMS = Kernel("reduce.cu", "channel_sums")
+_MERGE = Kernel("reduce.cu", "channel_sums_merge")
+
+_BLOCK = 256  # CHANNEL_BLOCK of kernels/channels.cuh
+_VALUES = 16  # CHANNEL_VALUES
+_WARP = 32
+_PACK_BYTES = 16
+_MERGED_BY_ONE_THREAD = 16  # chunks; more threads share a channel where there are more
+
+
+@dataclass(frozen=True, slots=True)
+class Channels:
+    """An array (N, C) or (N, C, H, W) as its kernels see it: (images, channels, pixels), and how blocks share it.
+
+    rows: stored as rows of one pixel each (pixels = 1); else as planes of one channel each.
+    """
+
+    images: int
+    channels: int
+    pixels: int
+    rows: bool
+    pack: int  # values that a thread reads at once, V in the kernels
+    lanes: int  # packs of channels side by side in a block
+    chunk: int  # values of a channel that a block adds up
+    index: np.dtype
+
+    @property
+    def count(self) -> int:
+        """Values per channel."""
+        return self.images * self.pixels
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.count // self.chunk)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of a kernel that adds up chunks."""
+        groups = -(-self.channels // (self.lanes * self.pack)) if self.rows else self.channels
+        return groups * self.chunks
+
+    @property
+    def templates(self) -> tuple[Any, ...]:
+        """V and CHANNELS_LAST."""
+        return self.pack, self.rows
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.images, self.channels, self.pixels
+
+    @property
+    def merge_lanes(self) -> int:
+        """Channels side by side in a block that merges chunks."""
+        return _BLOCK // min(_BLOCK, _power_of_two(-(-self.chunks // _MERGED_BY_ONE_THREAD)))
+
+    @property
+    def merge_blocks(self) -> int:
+        return -(-self.channels // self.merge_lanes)
+
+    @property
+    def packs(self) -> int:
+        return self.images * self.channels * self.pixels // self.pack
+
+    @property
+    def walk(self) -> tuple[int, int, int]:
+        """What kernels that go through all packs are told: packs, and channels and pixels of a plane in packs."""
+        if self.rows:
+            return self.packs, self.channels // self.pack, 1
+        return self.packs, self.channels, self.pixels // self.pack
+
+
+def seen_by_channel(x: Any) -> tuple[Any, bool, Channels]:
+    """Return (stored, channels_last, sizes): x without gaps in its own memory format, and how kernels see it."""
+    if x.ndim == 2:
+        stored, channels_last = contiguous(x), False
+        images, channels = x.shape
+        pixels = 1
+    else:
+        stored, channels_last = in_own_format(x)
+        images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    rows = channels_last or pixels == 1
+    if rows:
+        images, pixels = images * pixels, 1
+    pack = _PACK_BYTES // x.dtype.itemsize
+    if (channels if rows else pixels) % pack:
+        pack = 1
+    lanes = min(_WARP, _power_of_two(-(-channels // pack))) if rows else 1
+    chunk = _BLOCK // lanes * (_VALUES // pack) * (1 if rows else pack)
+    # Threads step beyond the end by less than one chunk of all channels before they see it.
+    index = index_type(
+        prod((images + chunk, channels, pixels)) if rows else images * channels * pixels + chunk * channels
+    )
+    return stored, channels_last, Channels(images, channels, pixels, rows, pack, lanes, chunk, index)
+
+
+def sum_type(dtype: np.dtype) -> np.dtype:
+    """Return Accumulator<T>::type of kernels/common.cuh."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def channel_sums(x: Any) -> Any:
+    """Return the sums of (N, C) or (N, C, H, W) over all axes but the second, (C,) of x's dtype."""
+    device = device_of(x)
+    x, _, z = seen_by_channel(x)
+    partial = device.empty((z.chunks, z.channels), sum_type(x.dtype))
+    _SUMS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.lanes)
+    out = device.empty((z.channels,), x.dtype)
+    _MERGE(device, (x.dtype,), z.merge_blocks, partial, out, z.channels, z.chunks, z.merge_lanes)
+    return out
+
+
+def _power_of_two(least: int) -> int:
+    """Return the smallest power of 2 that is at least this."""
+    return 1 << max(0, least - 1).bit_length()

@@ -1,0 +1,56 @@
+"""Launches of kernels/update.cu."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .device import device_of
+from .elementwise import pack_blocks
+from .kernel import Kernel, cover
+
+_SGD = Kernel("update.cu", "sgd_update", strided=("w", "dw", "velocity"))
+_RMSPROP = Kernel("update.cu", "rmsprop_update", strided=("w", "dw", "square"))
+_ADAM = Kernel("update.cu", "adam_update", strided=("w", "dw", "m", "v"))
+
+
+def sgd_update(
+    w: Any, dw: Any, velocity: Any, *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+) -> None:
+    _update(_SGD, (w, dw, velocity), lr, momentum, nesterov, weight_decay)
+
+
+def rmsprop_update(
+    w: Any, dw: Any, square: Any, *, lr: float, smoothing: float, eps: float, weight_decay: float
+) -> None:
+    _update(_RMSPROP, (w, dw, square), lr, smoothing, eps, weight_decay)
+
+
+def adam_update(
+    w: Any,
+    dw: Any,
+    m: Any,
+    v: Any,
+    *,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    rate, second = lr / (1 - beta1**step), 1 - beta2**step
+    shrink = 1 - lr * weight_decay if decoupled else 1.0
+    penalty = 0.0 if decoupled else weight_decay
+    _update(_ADAM, (w, dw, m, v), rate, second, beta1, beta2, eps, shrink, penalty)
+
+
+def _update(kernel: Kernel, vectors: tuple[Any, ...], *settings: Any) -> None:
+    """Launch a step on w, dw and up to two vectors of state, of which any may be None."""
+    w = vectors[0]
+    device = device_of(w)
+    steps = [0 if vector is None else vector.strides[0] // vector.dtype.itemsize for vector in vectors]
+    dense = all(vector is None or vector.flags.c_contiguous for vector in vectors)
+    names = dict(zip(("w", "dw", "first", "second"), [*steps, 0, 0], strict=False))
+    blocks = pack_blocks(device, w) if dense else cover(device, w.size)
+    kernel(device, (w.dtype, dense), blocks, *vectors, names, w.size, *settings)

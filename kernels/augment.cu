@@ -1,0 +1,49 @@
+// From stored pictures to a training batch: crop, flip and normalise in one pass.
+//
+//   out[n, c, h, w] = levels[c, v],   v = images[n, c, h + top - pad, w' + left - pad], 0 outside the picture
+//   draw = draws[n]:   top  = (draw bits  0-15) (2 pad + 1) / 2^16      w' = W - 1 - w where mirrored (bit 32), else w
+//                      left = (draw bits 16-31) (2 pad + 1) / 2^16
+//
+// images (N, C, H, W) uint8 and draws (N,) of any strides; out in either memory format; levels (C, 256) hold the
+// normalised value of every pixel value, computed on the host as the CPU does, so results are the CPU's bit for bit.
+//
+//   kernel    | one thread per
+//   augment   | element of out after element, in order of storage
+//
+// Launcher: gpuconv/cuda/augment.py.  Not yet run on a GPU.
+#include "common.cuh"
+
+// Steps in elements.
+struct AugmentView {
+  long long image, channel, row, column, draw;
+};
+
+template <typename T, bool CHANNELS_LAST, typename Index>
+__global__ void __launch_bounds__(256)
+augment(
+    const unsigned char* __restrict__ images, const unsigned long long* __restrict__ draws,
+    const T* __restrict__ levels, T* __restrict__ out, AugmentView step, Index N, Index C, Index H, Index W,
+    long long pad, bool flip) {
+  const Index total = N * C * H * W;
+  const unsigned long long places = 2 * static_cast<unsigned long long>(pad) + 1;
+  for (long long i = thread_index(); i < total; i += thread_count()) {
+    Index rest = static_cast<Index>(i), c = 0;
+    if (CHANNELS_LAST) c = rest % C, rest /= C;
+    const Index w = rest % W;
+    rest /= W;
+    const Index h = rest % H;
+    rest /= H;
+    if (!CHANNELS_LAST) c = rest % C, rest /= C;
+    const Index n = rest;
+    long long row = h, column = w;
+    if (draws) {
+      const unsigned long long draw = draws[n * step.draw];
+      if (flip && (draw >> 32 & 1)) column = W - 1 - column;
+      row += static_cast<long long>((draw & 0xFFFF) * places >> 16) - pad;
+      column += static_cast<long long>((draw >> 16 & 0xFFFF) * places >> 16) - pad;
+    }
+    const bool inside = 0 <= row && row < H && 0 <= column && column < W;
+    const int value = inside ? images[n * step.image + c * step.channel + row * step.row + column * step.column] : 0;
+    out[i] = levels[c * 256 + value];
+  }
+}

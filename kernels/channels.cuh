@@ -1,0 +1,118 @@
+// Sums and values per channel of an array in either memory format, seen as (images, channels, pixels): NCHW with
+// pixels = H W, or channels-last storage as rows of one pixel each, images = N H W, channels, pixels = 1.
+//
+// A thread reads packs of V neighbours: V pixels of one channel (planes), or V channels of one pixel (CHANNELS_LAST).
+// V divides the pixels, or the channels.  Not yet run on a GPU.
+#pragma once
+
+#include "pack.cuh"
+
+// Threads of a block, and values that a thread reads for a sum: together the longest chain of roundings.
+constexpr int CHANNEL_BLOCK = 256;
+constexpr int CHANNEL_VALUES = 16;
+
+// Add up over the threads of a block whose number is equal modulo `lanes`, a power of 2: each gets its lane's sums.
+// The order is fixed, so that equal inputs give equal bits.  shared: WIDTH * CHANNEL_BLOCK numbers.
+template <int WIDTH, typename S>
+__device__ __forceinline__ void lane_sums(S (&value)[WIDTH], S* shared, int lanes) {
+  const int thread = threadIdx.x;
+#pragma unroll
+  for (int w = 0; w < WIDTH; ++w) shared[w * CHANNEL_BLOCK + thread] = value[w];
+  for (int half = CHANNEL_BLOCK / 2; half >= lanes; half /= 2) {
+    __syncthreads();
+    if (thread < half) {
+#pragma unroll
+      for (int w = 0; w < WIDTH; ++w) shared[w * CHANNEL_BLOCK + thread] += shared[w * CHANNEL_BLOCK + thread + half];
+    }
+  }
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < WIDTH; ++w) value[w] = shared[w * CHANNEL_BLOCK + thread % lanes];
+  __syncthreads();  // the next sum overwrites what has just been read
+}
+
+// What one thread adds up: its share of a chunk of the values of one channel (planes) or V channels (CHANNELS_LAST).
+//
+// Blocks are numbered chunk by chunk, and in a chunk by groups of channels.  In planes a block has one channel; in
+// rows it has `lanes` packs of channels side by side, a power of 2, so that its threads read whole lines.
+template <typename T, int V, bool CHANNELS_LAST, typename Index>
+struct ChannelShare {
+  static constexpr int WIDTH = CHANNELS_LAST ? V : 1;          // channels of this thread
+  static constexpr int ITEMS = ceil_div(CHANNEL_VALUES, V);    // packs of this thread
+  Index channels, pixels;
+  Index channel;   // the first of this thread
+  bool active;     // there are such channels
+  Index start;     // first pack of the chunk
+  Index items;     // packs of the chunk
+  int chunk, row, rows;
+  bool writes;     // this thread writes the sums of its channels
+
+  __device__ __forceinline__ ChannelShare(Index images, Index channels, Index pixels, int lanes)
+      : channels(channels), pixels(pixels) {
+    const Index groups = CHANNELS_LAST ? ceil_div(channels, static_cast<Index>(lanes * V)) : channels;
+    const int lane = threadIdx.x % lanes;
+    const Index group = static_cast<Index>(blockIdx.x) % groups;
+    chunk = static_cast<int>(static_cast<Index>(blockIdx.x) / groups);
+    row = threadIdx.x / lanes;
+    rows = CHANNEL_BLOCK / lanes;
+    channel = CHANNELS_LAST ? (group * lanes + lane) * V : group;
+    active = channel < channels;
+    const Index all = CHANNELS_LAST ? images : images * (pixels / V);
+    start = static_cast<Index>(chunk) * rows * ITEMS;
+    items = min(static_cast<Index>(rows) * ITEMS, all - start);
+    writes = active && row == 0;
+  }
+
+  // Number of values per channel in the chunk.
+  __device__ __forceinline__ Index count() const { return CHANNELS_LAST ? items : items * V; }
+
+  // Where the pack `item` of the chunk starts in the array.
+  __device__ __forceinline__ Index offset(Index item) const {
+    if (CHANNELS_LAST) return (start + item) * channels + channel;
+    const Index per_image = pixels / V, image = (start + item) / per_image, place = (start + item) % per_image;
+    return (image * channels + channel) * pixels + place * V;
+  }
+
+  // Call take(j, offset) for each pack of this thread, j counting from 0.
+  template <typename Take>
+  __device__ __forceinline__ void each(Take take) const {
+    // Divided once, then stepped: a division for each pack would cost as much as reading it.
+    const Index per_image = pixels / V;
+    Index image = 0, place = 0, step_image = 0, step_place = 0;
+    if (!CHANNELS_LAST) {
+      image = (start + row) / per_image, place = (start + row) % per_image;
+      step_image = rows / per_image, step_place = rows % per_image;
+    }
+#pragma unroll
+    for (int j = 0; j < ITEMS; ++j) {
+      const Index item = static_cast<Index>(j) * rows + row;
+      if (active && item < items) {
+        take(j, CHANNELS_LAST ? (start + item) * channels + channel : (image * channels + channel) * pixels + place * V);
+      }
+      if (!CHANNELS_LAST) {
+        image += step_image, place += step_place;
+        if (place >= per_image) place -= per_image, ++image;
+      }
+    }
+  }
+};
+
+// The channel of a flat pack: stepped along with a loop over packs, without a division for each.
+template <typename Index>
+struct ChannelOfPack {
+  Index channels, per_plane;
+  Index channel, place, step_channel, step_place;
+
+  // channels and per_plane are counted in packs: (C / V, 1) for rows, (C, pixels / V) for planes.
+  __device__ __forceinline__ ChannelOfPack(Index first, Index step, Index channels, Index per_plane)
+      : channels(channels), per_plane(per_plane) {
+    place = first % per_plane, channel = first / per_plane % channels;
+    step_place = step % per_plane, step_channel = step / per_plane % channels;
+  }
+
+  __device__ __forceinline__ void next() {
+    place += step_place, channel += step_channel;
+    if (place >= per_plane) place -= per_plane, ++channel;
+    if (channel >= channels) channel -= channels;
+  }
+};

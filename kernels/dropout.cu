@@ -1,0 +1,85 @@
+// Inverted dropout.
+//
+//   forward    y = kept ? x scale : 0          backward   dx = kept ? dy scale : 0          scale = 1 / (1 - rate)
+//
+// Element i, counted in row order of the shape, is kept where half word i of the random words (low half first) is at
+// least `threshold` = rate 2^32: the same elements as on the CPU, in either memory format.
+//
+//   kernel                          | one thread per                                    | when
+//   dropout_forward                 | 8 elements: one block of random words             | x is stored in row order
+//   dropout_forward_channels_last   | 8 elements of a channel of an image: one block    | x is channels-last; the threads
+//                                   | of random words, or two where they lie across     | of a warp are channels
+//   dropout_backward                | pack of 16 bytes after pack                       | always
+//
+// Source of the generator: see random.cuh.
+// Launchers: gpuconv/cuda/dropout.py.  Not yet run on a GPU.
+#include "pack.cuh"
+#include "random.cuh"
+
+constexpr int DROPOUT_RUN = 8;  // half words in a block of random words
+
+template <typename T>
+__global__ void __launch_bounds__(256)
+dropout_forward(
+    const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ kept, long long total, double scale,
+    unsigned long long threshold, unsigned long long seed, unsigned long long step) {
+  constexpr int V = pack_size<T>(), PACKS = DROPOUT_RUN / V;
+  const bool aligned = is_aligned<V>(x) && is_aligned<V>(y) && is_aligned<V>(kept);
+  const Sum<T> factor = static_cast<Sum<T>>(scale);
+  for (long long run = thread_index(); run * DROPOUT_RUN < total; run += thread_count()) {
+    const RandomWords words = random_words(seed, STREAM_DROPOUT, step, run);
+#pragma unroll
+    for (int p = 0; p < PACKS; ++p) {
+      const long long i = run * DROPOUT_RUN + p * V;
+      Pack<T, V> pack = load_pack<V>(x + i, aligned, total - i);
+      Pack<bool, V> keep;
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        keep.at[v] = random_half(words, p * V + v) >= threshold;
+        pack.at[v] = keep.at[v] ? narrow<T>(widen(pack.at[v]) * factor) : T{};
+      }
+      store_pack<V>(y + i, pack, aligned, total - i);
+      store_pack<V>(kept + i, keep, aligned, total - i);
+    }
+  }
+}
+
+// x, y, kept: (images, pixels, channels)
+template <typename T>
+__global__ void __launch_bounds__(256)
+dropout_forward_channels_last(
+    const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ kept, long long images, long long channels,
+    long long pixels, double scale, unsigned long long threshold, unsigned long long seed, unsigned long long step) {
+  const Sum<T> factor = static_cast<Sum<T>>(scale);
+  const long long runs = ceil_div(pixels, static_cast<long long>(DROPOUT_RUN));
+  for (long long i = thread_index(); i < images * runs * channels; i += thread_count()) {
+    const long long channel = i % channels, run = i / channels % runs, image = i / channels / runs;
+    const long long first = run * DROPOUT_RUN, last = min(first + DROPOUT_RUN, pixels);
+    long long place = (image * channels + channel) * pixels + first;  // in row order of the shape
+    RandomWords words = random_words(seed, STREAM_DROPOUT, step, place / DROPOUT_RUN);
+    for (long long pixel = first; pixel < last; ++pixel, ++place) {
+      const int half = static_cast<int>(place % DROPOUT_RUN);
+      if (half == 0 && pixel > first) words = random_words(seed, STREAM_DROPOUT, step, place / DROPOUT_RUN);
+      const long long offset = (image * pixels + pixel) * channels + channel;
+      const bool keep = random_half(words, half) >= threshold;
+      kept[offset] = keep;
+      y[offset] = keep ? narrow<T>(widen(x[offset]) * factor) : T{};
+    }
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(256)
+dropout_backward(
+    const T* __restrict__ dy, const bool* __restrict__ kept, T* __restrict__ dx, long long total, double scale) {
+  constexpr int V = pack_size<T>();
+  const bool aligned = is_aligned<V>(dy) && is_aligned<V>(kept) && is_aligned<V>(dx);
+  const Sum<T> factor = static_cast<Sum<T>>(scale);
+  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
+    Pack<T, V> pack = load_pack<V>(dy + i, aligned, total - i);
+    const Pack<bool, V> keep = load_pack<V>(kept + i, aligned, total - i);
+#pragma unroll
+    for (int v = 0; v < V; ++v) pack.at[v] = keep.at[v] ? narrow<T>(widen(pack.at[v]) * factor) : T{};
+    store_pack<V>(dx + i, pack, aligned, total - i);
+  }
+}

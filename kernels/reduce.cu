@@ -1,0 +1,48 @@
+// Sums over everything but the channels: gradients of biases.
+//
+//   out[c] = sum over n, p of x[n, c, p]
+//
+// Layout as in channels.cuh: planes (NCHW) or rows (channels-last, and (N, C)).
+//
+//   kernel               | one block per
+//   channel_sums         | chunk of a channel, or of `lanes` packs of channels
+//   channel_sums_merge   | `lanes` channels: adds the chunks in a fixed order, in float64
+//
+// Launchers: gpuconv/cuda/reduce.py.  Not yet run on a GPU.
+#include "channels.cuh"
+
+// x   ->   partial (chunks, C)
+template <typename T, int V, bool CHANNELS_LAST, typename Index>
+__global__ void __launch_bounds__(256)
+channel_sums(
+    const T* __restrict__ x, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels, int lanes) {
+  using Share = ChannelShare<T, V, CHANNELS_LAST, Index>;
+  constexpr int WIDTH = Share::WIDTH;
+  __shared__ Sum<T> shared[WIDTH * CHANNEL_BLOCK];
+  const Share share(images, channels, pixels, lanes);
+  const bool aligned = is_aligned<V>(x);
+  Sum<T> sum[WIDTH] = {};
+  share.each([&](int, Index offset) {
+    const Pack<T, V> pack = load_pack<V>(x + offset, aligned);
+#pragma unroll
+    for (int v = 0; v < V; ++v) sum[v % WIDTH] += widen(pack.at[v]);
+  });
+  lane_sums(sum, shared, lanes);
+  if (!share.writes) return;
+#pragma unroll
+  for (int w = 0; w < WIDTH; ++w) {
+    partial[static_cast<long long>(share.chunk) * channels + share.channel + w] = sum[w];
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(256)
+channel_sums_merge(const Sum<T>* __restrict__ partial, T* __restrict__ out, long long channels, int chunks, int lanes) {
+  __shared__ double shared[CHANNEL_BLOCK];
+  const int lane = threadIdx.x % lanes, row = threadIdx.x / lanes, rows = CHANNEL_BLOCK / lanes;
+  const long long channel = static_cast<long long>(blockIdx.x) * lanes + lane;
+  double sum[1] = {};
+  for (int chunk = row; channel < channels && chunk < chunks; chunk += rows) sum[0] += partial[chunk * channels + channel];
+  lane_sums(sum, shared, lanes);
+  if (channel < channels && row == 0) out[channel] = narrow<T>(static_cast<Sum<T>>(sum[0]));
+}
