@@ -158,7 +158,7 @@ def writable(name: str, array: Any) -> None:
 
 def apart(*written: str, **arrays: Any) -> None:
     """Check that no written array, given by name, shares memory with any other."""
-    items = [(name, array) for name, array in arrays.items() if isinstance(array, np.ndarray)]
+    items = [(name, _places(array)) for name, array in arrays.items() if array is not None]
     for i, (name, array) in enumerate(items):
         for other_name, other in items[:i]:
             if (name in written or other_name in written) and _overlap(array, other):
@@ -209,6 +209,21 @@ def upstream(dy: Any, shape: tuple[int, ...], dtype: np.dtype) -> None:
         msg = f"dy must have the forward's dtype {dtype}, got {dy.dtype}"
         raise DTypeError(msg)
     same_shape("dy", dy, shape, "the shape of the forward's output")
+
+
+class _Places:
+    """The addresses of an array on a GPU, in the form that NumPy takes over."""
+
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = {name: interface[name] for name in ("shape", "typestr", "data", "strides")}
+        self.__array_interface__["version"] = 3
+
+
+def _places(array: Any) -> np.ndarray:
+    """Return an array of the same addresses that NumPy can compare; its elements must not be read."""
+    if isinstance(array, np.ndarray):
+        return array.view(np.ndarray)
+    return np.asarray(_Places(array.__cuda_array_interface__))
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> bool:

@@ -1,1 +1,45 @@
-"""CuPy backend: launchers of our own CUDA kernels.  Not yet run on a GPU."""
+"""CuPy backend: our own CUDA kernels and the launchers that choose among them.  Not yet run on a GPU."""
+
+from .affine import affine_backward, affine_forward
+from .augment import augment
+from .average_pool import (
+    average_pool_backward,
+    average_pool_forward,
+    global_average_pool_backward,
+    global_average_pool_forward,
+)
+from .batchnorm import batchnorm_backward, batchnorm_forward
+from .conv import conv_backward, conv_forward
+from .dropout import dropout_backward, dropout_forward
+from .gelu import gelu_backward, gelu_forward
+from .loss import softmax_cross_entropy, svm_loss
+from .max_pool import max_pool_backward, max_pool_forward
+from .relu import relu_backward, relu_forward
+from .update import adam_update, rmsprop_update, sgd_update
+
+__all__ = [
+    "adam_update",
+    "affine_backward",
+    "affine_forward",
+    "augment",
+    "average_pool_backward",
+    "average_pool_forward",
+    "batchnorm_backward",
+    "batchnorm_forward",
+    "conv_backward",
+    "conv_forward",
+    "dropout_backward",
+    "dropout_forward",
+    "gelu_backward",
+    "gelu_forward",
+    "global_average_pool_backward",
+    "global_average_pool_forward",
+    "max_pool_backward",
+    "max_pool_forward",
+    "relu_backward",
+    "relu_forward",
+    "rmsprop_update",
+    "sgd_update",
+    "softmax_cross_entropy",
+    "svm_loss",
+]

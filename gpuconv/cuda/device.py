@@ -48,6 +48,12 @@ class Device(Protocol):
         None, a null pointer; or a NumPy scalar, np.void for a struct, passed by value.
         """
 
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        """Write the product of two matrices, C-contiguous or transposed, float32 or float64, into a C-contiguous one.
+
+        float32 is IEEE float32, with sums in float32 (CuPy's own CUPY_TF32=1 would change that).
+        """
+
     def synchronize(self) -> None:
         """Wait until everything launched so far is done; raise what went wrong."""
 
@@ -97,6 +103,10 @@ class CupyDevice:
             if shared > _SHARED_BY_DEFAULT:
                 function.max_dynamic_shared_size_bytes = shared
             function(grid, block, passed, shared_mem=shared)
+
+    def matmul(self, a: Any, b: Any, out: Any) -> None:
+        with self._place:
+            self._cupy.matmul(a, b, out=out)
 
     def synchronize(self) -> None:
         with self._place:
