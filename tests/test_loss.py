@@ -73,7 +73,7 @@ def test_softmax_of_equal_scores_is_the_logarithm_of_the_classes(device, dtype):
         loss, dscores = gpuconv.softmax_cross_entropy(
             device.array(np.full((4, 8), value, dtype)), device.array(np.arange(4))
         )
-        np.testing.assert_allclose(float(loss), np.log(8), rtol=1e-6)
+        np.testing.assert_allclose(float(device.numpy(loss)), np.log(8), rtol=1e-6)
         assert_same(device.numpy(dscores), (np.full((4, 8), 1 / 8) - np.eye(8)[:4]) / 4, dtype=dtype)
 
 
@@ -81,10 +81,10 @@ def test_softmax_with_a_class_ruled_out(device, dtype):
     """A score of minus infinity has probability 0: no NaN, unless it is the label."""
     scores = np.array([[1.0, -np.inf, 1.0], [-np.inf, 0.0, -np.inf]], dtype)
     loss, dscores = gpuconv.softmax_cross_entropy(device.array(scores), device.array(np.array([0, 1])))
-    np.testing.assert_allclose(float(loss), np.log(2) / 2, rtol=1e-6)
+    np.testing.assert_allclose(float(device.numpy(loss)), np.log(2) / 2, rtol=1e-6)
     assert_same(device.numpy(dscores), np.array([[-0.25, 0, 0.25], [0, 0, 0]], dtype))
     loss, _ = gpuconv.softmax_cross_entropy(device.array(scores), device.array(np.array([1, 1])))
-    assert float(loss) == np.inf
+    assert float(device.numpy(loss)) == np.inf
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -93,7 +93,7 @@ def test_softmax_of_nan_and_infinity_is_nan(value, column, device, dtype):
     scores = np.zeros((2, 3), dtype)
     scores[0, column] = value
     loss, dscores = gpuconv.softmax_cross_entropy(device.array(scores), device.array(np.array([1, 2])))
-    assert np.isnan(float(loss))
+    assert np.isnan(float(device.numpy(loss)))
     assert np.isnan(device.numpy(dscores)[0]).all()
     assert np.isfinite(device.numpy(dscores)[1]).all()
 
@@ -130,7 +130,7 @@ def test_svm_of_nan_is_nan(device, dtype):
         scores = np.zeros((2, 3), dtype)
         scores[0, column] = np.nan
         loss, _ = gpuconv.svm_loss(device.array(scores), device.array(np.array([1, 2])))
-        assert np.isnan(float(loss))
+        assert np.isnan(float(device.numpy(loss)))
 
 
 @pytest.mark.parametrize("label", [-1, 3, 255, -(2**63)])
@@ -146,7 +146,7 @@ def test_any_memory_layout(layout, device, rng):
     plain = gpuconv.softmax_cross_entropy(device.array(scores), device.array(labels))
     strided = np.repeat(labels, 2)[::2]
     other = gpuconv.softmax_cross_entropy(device.array(layout(scores)), device.array(strided))
-    assert float(plain[0]) == float(other[0])
+    assert float(device.numpy(plain[0])) == float(device.numpy(other[0]))
     assert_same(device.numpy(other[1]), device.numpy(plain[1]))
     _check_svm(device, layout(scores), strided)
 
@@ -184,5 +184,5 @@ def test_svm_matches_pytorch(device, rng):
     loss_t = 10 * torch.nn.functional.multi_margin_loss(t, torch.from_numpy(labels))
     (dscores_t,) = torch.autograd.grad(loss_t, t)
     loss, dscores = gpuconv.svm_loss(device.array(scores), device.array(labels))
-    np.testing.assert_allclose(float(loss), float(loss_t.detach()), rtol=1e-13)
+    np.testing.assert_allclose(float(device.numpy(loss)), float(loss_t.detach()), rtol=1e-13)
     np.testing.assert_allclose(device.numpy(dscores), dscores_t.numpy(), rtol=1e-13, atol=1e-17)
