@@ -85,11 +85,10 @@ class Cuda:
         return None if a is None else cupy.asnumpy(a, order="K")
 
 
-@pytest.fixture(params=["cpu", "cuda-emulated", "cuda"], scope="session")
-def device(request):
-    if request.param == "cpu":
+def _place(name):
+    if name == "cpu":
         return Cpu
-    if request.param == "cuda-emulated":
+    if name == "cuda-emulated":
         if shutil.which("g++") is None:
             pytest.skip("the emulator needs g++")
         return Emulated
@@ -101,15 +100,34 @@ def device(request):
     return Cuda
 
 
+@pytest.fixture(params=["cpu", "cuda-emulated", "cuda"], scope="session")
+def device(request):
+    """Every place that computes."""
+    return _place(request.param)
+
+
+@pytest.fixture(params=["cuda-emulated", "cuda"], scope="session")
+def gpu(request):
+    """Every place that runs kernels."""
+    return _place(request.param)
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "large: too much work for the emulator; runs on the CPU and on a GPU")
+    config.addinivalue_line("markers", "ladder: more kernels, dtypes and shapes in the emulator; `pytest -m ladder`")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what the emulator would take minutes for: tests marked `large`."""
-    large = [item for item in items if item.get_closest_marker("large") and "cuda-emulated" in item.nodeid]
-    config.hook.pytest_deselected(items=large)
-    items[:] = [item for item in items if item not in large]
+    """Leave out what the emulator would take minutes for: tests marked `large`, and `ladder` ones unless asked for."""
+    asked = "ladder" in (config.option.markexpr or "")
+    left_out = {
+        item
+        for item in items
+        if (item.get_closest_marker("large") and "cuda-emulated" in item.nodeid)
+        or (item.get_closest_marker("ladder") and not asked)
+    }
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(params=["float64", "float32", "float16"], scope="session")

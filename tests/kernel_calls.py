@@ -1,0 +1,451 @@
+"""Small calls of every operator that between them launch every kernel: what the ladder runs, in each of its ways.
+
+A call is a function of the inputs that it draws; it returns the operator's results.  The same call on the CPU backend
+in float64 tells what they must be.  Shapes are odd and tiny, since one call takes the emulator's check mode long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from conftest import LAYOUTS
+from emulate import EmulatedArray, EmulatedDevice
+
+import gpuconv
+from gpuconv import backend
+from gpuconv.cuda import conv, kernel, reduce
+from gpuconv.cuda import device as cuda_device
+from gpuconv.random import Stream, words
+
+DTYPES = ("float32", "float16", "float64")
+FORMATS = ("NCHW", "NHWC")
+
+
+class Inputs:
+    """Draws the inputs of a call, rounded to a dtype, and stores them where and how the call is to run.
+
+    place: makes and reads arrays, one of conftest's devices.  wide: the same numbers as float64.
+    """
+
+    def __init__(self, place: Any, dtype: str, memory: str, *, wide: bool = False) -> None:
+        self.place, self.memory = place, memory
+        self.narrow = np.dtype(dtype)
+        self.dtype = np.dtype(np.float64) if wide else self.narrow
+        self._rng = np.random.default_rng(3)
+
+    @property
+    def channels_last(self) -> bool:
+        return self.memory == "NHWC"
+
+    def put(self, host: np.ndarray, layout: str | None = None) -> Any:
+        """Store an array: images in the memory format of this run, unless a layout of conftest is named."""
+        if host.dtype == self.narrow:
+            host = host.astype(self.dtype)
+        chosen = layout or ("channels_last" if self.channels_last and host.ndim == 4 else "c_order")
+        return self.place.array(LAYOUTS[chosen](host))
+
+    def normal(self, *shape: int, layout: str | None = None) -> Any:
+        return self.put(self._rng.standard_normal(shape).astype(self.narrow), layout)
+
+    def whole(self, *shape: int, layout: str | None = None) -> Any:
+        """Return whole numbers from -4 to 4, whose sums are exact in any order: each wrong term shows."""
+        return self.put(self._rng.integers(-4, 5, shape).astype(self.narrow), layout)
+
+    def positive(self, *shape: int, layout: str | None = None) -> Any:
+        return self.put((0.5 + self._rng.random(shape)).astype(self.narrow), layout)
+
+    def special(self, *shape: int) -> Any:
+        """Return whole numbers with ties, NaN, infinities and both zeros among them."""
+        host = self._rng.integers(-2, 3, shape).astype(self.narrow)
+        flat = host.reshape(-1)
+        for value in (np.nan, np.inf, -np.inf, -0.0):
+            flat[self._rng.integers(0, flat.size, max(1, flat.size // 15))] = value
+        return self.put(host)
+
+    def integers(self, low: int, high: int, shape: tuple[int, ...], dtype: str, layout: str | None = None) -> Any:
+        return self.put(self._rng.integers(low, high, shape, dtype), layout)
+
+
+Results = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One named call; `quick` ones run at each change, all of them in the ladder."""
+
+    name: str
+    run: Callable[[Inputs], Results]
+    quick: bool = True
+    dtypes: tuple[str, ...] = DTYPES
+    formats: tuple[str, ...] = FORMATS
+    settings: tuple[tuple[Any, str, int], ...] = ()  # (module, name, value) of launchers, for small shapes
+
+    def on(self, place: Any, dtype: str, memory: str) -> list[np.ndarray | None]:
+        """Run on conftest's device `place`; return the results on the host."""
+        return self._host(Inputs(place, dtype, memory))
+
+    def expected(self, dtype: str, memory: str) -> list[np.ndarray | None]:
+        """Run on the CPU backend in float64, from the same rounded inputs."""
+        return self._host(Inputs(_Host, dtype, memory, wide=True))
+
+    def _host(self, inputs: Inputs) -> list[np.ndarray | None]:
+        with ExitStack() as stack:
+            for module, name, value in self.settings:
+                stack.enter_context(mock.patch.object(module, name, value))
+            return [None if result is None else inputs.place.numpy(result) for result in self.run(inputs)]
+
+
+class _Host:
+    @staticmethod
+    def array(a: np.ndarray) -> np.ndarray:
+        return a
+
+    @staticmethod
+    def numpy(a: np.ndarray) -> np.ndarray:
+        return a
+
+
+# Relative to the largest result: several roundings of each dtype, far less than one wrong term.
+_TOLERANCE = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
+
+
+def assert_as_expected(got: Sequence[np.ndarray | None], expected: Sequence[np.ndarray | None]) -> None:
+    """Hold results to those of the CPU backend: NaN and infinities, indices and masks exactly, numbers nearly."""
+    assert len(got) == len(expected)
+    for i, (actual, wanted) in enumerate(zip(got, expected, strict=True)):
+        assert (actual is None) == (wanted is None), f"result {i}"
+        if actual is None or wanted is None:
+            continue
+        assert actual.shape == wanted.shape, f"result {i}: shape {actual.shape}, expected {wanted.shape}"
+        if wanted.dtype.kind != "f":
+            np.testing.assert_array_equal(actual, wanted, f"result {i}")
+            continue
+        with np.errstate(over="ignore"):
+            stored = wanted.astype(actual.dtype).astype(np.float64)  # beyond its range, a float16 result is infinite
+        finite = np.isfinite(stored)
+        beside = [np.where(finite, 0.0, values.astype(np.float64)) for values in (actual, stored)]
+        np.testing.assert_array_equal(*beside, f"result {i}")
+        size = np.abs(wanted[finite]).max(initial=0.0)
+        allowed = _TOLERANCE[actual.dtype.name] * size
+        np.testing.assert_allclose(
+            actual[finite].astype(np.float64), wanted[finite], rtol=0, atol=allowed, err_msg=f"result {i}"
+        )
+
+
+# The calls ----------------------------------------------------------------------------------------------------------
+
+
+def _conv(
+    x: tuple[int, ...], w: tuple[int, ...], *, bias: bool = True, special: bool = False, **options: Any
+) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        image = d.special(*x) if special else d.whole(*x)
+        y, cache = gpuconv.conv_forward(image, d.whole(*w), d.whole(w[0]) if bias else None, **options)
+        return y, *gpuconv.conv_backward(d.whole(*y.shape), cache)
+
+    return run
+
+
+def _conv_relu(d: Inputs) -> Results:
+    """The epilogue with ReLU, which no operator of the public face asks for."""
+    x, w, b = d.whole(2, 3, 5, 4), d.whole(4, 3, 2, 2), d.whole(4)
+    if isinstance(x, np.ndarray) and type(x) is np.ndarray:
+        return (gpuconv.relu_forward(gpuconv.conv_forward(x, w, b)[0])[0],)
+    _, cache = gpuconv.conv_forward(x, w, b)
+    return (conv.convolve(x, w, b, cache.sizes, relu=True),)
+
+
+def _pool(name: str, shape: tuple[int, ...], *, special: bool = False, **options: Any) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        y, cache = getattr(gpuconv, f"{name}_forward")(d.special(*shape) if special else d.whole(*shape), **options)
+        dx = getattr(gpuconv, f"{name}_backward")(d.whole(*y.shape), cache)
+        return (y, dx, cache.argmax) if name == "max_pool" else (y, dx)
+
+    return run
+
+
+def _batchnorm(shape: tuple[int, ...], *, mean: float = 2.0, **options: Any) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        C = shape[1]
+        forward, backward = gpuconv.batchnorm_forward, gpuconv.batchnorm_backward
+        if len(shape) == 4:
+            forward, backward = gpuconv.spatial_batchnorm_forward, gpuconv.spatial_batchnorm_backward
+        running_mean, running_var = d.normal(C), d.positive(C)
+        x = d.put((d._rng.standard_normal(shape) + mean).astype(d.narrow))
+        y, cache = forward(x, d.normal(C), d.normal(C), running_mean, running_var, **options)
+        return y, *backward(d.normal(*shape), cache), running_mean, running_var
+
+    return run
+
+
+def _elementwise(
+    name: str, shape: tuple[int, ...], *, layout: str | None = None, **options: Any
+) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        y, cache = getattr(gpuconv, f"{name}_forward")(d.normal(*shape, layout=layout), **options)
+        return y, getattr(gpuconv, f"{name}_backward")(d.normal(*shape, layout=layout), cache)
+
+    return run
+
+
+def _relu_special(d: Inputs) -> Results:
+    y, cache = gpuconv.relu_forward(d.special(5, 41))
+    return y, gpuconv.relu_backward(d.whole(5, 41), cache)
+
+
+def _loss(
+    name: str, shape: tuple[int, int], labels: str, *, layout: str | None = None, **options: Any
+) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        scores, found = d.normal(*shape), d.integers(0, shape[1], (shape[0],), labels, layout)
+        return tuple(getattr(gpuconv, name)(scores, found, **options))
+
+    return run
+
+
+def _bad_labels(d: Inputs) -> Results:
+    """A label out of range gives NaN on a GPU, which cannot raise; the CPU raises."""
+    scores, labels = d.normal(3, 4), d.put(np.array([1, 4, -1]))
+    if type(scores) is np.ndarray:
+        good = gpuconv.softmax_cross_entropy(scores, np.array([1, 0, 0]))[1]
+        good[1:] = np.nan
+        return np.full((), np.nan), good
+    loss, dscores = gpuconv.softmax_cross_entropy(scores, labels)
+    return loss, dscores
+
+
+def _update(
+    name: str, count: int, states: int, *, layout: str | None = None, **options: Any
+) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        vectors = [d.normal(count, layout=layout), d.normal(count, layout=layout)]
+        vectors += [d.positive(count, layout=layout) for _ in range(states)]
+        getattr(gpuconv, name)(*vectors, **options)
+        return tuple(vectors)
+
+    return run
+
+
+def _affine(x: tuple[int, ...], out: int, *, bias: bool = True, turned: bool = False) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        w = d.whole(int(np.prod(x[1:])), out, layout="fortran" if turned else None)
+        y, cache = gpuconv.affine_forward(d.whole(*x), w, d.whole(out) if bias else None)
+        return y, *gpuconv.affine_backward(d.whole(*y.shape), cache)
+
+    return run
+
+
+def _augment(
+    shape: tuple[int, ...], pad: int, *, flip: bool, drawn: bool = True, layout: str | None = None
+) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        images = d.integers(0, 256, shape, "uint8", layout)
+        draws = d.put(words(shape[0], seed=1, stream=Stream.AUGMENT)) if drawn else None
+        levels = {"mean": [0.5, 0.4, 0.3][: shape[1]], "std": [0.25, 0.2, 0.3][: shape[1]]}
+        return (
+            gpuconv.augment(images, draws, **levels, pad=pad, flip=flip, dtype=d.dtype, channels_last=d.channels_last),
+        )
+
+    return run
+
+
+_ONE_THREAD_MERGES_LITTLE = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
+_FEW_SLICES = ((conv, "_PARTIAL_SUMS", 256),)
+
+CALLS = {
+    call.name: call
+    for call in (
+        Call("conv_first_layer", _conv((2, 3, 6, 5), (4, 3, 3, 3), pad=1)),
+        Call(
+            "conv_everything_differs",
+            _conv((3, 4, 9, 8), (6, 2, 3, 2), bias=False, stride=(2, 1), pad=(1, 2), dilation=(2, 3), groups=2),
+        ),
+        Call("conv_strides_in_both", _conv((2, 3, 8, 9), (2, 3, 2, 3), stride=(3, 2), pad=(0, 1))),
+        Call("conv_many_filters", _conv((3, 1, 7, 9), (35, 1, 1, 1)), quick=False),
+        Call("conv_long_slices", _conv((3, 2, 15, 13), (3, 2, 3, 3)), settings=_FEW_SLICES),
+        Call("conv_long_slices_of_small_planes", _conv((101, 1, 2, 3), (7, 1, 1, 1)), settings=_FEW_SLICES),
+        Call("conv_depthwise", _conv((2, 5, 6, 7), (5, 1, 3, 3), pad=1, groups=5), quick=False),
+        Call("conv_in_tiles", _conv((2, 8, 7, 5), (16, 8, 3, 3), pad=1)),
+        Call("conv_in_tiles_odd", _conv((3, 9, 8, 7), (19, 9, 3, 2), stride=2, pad=1, bias=False)),
+        Call("conv_in_tiles_groups", _conv((2, 32, 5, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
+        Call("conv_in_tiles_one_by_one", _conv((3, 16, 5, 7), (40, 16, 1, 1)), quick=False),
+        Call("conv_in_tiles_dilated", _conv((2, 8, 9, 11), (16, 8, 3, 3), stride=(1, 2), dilation=(2, 1)), quick=False),
+        Call("conv_nan_and_inf", _conv((1, 2, 6, 5), (2, 2, 3, 3), pad=1, special=True)),
+        Call("conv_relu", _conv_relu),
+        Call("max_pool_halves", _pool("max_pool", (2, 3, 5, 16), window=2)),
+        Call("max_pool_halves_special", _pool("max_pool", (1, 3, 6, 8), special=True, window=2)),
+        Call("max_pool_two_odd_width", _pool("max_pool", (2, 8, 5, 7), window=2)),
+        Call("max_pool_three_overlapping", _pool("max_pool", (2, 8, 8, 7), special=True, window=3, stride=2, pad=1)),
+        Call(
+            "max_pool_any_window",
+            _pool("max_pool", (2, 3, 9, 8), special=True, window=(2, 5), stride=(3, 1), pad=(1, 2)),
+        ),
+        Call("max_pool_large_window", _pool("max_pool", (1, 3, 19, 21), special=True, window=(17, 16), stride=2)),
+        Call("average_pool_two", _pool("average_pool", (2, 8, 5, 6), window=2)),
+        Call("average_pool_count_pad", _pool("average_pool", (2, 3, 7, 6), window=3, stride=2, pad=1)),
+        Call(
+            "average_pool_real_pixels",
+            _pool("average_pool", (2, 8, 7, 5), window=(3, 2), stride=(1, 2), pad=(1, 1), count_pad=False),
+        ),
+        Call(
+            "average_pool_real_pixels_odd",
+            _pool("average_pool", (1, 3, 8, 5), window=3, pad=1, count_pad=False),
+            quick=False,
+        ),
+        Call("global_pool_small_planes", _pool("global_average_pool", (3, 5, 7, 5))),
+        Call("global_pool_wide_planes", _pool("global_average_pool", (3, 40, 2, 4))),
+        Call("global_pool_large_planes", _pool("global_average_pool", (1, 3, 25, 23))),
+        Call("batchnorm_rows", _batchnorm((37, 5))),
+        Call("batchnorm_rows_in_packs", _batchnorm((70, 24)), settings=_ONE_THREAD_MERGES_LITTLE),
+        Call("batchnorm_many_rows", _batchnorm((600, 40)), quick=False, settings=_ONE_THREAD_MERGES_LITTLE),
+        Call("batchnorm_images", _batchnorm((3, 5, 5, 7), momentum=0.7, eps=1e-3)),
+        Call("batchnorm_images_in_packs", _batchnorm((2, 8, 4, 8))),
+        Call("batchnorm_several_chunks", _batchnorm((4, 2, 33, 35)), settings=_ONE_THREAD_MERGES_LITTLE),
+        Call("batchnorm_two_chunks", _batchnorm((4, 1, 36, 36)), quick=False),
+        Call("batchnorm_stored_moments", _batchnorm((2, 3, 4, 5), training=False)),
+        Call("batchnorm_stored_moments_rows", _batchnorm((9, 8), training=False)),
+        Call("relu_rows", _elementwise("relu", (3, 37))),
+        Call("relu_images", _elementwise("relu", (2, 3, 5, 7)), quick=False),
+        Call("relu_special", _relu_special),
+        Call("gelu", _elementwise("gelu", (3, 37))),
+        Call("gelu_tanh", _elementwise("gelu", (2, 3, 5, 3), approximate="tanh")),
+        Call("dropout_rows", _elementwise("dropout", (5, 29), rate=0.3, seed=7, step=2)),
+        Call("dropout_images", _elementwise("dropout", (3, 5, 3, 7), rate=0.6, seed=2**63 + 5, step=2**40)),
+        Call("dropout_of_nothing", _elementwise("dropout", (2, 5, 3, 3), rate=0.0)),
+        Call("copy_of_strided_rows", _elementwise("relu", (4, 3, 5), layout="fortran")),
+        Call("copy_backwards", _elementwise("relu", (3, 2, 4, 5), layout="negative_strides")),
+        Call("copy_every_second", _elementwise("relu", (3, 4, 5), layout="every_second_column")),
+        Call("copy_seven_axes", _elementwise("relu", (2, 2, 3, 2, 2, 2, 3), layout="fortran")),
+        Call("copy_between_formats", _batchnorm((2, 37, 5, 7))),
+        Call("copy_of_one_format", _elementwise("dropout", (2, 35, 5, 7), rate=0.0)),
+        Call("softmax", _loss("softmax_cross_entropy", (5, 10), "int64")),
+        Call("softmax_smoothed", _loss("softmax_cross_entropy", (9, 67), "int32", label_smoothing=0.2)),
+        Call("softmax_of_a_view", _loss("softmax_cross_entropy", (300, 3), "int64", layout="negative_strides")),
+        Call("softmax_bad_labels", _bad_labels),
+        Call("svm", _loss("svm_loss", (5, 10), "int32")),
+        Call("svm_many_classes", _loss("svm_loss", (9, 67), "int64", margin=0.5)),
+        Call("sgd", _update("sgd_update", 37, 0, lr=0.1, weight_decay=0.1)),
+        Call("sgd_momentum", _update("sgd_update", 37, 1, lr=0.1, momentum=0.9, weight_decay=0.01)),
+        Call(
+            "sgd_nesterov_view",
+            _update("sgd_update", 37, 1, layout="every_second_column", lr=0.1, momentum=0.9, nesterov=True),
+        ),
+        Call("rmsprop", _update("rmsprop_update", 37, 1, lr=0.1, weight_decay=0.01)),
+        Call("rmsprop_view", _update("rmsprop_update", 37, 1, layout="every_second_column", lr=0.1)),
+        Call("adam", _update("adam_update", 37, 2, lr=0.1, step=3, weight_decay=0.1)),
+        Call(
+            "adam_decoupled_view",
+            _update(
+                "adam_update", 37, 2, layout="every_second_column", lr=0.1, step=3, weight_decay=0.1, decoupled=True
+            ),
+        ),
+        Call("affine", _affine((5, 7), 3)),
+        Call("affine_of_images", _affine((5, 3, 2, 3), 9, turned=True)),
+        Call("affine_without_bias", _affine((5, 8), 4, bias=False)),
+        Call("augment", _augment((5, 3, 6, 5), 2, flip=True)),
+        Call("augment_far", _augment((7, 2, 4, 3), 4, flip=False, layout="negative_strides")),
+        Call("augment_as_it_is", _augment((2, 3, 4, 4), 0, flip=False, drawn=False)),
+    )
+}
+
+
+# Where they run -----------------------------------------------------------------------------------------------------
+
+
+class Place:
+    """conftest's face of one emulated device."""
+
+    def __init__(self, device: EmulatedDevice) -> None:
+        self.device = device
+
+    def array(self, a: np.ndarray) -> EmulatedArray:
+        return self.device.same_layout(a)
+
+    def numpy(self, a: EmulatedArray) -> np.ndarray:
+        return self.device.asnumpy(a)
+
+
+@contextmanager
+def emulated_on(device: EmulatedDevice, *, blocks: int | None = None) -> Iterator[Place]:
+    """Let emulated arrays run on a device; with `blocks`, loops over elements get no more than that many."""
+    before = cuda_device._REGISTERED.get(EmulatedArray)
+    cuda_device.register(EmulatedArray, lambda array: device)
+    backend.register_array(EmulatedArray.__module__.partition(".")[0], EmulatedArray.__qualname__, "CuPy")
+    try:
+        with ExitStack() as stack:
+            if blocks is not None:
+                stack.enter_context(mock.patch.object(kernel, "_BLOCKS_PER_SM", blocks))
+                stack.enter_context(mock.patch.object(device, "sm_count", 1))
+            yield Place(device)
+    finally:
+        if before is not None:
+            cuda_device.register(EmulatedArray, before)
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A kernel with the template arguments and the most dynamic shared memory that some call launches it with."""
+
+    kernel: kernel.Kernel
+    templates: tuple[Any, ...]
+    expression: str
+    shared: int
+
+
+class _Recorder(EmulatedDevice):
+    """Runs nothing: notes what is launched."""
+
+    def __init__(self) -> None:
+        super().__init__("emulated")
+        self.shared: dict[str, int] = {}
+
+    def compile(self, text: str, file: str, expressions: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
+        return {e: e for e in expressions}
+
+    def launch(self, function: Any, grid: Any, block: Any, args: Any, shared: int = 0) -> None:
+        self.shared[function] = max(shared, self.shared.get(function, 0))
+
+
+def launched(
+    calls: Iterable[Call] = (), dtypes: Sequence[str] = DTYPES, formats: Sequence[str] = FORMATS
+) -> dict[str, Launched]:
+    """Return what the calls (default: all) launch, by C++ name; nothing is run."""
+    recorder = _Recorder()
+    with emulated_on(recorder) as place:
+        for call in calls or CALLS.values():
+            for dtype in set(dtypes) & set(call.dtypes):
+                for memory in set(formats) & set(call.formats):
+                    call.on(place, dtype, memory)
+    found = {}
+    for known in kernel.Kernel.all.values():
+        for device, templates in known._ready:
+            if device is recorder:
+                expression = known.expression(templates)
+                found[expression] = Launched(known, templates, expression, recorder.shared.get(expression, 0))
+    for known in kernel.Kernel.all.values():  # the recorder is done: let it go
+        for key in [key for key in known._ready if key[0] is recorder]:
+            del known._ready[key]
+    return dict(sorted(found.items()))
+
+
+class GroupedDevice(EmulatedDevice):
+    """An emulated device that builds all the kernels of a file at once: g++ needs little more time than for one."""
+
+    def __init__(self, name: str, expressions: Iterable[Launched], **settings: Any) -> None:
+        super().__init__(name, **settings)
+        self._of_file: dict[str, tuple[str, ...]] = {}
+        for found in expressions:
+            self._of_file[found.kernel.file] = (*self._of_file.get(found.kernel.file, ()), found.expression)
+        self._built: dict[str, dict[str, Any]] = {}
+
+    def compile(self, text: str, file: str, expressions: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:
+        if not set(expressions) <= set(self._of_file.get(file, ())):
+            return super().compile(text, file, expressions, options)
+        if file not in self._built:
+            self._built[file] = super().compile(text, file, self._of_file[file], options)
+        return {e: self._built[file][e] for e in expressions}
