@@ -119,8 +119,8 @@ def from_source(text: str, file: str, expressions: Sequence[str], options: Seque
 def from_ptx(text: str, file: str, expressions: Sequence[str], options: Sequence[str], mode: str, arch: int) -> Module:
     """Compile kernel text with NVRTC to PTX, and that with g++: the second way to the CPU."""
     compiled = nvrtc().ptx(text, file, expressions, options, str(arch))
-    translation = translate(str(compiled.code))
     symbols = [compiled.symbols[e] for e in expressions]
+    translation = translate(str(compiled.code), symbols)
     counted = () if mode == "check" else ("-DEMULATE_COUNT_BASIC_BLOCKS",)
     path = build.library(translation.cpp, f"{file}.ptx", symbols, counted, mode)
     return Module(Library(path), mode, compiled.symbols, basic_blocks=translation.basic_blocks, typed_pointers=False)

@@ -132,7 +132,7 @@ class Library:
         for line in run(["readelf", "-sW", "-C", self.path]).splitlines():
             f = line.split(maxsplit=7)
             if len(f) == 8 and f[3] == "TLS" and f[2] != "0":
-                found.append(SharedArray(int(f[1], 16), int(f[2], 0), f[7].rpartition("::")[2].split()[0]))
+                found.append(SharedArray(int(f[1], 16), int(f[2], 0), _array_name(f[7])))
         return sorted(found)
 
     def lines_of(self, addresses: list[int]) -> list[str]:
@@ -161,6 +161,12 @@ class Library:
             if offset < array.offset + array.size:
                 return f"shared {array.name}, byte {offset - array.offset}"
         return f"shared byte {offset}"
+
+
+def _array_name(symbol: str) -> str:
+    """Return the array of "kernel(...)::array"; on the PTX route that is a mangled name itself."""
+    name = symbol.rpartition("::")[2].split()[0]
+    return _array_name(run(["c++filt", name])) if name.startswith("_Z") else name
 
 
 def _place(frames: list[str]) -> str:

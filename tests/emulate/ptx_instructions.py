@@ -291,7 +291,10 @@ def _shift(i: Instruction) -> str:
 @_emits("shf")
 def _funnel_shift(i: Instruction) -> str:
     a, b, c = (i.read(n, "u32") for n in (1, 2, 3))
-    return i.write(f"emulate::funnel_{'left' if 'l' in i.parts else 'right'}({a}, {b}, {c}, {str('clamp' in i.parts).lower()})", "b32")
+    return i.write(
+        f"emulate::funnel_{'left' if 'l' in i.parts else 'right'}({a}, {b}, {c}, {str('clamp' in i.parts).lower()})",
+        "b32",
+    )
 
 
 @_emits("popc", "clz", "brev", "bfind")
@@ -529,6 +532,8 @@ def _wmma(i: Instruction) -> str:
     ]
     for n, name in enumerate("abc", 1):
         count = len(vector(i.args[n]))
-        statements.append(f"uint32_t r{name}[{count}] = {{{i.read_vector(n, 'b32')}}}; emulate::registers_to_fragment(q{name}, r{name});")
+        statements.append(
+            f"uint32_t r{name}[{count}] = {{{i.read_vector(n, 'b32')}}}; emulate::registers_to_fragment(q{name}, r{name});"
+        )
     statements.append("nvcuda::wmma::mma_sync(qc, qa, qb, qc); emulate::fragment_to_registers(qc, rc);")
     return " ".join([*statements, i.write_vector(0, "b32", "rc")])

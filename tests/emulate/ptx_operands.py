@@ -12,7 +12,12 @@ _SPECIAL = {
     f"%{ptx}.{axis}": f"{cuda}.{axis}"
     for ptx, cuda in (("tid", "threadIdx"), ("ctaid", "blockIdx"), ("ntid", "blockDim"), ("nctaid", "gridDim"))
     for axis in "xyz"
-} | {"%laneid": "emulate::lane()", "%warpid": "emulate::warp()", "%clock64": "emulate::clock()", "%clock": "emulate::clock()"}
+} | {
+    "%laneid": "emulate::lane()",
+    "%warpid": "emulate::warp()",
+    "%clock64": "emulate::clock()",
+    "%clock": "emulate::clock()",
+}
 
 
 class PtxError(RuntimeError):

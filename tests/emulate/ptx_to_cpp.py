@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from .ptx_instructions import translate as translate_instruction
@@ -26,11 +26,11 @@ class Translation(NamedTuple):
     basic_blocks: list[dict[str, int]]
 
 
-def translate(ptx: str) -> Translation:
-    """Translate one PTX module; raise PtxError for what is not understood."""
+def translate(ptx: str, kernels: Collection[str]) -> Translation:
+    """Translate these kernels of a PTX module and its variables; raise PtxError for what is not understood."""
     ptx = re.sub(r"/\*.*?\*/", "", ptx, flags=re.DOTALL)
-    ptx = "\n".join(re.sub(r"//.*", "", line).strip() for line in ptx.split("\n"))
-    return _Module(list(_pieces(ptx))).translation
+    ptx = "\n".join(" ".join(re.sub(r"//.*", "", line).split()) for line in ptx.split("\n"))
+    return _Module(list(_pieces(ptx)), kernels).translation
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _closing_brace(text: str, at: int) -> int:
 class _Module:
     """A PTX module on its way to C++."""
 
-    def __init__(self, pieces: list[str]) -> None:
+    def __init__(self, pieces: list[str], kernels: Collection[str]) -> None:
         self.files: dict[str, str] = {}
         self.spaces: dict[str, str] = {}  # symbol -> state space
         self.blocks: list[dict[str, int]] = []
@@ -80,14 +80,15 @@ class _Module:
             if found := re.match(r'\.file\s+(\d+)\s+"([^"]+)"', piece):
                 self.files[found[1]] = found[2]
         for piece in pieces:
-            self._translate(piece)
+            self._translate(piece, kernels)
         self.translation = Translation("\n".join(self.lines) + "\n", self.blocks)
 
-    def _translate(self, piece: str) -> None:
+    def _translate(self, piece: str, kernels: Collection[str]) -> None:
         if piece.startswith((".version", ".target", ".address_size", ".file")):
             return
-        if re.match(rf"{_LINKAGE}\.entry", piece):
-            _Kernel(self, piece).translate()
+        if entry := re.match(rf"{_LINKAGE}\.entry\s+([\w$]+)", piece):
+            if entry[1] in kernels:
+                _Kernel(self, piece).translate()
         elif ".func" in piece.split("(")[0]:
             msg = f"calls of device functions are not translated (make it __forceinline__): {piece[:80]}"
             raise PtxError(msg)
@@ -152,20 +153,30 @@ class _Kernel:
             declared.append(f"{kind} a{i}")
         self._operands = Operands(module.spaces, addresses)
         self._lines.append(f'extern "C" __global__ void {name}({", ".join(declared)}) {{')
-        self._declared: set[str] = set()
 
     def translate(self) -> None:
-        code = [s for s in _statements(self._body) if not self._declares(s)]
+        statements = list(_statements(self._body))
+        depth = 0
+        for statement in statements:  # first what all of the function sees: a goto must not jump past it
+            depth += (statement == "{") - (statement == "}")
+            if depth == 0:
+                self._lines += self._declaration(statement)
         tables = {
             label.rstrip(":"): [x.strip() for x in targets.removeprefix(".branchtargets").rstrip(";").split(",")]
-            for label, targets in zip(code, code[1:], strict=False)
+            for label, targets in zip(statements, statements[1:], strict=False)
             if targets.startswith(".branchtargets")
         }
         block: dict[str, int] | None = None
         line = ""
-        for statement in code:
-            if statement.startswith(".loc"):
+        for statement in statements:
+            if statement in ("{", "}"):
+                depth += 1 if statement == "{" else -1
+                self._lines.append(statement)
+            elif statement.startswith(".loc "):
                 line = self._line(statement) or line
+            elif statement.startswith((".reg", ".shared", ".local")):
+                if depth:
+                    self._lines += self._declaration(statement)
             elif statement.startswith(".branchtargets") or _IGNORED.match(statement):
                 continue
             elif statement.endswith(":"):
@@ -186,31 +197,26 @@ class _Kernel:
                     block = None
         self._lines.append("}")
 
-    def _declares(self, statement: str) -> bool:
-        """Take a declaration of registers or of a variable; return False for anything else."""
-        if registers := re.match(r"\.reg\s+\.(\w+)\s+(.*);$", statement, re.DOTALL):
-            # Registers narrower than 16 bits do not exist.
-            kind = {"pred": "bool", "b8": "uint16_t", "s8": "uint16_t", "u8": "uint16_t"}.get(registers[1])
-            for register in registers[2].split(","):
-                self._register(kind or bits_type(registers[1]), register.strip())
-            return True
+    def _declaration(self, statement: str) -> list[str]:
+        """Return the C++ of a declaration of registers or of a variable; nothing for any other statement."""
         if re.match(r"\.(shared|local)\b", statement):
-            self._lines.append("  " + self._module.variable(statement))
-            return True
-        return False
-
-    def _register(self, kind: str, register: str) -> None:
-        several = re.match(r"%(\w+)<(\d+)>$", register)
-        if several:
-            names = ", ".join(f"{several[1]}{i} = 0" for i in range(int(several[2])))
-            self._lines.append(f"  {kind} {names};")
-            return
-        if not register.startswith("%"):  # of inline PTX, which may declare it again and again
-            self._operands.named.add(register)
-        variable = self._operands.variable(register)
-        if variable not in self._declared:
-            self._declared.add(variable)
-            self._lines.append(f"  {kind} {variable} = 0;")
+            return ["  " + self._module.variable(statement)]
+        registers = re.match(r"\.reg\s+\.(\w+)\s+(.*);$", statement, re.DOTALL)
+        if registers is None:
+            return []
+        # Registers narrower than 16 bits do not exist.
+        kind = {"pred": "bool", "b8": "uint16_t", "s8": "uint16_t", "u8": "uint16_t"}.get(registers[1])
+        kind = kind or bits_type(registers[1])
+        names: list[str] = []
+        for register in registers[2].split(","):
+            several = re.match(r"\s*%(\w+)<(\d+)>$", register)
+            if several:
+                names += [f"{several[1]}{i}" for i in range(int(several[2]))]
+                continue
+            if not register.strip().startswith("%"):  # of inline PTX
+                self._operands.named.add(register.strip())
+            names.append(self._operands.variable(register))
+        return [f"  {kind} {', '.join(f'{name} = 0' for name in names)};"]
 
     def _line(self, statement: str) -> str:
         """Return the #line of a .loc: of inlined code the line in the .cu file that it was called from."""
@@ -235,24 +241,22 @@ def _parameter(text: str) -> tuple[str, str]:
 
 
 def _statements(body: str) -> Iterator[str]:
-    """Yield labels ("name:"), .loc and .pragma lines, and statements up to their semicolons."""
+    """Yield labels ("name:"), scopes ("{", "}"), .loc and .pragma lines, and statements up to their semicolons."""
     pending = ""
     for line in body.split("\n"):
-        rest = line.strip()
-        if rest.startswith((".loc", ".pragma")):
-            yield rest.rstrip(";")
+        if not pending and re.match(r"\s*\.(loc|pragma)\b", line):
+            yield line.strip().rstrip(";")
             continue
-        while not pending and (label := re.match(r"(\$?[\w$]+):\s*(?!:)", rest)):
-            yield f"{label[1]}:"
-            rest = rest[label.end() :]
-        if not rest or (rest in ("{", "}") and not pending):  # braces: scopes of inline PTX
-            continue
-        pending += " " + rest
-        while ";" in pending:
-            statement, _, pending = pending.partition(";")
-            statement = statement.strip().lstrip("{} ").strip()
-            if statement:
-                yield f"{statement};"
-            pending = pending.strip()
-        if pending.strip("{} ") == "":
-            pending = ""
+        pending = f"{pending} {line}".strip()
+        while pending:
+            label = re.match(r"(\$?[\w$]+):(?!:)", pending)
+            if pending[0] in "{}":
+                end = 1
+            elif label:
+                end = label.end()
+            else:
+                end = pending.find(";") + 1
+            if end == 0:
+                break
+            yield pending[:end].strip()
+            pending = pending[end:].strip()
