@@ -313,7 +313,7 @@ class _Parameters:
         if not isinstance(arg, np.generic) and not (type(arg) is np.ndarray and arg.ndim == 0):
             msg = f"{self._what[i]}: expected a NumPy scalar, got {type(arg).__name__}"
             raise TypeError(msg)
-        if not _is_scalar(arg.dtype, kind, size):
+        if not _is_scalar(arg.dtype, kind, size, typed=self._typed):
             msg = f"{self._what[i]}: the kernel wants a {size}-byte {kind!r}, got {arg.dtype}: use the exact NumPy type"
             raise TypeError(msg)
         return ctypes.create_string_buffer(arg.tobytes(), max(size, 1))
@@ -332,7 +332,10 @@ def _points_to(dtype: np.dtype, kind: str, size: int) -> bool:
     return dtype.itemsize == size and (_KIND_OF.get(dtype.kind) == kind if named is None else dtype == named)
 
 
-def _is_scalar(dtype: np.dtype, kind: str, size: int) -> bool:
-    """Return whether a scalar of this dtype is what the kernel's parameter holds; signs may differ."""
-    integers = kind in "iu" and dtype.kind in "iu"
+def _is_scalar(dtype: np.dtype, kind: str, size: int, *, typed: bool) -> bool:
+    """Return whether a scalar of this dtype is what the kernel's parameter holds; signs may differ.
+
+    In PTX, which is not typed, a bool is an unsigned byte.
+    """
+    integers = kind in "iu" and dtype.kind in ("iu" if typed else "iub")
     return dtype.itemsize == size and (kind not in "fiu?" or integers or _KIND_OF.get(dtype.kind) == kind)
