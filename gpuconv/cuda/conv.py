@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import gcd
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,16 +14,115 @@ from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, index_type, stored
 
 _FORWARD_DIRECT = Kernel("conv.cu", "conv_forward_direct")
+_FORWARD_TILED = Kernel("conv.cu", "conv_forward_tiled")
+_FORWARD_FEW = Kernel("conv.cu", "conv_forward_few")
 _DATA_DIRECT = Kernel("conv.cu", "conv_backward_data_direct")
+_DATA_TILED = Kernel("conv.cu", "conv_backward_data_tiled")
 _WEIGHT_DIRECT = Kernel("conv.cu", "conv_backward_weight_direct")
+_WEIGHT_TILED = Kernel("conv.cu", "conv_backward_weight_tiled")
+_SUM = Kernel("conv.cu", "conv_backward_sum")
 _BIAS_PLANAR = Kernel("conv.cu", "conv_backward_bias_planar")
 _BIAS_LAST = Kernel("conv.cu", "conv_backward_bias_last")
-_SUM = Kernel("conv.cu", "conv_backward_sum")
+_PACK = Kernel("conv.cu", "conv_pack_filters")
+
+_INT = np.dtype(np.int32)
+
+# Below these, most of a tile would be empty.
+_LEAST_INNER = 8  # channels of a group that are added up
+_LEAST_OUTER = 16  # channels of a group that are made
+_LARGEST_PLACE = 2**30  # places in one padded image, which tiled kernels count in 32 bits
+_TABLE = 1024  # rows of the inner dimension that conv_forward_few keeps in its table
+_PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tiled reads
 
 # Slices of the pixels, each summed by itself: enough threads to fill any GPU, a number that depends on sizes alone, so
 # that the order of adding never changes.
 _LEAST_PIXELS = 64  # of a slice
 _PARTIAL_SUMS = 2**18  # of all slices together, unless dw itself has more elements
+_ENOUGH_BLOCKS = 512  # of a tiled kernel
+
+
+class Tile(NamedTuple):
+    """Template arguments of a tiled correlation: what a block makes, what a thread makes, inner rows for each step."""
+
+    pixels: int
+    filters: int
+    height: int
+    width: int
+    depth: int
+
+
+LARGE = Tile(128, 128, 8, 8, 8)
+SLIM = Tile(128, 64, 8, 4, 8)
+NARROW = Tile(256, 32, 8, 4, 8)
+SMALL = Tile(64, 64, 4, 4, 16)
+
+
+class WeightTile(NamedTuple):
+    """Template arguments of conv_backward_weight_tiled."""
+
+    side: int
+    span: int
+    depth: int
+
+
+LARGE_WEIGHT = WeightTile(128, 8, 8)
+SMALL_WEIGHT = WeightTile(64, 4, 16)
+
+
+# The rule: which kernel serves which sizes --------------------------------------------------------------------------
+
+
+def forward_method(z: ConvSizes) -> str:
+    """Return "tiled", "few" or "direct"."""
+    inner, outer = z.C // z.groups, z.K // z.groups
+    if not _countable(z) or outer < _LEAST_OUTER:
+        return "direct"
+    if inner >= _LEAST_INNER:
+        return "tiled"
+    return "few" if inner * z.R * z.S <= _TABLE - SMALL.depth else "direct"
+
+
+def data_method(z: ConvSizes) -> str:
+    """Return "tiled" or "direct"."""
+    inner, outer = z.K // z.groups, z.C // z.groups
+    phases = z.stride[0] * z.stride[1]
+    fits = _countable(z) and phases <= np.iinfo(np.uint16).max
+    return "tiled" if fits and inner >= _LEAST_INNER and outer >= _LEAST_OUTER else "direct"
+
+
+def weight_method(z: ConvSizes) -> str:
+    """Return "tiled" or "direct"."""
+    filters, columns = z.K // z.groups, z.C // z.groups * z.R * z.S
+    return "tiled" if _countable(z) and min(filters, columns) >= _LEAST_OUTER else "direct"
+
+
+def tile_of(pixels: int, columns: int, dtype: np.dtype) -> Tile:
+    """Return the tile with least waste for so many pixels and columns of the result."""
+    if dtype == np.float64:
+        return SMALL  # a larger one would need more registers than there are
+    if columns <= NARROW.filters:
+        tile = NARROW
+    else:
+        tile = LARGE if -(-columns // 128) * 128 == -(-columns // 64) * 64 else SLIM
+    blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters)
+    return tile if blocks >= _ENOUGH_BLOCKS // 4 else SMALL
+
+
+def weight_tile_of(filters: int, columns: int, dtype: np.dtype) -> WeightTile:
+    """Return the tile of the weight gradient for so many filters and columns."""
+    large = dtype != np.float64 and min(filters, columns) > SMALL_WEIGHT.side
+    return LARGE_WEIGHT if large else SMALL_WEIGHT
+
+
+def _countable(z: ConvSizes) -> bool:
+    """True if the places of one padded image, and of one output image, can be counted in 32 bits with room to spare."""
+    padded = z.C
+    for size, pad, dilation, taps in zip((z.H, z.W), z.pad, z.dilation, (z.R, z.S), strict=True):
+        padded *= size + 2 * pad + dilation * taps
+    return max(padded, z.K * z.P * z.Q, z.C * z.H * z.W, z.K * z.C // z.groups * z.R * z.S) < _LARGEST_PLACE
+
+
+# Forward ------------------------------------------------------------------------------------------------------------
 
 
 def conv_forward(x: Any, w: Any, b: Any, sizes: ConvSizes) -> Any:
@@ -36,9 +136,35 @@ def convolve(x: Any, w: Any, b: Any, sizes: ConvSizes, *, relu: bool) -> Any:
     x, channels_last = in_own_format(x)
     y, y_stored = empty_images(device, (z.N, z.K, z.P, z.Q), x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)
-    templates = (x.dtype, channels_last, relu, _index(z))
-    _FORWARD_DIRECT(device, templates, cover(device, elements(y.shape)), x, w, b, y_stored, _shape(z))
+    method = forward_method(z)
+    if method == "direct":
+        templates = (x.dtype, channels_last, relu, _index(z))
+        _FORWARD_DIRECT(device, templates, cover(device, elements(y.shape)), x, w, b, y_stored, _shape(z))
+        return y
+    columns = z.K // z.groups
+    tile = tile_of(z.N * z.P * z.Q * z.groups, columns, x.dtype)
+    blocks = -(-z.N * z.P * z.Q // tile.pixels) * -(-columns // tile.filters) * z.groups
+    packed, _ = _packed(device, w, z, tile, z.C // z.groups, columns, data=False, few=method == "few")
+    kernel = _FORWARD_FEW if method == "few" else _FORWARD_TILED
+    kernel(device, (x.dtype, channels_last, relu, *tile), blocks, x, packed, b, y_stored, _shape(z))
     return y
+
+
+def _packed(
+    device: Device, w: Any, z: ConvSizes, tile: Tile, inner: int, outer: int, *, data: bool, few: bool
+) -> tuple[Any, Any]:
+    """Return w as rows of the inner dimension, padded to whole tiles, and flags for what is infinite or NaN in it."""
+    depth = inner if few else -(-inner // tile.depth) * tile.depth
+    rows = -(-z.R * z.S * depth // tile.depth) * tile.depth
+    width = -(-outer // tile.filters) * tile.filters
+    packed = device.empty((z.groups, rows, width), _sum_type(w.dtype))
+    blocks = min(cover(device, packed.size), _PACK_BLOCKS)
+    special = device.empty((blocks,), _INT) if data else None
+    _PACK(device, (w.dtype, data), blocks, w, packed, special, _shape(z), depth, rows, width)
+    return packed, special
+
+
+# Backward -----------------------------------------------------------------------------------------------------------
 
 
 def conv_backward(
@@ -55,20 +181,40 @@ def conv_backward(
 
 def _data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes, *, channels_last: bool) -> Any:
     dx, dx_stored = empty_images(device, (z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
-    templates = (dy.dtype, channels_last, _index(z))
-    _DATA_DIRECT(device, templates, cover(device, elements(dx.shape)), dy, w, dx_stored, _shape(z))
+    if data_method(z) == "direct":
+        templates = (dy.dtype, channels_last, _index(z))
+        _DATA_DIRECT(device, templates, cover(device, elements(dx.shape)), dy, w, dx_stored, _shape(z))
+        return dx
+    columns, phases = z.C // z.groups, z.stride[0] * z.stride[1]
+    pixels = z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
+    tile = tile_of(pixels * phases * z.groups, columns, dy.dtype)
+    blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
+    packed, special = _packed(device, w, z, tile, z.K // z.groups, columns, data=True, few=False)
+    tap_steps = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
+    arguments = (dy, packed, dx_stored, _shape(z), w, special, special.size, *tap_steps)
+    _DATA_TILED(device, (dy.dtype, channels_last, *tile), (blocks, phases), *arguments)
     return dx
 
 
 def _weight_gradient(
     device: Device, dy: Any, x: Any, shape: tuple[int, int, int, int], z: ConvSizes, *, channels_last: bool
 ) -> Any:
-    size = elements(shape)
-    slices, length = _slices(z.N * z.P * z.Q, size)
+    pixels, size = z.N * z.P * z.Q, elements(shape)
+    if weight_method(z) == "direct":
+        slices, length = _slices(pixels, size)
+        partial = device.empty((slices, size), _sum_type(x.dtype))
+        templates = (x.dtype, channels_last, _index(z))
+        _WEIGHT_DIRECT(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
+        return _added(device, partial, shape, x.dtype)
+    filters, channels, taps = z.K // z.groups, z.C // z.groups, z.R * z.S
+    tile = weight_tile_of(filters, channels * taps, x.dtype)
+    tiles = -(-filters // tile.side) * -(-channels * taps // tile.side) * z.groups
+    slices = max(1, min(_ENOUGH_BLOCKS // tiles, -(-pixels // (4 * _LEAST_PIXELS))))
+    length = max(1, -(-pixels // (slices * tile.depth))) * tile.depth
+    slices = max(1, -(-pixels // length))
     partial = device.empty((slices, size), _sum_type(x.dtype))
-    templates = (x.dtype, channels_last, _index(z))
-    _WEIGHT_DIRECT(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
-    return _added(device, partial, shape, x.dtype)
+    _WEIGHT_TILED(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
+    return _added(device, partial, shape, x.dtype, taps=taps, channels=channels)
 
 
 def _bias_gradient(device: Device, dy: Any, z: ConvSizes, *, channels_last: bool) -> Any:
@@ -82,11 +228,13 @@ def _bias_gradient(device: Device, dy: Any, z: ConvSizes, *, channels_last: bool
     return _added(device, partial, (z.K,), dy.dtype)
 
 
-def _added(device: Device, partial: Any, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Return the sum over the slices of partial sums, (slices, size), as an array of the given shape and dtype."""
+def _added(
+    device: Device, partial: Any, shape: tuple[int, ...], dtype: np.dtype, *, taps: int = 1, channels: int = 1
+) -> Any:
+    """Return the sum over the slices of partial sums, (slices, K, taps, channels), as an array (K, channels, taps)."""
     slices, size = partial.shape
     total = device.empty(shape, dtype)
-    _SUM(device, (dtype,), cover(device, size), partial, total, slices, size)
+    _SUM(device, (dtype,), cover(device, size), partial, total, slices, size, taps, channels)
     return total
 
 
@@ -103,7 +251,7 @@ def _sum_type(dtype: np.dtype) -> np.dtype:
 
 
 def _index(z: ConvSizes) -> np.dtype:
-    reach = ((n + 2 * p + d * r) for n, p, d, r in zip((z.H, z.W), z.pad, z.dilation, (z.R, z.S), strict=True))
+    reach = (n + 2 * p + d * r for n, p, d, r in zip((z.H, z.W), z.pad, z.dilation, (z.R, z.S), strict=True))
     weights = z.K * (z.C // z.groups) * z.R * z.S
     return index_type(z.N * z.C * z.H * z.W, z.N * z.K * z.P * z.Q, weights, *reach)
 

@@ -1,0 +1,58 @@
+// A block's product of two matrices in shared memory, each thread with a rectangle of the result in its registers.
+//
+// Not yet run on a GPU.
+#pragma once
+
+#include "pack.cuh"
+
+constexpr int TILE_THREADS = 256;
+constexpr int TILE_PAD = 4;  // numbers at the end of a row: columns written one below the other meet different banks
+
+// ROWS x COLUMNS of the result: sum over d < DEPTH of left[d][row] right[d][column].
+//
+// A thread has HEIGHT x WIDTH of them, in squares of 4 x 4 spread over the tile, so that the lanes of a warp read
+// neighbouring packs of 4 numbers.  LANES of the 32 lanes lie below each other, the others beside each other.
+template <typename S, int ROWS, int COLUMNS, int DEPTH, int HEIGHT, int WIDTH, int LANES>
+struct Tile {
+  static_assert(HEIGHT % 4 == 0 && WIDTH % 4 == 0, "threads read packs of 4 numbers");
+  static_assert(ROWS / HEIGHT * (COLUMNS / WIDTH) == TILE_THREADS, "the threads must make up the tile");
+  static_assert(COLUMNS / WIDTH % (32 / LANES) == 0, "a warp must not be wider than the tile");
+
+  using Left = S[DEPTH][ROWS + TILE_PAD];
+  using Right = S[DEPTH][COLUMNS + TILE_PAD];
+
+  S sum[HEIGHT][WIDTH];
+  int top, left;  // of this thread's first square
+
+  __device__ __forceinline__ Tile() {
+    constexpr int beside = 32 / LANES, warps = COLUMNS / WIDTH / beside;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    top = (warp / warps * LANES + lane / beside) * 4;
+    left = (warp % warps * beside + lane % beside) * 4;
+#pragma unroll
+    for (int i = 0; i < HEIGHT; ++i) {
+#pragma unroll
+      for (int j = 0; j < WIDTH; ++j) sum[i][j] = 0;
+    }
+  }
+
+  // Where sum[i][j] lies in the tile.
+  __device__ __forceinline__ int row(int i) const { return i / 4 * (ROWS * 4 / HEIGHT) + top + i % 4; }
+  __device__ __forceinline__ int column(int j) const { return j / 4 * (COLUMNS * 4 / WIDTH) + left + j % 4; }
+
+  __device__ __forceinline__ void add(const Left& a, const Right& b) {
+#pragma unroll
+    for (int d = 0; d < DEPTH; ++d) {
+      Pack<S, 4> down[HEIGHT / 4], across[WIDTH / 4];
+#pragma unroll
+      for (int i = 0; i < HEIGHT / 4; ++i) down[i] = *reinterpret_cast<const Pack<S, 4>*>(&a[d][row(4 * i)]);
+#pragma unroll
+      for (int j = 0; j < WIDTH / 4; ++j) across[j] = *reinterpret_cast<const Pack<S, 4>*>(&b[d][column(4 * j)]);
+#pragma unroll
+      for (int i = 0; i < HEIGHT; ++i) {
+#pragma unroll
+        for (int j = 0; j < WIDTH; ++j) sum[i][j] += down[i / 4].at[i % 4] * across[j / 4].at[j % 4];
+      }
+    }
+  }
+};

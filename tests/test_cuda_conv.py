@@ -1,0 +1,270 @@
+"""Which kernel a convolution runs on, and that every kernel serves every case it might be given."""
+
+import itertools
+
+import numpy as np
+import pytest
+from compare import absolute, assert_close, assert_same, normal, whole
+from test_conv import CASES, SPECIAL
+
+import gpuconv
+from gpuconv import naive
+from gpuconv.cuda import conv
+from gpuconv.cuda.layout import INT64
+from gpuconv.shapes import conv_sizes
+
+FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
+
+
+def sizes(x, w, **options):
+    return conv_sizes(np.empty(x), np.empty(w), None, **options)
+
+
+def channels_last(a):
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def force(monkeypatch, *, forward="direct", data="direct", weight="direct"):
+    """Let these kernels serve every size."""
+    for name, method in (("forward_method", forward), ("data_method", data), ("weight_method", weight)):
+        monkeypatch.setattr(conv, name, lambda z, method=method: method)
+
+
+def computed(gpu, x, w, b, dy, options, *, stored="c_order"):
+    """Return y, dx, dw, db as NumPy arrays."""
+    arrange = channels_last if stored == "channels_last" else np.asarray
+    y, cache = gpuconv.conv_forward(*map(gpu.array, (arrange(x), w, b)), **options)
+    return [gpu.numpy(a) for a in (y, *gpuconv.conv_backward(gpu.array(arrange(dy)), cache))]
+
+
+def arrays(rng, x, w, options, dtype="float32", make=whole):
+    z = sizes(x, w, **options)
+    return [make(rng, shape, dtype) for shape in (x, w, (z.K,), (z.N, z.K, z.P, z.Q))], z
+
+
+def expected(x, w, b, dy, z):
+    return naive.conv_forward(x, w, b, z), *naive.conv_backward(dy, x, w, z, input_grad=True, bias_grad=True)
+
+
+STORED = pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+
+# The rule -----------------------------------------------------------------------------------------------------------
+
+RULE = {  # x, w, options -> kernels of y, dx, dw
+    "body_of_a_net": ((128, 64, 32, 32), (64, 64, 3, 3), {"pad": 1}, ("tiled", "tiled", "tiled")),
+    "first_layer": ((128, 3, 32, 32), (64, 3, 3, 3), {"pad": 1}, ("few", "direct", "tiled")),
+    "first_layer_of_few_filters": ((128, 3, 32, 32), (8, 3, 3, 3), {}, ("direct", "direct", "direct")),
+    "head": ((128, 64, 8, 8), (10, 64, 1, 1), {}, ("direct", "tiled", "direct")),
+    "one_by_one": ((32, 64, 8, 8), (128, 64, 1, 1), {}, ("tiled", "tiled", "tiled")),
+    "grouped": ((32, 64, 8, 8), (64, 16, 3, 3), {"groups": 4}, ("tiled", "tiled", "tiled")),
+    "many_groups": ((32, 64, 8, 8), (64, 4, 3, 3), {"groups": 16}, ("direct", "direct", "direct")),
+    "depthwise": ((32, 64, 8, 8), (64, 1, 3, 3), {"groups": 64}, ("direct", "direct", "direct")),
+    "window_too_large_for_the_table": ((1, 3, 64, 64), (64, 3, 20, 20), {}, ("direct", "direct", "tiled")),
+    "image_too_large_for_32_bits": ((1, 64, 2**13, 2**12), (64, 64, 3, 3), {}, ("direct", "direct", "direct")),
+    "padding_too_large_for_32_bits": ((1, 64, 1, 1), (64, 64, 3, 3), {"pad": 2**13}, ("direct", "direct", "direct")),
+}
+
+
+@pytest.mark.parametrize(("x", "w", "options", "methods"), RULE.values(), ids=RULE.keys())
+def test_rule(x, w, options, methods):
+    z = conv_sizes(np.broadcast_to(0.0, x), np.empty(w), None, **options)
+    assert (conv.forward_method(z), conv.data_method(z), conv.weight_method(z)) == methods
+
+
+@pytest.mark.parametrize(
+    ("pixels", "columns", "dtype", "tile"),
+    [
+        (2**17, 128, FLOAT32, conv.LARGE),
+        (2**17, 100, FLOAT32, conv.LARGE),
+        (2**17, 64, FLOAT32, conv.SLIM),
+        (2**17, 192, FLOAT32, conv.SLIM),
+        (2**17, 32, FLOAT32, conv.NARROW),
+        (2**17, 16, FLOAT32, conv.NARROW),
+        (2**11, 512, FLOAT32, conv.SMALL),
+        (2**17, 128, FLOAT64, conv.SMALL),
+    ],
+)
+def test_tile_wastes_least(pixels, columns, dtype, tile):
+    assert conv.tile_of(pixels, columns, dtype) == tile
+
+
+# Every kernel on every case -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@STORED
+def test_tiled_kernels_serve_every_case(case, stored, gpu, rng, monkeypatch):
+    force(monkeypatch, forward="tiled", data="tiled", weight="tiled")
+    given, z = arrays(rng, *case)
+    for actual, want in zip(computed(gpu, *given, case[2], stored=stored), expected(*given, z), strict=True):
+        assert_same(actual, want, dtype="float32")
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@STORED
+def test_few_channels_kernel_serves_every_case(case, stored, gpu, rng, monkeypatch):
+    force(monkeypatch, forward="few")
+    (x, w, b, _), z = arrays(rng, *case)
+    x_stored = channels_last(x) if stored == "channels_last" else x
+    y, _ = gpuconv.conv_forward(*map(gpu.array, (x_stored, w, b)), **case[2])
+    assert_same(gpu.numpy(y), naive.conv_forward(x, w, b, z), dtype="float32")
+
+
+# More pixels, filters and channels than one tile of any kind, none of them a multiple of one.
+SEVERAL_TILES = {
+    "odd": ((3, 21, 11, 13), (131, 21, 3, 2), {"pad": (1, 0), "stride": (1, 2)}),
+    "packs_of_four": ((2, 20, 12, 12), (132, 20, 2, 2), {"pad": 1, "stride": 2}),
+    "groups": ((2, 24, 10, 14), (144, 12, 3, 1), {"groups": 2, "dilation": 2}),
+}
+TILES = {"large": conv.LARGE, "slim": conv.SLIM, "narrow": conv.NARROW, "small": conv.SMALL}
+
+
+@pytest.mark.parametrize("case", SEVERAL_TILES.values(), ids=SEVERAL_TILES.keys())
+@pytest.mark.parametrize("tile", TILES.values(), ids=TILES.keys())
+@pytest.mark.parametrize("forward", ["tiled", "few"])
+@STORED
+def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
+    force(monkeypatch, forward=forward, data="tiled", weight="tiled")
+    monkeypatch.setattr(conv, "tile_of", lambda *_: tile)
+    (x, w, b, dy), z = arrays(rng, *case)
+    y, dx, _, _ = computed(gpu, x, w, b, dy, case[2], stored=stored)
+    assert_same(y, exact_forward(x, w, b, z), dtype="float32")
+    assert_same(dx, exact_backward(dy, x, w, z)[0], dtype="float32")
+
+
+@pytest.mark.parametrize("case", SEVERAL_TILES.values(), ids=SEVERAL_TILES.keys())
+@pytest.mark.parametrize("tile", [conv.LARGE_WEIGHT, conv.SMALL_WEIGHT], ids=["large", "small"])
+@STORED
+def test_several_tiles_of_the_weight_gradient(case, tile, stored, gpu, rng, monkeypatch):
+    force(monkeypatch, weight="tiled")
+    monkeypatch.setattr(conv, "weight_tile_of", lambda *_: tile)
+    given, z = arrays(rng, *case)
+    dw = computed(gpu, *given, case[2], stored=stored)[2]
+    assert_same(dw, exact_backward(given[3], given[0], given[1], z)[1], dtype="float32")
+
+
+def exact_forward(x, w, b, z):
+    """The oracle, tap by tap in float64: the loops would take minutes."""
+    y = np.zeros((z.N, z.K, z.P, z.Q)) + b.astype(np.float64)[:, None, None]
+    for r, s, group in itertools.product(range(z.R), range(z.S), range(z.groups)):
+        mine, its = _of_group(group, z)
+        y[:, its] += np.einsum(
+            "kc,ncpq->nkpq", w[its, :, r, s].astype(np.float64), _tap(_padded(x, z), r, s, z)[:, mine]
+        )
+    return y
+
+
+def exact_backward(dy, x, w, z):
+    padded, dw = _padded(x, z), np.zeros(w.shape)
+    dx = np.zeros(padded.shape)
+    for r, s, group in itertools.product(range(z.R), range(z.S), range(z.groups)):
+        mine, its = _of_group(group, z)
+        dw[its, :, r, s] = np.einsum("nkpq,ncpq->kc", dy[:, its].astype(np.float64), _tap(padded, r, s, z)[:, mine])
+        _tap(dx, r, s, z)[:, mine] += np.einsum("kc,nkpq->ncpq", w[its, :, r, s].astype(np.float64), dy[:, its])
+    (top, left), (H, W) = z.pad, (z.H, z.W)
+    return dx[:, :, top : top + H, left : left + W], dw
+
+
+def _of_group(group, z):
+    """Return the channels and the filters of a group, as slices."""
+    return tuple(slice(group * n // z.groups, (group + 1) * n // z.groups) for n in (z.C, z.K))
+
+
+def _padded(x, z):
+    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), *((p, p) for p in z.pad)))
+
+
+def _tap(padded, r, s, z):
+    """Return the pixel that tap (r, s) of every window meets: a view of the padded images."""
+    top, left = r * z.dilation[0], s * z.dilation[1]
+    rows = slice(top, top + (z.P - 1) * z.stride[0] + 1, z.stride[0])
+    return padded[:, :, rows, left : left + (z.Q - 1) * z.stride[1] + 1 : z.stride[1]]
+
+
+def test_the_fast_oracle_is_the_oracle(rng):
+    for case in ("odd_everything", "groups_with_stride", "asymmetric_pairs", "pad_larger_than_image"):
+        (x, w, b, dy), z = arrays(rng, *CASES[case])
+        y, dx, dw, _ = expected(x, w, b, dy, z)
+        assert_same(exact_forward(x, w, b, z), y)
+        for actual, want in zip(exact_backward(dy, x, w, z), (dx, dw), strict=True):
+            assert_same(actual, want)
+
+
+# Numbers, types, special values -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forward", ["tiled", "few"])
+@STORED
+def test_every_dtype_within_the_tolerance(forward, stored, gpu, dtype, rng, monkeypatch):
+    case = (2, 9, 7, 10), (17, 9, 3, 3), {"pad": 1, "stride": (1, 2)}
+    force(monkeypatch, forward=forward, data="tiled", weight="tiled")
+    (x, w, b, dy), z = arrays(rng, *case, dtype, normal)
+
+    def reference(x, w, b, dy):
+        return exact_forward(x, w, b, z), *exact_backward(dy, x, w, z)
+
+    refs, scales = reference(x, w, b, dy), reference(*absolute(x, w, b, dy))
+    for actual, ref, scale in zip(computed(gpu, x, w, b, dy, case[2], stored=stored)[:3], refs, scales, strict=True):
+        assert_close(actual, ref, scale=scale, dtype=dtype)
+
+
+@pytest.mark.parametrize("method", ["direct", "tiled", "few"])
+@STORED
+def test_relu_in_the_epilogue(method, stored, gpu, rng, monkeypatch):
+    force(monkeypatch, forward=method)
+    (x, w, b, _), z = arrays(rng, (2, 5, 6, 7), (18, 5, 3, 3), {"pad": 1})
+    x[0, 0, 0, 0] = np.nan
+    y = exact_forward(x, w, b, z)
+    assert (y < 0).any()
+    x = channels_last(x) if stored == "channels_last" else x
+    got = conv.convolve(*map(gpu.array, (x, w, b)), z, relu=True)
+    assert_same(gpu.numpy(got), np.where(y < 0, 0, y), dtype="float32")
+
+
+@pytest.mark.parametrize(("name", "place", "value"), SPECIAL.values(), ids=SPECIAL.keys())
+@pytest.mark.parametrize("options", [{"pad": 1}, {"pad": 2, "stride": 2}, {"dilation": 2, "pad": 2}], ids=str)
+@pytest.mark.parametrize("forward", ["tiled", "few"])
+def test_nan_and_infinity_spread_as_the_sums_say(name, place, value, options, forward, gpu, rng, monkeypatch):
+    force(monkeypatch, forward=forward, data="tiled", weight="tiled")
+    (x, w, b, dy), z = arrays(rng, (2, 2, 6, 7), (2, 2, 3, 3), options)
+    array = {"x": x, "w": w, "b": b, "dy": dy}[name]
+    array[tuple(min(i, n - 1) for i, n in zip(place, array.shape, strict=True))] = value
+    stored = "channels_last" if forward == "few" else "c_order"
+    got = computed(gpu, x, w, b, dy, options, stored=stored)
+    for actual, want in zip(got, expected(x, w, b, dy, z), strict=True):
+        assert_same(actual, want, dtype="float32")
+
+
+@STORED
+def test_64_bit_indices(stored, gpu, rng, monkeypatch):
+    """The kernels for arrays of 2^31 elements, on small ones."""
+    force(monkeypatch)
+    monkeypatch.setattr(conv, "_index", lambda z: INT64)
+    given, z = arrays(rng, *CASES["asymmetric_pairs"])
+    for actual, want in zip(
+        computed(gpu, *given, CASES["asymmetric_pairs"][2], stored=stored), expected(*given, z), strict=True
+    ):
+        assert_same(actual, want, dtype="float32")
+
+
+@pytest.mark.parametrize(("width", "bits"), [(2**30, 32), (2**31 - 2**20, 32), (2**31 - 1, 64)])
+def test_64_bit_indices_only_where_needed(width, bits):
+    """Also where only the window's far end lies beyond 2^31."""
+    x, w = np.broadcast_to(np.float32(0), (1, 1, 1, width)), np.empty((1, 1, 1, 2**10))
+    assert conv._index(conv_sizes(x, w, None, stride=2**20)).itemsize == bits // 8
+
+
+@pytest.mark.parametrize("order", ["reverse", "depth-reverse"])
+def test_thread_order_does_not_matter(order, rng, monkeypatch):
+    """Same bits whatever order the threads of a block run in."""
+    emulate = pytest.importorskip("emulate")
+    given, z = arrays(rng, (2, 9, 7, 10), (17, 9, 3, 3), {"pad": 1}, make=normal)
+    force(monkeypatch, forward="tiled", data="tiled", weight="tiled")
+    results = []
+    for settings in ({}, {"order": order, "block_order": "reverse"}):
+        device = emulate.EmulatedDevice("emulated", **settings)
+        monkeypatch.setattr(conv, "device_of", lambda array, device=device: device)
+        x, w, b, dy = map(device.asarray, given)
+        grads = conv.conv_backward(dy, x, w, z, input_grad=True, bias_grad=True)
+        results.append([device.asnumpy(a).tobytes() for a in (conv.conv_forward(x, w, b, z), *grads)])
+    assert results[0] == results[1]
