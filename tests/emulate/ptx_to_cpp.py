@@ -120,11 +120,11 @@ class _Module:
             return f"__shared__ {align}{kind} {name}[{count}];"
         if space == "local":
             return f"{align}{kind} {name}[{count}];"
-        return f"static {align}{kind} {name}[{count}]{_initial(initial)};"
+        return f"static {align}{kind} {name}[{count}]{_initial(initial, kind)};"
 
 
-def _initial(text: str | None) -> str:
-    """Return the initialiser of a variable, its floats (0f3F800000) as C++ writes them."""
+def _initial(text: str | None, kind: str) -> str:
+    """Return the initialiser of a variable, its floats (0f3F800000) as C++ writes them, negative numbers as bits."""
     if text is None:
         return ""
     text = re.sub(
@@ -132,6 +132,7 @@ def _initial(text: str | None) -> str:
         lambda bits: f"{struct.unpack('>f', bytes.fromhex(bits[1]))[0]!r}f",
         text.lstrip("= \n").strip(),
     )
+    text = re.sub(r"(?<![\w.])-\d+\b(?!\.)", rf"static_cast<{kind}>(\g<0>)", text)
     return f" = {text if text.startswith('{') else f'{{{text}}}'}"
 
 
