@@ -310,7 +310,7 @@ struct Correlation {
   static constexpr int NUMBERS = PACKS ? 4 : PIXELS * DEPTH / TILE_THREADS;             // and numbers of each
   static constexpr int STRIPE = TILE_THREADS / PIXELS;  // distance of those numbers in the inner dimension
   static constexpr int FILTER_PACKS = ceil_div(FILTERS * DEPTH / 4, TILE_THREADS);
-  static constexpr int TABLE = FEW ? 1024 : 1;
+  static constexpr int TABLE = FEW ? 512 : 1;
   static_assert(PACKS || PIXELS * DEPTH % TILE_THREADS == 0, "threads must share the pixels evenly");
   static_assert(PACKS || TILE_THREADS % PIXELS == 0, "a thread must keep to one pixel");
 
@@ -432,21 +432,22 @@ struct Correlation {
     return true;
   }
 
-  // The first packed row of a tap.
-  __device__ __forceinline__ long long first_row(const Step& step, int depth) const {
+  // Where this thread's first pack of a tap's filters lies; `rows` of `width` for each group, `depth` for each tap.
+  __device__ __forceinline__ const S* filters_of(const S* packed, const Step& step, int rows, int depth, int width) const {
     const int r = place.down.tap0 + step.r * place.down.tap_step, s = place.across.tap0 + step.s * place.across.tap_step;
-    return static_cast<long long>(r * z.S + s) * depth;
+    const int row = (FEW ? 0 : (r * z.S + s) * depth) + threadIdx.x / (FILTERS / 4);
+    const long long first = static_cast<long long>(place.group) * rows + row;
+    return packed + first * width + place.column + threadIdx.x % (FILTERS / 4) * 4;
   }
 
-  // Add up the whole inner dimension in `steps`.  packed: the group's filters, `depth` rows of `width` for each tap.
-  __device__ __forceinline__ void run(Result& result, const S* packed, int depth, int width, int steps, bool wide) {
+  // Add up the whole inner dimension in `steps`.
+  __device__ __forceinline__ void run(Result& result, const S* packed, int rows, int depth, int width, int steps,
+                                      bool wide) {
     __shared__ __align__(4 * sizeof(S)) typename Result::Left a[2];
     __shared__ __align__(4 * sizeof(S)) typename Result::Right b[2];
-    const S* corner =
-        packed + threadIdx.x / (FILTERS / 4) * width + place.column + threadIdx.x % (FILTERS / 4) * 4;
     Step step = {0, 0, 0};
     seek(step);
-    const S* from = corner + (FEW ? 0 : first_row(step, depth) * width);
+    const S* from = filters_of(packed, step, rows, depth, width);
     for (int i = 0; i <= steps; ++i) {
       if (i < steps) {
         read_pixels(step, wide);
@@ -454,7 +455,7 @@ struct Correlation {
         from += DEPTH * width;
         if (advance(step) && i + 1 < steps) {
           seek(step);
-          if (DATA) from = corner + first_row(step, depth) * width;  // forward, the next tap comes next
+          if (DATA) from = filters_of(packed, step, rows, depth, width);  // forward, the next tap comes next
         }
       }
       if (i > 0) result.add(a[(i - 1) % 2], b[(i - 1) % 2]);  // while the numbers of the next step are on their way
@@ -550,8 +551,7 @@ __device__ __forceinline__ void forward_tile(const T* __restrict__ x, const Sum<
   Reader reader(x, z, place, table);
   typename Reader::Result result;
   const bool wide = CHANNELS_LAST && inner % 4 == 0 && is_aligned<4>(x);
-  const long long group = static_cast<long long>(place.group) * rows * width;
-  reader.run(result, packed + group, depth, width, rows / DEPTH, wide);
+  reader.run(result, packed, rows, depth, width, rows / DEPTH, wide);
   write_tile<T, false, CHANNELS_LAST, RELU, HEIGHT, WIDTH>(result, b, y, place, z.K, outer, z.P, z.Q);
 }
 
@@ -604,8 +604,7 @@ conv_backward_data_tiled(const T* __restrict__ dy, const Sum<T>* __restrict__ pa
   typename Reader::Result result;
   const bool wide = CHANNELS_LAST && inner % 4 == 0 && is_aligned<4>(dy);
   const int steps = place.down.taps * place.across.taps * (depth / DEPTH);
-  const long long group = static_cast<long long>(place.group) * z.R * z.S * depth * width;
-  reader.run(result, packed + group, depth, width, steps, wide);
+  reader.run(result, packed, z.R * z.S * depth, depth, width, steps, wide);
   write_tile<T, true, CHANNELS_LAST, false, HEIGHT, WIDTH>(result, static_cast<const T*>(nullptr), dx, place, z.C, outer,
                                                           z.H, z.W);
 }

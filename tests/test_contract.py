@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 import gpuconv
-from gpuconv import backend, cpu, naive, ops
+from gpuconv import backend, cpu, cuda, naive, ops
 
 PACKAGE = pathlib.Path(gpuconv.__file__).parent
 
@@ -19,15 +19,14 @@ def _parameters(module, name):
     return [(p.name, p.kind.name, p.default) for p in found]
 
 
+@pytest.mark.parametrize("module", [cpu, cuda], ids=["cpu", "cuda"])
 @pytest.mark.parametrize("name", naive.__all__)
-def test_cpu_matches_the_oracle(name):
-    assert _parameters(cpu, name) == _parameters(naive, name)
+def test_backends_match_the_oracle(name, module):
+    assert _parameters(module, name) == _parameters(naive, name)
 
 
 @pytest.mark.parametrize("package", sorted(set(backend._PACKAGE_OF.values())))
 def test_backends_offer_exactly_the_oracle_s_operators(package):
-    if package.endswith("cuda"):
-        pytest.importorskip("cupy")
     module = importlib.import_module(package)
     assert sorted(module.__all__) == sorted(naive.__all__)
 
@@ -39,7 +38,7 @@ def test_user_gets_exactly_the_backend_s_operators():
     assert set(gpuconv.__all__) - {"GpuconvError", "default_device", "use"} == set(ops.__all__)
 
 
-@pytest.mark.parametrize("module", [gpuconv, ops, cpu, naive], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [gpuconv, ops, cpu, cuda, naive], ids=lambda module: module.__name__)
 def test_public_names_are_sorted_complete_and_there(module):
     assert module.__all__ == sorted(module.__all__)
     assert len(set(module.__all__)) == len(module.__all__)
@@ -67,8 +66,13 @@ def test_forward_and_backward_come_in_pairs():
 def test_same_file_names_in_every_layer():
     """One look at **/conv.* shows a call's whole way."""
     operators = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"}
-    for layer in ("cpu", "naive"):
+    for layer in ("cpu", "cuda", "naive"):
         assert operators <= {path.stem for path in (PACKAGE / layer).glob("*.py")}
+
+
+def test_each_cuda_operator_has_its_kernel_file():
+    kernels = {path.stem for path in (PACKAGE.parent / "kernels").glob("*.cu")}
+    assert {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"} <= kernels
 
 
 def _imports(path):
@@ -89,6 +93,7 @@ def _imports(path):
 _ABOVE = {
     "naive": ["cpu", "cuda", "ops", "backend", "nn", "data", "train", "cli", "compat"],
     "cpu": ["naive", "cuda", "ops", "backend", "nn", "data", "train", "cli", "compat"],
+    "cuda": ["naive", "cpu", "ops", "backend", "nn", "data", "train", "cli", "compat"],
     "ops": ["naive", "cpu", "cuda", "nn", "data", "train", "cli", "compat"],
     "nn": ["naive", "cpu", "cuda", "data", "train", "cli", "compat"],
     "data": ["naive", "cpu", "cuda", "nn", "train", "cli", "compat"],

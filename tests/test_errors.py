@@ -717,7 +717,7 @@ class ndarray:
     def __init__(self, host):
         self.shape, self.dtype, self.ndim, self.size = host.shape, host.dtype, host.ndim, host.size
         self.flags, self.strides = host.flags, host.strides
-        self._host = host
+        self._host, self.__cuda_array_interface__ = host, host.__array_interface__
 
     def __getitem__(self, key):
         return ndarray(self._host[key])

@@ -31,7 +31,7 @@ _INT = np.dtype(np.int32)
 _LEAST_INNER = 8  # channels of a group that are added up
 _LEAST_OUTER = 16  # channels of a group that are made
 _LARGEST_PLACE = 2**30  # places in one padded image, which tiled kernels count in 32 bits
-_TABLE = 1024  # rows of the inner dimension that conv_forward_few keeps in its table
+_TABLE = 512  # rows of the inner dimension that conv_forward_few keeps in its table
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tiled reads
 
 # Slices of the pixels, each summed by itself: enough threads to fill any GPU, a number that depends on sizes alone, so
