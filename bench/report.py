@@ -35,10 +35,13 @@ def training_table(results: list[dict[str, Any]]) -> str:
 def operator_table(result: dict[str, Any]) -> str:
     """Return the table of operators beside PyTorch: the better memory format of either side."""
     machine = result["machine"]
-    lines = [
+    setting = (
         f"{machine['cpu']}, {machine['threads']} threads, {machine['regime']}, NumPy {machine['numpy']}, "
         f"PyTorch {machine['torch']}, {machine['date']}.  Milliseconds, forward / backward; "
-        "each side in the better of its two memory formats.",
+        "each side in the better of its two memory formats."
+    )
+    lines = [
+        setting,
         "",
         "| case | gpuconv | PyTorch | ratio |",
         "| --- | ---: | ---: | ---: |",

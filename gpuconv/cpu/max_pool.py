@@ -7,7 +7,7 @@ import numpy as np
 from ..shapes import PoolSizes, is_channels_last
 from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
-from .taps import column_taps, image_ranges, row_taps, taps
+from .taps import column_taps, column_taps_tile, image_ranges, row_taps, row_taps_tile, taps
 
 _BOOL = np.dtype(bool)
 
@@ -40,7 +40,7 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
     z = sizes
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(argmax))
     # Windows that tile the image: every pixel is written exactly once, so nothing is cleared or added.
-    tiled = z.stride == (z.R, z.S) and z.pad == (0, 0) and (z.P * z.R, z.Q * z.S) == (z.H, z.W)
+    tiled = row_taps_tile(z) and column_taps_tile(z)
     bits, kind = np.dtype(f"i{dy.dtype.itemsize}"), accumulator(dy.dtype)
 
     def work(images: tuple[int, int]) -> None:

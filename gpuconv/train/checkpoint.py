@@ -20,7 +20,13 @@ import safetensors
 import safetensors.numpy
 
 from .. import checks
-from ..errors import CheckpointCorruptError, CheckpointVersionError, CheckpointWriteError, ConfigError, NonFiniteLossError
+from ..errors import (
+    CheckpointCorruptError,
+    CheckpointVersionError,
+    CheckpointWriteError,
+    ConfigError,
+    NonFiniteLossError,
+)
 from . import durable
 
 FORMAT = 1

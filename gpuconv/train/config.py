@@ -168,7 +168,11 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     if kind is float:
         return checks.real(name, value, low=rule["least"], high=rule["most"])
     if rule["most"] > 2**31:
-        return checks.word(name, value) if math.isfinite(rule["most"]) else checks.integer(name, value, least=rule["least"])
+        return (
+            checks.word(name, value)
+            if math.isfinite(rule["most"])
+            else checks.integer(name, value, least=rule["least"])
+        )
     return checks.integer(name, value, least=rule["least"])
 
 

@@ -25,7 +25,7 @@ def write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
     try:
         _create(temporary, content)
-        os.replace(temporary, path)
+        os.replace(temporary, path)  # noqa: PTH105 - like every call here, one of the system's that tests watch
     except OSError as error:
         temporary.unlink(missing_ok=True)
         msg = f"{path} could not be written ({error.strerror or error}); what was there before is untouched"
