@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
-            setattr(sys, stream, Path(os.devnull).open("w"))
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - open to the end
     try:
         arguments = _parser().parse_args(argv or ["--help"])
     except SystemExit as done:  # argparse has said what was wrong, or printed the help

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..random import Stream, words
 from .elementwise import elementwise, keep_where
+from .layout import accumulator
 
 
 def dropout_forward(x: np.ndarray, *, rate: float, seed: int, step: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -21,7 +22,10 @@ def dropout_backward(dy: np.ndarray, kept: np.ndarray | None, scale: float) -> n
 
 
 def _scaled(values: np.ndarray, kept: np.ndarray, scale: float) -> np.ndarray:
+    kind = accumulator(values.dtype)
+
     def function(values: np.ndarray, kept: np.ndarray, out: np.ndarray) -> None:
-        keep_where(kept, np.multiply(values, values.dtype.type(scale)), out)
+        scaled = np.multiply(values, kind.type(scale), dtype=kind).astype(out.dtype, copy=False)
+        keep_where(kept, scaled, out)
 
     return elementwise(function, [values, kept], np.empty_like(values))
