@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gpuconv import durable
 from gpuconv.errors import CheckpointWriteError
-from gpuconv.train import checkpoint, durable
+from gpuconv.train import checkpoint
 
 ENTRIES = 100_000  # 400 kB: several writes, and a save of about a millisecond
 

@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 from train_helpers import names
 
+from gpuconv import durable
 from gpuconv.errors import (
     CheckpointCorruptError,
     CheckpointVersionError,
@@ -22,7 +23,7 @@ from gpuconv.errors import (
     ConfigError,
     NonFiniteLossError,
 )
-from gpuconv.train import checkpoint, durable
+from gpuconv.train import checkpoint
 
 HARNESS = Path(__file__).parent / "checkpoint_killer.py"
 

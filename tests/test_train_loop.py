@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
 
-from gpuconv import data, train
+from gpuconv import data, durable, train
 from gpuconv.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -26,7 +26,7 @@ from gpuconv.errors import (
     NonFiniteLossError,
 )
 from gpuconv.random import Stream, words
-from gpuconv.train import Config, Interrupted, checkpoint, durable, loop, recipe, run_folder, snapshot
+from gpuconv.train import Config, Interrupted, checkpoint, loop, recipe, run_folder, snapshot
 
 
 def change(**settings) -> Config:

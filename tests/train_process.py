@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 
-from gpuconv import cli, data, nn
-from gpuconv.train import durable, evaluation
+from gpuconv import cli, data, durable, nn
+from gpuconv.train import evaluation
 
 
 def wrap(owner, name, number, signals) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from ..durable import flush_folder
 from ..errors import ConfigError, DownloadError
 
 Progress = Callable[[int, int], None]
@@ -354,7 +355,7 @@ class _Part:
         try:
             os.fsync(self.file.fileno())
             _let_go(self.file, lambda: self.path.replace(self.target))
-            _flush_folder(self.target.parent)
+            flush_folder(self.target.parent)
         except OSError as error:
             msg = f"{self.target} cannot be written ({error.strerror or error}); its bytes are in {self.path.name}"
             raise DownloadError(msg) from error
@@ -430,13 +431,3 @@ def _lock(file: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
-
-
-def _flush_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # folders cannot be opened there; the rename itself is journalled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .. import checks
+from .. import checks, durable
 from ..errors import (
     CheckpointCorruptError,
     CheckpointVersionError,
@@ -27,7 +27,6 @@ from ..errors import (
     ConfigError,
     NonFiniteLossError,
 )
-from . import durable
 
 FORMAT = 1
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .. import durable
 from ..errors import CheckpointWriteError, ConfigError
-from . import durable
 from .config import Config, read, to_toml
 
 if sys.platform == "win32":
