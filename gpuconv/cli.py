@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import textwrap
@@ -39,6 +40,9 @@ _GROUPS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors of the package become one message on stderr."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started us
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - open to the end
     try:
         arguments = _parser().parse_args(argv or ["--help"])
     except SystemExit as done:  # argparse has said what was wrong, or printed the help
@@ -59,9 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"gpuconv: {interrupt if str(interrupt) else 'stopped at once'}\n")
         return 128 + signum
     except BrokenPipeError:  # the reader of our output has left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 1
+    except OSError as error:
+        _give_up_stdout()
+        return _fail(error, 1)
     return code
+
+
+def _give_up_stdout() -> None:
+    """Send what is still to be written nowhere, lest the interpreter tries, and fails, when it ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: object, code: int) -> int:
@@ -256,7 +269,7 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
 def _eval(arguments: argparse.Namespace) -> int:
     from . import data
     from .train import recipe, snapshot
-    from .train.evaluate import evaluate
+    from .train.evaluation import evaluate
 
     path = arguments.run_path
     if path.is_dir():
@@ -269,14 +282,11 @@ def _eval(arguments: argparse.Namespace) -> int:
     dataset = data.load(name, folder=folder)
     config = from_values({"test_images": arguments.test_images, "validation": 0, "train_images": 0}, config)
     split = recipe.split(dataset, config)
-    found = evaluate(
-        net, split.x_test, split.y_test, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes)
-    )
-    lines = [
-        f"{path}, after epoch {len(then.position.rows)}, on {found.count:,} test images of {dataset.name}",
-        *([] if dataset.name == then.data_name else [f"(it was trained on {then.data_name})"]),
-        "",
-    ]
+    found = evaluate(net, split.x_test, split.y_test, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes))
+    lines = [f"{path}, after epoch {len(then.position.rows)}:", f"{found.count:,} test images of {dataset.name}"]
+    if dataset.name != then.data_name:
+        lines.append(f"(the net was trained on {then.data_name})")
+    lines.append("")
     width = max(map(len, dataset.classes))
     for label, accuracy in zip(dataset.classes, found.class_accuracy, strict=True):
         lines.append(f"{label:<{width}}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))

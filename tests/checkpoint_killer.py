@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from gpuconv import durable
 from gpuconv.errors import CheckpointWriteError
-from gpuconv.train import checkpoint, durable
+from gpuconv.train import checkpoint
 
 ENTRIES = 100_000  # 400 kB: several writes, and a save of about a millisecond
 
@@ -126,6 +127,11 @@ class Suicidal:
         return call
 
 
+def leftovers(path: Path) -> list[str]:
+    """Return what lies beside the checkpoint."""
+    return sorted(entry.name for entry in path.parent.iterdir() if entry != path)
+
+
 def main() -> None:
     mode, folder = sys.argv[1], Path(sys.argv[2])
     path, problems, seen = folder / "last.safetensors", [], {}
@@ -141,10 +147,10 @@ def main() -> None:
     else:
         seen["kills"] = (kill_at_random if mode == "random" else kill_at_points)(path, problems)
     seen["problems"] = problems
-    seen["leftovers_before_cleaning"] = sorted(set(os.listdir(folder)) - {path.name})
+    seen["leftovers_before_cleaning"] = leftovers(path)
     seen["stale"] = len(durable.remove_stale(folder))
-    seen["leftovers_after_cleaning"] = sorted(set(os.listdir(folder)) - {path.name})
-    print(json.dumps(seen))
+    seen["leftovers_after_cleaning"] = leftovers(path)
+    sys.stdout.write(json.dumps(seen))
 
 
 if __name__ == "__main__":

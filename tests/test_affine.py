@@ -73,6 +73,7 @@ def test_matches_oracle_on_positive_numbers(case, device, dtype, rng):
     _check_close(_computed(device, *arrays), *arrays, zero_mean=False)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
 def test_is_exact_on_integers(case, device, dtype, rng):
     arrays = _arrays(case, rng, dtype, whole)
     for actual, expected in zip(_computed(device, *arrays), _expected(*arrays), strict=True):

@@ -31,6 +31,7 @@ def _check(device, images, draws, dtype, *, mean, std, pad=0, flip=False, channe
     return got
 
 
+@pytest.mark.usefixtures("poisoned_memory")
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize(
     ("shape", "pad", "flip"),

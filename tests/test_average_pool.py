@@ -41,6 +41,7 @@ def _computed(device, x, dy, options):
 
 
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, count_pad, stored, device, dtype, rng):
     shape, options = case
     x = normal(rng, shape, dtype)

@@ -133,6 +133,7 @@ def _check(got, x, vectors, dy, *, training=True, momentum=0.9, eps=1e-5, zero_m
 
 
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(shape, training, stored, device, dtype, rng):
     x, dy = (3 * normal(rng, shape) + 1).astype(dtype), normal(rng, shape, dtype)
     vectors = _vectors(rng, shape[1], dtype)
@@ -204,6 +205,7 @@ def test_one_image_far_from_the_others(device, rng):
 @pytest.mark.parametrize("constant", [0.0, 1e-3, 0.1, 1.0, 1 / 3, 1e3, 1e7, 1e10, -1e10])
 @pytest.mark.parametrize("shape", [(3, 2, 7, 7), (49, 2), (2, 2, 64, 65), (600, 2, 8, 8)], ids=str)
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pytest.mark.usefixtures("poisoned_memory")
 def test_constant_channel_gives_exactly_beta(constant, shape, stored, device, dtype):
     if dtype == "float16":
         constant = float(np.float16(np.clip(constant, -60000, 60000)))

@@ -35,6 +35,11 @@ CASES = {
     "dilation_shares_a_factor_with_stride": ((2, 3, 13, 12), (3, 3, 3, 3), {"dilation": 2, "stride": 4, "pad": 1}),
     "dilation_prime_to_stride": ((2, 3, 13, 12), (3, 3, 3, 3), {"dilation": 3, "stride": 2, "pad": 2}),
     "dilation_reaches_into_pad_only_at_ends": ((1, 2, 3, 3), (2, 2, 3, 3), {"dilation": 3, "pad": 3}),
+    "dilation_leaves_pixels_to_the_padding_alone": (
+        (2, 3, 3, 2),
+        (9, 1, 1, 2),
+        {"stride": (1, 2), "pad": (0, 1), "dilation": (1, 3), "groups": 3},
+    ),
     "groups": ((2, 6, 7, 7), (4, 3, 3, 3), {"groups": 2, "pad": 1}),
     "groups_of_one_filter": ((2, 6, 5, 5), (3, 2, 3, 3), {"groups": 3}),
     "groups_with_stride": ((2, 6, 8, 9), (9, 2, 3, 2), {"groups": 3, "stride": (2, 1), "pad": 1}),
@@ -126,12 +131,14 @@ def test_matches_oracle_on_positive_numbers(case, device, dtype, rng):
     _check_close(_computed(device, arrays, case[2]), *arrays, z, zero_mean=False)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
 def test_is_exact_on_integers(case, device, dtype, rng):
     *arrays, z = _arrays(case, rng, dtype, whole)
     for actual, expected in zip(_computed(device, arrays, case[2]), _expected(*arrays, z), strict=True):
         assert_same(actual, expected, dtype=dtype)
 
 
+@pytest.mark.usefixtures("poisoned_memory")
 def test_is_exact_on_integers_in_channels_last(case, device, dtype, rng):
     x, w, b, dy, z = _arrays(case, rng, dtype, whole)
     last = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy)]

@@ -1,5 +1,6 @@
 """CIFAR-10 from files: every form gives the same pictures, and whatever is wrong is named."""
 
+import pickle
 import re
 import shutil
 
@@ -152,10 +153,16 @@ def labels_set(batch, place, value):
     return changed_labels(batch, change)
 
 
+class Cut:
+    """Pickles as an array of which the last byte is gone."""
+
+    def __reduce__(self):
+        function, arguments, state = tiny.records()["data_batch_2"][:, 1:].copy().__reduce__()
+        return function, arguments, (*state[:4], state[4][:-1])
+
+
 def as_dict(**changes):
     """Return a Python batch of which some entries are others."""
-    import pickle
-
     rows = tiny.records()["data_batch_2"]
     content = tiny.batch_dict(rows, str) | changes
     content = {name: value for name, value in content.items() if value is not None}
@@ -244,6 +251,14 @@ WRONG_FILES = {
         PYTHON,
         lambda: as_dict(data=np.asfortranarray(tiny.records()["data_batch_2"][:, 1:])),
         r"in column order, expected",
+    ),
+    "python_data_cut": (
+        PYTHON,
+        lambda: {
+            **tiny.python_files(),
+            "data_batch_2": pickle.dumps(tiny.batch_dict(tiny.records()["data_batch_2"], str) | {"data": Cut()}, 4),
+        },
+        r"data_batch_2 has 307,199 bytes of data, expected 307,200",
     ),
     "python_no_dict": (
         PYTHON,
@@ -433,6 +448,13 @@ def test_facts_of_a_broken_archive(tmp_path):
     assert "Not a gzipped file" in row.problem
 
 
+def test_facts_of_another_version(tmp_path):
+    tiny.write_folder(tmp_path, BINARY, tiny.binary_files(all_different()))
+    rows = facts(tmp_path)
+    assert len(rows) == 6
+    assert all(row.ok and row.size_ok and row.labels_ok and not row.official for row in rows)
+
+
 def test_facts_tell_each_file_of_a_damaged_folder(tmp_path):
     contents = tiny.binary_files(labels_set("data_batch_4", 17, 10))
     contents["data_batch_1.bin"] = b"short"
@@ -465,6 +487,7 @@ def test_the_original_is_written_down_right():
         "data_batch_5",
         "test_batch",
     )
+    assert " ".join(cifar10.CLASSES) == "airplane automobile bird cat deer dog frog horse ship truck"
     hashes = [*spec.sha256.values(), *(layout.archive_sha256 for layout in spec.layouts)]
     assert len(set(hashes)) == 8
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in hashes)

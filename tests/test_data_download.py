@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import hashlib
-import http.server
 import os
 import stat
 import subprocess
@@ -14,67 +13,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from local_server import serve, server, status
 
 from gpuconv.data import download
 from gpuconv.data.download import Patience, fetch
 from gpuconv.errors import ConfigError, DownloadError
+
+__all__ = ["server"]  # a fixture
 
 CONTENT = bytes(i * i % 251 for i in range(1_000_003))
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SIZE = len(CONTENT)
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Answers every path by the function of that name, and notes what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers = {}
-        self.requests = []
-        self.over = threading.Event()
-
-    def url(self, name, answer):
-        self.answers[f"/{name}"] = answer
-        return f"http://127.0.0.1:{self.server_port}/{name}"
-
-    def handle_error(self, request, client_address):
-        pass  # clients that hang up are part of the tests
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.requests.append((self.path[1:], self.headers.get("Range")))
-        self.server.answers[self.path](self)
-
-    def log_message(self, *_):
-        pass
-
-    def reply(self, status, body, length=None, **headers):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        if length is not False:
-            self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.write(body)
-
-    @property
-    def start(self):
-        """First byte that was asked for, or None."""
-        wanted = self.headers.get("Range")
-        return wanted and int(wanted.removeprefix("bytes=").removesuffix("-"))
-
-
-def good(handler, content=CONTENT):
-    if handler.start is None:
-        handler.reply(200, content)
-    elif handler.start >= len(content):
-        handler.reply(416, b"", Content_Range=f"bytes */{len(content)}")
-    else:
-        rest = content[handler.start :]
-        handler.reply(206, rest, Content_Range=f"bytes {handler.start}-{len(content) - 1}/{len(content)}")
+def good(handler):
+    serve(handler, CONTENT)
 
 
 def without_ranges(handler):
@@ -82,7 +35,7 @@ def without_ranges(handler):
 
 
 def wrong_bytes(handler):
-    good(handler, CONTENT[:-1] + b"x")
+    serve(handler, CONTENT[:-1] + b"x")
 
 
 def breaks_after(count):
@@ -129,10 +82,6 @@ def long_without_length(handler):
     handler.reply(200, CONTENT + b"more", length=False)
 
 
-def status(code):
-    return lambda handler: handler.reply(code, b"")
-
-
 def says_nothing(handler):
     handler.server.over.wait(60)
 
@@ -159,19 +108,6 @@ class Clock:
     def __call__(self):
         self.now += self.step
         return self.now
-
-
-@pytest.fixture
-def server(monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield running
-        running.over.set()
-        running.shutdown()
-        thread.join()
 
 
 QUICK = Patience(timeout=5, tries=5)
@@ -404,6 +340,53 @@ def test_slow_mirrors_are_better_than_none(server, target):
     assert only_the_file_is_there(target)
 
 
+class Blocks:
+    """An answer that comes in blocks of given lengths."""
+
+    def __init__(self, *lengths):
+        self.lengths = list(lengths)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def read1(self, _):
+        return bytes(self.lengths.pop(0)) if self.lengths else b""
+
+
+def test_a_mirror_that_becomes_slow_is_noticed_in_one_window(target):
+    """The average is that of the last window, not of the whole time: 300 bytes a second, then 10, the floor is 50."""
+    target.parent.mkdir()
+    patience = Patience(floor=50, window=2, clock=Clock(1))
+    with download._Part(target) as part:
+        fetcher = download._Fetcher(part, SIZE, SHA256, download._silent, download._silent, patience)
+        with pytest.raises(download._Slow) as caught:
+            fetcher.copy(Blocks(300, 300, 300, 300, 10, 10, 300, 300), 50)
+        assert part.size == 1220
+    assert caught.value.rate == 10
+
+
+def test_the_timeout_is_handed_on(target, monkeypatch):
+    seen = []
+
+    def refuse(self, request, data=None, timeout=None):
+        seen.append(timeout)
+        raise OSError(errno.ENETUNREACH, "unreachable")
+
+    monkeypatch.setattr(download.urllib.request.OpenerDirector, "open", refuse)
+    with pytest.raises(DownloadError, match="unreachable"):
+        get(target, "http://127.0.0.1:1/file", patience=Patience(timeout=7.5))
+    assert seen == [7.5]
+
+
+def test_a_mirror_with_other_bytes_is_asked_once(server, target):
+    with pytest.raises(DownloadError):
+        get(target, server.url("wrong", wrong_bytes))
+    assert len(server.requests) == 1
+
+
 def test_a_fast_mirror_is_not_called_slow(server, target):
     fast = Patience(floor=1e3, window=2, clock=Clock(1))
     get(target, server.url("fast", good), patience=fast)
@@ -563,20 +546,29 @@ def test_the_longest_part_is_continued_and_the_others_deleted(server, target):
     assert sorted(target.parent.iterdir()) == sorted([target, other])
 
 
+def test_an_empty_part_is_left_alone(server, target):
+    """Its maker may be about to lock it, and there is nothing in it to continue."""
+    empty = leave_part(target, b"")
+    get(target, server.url("good", good))
+    assert server.requests == [("good", None)]
+    assert sorted(target.parent.iterdir()) == sorted([target, empty])
+
+
 def test_a_part_published_while_it_was_being_taken_over_is_not_touched(server, target, monkeypatch):
     """Between opening a part and locking it, its owner may give it its name: it must not be written to then."""
     path = leave_part(target, CONTENT[:5000])
+    published = target.with_name("published")
     lock = download._lock
 
     def published_first(file):
         if path.exists():
-            path.replace(target)
+            path.replace(published)
         return lock(file)
 
     monkeypatch.setattr(download, "_lock", published_first)
-    with pytest.raises(DownloadError):
-        get(target, server.url("gone", status(404)))
-    assert target.read_bytes() == CONTENT[:5000]
+    get(target, server.url("good", good))
+    assert published.read_bytes() == CONTENT[:5000]
+    assert target.read_bytes() == CONTENT
 
 
 def test_a_file_system_without_locks_still_works(server, target, monkeypatch):

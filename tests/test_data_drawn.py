@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gpuconv.data import channel_statistics, draw_shapes
-from gpuconv.data.drawn import _Draws
 from gpuconv.errors import ArgTypeError, DatasetCorruptError, DTypeError, ParamError, ShapeError
 
 
@@ -64,13 +63,6 @@ def test_another_seed_draws_other_pictures(small):
 def test_no_picture_comes_twice_nor_in_both_sets(small):
     pictures = np.concatenate([small.x_train, small.x_test]).reshape(1500, -1)
     assert len(np.unique(pictures, axis=0)) == 1500
-
-
-def test_the_words_drawn_suffice():
-    """A block that asks for more words than there are would get fewer, and fail to reshape; none are wasted either."""
-    draws = _Draws(0, 0)
-    assert len(draws.take(_Draws.COUNT)) == _Draws.COUNT
-    assert len(draws.take(1)) == 0
 
 
 def test_classes_cannot_be_told_by_brightness_or_place(small):

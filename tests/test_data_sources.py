@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_cifar10 as tiny
-from test_data_download import Server, breaks_after, good, server, status
+from local_server import Server, serve, server, status
 from tiny_cifar10 import BINARY, PYTHON
 
 from gpuconv import data
 from gpuconv.data import cifar10, drawn, sources
 from gpuconv.errors import ConfigError, DatasetCorruptError, DatasetMissingError, DownloadError
 
-__all__ = ["server"]
+__all__ = ["server"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_data_set_is_complete(tmp_path):
     tiny.write_folder(tmp_path, BINARY)
     got = data.load("cifar10", folder=tmp_path, download=False)
     assert got.name == "CIFAR-10"
-    assert got.classes == tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+    assert got.classes == cifar10.CLASSES
     assert got.source == f"{tmp_path / 'cifar-10-batches-bin'} (binary batches)"
     for array, wanted in zip((got.x_train, got.y_train, got.x_test, got.y_test), tiny.arrays(), strict=True):
         np.testing.assert_array_equal(array, wanted, strict=True)
@@ -183,7 +183,7 @@ def test_shapes_need_no_folder_and_refuse_one(tmp_path, monkeypatch, said):
 
 
 def serve_archive(handler):
-    good(handler, tiny.official_archive(BINARY))
+    serve(handler, tiny.official_archive(BINARY))
 
 
 def test_cifar10_is_downloaded_once(server: Server, tmp_path, monkeypatch, said):
@@ -201,7 +201,7 @@ def test_cifar10_is_downloaded_once(server: Server, tmp_path, monkeypatch, said)
 def test_mirrors_are_asked_in_order(server: Server, monkeypatch, said):
     base = server.url("", status(404))
     server.url("two/cifar-10-binary.tar.gz", serve_archive)
-    server.url("one/cifar-10-binary.tar.gz", breaks_after(0))
+    server.url("one/cifar-10-binary.tar.gz", status(503))
     monkeypatch.setattr(sources, "_MIRRORS", (base + "one/", base + "two/"))
     assert data.load("cifar10", notice=said.append).name == "CIFAR-10"
     assert [name for name, _ in server.requests] == [f"{i}/cifar-10-binary.tar.gz" for i in ("one", "two")]

@@ -21,6 +21,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.9, 1e-10, 1 - 2**-33])
+@pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(shape, rate, device, dtype, rng):
     """The kept places exactly; values by one rounded product with 1 / (1 - rate), itself rounded once."""
     x, dy = np.asarray(normal(rng, shape)).astype(dtype), np.asarray(normal(rng, shape)).astype(dtype)

@@ -39,6 +39,7 @@ def _check(device, x, dy, approximate):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(shape, approximate, device, dtype, rng):
     x = np.asarray(3 * normal(rng, shape)).astype(dtype)
     dy = np.asarray(normal(rng, shape)).astype(dtype)

@@ -20,6 +20,7 @@ CASES = {
     "overlapping": ((2, 3, 9, 9), {"window": 3, "stride": 2}),
     "overlapping_on_every_pixel": ((2, 2, 6, 6), {"window": 3, "stride": 1}),
     "overlapping_with_pad": ((2, 3, 7, 8), {"window": 3, "stride": 2, "pad": 1}),
+    "overlap_as_large_as_what_is_left_out": ((2, 3, 6, 6), {"window": 3, "stride": 2}),
     "pad_is_half_the_window": ((2, 2, 4, 4), {"window": 4, "stride": 2, "pad": 2}),
     "pad_on_one_axis": ((2, 2, 5, 5), {"window": (2, 3), "stride": (1, 2), "pad": (0, 1)}),
     "windows_with_one_real_pixel": ((1, 2, 2, 2), {"window": 2, "pad": 1}),
@@ -80,6 +81,7 @@ def _overlap(z):
 
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
 @pytest.mark.parametrize("make", [normal, whole], ids=["random", "with_ties"])
+@pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, make, stored, device, dtype, rng):
     """y and argmax bit for bit; dx too where windows do not overlap, else within 4 units of the few terms."""
     shape, options = case

@@ -6,7 +6,6 @@ import dataclasses
 import getpass
 import json
 import math
-import os
 import platform
 import signal
 import threading
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_helpers import TINY, assert_same_run, metrics, run_state, shapes
+from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
 
-from gpuconv import data, train
+from gpuconv import data, durable, train
 from gpuconv.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
@@ -27,7 +26,7 @@ from gpuconv.errors import (
     NonFiniteLossError,
 )
 from gpuconv.random import Stream, words
-from gpuconv.train import Config, Interrupted, checkpoint, durable, loop, recipe, run_folder, snapshot
+from gpuconv.train import Config, Interrupted, checkpoint, loop, recipe, run_folder, snapshot
 
 
 def change(**settings) -> Config:
@@ -54,18 +53,9 @@ def finished(tmp_path_factory):
 
 def losses(config: Config, steps: int, tmp_path: Path, monkeypatch) -> list[float]:
     """Return the losses of a run's first steps."""
-    seen = []
-    real = loop._Run._step
-
-    def watched(self, *arguments):
-        value = real(self, *arguments)
-        seen.append(value[0])
-        return value
-
-    monkeypatch.setattr(loop._Run, "_step", watched)
+    seen = watch(monkeypatch, loop._Run, "_step")
     go(dataclasses.replace(config, epochs=1, max_steps=steps), tmp_path / config.dtype)
-    monkeypatch.undo()
-    return seen
+    return [loss for _, _, (loss, _) in seen]
 
 
 FIVE = change(widths=(4, 8), lr=0.05, schedule="constant")
@@ -138,6 +128,56 @@ def test_the_golden_losses_are_those_of_pytorch(torch_losses):
         assert abs(theirs - golden) <= allowed(step, "float64") * golden
 
 
+def watch(monkeypatch, owner, name: str) -> list[tuple]:
+    """Return a list to which every call adds (arguments, keywords, what it returned)."""
+    real, seen = getattr(owner, name), []
+
+    def watched(*arguments, **keywords):
+        result = real(*arguments, **keywords)
+        seen.append((arguments, keywords, result))
+        return result
+
+    monkeypatch.setattr(owner, name, watched)
+    return seen
+
+
+def test_each_epoch_has_an_order_and_draws_of_its_own(tmp_path, monkeypatch):
+    seen = watch(monkeypatch, loop.ops, "augment")
+    go(change(batch_size=30, seed=5), tmp_path / "run")
+    assert len(seen) == 12
+    pictures = shapes()
+    for epoch in range(2):
+        order = np.argsort(words(200, seed=5, stream=Stream.SHUFFLE, step=epoch), kind="stable")
+        draws = words(200, seed=5, stream=Stream.AUGMENT, step=epoch)
+        for number in range(6):  # 20 pictures are left out: they do not fill a batch
+            (found, found_draws), settings, _ = seen[6 * epoch + number]
+            batch = order[30 * number : 30 * number + 30]
+            np.testing.assert_array_equal(found, pictures.x_train[batch])
+            np.testing.assert_array_equal(found_draws, draws[batch])
+            assert (settings["pad"], settings["flip"]) == (4, True)
+
+
+def test_each_step_has_its_number_and_its_rate(tmp_path, monkeypatch):
+    forwards = watch(monkeypatch, loop.nn.Net, "forward")
+    updates = watch(monkeypatch, loop.nn.Optimiser, "step")
+    result = go(TINY, tmp_path / "run")
+    assert [keywords["step"] for _, keywords, _ in forwards if keywords.get("training")] == list(range(20))
+    rates = [arguments[1] for arguments, _, _ in updates]
+    up = [0.02 * (0.04 + 0.96 * step / 6) for step in range(6)]  # 0.3 of 20 steps
+    down = [0.02 * (1 - (step - 6) / 14) for step in range(6, 20)]
+    np.testing.assert_allclose(rates, up + down, rtol=1e-12)
+    assert [row["learning_rate"] for row in result.metrics] == [rates[9], rates[19]]
+
+
+def test_the_line_of_an_epoch_is_the_mean_of_its_steps(tmp_path, monkeypatch):
+    seen = watch(monkeypatch, loop._Run, "_step")
+    result = go(TINY, tmp_path / "run")
+    for epoch, row in enumerate(result.metrics):
+        steps = [step for _, _, step in seen[10 * epoch : 10 * epoch + 10]]
+        assert row["train_loss"] == pytest.approx(np.mean([loss for loss, _ in steps]), rel=1e-12)
+        assert row["train_accuracy"] == sum(correct for _, correct in steps) / 200
+
+
 def test_training_learns(tmp_path):
     config = change(widths=(8, 16), epochs=4, flip=False, crop=0, validation=300, train_images=0, test_images=0)
     result = train.train(config, folder=tmp_path / "run", dataset=data.draw_shapes(1500, 200), progress="none")
@@ -166,7 +206,7 @@ def test_another_seed_is_another_run(finished, tmp_path):
 
 
 def test_the_folder_holds_what_it_promises(finished):
-    assert sorted(os.listdir(finished.folder)) == [
+    assert names(finished.folder) == [
         ".lock", "best.safetensors", "config.toml", "last.safetensors", "metrics.csv", "result.json",
     ]  # fmt: skip
     assert train.config.read(finished.folder / "config.toml") == TINY
@@ -223,7 +263,14 @@ def test_the_result_says_what_was_measured_on_what(finished):
 
 def test_the_result_does_not_say_whose_machine_it_was(finished):
     text = (finished.folder / "result.json").read_text()
-    for secret in (str(finished.folder), str(Path.home()), str(Path.cwd()), platform.node(), "data_dir", "site-packages"):
+    for secret in (
+        str(finished.folder),
+        str(Path.home()),
+        str(Path.cwd()),
+        platform.node(),
+        "data_dir",
+        "site-packages",
+    ):
         assert secret not in text
     assert f'"{getpass.getuser()}"' not in text
 
@@ -238,6 +285,7 @@ def test_the_split_holds_the_last_images_out():
     np.testing.assert_array_equal(parts.y_test, pictures.y_test)
     fewer = recipe.split(pictures, change(train_images=50, test_images=7))
     assert (len(fewer.y_train), len(fewer.y_validation), len(fewer.y_test)) == (50, 100, 7)
+    np.testing.assert_array_equal(fewer.x_validation, pictures.x_train[200:])
     np.testing.assert_array_equal(fewer.y_validation, pictures.y_train[200:])
 
 
@@ -279,6 +327,24 @@ def test_max_steps_ends_within_an_epoch(tmp_path):
     interrupt(tmp_path / "parts", change(max_steps=13), step=12)
     again(tmp_path / "parts")
     assert_same_run(tmp_path / "parts", whole.folder)
+
+
+SCHEDULES = {
+    "constant": ({"schedule": "constant"}, {0: 0.1, 39: 0.1}),
+    "step_every_second_epoch": ({"schedule": "step", "lr_every": 2}, {0: 0.1, 19: 0.1, 20: 0.01, 39: 0.01}),
+    "cosine_without_warmup": ({"schedule": "cosine", "warmup": 0.0}, {0: 0.1, 20: 0.05}),
+    "cosine_to_an_end": ({"schedule": "cosine", "warmup": 0.0, "lr_end": 0.5}, {0: 0.1, 20: 0.075}),
+    "one_cycle": ({"warmup": 0.5, "lr_start": 0.2, "lr_end": 0.1}, {0: 0.02, 10: 0.06, 20: 0.1, 30: 0.055}),
+    "one_cycle_cosine": ({"warmup": 0.5, "lr_start": 0.0, "lr_curve": "cosine"}, {5: 0.1 * (1 - 0.5**0.5) / 2}),
+    "of_a_limited_run": ({"warmup": 0.5, "max_steps": 20, "lr_start": 0.0}, {5: 0.05, 10: 0.1, 15: 0.05}),
+}
+
+
+@pytest.mark.parametrize(("settings", "rates"), SCHEDULES.values(), ids=SCHEDULES.keys())
+def test_the_rate_follows_the_settings(settings, rates):
+    config = change(epochs=4, lr=0.1, **settings)
+    rate = recipe.schedule(config, recipe.plan(config, 200))
+    assert {step: rate(step) for step in rates} == pytest.approx(rates, rel=1e-12)
 
 
 # Going on -----------------------------------------------------------------------------------------------------------
@@ -351,6 +417,26 @@ def test_an_interrupted_evaluation_is_done_again(call, finished, tmp_path, monke
     assert result.test_accuracy == finished.test_accuracy
 
 
+def test_a_signal_at_the_very_end_is_not_swallowed(finished, tmp_path, monkeypatch):
+    real = run_folder.RunFolder.write_result
+
+    def late(self, result):
+        real(self, result)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(run_folder.RunFolder, "write_result", late)
+    with pytest.raises(Interrupted):
+        go(TINY, tmp_path / "run")
+    assert again(tmp_path / "run").test_accuracy == finished.test_accuracy
+
+
+def test_a_finished_short_run_knows_its_steps(tmp_path, capsys):
+    go(change(max_steps=13), tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    train.resume(tmp_path / "run", dataset=shapes(), progress="plain")
+    assert f"going on with {tmp_path / 'run'} after step 13\n" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_not_trained_again(finished):
     before = {path.name: path.read_bytes() for path in finished.folder.iterdir()}
     result = again(finished.folder)
@@ -374,7 +460,9 @@ def test_lines_after_the_checkpoint_are_dropped_and_stale_files_removed(finished
     folder = tmp_path / "run"
     interrupt(folder, TINY, step=15)
     with (folder / "metrics.csv").open("a") as file:
-        file.write("2,20,1.5,0.3,1.5,0.3,0.001,2.5\n3,30,1.")  # an epoch that the checkpoint does not know, and a torn line
+        file.write(
+            "2,20,1.5,0.3,1.5,0.3,0.001,2.5\n3,30,1."
+        )  # an epoch that the checkpoint does not know, and a torn line
     (folder / ".last.safetensors.0123.part").write_bytes(b"half a checkpoint")
     again(folder)
     assert_same_run(folder, finished.folder)
@@ -395,7 +483,11 @@ def test_a_corrupt_last_checkpoint_is_not_used_and_the_best_is_named(finished, t
         again(folder)
     assert "last.safetensors is corrupt" in str(caught.value)
     assert f"gpuconv train --resume {folder / 'best.safetensors'}" in str(caught.value)
-    again(folder / "best.safetensors")  # which is that of epoch 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "go", lambda self: None)
+        again(folder / "best.safetensors")
+    assert run_state(folder / "last.safetensors")[1]["optimizer"]["steps"] == 10  # that of epoch 1, and sound again
+    again(folder)
     assert_same_run(folder, finished.folder)
 
 
@@ -520,7 +612,9 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch
 def test_a_rate_that_blows_up_ends_in_an_error_and_no_warning(rate, tmp_path):
     with pytest.raises(NonFiniteLossError):
         go(change(lr=rate), tmp_path / "run")
-    assert not [name for name, entry in run_state(tmp_path / "run" / "last.safetensors")[0].items() if b"\x7f\xc0" in entry[2]]
+    assert not [
+        name for name, entry in run_state(tmp_path / "run" / "last.safetensors")[0].items() if b"\x7f\xc0" in entry[2]
+    ]
 
 
 def test_a_full_disk_ends_the_run_and_costs_only_the_new_checkpoint(tmp_path, monkeypatch):
@@ -649,7 +743,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
         folder.close()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "-a", "a b", "a\n", "."])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "-a", "a b", "a\n"])
 def test_names_that_would_lead_elsewhere_are_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="name must be"):
         run_folder.create(None, runs=tmp_path, name=name)
@@ -659,7 +753,7 @@ def test_a_folder_with_files_is_not_taken(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="already holds files"):
         go(TINY, tmp_path)
-    assert os.listdir(tmp_path) == ["notes.txt"]
+    assert names(tmp_path) == ["notes.txt"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -20,6 +20,11 @@ def shapes() -> data.Dataset:
     return data.draw_shapes(300, 100)
 
 
+def names(folder: Path) -> list[str]:
+    """Return what lies in a folder."""
+    return sorted(entry.name for entry in folder.iterdir())
+
+
 def run_state(path: Path) -> tuple[dict, dict]:
     """Return (arrays as bytes, values) of a checkpoint, without the times, which differ between equal runs."""
     arrays, values = checkpoint.load(path)

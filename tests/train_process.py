@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 
-from gpuconv import cli, data, nn
-from gpuconv.train import durable, evaluate
+from gpuconv import cli, data, durable, nn
+from gpuconv.train import evaluation
 
 
 def wrap(owner, name, number, signals) -> None:
@@ -37,7 +37,7 @@ def main() -> int:
         what, number = place.split(":")
         owner, name = {
             "step": (nn.Optimiser, "step"),
-            "evaluate": (evaluate, "softmax_cross_entropy"),
+            "evaluate": (evaluation, "softmax_cross_entropy"),
             "replace": (durable.os, "replace"),
         }[what]
         wrap(owner, name, int(number), [signal.Signals[name] for name in names.split("+")])

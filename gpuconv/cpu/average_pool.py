@@ -9,7 +9,7 @@ import numpy as np
 from ..shapes import PoolSizes, is_channels_last
 from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
-from .taps import column_taps, image_ranges, row_taps, taps
+from .taps import column_taps, column_taps_tile, image_ranges, row_taps, row_taps_tile, taps
 
 
 def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
@@ -49,8 +49,8 @@ def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) 
         shape = (images[1] - images[0], z.C, z.P, z.W)
         rows = scratch_images("rows", shape, kind, channels_last=channels_last)
         total = dx[part] if dx.dtype == kind else scratch_like("total", dx[part], kind)
-        _add_up([(rows[..., w], gradient[..., q]) for _, w, q in column_taps(z)], rows)
-        _add_up([(total[:, :, h], rows[:, :, p]) for _, h, p in row_taps(z)], total)
+        _add_up([(rows[..., w], gradient[..., q]) for _, w, q in column_taps(z)], rows, tiled=column_taps_tile(z))
+        _add_up([(total[:, :, h], rows[:, :, p]) for _, h, p in row_taps(z)], total, tiled=row_taps_tile(z))
         if total.dtype != dx.dtype:
             np.copyto(dx[part], total, casting="same_kind")
 
@@ -58,16 +58,15 @@ def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) 
     return dx
 
 
-def _add_up(terms: list[tuple[np.ndarray, np.ndarray]], total: np.ndarray) -> None:
-    """Set total to the sum of the terms, each a (part of total, values to add there)."""
-    covered = sum(part.size for part, _ in terms)
+def _add_up(terms: list[tuple[np.ndarray, np.ndarray]], total: np.ndarray, *, tiled: bool = False) -> None:
+    """Set total to the sum of the terms, each a (part of total, values to add there); tiled: every place gets one."""
+    if tiled:
+        for part, values in terms:
+            np.copyto(part, values)
+        return
     if len(terms) > 1 and all(part.size == total.size for part, _ in terms):  # every term covers everything
         np.add(terms[0][1], terms[1][1], out=total, dtype=total.dtype)
         terms = terms[2:]
-    elif covered == total.size and len({part.__array_interface__["data"][0] for part, _ in terms}) == len(terms):
-        for part, values in terms:  # the terms tile it
-            np.copyto(part, values)
-        return
     else:
         total.fill(0)
     for part, values in terms:

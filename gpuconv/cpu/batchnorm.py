@@ -102,12 +102,12 @@ def batchnorm_backward(
 def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and biased variance per channel, float64 (C,), in one pass over memory where that is exact enough.
 
-    Both come from the deviations from a pivot, the mean of the first block: var = mean(d^2) - mean(d)^2.  The
+    Both come from the deviations from a pivot, the mean of the first few pixels: var = mean(d^2) - mean(d)^2.  The
     rounding error of that grows with (mean - pivot)^2 / var, so where the pivot turns out to lie further than one
     standard deviation from the mean, a second pass uses the mean itself: nothing ever cancels.
     """
     parts = pieces(view, layout)
-    first = view[parts[0][1]]
+    first = view[: layout.sample]
     # A first pixel as the origin: a constant channel is exactly its pivot, and deviates by exactly 0.
     origin = layout.first(first).astype(kind)
     near = np.subtract(layout.widen(first), layout.spread(origin, first), dtype=kind)

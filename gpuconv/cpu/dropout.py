@@ -22,10 +22,10 @@ def dropout_backward(dy: np.ndarray, kept: np.ndarray | None, scale: float) -> n
 
 
 def _scaled(values: np.ndarray, kept: np.ndarray, scale: float) -> np.ndarray:
-    # A factor rounded to float16 would scale everything a little too much or too little.
-    factor = accumulator(values.dtype).type(scale)
+    kind = accumulator(values.dtype)
 
     def function(values: np.ndarray, kept: np.ndarray, out: np.ndarray) -> None:
-        keep_where(kept, np.multiply(values, factor).astype(values.dtype, copy=False), out)
+        scaled = np.multiply(values, kind.type(scale), dtype=kind).astype(out.dtype, copy=False)
+        keep_where(kept, scaled, out)
 
     return elementwise(function, [values, kept], np.empty_like(values))

@@ -7,7 +7,7 @@ import numpy as np
 from ..shapes import PoolSizes, is_channels_last
 from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
-from .taps import column_taps, image_ranges, row_taps, taps
+from .taps import column_taps, column_taps_tile, image_ranges, row_taps, row_taps_tile, taps
 
 _BOOL = np.dtype(bool)
 
@@ -18,17 +18,17 @@ def max_pool_forward(x: np.ndarray, sizes: PoolSizes) -> tuple[np.ndarray, np.nd
     y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
     places = np.dtype(np.uint8 if z.R * z.S <= 256 else np.int32)
     argmax = empty(y.shape, places, channels_last=is_channels_last(x))
-    first_row, first_column = _first_taps(z)
+    first = _first_taps(z).astype(places)
 
     def work(images: tuple[int, int]) -> None:
         part = slice(*images)
         best, place = y[part], argmax[part]
-        place[...] = first_row * z.S + first_column
+        place[...] = first
         if not _has_minus_zero(x[part]):
             _pool(x[part], best, place, z)
             if not np.isnan(_stored(best).max(initial=-np.inf)):
                 return
-            place[...] = first_row * z.S + first_column
+            place[...] = first
         _pool_exactly(x[part], best, place, z)
 
     for_each(work, image_ranges(x))
@@ -40,7 +40,7 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
     z = sizes
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(argmax))
     # Windows that tile the image: every pixel is written exactly once, so nothing is cleared or added.
-    tiled = z.stride == (z.R, z.S) and z.pad == (0, 0) and (z.P * z.R, z.Q * z.S) == (z.H, z.W)
+    tiled = row_taps_tile(z) and column_taps_tile(z)
     bits, kind = np.dtype(f"i{dy.dtype.itemsize}"), accumulator(dy.dtype)
 
     def work(images: tuple[int, int]) -> None:
@@ -82,10 +82,10 @@ def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> N
     for i, (r, h, p) in enumerate(row_taps(z)):
         values, target = x[:, :, h], high[:, :, p]
         if i == 0:
-            if target.shape == high.shape:
-                np.copyto(high, values)
-                continue
-            high.fill(-np.inf)
+            if target.shape != high.shape:  # the other windows start with a later tap
+                high.fill(-np.inf)
+            np.copyto(target, values)
+            continue
         wins = scratch_like("wins", target, _BOOL)
         np.greater(values, target, out=wins)
         # Later rows have larger numbers: the maximum of win * number is the last winner.
@@ -97,11 +97,11 @@ def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> N
     for i, (s, w, q) in enumerate(column_taps(z)):
         values, rows, target, so_far = high[..., w], row[..., w], best[..., q], place[..., q]
         if i == 0:
-            if target.shape == best.shape:
-                np.copyto(best, values)
-                np.add(rows, place.dtype.type(s), out=place)
-                continue
-            best.fill(-np.inf)
+            if target.shape != best.shape:
+                best.fill(-np.inf)
+            np.copyto(target, values)
+            np.add(rows, place.dtype.type(s), out=so_far)
+            continue
         number = scratch_like("number", target, place.dtype)
         np.add(rows, place.dtype.type(s), out=number)
         # A column wins by value, or with an equal value by lying earlier in row order.
@@ -128,11 +128,11 @@ def _pool_exactly(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSiz
         so_far[wins] = values[wins]
 
 
-def _first_taps(z: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first vertical tap inside the image for each row of windows, (P, 1), and the horizontal one, (Q,)."""
+def _first_taps(z: PoolSizes) -> np.ndarray:
+    """Return the number of the first tap inside the image for every window, (P, Q)."""
     rows = np.maximum(0, z.pad[0] - np.arange(z.P) * z.stride[0])
     columns = np.maximum(0, z.pad[1] - np.arange(z.Q) * z.stride[1])
-    return rows[:, None], columns
+    return rows[:, None] * z.S + columns
 
 
 def _has_minus_zero(x: np.ndarray) -> bool:

@@ -52,14 +52,15 @@ def for_each(work: Callable[[Block], object], blocks: Iterable[Block]) -> None:
         errors: list[BaseException] = []
 
         def drain() -> None:
-            try:
-                while not errors:
-                    work(queue.popleft())
-            except IndexError as error:
-                if queue:  # raised by work, not by the empty queue
+            while not errors:
+                try:
+                    block = queue.popleft()
+                except IndexError:
+                    return
+                try:
+                    work(block)
+                except BaseException as error:  # noqa: BLE001 - handed to the caller below
                     errors.append(error)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller below
-                errors.append(error)
 
         pool = _pool(workers - 1)
         helpers = [pool.submit(drain) for _ in range(workers - 1)]

@@ -26,6 +26,11 @@ class Rows:
     channels: int
     per_piece: int
 
+    @property
+    def sample(self) -> int:
+        """How much of a view's first axis gives a first idea of the mean: a few rows of joined pixels."""
+        return 8 * max(1, _WIDE // self.channels)
+
     def view(self, array: np.ndarray) -> np.ndarray:
         """Return an array of the layout's shape as (pixels, C); a copy if it is stored otherwise."""
         turned = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
@@ -75,6 +80,7 @@ class Planes:
 
     channels: int
     per_piece: int
+    sample = 1  # an image gives a first idea of the mean
 
     def view(self, array: np.ndarray) -> np.ndarray:
         """Return an array of the layout's shape as (N, C, pixels); a copy if it is stored otherwise."""

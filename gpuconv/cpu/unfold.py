@@ -87,11 +87,11 @@ def strip(x: np.ndarray, block: Block, windows: Windows, Q: int) -> np.ndarray:
     if not whole:
         pixels.fill(0)
     target = pixels[:, place[0], place[1]]
-    if source.strides[3] == source.itemsize and source.shape[1] >= 8:
+    if source.size and source.strides[3] == source.itemsize and source.shape[1] >= 8:
         # Planes first to rows a little apart: read across planes 2^k bytes apart, they would evict each other.
         n, C, rows, columns = source.shape
         staged = scratch("staged", (n, C, rows * columns + _STAGGER), kind)[:, :, : rows * columns]
-        staged = staged.reshape(n, C, rows, columns) if columns else staged
+        staged = staged.reshape(n, C, rows, columns)
         np.copyto(staged, source)
         source = staged
     np.copyto(target, source.transpose(0, 2, 3, 1))

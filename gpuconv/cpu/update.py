@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .elementwise import elementwise
+from .layout import accumulator
 
 
 def sgd_update(
@@ -27,7 +30,7 @@ def sgd_update(
             g = g + momentum * v if nesterov else v
         w -= lr * g
 
-    elementwise(step, [dw] if velocity is None else [dw, velocity], w)
+    _in_place(step, [dw] if velocity is None else [dw, velocity], w)
 
 
 def rmsprop_update(
@@ -46,7 +49,7 @@ def rmsprop_update(
         square += (1 - smoothing) * (g * g)
         w -= lr * g / (np.sqrt(square) + eps)
 
-    elementwise(step, [dw, square], w)
+    _in_place(step, [dw, square], w)
 
 
 def adam_update(
@@ -77,4 +80,20 @@ def adam_update(
         v += (1 - beta2) * (g * g)
         w -= (lr / first) * m / (np.sqrt(v / second) + eps)
 
-    elementwise(move, [dw, m, v], w)
+    _in_place(move, [dw, m, v], w)
+
+
+def _in_place(step: Callable[..., None], inputs: list[np.ndarray], w: np.ndarray) -> None:
+    """Call step(dw, *state, w), which updates state and w, block by block; float16 is computed in float32."""
+    kind = accumulator(w.dtype)
+    if w.dtype == kind:
+        elementwise(step, inputs, w)
+        return
+
+    def widened(*narrow: np.ndarray) -> None:
+        wide = [array.astype(kind) for array in narrow]
+        step(*wide)
+        for target, values in zip(narrow[1:], wide[1:], strict=True):
+            np.copyto(target, values, casting="same_kind")
+
+    elementwise(widened, inputs, w)

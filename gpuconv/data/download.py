@@ -7,6 +7,8 @@ left is taken over by the next.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import http.client
 import os
@@ -23,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from ..durable import flush_folder
 from ..errors import ConfigError, DownloadError
 
 Progress = Callable[[int, int], None]
@@ -322,7 +325,7 @@ class _Part:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if not self.file.closed:
-            self._let_go(_nothing if self.size else self._delete)
+            _let_go(self.file, _silent if self.size else functools.partial(_delete, self.path))
 
     def write(self, block: bytes) -> None:
         view = memoryview(block)
@@ -351,30 +354,28 @@ class _Part:
         """Give the file its name, once its bytes are on the disk, and delete parts that nobody holds."""
         try:
             os.fsync(self.file.fileno())
-            self._let_go(lambda: self.path.replace(self.target))
-            _flush_folder(self.target.parent)
+            _let_go(self.file, lambda: self.path.replace(self.target))
+            flush_folder(self.target.parent)
         except OSError as error:
             msg = f"{self.target} cannot be written ({error.strerror or error}); its bytes are in {self.path.name}"
             raise DownloadError(msg) from error
         for path, file in _abandoned(self.target):
-            file.close()
-            path.unlink(missing_ok=True)
-
-    def _delete(self) -> None:
-        self.path.unlink(missing_ok=True)
-
-    def _let_go(self, last: Callable[[], object]) -> None:
-        """Do one last thing to the file and unlock it; the lock is held until it is done, except on Windows."""
-        if sys.platform == "win32":  # where only closed files can be renamed or deleted
-            self.file.close()
-        try:
-            last()
-        finally:
-            self.file.close()
+            _let_go(file, functools.partial(_delete, path))
 
 
-def _nothing() -> None:
-    pass
+def _delete(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a part too many does no harm
+        path.unlink()
+
+
+def _let_go(file: IO[bytes], last: Callable[[], object]) -> None:
+    """Do one last thing to a locked file and unlock it: in this order, lest someone takes it over in between."""
+    if sys.platform == "win32":  # where only closed files can be renamed or deleted
+        file.close()
+    try:
+        last()
+    finally:
+        file.close()
 
 
 def _new(target: Path) -> tuple[Path, IO[bytes]]:
@@ -395,10 +396,17 @@ def _abandoned(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
         except OSError:  # published, deleted or another user's
             continue
         # Its owner may have published it just before we got the lock: then its name is gone or another file's.
-        if _lock(file) and path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        if _lock(file) and _is_at(path, file):
             yield path, file
         else:
             file.close()
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _size_of(path: Path) -> int:
@@ -423,13 +431,3 @@ def _lock(file: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
-
-
-def _flush_folder(folder: Path) -> None:
-    if sys.platform == "win32":  # folders cannot be opened there; the rename itself is journalled
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -112,7 +112,7 @@ class _Machine:
     # Bytes of the program
 
     def take(self, count: int) -> bytes:
-        if count < 0 or count > len(self.data) - self.at:
+        if count > len(self.data) - self.at:
             msg = f"{count} bytes are asked for at byte {self.at} of {len(self.data)}"
             raise _Broken(msg)
         self.at += count

@@ -98,7 +98,7 @@ def _find_in(place: Path, title: str) -> Source:
     place = place.expanduser()
     found = cifar10.find(place, cifar10.OFFICIAL)
     if found is None:
-        what = "holds no CIFAR-10" if place.exists() else "does not exist"
+        what = "holds no CIFAR-10, nor do the folders in it" if place.exists() else "does not exist"
         msg = f"{title} {what}.\n{_how_to_get_it()}"
         raise DatasetMissingError(msg)
     return found

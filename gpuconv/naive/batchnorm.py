@@ -70,12 +70,16 @@ def _sizes(x: Any) -> tuple[int, int, int]:
 def _statistics(values: list[float]) -> tuple[float, float]:
     """Return mean and biased variance.
 
-    The mean is taken from the first value on: that of equal values is then exactly the value, whatever their number.
+    The mean deviation from a first mean is that one's rounding error: with it added, the mean of equal values is
+    exactly the value, whatever their number.
     """
-    first, total = values[0], 0.0
+    mean = _mean(values)
+    mean += _mean([value - mean for value in values])
+    return mean, _mean([(value - mean) * (value - mean) for value in values])
+
+
+def _mean(values: list[float]) -> float:
+    total = 0.0
     for value in values:
-        total += value - first
-    mean, squares = first + total / len(values), 0.0
-    for value in values:
-        squares += (value - mean) * (value - mean)
-    return mean, squares / len(values)
+        total += value
+    return total / len(values)

@@ -54,11 +54,19 @@ def augment(
     if result_dtype not in checks.FLOATS:
         msg = f"dtype must be float16, float32 or float64, got {result_dtype}"
         raise DTypeError(msg)
-    mean = [checks.real("mean", value, low=-float("inf")) for value in mean]
-    std = [checks.real("std", value, low=0.0, open_low=True) for value in std]
+    mean = [checks.real("mean", value, low=-float("inf")) for value in _sequence("mean", mean)]
+    std = [checks.real("std", value, low=0.0, open_low=True) for value in _sequence("std", std)]
     if not len(mean) == len(std) == images.shape[1]:
         msg = f"mean and std must have one entry per channel ({images.shape[1]}), got {len(mean)} and {len(std)}"
         raise ShapeError(msg)
     return backend.augment(
         images, draws, mean=mean, std=std, pad=pad, flip=flip, dtype=result_dtype, channels_last=channels_last
     )
+
+
+def _sequence(name: str, values: Any) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError:
+        msg = f"{name} must be a sequence of one number per channel, got {values!r}"
+        raise ArgTypeError(msg) from None

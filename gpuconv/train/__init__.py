@@ -1,7 +1,7 @@
 """Train nets, keep what they learned, and go on after any interruption: `train(Config(...))`, `resume(folder)`."""
 
 from .config import PRESETS, Config
-from .evaluate import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate
 from .loop import Result, resume, train
 from .signals import Interrupted
 from .snapshot import load_net

@@ -19,9 +19,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .. import checks
-from ..errors import CheckpointCorruptError, CheckpointVersionError, CheckpointWriteError, ConfigError, NonFiniteLossError
-from . import durable
+from .. import checks, durable
+from ..errors import (
+    CheckpointCorruptError,
+    CheckpointVersionError,
+    CheckpointWriteError,
+    ConfigError,
+    NonFiniteLossError,
+)
 
 FORMAT = 1
 

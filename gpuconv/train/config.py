@@ -53,7 +53,7 @@ class Config:
     crop: int = _setting(4, "shift training images by up to N pixels", least=0)
 
     # For how long
-    epochs: int = _setting(6, "passes over the training images", least=1)
+    epochs: int = _setting(8, "passes over the training images", least=1)
     max_steps: int = _setting(0, "end after N steps, schedule included; 0: no limit", least=0)
     batch_size: int = _setting(128, "images per step", least=1)
 
@@ -168,7 +168,11 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     if kind is float:
         return checks.real(name, value, low=rule["least"], high=rule["most"])
     if rule["most"] > 2**31:
-        return checks.word(name, value) if math.isfinite(rule["most"]) else checks.integer(name, value, least=rule["least"])
+        return (
+            checks.word(name, value)
+            if math.isfinite(rule["most"])
+            else checks.integer(name, value, least=rule["least"])
+        )
     return checks.integer(name, value, least=rule["least"])
 
 

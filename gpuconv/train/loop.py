@@ -22,7 +22,7 @@ from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError, NonFiniteLossError
 from . import recipe, run_folder, snapshot
 from .config import Config, difference, to_values
-from .evaluate import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate
 from .machine import gpuconv_version, machine, versions
 from .report import Report, duration, report
 from .run_folder import RunFolder
@@ -76,9 +76,7 @@ def train(
             return run.go()
 
 
-def resume(
-    run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None
-) -> Result:
+def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None) -> Result:
     """Go on with an interrupted run and return the Result that the uninterrupted one would have had, bit for bit.
 
     run: the run folder (its last.safetensors is used), or one of its checkpoints.
@@ -223,10 +221,12 @@ class _Run:
         loss, dscores = ops.softmax_cross_entropy(scores, labels, label_smoothing=config.label_smoothing)
         value = float(loss)
         if not math.isfinite(value):
-            raise self._not_finite(f"the loss is {value}", step + 1)
+            what = f"the loss is {value}"
+            raise self._not_finite(what, step + 1)
         self.net.backward(dscores)
         if not bool(np.isfinite(self.net.flat_grads).all()):
-            raise self._not_finite(f"a gradient is NaN or infinite (and the loss {value:.4g})", step + 1)
+            what = f"a gradient is NaN or infinite (and the loss {value:.4g})"
+            raise self._not_finite(what, step + 1)
         self.optimiser.step(self.rate(step))
         return value, int((scores.argmax(axis=1) == labels).sum())
 
@@ -244,7 +244,8 @@ class _Run:
         self.says.validating()
         found = self._evaluate(self.net, self.split.x_validation, self.split.y_validation)
         if found is not None and not math.isfinite(found.loss):
-            raise self._not_finite(f"the validation loss is {found.loss}", self.steps_done)
+            what = f"the validation loss is {found.loss}"
+            raise self._not_finite(what, self.steps_done)
         steps = self.plan.steps_of(position.epoch)
         accuracy = found.accuracy if found is not None else None
         row = {
@@ -392,9 +393,7 @@ def _load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
     if config.data_dir and not Path(config.data_dir).expanduser().exists():
         msg = f"data_dir {config.data_dir} does not exist"
         raise ConfigError(msg)
-    dataset = data.load(
-        config.data, folder=config.data_dir or None, download=config.download, progress=says.download
-    )
+    dataset = data.load(config.data, folder=config.data_dir or None, download=config.download, progress=says.download)
     if config.data == "auto":
         config = dataclasses.replace(config, data="shapes" if dataset.classes == SHAPES else "cifar10")
     return dataset, config

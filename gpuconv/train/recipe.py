@@ -119,9 +119,9 @@ def fingerprint(dataset: Any) -> str:
     """Return a short digest of a data set: all labels, every 50th image, how they are normalised."""
     digest = hashlib.blake2b(digest_size=16)
     for labels in (dataset.y_train, dataset.y_test):
-        digest.update(np.ascontiguousarray(labels, dtype="<i8"))
+        digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     for images in (dataset.x_train, dataset.x_test):
-        digest.update(np.ascontiguousarray(images[::50]))
+        digest.update(np.ascontiguousarray(images[::50]).tobytes())
     digest.update(repr((tuple(map(float, dataset.mean)), tuple(map(float, dataset.std)))).encode())
     return digest.hexdigest()
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from .. import durable
 from ..errors import CheckpointWriteError, ConfigError
-from . import durable
 from .config import Config, read, to_toml
 
 if sys.platform == "win32":
@@ -127,7 +127,11 @@ def create(path: Path | None, *, runs: Path, name: str) -> RunFolder:
             msg = f"name must be letters, digits and . + - _, starting with a letter or digit, got {name!r}"
             raise ConfigError(msg)
         runs.mkdir(parents=True, exist_ok=True)
-        taken = [int(match[1]) for entry in runs.iterdir() if (match := re.fullmatch(rf"{re.escape(name)}-(\d+)", entry.name))]
+        taken = [
+            int(match[1])
+            for entry in runs.iterdir()
+            if (match := re.fullmatch(rf"{re.escape(name)}-(\d+)", entry.name))
+        ]
         for number in itertools.count(max(taken, default=0) + 1):
             try:
                 (runs / f"{name}-{number}").mkdir()

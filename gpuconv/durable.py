@@ -12,7 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
-from ..errors import CheckpointWriteError
+from .errors import CheckpointWriteError
 
 _CHUNK = 1 << 20
 _TEMPORARY = ".part"
@@ -25,7 +25,7 @@ def write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
     try:
         _create(temporary, content)
-        os.replace(temporary, path)
+        os.replace(temporary, path)  # noqa: PTH105 - like every call here, one of the system's that tests watch
     except OSError as error:
         temporary.unlink(missing_ok=True)
         msg = f"{path} could not be written ({error.strerror or error}); what was there before is untouched"
@@ -34,7 +34,7 @@ def write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     try:
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         msg = f"{path} was written, but its folder could not be flushed to the disk ({error.strerror or error})"
         raise CheckpointWriteError(msg) from error
@@ -87,7 +87,8 @@ def _umask() -> int:
     return mask
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Flush a folder to the disk, so that a rename in it survives a crash."""
     if os.name == "nt":  # folders cannot be opened there; the rename itself is journalled
         return
     descriptor = os.open(folder, _READ_FLAGS)

@@ -1,0 +1,417 @@
+"""The command line: exit codes, messages, and runs that are killed, stopped and gone on with in real processes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
+
+from gpuconv import cli, data, doctor, train
+from gpuconv.data import sources
+from gpuconv.errors import DatasetMissingError, DownloadError
+from gpuconv.train import checkpoint
+
+FLAGS = [
+    *("--widths", "4", "--epochs", "2", "--batch-size", "20", "--lr", "0.02", "--data", "shapes"),
+    *("--validation", "100", "--train-images", "200", "--test-images", "60"),
+]  # TINY in words
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def gpuconv(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder on a small data set; return (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of TINY from the first step to the last."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    return train.train(TINY, folder=folder, dataset=shapes(), progress="none")
+
+
+def start(*arguments: object, folder: Path, place: str = "never", signals: str = "SIGTERM") -> subprocess.Popen:
+    """Start the command in a process of its own, see train_process.py."""
+    program = Path(__file__).parent / "train_process.py"
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", program, place, signals, *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=100)
+    return process.returncode, out, err
+
+
+# Real processes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["step:7", "step:13", "replace:7", "evaluate:2"])
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, finished, tmp_path):
+    """step: mid-epoch, between checkpoints; replace: while a checkpoint is being put in place; evaluate: after epoch 2."""
+    run = tmp_path / "runs" / "convnet-1"
+    code, _, err = finish(
+        start("train", *FLAGS, "--checkpoint-every", 3, folder=tmp_path, place=place, signals="SIGKILL")
+    )
+    assert (code, err) == (-signal.SIGKILL, "")
+    assert not (run / "result.json").exists()
+    code, out, err = finish(start("train", "--resume", run, folder=tmp_path))
+    assert (code, err) == (0, "")
+    assert f"going on with {run}" in out
+    wanted, found = (run_state(folder / "last.safetensors") for folder in (finished.folder, run))
+    assert found[0] == wanted[0]
+    assert found[1]["position"] == wanted[1]["position"]
+    assert metrics(run) == metrics(finished.folder)
+    assert not list(run.glob(".*.part"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_stops_after_the_step_and_says_how_to_go_on(name, finished, tmp_path):
+    code, out, err = finish(start("train", *FLAGS, folder=tmp_path, place="step:14", signals=name))
+    assert code == 128 + signal.Signals[name]
+    assert err == f"gpuconv: stopped by {name}; to go on: gpuconv train --resume runs/convnet-1\n"
+    assert "  1/2" in out
+    assert "  2/2" not in out
+    run = tmp_path / "runs" / "convnet-1"
+    assert run_state(run / "last.safetensors")[1]["optimizer"]["steps"] == 14
+    code, _, err = finish(start("train", "--resume", "runs/convnet-1", folder=tmp_path))
+    assert (code, err) == (0, "")
+    assert_same_run(run, finished.folder)
+
+
+def test_a_second_signal_stops_at_once_and_keeps_the_last_checkpoint(tmp_path):
+    code, _, err = finish(start("train", *FLAGS, folder=tmp_path, place="step:14", signals="SIGINT+SIGINT"))
+    assert (code, err) == (130, "gpuconv: stopped at once\n")
+    folder = tmp_path / "runs" / "convnet-1"
+    assert run_state(folder / "last.safetensors")[1]["optimizer"]["steps"] == 10
+    assert not list(folder.glob(".*.part"))
+
+
+def test_a_signal_from_outside_stops_a_long_run(tmp_path):
+    flags = [*FLAGS, "--epochs", "100000"]
+    process = start("train", *flags, folder=tmp_path)
+    for line in process.stdout:
+        if line.startswith("  2/100000"):
+            break
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130
+    assert "gpuconv train --resume runs/convnet-1" in err
+    assert run_state(tmp_path / "runs" / "convnet-1" / "last.safetensors")[1]["optimizer"]["steps"] >= 20
+
+
+def test_runs_that_start_at_once_do_not_meet(finished, tmp_path):
+    processes = [start("train", *FLAGS, folder=tmp_path) for _ in range(2)]
+    for process in processes:
+        code, _, err = finish(process)
+        assert (code, err) == (0, "")
+    for number in (1, 2):
+        assert_same_run(tmp_path / "runs" / f"convnet-{number}", finished.folder)
+
+
+def as_module(*arguments: str, folder: Path, **streams) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "gpuconv", *arguments],
+        text=True, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, **streams,
+    )  # fmt: skip
+
+
+def test_the_package_runs_as_a_module(tmp_path):
+    code, out, err = finish(as_module("--version", folder=tmp_path, stdout=subprocess.PIPE))
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"gpuconv \d+\.\d+\.\d+\S*\n", out)
+
+
+def test_output_that_nobody_reads_is_no_traceback(tmp_path):
+    process = as_module("doctor", folder=tmp_path, stdout=subprocess.PIPE)
+    process.stdout.close()
+    process.stdout = None
+    assert finish(process) == (1, None, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_that_does_not_fit_is_one_message(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        code, _, err = finish(as_module("doctor", folder=tmp_path, stdout=full))
+    assert (code, err) == (1, "gpuconv: error: [Errno 28] No space left on device\n")
+
+
+# train --------------------------------------------------------------------------------------------------------------
+
+
+def test_train_shows_a_line_for_each_epoch_and_the_outcome(gpuconv, finished):
+    code, out, err = gpuconv("train", *FLAGS)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    at = lines.index("epoch     train loss   validation   learning rate   seconds")
+    for number, (line, row) in enumerate(zip(lines[at + 1 : at + 3], finished.metrics, strict=True)):
+        fields = line.split()
+        assert fields[0] == f"{number + 1}/2"
+        assert fields[1] == f"{row['train_loss']:.4f}"
+        assert fields[2] == f"{row['validation_accuracy']:.2%}"
+        assert float(fields[3]) == pytest.approx(row["learning_rate"], rel=1e-2)
+    assert f"{shapes().name}: 200 train, 100 validation, 60 test" in " ".join(out.split())
+    assert f"test {finished.test_accuracy:.2%} of 60 images" in out
+    assert "gpuconv eval runs/convnet-1" in out
+
+
+def test_progress_none_is_silent(gpuconv):
+    assert gpuconv("train", *FLAGS, "--progress", "none") == (0, "", "")
+
+
+def test_flags_are_the_settings(gpuconv, tmp_path):
+    flags = [*FLAGS, "--preset", "three-layer", "--filters", "3", "--hidden", "5", "--no-flip", "--seed", "7"]
+    assert gpuconv("train", *flags, "--name", "mine", "--max-steps", "2")[0] == 0
+    config = train.config.read(tmp_path / "runs" / "mine-1" / "config.toml")
+    assert (config.net, config.optimizer) == ("three-layer", train.PRESETS["three-layer"].optimizer)
+    assert (config.filters, config.hidden, config.flip, config.seed, config.max_steps) == (3, 5, False, 7, 2)
+    assert config.widths == (4,)
+
+
+def test_a_config_file_repeats_a_run_and_flags_change_it(gpuconv, finished, tmp_path):
+    assert gpuconv("train", "--config", finished.folder / "config.toml", "--run-dir", "again")[0] == 0
+    assert_same_run(tmp_path / "again", finished.folder)
+    assert gpuconv("train", "--config", finished.folder / "config.toml", "--epochs", 1, "--run-dir", "short")[0] == 0
+    assert len(metrics(tmp_path / "short")) == 1
+
+
+def test_every_setting_is_a_flag():
+    fields = set(train.Config.__dataclass_fields__)
+    parser = next(
+        action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)
+    ).choices["train"]
+    flags = {action.dest for action in parser._actions}
+    assert fields <= flags
+
+
+def test_resume_takes_no_settings_but_the_place_of_the_data(gpuconv, finished):
+    code, _, err = gpuconv(
+        "train", "--resume", finished.folder, "--epochs", 3, "--batch-size", 5, "--preset", "convnet"
+    )
+    assert code == 2
+    assert "leave out --preset, --epochs, --batch-size" in err
+    assert gpuconv("train", "--resume", finished.folder, "--data-dir", finished.folder)[0] == 0
+
+
+def test_a_loss_that_is_no_number_exits_with_5(gpuconv):
+    code, _, err = gpuconv("train", *FLAGS, "--lr", "1e30")
+    assert code == 5
+    assert re.fullmatch(r"gpuconv: error: the loss is (nan|inf) in epoch 1, step \d+\..*\n", err)
+
+
+def test_a_gpu_that_cannot_be_used_exits_with_1(gpuconv):
+    code, _, err = gpuconv("train", *FLAGS, "--device", "cuda")
+    if code == 0:
+        pytest.skip("there is a GPU")
+    assert code == 1
+    assert "cpu" in err
+
+
+def test_a_corrupt_checkpoint_exits_with_1_and_names_the_other(gpuconv, tmp_path):
+    gpuconv("train", *FLAGS, "--run-dir", "run")
+    path = tmp_path / "run" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    code, _, err = gpuconv("train", "--resume", "run")
+    assert code == 1
+    assert "run/last.safetensors is corrupt" in err
+    assert "gpuconv train --resume run/best.safetensors" in err
+    assert gpuconv("train", "--resume", "run/best.safetensors")[0] == 0
+
+
+def test_memory_that_runs_out_is_one_message(gpuconv, monkeypatch):
+    def too_much(*_, **__):
+        msg = "Unable to allocate 93 GiB"
+        raise MemoryError(msg)
+
+    monkeypatch.setattr(train, "train", too_much)
+    code, _, err = gpuconv("train", *FLAGS)
+    assert code == 1
+    assert err.startswith("gpuconv: error: out of memory (Unable to allocate 93 GiB)")
+
+
+BAD = {
+    "unknown_command": (["trian"], "invalid choice: 'trian'"),
+    "unknown_flag": (["train", "--epoch", "3"], "unrecognized arguments: --epoch"),
+    "zero_batch": (["train", "--batch-size", "0"], "batch_size must be an int from 1"),
+    "negative_epochs": (["train", "--epochs", "-1"], "epochs must be an int from 1"),
+    "fractional_epochs": (["train", "--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
+    "nan_rate": (["train", "--lr", "nan"], "lr must be finite, at least 0, got lr=nan"),
+    "negative_rate": (["train", "--lr", "-1"], "lr must be finite, at least 0"),
+    "rate_as_text": (["train", "--lr", "fast"], "argument --lr: invalid float value: 'fast'"),
+    "huge_seed": (["train", "--seed", str(2**64)], "seed must be an int from 0 to 2^64 - 1"),
+    "misspelt_optimizer": (["train", "--optimizer", "adamm"], "optimizer 'adamm' is not known; did you mean \"adam\"?"),
+    "misspelt_preset": (["train", "--preset", "convnett"], "preset 'convnett' is not known; did you mean \"convnet\"?"),
+    "bad_widths": (["train", "--widths", "8,,8"], "argument --widths: expected ints with commas between them"),
+    "unknown_progress": (["train", *FLAGS, "--progress", "loud"], "progress must be one of auto, bar, plain, none"),
+    "missing_data_folder": (["train", *FLAGS, "--data-dir", "nowhere"], "data_dir nowhere does not exist"),
+    "missing_config": (["train", "--config", "none.toml"], "config file none.toml could not be read"),
+    "config_and_preset": (
+        ["train", "--config", "x", "--preset", "convnet"],
+        "--config and --preset exclude each other",
+    ),
+    "two_folders": (["train", "--run-dir", "a", "--name", "b"], "--run-dir and --name exclude each other"),
+    "name_with_slash": (["train", *FLAGS, "--name", "a/b"], "name must be letters"),
+    "unwritable_folder": (["train", *FLAGS, "--run-dir", "/dev/null/run"], "could not be made"),
+    "folder_in_use": (["train", *FLAGS, "--run-dir", "/"], "/ already holds files"),
+    "batch_larger_than_data": (["train", *FLAGS, "--batch-size", "201"], "batch_size=201 is more than the 200"),
+    "too_many_stages": (["train", *FLAGS, "--widths", "2,2,2,2,2,2"], "6 stages halve the image 6 times"),
+    "resume_nothing": (["train", "--resume", "runs/none-1"], "there is no run folder runs/none-1"),
+    "resume_without_name": (["train", "--resume"], "argument --resume: expected one argument"),
+    "eval_nothing": (["eval", "nowhere"], "there is no checkpoint nowhere"),
+    "eval_without_run": (["eval"], "the following arguments are required: RUN"),
+    "eval_other_checkpoint": (["eval", "x", "--checkpoint", "first"], "invalid choice: 'first'"),
+    "data_without_action": (["data"], "the following arguments are required: COMMAND"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_used_exits_with_2_and_says_why(arguments, message, gpuconv, tmp_path):
+    code, out, err = gpuconv(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("gpuconv: error: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert names(tmp_path) == []
+
+
+def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
+    for arguments in (
+        [],
+        ["--help"],
+        ["train", "-h"],
+        ["eval", "-h"],
+        ["data", "-h"],
+        ["data", "get", "-h"],
+        ["doctor", "-h"],
+    ):
+        code, out, err = gpuconv(*arguments)
+        assert (code, err) == (0, "")
+        assert all(len(line) <= 80 for line in out.splitlines())
+        if arguments[:1] in ([], ["train"]):
+            assert "130, 143  stopped by Ctrl-C or SIGTERM, after saving" in out
+
+
+# eval, data, doctor -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["best", "last"])
+def test_eval_shows_the_accuracy_of_each_class_and_of_all(which, gpuconv, finished):
+    code, out, err = gpuconv("eval", finished.folder, "--checkpoint", which, "--test-images", 60)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].endswith(f"{which}.safetensors, after epoch {finished.best_epoch if which == 'best' else 2}:")
+    assert f"60 test images of {shapes().name}" in lines[1]
+    shown = {line.split()[0]: line.split()[1] for line in lines[3:13]}
+    assert tuple(shown) == shapes().classes
+    if which == "best":
+        record = json.loads((finished.folder / "result.json").read_text())
+        assert shown == {name: f"{share:.2%}" for name, share in record["test_accuracy_by_class"].items()}
+        assert lines[-1].split()[:2] == ["all", f"{finished.test_accuracy:.2%}"]
+
+
+def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):
+    code, out, _ = gpuconv("eval", finished.folder / "last.safetensors")
+    assert code == 0
+    assert "100 test images" in out
+
+
+def test_eval_says_when_the_data_is_not_that_of_the_training(gpuconv, finished, monkeypatch, tmp_path):
+    values = checkpoint.load(finished.folder / "last.safetensors")
+    values[1]["data"]["name"] = "CIFAR-10"
+    checkpoint.save(tmp_path / "x.safetensors", *values)
+    _, out, _ = gpuconv("eval", "x.safetensors")
+    assert "the net was trained on CIFAR-10" in out
+
+
+def test_data_get_fetches_and_shows_progress(gpuconv, monkeypatch):
+    def fetched(folder, *, progress):
+        for done in range(0, 101, 5):
+            progress(done * 10**6, 100 * 10**6)
+        return Path(folder) / "archive"
+
+    monkeypatch.setattr(sources, "download_cifar10", fetched)
+    code, out, _ = gpuconv("data", "get", "--data-dir", "here")
+    assert code == 0
+    assert "50 of 100 MB" in out
+    assert out.endswith("here/archive is complete and its SHA-256 is right\n")
+    assert len(out.splitlines()) == 11
+
+
+def test_data_get_that_fails_exits_with_1(gpuconv, monkeypatch):
+    def refused(*_, **__):
+        msg = "no mirror has it"
+        raise DownloadError(msg)
+
+    monkeypatch.setattr(sources, "download_cifar10", refused)
+    assert gpuconv("data", "get") == (1, "", "gpuconv: error: no mirror has it\n")
+
+
+def facts(name: str, *, official: bool = True, problem: str = "") -> data.FileFacts:
+    return data.FileFacts(name, 12345, True, "", official, True, problem)
+
+
+VERIFIED = {
+    "original": ([facts("a.bin"), facts("b.bin")], 0, "original"),
+    "look_alike": ([facts("a.bin", official=False)], 0, "sound, but not the original CIFAR-10"),
+    "broken": ([facts("a.bin"), facts("b.bin", problem="label 11 in record 3")], 1, "label 11 in record 3"),
+}
+
+
+@pytest.mark.parametrize(("rows", "code", "verdict"), VERIFIED.values(), ids=VERIFIED.keys())
+def test_data_verify_names_each_file(rows, code, verdict, gpuconv, monkeypatch):
+    monkeypatch.setattr(data, "verify", lambda folder: rows)
+    found, out, _ = gpuconv("data", "verify")
+    assert found == code
+    assert [line.split()[0] for line in out.splitlines()] == [row.name for row in rows]
+    assert out.splitlines()[-1].endswith(verdict)
+
+
+def test_data_verify_without_data_exits_with_1(gpuconv, monkeypatch, tmp_path):
+    code, _, err = gpuconv("data", "verify", "--data-dir", tmp_path)
+    assert code == 1
+    assert "holds no CIFAR-10" in err
+
+
+def test_doctor_reports_in_words_and_in_json(gpuconv, monkeypatch):
+    monkeypatch.setattr(data, "find_cifar10", lambda: None)
+    code, out, err = gpuconv("doctor")
+    assert (code, err) == (0, "")
+    names = [line.split()[0] for line in out.splitlines()]
+    for name in ("gpuconv", "python", "numpy", "blas", "threads", "kernels", "cuda", "CIFAR-10", "terminal"):
+        assert name in names
+    code, out, _ = gpuconv("doctor", "--json")
+    assert code == 0
+    assert list(json.loads(out)) == [finding.name for finding in doctor.examine()]
+
+
+def test_doctor_points_at_problems(gpuconv, monkeypatch):
+    def missing():
+        msg = "the data folder /x does not exist.\nTo get CIFAR-10 ..."
+        raise DatasetMissingError(msg)
+
+    monkeypatch.setattr(data, "find_cifar10", missing)
+    monkeypatch.setenv("GPUCONV_THREADS", "many")
+    code, out, err = gpuconv("doctor")
+    assert (code, err) == (1, "")
+    problems = [line for line in out.splitlines() if line.endswith("<- problem")]
+    assert [line.split()[0] for line in problems] == ["threads", "CIFAR-10"]

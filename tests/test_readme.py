@@ -1,0 +1,39 @@
+"""What the README shows runs, and its tables are those of the committed results."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import report
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_code_runs_and_prints_what_it_says(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(blocks)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    (comment,) = re.findall(r"^print\(p\.shape.*  # (.*)$", README, flags=re.MULTILINE)
+    assert run.stdout.splitlines()[0] == comment
+
+
+def test_tables_are_those_of_the_results():
+    assert report.readme(README) == README
+
+
+def test_commands_are_targets_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, flags=re.MULTILINE))
+    assert (
+        set(re.findall(r"^make ([a-z]+)", README, flags=re.MULTILINE)) | set(re.findall(r"`make ([a-z]+)", README))
+        <= targets
+    )
