@@ -24,7 +24,10 @@ from .source import source
 # C++ types that kernels take, in memory and by value.
 C_TYPES = {
     "bool": np.dtype(np.bool_),
+    "signed char": np.dtype(np.int8),
     "unsigned char": np.dtype(np.uint8),
+    "short": np.dtype(np.int16),
+    "unsigned short": np.dtype(np.uint16),
     "int": np.dtype(np.int32),
     "unsigned": np.dtype(np.uint32),
     "long long": np.dtype(np.int64),
