@@ -25,6 +25,7 @@ import time
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -75,7 +76,7 @@ CHANGES = (
 _SIGNATURE = re.compile(r"template\s*<[^{;]*\{|^__(?:global|device)__[^{;]*\{", re.MULTILINE)
 _NOT_CODE = re.compile(r"//[^\n]*|^[ \t]*#[^\n]*|\bstatic_assert\s*\([^;]*;|\"[^\"\n]*\"", re.MULTILINE)
 _WAYS = (("forward", None), ("depth-reverse", 1))
-_LAUNCH_SECONDS, _MUTANT_SECONDS = 10, 240
+_LAUNCH_SECONDS, _MUTANT_SECONDS = 5, 400
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def _files_with(file: str) -> set[str]:
 def _kernel_at(file: str, start: int) -> str | None:
     """Return the kernel whose body a place lies in; None outside all kernels."""
     text = kernel_dir().joinpath(file).read_text(encoding="utf-8")
-    bodies = re.finditer(r"__global__[^{;]*?\b(\w+)\s*\([^{}]*\)\s*\{.*?^\}", text, re.MULTILINE | re.DOTALL)
+    head = r"__global__\s+void\s+(?:__launch_bounds__\s*\([^()]*\)\s*)?(\w+)"
+    bodies = re.finditer(head + r"\s*\([^{}]*\)\s*\{.*?^\}", text, re.MULTILINE | re.DOTALL)
     return next((body[1] for body in bodies if body.start() <= start < body.end()), None)
 
 
@@ -188,7 +190,9 @@ def run(plan: Plan, mutant: Mutant, folder: Path) -> tuple[str, str]:
     changed = mutant.applied(original)
     names = plan.calls(mutant)
     if not names:
-        return "survived", "no call launches it"
+        return "broken", "no call launches it"
+    quick, rest = ([name for name in names if CALLS[name].quick is is_quick] for is_quick in (True, False))
+    stages = [(quick, "float32"), (rest, "float32"), (names, "float16"), (names, "float64")]
 
     def broken(file: str) -> str:
         """Return a kernel's spliced text with the changed file in its place."""
@@ -201,24 +205,23 @@ def run(plan: Plan, mutant: Mutant, folder: Path) -> tuple[str, str]:
             return source(file)
 
     with mock.patch.object(kernel, "source", broken):
-        for dtype in DTYPES:
-            group = [one for name in names for one in plan.launched[name, dtype].values()]
+        for calls, dtype in stages:
+            group = [one for name in calls for one in plan.launched[name, dtype].values()]
             unique = list({one.expression: one for one in group}.values())
             if mutant.file.endswith(".cu"):
                 unique = [one for one in unique if one.kernel.file == mutant.file]
             for order, blocks in _WAYS:
                 device = GroupedDevice("emulated-check", unique, order=order, timeout=_LAUNCH_SECONDS)
                 with emulated_on(device, blocks=blocks) as place:
-                    for name in names:
-                        for memory in FORMATS:
-                            what = f"{name}, {dtype}, {memory}, {order}"
-                            try:
-                                got = CALLS[name].on(place, dtype, memory)
-                                assert_as_expected(got, plan.expected[name, dtype, memory])
-                            except (AssertionError, GpuconvError) as error:
-                                if isinstance(error.__cause__, BuildError):
-                                    return "refused", str(error.__cause__)[-300:]
-                                return "noticed", f"{what}: {type(error.__cause__ or error).__name__}"
+                    for name, memory in product(calls, FORMATS):
+                        try:
+                            got = CALLS[name].on(place, dtype, memory)
+                            assert_as_expected(got, plan.expected[name, dtype, memory])
+                        except (AssertionError, GpuconvError) as error:
+                            if isinstance(error.__cause__, BuildError):
+                                return "refused", str(error.__cause__)[-300:]
+                            cause = type(error.__cause__ or error).__name__
+                            return "noticed", f"{name}, {dtype}, {memory}, {order}: {cause}"
     return "survived", ""
 
 
@@ -253,7 +256,7 @@ def run_all(plan: Plan, chosen: list[Mutant], jobs: int) -> list[tuple[Mutant, s
                 except EOFError:
                     verdict, detail = "broken", "the process of the mutant died: a fault of this script"
             elif seconds > _MUTANT_SECONDS:
-                verdict, detail = "noticed", f"no end after {_MUTANT_SECONDS} s"
+                verdict, detail = "survived", f"not noticed in {_MUTANT_SECONDS} s"  # an endless launch ends sooner
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 continue
@@ -319,6 +322,9 @@ def main() -> int:
     build.compiler(), build._runtime_object()
     results = run_all(Plan(), chosen, arguments.jobs)
     found = summary(results, len(everything), arguments.seed if arguments.sample else None)
+    for mutant, verdict, detail, _ in results:
+        if verdict == "broken":
+            print(f"broken: {mutant}: {detail}")
     print(json.dumps(found, indent=1))
     if arguments.write:
         SCORE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
