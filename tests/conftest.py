@@ -121,7 +121,7 @@ def pytest_collection_modifyitems(config, items):
     """Leave the ladder out unless it is asked for: it takes the emulator a quarter of an hour."""
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        if "cuda-emulated" in params.values() and (
+        if "cuda-emulated" in (params.get("device"), params.get("gpu")) and (
             item.get_closest_marker("large")
             or params.get("dtype") == "float64"
             or ("layout" in params and params["layout"] not in _TELLING_LAYOUTS)
