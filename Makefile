@@ -5,7 +5,7 @@ EXTRAS ?= test
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: train test check bench wheel clean
+.PHONY: train test check ladder bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -19,6 +19,9 @@ check: $(VENV)/.installed-$(EXTRAS) ## what CI runs: style, types, tests, every 
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --durations=15
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
+
+ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulator
+	$(BIN)/python -m pytest -m ladder $(ARGS)
 
 bench: $(VENV)/.installed-test,torch ## time every case beside PyTorch
 	$(BIN)/python -m bench.compare $(ARGS)

@@ -9,8 +9,12 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from .errors import ArgTypeError, ConfigError, DeviceMismatchError
 
@@ -78,6 +82,18 @@ def use(device: str) -> None:
     _chosen = resolve_device(device)
 
 
+@contextmanager
+def using(device: str) -> Iterator[None]:
+    """Create nets and data on a device inside a with block: "cpu", "cuda", or "auto" for what is chosen already."""
+    global _chosen  # noqa: PLW0603 - put back at the end
+    before = _chosen
+    _chosen = default_device() if device == "auto" else resolve_device(device)
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
 def default_device() -> str:
     """Return "cpu" or "cuda": what `use` chose, else the environment variable GPUCONV_DEVICE, else "auto"."""
     return _chosen or resolve_device(os.environ.get("GPUCONV_DEVICE", "auto"))
@@ -88,9 +104,49 @@ def resolve_device(device: str) -> str:
     if device == "cpu":
         return "cpu"
     if device in ("auto", "cuda"):
-        status = importlib.import_module("gpuconv.cuda.device")
+        status = _gpu()
         if device == "cuda":
             status.require_gpu()
         return "cuda" if status.gpu_status()[0] else "cpu"
     msg = f'device must be "auto", "cpu" or "cuda", got {device!r}'
     raise ConfigError(msg)
+
+
+# Arrays between the host and the place of nets and data ----------------------------------------------------------------
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return zeros where nets and data are created."""
+    return np.zeros(shape, dtype) if default_device() == "cpu" else _gpu().current().zeros(shape, dtype)
+
+
+def zeros_like(array: Any) -> Any:
+    """Return zeros of an array's shape and dtype, in its place."""
+    on_gpu = _library(type(array)) == "CuPy"
+    return _gpu().device_of(array).zeros(tuple(array.shape), array.dtype) if on_gpu else np.zeros_like(array)
+
+
+def asarray(host: Any, *, beside: Any = None) -> Any:
+    """Return a host array where nets and data are created, or where the array `beside` is: a copy, but on the CPU itself."""
+    if beside is None:
+        return host if default_device() == "cpu" else _gpu().current().asarray(host)
+    return _gpu().device_of(beside).asarray(host) if _library(type(beside)) == "CuPy" else host
+
+
+def asnumpy(array: Any) -> Any:
+    """Return an array on the host: a copy, for which the GPU is waited for; on the CPU itself."""
+    return _gpu().device_of(array).asnumpy(array) if _library(type(array)) == "CuPy" else array
+
+
+def all_finite(array: Any) -> bool:
+    """Return whether no element is NaN or infinite; waits for the GPU."""
+    return _load(f"{_PACKAGE_OF[_library(type(array)) or 'NumPy']}.reduce").all_finite(array)
+
+
+def gpu_name() -> str | None:
+    """Return the name of the GPU where nets and data are created, None on the CPU."""
+    return None if default_device() == "cpu" else _gpu().current().name
+
+
+def _gpu() -> ModuleType:
+    return _load("gpuconv.cuda.device")

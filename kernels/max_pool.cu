@@ -17,7 +17,7 @@
 #include "pack.cuh"
 #include "pool.cuh"
 
-// Take a value for the winner so far if it is greater, or the first NaN.
+// True if a value beats the winner so far: it is greater, or the first NaN.
 template <typename S>
 __device__ __forceinline__ bool wins(S value, S best) {
   return !(value <= best) && !is_nan(best);

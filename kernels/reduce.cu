@@ -1,4 +1,4 @@
-// Sums over everything but the channels: gradients of biases.
+// Sums over everything but the channels: gradients of biases.  And whether all numbers of an array are finite.
 //
 //   out[c] = sum over n, p of x[n, c, p]
 //
@@ -7,6 +7,7 @@
 //   kernel               | one block per
 //   channel_sums         | chunk of a channel, or of `lanes` packs of channels
 //   channel_sums_merge   | `lanes` channels: adds the chunks in a fixed order, in float64
+//   all_finite           | packs of 16 bytes, one a thread after the other; says what it has seen
 //
 // Launchers: gpuconv/cuda/reduce.py.  Not yet run on a GPU.
 #include "channels.cuh"
@@ -45,4 +46,22 @@ channel_sums_merge(const Sum<T>* __restrict__ partial, T* __restrict__ out, long
   for (int chunk = row; channel < channels && chunk < chunks; chunk += rows) sum[0] += partial[chunk * channels + channel];
   lane_sums(sum, shared, lanes);
   if (channel < channels && row == 0) out[channel] = narrow<T>(static_cast<Sum<T>>(sum[0]));
+}
+
+// found[block]: every number that the block has looked at is finite.
+template <typename T>
+__global__ void __launch_bounds__(256) all_finite(const T* __restrict__ x, bool* __restrict__ found, long long total) {
+  constexpr int V = pack_size<T>();
+  const bool aligned = is_aligned<V>(x);
+  bool finite = true;
+  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
+    const Pack<T, V> pack = load_pack<V>(x + i, aligned, total - i);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const Sum<T> value = widen(pack.at[v]);
+      finite = finite && value - value == 0;  // NaN for NaN and infinities
+    }
+  }
+  finite = __syncthreads_and(finite);
+  if (threadIdx.x == 0) found[blockIdx.x] = finite;
 }

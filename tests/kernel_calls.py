@@ -254,13 +254,18 @@ def _augment(
     return run
 
 
+def _all_finite(d: Inputs) -> Results:
+    return tuple(np.array(backend.all_finite(x)) for x in (d.normal(5, 41), d.special(5, 41)))
+
+
 _ONE_THREAD_MERGES_LITTLE = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
+_LARGEST_TILES = ((conv, "_ENOUGH_BLOCKS", 0),)
 _FEW_SLICES = ((conv, "_PARTIAL_SUMS", 256),)
 
 CALLS = {
     call.name: call
     for call in (
-        Call("conv_first_layer", _conv((2, 3, 6, 5), (4, 3, 3, 3), pad=1)),
+        Call("conv_first_layer", _conv((2, 3, 6, 5), (17, 3, 3, 3), pad=1)),
         Call(
             "conv_everything_differs",
             _conv((3, 4, 9, 8), (6, 2, 3, 2), bias=False, stride=(2, 1), pad=(1, 2), dilation=(2, 3), groups=2),
@@ -275,6 +280,9 @@ CALLS = {
         Call("conv_in_tiles_groups", _conv((2, 32, 5, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
         Call("conv_in_tiles_one_by_one", _conv((3, 16, 5, 7), (40, 16, 1, 1)), quick=False),
         Call("conv_in_tiles_dilated", _conv((2, 8, 9, 11), (16, 8, 3, 3), stride=(1, 2), dilation=(2, 1)), quick=False),
+        Call("conv_large_tiles", _conv((2, 9, 7, 5), (70, 9, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
+        Call("conv_slim_tiles", _conv((2, 8, 6, 5), (36, 8, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
+        Call("conv_narrow_tiles", _conv((2, 8, 6, 5), (20, 8, 2, 3)), quick=False, settings=_LARGEST_TILES),
         Call("conv_nan_and_inf", _conv((1, 2, 6, 5), (2, 2, 3, 3), pad=1, special=True)),
         Call("conv_relu", _conv_relu),
         Call("max_pool_halves", _pool("max_pool", (2, 3, 5, 16), window=2)),
@@ -344,6 +352,7 @@ CALLS = {
                 "adam_update", 37, 2, layout="every_second_column", lr=0.1, step=3, weight_decay=0.1, decoupled=True
             ),
         ),
+        Call("all_finite", _all_finite),
         Call("affine", _affine((5, 7), 3)),
         Call("affine_of_images", _affine((5, 3, 2, 3), 9, turned=True)),
         Call("affine_without_bias", _affine((5, 8), 4, bias=False)),

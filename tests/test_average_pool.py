@@ -90,6 +90,7 @@ def test_backward_is_the_adjoint(device, case, seed, count_pad):
         assert abs(dx.sum() - dy.sum()) <= (8 + dx.size) * 2.0**-53 * np.abs(dy).sum()
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("count_pad", [True, False])
 @pytest.mark.parametrize(
     ("shape", "options"),
@@ -139,6 +140,7 @@ def test_float16_sums_do_not_overflow_on_the_way(device):
     assert_same(device.numpy(y), np.full((1, 1), 256, np.float16))
 
 
+@pytest.mark.large
 def test_same_bits_for_any_number_of_threads(device, rng, monkeypatch):
     x, dy = normal(rng, (50, 16, 20, 20), "float32"), normal(rng, (50, 16, 10, 10), "float32")
     runs = []

@@ -293,6 +293,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
 def test_layers_of_real_nets_match_pytorch(layer, stored, device, dtype, rng):
@@ -370,6 +371,7 @@ def test_is_not_flipped(device):
     assert_same(device.numpy(y), x[:, :, :2, :2])
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "layer", ["wide_and_shallow", "halving", "depthwise", "grouped", "large_batch", "first_layer_of_the_course"]
 )
@@ -422,6 +424,7 @@ COURSE_SUMS = {
 }
 
 
+@pytest.mark.large
 def test_speed_test_of_the_course(device):
     draw = np.random.RandomState(231)
     x, w, b, dy = (draw.randn(*shape) for shape in ((100, 3, 31, 31), (25, 3, 3, 3), (25,), (100, 25, 16, 16)))

@@ -37,6 +37,14 @@ def computed(gpu, x, w, b, dy, options, *, stored="c_order"):
     return [gpu.numpy(a) for a in (y, *gpuconv.conv_backward(gpu.array(arrange(dy)), cache))]
 
 
+def off_by_one(gpu, a, stored):
+    """Return a (N, C, H, W) array on the device without gaps, one element behind the start of its memory."""
+    last = stored == "channels_last"
+    host = np.ascontiguousarray(a.transpose(0, 2, 3, 1)) if last else a
+    view = gpu.array(np.concatenate([host[:1].ravel()[:1], host.ravel()]))[1:].reshape(host.shape)
+    return view.transpose(0, 3, 1, 2) if last else view
+
+
 def arrays(rng, x, w, options, dtype="float32", make=whole):
     z = sizes(x, w, **options)
     return [make(rng, shape, dtype) for shape in (x, w, (z.K,), (z.N, z.K, z.P, z.Q))], z
@@ -232,6 +240,18 @@ def test_nan_and_infinity_spread_as_the_sums_say(name, place, value, options, fo
     stored = "channels_last" if forward == "few" else "c_order"
     got = computed(gpu, x, w, b, dy, options, stored=stored)
     for actual, want in zip(got, expected(x, w, b, dy, z), strict=True):
+        assert_same(actual, want, dtype="float32")
+
+
+@STORED
+def test_views_that_start_anywhere(stored, gpu, rng, monkeypatch):
+    """An address that is no multiple of 16 bytes: packs must be read number by number."""
+    force(monkeypatch, forward="tiled", data="tiled", weight="tiled")
+    (x, w, b, dy), z = arrays(rng, (2, 8, 6, 6), (20, 8, 3, 3), {"pad": 1})
+    x_view, dy_view = (off_by_one(gpu, a, stored) for a in (x, dy))
+    y, cache = gpuconv.conv_forward(x_view, *map(gpu.array, (w, b)), pad=1)
+    got = [gpu.numpy(a) for a in (y, *gpuconv.conv_backward(dy_view, cache)[:2])]
+    for actual, want in zip(got, (exact_forward(x, w, b, z), *exact_backward(dy, x, w, z)), strict=True):
         assert_same(actual, want, dtype="float32")
 
 

@@ -136,6 +136,15 @@ def test_struct_is_laid_out_as_c_does(fake):
     assert [packed[name].tolist() for name in packed.dtype.names] == list(SHAPE.values())
 
 
+def test_struct_can_be_packed_once_for_many_calls(fake):
+    packed = Kernel("any.cu", "scale").pack("shape", SHAPE)
+    assert launch(fake, args(shape=packed))[3][2] is packed
+    with pytest.raises(SizeLimitError, match=r"^scale: argument shape\.N must be from"):
+        Kernel("any.cu", "scale").pack("shape", {**SHAPE, "N": 2**31})
+    with pytest.raises(ArgTypeError, match="shape must be a mapping of N, C, steps, eps"):
+        launch(fake, args(shape=np.zeros((), "i4,i4")[()]))
+
+
 def test_each_set_of_types_is_compiled_once_per_device(fake):
     scale, other = Kernel("any.cu", "scale"), FakeDevice()
     for device in (fake, fake, other):

@@ -2,8 +2,17 @@
 
 import numpy as np
 import pytest
-from emulate import MODES, ORDERS, BuildError, EmulatedArray, EmulatedDevice, EmulationError, EmulatorUnavailableError
-from emulate import build, nvrtc
+from emulate import (
+    MODES,
+    ORDERS,
+    BuildError,
+    EmulatedArray,
+    EmulatedDevice,
+    EmulationError,
+    EmulatorUnavailableError,
+    build,
+    nvrtc,
+)
 from emulate.examples import PROBLEMS, Out, Problem, bfloat16, from_bfloat16
 
 _I32 = np.int32
@@ -344,7 +353,7 @@ SHAPES_OF_LAUNCHES = {
 def test_impossible_launches_are_refused(scale, grid, block, shared):
     device, function = scale
     x = device.zeros(3, np.float32)
-    with pytest.raises(EmulationError, match="launch configuration|dynamic shared memory"):
+    with pytest.raises(EmulationError, match=r"launch configuration|dynamic shared memory"):
         device.launch(function, grid, block, (x, x, _I32(3), np.float32(1), _I32(1)), shared)
 
 
@@ -356,15 +365,11 @@ def test_compiler_errors_name_the_line(name):
 
 
 def test_ptx_headers_give_way_to_host_functions():
-    text = "\n".join(
-        [
-            '#line 1 "kernels/h.cu"',
-            '#line 1 "kernels/ptx.cuh"',
-            "namespace ptx { this is not C++ }",
-            '#line 2 "kernels/h.cu"',
-            "__global__ void f(unsigned short* y) { y[0] = ptx::float_to_half(1.5f); }",
-        ]
-    )
+    text = """#line 1 "kernels/h.cu"
+#line 1 "kernels/ptx.cuh"
+namespace ptx { this is not C++ }
+#line 2 "kernels/h.cu"
+__global__ void f(unsigned short* y) { y[0] = ptx::float_to_half(1.5f); }"""
     device = EmulatedDevice()
     y = device.zeros(1, np.uint16)
     device.launch(device.compile(text, "h.cu", ("f",), ())["f"], (1,), (1,), (y,))

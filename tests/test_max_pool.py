@@ -229,6 +229,7 @@ def test_random_specials_match_oracle(options, device, dtype, rng):
 # Second oracles, algebra, determinism -------------------------------------------------------------------------------
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
@@ -287,6 +288,7 @@ def test_random_sizes_match_oracle(device, case, seed, stored):
     assert np.vdot(dx, x) == np.vdot(dy, y)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("options", [{}, {"window": 3, "stride": 1, "pad": 1}], ids=str)
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
 def test_same_bits_every_time_and_for_any_number_of_threads(options, stored, device, rng, monkeypatch):

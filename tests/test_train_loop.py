@@ -653,15 +653,14 @@ def test_settings_that_do_not_fit_each_other_leave_no_folder(settings, message, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.skipif(gpu_status()[0], reason="there is a GPU")
 def test_a_gpu_asked_for_by_name_must_be_there(tmp_path):
-    try:
-        loop.resolve_device("cuda")
-    except GpuUnavailableError as error:
-        with pytest.raises(GpuUnavailableError, match=str(error)):
-            go(change(device="cuda"), tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-    else:
-        pytest.skip("there is a GPU")
+    with pytest.raises(GpuUnavailableError) as reason, loop.using("cuda"):
+        pass
+    with pytest.raises(GpuUnavailableError) as caught:
+        go(change(device="cuda"), tmp_path / "run")
+    assert str(caught.value) == str(reason.value)
+    assert not (tmp_path / "run").exists()
 
 
 # Signals and threads ------------------------------------------------------------------------------------------------

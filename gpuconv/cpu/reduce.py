@@ -121,6 +121,11 @@ def pieces(view: np.ndarray, layout: Rows | Planes) -> list[tuple[int, slice]]:
     return [(i, slice(*piece)) for i, piece in enumerate(ranges(view.shape[0], layout.per_piece))]
 
 
+def all_finite(x: np.ndarray) -> bool:
+    """Return whether no element is NaN or infinite."""
+    return bool(np.isfinite(x).all())
+
+
 def channel_sums(x: np.ndarray) -> np.ndarray:
     """Return the sums of (N, C) or (N, C, H, W) over all axes but the second, float64 (C,)."""
     layout = channel_layout(x)

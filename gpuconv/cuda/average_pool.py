@@ -28,7 +28,7 @@ def average_pool_forward(x: Any, sizes: PoolSizes, *, count_pad: bool) -> Any:
     y, y_stored = empty_images(device, (z.N, z.C, z.P, z.Q), x.dtype, channels_last=channels_last)
     pack = pack_of(x.dtype, z.C) if channels_last else 1
     templates = (x.dtype, channels_last, count_pad, pack, pool_index(z))
-    _FORWARD(device, templates, cover(device, elements(y.shape) // pack), x, y_stored, pool_shape(z))
+    _FORWARD(device, templates, cover(device, elements(y.shape) // pack), x, y_stored, pool_shape(_FORWARD, z))
     return y
 
 
@@ -39,7 +39,7 @@ def average_pool_backward(dy: Any, sizes: PoolSizes, *, count_pad: bool) -> Any:
     dx, dx_stored = empty_images(device, (z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
     pack = pack_of(dy.dtype, z.C) if channels_last else 1
     templates = (dy.dtype, channels_last, count_pad, pack, pool_index(z))
-    _BACKWARD(device, templates, cover(device, elements(dx.shape) // pack), dy, dx_stored, pool_shape(z))
+    _BACKWARD(device, templates, cover(device, elements(dx.shape) // pack), dy, dx_stored, pool_shape(_BACKWARD, z))
     return dx
 
 

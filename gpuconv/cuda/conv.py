@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -256,13 +257,10 @@ def _index(z: ConvSizes) -> np.dtype:
     return index_type(z.N * z.C * z.H * z.W, z.N * z.K * z.P * z.Q, weights, *reach)
 
 
-def _shape(z: ConvSizes) -> dict[str, int]:
-    """Return the fields of ConvShape in kernels/conv.cu."""
-    return {
-        **{name: getattr(z, name) for name in ("N", "C", "H", "W", "K", "R", "S", "P", "Q", "groups")},
-        **{
-            f"{name}_{axis}": getattr(z, name)[i]
-            for name in ("stride", "pad", "dilation")
-            for i, axis in enumerate("vh")
-        },
-    }
+@functools.lru_cache(maxsize=1024)
+def _shape(z: ConvSizes) -> np.void:
+    """Return ConvShape of kernels/conv.cu."""
+    fields = {name: getattr(z, name) for name in ("N", "C", "H", "W", "K", "R", "S", "P", "Q", "groups")}
+    for name in ("stride", "pad", "dilation"):
+        fields[f"{name}_v"], fields[f"{name}_h"] = getattr(z, name)
+    return _FORWARD_DIRECT.pack("z", fields)

@@ -70,7 +70,8 @@ class CupyDevice:
         self._cupy, self._index = cupy, index
         gpu = cupy.cuda.Device(index)
         self._place = gpu
-        self.name = f"cuda:{index}"
+        model = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
+        self.name = f"cuda:{index} ({model})"
         self.arch = int(gpu.compute_capability)
         self.sm_count = int(gpu.attributes["MultiProcessorCount"])
 
@@ -154,6 +155,14 @@ def device_of(array: Any) -> Device:
 def gpu(index: int) -> CupyDevice:
     """Return CuPy's GPU of this number."""
     return CupyDevice(index)
+
+
+def current() -> Device:
+    """Return the GPU on which new arrays are made: CuPy's current one."""
+    require_gpu()
+    import cupy
+
+    return gpu(cupy.cuda.Device().id)
 
 
 def require_gpu() -> None:

@@ -24,7 +24,10 @@ from .source import source
 # C++ types that kernels take, in memory and by value.
 C_TYPES = {
     "bool": np.dtype(np.bool_),
+    "signed char": np.dtype(np.int8),
     "unsigned char": np.dtype(np.uint8),
+    "short": np.dtype(np.int16),
+    "unsigned short": np.dtype(np.uint16),
     "int": np.dtype(np.int32),
     "unsigned": np.dtype(np.uint32),
     "long long": np.dtype(np.int64),
@@ -91,7 +94,8 @@ class Kernel:
         """Launch `grid` blocks; no blocks is no work.
 
         templates: a dtype for a type, an int or bool for a value.  args: device arrays; None for a null pointer;
-        Python numbers, converted to the parameter's exact type; a mapping of fields for a struct.
+        Python numbers, converted to the parameter's exact type; for a struct, a mapping of its fields or what `pack`
+        returned.
         Raises ArgTypeError, DTypeError, DeviceMismatchError, SizeLimitError before anything is launched, and
         GpuLaunchError for what the device refuses (with GPUCONV_DEBUG=1 also for what fails while running).
         """
@@ -122,6 +126,11 @@ class Kernel:
     def signature(self) -> _Signature:
         """The kernel's template parameters and arguments, as its source declares them."""
         return _read_signature(source(self.file), self.file, self.name)
+
+    def pack(self, parameter: str, fields: Mapping[str, Any]) -> np.void:
+        """Return a struct argument from its fields, checked: for launchers that keep it from call to call."""
+        (found,) = (p for p in self.signature.parameters if p.name == parameter)
+        return _struct(f"{self.name}: argument {parameter}", self.signature.structs[found.type])(fields)
 
     def expression(self, templates: tuple[Any, ...]) -> str:
         """Return the C++ name of the kernel with these template arguments."""
@@ -255,6 +264,8 @@ def _struct(what: str, dtype: np.dtype) -> Converter:
     converters = {name: _scalar(f"{what}.{name}", field.base) for name, field in fields.items()}
 
     def convert(value: Any) -> Any:
+        if isinstance(value, np.void) and value.dtype == dtype:
+            return value
         if not isinstance(value, Mapping) or value.keys() != fields.keys():
             found = ", ".join(value) if isinstance(value, Mapping) else repr(value)
             msg = f"{what} must be a mapping of {', '.join(fields)}, got {found}"

@@ -37,7 +37,13 @@ def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[Any, Any]:
     window = z.R if z.R == z.S and z.R in _UNROLLED else 0
     templates = (x.dtype, place, channels_last, pack, window, pool_index(z))
     _FORWARD_DIRECT(
-        device, templates, cover(device, elements(shape) // pack), x, y_stored, argmax_stored, pool_shape(z)
+        device,
+        templates,
+        cover(device, elements(shape) // pack),
+        x,
+        y_stored,
+        argmax_stored,
+        pool_shape(_FORWARD_DIRECT, z),
     )
     return y, argmax
 
@@ -56,7 +62,7 @@ def max_pool_backward(dy: Any, argmax: Any, sizes: PoolSizes) -> Any:
     pack = pack_of(dy.dtype, z.C) if channels_last and argmax.dtype == _BYTE else 1
     templates = (dy.dtype, argmax.dtype, channels_last, pack, pool_index(z))
     blocks = cover(device, elements(dx.shape) // pack)
-    _BACKWARD_DIRECT(device, templates, blocks, dy, argmax, dx_stored, pool_shape(z))
+    _BACKWARD_DIRECT(device, templates, blocks, dy, argmax, dx_stored, pool_shape(_BACKWARD_DIRECT, z))
     return dx
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from ..shapes import PoolSizes
+from .kernel import Kernel
 from .layout import index_type
 
-_NAMES = ("N", "C", "H", "W", "R", "S", "P", "Q")
 
-
-def pool_shape(z: PoolSizes) -> dict[str, int]:
-    """Return the fields of PoolShape in kernels/pool.cuh."""
-    return {
-        **{name: getattr(z, name) for name in _NAMES},
-        **{f"{name}_{axis}": getattr(z, name)[i] for name in ("stride", "pad") for i, axis in enumerate("vh")},
-    }
+@functools.lru_cache(maxsize=1024)
+def pool_shape(kernel: Kernel, z: PoolSizes) -> np.void:
+    """Return PoolShape of kernels/pool.cuh, which every kernel of pooling calls z."""
+    fields = {name: getattr(z, name) for name in ("N", "C", "H", "W", "R", "S", "P", "Q")}
+    for name in ("stride", "pad"):
+        fields[f"{name}_v"], fields[f"{name}_h"] = getattr(z, name)
+    return kernel.pack("z", fields)
 
 
 def pool_index(z: PoolSizes) -> np.dtype:

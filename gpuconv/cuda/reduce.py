@@ -10,11 +10,12 @@ import numpy as np
 
 from .copy import contiguous
 from .device import device_of
-from .kernel import Kernel
+from .kernel import Kernel, cover
 from .layout import in_own_format, index_type
 
 _SUMS = Kernel("reduce.cu", "channel_sums")
 _MERGE = Kernel("reduce.cu", "channel_sums_merge")
+_FINITE = Kernel("reduce.cu", "all_finite")
 
 _BLOCK = 256  # CHANNEL_BLOCK of kernels/channels.cuh
 _VALUES = 16  # CHANNEL_VALUES
@@ -122,6 +123,15 @@ def channel_sums(x: Any) -> Any:
     out = device.empty((z.channels,), x.dtype)
     _MERGE(device, (x.dtype,), z.merge_blocks, partial, out, z.channels, z.chunks, z.merge_lanes)
     return out
+
+
+def all_finite(x: Any) -> bool:
+    """Return whether no element of a C-contiguous array is NaN or infinite.  Reads the answer: waits for the GPU."""
+    device = device_of(x)
+    blocks = cover(device, -(-x.size * x.dtype.itemsize // _PACK_BYTES))
+    found = device.empty((blocks,), np.bool_)
+    _FINITE(device, (x.dtype,), blocks, x, found, x.size)
+    return bool(device.asnumpy(found).all())
 
 
 def _power_of_two(least: int) -> int:

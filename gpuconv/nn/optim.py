@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .. import checks, ops
+from ..backend import zeros_like
 from ..errors import ParamError
 from . import choice
-from .store import check_fit, copy_in, zeros_like
+from .store import check_fit, copy_in
 
 
 class Optimiser:

@@ -1,7 +1,6 @@
 """The arrays of a net: two flat vectors, parameters and gradients, of which every layer holds its views.
 
-One vector makes an optimiser step one pass, and a gradient exchange one message.  This is the only file of gpuconv.nn
-that decides which library an array comes from.
+One vector makes an optimiser step one pass, and a gradient exchange one message.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks
-from ..backend import backend_of, default_device
+from ..backend import asarray, asnumpy, backend_of, zeros
 from ..errors import ArgTypeError, CheckpointMismatchError, DTypeError, ParamError
 from ..random import Stream, generator
 from . import init
 
 if TYPE_CHECKING:
     from .layer import Layer
-
-_LIBRARY = {"cpu": np}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,16 +29,6 @@ class Store:
     params: Any
     grads: Any
     decayed: int
-
-
-def zeros(shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Return zeros where `gpuconv.use` says that nets are created."""
-    return _LIBRARY[default_device()].zeros(shape, dtype)
-
-
-def zeros_like(array: Any) -> Any:
-    """Return zeros of an array's shape and dtype, in its place."""
-    return np.zeros_like(array)  # CuPy takes this call over for its arrays
 
 
 def float_dtype(dtype: Any) -> np.dtype:
@@ -157,5 +144,5 @@ def copy_in(targets: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
 
 
 def _put(target: Any, source: Any) -> None:
-    """Copy an array into another, rounding to its dtype."""
-    target[...] = source
+    """Copy an array, from wherever it is, into another, rounding to its dtype."""
+    target[...] = asarray(asnumpy(source).astype(target.dtype, copy=False), beside=target)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import asarray, asnumpy
 from ..errors import CheckpointMismatchError, ParamError
 from ..ops.augment import augment
 from ..ops.loss import softmax_cross_entropy
@@ -58,14 +59,15 @@ def evaluate(
     counts, correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     for start in range(0, count, BATCH_SIZE):
         batch = slice(start, min(start + BATCH_SIZE, count))
-        x = augment(images[batch], mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
+        pictures = asarray(images[batch], beside=net.flat_params)
+        x = augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
         scores = net.forward(x)
         if scores.shape[1] != classes:
             msg = f"the net has {scores.shape[1]} classes but the data set has {classes}"
             raise CheckpointMismatchError(msg)
-        loss, _ = softmax_cross_entropy(scores, labels[batch])
-        loss_sum += float(loss) * (batch.stop - batch.start)
-        right = scores.argmax(axis=1) == labels[batch]
+        loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=net.flat_params))
+        loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
+        right = asnumpy(scores).argmax(axis=1) == labels[batch]
         counts += np.bincount(labels[batch], minlength=classes)
         correct += np.bincount(labels[batch][right], minlength=classes)
         if between is not None:

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .. import data, nn, ops
-from ..backend import default_device, resolve_device
+from ..backend import all_finite, asarray, asnumpy, using
 from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError, NonFiniteLossError
 from . import recipe, run_folder, snapshot
@@ -63,8 +61,7 @@ def train(
     Raises ConfigError, NonFiniteLossError (the last good checkpoint is kept), CheckpointWriteError, what loading the
     data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
     """
-    _place(config)
-    with report(progress) as says:
+    with using(config.device), report(progress) as says:
         if dataset is None:
             dataset, config = _load_data(config, says)
         run = _Run(config, dataset, says)
@@ -89,21 +86,25 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
         if changed := difference(config, folder.read_config()):
             msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
             raise CheckpointMismatchError(msg)
-        _place(config)
         if dataset is None:
             where = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
             dataset = _load_data(where, says)[0]
-        again = _Run(config, dataset, says)
-        again.folder = folder
-        again.restore(then)
-        if path.is_file():
-            again.save_last()
-        if again.finished and (result := _finished(folder, then)) is not None:
-            says.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
-            return result
-        folder.write_metrics(then.position.rows)
-        says.note(f"going on with {folder.path} after step {again.steps_done}")
-        return again.go()
+        with using(config.device):
+            return _go_on(config, dataset, says, folder, then, from_file=path.is_file())
+
+
+def _go_on(config: Config, dataset: Any, says: Report, folder: RunFolder, then: Snapshot, *, from_file: bool) -> Result:
+    again = _Run(config, dataset, says)
+    again.folder = folder
+    again.restore(then)
+    if from_file:
+        again.save_last()
+    if again.finished and (result := _finished(folder, then)) is not None:
+        says.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
+        return result
+    folder.write_metrics(then.position.rows)
+    says.note(f"going on with {folder.path} after step {again.steps_done}")
+    return again.go()
 
 
 class _Run:
@@ -116,6 +117,7 @@ class _Run:
         self.dataset = dataset
         self.says = says
         self.split = recipe.split(dataset, config)
+        self.images = asarray(self.split.x_train)  # copied once: a step then reads them where it runs
         self.plan = recipe.plan(config, len(self.split.y_train))
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
         self.optimiser = recipe.optimiser(config, self.net)
@@ -191,7 +193,7 @@ class _Run:
         steps = self.plan.steps_of(position.epoch)
         for batch in batches[position.step : steps]:
             start = time.perf_counter()
-            images, labels = split.x_train[batch], split.y_train[batch]
+            images, labels = self.images[asarray(batch)], split.y_train[batch]
             loss, correct = self._step(images, labels, None if draws is None else draws[batch])
             elapsed = time.perf_counter() - start
             position.step += 1
@@ -209,7 +211,7 @@ class _Run:
         config, dataset, step = self.config, self.dataset, self.steps_done
         x = ops.augment(
             images,
-            draws,
+            None if draws is None else asarray(draws),
             mean=dataset.mean,
             std=dataset.std,
             pad=config.crop,
@@ -218,17 +220,17 @@ class _Run:
             channels_last=True,
         )
         scores = self.net.forward(x, training=True, step=step)
-        loss, dscores = ops.softmax_cross_entropy(scores, labels, label_smoothing=config.label_smoothing)
-        value = float(loss)
+        loss, dscores = ops.softmax_cross_entropy(scores, asarray(labels), label_smoothing=config.label_smoothing)
+        value = float(asnumpy(loss))
         if not math.isfinite(value):
             what = f"the loss is {value}"
             raise self._not_finite(what, step + 1)
         self.net.backward(dscores)
-        if not bool(np.isfinite(self.net.flat_grads).all()):
+        if not all_finite(self.net.flat_grads):
             what = f"a gradient is NaN or infinite (and the loss {value:.4g})"
             raise self._not_finite(what, step + 1)
         self.optimiser.step(self.rate(step))
-        return value, int((scores.argmax(axis=1) == labels).sum())
+        return value, int((asnumpy(scores).argmax(axis=1) == labels).sum())
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
         saved = self.saved[0] * self.plan.steps_per_epoch + self.saved[1]
@@ -336,7 +338,8 @@ class _Run:
 
     def _facts(self) -> list[tuple[str, str]]:
         config, split = self.config, self.split
-        threads = machine()["threads"]
+        facts = machine()
+        where = facts.get("gpu") or f"the CPU with {facts['threads']} threads"
         images = (
             f"{self.dataset.name}: {len(split.y_train):,} train, {len(split.y_validation):,} validation, "
             f"{len(split.y_test):,} test"
@@ -347,7 +350,7 @@ class _Run:
             f"{config.optimizer}, {config.schedule} lr {config.lr:g}"
         )
         return [
-            ("gpuconv", f"{gpuconv_version()}, {config.dtype} on the CPU with {threads} threads, seed {config.seed}"),
+            ("gpuconv", f"{gpuconv_version()}, {config.dtype} on {where}, seed {config.seed}"),
             ("net", f"{config.net}, {self.net.flat_params.size:,} parameters"),
             ("data", images),
             ("recipe", how + (f"; {' and '.join(moves)}" if moves else "")),
@@ -397,11 +400,3 @@ def _load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
     if config.data == "auto":
         config = dataclasses.replace(config, data="shapes" if dataset.classes == SHAPES else "cifar10")
     return dataset, config
-
-
-def _place(config: Config) -> None:
-    """Check that nets are created where the settings want them."""
-    if config.device == "auto":
-        default_device()
-    else:
-        resolve_device(config.device)

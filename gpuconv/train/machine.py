@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from ..backend import gpu_name
 from ..cpu.parallel import threads
 
 _THREAD_SETTINGS = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def machine() -> dict[str, Any]:
-    """Return what the machine is: processor, cores, threads, system."""
+    """Return what the machine is: processor, cores, threads, system, and the GPU if that is where nets are created."""
+    gpu = gpu_name()
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -26,6 +28,7 @@ def machine() -> dict[str, Any]:
         "threads": threads(),
         "thread_settings": {name: os.environ[name] for name in _THREAD_SETTINGS if name in os.environ},
         "system": f"{platform.system()} {platform.machine()}",
+        **({} if gpu is None else {"gpu": gpu}),
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..backend import asnumpy
 from ..errors import CheckpointMismatchError, GpuconvError
 from . import checkpoint
 from .config import Config, from_values, to_values
@@ -79,7 +80,7 @@ def save(
     """Write a checkpoint of a run."""
     arrays: dict[str, np.ndarray] = {}
     for kind, part in (("params", net.params), ("state", net.state), ("optimizer", optimiser.state)):
-        arrays |= {f"{kind}/{name}": array for name, array in part.items()}
+        arrays |= {f"{kind}/{name}": asnumpy(array) for name, array in part.items()}
     values = {
         "gpuconv": gpuconv_version(),
         "config": to_values(config),

@@ -26,15 +26,34 @@ DYNAMIC_SHARED_BYTES = 232448
 # Bytes put behind every static __shared__ array in the modes that check accesses.
 _RED_ZONE = 256
 
-_COMMON = (
-    "-std=c++17 -g1 -gdwarf-4 -fPIC -fvisibility=hidden -fno-gnu-unique -fno-extern-tls-init -fno-strict-aliasing "
-    "-ffp-contract=fast -Wno-attributes -Wno-unknown-pragmas -Wno-ignored-attributes -Wno-psabi"
-).split()
+_COMMON = [
+    "-std=c++17",
+    "-g1",
+    "-gdwarf-4",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-gnu-unique",
+    "-fno-extern-tls-init",
+    "-fno-strict-aliasing",
+    "-ffp-contract=fast",
+    "-Wno-attributes",
+    "-Wno-unknown-pragmas",
+    "-Wno-ignored-attributes",
+    "-Wno-psabi",
+]
 # -fsanitize=thread makes g++ report every load and store to callbacks; the runtime defines them, libtsan is not linked.
-_TRACED = "-O1 -fno-tree-sra -fno-store-merging -fsanitize=thread --param tsan-instrument-func-entry-exit=0".split()
-_TRAPS = (
-    "-fsanitize=bounds,shift,integer-divide-by-zero,signed-integer-overflow -fsanitize-undefined-trap-on-error".split()
-)
+_TRACED = [
+    "-O1",
+    "-fno-tree-sra",
+    "-fno-store-merging",
+    "-fsanitize=thread",
+    "--param",
+    "tsan-instrument-func-entry-exit=0",
+]
+_TRAPS = [
+    "-fsanitize=bounds,shift,integer-divide-by-zero,signed-integer-overflow",
+    "-fsanitize-undefined-trap-on-error",
+]
 MODE_FLAGS = {"fast": ["-O2"], "check": _TRACED + _TRAPS, "stats": _TRACED}
 
 
@@ -170,7 +189,7 @@ def _runtime_object() -> Path:
     if not made.exists():
         with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
             compiled = Path(work) / "runtime.o"
-            flags = "-std=c++17 -O2 -g1 -fPIC -fvisibility=hidden -ffp-contract=fast".split()
+            flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"]
             run([compiler(), *flags, *_processor_flags(), "-c", RUNTIME / "runtime.cpp", "-o", compiled])
             compiled.replace(made)
     return made

@@ -386,7 +386,8 @@ def _convert(i: Instruction) -> str:
         return i.write(f"{_ROUND[rounding]}({value})", to)
     value = f"({cpp_type(to)}){value}"
     if "sat" in i.parts and not is_float(to):
-        raise KeyError("sat")
+        msg = "sat"
+        raise KeyError(msg)
     return i.write(_saturated(i, value), to)
 
 
@@ -416,7 +417,8 @@ def _barrier(i: Instruction) -> str:
         call = f"emulate::barrier_reduce({_HERE}, {i.operands.read(predicate, 'pred')}, {operation})"
         return i.write(call if operation == 2 else f"{call} != 0", "u32" if operation == 2 else "pred")
     if i.args != ("0",):
-        raise KeyError("a barrier other than __syncthreads")
+        msg = "a barrier other than __syncthreads"
+        raise KeyError(msg)
     return f"emulate::barrier({_HERE});"
 
 

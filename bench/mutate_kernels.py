@@ -1,0 +1,335 @@
+"""Break kernels one place at a time, and see that the checks notice.
+
+    python -m bench.mutate_kernels [--sample N] [--seed S] [--only TEXT] [--write]
+
+A mutant is one small change of one line of kernels/: a bound, a sign, an operator, a start value, a barrier.  It runs
+tests/kernel_calls.py's calls of the kernel it is in, in the emulator's check mode, float32 first, until one fails.
+Survivors are shown, with the reason where tests/mutation_survivors.toml gives one.  Exit status 1: fewer than 95 % were
+noticed.  --write keeps the result in tests/mutation_score.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT / "tests") not in sys.path:
+    sys.path.insert(0, str(ROOT / "tests"))
+
+from emulate import BuildError, build
+from kernel_calls import CALLS, DTYPES, FORMATS, GroupedDevice, assert_as_expected, emulated_on, launched
+
+from gpuconv.cuda import kernel
+from gpuconv.cuda.source import kernel_dir, source
+from gpuconv.errors import GpuconvError
+
+SCORE = ROOT / "tests" / "mutation_score.json"
+REASONS = ROOT / "tests" / "mutation_survivors.toml"
+GOAL = 0.95
+
+# What is changed into what.  Spaces tell operators from template brackets and pointers.
+CHANGES = (
+    (" < ", " <= "),
+    (" <= ", " < "),
+    (" > ", " >= "),
+    (" >= ", " > "),
+    (" == ", " != "),
+    (" != ", " == "),
+    (" && ", " || "),
+    (" || ", " && "),
+    (" + ", " - "),
+    (" - ", " + "),
+    (" * ", " + "),
+    (" / ", " * "),
+    (" % ", " / "),
+    (" += ", " -= "),
+    (" -= ", " += "),
+    (" = 0;", " = 1;"),
+    (" = {};", " = {1};"),
+    ("++", "--"),
+    ("min(", "max("),
+    ("max(", "min("),
+    ("__syncthreads();", ";"),
+    ("continue;", ";"),
+    ("return;", ";"),
+    ("true", "false"),
+    ("false", "true"),
+)
+_SIGNATURE = re.compile(r"template\s*<[^{;]*\{|^__(?:global|device)__[^{;]*\{", re.MULTILINE)
+_NOT_CODE = re.compile(r"//[^\n]*|^[ \t]*#[^\n]*|\bstatic_assert\s*\([^;]*;|\"[^\"\n]*\"", re.MULTILINE)
+_WAYS = (("forward", None), ("depth-reverse", 1))
+_LAUNCH_SECONDS, _MUTANT_SECONDS = 5, 400
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change of kernels/<file>: `before` at a place of its text becomes `after`."""
+
+    file: str
+    start: int
+    before: str
+    after: str
+    line: int
+    text: str  # the changed line
+
+    def applied(self, text: str) -> str:
+        return text[: self.start] + self.after + text[self.start + len(self.before) :]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.before.strip()} -> {self.after.strip()}: {self.text}"
+
+
+def mutants(file: str) -> list[Mutant]:
+    """Return every change that CHANGES makes in the code of a kernel file; signatures stay."""
+    text = kernel_dir().joinpath(file).read_text(encoding="utf-8")
+    code = list(text)
+    for pattern in (_NOT_CODE, _SIGNATURE):
+        for found in pattern.finditer("".join(code)):
+            for i in range(found.start(), found.end()):
+                code[i] = code[i] if code[i] == "\n" else "\0"
+    masked = "".join(code)
+    found_mutants = []
+    for before, after in CHANGES:
+        word = rf"\b{before}\b" if before.isalpha() else re.escape(before)
+        for found in re.finditer(word, masked):
+            changed = text[: found.start()] + after + text[found.end() :]
+            line = text.count("\n", 0, found.start()) + 1
+            found_mutants.append(
+                Mutant(file, found.start(), before, after, line, changed.splitlines()[line - 1].strip())
+            )
+    return sorted(found_mutants, key=lambda m: (m.start, m.after))
+
+
+def all_mutants() -> list[Mutant]:
+    """Return the mutants of all kernel files but ptx.cuh, in whose place the emulator has its own."""
+    names = sorted(p.name for p in kernel_dir().iterdir() if p.name.endswith((".cu", ".cuh")))
+    return [mutant for name in names if not name.startswith("ptx") for mutant in mutants(name)]
+
+
+def sample(everything: list[Mutant], count: int, seed: int) -> list[Mutant]:
+    """Return `count` mutants, drawn from each file in proportion, at least two of each."""
+    rng = random.Random(seed)
+    by_file: dict[str, list[Mutant]] = {}
+    for mutant in everything:
+        by_file.setdefault(mutant.file, []).append(mutant)
+    chosen = []
+    for found in by_file.values():
+        share = min(len(found), max(2, round(count * len(found) / len(everything))))
+        chosen += rng.sample(found, share)
+    return chosen
+
+
+# Which calls a change concerns ---------------------------------------------------------------------------------------
+
+
+def _files_with(file: str) -> set[str]:
+    """Return the .cu files whose text has a file's in it."""
+    return {known.file for known in kernel.Kernel.all.values() if f'"kernels/{file}"' in source(known.file)}
+
+
+def _kernel_at(file: str, start: int) -> str | None:
+    """Return the kernel whose body a place lies in; None outside all kernels."""
+    text = kernel_dir().joinpath(file).read_text(encoding="utf-8")
+    head = r"__global__\s+void\s+(?:__launch_bounds__\s*\([^()]*\)\s*)?(\w+)"
+    bodies = re.finditer(head + r"\s*\([^{}]*\)\s*\{.*?^\}", text, re.MULTILINE | re.DOTALL)
+    return next((body[1] for body in bodies if body.start() <= start < body.end()), None)
+
+
+class Plan:
+    """What every call launches and must return: found once, and inherited by the process of each mutant."""
+
+    def __init__(self) -> None:
+        self.launched: dict[tuple[str, str], dict[str, Any]] = {}
+        self.expected: dict[tuple[str, str, str], Any] = {}
+        for name, call in CALLS.items():
+            for dtype in DTYPES:
+                self.launched[name, dtype] = launched([call], (dtype,))
+                for memory in FORMATS:
+                    self.expected[name, dtype, memory] = call.expected(dtype, memory)
+
+    def calls(self, mutant: Mutant) -> list[str]:
+        """Return the calls that launch the changed kernel, or with a shared function one from each file of it first."""
+        inside = _kernel_at(mutant.file, mutant.start)
+        files = _files_with(mutant.file)
+        found: dict[str, list[str]] = {}
+        for name in CALLS:
+            kernels = {one.kernel for dtype in DTYPES for one in self.launched[name, dtype].values()}
+            if inside is not None:
+                kernels = {one for one in kernels if one.name == inside}
+            for file in sorted({one.file for one in kernels} & files)[:1]:
+                found.setdefault(file, []).append(name)
+        in_turn = [names[i] for i in range(len(CALLS)) for names in found.values() if i < len(names)]
+        return list(dict.fromkeys(in_turn))
+
+
+# One mutant, in a process of its own ---------------------------------------------------------------------------------
+
+
+def run(plan: Plan, mutant: Mutant, folder: Path) -> tuple[str, str]:
+    """Return ("noticed", by what), ("survived", "") or ("refused", why) for a mutant that does not compile."""
+    os.environ["GPUCONV_EMULATE_CACHE"] = str(folder)
+    original = kernel_dir().joinpath(mutant.file).read_text(encoding="utf-8")
+    changed = mutant.applied(original)
+    names = plan.calls(mutant)
+    if not names:
+        return "broken", "no call launches it"
+    quick, rest = ([name for name in names if CALLS[name].quick is is_quick] for is_quick in (True, False))
+    stages = [(quick, "float32"), (rest, "float32"), (names, "float16"), (names, "float64")]
+
+    def broken(file: str) -> str:
+        """Return a kernel's spliced text with the changed file in its place."""
+        (folder / "kernels").mkdir(exist_ok=True)
+        for path in kernel_dir().iterdir():
+            if path.name.endswith((".cu", ".cuh")):
+                text = changed if path.name == mutant.file else path.read_text(encoding="utf-8")
+                (folder / "kernels" / path.name).write_text(text, encoding="utf-8")
+        with mock.patch("gpuconv.cuda.source.kernel_dir", return_value=folder / "kernels"):
+            return source(file)
+
+    with mock.patch.object(kernel, "source", broken):
+        for calls, dtype in stages:
+            group = [one for name in calls for one in plan.launched[name, dtype].values()]
+            unique = list({one.expression: one for one in group}.values())
+            if mutant.file.endswith(".cu"):
+                unique = [one for one in unique if one.kernel.file == mutant.file]
+            for order, blocks in _WAYS:
+                device = GroupedDevice("emulated-check", unique, order=order, timeout=_LAUNCH_SECONDS)
+                with emulated_on(device, blocks=blocks) as place:
+                    for name, memory in product(calls, FORMATS):
+                        try:
+                            got = CALLS[name].on(place, dtype, memory)
+                            assert_as_expected(got, plan.expected[name, dtype, memory])
+                        except (AssertionError, GpuconvError) as error:
+                            if isinstance(error.__cause__, BuildError):
+                                return "refused", str(error.__cause__)[-300:]
+                            cause = type(error.__cause__ or error).__name__
+                            return "noticed", f"{name}, {dtype}, {memory}, {order}: {cause}"
+    return "survived", ""
+
+
+def _child(plan: Plan, mutant: Mutant, pipe: Any, folder: str) -> None:
+    os.setsid()  # launches are forked again: all of them end together
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)
+    pipe.send(run(plan, mutant, Path(folder)))
+
+
+def run_all(plan: Plan, chosen: list[Mutant], jobs: int) -> list[tuple[Mutant, str, str, float]]:
+    """Run mutants side by side; return (mutant, verdict, detail, seconds) of each."""
+    context = multiprocessing.get_context("fork")
+    waiting, results = list(reversed(chosen)), []
+    running: dict[Any, tuple[Any, Mutant, float, str]] = {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            mutant = waiting.pop()
+            receive, send = context.Pipe(duplex=False)
+            folder = tempfile.mkdtemp(prefix="gpuconv-mutant-")
+            process = context.Process(target=_child, args=(plan, mutant, send, folder))
+            process.start()
+            send.close()
+            running[receive] = process, mutant, time.monotonic(), folder
+        ready = multiprocessing.connection.wait(list(running), timeout=1.0)
+        for receive in list(running):
+            process, mutant, started, folder = running[receive]
+            seconds = time.monotonic() - started
+            if receive in ready:
+                try:
+                    verdict, detail = receive.recv()
+                except EOFError:
+                    verdict, detail = "broken", "the process of the mutant died: a fault of this script"
+            elif seconds > _MUTANT_SECONDS:
+                verdict, detail = "survived", f"not noticed in {_MUTANT_SECONDS} s"  # an endless launch ends sooner
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                continue
+            process.join()
+            receive.close()
+            del running[receive]
+            shutil.rmtree(folder, ignore_errors=True)
+            results.append((mutant, verdict, detail, seconds))
+            print(f"{len(results):4d}/{len(chosen)} {verdict:8s} {seconds:5.1f} s  {mutant}", flush=True)
+    return results
+
+
+# The report -----------------------------------------------------------------------------------------------------------
+
+
+def reasons() -> list[dict[str, str]]:
+    """Return the known survivors: file, text (the changed line), reason."""
+    return list(tomllib.loads(REASONS.read_text(encoding="utf-8")).get("survivor", []))
+
+
+def reason_of(mutant: Mutant, known: list[dict[str, str]]) -> str | None:
+    """Return why a survivor survives, if that is known."""
+    return next((k["reason"] for k in known if (k["file"], k["text"]) == (mutant.file, mutant.text)), None)
+
+
+def summary(results: list[tuple[Mutant, str, str, float]], total: int, seed: int | None) -> dict[str, Any]:
+    """Return what is kept of a run.  A mutant that does not compile does not count."""
+    known = reasons()
+    counted = [(m, verdict) for m, verdict, _, _ in results if verdict in ("noticed", "survived")]
+    noticed = Counter(m.file for m, verdict in counted if verdict == "noticed")
+    tried = Counter(m.file for m, _ in counted)
+    survivors = sorted((m for m, verdict in counted if verdict == "survived"), key=lambda m: (m.file, m.line))
+    return {
+        "sites": total,
+        "seed": seed,
+        "mutants": len(counted),
+        "noticed": sum(noticed.values()),
+        "score": round(sum(noticed.values()) / max(1, len(counted)), 4),
+        "refused by the compiler": sum(verdict == "refused" for _, verdict, _, _ in results),
+        "files": {file: f"{noticed[file]} of {tried[file]}" for file in sorted(tried)},
+        "survivors": [
+            {"at": f"{m.file}:{m.line}", "text": m.text, "reason": reason_of(m, known) or "not explained"}
+            for m in survivors
+        ],
+    }
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, help="about how many mutants (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--only", default="", help="files whose name contains this text")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants side by side (default: the cores)")
+    parser.add_argument("--write", action="store_true", help=f"keep the result in {SCORE.relative_to(ROOT)}")
+    parser.add_argument("--list", action="store_true", help="show the mutants, run nothing")
+    arguments = parser.parse_args()
+    everything = [mutant for mutant in all_mutants() if arguments.only in mutant.file]
+    chosen = sample(everything, arguments.sample, arguments.seed) if arguments.sample else everything
+    if arguments.list:
+        print("\n".join(map(str, chosen)))
+        return 0
+    build.compiler(), build._runtime_object()
+    results = run_all(Plan(), chosen, arguments.jobs)
+    found = summary(results, len(everything), arguments.seed if arguments.sample else None)
+    for mutant, verdict, detail, _ in results:
+        if verdict == "broken":
+            print(f"broken: {mutant}: {detail}")
+    print(json.dumps(found, indent=1))
+    if arguments.write:
+        SCORE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return int(found["score"] < GOAL or any(verdict == "broken" for _, verdict, _, _ in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

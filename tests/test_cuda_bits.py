@@ -1,0 +1,178 @@
+"""What the GPU must give bit for bit as the CPU does: random draws, look-ups, selections; and what only a GPU does."""
+
+import importlib
+import shutil
+
+import numpy as np
+import pytest
+from compare import assert_same, assert_same_bits, normal
+from conftest import LAYOUTS, Emulated
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpuconv
+from gpuconv import checks
+from gpuconv.errors import AliasError, ParamError
+from gpuconv.random import Stream, words
+from gpuconv.shapes import is_channels_last
+
+needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+_WORDS = [0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1]
+
+
+def _both(device, operator, *arrays, **options):
+    """Return an operator's first result on the device, and on the CPU."""
+    on_device = operator(*(None if a is None else device.array(a) for a in arrays), **options)
+    return on_device, operator(*arrays, **options)
+
+
+# Dropout ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pytest.mark.parametrize("shape", [(3, 5, 3, 3), (2, 4, 7, 1), (1, 33, 2, 9), (2, 3, 1, 1), (1, 1, 4, 8)], ids=str)
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1 / 3])
+def test_dropout_of_images(rate, shape, stored, device, dtype, rng):
+    """Planes of every length modulo the eight elements of a block of random words, in both memory formats."""
+    x, dy = (LAYOUTS[stored](normal(rng, shape, dtype)) for _ in range(2))
+    (y, cache), (y_cpu, cache_cpu) = _both(device, gpuconv.dropout_forward, x, rate=rate, seed=5, step=9)
+    assert_same(device.numpy(cache.kept), cache_cpu.kept)
+    assert_same_bits(device.numpy(y), y_cpu)
+    dx = gpuconv.dropout_backward(device.array(dy), cache)
+    assert_same_bits(device.numpy(dx), gpuconv.dropout_backward(dy, cache_cpu))
+    if stored == "channels_last" and np.prod(shape[2:]) > 1 and shape[1] > 1:
+        assert is_channels_last(device.numpy(y))
+
+
+@pytest.mark.parametrize("seed", _WORDS)
+@pytest.mark.parametrize("step", _WORDS)
+def test_dropout_of_every_kind_of_seed_and_step(seed, step, device):
+    x = np.ones(100, np.float32)
+    (_, cache), (_, cache_cpu) = _both(device, gpuconv.dropout_forward, x, rate=0.5, seed=seed, step=step)
+    assert_same(device.numpy(cache.kept), cache_cpu.kept)
+
+
+@given(
+    st.lists(st.integers(0, 6), max_size=5),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 2**64 - 1),
+    st.floats(1e-9, 0.999),
+)
+def test_dropout_of_any_shape(device, shape, seed, step, rate):
+    x = np.ones(shape, np.float32)
+    options = {"rate": rate, "seed": seed, "step": step}
+    (y, _), (y_cpu, _) = _both(device, gpuconv.dropout_forward, x, **options)
+    assert_same_bits(device.numpy(y), y_cpu)
+
+
+# Augmentation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("pad", [0, 1, 4, 40])
+def test_augmentation(pad, channels_last, device, dtype, rng):
+    images, draws = rng.integers(0, 256, (9, 3, 7, 5), np.uint8), words(9, seed=3, stream=Stream.AUGMENT)
+    options = {"mean": [0.49, 0.48, 0.45], "std": [0.247, 0.243, 0.262], "dtype": dtype}
+    got, expected = _both(
+        device, gpuconv.augment, images, draws, pad=pad, flip=True, channels_last=channels_last, **options
+    )
+    assert_same_bits(device.numpy(got), expected)
+    assert is_channels_last(device.numpy(got)) == channels_last
+
+
+def test_every_pixel_value_of_every_channel(device, dtype):
+    images = np.broadcast_to(np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16), (2, 5, 16, 16))
+    levels = {"mean": [0.1, 0.3, 0.5, 0.7, 0.9], "std": [0.01, 0.1, 0.3, 1.0, 7.0]}
+    got, expected = _both(device, gpuconv.augment, images, None, **levels, dtype=dtype)
+    assert_same_bits(device.numpy(got), expected)
+
+
+@needs_emulator
+def test_the_table_of_levels_is_copied_once(rng):
+    images = Emulated.array(rng.integers(0, 256, (2, 1, 3, 3), np.uint8))
+    levels = importlib.import_module("gpuconv.cuda.augment")._levels
+    before = levels.cache_info().misses
+    for _ in range(3):
+        gpuconv.augment(images, mean=[0.123456], std=[0.5])
+    assert levels.cache_info().misses == before + 1
+
+
+# Selections ---------------------------------------------------------------------------------------------------------
+
+
+def test_relu_of_every_float16(device):
+    """All 65,536 of them, subnormals and NaN included; float32 and float64 take the same way through their bits."""
+    x = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    dy = np.ones_like(x)
+    (y, cache), (y_cpu, cache_cpu) = _both(device, gpuconv.relu_forward, x)
+    assert_same(device.numpy(y), y_cpu)
+    dx = device.numpy(gpuconv.relu_backward(device.array(dy), cache))
+    assert_same_bits(dx, gpuconv.relu_backward(dy, cache_cpu))
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_relu_of_the_smallest_numbers(kind, device):
+    """A GPU that flushes them to 0 elsewhere must not do it here."""
+    tiny = np.finfo(kind).smallest_subnormal * np.array([1, 2, 1000, -1, -1000], kind)
+    y, cache = gpuconv.relu_forward(device.array(tiny))
+    assert_same(device.numpy(y), np.maximum(tiny, 0))
+    dx = gpuconv.relu_backward(device.array(tiny), cache)
+    assert_same(device.numpy(dx), np.where(tiny > 0, tiny, 0))
+
+
+# Losses and labels --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("loss", [gpuconv.softmax_cross_entropy, gpuconv.svm_loss])
+def test_labels_of_any_integer_type(loss, kind, device, rng):
+    scores, labels = normal(rng, (7, 5)), np.arange(7).astype(kind) % 5
+    (value, gradient), (value_cpu, gradient_cpu) = _both(device, loss, scores, labels)
+    np.testing.assert_allclose(device.numpy(value), value_cpu, rtol=1e-14)
+    np.testing.assert_allclose(device.numpy(gradient), gradient_cpu, rtol=1e-13, atol=1e-16)
+    assert device.numpy(value).shape == ()
+
+
+@needs_emulator
+@pytest.mark.parametrize("label", [-1, 3, 255, -(2**63), 2**63 - 1])
+@pytest.mark.parametrize("loss", [gpuconv.softmax_cross_entropy, gpuconv.svm_loss])
+def test_a_label_out_of_range_gives_nan_and_an_error_in_debug_mode(loss, label, monkeypatch):
+    scores, labels = Emulated.array(np.zeros((3, 3))), Emulated.array(np.array([0, label, 2]))
+    value, gradient = (Emulated.numpy(a) for a in loss(scores, labels))
+    assert np.isnan(value)
+    assert np.isnan(gradient).all(axis=1).tolist() == [False, True, False]
+    assert np.isfinite(gradient[[0, 2]]).all()
+    monkeypatch.setenv("GPUCONV_DEBUG", "1")
+    with pytest.raises(ParamError, match=rf"labels must lie in \[0, 3\) for scores with 3 classes, got {label}$"):
+        loss(scores, labels)
+
+
+# Vectors that share memory ------------------------------------------------------------------------------------------
+
+
+class _OnGpu:
+    """As much of an array on a GPU as checks of overlap look at."""
+
+    def __init__(self, host):
+        self.__cuda_array_interface__ = {**host.__array_interface__, "version": 3}
+
+
+@pytest.mark.parametrize("wrap", [_OnGpu, pytest.param(Emulated.array, marks=needs_emulator)], ids=["gpu", "emulated"])
+def test_overlap_is_seen_by_address(wrap):
+    room = np.zeros(20)
+    if wrap is _OnGpu:
+        parts = {"whole": _OnGpu(room), "even": _OnGpu(room[::2]), "odd": _OnGpu(room[1::2]), "end": _OnGpu(room[15:])}
+    else:
+        there = wrap(room)
+        parts = {"whole": there, "even": there[::2], "odd": there[1::2], "end": there[15:]}
+    checks.apart("even", even=parts["even"], odd=parts["odd"])
+    for other in ("whole", "end"):
+        with pytest.raises(AliasError, match=r"odd is updated in place, but .* share memory"):
+            checks.apart("odd", **{other: parts[other], "odd": parts["odd"]})
+
+
+@needs_emulator
+def test_an_update_refuses_its_own_gradient():
+    w = Emulated.array(np.ones(8))
+    with pytest.raises(AliasError, match="w is updated in place, but w and dw share memory"):
+        gpuconv.sgd_update(w, w[:], lr=0.1)

@@ -1,0 +1,183 @@
+"""`train` with its net and its pictures on the (emulated) GPU: the CPU's numbers after a step of each preset.
+
+Tolerances come from the CPU itself.  Rounding errors are proportional to the unit roundoff u, and two orders of the
+same sums lose alike: so where the CPU in float32 is e away from the CPU in float64, the GPU in float32 may be 4 e away,
+and in float64 8 e 2^-29 (both sides lose there), each plus 8 u of the largest entry for what happens to be exact.
+"""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from compare import U_OUT, assert_same
+from conftest import Emulated
+from emulate import EmulatedArray
+from train_helpers import assert_same_run, metrics, shapes
+
+from gpuconv import backend, nn
+from gpuconv.cuda import device as cuda_device
+from gpuconv.errors import NonFiniteLossError
+from gpuconv.train import PRESETS, checkpoint, loop, resume, train
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+
+TINY = {
+    "convnet": {"widths": (4, 8), "lr_start": 1.0},
+    "three-layer": {"filters": 3, "hidden": 9},
+}
+SMALL = {"data": "shapes", "batch_size": 6, "train_images": 18, "validation": 10, "test_images": 12}
+
+
+@pytest.fixture
+def emulated_gpu(monkeypatch):
+    """Let device "cuda" be the emulator."""
+    monkeypatch.setattr(cuda_device, "gpu_status", lambda: (True, "1 emulated GPU"))
+    monkeypatch.setattr(cuda_device, "current", lambda: Emulated.device)
+    Emulated.device.launches.clear()
+
+
+def _config(preset, **settings):
+    return dataclasses.replace(PRESETS[preset], **{**TINY[preset], **SMALL, **settings})
+
+
+def _outcome(folder):
+    """Return every array and number that a run ended with."""
+    arrays, _ = checkpoint.load(folder / "last.safetensors")
+    found = {name: array.astype(np.float64) for name, array in arrays.items()}
+    for row in metrics(folder):
+        for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
+            found[f"{name} {row['epoch']}"] = np.array(float(row[name]))
+    result = json.loads((folder / "result.json").read_text())
+    return found | {name: np.array(result[name]) for name in ("test_loss", "test_accuracy")}
+
+
+@pytest.mark.parametrize("optimizer", [None, "rmsprop", "adamw"], ids=lambda name: name or "its own optimizer")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_of_each_preset_ends_where_the_cpu_s_does(preset, optimizer, emulated_gpu, tmp_path):
+    """Draw, crop, flip, forward, loss, backward, update, validation, checkpoint, test."""
+    config = _config(preset, max_steps=1, **({"optimizer": optimizer} if optimizer else {}))
+    runs = {}
+    for device in ("cpu", "cuda"):
+        for dtype in ("float32", "float64"):
+            folder = tmp_path / f"{device}-{dtype}"
+            train(
+                dataclasses.replace(config, device=device, dtype=dtype),
+                folder=folder,
+                dataset=shapes(),
+                progress="none",
+            )
+            runs[device, dtype] = _outcome(folder)
+    reference = runs["cpu", "float64"]
+    assert all(run.keys() == reference.keys() for run in runs.values())
+    for name, exact in reference.items():
+        lost, largest = np.abs(runs["cpu", "float32"][name] - exact).max(), np.abs(exact).max()
+        allowed = {
+            "float32": 4 * lost + 8 * U_OUT["float32"] * largest,
+            "float64": 8 * lost * 2.0**-29 + 8 * U_OUT["float64"] * largest,
+        }
+        for dtype, bound in allowed.items():
+            error = np.abs(runs["cuda", dtype][name] - exact).max()
+            assert error <= bound, f"{name} in {dtype}: {error:.3g} away, allowed {bound:.3g}"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_same_run_same_bits(preset, emulated_gpu, tmp_path):
+    config = _config(preset, max_steps=3, device="cuda", checkpoint_every=1)
+    for name in ("first", "second"):
+        train(config, folder=tmp_path / name, dataset=shapes(), progress="none")
+    assert_same_run(tmp_path / "first", tmp_path / "second")
+
+
+def test_an_interrupted_run_goes_on_on_the_gpu(emulated_gpu, tmp_path, monkeypatch):
+    config = _config("convnet", epochs=1, device="cuda", checkpoint_every=1)
+    train(config, folder=tmp_path / "whole", dataset=shapes(), progress="none")
+    real, steps = loop._Run._step, []
+
+    def dies(run, *arguments):
+        steps.append(None)
+        if len(steps) > 1:
+            raise KeyboardInterrupt
+        return real(run, *arguments)
+
+    monkeypatch.setattr(loop._Run, "_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, folder=tmp_path / "again", dataset=shapes(), progress="none")
+    monkeypatch.setattr(loop._Run, "_step", real)
+    resume(tmp_path / "again", dataset=shapes(), progress="none")
+    assert_same_run(tmp_path / "again", tmp_path / "whole")
+
+
+def test_the_record_says_which_gpu(emulated_gpu, tmp_path):
+    config = _config("three-layer", max_steps=1)
+    for device in ("cpu", "cuda"):
+        train(dataclasses.replace(config, device=device), folder=tmp_path / device, dataset=shapes(), progress="none")
+    of_gpu, of_cpu = (json.loads((tmp_path / name / "result.json").read_text())["machine"] for name in ("cuda", "cpu"))
+    assert of_gpu["gpu"] == Emulated.device.name
+    assert "gpu" not in of_cpu
+
+
+def test_a_gradient_that_is_no_number_stops_before_the_update(emulated_gpu, tmp_path, monkeypatch):
+    real = loop.ops.softmax_cross_entropy
+
+    def injected(*arguments, **keywords):
+        loss, dscores = real(*arguments, **keywords)
+        dscores[3, 3] = np.inf
+        return loss, dscores
+
+    monkeypatch.setattr(loop.ops, "softmax_cross_entropy", injected)
+    with pytest.raises(NonFiniteLossError, match="a gradient is NaN or infinite"):
+        train(_config("convnet", device="cuda"), folder=tmp_path / "run", dataset=shapes(), progress="none")
+    _, values = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    assert values["optimizer"]["steps"] == 0
+
+
+# Nets on the GPU ----------------------------------------------------------------------------------------------------
+
+
+def test_everything_of_a_net_lives_on_the_gpu(emulated_gpu):
+    with backend.using("cuda"):
+        net = nn.ConvNet(2, input_shape=(3, 4, 4), seed=1)
+        optimiser = nn.AdamW(net)
+    arrays = [net.flat_params, net.flat_grads, *net.state.values(), *optimiser.state.values()]
+    assert {type(array) for array in arrays} == {EmulatedArray}
+    assert net.device == "cuda"
+    with backend.using("cpu"):
+        host = nn.ConvNet(2, input_shape=(3, 4, 4), seed=1)
+    assert type(host.flat_params) is np.ndarray
+    assert_same(backend.asnumpy(net.flat_params), host.flat_params)
+
+
+def test_weights_move_between_host_and_gpu(emulated_gpu):
+    with backend.using("cpu"):
+        host, back = (nn.ConvNet(2, input_shape=(3, 4, 4), seed=seed) for seed in (1, 3))
+    with backend.using("cuda"):
+        net = nn.ConvNet(2, input_shape=(3, 4, 4), seed=2)
+    net.load(host.params, host.state)
+    assert type(net.flat_params) is EmulatedArray
+    assert_same(backend.asnumpy(net.flat_params), host.flat_params)
+    back.load(net.params, net.state)
+    assert_same(back.flat_params, host.flat_params)
+
+
+def test_using_ends_with_its_block(emulated_gpu, monkeypatch):
+    monkeypatch.setattr(backend, "_chosen", "cpu")
+    with pytest.raises(ZeroDivisionError), backend.using("cuda"):
+        1 / 0  # noqa: B018
+    assert backend.default_device() == "cpu"
+    with backend.using("cuda"), backend.using("auto"):
+        assert backend.default_device() == "cuda"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 37, 5000, 8191, 8192])
+def test_a_number_that_is_none_is_found_anywhere(value, place, device, dtype):
+    x = np.full(8193, np.finfo(dtype).max, dtype)
+    assert backend.all_finite(device.array(x)) is True
+    x[place] = value
+    assert backend.all_finite(device.array(x)) is False
+
+
+def test_nothing_is_finite_throughout(device, dtype):
+    assert backend.all_finite(device.array(np.zeros(0, dtype))) is True
