@@ -17,6 +17,7 @@ import pytest
 from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
 
 from gpuconv import data, durable, train
+from gpuconv.cuda.device import gpu_status
 from gpuconv.errors import (
     CheckpointCorruptError,
     CheckpointMismatchError,
