@@ -117,17 +117,18 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "ladder: more kernels, dtypes and shapes in the emulator; `pytest -m ladder`")
 
 
+# Which modules run in the emulator every time; in the others, emulated cases belong to the ladder.
+_QUICK_MODULES = ("test_contract", "test_cuda_device", "test_cuda_kernel", "test_cuda_training_step", "test_errors")
+
+
 def pytest_collection_modifyitems(config, items):
-    """Leave the ladder out unless it is asked for: it takes the emulator a quarter of an hour."""
+    """Leave the ladder out unless it is asked for: launches cost a process each, and the operators make thousands."""
     for item in items:
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        if "cuda-emulated" in (params.get("device"), params.get("gpu")) and (
-            item.get_closest_marker("large")
-            or params.get("dtype") == "float64"
-            or ("layout" in params and params["layout"] not in _TELLING_LAYOUTS)
-        ):
+        emulated = "cuda-emulated" in (params.get("device"), params.get("gpu"))
+        if emulated and (item.get_closest_marker("large") or item.module.__name__ not in _QUICK_MODULES):
             item.add_marker("ladder")
-    if "ladder" not in (config.option.markexpr or ""):
+    if "ladder" not in (config.option.markexpr or "").replace("not ladder", ""):
         left_out = [item for item in items if item.get_closest_marker("ladder")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("ladder")]
@@ -237,7 +238,6 @@ LAYOUTS = {
 }
 
 # The layouts that kernels meet as they are: the others are copied in the same way, or differ on the host only.
-_TELLING_LAYOUTS = (_channels_last, _every_second, _backwards)
 
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
