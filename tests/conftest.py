@@ -237,8 +237,6 @@ LAYOUTS = {
     "odd_strides_of_size_one": _odd_strides_of_size_one,
 }
 
-# The layouts that kernels meet as they are: the others are copied in the same way, or differ on the host only.
-
 
 @pytest.fixture(params=LAYOUTS.values(), ids=LAYOUTS.keys())
 def layout(request):
