@@ -564,10 +564,11 @@ def test_a_gpu_asked_for_by_name_must_be_there(tmp_path):
         with loop.using("cuda"):
             pytest.skip("there is a GPU")
     except GpuUnavailableError as error:
-        with pytest.raises(GpuUnavailableError) as caught:
-            go(change(device="cuda"), tmp_path / "run")
-        assert str(caught.value) == str(error)
-        assert not (tmp_path / "run").exists()
+        reason = str(error)
+    with pytest.raises(GpuUnavailableError) as caught:
+        go(change(device="cuda"), tmp_path / "run")
+    assert str(caught.value) == reason
+    assert not (tmp_path / "run").exists()
 
 
 # Signals and threads ------------------------------------------------------------------------------------------------

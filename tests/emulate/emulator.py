@@ -20,7 +20,7 @@ import numpy as np
 
 from . import build
 from .errors import EmulationError
-from .library import Buffer, Launch, Library, Signature, Statistics
+from .library import Buffer, Launch, Library, Statistics
 from .memory import Memory
 from .nvrtc import nvrtc
 from .ptx_to_cpp import translate

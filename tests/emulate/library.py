@@ -19,7 +19,7 @@ SITES, BASIC_BLOCKS, COUNTERS = 4096, 8192, 8
 
 
 class _Kernel(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012 - ctypes reads a list
+    _fields_ = [
         ("name", c_char_p),
         ("parameter_count", c_int32),
         ("signature", c_char_p),
@@ -29,7 +29,7 @@ class _Kernel(ctypes.Structure):
 
 
 class Buffer(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("base", c_uint64),
         ("size", c_uint64),
         ("element", c_uint64),
@@ -40,7 +40,7 @@ class Buffer(ctypes.Structure):
 
 
 class Site(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("pc", c_uint64),
         ("kind", c_uint32),
         ("padding", c_uint32),
@@ -53,7 +53,7 @@ class Site(ctypes.Structure):
 
 
 class Statistics(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("counters", c_uint64 * COUNTERS),
         ("blocks", c_uint64),
         ("threads", c_uint64),
@@ -65,7 +65,7 @@ class Statistics(ctypes.Structure):
 
 
 class Launch(ctypes.Structure):
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("kernel", c_int32),
         ("grid", c_uint32 * 3),
         ("block", c_uint32 * 3),

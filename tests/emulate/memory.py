@@ -115,7 +115,7 @@ class Memory:
                 low, high = np.lib.array_utils.byte_bounds(array)
             phase = (low - _allocation(array).ctypes.data) % _ALIGNMENT
             merged = _Span(low, high, phase, [array], argument, writable)
-            for other in [s for s in spans if s.low < high and low < s.high or (s.low, s.high) == (low, high)]:
+            for other in [s for s in spans if (s.low < high and low < s.high) or (s.low, s.high) == (low, high)]:
                 spans.remove(other)
                 if other.low < merged.low:
                     merged.low, merged.phase = other.low, other.phase

@@ -7,6 +7,7 @@ every basic block may bump a counter, and .loc becomes #line, so reports name li
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Collection, Iterator
@@ -89,7 +90,7 @@ class _Module:
         if entry := re.match(rf"{_LINKAGE}\.entry\s+([\w$]+)", piece):
             if entry[1] in kernels:
                 _Kernel(self, piece).translate()
-        elif ".func" in piece.split("(")[0]:
+        elif ".func" in piece.split("(", maxsplit=1)[0]:
             msg = f"calls of device functions are not translated (make it __forceinline__): {piece[:80]}"
             raise PtxError(msg)
         else:
@@ -164,7 +165,7 @@ class _Kernel:
                 self._lines += self._declaration(statement)
         tables = {
             label.rstrip(":"): [x.strip() for x in targets.removeprefix(".branchtargets").rstrip(";").split(",")]
-            for label, targets in zip(statements, statements[1:], strict=False)
+            for label, targets in itertools.pairwise(statements)
             if targets.startswith(".branchtargets")
         }
         block: dict[str, int] | None = None
