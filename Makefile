@@ -5,7 +5,7 @@ EXTRAS ?= test
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: train test check ladder bench wheel clean
+.PHONY: train test check ladder mutate bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -22,6 +22,10 @@ check: $(VENV)/.installed-$(EXTRAS) ## what CI runs: style, types, tests, every 
 
 ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulator
 	$(BIN)/python -m pytest -m ladder $(ARGS)
+	$(BIN)/python -m bench.mutate_kernels --sample 100
+
+mutate: $(VENV)/.installed-$(EXTRAS) ## break kernels in every place that can be broken, and see it noticed: hours
+	$(BIN)/python -m bench.mutate_kernels $(ARGS)
 
 bench: $(VENV)/.installed-test,torch ## time every case beside PyTorch
 	$(BIN)/python -m bench.compare $(ARGS)

@@ -6,6 +6,7 @@ in float64 tells what they must be.  Shapes are odd and tiny, since one call tak
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ class Call:
     def expected(self, dtype: str, memory: str) -> list[np.ndarray | None]:
         """Run on the CPU backend in float64, from the same rounded inputs."""
         return self._host(Inputs(_Host, dtype, memory, wide=True))
+
+    def by_oracle(self, dtype: str, memory: str) -> list[np.ndarray | None]:
+        """Run on the oracle, plain loops in float64, from the same rounded inputs."""
+        with mock.patch.dict(backend._PACKAGE_OF, {"NumPy": "gpuconv.naive"}):
+            return self.expected(dtype, memory)
 
     def _host(self, inputs: Inputs) -> list[np.ndarray | None]:
         with ExitStack() as stack:
@@ -361,6 +367,78 @@ CALLS = {
         Call("augment_as_it_is", _augment((2, 3, 4, 4), 0, flip=False, drawn=False)),
     )
 }
+
+
+# Random calls -------------------------------------------------------------------------------------------------------
+
+
+def random_call(seed: int) -> tuple[Call, str, str]:
+    """Return a call of a random operator at a random small size, with a dtype and a memory format."""
+    rng = random.Random(seed)
+    make = rng.choice([_random_conv] * 4 + [_random_pool] * 3 + [_random_batchnorm] * 2 + [_random_rest])
+    call = Call(f"random {seed}", make(rng))
+    return call, rng.choice(DTYPES), rng.choice(FORMATS)
+
+
+def _random_conv(rng: random.Random) -> Callable[[Inputs], Results]:
+    groups = rng.choice((1, 1, 1, 2, 3))
+    C, K = groups * rng.choice((1, 2, 3, 4, 8, 9)), groups * rng.choice((1, 2, 5, 16, 19))
+    window = rng.randint(1, 3), rng.randint(1, 3)
+    stride, dilation = (rng.randint(1, 3), rng.randint(1, 3)), (rng.randint(1, 2), rng.randint(1, 2))
+    pad = rng.randint(0, 2), rng.randint(0, 2)
+    sizes = [max(1, (w - 1) * d + 1 - 2 * p) + rng.randint(0, 4) for w, d, p in zip(window, dilation, pad, strict=True)]
+    return _conv(
+        (rng.randint(1, 3), C, *sizes),
+        (K, C // groups, *window),
+        bias=rng.random() < 0.5,
+        stride=stride,
+        pad=pad,
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+def _random_pool(rng: random.Random) -> Callable[[Inputs], Results]:
+    N, C = rng.randint(1, 3), rng.choice((1, 3, 8, 16))
+    name = rng.choice(("max_pool", "average_pool", "global_average_pool"))
+    if name == "global_average_pool":
+        return _pool(name, (N, C, rng.randint(1, 30), rng.randint(1, 30)))
+    window = rng.choice(((2, 2), (3, 3), (rng.randint(1, 4), rng.randint(1, 4))))
+    pad = rng.randint(0, window[0] // 2), rng.randint(0, window[1] // 2)
+    options: dict[str, Any] = {"window": window, "pad": pad}
+    if rng.random() < 0.6:
+        options["stride"] = rng.randint(1, 3), rng.randint(1, 3)
+    if name == "average_pool":
+        options["count_pad"] = rng.random() < 0.5
+    shape = N, C, window[0] + rng.randint(0, 6), rng.choice((8, 16, window[1] + rng.randint(0, 6)))
+    return _pool(name, shape, special=name == "max_pool" and rng.random() < 0.5, **options)
+
+
+def _random_batchnorm(rng: random.Random) -> Callable[[Inputs], Results]:
+    C = rng.choice((1, 3, 8, 24, 33))
+    shape = (
+        (rng.randint(2, 40), C) if rng.random() < 0.4 else (rng.randint(1, 3), C, rng.randint(2, 9), rng.randint(2, 9))
+    )
+    return _batchnorm(shape, training=rng.random() < 0.8, momentum=rng.random(), eps=rng.choice((1e-5, 1e-3)))
+
+
+def _random_rest(rng: random.Random) -> Callable[[Inputs], Results]:
+    shape = tuple(rng.randint(1, 9) for _ in range(rng.randint(1, 5)))
+    rows, classes, count = rng.randint(1, 20), rng.randint(2, 70), rng.randint(1, 300)
+    labels = rng.choice(("int32", "int64"))
+    return rng.choice(
+        [
+            _elementwise("relu", shape, layout=rng.choice(("c_order", "fortran", "negative_strides"))),
+            _elementwise("gelu", shape, approximate=rng.choice(("none", "tanh"))),
+            _elementwise("dropout", shape, rate=rng.random() * 0.9, seed=rng.getrandbits(63), step=rng.getrandbits(40)),
+            _loss("softmax_cross_entropy", (rows, classes), labels, label_smoothing=rng.choice((0.0, 0.1))),
+            _loss("svm_loss", (rows, classes), labels, margin=rng.choice((1.0, 0.3))),
+            _update("adam_update", count, 2, lr=0.1, step=rng.randint(1, 1000), weight_decay=0.1),
+            _update("sgd_update", count, 1, lr=0.1, momentum=0.9, nesterov=rng.random() < 0.5),
+            _affine((rows, rng.randint(1, 9)), classes, bias=rng.random() < 0.5),
+            _augment((rows, 3, rng.randint(1, 9), rng.randint(1, 9)), rng.randint(0, 4), flip=rng.random() < 0.5),
+        ]
+    )
 
 
 # Where they run -----------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import gpuconv
 from gpuconv import checks
+from gpuconv.cuda import kernel, layout
 from gpuconv.errors import AliasError, ParamError
 from gpuconv.random import Stream, words
 from gpuconv.shapes import is_channels_last
@@ -176,3 +177,98 @@ def test_an_update_refuses_its_own_gradient():
     w = Emulated.array(np.ones(8))
     with pytest.raises(AliasError, match="w is updated in place, but w and dw share memory"):
         gpuconv.sgd_update(w, w[:], lr=0.1)
+
+
+# However it is launched ---------------------------------------------------------------------------------------------
+
+
+def _everything(x, dy, rng):
+    """Return the results of all operators of single elements and of channels on images, on the emulated device."""
+    C = x.shape[1]
+    a, b = Emulated.array(x), Emulated.array(dy)
+    found = []
+    for forward, backward, options in (
+        (gpuconv.relu_forward, gpuconv.relu_backward, {}),
+        (gpuconv.gelu_forward, gpuconv.gelu_backward, {}),
+        (gpuconv.gelu_forward, gpuconv.gelu_backward, {"approximate": "tanh"}),
+        (gpuconv.dropout_forward, gpuconv.dropout_backward, {"rate": 0.4, "seed": 3}),
+        (gpuconv.dropout_forward, gpuconv.dropout_backward, {"rate": 0.0}),
+    ):
+        y, cache = forward(a, **options)
+        found += [y, backward(b, cache)]
+    for training in (True, False):
+        vectors = [Emulated.array(rng.uniform(0.5, 2, C).astype(x.dtype)) for _ in range(4)]
+        y, cache = gpuconv.spatial_batchnorm_forward(a, *vectors, training=training)
+        found += [y, *gpuconv.spatial_batchnorm_backward(b, cache), *vectors[2:]]
+    w = Emulated.array(normal(rng, (x[0].size, 5), x.dtype))
+    y, cache = gpuconv.affine_forward(a, w, Emulated.array(normal(rng, 5, x.dtype)))
+    found += [y, *gpuconv.affine_backward(Emulated.array(normal(rng, (len(x), 5), x.dtype)), cache)]
+    flat = [Emulated.array(rng.uniform(0.1, 1, 3001).astype(x.dtype)) for _ in range(4)]
+    gpuconv.adam_update(*flat, step=3, lr=0.1)
+    gpuconv.rmsprop_update(*flat[:3], lr=0.1)
+    gpuconv.sgd_update(*flat[:3], lr=0.1, momentum=0.9)
+    pictures = Emulated.array(rng.integers(0, 256, (7, 3, 11, 9), np.uint8))
+    draws = Emulated.array(words(7, seed=3, stream=Stream.AUGMENT))
+    for channels_last in (False, True):
+        options = {"mean": [0.5] * 3, "std": [0.2] * 3, "pad": 3, "flip": True}
+        found.append(gpuconv.augment(pictures, draws, **options, channels_last=channels_last))
+    scores, labels = Emulated.array(normal(rng, (300, 7), x.dtype)), Emulated.array(rng.integers(0, 7, 300))
+    found += [*gpuconv.softmax_cross_entropy(scores, labels, label_smoothing=0.1), *gpuconv.svm_loss(scores, labels)]
+    return [Emulated.numpy(array).tobytes() for array in found + flat]
+
+
+# why the case exists: (N, C, H, W)
+ROUNDS = {
+    "whole_packs": (3, 8, 16, 12),
+    "odd_planes": (5, 3, 11, 13),
+    "odd_rows_whole_planes": (7, 5, 8, 8),
+    "rows_only": (601, 6, 1, 1),
+    "more_channels_than_threads": (2, 300, 3, 1),
+}
+
+
+@needs_emulator
+@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pytest.mark.parametrize("shape", ROUNDS.values(), ids=ROUNDS.keys())
+@pytest.mark.parametrize(
+    "kind", ["float32", *(pytest.param(k, marks=pytest.mark.ladder) for k in ("float16", "float64"))]
+)
+@pytest.mark.parametrize("how", ["one_block", "64_bit_indices"])
+def test_same_bits_however_it_is_launched(how, kind, shape, stored, monkeypatch, rng):
+    """On a small GPU, whose threads go round, and with the index type of arrays beyond 2^31 elements."""
+    x, dy = (LAYOUTS[stored](normal(rng, shape, kind)) for _ in range(2))
+    expected = _everything(x, dy, np.random.default_rng(1))
+    if how == "one_block":
+        monkeypatch.setattr(kernel, "_BLOCKS_PER_SM", 1)
+        monkeypatch.setattr(Emulated.device, "sm_count", 1)
+    else:
+        monkeypatch.setattr(layout, "_LARGEST_INT32", 0)
+    assert _everything(x, dy, np.random.default_rng(1)) == expected
+
+
+@needs_emulator
+@pytest.mark.parametrize("start", [1, 2, 3, 8])
+def test_views_that_start_anywhere(start, dtype, rng):
+    """Packs of 16 bytes must not be read from an address between two of them."""
+    room = normal(rng, (4, 200), dtype)
+    there = Emulated.array(room)
+    x, dy, m, v = (row[start : start + 150] for row in room)
+    on_device = [there[i, start : start + 150] for i in range(4)]
+    for forward, backward in (
+        (gpuconv.relu_forward, gpuconv.relu_backward),
+        (gpuconv.dropout_forward, gpuconv.dropout_backward),
+    ):
+        (y, cache), (y_cpu, cache_cpu) = forward(on_device[0]), forward(x)
+        assert_same(Emulated.numpy(y), y_cpu)
+        assert_same(Emulated.numpy(backward(on_device[1], cache)), backward(dy, cache_cpu))
+    gpuconv.sgd_update(*on_device[:3], lr=0.5, momentum=0.5)
+    gpuconv.sgd_update(x, dy, m, lr=0.5, momentum=0.5)
+    np.testing.assert_allclose(Emulated.numpy(there), room, rtol=4e-3 if dtype == "float16" else 1e-6, atol=4e-3)
+    untouched = np.ones(200, bool)
+    untouched[start : start + 150] = False
+    assert_same(Emulated.numpy(there)[:, untouched], room[:, untouched])
+    images, images_cpu = on_device[3][:144].reshape(2, 3, 4, 6), v[:144].reshape(2, 3, 4, 6)
+    vectors = [np.ones(3, dtype) for _ in range(4)]
+    y, _ = gpuconv.spatial_batchnorm_forward(images, *map(Emulated.array, vectors))
+    y_cpu, _ = gpuconv.spatial_batchnorm_forward(images_cpu, *vectors)
+    np.testing.assert_allclose(Emulated.numpy(y), y_cpu, rtol=4e-3 if dtype == "float16" else 1e-5, atol=4e-3)

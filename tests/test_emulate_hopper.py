@@ -547,8 +547,22 @@ def _caught(run):
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("run", "edits", "words"), KERNEL_FAULTS.values(), ids=KERNEL_FAULTS.keys())
-def test_planted_faults(run, edits, words):
+QUICK_FAULTS = [
+    "no_wgmma_fence",
+    "too_many_bytes_expected",
+    "sums_read_early",
+    "stage_released_early",
+    "coordinate_outside_the_box",
+    "no_fence_before_the_store",
+]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(f, marks=() if f in QUICK_FAULTS else pytest.mark.ladder) for f in KERNEL_FAULTS],
+)
+def test_planted_faults(fault):
+    run, edits, words = KERNEL_FAULTS[fault]
     device = _device("emulated-check")
     if words is None:
         assert _error(run(device, edits=edits)) > 1e-3

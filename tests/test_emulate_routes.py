@@ -1,5 +1,7 @@
 """The emulator's two routes to the CPU give right results, in every mode and thread order, and agree."""
 
+import re
+
 import numpy as np
 import pytest
 from emulate import (
@@ -13,7 +15,7 @@ from emulate import (
     build,
     nvrtc,
 )
-from emulate.examples import PROBLEMS, Out, Problem, bfloat16, from_bfloat16
+from emulate.examples import PROBLEMS, Out, Problem, bfloat16, edited, from_bfloat16
 
 _I32 = np.int32
 
@@ -79,8 +81,11 @@ def _float(n):
     return _RNG.standard_normal(n).astype(np.float32)
 
 
+_FEATURE_KERNELS = re.findall(r"__global__ void (\w+)\(", edited("features.cu"))
+
+
 def _feature(kernel, args, *, grid=(1,), block=(64,), shared=0, tolerance=0.0):
-    return Problem("features.cu", kernel, grid, block, args, shared, tolerance)
+    return Problem("features.cu", kernel, grid, block, args, shared, tolerance, tuple(_FEATURE_KERNELS))
 
 
 def _half_pairs():
@@ -365,11 +370,9 @@ def test_compiler_errors_name_the_line(name):
 
 
 def test_ptx_headers_give_way_to_host_functions():
-    text = """#line 1 "kernels/h.cu"
-#line 1 "kernels/ptx.cuh"
-namespace ptx { this is not C++ }
-#line 2 "kernels/h.cu"
-__global__ void f(unsigned short* y) { y[0] = ptx::float_to_half(1.5f); }"""
+    header = '#line 1 "kernels/ptx.cuh"\nnamespace ptx { this is not C++ }\n'
+    kernel = "__global__ void f(unsigned short* y) { y[0] = ptx::float_to_half(1.5f); }"
+    text = f'#line 1 "kernels/h.cu"\n{header}#line 2 "kernels/h.cu"\n{kernel}'
     device = EmulatedDevice()
     y = device.zeros(1, np.uint16)
     device.launch(device.compile(text, "h.cu", ("f",), ())["f"], (1,), (1,), (y,))
@@ -395,7 +398,7 @@ def test_missing_tools_are_named(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(EmulatorUnavailableError, match="no-such-compiler"):
         build.compiler.__wrapped__()
-    monkeypatch.setattr(nvrtc, "_roots", list)
+    monkeypatch.setattr(nvrtc, "cuda_roots", list)
     with pytest.raises(EmulatorUnavailableError, match="nvidia-cuda-nvrtc"):
         nvrtc.nvrtc.__wrapped__()
 

@@ -7,6 +7,7 @@ its own and renames the result into place.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,6 +27,7 @@ RUNTIME = Path(__file__).resolve().parent / "runtime"
 DYNAMIC_SHARED_BYTES = 232448
 # Bytes put behind every static __shared__ array in the modes that check accesses.
 _RED_ZONE = 256
+_KEPT_SECONDS = 30 * 24 * 3600
 
 _COMMON = [
     "-std=c++17",
@@ -54,7 +57,9 @@ _TRAPS = [
     "-fsanitize=bounds,shift,integer-divide-by-zero,signed-integer-overflow",
     "-fsanitize-undefined-trap-on-error",
 ]
-MODE_FLAGS = {"fast": ["-O2"], "check": _TRACED + _TRAPS, "stats": _TRACED}
+# g++ 12 takes "if (aligned) load 16 bytes; else load 8 times 2 bytes" for one load, and an aligned one, whatever it is.
+_FAST = ["-O2", "-fno-if-conversion"]
+MODE_FLAGS = {"fast": _FAST, "check": _TRACED + _TRAPS, "stats": _TRACED}
 
 
 def cache_folder() -> Path:
@@ -80,9 +85,9 @@ def compiler() -> str:
     return found
 
 
-def run(command: Sequence[str | Path], **options: object) -> str:
+def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
     """Run a build tool and return what it printed; raise BuildError with what it complained about."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False, cwd=cwd)
     if done.returncode:
         msg = f"{' '.join(map(str, command))}\n{done.stderr}"
         raise BuildError(msg)
@@ -114,14 +119,26 @@ def digest(parts: Iterable[str]) -> str:
 def library(text: str, file: str, expressions: Sequence[str], options: Sequence[str], mode: str) -> Path:
     """Build the library of the kernels that `expressions` name, unless it exists, and return its path."""
     options = [o for o in options if o.startswith(("-D", "-U", "-I"))]  # the others speak to NVRTC
-    key = digest([_fingerprint(), mode, file, text, *expressions, "", *options])
+    key = digest([_fingerprint(), *_COMMON, *MODE_FLAGS[mode], file, text, *expressions, "", *options])
     folder = cache_folder()
     made = folder / f"{key}.so"
-    if not made.exists():
+    if made.exists():
+        made.touch()  # it is in use
+    else:
         folder.mkdir(parents=True, exist_ok=True)
+        _forget_unused(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
             _build(Path(work), _unit(text, file, expressions), options, mode).replace(made)
     return made
+
+
+@functools.cache
+def _forget_unused(folder: Path) -> None:
+    """Delete what has not been used for a month."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process may be as quick
+            if path.is_file() and path.stat().st_mtime < time.time() - _KEPT_SECONDS:
+                path.unlink()
 
 
 def _unit(text: str, file: str, expressions: Sequence[str]) -> str:

@@ -58,10 +58,12 @@ class Problem:
     args: tuple[Any, ...]  # arrays, Outs, NumPy scalars, None
     shared: int = 0
     tolerance: float = 1e-6  # of the largest difference, relative to the largest value
+    together: tuple[str, ...] = ()  # kernels of the file that are built along: one build costs little more than none
 
     def run(self, device: EmulatedDevice, edits: Edits = ()) -> list[np.ndarray]:
         """Run on a device and return the outputs."""
-        function = device.compile(text(self.file, edits), self.file, (self.kernel,), ())[self.kernel]
+        expressions = self.together or (self.kernel,)
+        function = device.compile(text(self.file, edits), self.file, expressions, ())[self.kernel]
         args = [_on(device, a) for a in self.args]
         device.launch(function, self.grid, self.block, args, self.shared)
         return [device.asnumpy(d) for a, d in zip(self.args, args, strict=True) if isinstance(a, Out)]

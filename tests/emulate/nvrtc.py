@@ -29,7 +29,7 @@ class Compiled(NamedTuple):
     symbols: dict[str, str]
 
 
-def _roots() -> list[Path]:
+def cuda_roots() -> list[Path]:
     """Return where CUDA may be installed: NVIDIA's wheels, CUDA_PATH, the usual folder."""
     spec = importlib.util.find_spec("nvidia")
     wheels = spec.submodule_search_locations if spec is not None else None
@@ -41,7 +41,7 @@ def _roots() -> list[Path]:
 @functools.cache
 def nvrtc() -> Nvrtc:
     """Return the newest NVRTC that is installed; raise EmulatorUnavailableError if there is none."""
-    for root in _roots():
+    for root in cuda_roots():
         for path in sorted(root.glob(_LIBRARY), reverse=True):
             return Nvrtc(path)
     msg = "the PTX route needs NVRTC, which is not installed: pip install nvidia-cuda-nvrtc"
@@ -68,6 +68,7 @@ class Nvrtc:
         options = (*options, f"-arch=compute_{arch}", "-lineinfo")
         kept = cache_folder() / f"{digest([self.version, text, file, *expressions, '', *options])}.ptx.json"
         if kept.exists():
+            kept.touch()  # it is in use
             return Compiled(**json.loads(kept.read_text(encoding="utf-8")))
         made = self._compile(text, file, expressions, options, "PTX")
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -252,7 +252,7 @@ def _function(i: Instruction) -> str:
     return i.write(_FUNCTIONS[i.opcode].format(i.read(1)))
 
 
-_PACKED = {"f16x2": ("__half2"), "bf16x2": ("__nv_bfloat162")}
+_PACKED = {"f16x2": "__half2", "bf16x2": "__nv_bfloat162"}
 _PACKED_FUNCTIONS = {"add": "__hadd2", "mul": "__hmul2", "fma": "__hfma2", "max": "__hmax2"}
 
 
@@ -386,8 +386,7 @@ def _convert(i: Instruction) -> str:
         return i.write(f"{_ROUND[rounding]}({value})", to)
     value = f"({cpp_type(to)}){value}"
     if "sat" in i.parts and not is_float(to):
-        msg = "sat"
-        raise KeyError(msg)
+        raise KeyError(i.parts)
     return i.write(_saturated(i, value), to)
 
 
@@ -417,8 +416,7 @@ def _barrier(i: Instruction) -> str:
         call = f"emulate::barrier_reduce({_HERE}, {i.operands.read(predicate, 'pred')}, {operation})"
         return i.write(call if operation == 2 else f"{call} != 0", "u32" if operation == 2 else "pred")
     if i.args != ("0",):
-        msg = "a barrier other than __syncthreads"
-        raise KeyError(msg)
+        raise KeyError(i.args)
     return f"emulate::barrier({_HERE});"
 
 

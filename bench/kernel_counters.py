@@ -1,0 +1,173 @@
+"""How well kernels use memory, counted by the emulator: sectors a request, bank conflicts, share of multiply-adds.
+
+    python -m bench.kernel_counters [--write]
+
+Compares with tests/kernel_counters.json, or writes it.  A sector is 32 bytes of device memory, a wavefront one pass
+over the banks of shared memory; the ideal is the fewest that the same bytes need.  Counts, not times: they tell a
+careless change, not how fast a GPU is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT / "tests") not in sys.path:
+    sys.path.insert(0, str(ROOT / "tests"))
+
+from emulate import LaunchRecord, build
+from emulate.nvrtc import nvrtc
+from kernel_calls import CALLS, Call, GroupedDevice, Inputs, emulated_on, launched
+
+import gpuconv
+
+TABLE = ROOT / "tests" / "kernel_counters.json"
+COLUMNS = ["requests", "sectors or wavefronts", "ideal"]
+_KINDS = ("global load", "global store", "shared load", "shared store")
+
+
+def _both(forward: str, shape: tuple[int, ...], *vectors: str, **options: Any) -> Callable[[Inputs], Any]:
+    """Return forward and backward of an operator at a size that tiles evenly."""
+
+    def run(d: Inputs) -> Any:
+        C = shape[1]
+        extra = [d.positive(C) for _ in vectors]
+        y, cache = getattr(gpuconv, f"{forward}_forward")(d.normal(*shape), *extra, **options)
+        back = getattr(gpuconv, f"{forward}_backward")(d.normal(*y.shape), cache)
+        return (y, *(back if isinstance(back, tuple) else (back,)))
+
+    return run
+
+
+def _conv(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Callable[[Inputs], Any]:
+    def run(d: Inputs) -> Any:
+        y, cache = gpuconv.conv_forward(d.normal(*x), d.normal(*w), d.normal(w[0]), **options)
+        return (y, *gpuconv.conv_backward(d.normal(*y.shape), cache))
+
+    return run
+
+
+_VECTORS = ("gamma", "beta", "running_mean", "running_var")
+
+# Sizes of which every row is a whole number of sectors, in the memory formats that the kernels differ in.
+MEASURED = {
+    call.name: call
+    for call in (
+        Call("relu", _both("relu", (4, 16, 8, 8)), formats=("NCHW",)),
+        Call("gelu", _both("gelu", (4, 16, 8, 8)), formats=("NCHW",)),
+        Call("dropout", _both("dropout", (4, 16, 8, 8), rate=0.5)),
+        Call("max_pool 2x2", _both("max_pool", (2, 32, 8, 32), window=2)),
+        Call("max_pool 3x3 s2", _both("max_pool", (2, 32, 16, 16), window=3, stride=2, pad=1)),
+        Call("average_pool 2x2", _both("average_pool", (2, 32, 8, 32), window=2)),
+        Call("global_average_pool", _both("global_average_pool", (4, 32, 8, 8))),
+        Call("spatial_batchnorm", _both("spatial_batchnorm", (4, 32, 16, 16), *_VECTORS)),
+        Call("conv 3x3, 16->32", _conv((2, 16, 16, 16), (32, 16, 3, 3), pad=1)),
+        Call("conv 3x3 s2, 16->32", _conv((2, 16, 16, 16), (32, 16, 3, 3), stride=2, pad=1)),
+        Call("conv 3x3, 3->32", _conv((2, 3, 16, 16), (32, 3, 3, 3), pad=1)),
+        Call("copy between formats", CALLS["copy_between_formats"].run),
+        Call("softmax", CALLS["softmax"].run, formats=("NCHW",)),
+        Call("sgd", CALLS["sgd_momentum"].run, formats=("NCHW",)),
+        Call("adam", CALLS["adam"].run, formats=("NCHW",)),
+    )
+}
+
+
+def compilers() -> dict[str, str]:
+    """Return what the counts depend on besides the kernels."""
+    found = re.search(r"\d+", build.run([build.compiler(), "-dumpversion"]))
+    return {"g++": found[0] if found else "unknown", "nvrtc": nvrtc().version}
+
+
+def _launches(call: Call, memory: str, mode: str) -> list[LaunchRecord]:
+    device = GroupedDevice(mode, launched([call], ("float32",), (memory,)).values())
+    with emulated_on(device) as place:
+        call.on(place, "float32", memory)
+    return list(device.launches)
+
+
+def traffic(records: Iterable[LaunchRecord]) -> dict[str, dict[str, list[int]]]:
+    """Return, by kernel and kind of access, requests, sectors or wavefronts, and the least of them."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for record in records:
+        for site in record.sites:
+            if site.kind in _KINDS:
+                row = found.setdefault(record.kernel, {}).setdefault(site.kind, [0, 0, 0])
+                for i, count in enumerate((site.requests, site.units, site.ideal)):
+                    row[i] += count
+    return {kernel: {kind: rows[kind] for kind in _KINDS if kind in rows} for kernel, rows in sorted(found.items())}
+
+
+def multiply_adds(records: Iterable[LaunchRecord]) -> dict[str, float]:
+    """Return, by kernel, the share of fused multiply-adds among its instructions in PTX."""
+    fused: dict[str, int] = {}
+    total: dict[str, int] = {}
+    for record in records:
+        for opcode, count in record.instructions.items():
+            total[record.kernel] = total.get(record.kernel, 0) + count
+            if opcode.startswith("fma."):
+                fused[record.kernel] = fused.get(record.kernel, 0) + count
+    return {kernel: round(count / total[kernel], 3) for kernel, count in sorted(fused.items())}
+
+
+def measure() -> dict[str, Any]:
+    """Count everything: what is checked in."""
+    rows: dict[str, Any] = {}
+    shares: dict[str, float] = {}
+    for call in MEASURED.values():
+        for memory in call.formats:
+            rows[f"{call.name}, {memory}"] = traffic(_launches(call, memory, "emulated-stats"))
+            if call.name.startswith("conv"):
+                found = multiply_adds(_launches(call, memory, "emulated-ptx-stats"))
+                shares |= {f"{call.name}, {memory}: {kernel}": share for kernel, share in found.items()}
+    return {**compilers(), "columns": COLUMNS, "traffic": rows, "share of multiply-adds": shares}
+
+
+def differences(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+    """Return one line for each count that is new, gone or another."""
+    lines = []
+    for part in ("traffic", "share of multiply-adds"):
+        before, now = _flat(recorded[part]), _flat(measured[part])
+        lines += [
+            f"{name}: {now.get(name)}, recorded {before.get(name)}"
+            for name in sorted(before.keys() | now.keys())
+            if before.get(name) != now.get(name)
+        ]
+    return lines
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= _flat(value, f"{prefix}{name}: ") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
+
+
+def dumped(found: dict[str, Any]) -> str:
+    """Return the table as JSON, one kernel a line."""
+    text = json.dumps(found, indent=1)
+    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
+    return re.sub(r"\{\s+(\"(?:global|shared)[^{}]*?)\s+\}", lambda m: "{" + " ".join(m[1].split()) + "}", text) + "\n"
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table")
+    arguments = parser.parse_args()
+    measured = measure()
+    if arguments.write:
+        TABLE.write_text(dumped(measured), encoding="utf-8")
+        return 0
+    lines = differences(json.loads(TABLE.read_text(encoding="utf-8")), measured)
+    print("\n".join(lines) or "as recorded")
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

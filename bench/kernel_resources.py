@@ -1,0 +1,250 @@
+"""What ptxas gives every kernel: registers, shared memory, blocks per multiprocessor, for each architecture.
+
+    python -m bench.kernel_resources [--write]
+
+Compares with tests/kernel_resources.json, or writes it and kernels/RESOURCES.md.  NVRTC needs no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import struct
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT / "tests") not in sys.path:
+    sys.path.insert(0, str(ROOT / "tests"))
+
+import numpy as np
+from emulate.build import cache_folder, digest
+from emulate.errors import BuildError
+from emulate.nvrtc import Compiled, nvrtc
+from kernel_calls import Launched, launched
+
+from gpuconv.cuda.kernel import OPTIONS
+from gpuconv.cuda.source import source
+
+TABLE = ROOT / "tests" / "kernel_resources.json"
+RENDERED = ROOT / "kernels" / "RESOURCES.md"
+ARCHS = ("75", "80", "90")
+
+# Kernels that may keep something in local memory, and why.
+SPILLS_ALLOWED: dict[str, str] = {}
+
+_WARP, _REGISTERS = 32, 65536
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """Limits of one multiprocessor: CUDA C++ programming guide, technical specifications per compute capability."""
+
+    threads: int
+    blocks: int
+    shared: int  # bytes
+    reserved: int  # bytes of shared memory that the system takes from each block
+    granule: int  # bytes
+
+
+_LIMITS = {
+    "75": Multiprocessor(1024, 16, 64 * 1024, 0, 256),
+    "80": Multiprocessor(2048, 32, 164 * 1024, 1024, 128),
+    "90": Multiprocessor(2048, 32, 228 * 1024, 1024, 128),
+}
+
+
+def occupancy(arch: str, threads: int, registers: int, shared: int) -> int:
+    """Return how many blocks a multiprocessor holds at once."""
+    limits = _LIMITS[arch]
+    warps = -(-threads // _WARP)
+    per_warp = -(-registers * _WARP // 256) * 256
+    by_registers = _REGISTERS // per_warp // warps if registers else limits.blocks
+    bytes_ = -(-(shared + limits.reserved) // limits.granule) * limits.granule
+    by_shared = limits.shared // bytes_ if bytes_ else limits.blocks
+    return min(limits.blocks, limits.threads // (warps * _WARP), by_registers, by_shared)
+
+
+def instances() -> dict[str, Launched]:
+    """Return every kernel with every set of template arguments that the calls of tests/kernel_calls.py launch.
+
+    A kernel that counts in 32 bits is taken with 64 bits, too: arrays that need them are too large for the calls.
+    """
+    found = dict(launched())
+    for one in list(found.values()):
+        kinds = [name for _, name in one.kernel.signature.templates]
+        if "Index" in kinds:
+            at = kinds.index("Index")
+            templates = (*one.templates[:at], np.dtype(np.int64), *one.templates[at + 1 :])
+            wide = one.kernel.expression(templates)
+            found.setdefault(wide, Launched(one.kernel, templates, wide, one.shared))
+    return dict(sorted(found.items()))
+
+
+def measure(archs: Sequence[str], found: dict[str, Launched]) -> dict[str, dict[str, dict[str, int]]]:
+    """Compile all kernels; return what each needs, by architecture and C++ name.
+
+    What was measured of a file's text stays in the emulator's cache folder.
+    """
+    files = sorted({one.kernel.file for one in found.values()})
+    work = [
+        (arch, file, [one for one in found.values() if one.kernel.file == file]) for arch in archs for file in files
+    ]
+    rows: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in archs}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC works without Python's lock
+        for (arch, _, _), measured in zip(work, pool.map(_measure_file, *zip(*work, strict=True)), strict=True):
+            rows[arch].update(measured)
+    return rows
+
+
+def _measure_file(arch: str, file: str, found: list[Launched]) -> dict[str, dict[str, int]]:
+    text, expressions = source(file), tuple(one.expression for one in found)
+    blocks = [f"{one.kernel.block} {one.shared}" for one in found]
+    code = Path(__file__).read_text(encoding="utf-8")
+    key = digest([code, nvrtc().version, arch, text, *expressions, *blocks, *OPTIONS])
+    kept = cache_folder() / f"{key}.resources.json"
+    if kept.exists():
+        return dict(json.loads(kept.read_text(encoding="utf-8")))
+    try:
+        compiled = nvrtc().cubin(text, file, expressions, OPTIONS, arch)
+    except BuildError as error:
+        said = "\n".join(line for line in str(error).splitlines() if "error" in line)
+        msg = f"kernels/{file} does not compile for sm_{arch}:\n{said}"
+        raise BuildError(msg) from None
+    rows = {one.expression: _row(arch, one, compiled, compiled.symbols[one.expression]) for one in found}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False, encoding="utf-8") as f:
+        json.dump(rows, f)
+    Path(f.name).replace(kept)
+    return rows
+
+
+def _row(arch: str, one: Launched, compiled: Compiled, symbol: str) -> dict[str, int]:
+    assert isinstance(compiled.code, bytes)
+    account = re.search(
+        rf"Function properties for {re.escape(symbol)}\n[^\n]*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads\n[^\n]*?Used (\d+) registers([^\n]*)",
+        compiled.log,
+    )
+    if account is None:
+        msg = f"{one.expression}: the compiler's log for sm_{arch} says nothing of {symbol}"
+        raise ValueError(msg)
+    stack, stores, loads, registers = map(int, account.groups()[:4])
+    static = re.search(r"(\d+) bytes smem", account[5])
+    shared = int(static[1]) if static else 0
+    threads = int(np.prod(one.kernel.block))
+    return {
+        "registers": registers,
+        "shared": shared + one.shared,
+        "local": stack,
+        "spills": stores + loads,
+        "blocks": occupancy(arch, threads, registers, shared + one.shared),
+        "code": code_bytes(compiled.code, symbol),
+    }
+
+
+def code_bytes(cubin: bytes, symbol: str) -> int:
+    """Return the size of a kernel's machine code: of the section .text.<symbol> of an ELF file."""
+    header_offset, size, count, names_at = (
+        struct.unpack_from("<Q", cubin, 0x28)[0],
+        *struct.unpack_from("<HHH", cubin, 0x3A),
+    )
+    headers = [struct.unpack_from("<IIQQQQIIQQ", cubin, header_offset + i * size) for i in range(count)]
+    names = headers[names_at][4]
+    for header in headers:
+        start = names + header[0]
+        if cubin[start : cubin.index(b"\0", start)].decode() == f".text.{symbol}":
+            return int(header[5])
+    msg = f"no machine code for {symbol}"
+    raise ValueError(msg)
+
+
+def empty_code_bytes(arch: str) -> int:
+    """Return the size of a kernel that does nothing."""
+    compiled = nvrtc().cubin('extern "C" __global__ void nothing() {}', "nothing.cu", ("nothing",), OPTIONS, arch)
+    assert isinstance(compiled.code, bytes)
+    return code_bytes(compiled.code, "nothing")
+
+
+def table() -> dict[str, Any]:
+    """Return what is checked in: for each kernel and architecture [registers, shared bytes, blocks]."""
+    found = instances()
+    rows = compact(measure(ARCHS, found))
+    return {
+        "nvrtc": nvrtc().version,
+        "columns": ["registers", "shared bytes", "blocks per multiprocessor"],
+        "rows": rows,
+    }
+
+
+def compact(measured: dict[str, dict[str, dict[str, int]]]) -> dict[str, dict[str, list[int]]]:
+    """Return the recorded columns, by C++ name and architecture."""
+    rows: dict[str, dict[str, list[int]]] = {}
+    for arch, kernels in measured.items():
+        for name, row in kernels.items():
+            rows.setdefault(name, {})[arch] = [row["registers"], row["shared"], row["blocks"]]
+    return dict(sorted(rows.items()))
+
+
+def differences(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+    """Return one line for each row that is new, gone or another."""
+    before, now = recorded["rows"], measured["rows"]
+    lines = [f"{name}: new" for name in sorted(now.keys() - before.keys())]
+    lines += [f"{name}: gone" for name in sorted(before.keys() - now.keys())]
+    for name in sorted(before.keys() & now.keys()):
+        lines += [
+            f"{name}, sm_{arch}: {now[name][arch]}, recorded {before[name].get(arch)}"
+            for arch in now[name]
+            if now[name][arch] != before[name].get(arch)
+        ]
+    return lines
+
+
+def rendered(found: dict[str, Any]) -> str:
+    """Return the table for readers."""
+    lines = [
+        "# Resources of every kernel",
+        "",
+        f"Compiled by NVRTC {found['nvrtc']}; not yet run on a GPU.  Each cell: registers a thread / bytes of shared memory",
+        "a block / blocks that a multiprocessor holds.  Nothing spills.  Written by `python -m bench.kernel_resources --write`.",
+        "",
+        "| kernel | " + " | ".join(f"sm_{arch}" for arch in ARCHS) + " |",
+        "|---" * (1 + len(ARCHS)) + "|",
+    ]
+    for name, row in found["rows"].items():
+        lines.append(f"| `{name}` | " + " | ".join(" / ".join(map(str, row[arch])) for arch in ARCHS) + " |")
+    return "\n".join([*lines, ""])
+
+
+def dumped(found: dict[str, Any]) -> str:
+    """Return the table as JSON, one kernel a line."""
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in found["rows"].items())
+    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(found[key])}" for key in ("nvrtc", "columns"))
+    return f'{{\n{head},\n "rows": {{\n{rows}\n }}\n}}\n'
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table")
+    arguments = parser.parse_args()
+    measured = table()
+    if arguments.write:
+        TABLE.write_text(dumped(measured), encoding="utf-8")
+        RENDERED.write_text(rendered(measured), encoding="utf-8")
+        print(f"{len(measured['rows'])} kernels x {len(ARCHS)} architectures, NVRTC {measured['nvrtc']}")
+        return 0
+    lines = differences(json.loads(TABLE.read_text(encoding="utf-8")), measured)
+    print("\n".join(lines) or "as recorded")
+    return int(bool(lines))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
