@@ -2,7 +2,7 @@
 
     python -m bench.kernel_resources [--write]
 
-Compares with tests/kernel_resources.json, or writes it and kernels/RESOURCES.md.  NVRTC needs no GPU.
+Compares with tests/kernel_resources.json, or writes it and bench/results/kernel-resources.md.  NVRTC needs no GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
 TABLE = ROOT / "tests" / "kernel_resources.json"
-RENDERED = ROOT / "kernels" / "RESOURCES.md"
+RENDERED = ROOT / "bench" / "results" / "kernel-resources.md"
 ARCHS = ("75", "80", "90")
 
 # Kernels that may keep something in local memory, and why.

@@ -10,6 +10,8 @@ from emulate.emulator import SiteCounts
 
 from bench import kernel_counters as counters
 
+pytestmark = pytest.mark.ladder
+
 RECORDED = json.loads(counters.TABLE.read_text(encoding="utf-8"))
 
 emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")

@@ -14,6 +14,8 @@ from bench import kernel_resources as resources
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.cuda.source import kernel_dir
 
+pytestmark = pytest.mark.ladder
+
 RECORDED = json.loads(resources.TABLE.read_text(encoding="utf-8"))
 
 

@@ -169,7 +169,8 @@ def require_gpu() -> None:
     """Raise GpuUnavailableError, saying why, where no GPU can be used."""
     usable, reason = gpu_status()
     if not usable:
-        raise GpuUnavailableError(reason)
+        msg = f"{reason}; device cpu needs none of this"
+        raise GpuUnavailableError(msg)
 
 
 @functools.cache

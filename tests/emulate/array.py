@@ -30,7 +30,7 @@ class EmulatedArray(np.ndarray):
         keys = key if isinstance(key, tuple) else (key,)
         return super().__getitem__(key if any(k is Ellipsis for k in keys) else (*keys, Ellipsis))
 
-    def __bool__(self) -> NoReturn:  # noqa: PLE0304 - it raises
+    def __bool__(self) -> NoReturn:
         _refuse("bool()")
 
     def __int__(self) -> NoReturn:
@@ -39,7 +39,7 @@ class EmulatedArray(np.ndarray):
     def __float__(self) -> NoReturn:
         _refuse("float()")
 
-    def __index__(self) -> NoReturn:  # noqa: PLE0305 - it raises
+    def __index__(self) -> NoReturn:
         _refuse("the value")
 
     def item(self, *_: Any) -> NoReturn:
