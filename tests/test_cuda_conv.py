@@ -1,6 +1,7 @@
 """Which kernel a convolution runs on, and that every kernel serves every case it might be given."""
 
 import itertools
+from math import prod
 
 import numpy as np
 import pytest
@@ -108,7 +109,11 @@ def test_tiled_kernels_serve_every_case(case, stored, gpu, rng, monkeypatch):
         assert_same(actual, want, dtype="float32")
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+# The table of conv_forward_few holds so many taps and channels, whole steps of them.
+FEW = {name: case for name, case in CASES.items() if prod(case[1][1:]) <= conv._TABLE - conv.SMALL.depth}
+
+
+@pytest.mark.parametrize("case", FEW.values(), ids=FEW.keys())
 @STORED
 def test_few_channels_kernel_serves_every_case(case, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward="few")
