@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -82,15 +81,16 @@ def _machine(arguments: argparse.Namespace, seconds: float) -> dict[str, Any]:
 
 def _tests(arguments: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """Run the tests whose device is the GPU."""
+    from .gpu_checks import run_group
+
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "cuda and not emulated", "tests"]
-    environment = {**os.environ, "GPUCONV_REQUIRE_GPU": "1"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=seconds - 2
-    )
-    return {"ok": done.returncode == 0, **test_counts(done.stdout)}
+    status, out, _ = run_group(command, seconds - 2, GPUCONV_REQUIRE_GPU="1")
+    if status is None:
+        return {"ok": False, "why": f"not done in {seconds:.0f} s", **counts_of(out)}
+    return {"ok": status == 0, **counts_of(out)}
 
 
-def test_counts(output: str) -> dict[str, Any]:
+def counts_of(output: str) -> dict[str, Any]:
     """Return what pytest's last line counts, and the tests that failed."""
     lines = output.splitlines() or [""]
     counts = {word: int(count) for count, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", lines[-1])}
@@ -188,16 +188,16 @@ def run_section(section: Section, command_line: list[str], start: float, limit: 
     left = min(section.seconds, limit - (time.monotonic() - start))
     if left < 2:
         return {"ok": None, "why": "not run: time was spent"}
+    from .gpu_checks import run_group
+
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         kept = Path(folder) / "result.json"
         command = [sys.executable, "-m", "bench.gpu_run", *command_line]
         command += ["--child", section.name, "--seconds", f"{left:.0f}", "--out", str(kept)]
-        try:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=left + 10)
-            ended = f"ended with status {done.returncode}: {' '.join(done.stderr.split())[-500:]}"
-        except subprocess.TimeoutExpired:
-            ended = f"did not end in {left + 10:.0f} s"
+        status, _, errors = run_group(command, left + 10)
+        said = f"ended with status {status}" if status is not None else f"did not end in {left + 10:.0f} s"
+        ended = f"{said}: {' '.join(errors.split())[-500:]}"
         result = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {"ok": False, "why": ended}
     return {**result, "seconds": round(time.monotonic() - began, 1)}
 

@@ -68,6 +68,14 @@ class Inputs:
             flat[self._rng.integers(0, flat.size, max(1, flat.size // 15))] = value
         return self.put(host)
 
+    def shifted(self, *shape: int) -> Any:
+        """Return random numbers stored from the second element of an allocation on: no pack of 16 bytes is aligned."""
+        last = self.channels_last and len(shape) == 4
+        kept = (shape[0], *shape[2:], shape[1]) if last else shape
+        flat = self._rng.standard_normal(int(np.prod(shape)) + 1).astype(self.narrow)
+        array = self.put(flat)[1:].reshape(kept)
+        return array.transpose(0, 3, 1, 2) if last else array
+
     def integers(self, low: int, high: int, shape: tuple[int, ...], dtype: str, layout: str | None = None) -> Any:
         return self.put(self._rng.integers(low, high, shape, dtype), layout)
 
@@ -147,14 +155,26 @@ def assert_as_expected(got: Sequence[np.ndarray | None], expected: Sequence[np.n
 
 
 def _conv(
-    x: tuple[int, ...], w: tuple[int, ...], *, bias: bool = True, special: bool = False, **options: Any
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    *,
+    bias: bool = True,
+    special: bool = False,
+    special_filters: bool = False,
+    **options: Any,
 ) -> Callable[[Inputs], Results]:
     def run(d: Inputs) -> Results:
         image = d.special(*x) if special else d.whole(*x)
-        y, cache = gpuconv.conv_forward(image, d.whole(*w), d.whole(w[0]) if bias else None, **options)
+        filters = d.special(*w) if special_filters else d.whole(*w)
+        y, cache = gpuconv.conv_forward(image, filters, d.whole(w[0]) if bias else None, **options)
         return y, *gpuconv.conv_backward(d.whole(*y.shape), cache)
 
     return run
+
+
+def _anywhere_conv(d: Inputs) -> Results:
+    y, cache = gpuconv.conv_forward(d.shifted(2, 16, 5, 4), d.whole(16, 16, 2, 2))
+    return y, *gpuconv.conv_backward(d.shifted(*y.shape), cache)
 
 
 def _conv_relu(d: Inputs) -> Results:
@@ -195,6 +215,21 @@ def _elementwise(
     def run(d: Inputs) -> Results:
         y, cache = getattr(gpuconv, f"{name}_forward")(d.normal(*shape, layout=layout), **options)
         return y, getattr(gpuconv, f"{name}_backward")(d.normal(*shape, layout=layout), cache)
+
+    return run
+
+
+def _anywhere(name: str, shape: tuple[int, ...], which: str, **options: Any) -> Callable[[Inputs], Results]:
+    """Return a call whose x, dy or both lie where no 16 bytes are aligned."""
+
+    def run(d: Inputs) -> Results:
+        def make(part: str, *sizes: int) -> Any:
+            return d.shifted(*sizes) if part in which else d.normal(*sizes)
+
+        extra = [d.positive(shape[1]) for _ in range(4)] if "batchnorm" in name else []
+        y, cache = getattr(gpuconv, f"{name}_forward")(make("x", *shape), *extra, **options)
+        back = getattr(gpuconv, f"{name}_backward")(make("dy", *y.shape), cache)
+        return y, *(back if isinstance(back, tuple) else (back,))
 
     return run
 
@@ -286,6 +321,11 @@ CALLS = {
         Call("conv_in_tiles_groups", _conv((2, 32, 5, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
         Call("conv_in_tiles_one_by_one", _conv((3, 16, 5, 7), (40, 16, 1, 1)), quick=False),
         Call("conv_in_tiles_dilated", _conv((2, 8, 9, 11), (16, 8, 3, 3), stride=(1, 2), dilation=(2, 1)), quick=False),
+        Call("conv_in_tiles_by_threes", _conv((2, 16, 10, 8), (16, 16, 3, 2), stride=3, pad=(2, 1))),
+        Call(
+            "conv_in_tiles_infinite_filters",
+            _conv((2, 17, 5, 4), (8, 17, 2, 2), special_filters=True, pad=1, stride=(1, 2)),
+        ),
         Call("conv_large_tiles", _conv((2, 9, 7, 5), (70, 9, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
         Call("conv_slim_tiles", _conv((2, 8, 6, 5), (36, 8, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
         Call("conv_narrow_tiles", _conv((2, 8, 6, 5), (20, 8, 2, 3)), quick=False, settings=_LARGEST_TILES),
@@ -323,14 +363,29 @@ CALLS = {
         Call("batchnorm_two_chunks", _batchnorm((4, 1, 36, 36)), quick=False),
         Call("batchnorm_stored_moments", _batchnorm((2, 3, 4, 5), training=False)),
         Call("batchnorm_stored_moments_rows", _batchnorm((9, 8), training=False)),
-        Call("relu_rows", _elementwise("relu", (3, 37))),
+        Call("relu_rows", _elementwise("relu", (3, 701))),
         Call("relu_images", _elementwise("relu", (2, 3, 5, 7)), quick=False),
         Call("relu_special", _relu_special),
-        Call("gelu", _elementwise("gelu", (3, 37))),
+        Call("gelu", _elementwise("gelu", (3, 701))),
         Call("gelu_tanh", _elementwise("gelu", (2, 3, 5, 3), approximate="tanh")),
-        Call("dropout_rows", _elementwise("dropout", (5, 29), rate=0.3, seed=7, step=2)),
+        Call("dropout_rows", _elementwise("dropout", (3, 701), rate=0.3, seed=7, step=2)),
         Call("dropout_images", _elementwise("dropout", (3, 5, 3, 7), rate=0.6, seed=2**63 + 5, step=2**40)),
         Call("dropout_of_nothing", _elementwise("dropout", (2, 5, 3, 3), rate=0.0)),
+        *(
+            Call(f"{name}_{which}_anywhere", _anywhere(name, shape, which, **options))
+            for name, shape, options in (
+                ("relu", (2, 41), {}),
+                ("gelu", (2, 41), {}),
+                ("dropout", (2, 41), {"rate": 0.4}),
+                ("batchnorm", (9, 8), {}),
+                ("spatial_batchnorm", (2, 8, 4, 4), {}),
+                ("max_pool", (2, 8, 4, 8), {}),
+                ("average_pool", (2, 8, 4, 6), {}),
+                ("global_average_pool", (2, 8, 4, 4), {}),
+            )
+            for which in ("x", "dy")
+        ),
+        Call("conv_in_tiles_x_anywhere", _anywhere_conv),
         Call("copy_of_strided_rows", _elementwise("relu", (4, 3, 5), layout="fortran")),
         Call("copy_backwards", _elementwise("relu", (3, 2, 4, 5), layout="negative_strides")),
         Call("copy_every_second", _elementwise("relu", (3, 4, 5), layout="every_second_column")),
@@ -343,13 +398,13 @@ CALLS = {
         Call("softmax_bad_labels", _bad_labels),
         Call("svm", _loss("svm_loss", (5, 10), "int32")),
         Call("svm_many_classes", _loss("svm_loss", (9, 67), "int64", margin=0.5)),
-        Call("sgd", _update("sgd_update", 37, 0, lr=0.1, weight_decay=0.1)),
+        Call("sgd", _update("sgd_update", 2101, 0, lr=0.1, weight_decay=0.1)),
         Call("sgd_momentum", _update("sgd_update", 37, 1, lr=0.1, momentum=0.9, weight_decay=0.01)),
         Call(
             "sgd_nesterov_view",
             _update("sgd_update", 37, 1, layout="every_second_column", lr=0.1, momentum=0.9, nesterov=True),
         ),
-        Call("rmsprop", _update("rmsprop_update", 37, 1, lr=0.1, weight_decay=0.01)),
+        Call("rmsprop", _update("rmsprop_update", 2101, 1, lr=0.1, weight_decay=0.01)),
         Call("rmsprop_view", _update("rmsprop_update", 37, 1, layout="every_second_column", lr=0.1)),
         Call("adam", _update("adam_update", 37, 2, lr=0.1, step=3, weight_decay=0.1)),
         Call(

@@ -1,6 +1,7 @@
 """The emulator's two routes to the CPU give right results, in every mode and thread order, and agree."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -360,6 +361,16 @@ def test_impossible_launches_are_refused(scale, grid, block, shared):
     x = device.zeros(3, np.float32)
     with pytest.raises(EmulationError, match=r"launch configuration|dynamic shared memory"):
         device.launch(function, grid, block, (x, x, _I32(3), np.float32(1), _I32(1)), shared)
+
+
+def test_shared_memory_is_the_architectures():
+    problem = PROBLEMS["template_halo_and_dynamic_shared"]()
+    static = 18 * 19 * 4
+    for arch, most in ((75, 65_536), (80, 166_912)):
+        device = EmulatedDevice("emulated", arch=arch)
+        replace(problem, shared=most - static).check(device)
+        with pytest.raises(EmulationError, match=f"sm_{arch} has at most {most}"):
+            replace(problem, shared=most - static + 4).run(device)
 
 
 @pytest.mark.parametrize("name", ["emulated", "emulated-ptx"])

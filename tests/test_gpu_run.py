@@ -92,7 +92,7 @@ def test_no_time_left_is_not_a_failure():
 
 
 def test_pytest_s_counts_are_read():
-    found = gpu_run.test_counts("FAILED tests/a.py::b\n3 failed, 120 passed, 4 skipped in 3.2s\n")
+    found = gpu_run.counts_of("FAILED tests/a.py::b\n3 failed, 120 passed, 4 skipped in 3.2s\n")
     assert found == {"failed": 3, "passed": 120, "skipped": 4, "failures": ["FAILED tests/a.py::b"]}
 
 

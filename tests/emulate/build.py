@@ -23,7 +23,8 @@ from .errors import BuildError, EmulatorUnavailableError
 
 RUNTIME = Path(__file__).resolve().parent / "runtime"
 
-# The most dynamic shared memory any launch may ask for: what a block can opt in to on sm_90.
+# Where all `extern __shared__` names lie, and the most memory that any launch may ask for (a block of sm_90).
+DYNAMIC_SHARED = "emulate_dynamic_shared"
 DYNAMIC_SHARED_BYTES = 232448
 # Bytes put behind every static __shared__ array in the modes that check accesses.
 _RED_ZONE = 256
@@ -188,7 +189,7 @@ def _undefined_shared_names(compiled: Path) -> list[str]:
 
 def _dynamic_shared_stub(names: Sequence[str]) -> str:
     """Return assembler that places all `extern __shared__` names on one thread-local block."""
-    anchor = "emulate_dynamic_shared"
+    anchor = DYNAMIC_SHARED
     labels = [anchor, *(n for n in names if n != anchor)]
     lines = ['.section .tbss,"awT",@nobits', ".balign 1024"]
     for label in labels:

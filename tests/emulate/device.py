@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from .array import EmulatedArray
+from .build import DYNAMIC_SHARED
+from .cubin import MULTIPROCESSORS
 from .emulator import Function, LaunchRecord, Settings, from_ptx, from_source
+from .errors import EmulationError
 from .source import host_text
 
 # Name of a device -> (route to the CPU, what is checked).
@@ -84,12 +87,24 @@ class EmulatedDevice:
         self, function: Function, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
     ) -> None:
         """Run a kernel to its end; raise EmulationError if it misbehaves."""
+        self._check_shared(function, shared)
         self.launches.append(function.launch(grid, block, args, shared, self.settings))
 
     def matmul(self, a: EmulatedArray, b: EmulatedArray, out: EmulatedArray) -> None:
         """Write a @ b into out: what CuPy leaves to cuBLAS."""
         with np.errstate(all="ignore"):  # a GPU does not warn
             np.matmul(a.view(np.ndarray), b.view(np.ndarray), out=out.view(np.ndarray))
+
+    def _check_shared(self, function: Function, shared: int) -> None:
+        """Refuse more shared memory than a block of this architecture can have."""
+        most = MULTIPROCESSORS[self.arch].shared_bytes_of_block if self.arch in MULTIPROCESSORS else None
+        if not shared or most is None:
+            return
+        static = sum(a.size for a in function.module.library.shared_arrays if a.name != DYNAMIC_SHARED)
+        if static + shared > most:
+            asked = f"{static} bytes of static and {shared} bytes of dynamic shared memory"
+            msg = f"{function.name}: {asked}; a block of sm_{self.arch} has at most {most}"
+            raise EmulationError(msg)
 
     def synchronize(self) -> None:
         """Do nothing: every launch has ended when it returns."""

@@ -226,7 +226,7 @@ class Function:
         launch.buffers = (Buffer * max(1, len(buffers)))(*buffers)
         launch.buffer_count = len(buffers)
         if mode != "fast":
-            shared_arrays = self.module.library.shared_arrays
+            shared_arrays = [a for a in self.module.library.shared_arrays if a.name != build.DYNAMIC_SHARED]
             numbers = [n for s in shared_arrays for n in (s.offset, s.size)]
             launch.shared_symbols = (ctypes.c_uint64 * max(1, len(numbers)))(*numbers)
             launch.shared_symbol_count = len(shared_arrays)

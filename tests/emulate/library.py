@@ -13,7 +13,7 @@ from ctypes import POINTER, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import NamedTuple
 
-from .build import RUNTIME, run
+from .build import DYNAMIC_SHARED, RUNTIME, run
 
 SITES, BASIC_BLOCKS, COUNTERS = 4096, 8192, 8
 
@@ -159,7 +159,8 @@ class Library:
         if at >= 0:
             array = self.shared_arrays[at]
             if offset < array.offset + array.size:
-                return f"shared {array.name}, byte {offset - array.offset}"
+                what = "dynamic shared memory" if array.name == DYNAMIC_SHARED else f"shared {array.name}"
+                return f"{what}, byte {offset - array.offset}"
         return f"shared byte {offset}"
 
 

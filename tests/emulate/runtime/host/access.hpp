@@ -5,8 +5,8 @@ namespace emulate {
 
 // Shared memory, per byte: the block that initialised it, or that a copy is under way; whether an array lies there.
 constexpr uint32_t IN_FLIGHT = ~0u;
-std::vector<uint32_t> shared_initialised;
-std::vector<uint8_t> shared_valid;
+Zeros<uint32_t> shared_initialised;
+Zeros<uint8_t> shared_valid;
 uint32_t block_serial;
 int uninitialised_reads;
 
@@ -166,16 +166,16 @@ void reset_access() {
   uninitialised_reads = 0;
   if (!(launch->flags & RACES)) return;
   const size_t bytes = shared_high - shared_low;
-  shared_shadow.assign(bytes, Shadow{});
-  shared_initialised.assign(bytes, 0);
+  shared_shadow = Zeros<Shadow>(bytes);
+  shared_initialised = Zeros<uint32_t>(bytes);
   block_serial = 0;
-  shared_valid.assign(launch->shared_symbol_count ? bytes : 0, 0);
+  shared_valid = Zeros<uint8_t>(launch->shared_symbol_count ? bytes : 0);
   for (uint64_t i = 0; i < launch->shared_symbol_count; i++)
     std::fill_n(&shared_valid[launch->shared_symbols[2 * i]], launch->shared_symbols[2 * i + 1], 1);
   buffer_shadow.clear();
   for (uint64_t i = 0; i < launch->buffer_count; i++) {
     const Buffer& b = launch->buffers[i];
-    buffer_shadow.emplace_back(b.read_only ? 0 : (b.size + b.element - 1) / b.element, Shadow{});
+    buffer_shadow.emplace_back(b.read_only ? 0 : (b.size + b.element - 1) / b.element);
   }
 }
 

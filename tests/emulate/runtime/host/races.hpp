@@ -19,8 +19,8 @@ struct Shadow {
   bool write_atomic, reads_atomic;
 };
 
-std::vector<Shadow> shared_shadow;               // per byte
-std::vector<std::vector<Shadow>> buffer_shadow;  // per element of each writable buffer
+Zeros<Shadow> shared_shadow;               // per byte
+std::vector<Zeros<Shadow>> buffer_shadow;  // per element of each writable buffer
 
 std::map<std::pair<uint32_t, uint32_t>, int> races;  // by their two sites
 constexpr size_t MAX_RACES = 12;

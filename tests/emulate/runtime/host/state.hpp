@@ -99,6 +99,26 @@ inline uint64_t random_number() {
   return random_state;
 }
 
+// A long array of zeros, of which only what is touched costs time and memory.  Its worker ends with the launch.
+template <class T>
+class Zeros {
+ public:
+  Zeros() = default;
+  explicit Zeros(size_t count) : count_(count) {
+    if (!count) return;
+    void* pages =
+        mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED) _exit(6);
+    values_ = (T*)pages;
+  }
+  T& operator[](size_t i) { return values_[i]; }
+  bool empty() const { return !count_; }
+
+ private:
+  T* values_ = nullptr;
+  size_t count_ = 0;
+};
+
 inline int line_of(int site) { return site & 0xfffff; }
 
 // The address a function returns to: the place in the kernel that called it.
