@@ -25,7 +25,7 @@ __device__ __forceinline__ int real_pixels(Index first, Index window, Index size
 }
 
 template <typename T, bool CHANNELS_LAST, bool COUNT_PAD, int V, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 average_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share a window only if they are channels");
   const Index H = z.H, W = z.W;
@@ -55,7 +55,7 @@ average_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, const Po
 }
 
 template <typename T, bool CHANNELS_LAST, bool COUNT_PAD, int V, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 3)
 average_pool_backward_direct(const T* __restrict__ dy, T* __restrict__ dx, const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share windows only if they are channels");
   const Index step = CHANNELS_LAST ? z.C : 1;
@@ -89,7 +89,7 @@ average_pool_backward_direct(const T* __restrict__ dy, T* __restrict__ dx, const
 
 // THREADS work on a plane: a warp, or the whole block.
 template <typename T, int THREADS>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 global_average_pool_forward_planar(const T* __restrict__ x, T* __restrict__ y, long long planes, long long pixels) {
   static_assert(THREADS == 32 || THREADS == 256, "a plane is read by a warp or by a block");
   const int thread = threadIdx.x % THREADS;
@@ -104,7 +104,7 @@ global_average_pool_forward_planar(const T* __restrict__ x, T* __restrict__ y, l
 
 // A block is 32 channels wide and 8 pixels high.
 template <typename T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 global_average_pool_forward_last(const T* __restrict__ x, T* __restrict__ y, long long pixels, int C) {
   __shared__ Sum<T> sums[8][33];
   const int lane = threadIdx.x % 32, line = threadIdx.x / 32;
@@ -124,7 +124,7 @@ global_average_pool_forward_last(const T* __restrict__ x, T* __restrict__ y, lon
 }
 
 template <typename T, bool CHANNELS_LAST, int V, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 global_average_pool_backward_direct(const T* __restrict__ dy, T* __restrict__ dx, long long images, int C,
                                     long long pixels) {
   const bool aligned = is_aligned<V>(dy), aligned_out = is_aligned<V>(dx);

@@ -69,13 +69,17 @@ batchnorm_forward_moments(
 
   if (!share.writes) return;
   const long long size = static_cast<long long>(chunks) * channels;
+  S* entry = partial + static_cast<long long>(share.chunk) * channels + share.channel;
+  Pack<S, WIDTH> centres, means, squares;
 #pragma unroll
   for (int w = 0; w < WIDTH; ++w) {
-    S* entry = partial + static_cast<long long>(share.chunk) * channels + share.channel + w;
-    entry[0] = centre[w];
-    entry[size] = moment[w] / count;
-    entry[2 * size] = moment[WIDTH + w];
+    centres.at[w] = centre[w];
+    means.at[w] = moment[w] / count;
+    squares.at[w] = moment[WIDTH + w];
   }
+  store_channels<WIDTH>(entry, centres);
+  store_channels<WIDTH>(entry + size, means);
+  store_channels<WIDTH>(entry + 2 * size, squares);
 }
 
 // What the normalisation of a channel needs of its mean and variance.
@@ -158,12 +162,13 @@ batchnorm_forward_normalise(
   for (Index i = first; i < packs; i += step, of.next()) {
     if (of.channel != loaded) {  // in rows, most often the same from pack to pack
       loaded = of.channel;
+      const auto means = load_channels<WIDTH>(mean, loaded), inverses = load_channels<WIDTH>(inv_std, loaded);
+      const auto gammas = load_channels<WIDTH>(gamma, loaded), betas = load_channels<WIDTH>(beta, loaded);
 #pragma unroll
       for (int w = 0; w < WIDTH; ++w) {
-        const Index channel = loaded * WIDTH + w;
-        centre[w] = mean[channel];
-        scale[w] = static_cast<S>(widen(gamma[channel])) * inv_std[channel];
-        shift[w] = static_cast<S>(widen(beta[channel]));
+        centre[w] = means.at[w];
+        scale[w] = static_cast<S>(widen(gammas.at[w])) * inverses.at[w];
+        shift[w] = static_cast<S>(widen(betas.at[w]));
       }
     }
     Pack<T, V> pack = load_pack<V>(x + i * V, aligned);
@@ -207,12 +212,15 @@ batchnorm_backward_sums(
 
   if (!share.writes) return;
   const long long size = static_cast<long long>(chunks) * channels;
+  S* entry = partial + static_cast<long long>(share.chunk) * channels + share.channel;
+  Pack<S, WIDTH> gradients, products;
 #pragma unroll
   for (int w = 0; w < WIDTH; ++w) {
-    S* entry = partial + static_cast<long long>(share.chunk) * channels + share.channel + w;
-    entry[0] = sum[w];
-    entry[size] = sum[WIDTH + w];
+    gradients.at[w] = sum[w];
+    products.at[w] = sum[WIDTH + w];
   }
+  store_channels<WIDTH>(entry, gradients);
+  store_channels<WIDTH>(entry + size, products);
 }
 
 // partial   ->   dgamma, dbeta, and coefficients (3, C) of dx = scale (dy - level - slope (x - mean)).
@@ -255,20 +263,16 @@ batchnorm_backward_data(
   const Index first = static_cast<Index>(thread_index()), step = static_cast<Index>(thread_count());
   const long long vector = static_cast<long long>(channels) * WIDTH;
   ChannelOfPack<Index> of(first, step, channels, per_plane);
-  S centre[WIDTH], scale[WIDTH], level[WIDTH], slope[WIDTH];
+  Pack<S, WIDTH> centre, scale, level, slope;
   Index loaded = -1;
   for (Index i = first; i < packs; i += step, of.next()) {
     if (of.channel != loaded) {
       loaded = of.channel;
-#pragma unroll
-      for (int w = 0; w < WIDTH; ++w) {
-        const Index channel = loaded * WIDTH + w;
-        scale[w] = coefficients[channel];
-        if (TRAINING) {
-          centre[w] = mean[channel];
-          level[w] = coefficients[vector + channel];
-          slope[w] = coefficients[2 * vector + channel];
-        }
+      scale = load_channels<WIDTH>(coefficients, loaded);
+      if (TRAINING) {
+        centre = load_channels<WIDTH>(mean, loaded);
+        level = load_channels<WIDTH>(coefficients + vector, loaded);
+        slope = load_channels<WIDTH>(coefficients + 2 * vector, loaded);
       }
     }
     Pack<T, V> pack = load_pack<V>(dy + i * V, aligned);
@@ -276,12 +280,12 @@ batchnorm_backward_data(
       const Pack<T, V> value = load_pack<V>(x + i * V, aligned);
 #pragma unroll
       for (int v = 0; v < V; ++v) {
-        const S bend = (widen(value.at[v]) - centre[v % WIDTH]) * slope[v % WIDTH];
-        pack.at[v] = narrow<T>(((widen(pack.at[v]) - level[v % WIDTH]) - bend) * scale[v % WIDTH]);
+        const S bend = (widen(value.at[v]) - centre.at[v % WIDTH]) * slope.at[v % WIDTH];
+        pack.at[v] = narrow<T>(((widen(pack.at[v]) - level.at[v % WIDTH]) - bend) * scale.at[v % WIDTH]);
       }
     } else {
 #pragma unroll
-      for (int v = 0; v < V; ++v) pack.at[v] = narrow<T>(widen(pack.at[v]) * scale[v % WIDTH]);
+      for (int v = 0; v < V; ++v) pack.at[v] = narrow<T>(widen(pack.at[v]) * scale.at[v % WIDTH]);
     }
     store_pack<V>(dx + i * V, pack, aligned);
   }

@@ -11,6 +11,16 @@
 constexpr int CHANNEL_BLOCK = 256;
 constexpr int CHANNEL_VALUES = 16;
 
+// The entries of pack number `pack` of a vector with one entry per channel, a pack holding those of WIDTH channels.
+template <int WIDTH, typename T, typename Index>
+__device__ __forceinline__ Pack<T, WIDTH> load_channels(const T* vector, Index pack) {
+  return load_pack<WIDTH>(vector + pack * WIDTH, is_aligned<WIDTH>(vector));
+}
+template <int WIDTH, typename T>
+__device__ __forceinline__ void store_channels(T* entries, const Pack<T, WIDTH>& pack) {
+  store_pack<WIDTH>(entries, pack, is_aligned<WIDTH>(entries));
+}
+
 // Add up over the threads of a block whose number is equal modulo `lanes`, a power of 2: each gets its lane's sums.
 // The order is fixed, so that equal inputs give equal bits.  shared: WIDTH * CHANNEL_BLOCK numbers.
 template <int WIDTH, typename S>

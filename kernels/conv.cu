@@ -39,7 +39,7 @@ struct ConvShape {
 };
 
 template <typename T, bool CHANNELS_LAST, bool RELU, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 conv_forward_direct(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ y,
                     const ConvShape z) {
   const Index C = z.C, H = z.H, W = z.W, channels = z.C / z.groups, filters = z.K / z.groups;
@@ -91,7 +91,7 @@ __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __
 }
 
 template <typename T, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 conv_backward_data_direct(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx, const ConvShape z) {
   const long long total = static_cast<long long>(z.N) * z.C * z.H * z.W;
   for (long long i = thread_index(); i < total; i += thread_count()) {
@@ -102,7 +102,7 @@ conv_backward_data_direct(const T* __restrict__ dy, const T* __restrict__ w, T* 
 
 // partial: (slices, K, C / groups, R, S), slice i over the pixels [i length, (i + 1) length) of all images
 template <typename T, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 conv_backward_weight_direct(const T* __restrict__ dy, const T* __restrict__ x, Sum<T>* __restrict__ partial,
                             const ConvShape z, int slices, long long length) {
   const Index C = z.C, H = z.H, W = z.W, K = z.K, P = z.P, Q = z.Q;
@@ -140,7 +140,7 @@ conv_backward_weight_direct(const T* __restrict__ dy, const T* __restrict__ x, S
 
 // partial: (slices, K); the pixels of a filter are those of all images, one image after the other
 template <typename T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 conv_backward_bias_planar(const T* __restrict__ dy, Sum<T>* __restrict__ partial, int images, int K, int pixels,
                           long long length) {
   const long long slice = blockIdx.x / K, k = blockIdx.x % K, begin = slice * length;
@@ -164,7 +164,7 @@ conv_backward_bias_planar(const T* __restrict__ dy, Sum<T>* __restrict__ partial
 
 // partial: (slices, K); a block is 32 filters wide and 8 pixels high
 template <typename T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 conv_backward_bias_last(const T* __restrict__ dy, Sum<T>* __restrict__ partial, long long pixels, int K,
                         long long length) {
   __shared__ Sum<T> sums[8][33];
@@ -187,7 +187,7 @@ conv_backward_bias_last(const T* __restrict__ dy, Sum<T>* __restrict__ partial, 
 
 // partial: (slices, K, taps, channels)   ->   out: (K, channels, taps)
 template <typename T>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 conv_backward_sum(const Sum<T>* __restrict__ partial, T* __restrict__ out, int slices, long long size, long long taps,
                   long long channels) {
   for (long long i = thread_index(); i < size; i += thread_count()) {
@@ -234,7 +234,7 @@ __device__ __forceinline__ Axis data_axis(int phase, int pixels, int taps, int s
 // Forward the inner channels are those of x and the columns filters; DATA, for dx, the other way round.
 // special[block]: DATA only, whether an infinity or NaN is among the block's filters.
 template <typename T, bool DATA>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 conv_pack_filters(const T* __restrict__ w, Sum<T>* __restrict__ packed, int* __restrict__ special, const ConvShape z,
                   int depth, int rows, int width) {
   const int channels = z.C / z.groups, filters = z.K / z.groups, taps = z.R * z.S;
@@ -481,7 +481,8 @@ __device__ __forceinline__ void write_tile(Result& result, const T* __restrict__
     }
   }
 
-  if (!CHANNELS_LAST && !DATA && place.area % 4 == 0 && is_aligned<4>(output)) {  // 4 pixels of a filter at once
+  // 4 pixels of a filter at once, unless they are the pixels of one phase of a stride.
+  if (!CHANNELS_LAST && place.area == H * W && place.area % 4 == 0 && is_aligned<4>(output)) {
 #pragma unroll
     for (int i = 0; i < HEIGHT; i += 4) {
       if (result.row(i) >= place.pixels) continue;

@@ -61,9 +61,10 @@ dropout_forward_channels_last(
       const int half = static_cast<int>(place % DROPOUT_RUN);
       if (half == 0 && pixel > first) words = random_words(seed, STREAM_DROPOUT, step, place / DROPOUT_RUN);
       const long long offset = (image * pixels + pixel) * channels + channel;
+      const T value = x[offset];  // by every thread: what is not kept is read with the rest of its sector
       const bool keep = random_half(words, half) >= threshold;
       kept[offset] = keep;
-      y[offset] = keep ? narrow<T>(widen(x[offset]) * factor) : T{};
+      y[offset] = keep ? narrow<T>(widen(value) * factor) : T{};
     }
   }
 }

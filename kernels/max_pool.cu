@@ -25,7 +25,7 @@ __device__ __forceinline__ bool wins(S value, S best) {
 
 // WINDOW: R = S = WINDOW, known to the compiler; 0: any.
 template <typename T, typename Place, bool CHANNELS_LAST, int V, int WINDOW, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 max_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place* __restrict__ argmax, const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share a window only if they are channels");
   const Index H = z.H, W = z.W;
@@ -76,7 +76,7 @@ max_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place* __res
 }
 
 template <typename T, typename Place, bool CHANNELS_LAST, int V, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 max_pool_backward_direct(const T* __restrict__ dy, const Place* __restrict__ argmax, T* __restrict__ dx,
                          const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share windows only if they are channels");
@@ -111,7 +111,7 @@ max_pool_backward_direct(const T* __restrict__ dy, const Place* __restrict__ arg
 
 // x: planes of H rows of W   ->   y, argmax: planes of P = H / 2 rows of W / 2
 template <typename T, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 max_pool_forward_halving(const T* __restrict__ x, T* __restrict__ y, unsigned char* __restrict__ argmax,
                          long long planes, int H, int W) {
   constexpr int V = pack_size<T>(), HALF = V / 2;
@@ -148,7 +148,7 @@ max_pool_forward_halving(const T* __restrict__ x, T* __restrict__ y, unsigned ch
 
 // dy, argmax: planes of H / 2 rows of W / 2   ->   dx: planes of H rows of W; an odd last row is 0
 template <typename T, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 max_pool_backward_halving(const T* __restrict__ dy, const unsigned char* __restrict__ argmax, T* __restrict__ dx,
                           long long planes, int H, int W) {
   constexpr int V = pack_size<T>(), HALF = V / 2;

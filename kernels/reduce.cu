@@ -30,10 +30,10 @@ channel_sums(
   });
   lane_sums(sum, shared, lanes);
   if (!share.writes) return;
+  Pack<Sum<T>, WIDTH> sums;
 #pragma unroll
-  for (int w = 0; w < WIDTH; ++w) {
-    partial[static_cast<long long>(share.chunk) * channels + share.channel + w] = sum[w];
-  }
+  for (int w = 0; w < WIDTH; ++w) sums.at[w] = sum[w];
+  store_channels<WIDTH>(partial + static_cast<long long>(share.chunk) * channels + share.channel, sums);
 }
 
 template <typename T>

@@ -17,7 +17,25 @@ RECORDED = json.loads(counters.TABLE.read_text(encoding="utf-8"))
 emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
 # Global accesses that need more than a quarter of sectors above the ideal, and why.
-SCATTERED: dict[tuple[str, str], str] = {}
+_TWO_PACKS = "a thread has random bits for 32 bytes, two accesses: the second finds its half of the sectors in a cache"
+_STRIDE = "a stride of 2 takes every second pixel of a row; the next tap finds the others in the L1 cache"
+_TURNED = "turns (filters, channels, taps) round; filters are small beside images, and the larger side is coalesced"
+_THREE = "3 channels: rows of 12 or 108 bytes do not end with a sector"
+SCATTERED: dict[tuple[str, str], str] = {
+    ("dropout_forward", "global load"): _TWO_PACKS,
+    ("dropout_forward", "global store"): _TWO_PACKS,
+    ("max_pool_forward_direct", "global load"): _STRIDE,
+    ("average_pool_forward_direct", "global load"): _STRIDE,
+    ("conv_forward_tiled", "global load"): _STRIDE,
+    ("conv_backward_weight_tiled", "global load"): _STRIDE,
+    ("conv_backward_weight_tiled", "global store"): _THREE,
+    ("conv_backward_data_tiled", "global store"): "a phase of the stride writes every second pixel of a row of dx",
+    ("conv_backward_data_direct", "global load"): _THREE,
+    ("conv_forward_few", "global load"): _THREE,
+    ("conv_pack_filters", "global load"): _TURNED,
+    ("conv_backward_sum", "global store"): _TURNED,
+    ("batchnorm_backward_sums", "global load"): "the case has an odd number of channels",
+}
 
 
 @functools.cache
