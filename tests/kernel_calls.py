@@ -317,6 +317,8 @@ CALLS = {
         Call("conv_long_slices_of_small_planes", _conv((101, 1, 2, 3), (7, 1, 1, 1)), settings=_FEW_SLICES),
         Call("conv_depthwise", _conv((2, 5, 6, 7), (5, 1, 3, 3), pad=1, groups=5), quick=False),
         Call("conv_in_tiles", _conv((2, 8, 7, 5), (16, 8, 3, 3), pad=1)),
+        Call("conv_in_tiles_many_filters", _conv((2, 8, 4, 6), (72, 8, 1, 1)), quick=False),
+        Call("conv_few_channels_longest_table", _conv((1, 2, 17, 16), (8, 2, 16, 16)), quick=False),
         Call("conv_in_tiles_odd", _conv((3, 9, 8, 7), (19, 9, 3, 2), stride=2, pad=1, bias=False)),
         Call("conv_in_tiles_groups", _conv((2, 32, 5, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
         Call("conv_in_tiles_one_by_one", _conv((3, 16, 5, 7), (40, 16, 1, 1)), quick=False),

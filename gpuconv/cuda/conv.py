@@ -80,7 +80,7 @@ def forward_method(z: ConvSizes) -> str:
         return "direct"
     if inner >= _LEAST_INNER:
         return "tiled"
-    return "few" if inner * z.R * z.S <= _TABLE - SMALL.depth else "direct"
+    return "few" if inner * z.R * z.S <= _TABLE else "direct"
 
 
 def data_method(z: ConvSizes) -> str:
