@@ -161,11 +161,14 @@ def _conv(
     bias: bool = True,
     special: bool = False,
     special_filters: bool = False,
+    infinite_filter: bool = False,
     **options: Any,
 ) -> Callable[[Inputs], Results]:
     def run(d: Inputs) -> Results:
         image = d.special(*x) if special else d.whole(*x)
         filters = d.special(*w) if special_filters else d.whole(*w)
+        if infinite_filter:  # one tap of one channel: dx is NaN or infinite just where that tap reaches it
+            filters[0, 0, 0, 0] = np.inf
         y, cache = gpuconv.conv_forward(image, filters, d.whole(w[0]) if bias else None, **options)
         return y, *gpuconv.conv_backward(d.whole(*y.shape), cache)
 
@@ -184,6 +187,12 @@ def _conv_relu(d: Inputs) -> Results:
         return (gpuconv.relu_forward(gpuconv.conv_forward(x, w, b)[0])[0],)
     _, cache = gpuconv.conv_forward(x, w, b)
     return (conv.convolve(x, w, b, cache.sizes, relu=True),)
+
+
+def _max_pool_of_nothing(d: Inputs) -> Results:
+    """No pixel beats the start: the first in the image is the maximum."""
+    y, cache = gpuconv.max_pool_forward(d.put(np.full((1, 2, 6, 7), -np.inf, d.narrow)), window=3, stride=2, pad=1)
+    return y, cache.argmax, gpuconv.max_pool_backward(d.whole(*y.shape), cache)
 
 
 def _pool(name: str, shape: tuple[int, ...], *, special: bool = False, **options: Any) -> Callable[[Inputs], Results]:
@@ -207,6 +216,14 @@ def _batchnorm(shape: tuple[int, ...], *, mean: float = 2.0, **options: Any) -> 
         return y, *backward(d.normal(*shape), cache), running_mean, running_var
 
     return run
+
+
+def _constant_channels(d: Inputs) -> Results:
+    """Two chunks a channel of one value so large that sums must be those of deviations from it."""
+    values = np.array([0.1, float(np.finfo(d.narrow).max) / 4, -3.3]).reshape(1, 3, 1, 1)
+    x = d.put(np.broadcast_to(values, (1, 3, 130, 64)).astype(d.narrow))
+    vectors = [d.positive(3) for _ in range(4)]
+    return (gpuconv.spatial_batchnorm_forward(x, *vectors)[0],)
 
 
 def _elementwise(
@@ -319,14 +336,18 @@ CALLS = {
         Call("conv_in_tiles", _conv((2, 8, 7, 5), (16, 8, 3, 3), pad=1)),
         Call("conv_in_tiles_many_filters", _conv((2, 8, 4, 6), (72, 8, 1, 1)), quick=False),
         Call("conv_few_channels_longest_table", _conv((1, 2, 17, 16), (8, 2, 16, 16)), quick=False),
-        Call("conv_in_tiles_odd", _conv((3, 9, 8, 7), (19, 9, 3, 2), stride=2, pad=1, bias=False)),
-        Call("conv_in_tiles_groups", _conv((2, 32, 5, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
+        Call("conv_in_tiles_odd", _conv((3, 17, 8, 7), (19, 17, 3, 2), stride=2, pad=1, bias=False)),
+        Call("conv_in_tiles_groups", _conv((2, 32, 4, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
         Call("conv_in_tiles_one_by_one", _conv((3, 16, 5, 7), (40, 16, 1, 1)), quick=False),
         Call("conv_in_tiles_dilated", _conv((2, 8, 9, 11), (16, 8, 3, 3), stride=(1, 2), dilation=(2, 1)), quick=False),
         Call("conv_in_tiles_by_threes", _conv((2, 16, 10, 8), (16, 16, 3, 2), stride=3, pad=(2, 1))),
         Call(
             "conv_in_tiles_infinite_filters",
             _conv((2, 17, 5, 4), (8, 17, 2, 2), special_filters=True, pad=1, stride=(1, 2)),
+        ),
+        Call(
+            "conv_in_tiles_infinite_tap",
+            _conv((2, 17, 5, 4), (9, 17, 2, 2), infinite_filter=True, stride=(1, 2)),
         ),
         Call("conv_large_tiles", _conv((2, 9, 7, 5), (70, 9, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
         Call("conv_slim_tiles", _conv((2, 8, 6, 5), (36, 8, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
@@ -341,6 +362,7 @@ CALLS = {
             "max_pool_any_window",
             _pool("max_pool", (2, 3, 9, 8), special=True, window=(2, 5), stride=(3, 1), pad=(1, 2)),
         ),
+        Call("max_pool_minus_infinity", _max_pool_of_nothing),
         Call("max_pool_large_window", _pool("max_pool", (1, 3, 19, 21), special=True, window=(17, 16), stride=2)),
         Call("average_pool_two", _pool("average_pool", (2, 8, 5, 6), window=2)),
         Call("average_pool_count_pad", _pool("average_pool", (2, 3, 7, 6), window=3, stride=2, pad=1)),
@@ -363,6 +385,8 @@ CALLS = {
         Call("batchnorm_images_in_packs", _batchnorm((2, 8, 4, 8))),
         Call("batchnorm_several_chunks", _batchnorm((4, 2, 33, 35)), settings=_ONE_THREAD_MERGES_LITTLE),
         Call("batchnorm_two_chunks", _batchnorm((4, 1, 36, 36)), quick=False),
+        Call("batchnorm_chunks_of_one_plane", _batchnorm((1, 2, 130, 64)), quick=False),
+        Call("batchnorm_constant_channels", _constant_channels, quick=False),
         Call("batchnorm_stored_moments", _batchnorm((2, 3, 4, 5), training=False)),
         Call("batchnorm_stored_moments_rows", _batchnorm((9, 8), training=False)),
         Call("relu_rows", _elementwise("relu", (3, 701))),
