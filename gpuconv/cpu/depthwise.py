@@ -1,11 +1,10 @@
 """Convolution with one input channel per group, tap by tap: there is no matrix product to be had.
 
-A row of channels-last pixels times a row of filter taps is one long contiguous loop; blocks stay in the L3 cache.
+einsum multiplies and adds in one pass where NumPy's operators need two.  It goes through memory in the order of the
+last operand's strides, so all taps of a row of output pixels are added up while that row is in the L1 cache.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -23,25 +22,20 @@ def correlate_depthwise(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y
     N, K, P, Q = y.shape
     C = x.shape[1]
     m = K // C
-    # One row of output pixels at a time under one tap, so that inner loops are Q C long: (R, S, m, Q C).
-    filters = w.reshape(C, m, windows.R, windows.S).transpose(2, 3, 1, 0).astype(kind)
-    filters = np.tile(filters, Q)
-    biases = None if bias is None else np.tile(bias.reshape(C, m).T, Q)  # (m, Q C)
+    joined = _joined(windows, Q)
+    filters = w.reshape(C, m, windows.R, windows.S).transpose(1, 2, 3, 0).astype(kind)  # (m, R, S, C)
+    filters = np.tile(filters, joined)
+    biases = None if bias is None else np.tile(bias.reshape(C, m).T, joined)
 
     def work(block: Block) -> None:
-        pixels = strip(x, block, windows, Q)
+        taps = _taps(strip(x, block, windows, Q), windows, block.p1 - block.p0, Q, joined)
         target = y[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
-        n, p = target.shape[:2]
-        total = scratch("total", (n, p, Q * C), kind)
-        term = scratch("term", (n, p, Q * C), kind)
+        total = scratch("total", taps.shape[2:], kind)
         for j in range(m):
-            for index, ((r, s), values) in enumerate(_taps(pixels, windows, p, Q)):
-                np.multiply(values, filters[r, s, j], out=term if index else total)
-                if index:
-                    np.add(total, term, out=total)
+            np.einsum("rsnpqc,rsc->npqc", taps, filters[j], out=total)
             if biases is not None:
-                total += biases[j]
-            np.copyto(target[..., j::m], total.reshape(n, p, Q, C), casting="same_kind")
+                np.add(total, biases[j], out=total)
+            np.copyto(target[..., j::m], total.reshape(*target.shape[:3], C), casting="same_kind")
 
     for_each(work, blocks(N, P, Q, C, BLOCK_ELEMENTS))
 
@@ -50,38 +44,36 @@ def weight_gradient_depthwise(dy: np.ndarray, x: np.ndarray, w: np.ndarray, wind
     """Return dw (C, 1, R, S) of a convolution with one filter per channel."""
     kind = accumulator(x.dtype)
     N, C, P, Q = dy.shape
+    joined = _joined(windows, Q)
     pieces = blocks(N, P, Q, C, BLOCK_ELEMENTS)
     shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // _PARTIAL_SUMS))]
     sums = np.zeros((len(shares), windows.R, windows.S, C), dtype=np.float64)
 
     def share(index: int) -> None:
         for block in shares[index]:
-            pixels = strip(x, block, windows, Q)
+            taps = _taps(strip(x, block, windows, Q), windows, block.p1 - block.p0, Q, joined)
+            gradient = scratch("total", taps.shape[2:], kind)
             part = dy[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)
-            n, p = part.shape[:2]
-            gradient = scratch("total", (n, p, Q, C), kind)
-            np.copyto(gradient, part)
-            gradient = gradient.reshape(n, p, Q * C)
-            for (r, s), values in _taps(pixels, windows, p, Q):
-                products = np.einsum("npi,npi->i", values, gradient)
-                sums[index, r, s] += products.reshape(Q, C).sum(axis=0, dtype=np.float64)
+            np.copyto(gradient.reshape(part.shape), part)
+            products = scratch("products", (windows.R, windows.S, *taps.shape[4:]), kind)
+            np.einsum("rsnpqc,npqc->rsqc", taps, gradient, out=products)
+            sums[index] += products.reshape(windows.R, windows.S, -1, C).sum(axis=2, dtype=np.float64)
 
     for_each(share, range(len(shares)))
     return np.ascontiguousarray(sums.sum(axis=0).transpose(2, 0, 1)[:, None], dtype=w.dtype)
 
 
-def _taps(
-    pixels: np.ndarray, windows: Windows, rows: int, columns: int
-) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """Yield ((r, s), the pixels that tap reads, (n, rows, columns C)) for every tap."""
+def _joined(windows: Windows, Q: int) -> int:
+    """Return how many pixels of a row are taken together, as one long vector of their channels."""
+    return Q if windows.stride[1] == 1 else 1
+
+
+def _taps(pixels: np.ndarray, windows: Windows, rows: int, columns: int, joined: int) -> np.ndarray:
+    """Return what each tap reads, as a view (R, S, n, rows, columns / joined, joined C) of a block's pixels."""
     (sh, sw), (dh, dw) = windows.stride, windows.dilation
     n, _, _, C = pixels.shape
-    for r in range(windows.R):
-        for s in range(windows.S):
-            top, left = r * dh, s * dw
-            values = pixels[:, top : top + (rows - 1) * sh + 1 : sh, left : left + (columns - 1) * sw + 1 : sw]
-            if sw == 1 and values.strides[2] == C * values.itemsize:
-                a, b, _, d = values.strides
-                yield (r, s), as_strided(values, (n, rows, columns * C), (a, b, d), writeable=False)
-            else:
-                yield (r, s), values.reshape(n, rows, columns * C)
+    if joined > 1 and pixels.strides[2] != C * pixels.itemsize:
+        pixels = np.ascontiguousarray(pixels)
+    a, b, c, d = pixels.strides
+    shape = (windows.R, windows.S, n, rows, columns // joined, joined * C)
+    return as_strided(pixels, shape, (b * dh, c * dw, a, b * sh, c * sw * joined, d), writeable=False)
