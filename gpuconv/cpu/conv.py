@@ -13,6 +13,7 @@ from math import gcd
 import numpy as np
 
 from ..shapes import ConvSizes, is_channels_last
+from . import winograd
 from .depthwise import correlate_depthwise, weight_gradient_depthwise
 from .layout import accumulator, empty
 from .parallel import for_each, quiet, ranges, scratch
@@ -138,6 +139,11 @@ def _correlate(
         correlate_depthwise(x, w, bias, y, windows)
         return
     pixel_bytes = w[0].size * groups * kind.itemsize
+    pieces = blocks(N, P, Q, pixel_bytes)
+    if groups == 1 and winograd.serves(x, w, N * P * Q, windows):
+        pieces = winograd.correlate(x, w, bias, y, windows)  # what infinities and NaN spoiled is done again, exactly
+        if not pieces:
+            return
 
     if groups == 1 and prefers_planar(x, windows, Q):
         filters = w.reshape(K, -1).astype(kind)  # (K, CRS)
@@ -164,7 +170,7 @@ def _correlate(
             if not direct:
                 np.copyto(last, out.reshape(last.shape), casting="same_kind")
 
-        for_each(planar, blocks(N, P, Q, pixel_bytes))
+        for_each(planar, pieces)
         return
 
     # (groups, RSC, K): one matrix a group, its rows in the order of a channels-last window.
@@ -183,7 +189,7 @@ def _correlate(
             by_pixel = out.transpose(1, 0, 2).reshape(target.shape)  # a view where groups == 1
             np.copyto(target, by_pixel, casting="same_kind")
 
-    for_each(channels_last, blocks(N, P, Q, pixel_bytes))
+    for_each(channels_last, pieces)
 
 
 def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
@@ -192,9 +198,13 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Wind
     N, K, P, Q = dy.shape
     if w.shape[1] == 1 and groups == K:
         return weight_gradient_depthwise(dy, x, w, windows)
+    if groups == 1 and winograd.serves(x, w, N * P * Q, windows):
+        dw = winograd.weight_gradient(dy, x, windows, _partial_sums(16 * w[:, :, 0, 0].size * kind.itemsize))
+        if np.isfinite(dw).all():
+            return np.ascontiguousarray(dw, dtype=w.dtype)
     planar = groups == 1 and prefers_planar(x, windows, Q)
     pieces = blocks(N, P, Q, w[0].size * groups * kind.itemsize)
-    parts = min(_PARTIAL_SUMS, max(1, _PARTIAL_BYTES // (w.size * kind.itemsize)))
+    parts = _partial_sums(w.size * kind.itemsize)
     shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // parts))]
     shape = (groups, K // groups, w[0].size)
     sums = np.zeros((len(shares), *shape), dtype=kind)
@@ -218,6 +228,11 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Wind
         return total.reshape(w.shape).astype(w.dtype, copy=False)
     by_tap = total.reshape(K, windows.R, windows.S, -1).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(by_tap, dtype=w.dtype)
+
+
+def _partial_sums(nbytes: int) -> int:
+    """Return into how many partial sums of so many bytes a weight gradient is parted."""
+    return min(_PARTIAL_SUMS, max(1, _PARTIAL_BYTES // nbytes))
 
 
 def _as(kind: np.dtype, slot: str, part: np.ndarray) -> np.ndarray:

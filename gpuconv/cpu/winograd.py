@@ -1,0 +1,206 @@
+"""Winograd's minimal filtering F(2x2, 3x3): 16 products where a 3x3 filter needs 36 for each 2x2 outputs.
+
+    y = A' [ (G w G') * (B' x B) ] A        for each tile of 2x2 outputs, which reads 4x4 pixels; ' is the transpose
+    dw = G' [ sum over tiles of (A dy A') * (B' x B) ] G
+
+Summed over channels (or tiles), the product in brackets is 16 matrix products, one for each place of a 4x4 tile.
+
+Why 2x2 and not larger: its transforms only add, subtract and halve.  Whole numbers stay exact, and rounding errors stay
+below those of a plain sum, whose terms are 9/4 as many.  What it cannot do is keep pixels of a tile apart: an error is
+relative to the tile's largest pixels, also in an output whose own window holds smaller ones; and one infinity or NaN
+spreads over its tile.  So results that are not finite are left to the caller, who computes those blocks tap by tap.
+
+Source: Lavin, Gray, Fast algorithms for convolutional neural networks (arXiv 1509.09308), section 4.1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .layout import accumulator
+from .parallel import for_each, ranges, scratch
+from .unfold import Block, Windows, strip
+
+_TILE = 2  # outputs along each axis
+# Below these, transforms cost more than they save.
+_LEAST_CHANNELS = 16
+_LEAST_PIXELS = 2048  # outputs of all images: what the transform of the filters is shared by
+# Bytes of one block's transformed pixels and products.
+_BLOCK_BYTES = 2 * 1024 * 1024
+_LEAST_TILES = 64
+
+
+def serves(x: np.ndarray, w: np.ndarray, outputs: int, windows: Windows) -> bool:
+    """Return whether a correlation of x with w (K, C, R, S), of so many output pixels, is better done this way."""
+    plain = (windows.R, windows.S) == (3, 3) and windows.stride == windows.dilation == (1, 1)
+    return (
+        plain
+        and accumulator(x.dtype) == np.float32
+        and min(w.shape[:2]) >= _LEAST_CHANNELS
+        and outputs >= _LEAST_PIXELS
+    )
+
+
+def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> list[Block]:
+    """Fill y (N, K, P, Q) as conv._correlate does; return the blocks of it that are not finite."""
+    kind = np.dtype(np.float32)
+    N, K, P, Q = y.shape
+    C = x.shape[1]
+    filters = _transformed_filters(w)
+    doubtful = []
+
+    def work(block: Block) -> None:
+        pixels = _transformed_pixels(x, block, windows, Q)  # (4, 4, n, down, across, C)
+        n, down, across = pixels.shape[2:5]
+        products = scratch("products", (4, 4, n, down, across, K), kind)
+        np.matmul(pixels.reshape(16, -1, C), filters, out=products.reshape(16, -1, K))
+        if bias is not None:
+            products[1, 1] += bias  # A' puts this place into all four outputs, with a plus
+        target = y[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
+        whole = target.shape[1:3] == (down * _TILE, across * _TILE)
+        direct = whole and y.dtype == kind and target.flags.c_contiguous
+        out = target if direct else scratch("out", (n, down * _TILE, across * _TILE, K), kind)
+        _gather(products, out.reshape(n, down, _TILE, across, _TILE, K).transpose(2, 4, 0, 1, 3, 5))
+        kept = out[:, : target.shape[1], : target.shape[2]]
+        if not direct:
+            np.copyto(target, kept, casting="same_kind")
+        if not np.isfinite(kept.sum()):  # an overflow of the sum alone only costs time
+            doubtful.append(block)
+
+    for_each(work, _blocks(N, P, Q, C, K))
+    return sorted(doubtful, key=lambda block: (block.n0, block.p0))
+
+
+def weight_gradient(dy: np.ndarray, x: np.ndarray, windows: Windows, partial_sums: int) -> np.ndarray:
+    """Return dw (K, C, 3, 3), float32, in which what is not finite may be wrong."""
+    kind = np.dtype(np.float32)
+    N, K, P, Q = dy.shape
+    C = x.shape[1]
+    pieces = _blocks(N, P, Q, C, K)
+    shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // partial_sums))]
+    sums = np.zeros((len(shares), 16, C, K), kind)
+
+    def share(index: int) -> None:
+        product = scratch("product", (C, K), kind)
+        for block in shares[index]:
+            pixels = _transformed_pixels(x, block, windows, Q).reshape(16, -1, C)
+            for place, gradient in enumerate(_spread_gradients(dy, block)):
+                np.matmul(pixels[place].T, gradient.reshape(-1, K), out=product)
+                sums[index, place] += product
+
+    for_each(share, range(len(shares)))
+    # G' . G, where places 3 of _spread_gradients lack their minus.
+    v = sums.sum(axis=0).reshape(4, 4, C, K)
+    for axis in (0, 1):
+        v0, v1, v2, v3 = np.moveaxis(v, axis, 0)
+        half = (v1 + v2) * np.float32(0.5)
+        v = np.stack([v0 + half, (v1 - v2) * np.float32(0.5), half - v3], axis)
+    return v.transpose(3, 2, 0, 1)
+
+
+def _blocks(N: int, P: int, Q: int, C: int, K: int) -> list[Block]:
+    """Cut N images of P x Q outputs into blocks of whole tiles."""
+    down, across = -(-P // _TILE), -(-Q // _TILE)
+    tiles = max(_LEAST_TILES, _BLOCK_BYTES // (16 * 4 * (C + K)))
+    rows = max(1, tiles // across)
+    if rows < down:
+        step = -(-down // -(-down // rows)) * _TILE  # blocks of about equal height
+        return [Block(n, n + 1, p0, p1) for n in range(N) for p0, p1 in ranges(P, step)]
+    return [Block(n0, n1, 0, P) for n0, n1 in ranges(N, max(1, tiles // (down * across)))]
+
+
+def _transformed_filters(w: np.ndarray) -> np.ndarray:
+    """Return G w G' as (16, C, K)."""
+    K, C = w.shape[:2]
+    out = np.empty((4, 4, C, K), np.float32)
+
+    def work(channels: tuple[int, int]) -> None:
+        part = slice(*channels)
+        taps = np.ascontiguousarray(w[:, part].transpose(2, 3, 1, 0), np.float32)  # (3, 3, c, K)
+        half = np.float32(0.5)
+
+        def transform(taps: np.ndarray, to: np.ndarray) -> None:
+            """Apply G to the first axis."""
+            to[0], to[3] = taps[0], taps[2]
+            sides = (taps[0] + taps[2]) * half
+            middle = taps[1] * half
+            np.add(sides, middle, out=to[1])
+            np.subtract(sides, middle, out=to[2])
+
+        rows = np.empty((4, *taps.shape[1:]), np.float32)
+        transform(taps, rows)
+        transform(rows.swapaxes(0, 1), out[:, :, part].swapaxes(0, 1))
+
+    for_each(work, ranges(C, max(1, 64 * 1024 // K)))
+    return out.reshape(16, C, K)
+
+
+def _transformed_pixels(x: np.ndarray, block: Block, windows: Windows, Q: int) -> np.ndarray:
+    """Return B' x B of a block's tiles: (4, 4, n, tiles down, tiles across, C).
+
+    Even and odd columns are parted first, so that the transform along a row works on runs of many pixels.
+    """
+    kind = np.dtype(np.float32)
+    down, across = -(-(block.p1 - block.p0) // _TILE), -(-Q // _TILE)
+    whole = Block(block.n0, block.n1, block.p0, block.p0 + down * _TILE)
+    pixels = strip(x, whole, windows, across * _TILE)  # (n, 2 down + 2, 2 across + 2, C)
+    n, height, _, C = pixels.shape
+    parted = scratch("parted", (n, height, 2, across + 1, C), kind)
+    np.copyto(parted[:, :, 0], pixels[:, :, 0::2])
+    np.copyto(parted[:, :, 1], pixels[:, :, 1::2])
+
+    rows = scratch("rows", (4, n, down, 2, across + 1, C), kind)
+    _apply_input_transform([parted[:, i : i + 2 * down : 2] for i in range(4)], rows)
+    out = scratch("pixels", (4, 4, n, down, across, C), kind)
+    even, odd = rows[:, :, :, 0], rows[:, :, :, 1]
+    _apply_input_transform([even[..., :-1, :], odd[..., :-1, :], even[..., 1:, :], odd[..., 1:, :]], out.swapaxes(0, 1))
+    return out
+
+
+def _apply_input_transform(d: list[np.ndarray], out: np.ndarray) -> None:
+    """Write B' d: d0 - d2, d1 + d2, d2 - d1, d1 - d3."""
+    np.subtract(d[0], d[2], out=out[0])
+    np.add(d[1], d[2], out=out[1])
+    np.subtract(d[2], d[1], out=out[2])
+    np.subtract(d[1], d[3], out=out[3])
+
+
+def _gather(m: np.ndarray, out: np.ndarray) -> None:
+    """Write A' m A: m (4, 4, tiles..., K) to out (2, 2, tiles..., K)."""
+    rows = scratch("gathered", (2, *m.shape[1:]), m.dtype)
+    _apply_output_transform(m, rows, scratch("terms", m.shape[1:], m.dtype))
+    rows = rows.swapaxes(0, 1)
+    _apply_output_transform(rows, out.swapaxes(0, 1), scratch("terms", rows.shape[1:], m.dtype))
+
+
+def _apply_output_transform(m: np.ndarray, out: np.ndarray, terms: np.ndarray) -> None:
+    """Write A' m: m0 + m1 + m2, m1 - m2 - m3."""
+    np.add(m[1], m[2], out=terms)
+    np.add(m[0], terms, out=out[0])
+    np.subtract(m[1], m[2], out=terms)
+    np.subtract(terms, m[3], out=out[1])
+
+
+def _spread_gradients(dy: np.ndarray, block: Block) -> list[np.ndarray]:
+    """Return A dy A' of a block's tiles but for the minus of row 3 and of column 3: 16 arrays (n, down, across, K)."""
+    kind = np.dtype(np.float32)
+    part = dy[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
+    n, height, width, K = part.shape
+    down, across = -(-height // _TILE), -(-width // _TILE)
+    tiles = scratch("gradient", (2, 2, n, down, across, K), kind)
+    for i in range(2):
+        for j in range(2):
+            here = part[:, i::2, j::2]
+            if here.shape[1:3] != (down, across):  # the last tiles stick out
+                tiles[i, j] = 0
+            np.copyto(tiles[i, j, :, : here.shape[1], : here.shape[2]], here)
+    rows = scratch("gradient rows", (2, 2, n, down, across, K), kind)  # of A: y0, y0 + y1, y0 - y1, y1
+    np.add(tiles[0], tiles[1], out=rows[0])
+    np.subtract(tiles[0], tiles[1], out=rows[1])
+    sums = scratch("gradient sums", (4, 2, n, down, across, K), kind)
+    spread = []
+    for i, (left, right) in enumerate((tiles[0], rows[0], rows[1], tiles[1])):
+        np.add(left, right, out=sums[i, 0])
+        np.subtract(left, right, out=sums[i, 1])
+        spread += [left, sums[i, 0], sums[i, 1], right]
+    return spread
