@@ -18,6 +18,7 @@
 // Launchers: gpuconv/cuda/groupnorm.py.  Not yet run on a GPU.
 #include "channels.cuh"
 
+// Bounds of 4 blocks a multiprocessor leave room for the sums; without them ptxas spills some for a block more.
 constexpr int GROUP_BLOCK = 256;
 constexpr int GROUP_RUN = 16;  // values added up before the sum is carried on in float64
 
@@ -66,7 +67,7 @@ struct Group {
 };
 
 template <typename T, typename P, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 groupnorm_forward_direct(
     const T* __restrict__ x, const P* __restrict__ gamma, const P* __restrict__ beta, T* __restrict__ y,
     Sum<T>* __restrict__ mean, Sum<T>* __restrict__ inv_std, Index channels, Index pixels, int groups, double eps) {
@@ -98,7 +99,7 @@ groupnorm_forward_direct(
 }
 
 template <typename T, typename P, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 groupnorm_backward_data(
     const T* __restrict__ dy, const T* __restrict__ x, const P* __restrict__ gamma, const Sum<T>* __restrict__ mean,
     const Sum<T>* __restrict__ inv_std, T* __restrict__ dx, Index channels, Index pixels, int groups) {
@@ -124,7 +125,7 @@ groupnorm_backward_data(
 
 // dy, x   ->   partial (2, chunks, C): each chunk's sums of dy x_hat and of dy.  image: values of one image.
 template <typename T, int V, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 groupnorm_backward_weights(
     const T* __restrict__ dy, const T* __restrict__ x, const Sum<T>* __restrict__ mean,
     const Sum<T>* __restrict__ inv_std, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels,

@@ -11,8 +11,9 @@
 // Launcher: gpuconv/cuda/max_pool_ties.py.  Not yet run on a GPU.
 #include "pool.cuh"
 
+// Bounds of 3 blocks a multiprocessor, or ptxas spills some values for a block more.
 template <typename T, bool SPLIT, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 3)
 max_pool_backward_ties_direct(
     const T* __restrict__ dy, const T* __restrict__ x, const T* __restrict__ y, T* __restrict__ dx, const PoolShape z) {
   const Index step = CHANNELS_LAST ? z.C : 1;
