@@ -84,7 +84,7 @@ def measure(rounds: int, *, naive: bool) -> dict[str, Any]:
             msg = f"{name} is wrong: sum of absolute values {np.abs(result).sum()!r}, expected {SUMS[name]!r}"
             raise SystemExit(msg)
         times = [_milliseconds(fast)[0] for _ in range(rounds)]
-        low, middle, high = statistics.quantiles(times, n=4)
+        low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
         found[name] = {"fast_ms": middle, "quartiles_ms": [low, high], "first_ms": times[0]}
         if naive:
             took, expected = _milliseconds(slow)

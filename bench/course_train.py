@@ -22,12 +22,6 @@ import numpy as np
 from gpuconv import compat, data
 from gpuconv.train.machine import machine, versions
 
-compat.install()
-
-from cs231n.classifiers.cnn import ThreeLayerConvNet
-from cs231n.data_utils import get_CIFAR10_data
-from cs231n.solver import Solver
-
 # What notebooks of correct solutions print for the original pictures, with either form of Adam.
 PUBLISHED = {
     "overfit": {"train": [0.82, 0.81], "val": [0.252, 0.248]},
@@ -37,6 +31,11 @@ PUBLISHED = {
 
 def run_cells() -> dict[str, Any]:
     """Run both cells one after the other, on one stream of random numbers, and measure what the notebook measures."""
+    compat.install()
+    from cs231n.classifiers.cnn import ThreeLayerConvNet
+    from cs231n.data_utils import get_CIFAR10_data
+    from cs231n.solver import Solver
+
     everything = get_CIFAR10_data()
     np.random.seed(231)  # noqa: NPY002 - as the cell does
     small = {name: everything[name][:100] for name in ("X_train", "y_train")}

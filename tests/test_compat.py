@@ -1,6 +1,7 @@
 """What the courses' modules promise beyond their test cells: names, dicts, dtypes, and what the originals get wrong."""
 
 import importlib
+import importlib.util
 import pickle
 import sys
 import tracemalloc
@@ -137,6 +138,7 @@ def test_every_module_is_there_and_holds_what_it_should():
                 if getattr(value, "__module__", None) == part.__name__ and not key.startswith("_"):
                     assert hasattr(module, key), f"{name}.{key}"
         assert not [key for key in vars(module) if key in ("border", "params", "ops", "Any", "unpacked")]
+    assert importlib.util.find_spec("cs231n.layers") is not None  # what tools ask of a module that is there
     assert sys.modules["nndl.optim"].adam is optim_ucla.adam
     assert sys.modules["cs231n.optim"].adam is optim.adam
 
@@ -318,6 +320,31 @@ def test_results_have_numpys_promotion(kinds, result, where, rng):
     out, cache = layers.affine_forward(x, w.reshape(2, -1).T[:1].repeat(32, axis=0), b)
     assert out.dtype == result
     assert {grad.dtype.str[1:] for grad in layers.affine_backward(out, cache)} == {result}
+
+
+def test_gradients_have_the_forwards_dtype(where, rng):
+    """A dout of float64 comes from a notebook's randn, whatever the layer computed in."""
+    narrow = {"mode": "train"}
+    x, w, b = (a.astype(np.float32) for a in _draw(rng, (2, 3, 4, 4), (3, 3, 3, 3), 3))
+    pool_param = {"pool_height": 2, "pool_width": 2, "stride": 2}
+    calls = [
+        (fast_layers.conv_forward_fast, fast_layers.conv_backward_fast, (x, w, b, {"stride": 1, "pad": 1})),
+        (fast_layers.max_pool_forward_fast, fast_layers.max_pool_backward_fast, (x, pool_param)),
+        (fast_layers.max_pool_forward_im2col, fast_layers.max_pool_backward_fast, (x, pool_param)),
+        (layers.relu_forward, layers.relu_backward, (x,)),
+        (layers.affine_forward, layers.affine_backward, (x, w.reshape(-1, 1)[:48], b[:1])),
+        (conv_layers.spatial_batchnorm_forward, conv_layers.spatial_batchnorm_backward, (x, b, b, narrow)),
+        (layers.layernorm_forward, layers.layernorm_backward, (x[:, :, 0, 0], b, b, {})),
+        (layers.dropout_forward, layers.dropout_backward, (x, {"mode": "train", "p": 0.5})),
+    ]
+    for forward, backward, args in calls:
+        out, cache = forward(*args)
+        assert out.dtype == np.float32
+        grads = backward(np.ones(out.shape), cache)
+        # Dropout's cache is a mask, which says nothing of x.
+        expected = np.float64 if forward is layers.dropout_forward else np.float32
+        assert {grad.dtype for grad in (grads if isinstance(grads, tuple) else (grads,))} == {np.dtype(expected)}
+    assert narrow["running_mean"].dtype == np.float32
 
 
 def test_results_are_numpys_own_and_inputs_stay(where, rng):

@@ -66,13 +66,18 @@ def forward(function: Callable[..., tuple[Any, Any]]) -> Callable[..., tuple[Any
 
 
 def backward(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a backward, which takes (dout, cache) and returns gradients, take dout from either side of the border."""
+    """Let a backward, which takes (dout, cache) and returns gradients, take dout from either side of the border.
+
+    dout is cast to the dtype that the forward computed in, which is also that of the gradients.
+    """
 
     @functools.wraps(function)
     def across(dout: Any, cache: Any, **kwargs: Any) -> Any:
         there = _first_array(cache)
-        # A cache of NumPy arrays is either the CPU's or one that a notebook has made, and moves with dout.
-        moved = beside(there, dout) if backend.on_gpu(there) else inward(dout, there)[0]
+        if backend.on_gpu(there):
+            moved = beside(there, dout)
+        else:  # the CPU's cache, or one that a notebook has made of its own arrays, which will move with dout
+            moved = _moved(dout, float_type(dout if there is None else there), None)
         grads = function(moved, cache, **kwargs)
         if backend.on_gpu(dout):
             return grads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 
 import numpy as np
@@ -51,7 +52,6 @@ _STANFORD: dict[str, tuple[ModuleType, ...]] = {
     "layers": (layers, conv_layers),
     "layer_utils": (layers, conv_layers, fast_layers, layer_utils),
     "optim": (optim,),
-    "classifiers": (),
     "classifiers.cnn": (layers, conv_layers, fast_layers, layer_utils, cnn),
     "classifiers.fc_net": (layers, layer_utils, fc_net),
 }
@@ -91,8 +91,7 @@ def install(*names: str, device: str | None = None, dropout_p: str | None = None
         for package in _PACKAGES:
             _put(package, _module(package, ()))
     for name in chosen:
-        if name not in _PACKAGES:
-            _put(name, _module(name, MODULES[name]))
+        _put(name, _module(name, MODULES[name]))
 
 
 def uninstall() -> None:
@@ -109,6 +108,7 @@ def uninstall() -> None:
 def _module(name: str, parts: tuple[ModuleType, ...]) -> ModuleType:
     """Return a new module with the public functions and classes that are defined in ours, and np, as notebooks rely on."""
     module = ModuleType(name, f"gpuconv.compat in the place of the course's {name}.")
+    module.__spec__ = ModuleSpec(name, None, is_package=name in _PACKAGES)
     if name in _PACKAGES:
         module.__path__ = []
         return module
