@@ -14,6 +14,7 @@ from .ops.batchnorm import batchnorm_backward, batchnorm_forward, spatial_batchn
 from .ops.conv import conv_backward, conv_forward
 from .ops.dropout import dropout_backward, dropout_forward
 from .ops.gelu import gelu_backward, gelu_forward
+from .ops.groupnorm import groupnorm_backward, groupnorm_forward, layernorm_backward, layernorm_forward
 from .ops.loss import softmax_cross_entropy, svm_loss
 from .ops.max_pool import max_pool_backward, max_pool_forward
 from .ops.relu import relu_backward, relu_forward
@@ -38,6 +39,10 @@ __all__ = [
     "gelu_forward",
     "global_average_pool_backward",
     "global_average_pool_forward",
+    "groupnorm_backward",
+    "groupnorm_forward",
+    "layernorm_backward",
+    "layernorm_forward",
     "max_pool_backward",
     "max_pool_forward",
     "relu_backward",

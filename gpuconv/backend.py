@@ -122,20 +122,24 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
 
 def zeros_like(array: Any) -> Any:
     """Return zeros of an array's shape and dtype, in its place."""
-    on_gpu = _library(type(array)) == "CuPy"
-    return _gpu().device_of(array).zeros(tuple(array.shape), array.dtype) if on_gpu else np.zeros_like(array)
+    return _gpu().device_of(array).zeros(tuple(array.shape), array.dtype) if on_gpu(array) else np.zeros_like(array)
 
 
 def asarray(host: Any, *, beside: Any = None) -> Any:
     """Return a host array where nets and data are created, or where the array `beside` is: a copy, but on the CPU itself."""
     if beside is None:
         return host if default_device() == "cpu" else _gpu().current().asarray(host)
-    return _gpu().device_of(beside).asarray(host) if _library(type(beside)) == "CuPy" else host
+    return _gpu().device_of(beside).asarray(host) if on_gpu(beside) else host
 
 
 def asnumpy(array: Any) -> Any:
     """Return an array on the host: a copy, for which the GPU is waited for; on the CPU itself."""
-    return _gpu().device_of(array).asnumpy(array) if _library(type(array)) == "CuPy" else array
+    return _gpu().device_of(array).asnumpy(array) if on_gpu(array) else array
+
+
+def on_gpu(array: Any) -> bool:
+    """Return whether this is an array on a GPU."""
+    return _library(type(array)) == "CuPy"
 
 
 def all_finite(array: Any) -> bool:

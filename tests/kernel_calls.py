@@ -199,7 +199,7 @@ def _pool(name: str, shape: tuple[int, ...], *, special: bool = False, **options
     def run(d: Inputs) -> Results:
         y, cache = getattr(gpuconv, f"{name}_forward")(d.special(*shape) if special else d.whole(*shape), **options)
         dx = getattr(gpuconv, f"{name}_backward")(d.whole(*y.shape), cache)
-        return (y, dx, cache.argmax) if name == "max_pool" else (y, dx)
+        return (y, dx, cache.argmax) if hasattr(cache, "argmax") else (y, dx)
 
     return run
 
@@ -226,6 +226,16 @@ def _constant_channels(d: Inputs) -> Results:
     return (gpuconv.spatial_batchnorm_forward(x, *vectors)[0],)
 
 
+def _groupnorm(shape: tuple[int, ...], *, mean: float = 2.0, **options: Any) -> Callable[[Inputs], Results]:
+    def run(d: Inputs) -> Results:
+        name = "groupnorm" if len(shape) == 4 else "layernorm"
+        x = d.put((d._rng.standard_normal(shape) + mean).astype(d.narrow))
+        y, cache = getattr(gpuconv, f"{name}_forward")(x, d.normal(shape[1]), d.normal(shape[1]), **options)
+        return y, *getattr(gpuconv, f"{name}_backward")(d.normal(*shape), cache)
+
+    return run
+
+
 def _elementwise(
     name: str, shape: tuple[int, ...], *, layout: str | None = None, **options: Any
 ) -> Callable[[Inputs], Results]:
@@ -243,7 +253,8 @@ def _anywhere(name: str, shape: tuple[int, ...], which: str, **options: Any) -> 
         def make(part: str, *sizes: int) -> Any:
             return d.shifted(*sizes) if part in which else d.normal(*sizes)
 
-        extra = [d.positive(shape[1]) for _ in range(4)] if "batchnorm" in name else []
+        vectors = {"batchnorm": 4, "spatial_batchnorm": 4, "groupnorm": 2}.get(name, 0)
+        extra = [d.positive(shape[1]) for _ in range(vectors)]
         y, cache = getattr(gpuconv, f"{name}_forward")(make("x", *shape), *extra, **options)
         back = getattr(gpuconv, f"{name}_backward")(make("dy", *y.shape), cache)
         return y, *(back if isinstance(back, tuple) else (back,))
@@ -364,6 +375,16 @@ CALLS = {
         ),
         Call("max_pool_minus_infinity", _max_pool_of_nothing),
         Call("max_pool_large_window", _pool("max_pool", (1, 3, 19, 21), special=True, window=(17, 16), stride=2)),
+        Call("max_pool_ties_split", _pool("max_pool", (2, 3, 5, 8), window=2, ties="split")),
+        Call(
+            "max_pool_ties_every",
+            _pool("max_pool", (2, 8, 8, 7), special=True, window=3, stride=2, pad=1, ties="every"),
+        ),
+        Call(
+            "max_pool_ties_split_overlapping",
+            _pool("max_pool", (1, 3, 9, 8), special=True, window=(2, 5), stride=(3, 1), pad=(1, 2), ties="split"),
+            quick=False,
+        ),
         Call("average_pool_two", _pool("average_pool", (2, 8, 5, 6), window=2)),
         Call("average_pool_count_pad", _pool("average_pool", (2, 3, 7, 6), window=3, stride=2, pad=1)),
         Call(
@@ -389,6 +410,11 @@ CALLS = {
         Call("batchnorm_constant_channels", _constant_channels, quick=False),
         Call("batchnorm_stored_moments", _batchnorm((2, 3, 4, 5), training=False)),
         Call("batchnorm_stored_moments_rows", _batchnorm((9, 8), training=False)),
+        Call("groupnorm_images", _groupnorm((3, 6, 5, 7), groups=2, eps=1e-3)),
+        Call("groupnorm_in_packs", _groupnorm((2, 24, 4, 8), groups=8)),
+        Call("groupnorm_several_chunks", _groupnorm((4, 2, 33, 35), groups=1), settings=_ONE_THREAD_MERGES_LITTLE),
+        Call("layernorm_rows", _groupnorm((37, 5))),
+        Call("layernorm_wide_rows", _groupnorm((5, 1030)), quick=False),
         Call("relu_rows", _elementwise("relu", (3, 701))),
         Call("relu_images", _elementwise("relu", (2, 3, 5, 7)), quick=False),
         Call("relu_special", _relu_special),
@@ -405,6 +431,7 @@ CALLS = {
                 ("dropout", (2, 41), {"rate": 0.4}),
                 ("batchnorm", (9, 8), {}),
                 ("spatial_batchnorm", (2, 8, 4, 4), {}),
+                ("groupnorm", (2, 8, 4, 4), {"groups": 2}),
                 ("max_pool", (2, 8, 4, 8), {}),
                 ("average_pool", (2, 8, 4, 6), {}),
                 ("global_average_pool", (2, 8, 4, 4), {}),
@@ -457,7 +484,7 @@ CALLS = {
 def random_call(seed: int) -> tuple[Call, str, str]:
     """Return a call of a random operator at a random small size, with a dtype and a memory format."""
     rng = random.Random(seed)
-    make = rng.choice([_random_conv] * 4 + [_random_pool] * 3 + [_random_batchnorm] * 2 + [_random_rest])
+    make = rng.choice([_random_conv] * 4 + [_random_pool] * 3 + [_random_norm] * 2 + [_random_rest])
     call = Call(f"random {seed}", make(rng))
     return call, rng.choice(DTYPES), rng.choice(FORMATS)
 
@@ -492,11 +519,18 @@ def _random_pool(rng: random.Random) -> Callable[[Inputs], Results]:
         options["stride"] = rng.randint(1, 3), rng.randint(1, 3)
     if name == "average_pool":
         options["count_pad"] = rng.random() < 0.5
+    if name == "max_pool":
+        options["ties"] = rng.choice(("first", "first", "split", "every"))
     shape = N, C, window[0] + rng.randint(0, 6), rng.choice((8, 16, window[1] + rng.randint(0, 6)))
     return _pool(name, shape, special=name == "max_pool" and rng.random() < 0.5, **options)
 
 
-def _random_batchnorm(rng: random.Random) -> Callable[[Inputs], Results]:
+def _random_norm(rng: random.Random) -> Callable[[Inputs], Results]:
+    if rng.random() < 0.3:
+        groups, members = rng.choice((1, 2, 3, 8)), rng.choice((1, 2, 3, 4))
+        if rng.random() < 0.3:
+            return _groupnorm((rng.randint(1, 20), rng.choice((2, 7, 40, 300))))
+        return _groupnorm((rng.randint(1, 3), groups * members, rng.randint(1, 9), rng.randint(2, 9)), groups=groups)
     C = rng.choice((1, 3, 8, 24, 33))
     shape = (
         (rng.randint(2, 40), C) if rng.random() < 0.4 else (rng.randint(1, 3), C, rng.randint(2, 9), rng.randint(2, 9))

@@ -65,6 +65,15 @@ def norm(A, x=(2, 3, 8, 8), sizes=(3, 3, 3, 3), dtypes=("float32",) * 4, **optio
     return function(A(zeros(*x)), *vectors, **options)
 
 
+def group_norm(A, x=(2, 6, 4, 4), sizes=(6, 6), dtypes=("float32",) * 2, groups=3, **options):
+    vectors = (A(zeros(n, dtype=kind)) for n, kind in zip(sizes, dtypes, strict=True))
+    return gpuconv.groupnorm_forward(A(zeros(*x)), *vectors, groups=groups, **options)
+
+
+def layer_norm(A, x=(2, 6), sizes=(6, 6), **options):
+    return gpuconv.layernorm_forward(A(zeros(*x)), *(A(zeros(n)) for n in sizes), **options)
+
+
 def affine(A, x=(2, 5), w=(5, 4), b=(4,)):
     return gpuconv.affine_forward(A(zeros(*x)), A(zeros(*w)), None if b is None else A(zeros(*b)))
 
@@ -544,11 +553,88 @@ BACKWARD = {
     ),
 }
 
-ALL = {
-    f"{group}-{name}": case
-    for group, cases in {"conv": CONV, "pool": POOL, "norm": NORM, "rest": REST, "backward": BACKWARD}.items()
-    for name, case in cases.items()
+GROUPNORM = {
+    "rows_to_groupnorm": (lambda A: group_norm(A, x=(2, 6)), ShapeError, "x must be (N, C, H, W)", "(2, 6)"),
+    "images_to_layernorm": (lambda A: layer_norm(A, x=(2, 6, 4, 4)), ShapeError, "x must be (N, D)", "(2, 6, 4, 4)"),
+    "no_channels": (lambda A: group_norm(A, x=(2, 0, 4, 4), sizes=(0, 0)), ShapeError, "x must have no axis of size 0"),
+    "no_columns": (lambda A: layer_norm(A, x=(2, 0), sizes=(0, 0)), ShapeError, "x must have no axis of size 0"),
+    "gamma_too_short": (
+        lambda A: group_norm(A, sizes=(1, 6)),
+        ShapeError,
+        "gamma must have one entry per channel of x, (6,), got (1,)",
+    ),
+    "beta_too_long": (
+        lambda A: layer_norm(A, sizes=(6, 7)),
+        ShapeError,
+        "beta must have one entry per column of x, (6,), got (7,)",
+    ),
+    "vectors_of_another_dtype": (
+        lambda A: group_norm(A, dtypes=("float64", "float64")),
+        DTypeError,
+        "gamma and beta must be float32 like x (float32 if x is float16), got float64",
+    ),
+    "vectors_of_two_dtypes": (lambda A: group_norm(A, dtypes=("float64", "float32")), DTypeError, "share one dtype"),
+    "groups_do_not_divide": (
+        lambda A: group_norm(A, groups=4),
+        ParamError,
+        "groups must divide the channels of x, got groups=4, C=6",
+    ),
+    "groups_above_channels": (lambda A: group_norm(A, groups=12), ParamError, "got groups=12, C=6"),
+    "groups_zero": (lambda A: group_norm(A, groups=0), ParamError, "groups must be an int from 1", "groups=0"),
+    "groups_float": (lambda A: group_norm(A, groups=2.0), ArgTypeError, "groups must be an int, got 2.0"),
+    "group_of_one_value": (
+        lambda A: group_norm(A, x=(2, 6, 1, 1), groups=6),
+        ShapeError,
+        "more than one value per group, got x (2, 6, 1, 1) with groups=6",
+    ),
+    "row_of_one_value": (
+        lambda A: layer_norm(A, x=(2, 1), sizes=(1, 1)),
+        ShapeError,
+        "more than one value per row, got x (2, 1)",
+    ),
+    "eps_zero": (lambda A: group_norm(A, eps=0), ParamError, "eps must be finite, above 0, got eps=0.0"),
+    "eps_nan": (lambda A: layer_norm(A, eps=float("nan")), ParamError, "eps must be finite", "nan"),
+    "dy_of_another_shape": (
+        lambda A: gpuconv.groupnorm_backward(A(zeros(2, 6, 4, 3)), group_norm(A)[1]),
+        ShapeError,
+        "(2, 6, 4, 4), got (2, 6, 4, 3)",
+    ),
+    "dy_of_another_dtype": (
+        lambda A: gpuconv.layernorm_backward(A(zeros(2, 6, dtype="float64")), layer_norm(A)[1]),
+        DTypeError,
+        "dy must have the forward's dtype float32, got float64",
+    ),
 }
+
+TIES = {
+    "unknown_rule": (
+        lambda A: pool(A, ties="last"),
+        ParamError,
+        'ties must be "first", "split" or "every", got \'last\'',
+    ),
+    "rule_none": (lambda A: pool(A, ties=None), ParamError, "ties must be", "None"),
+    "dy_of_another_shape": (
+        lambda A: gpuconv.max_pool_backward(A(zeros(2, 3, 8, 8)), pool(A, ties="split")[1]),
+        ShapeError,
+        "(2, 3, 4, 4), got (2, 3, 8, 8)",
+    ),
+    "dy_of_another_dtype": (
+        lambda A: gpuconv.max_pool_backward(A(zeros(2, 3, 4, 4, dtype="float64")), pool(A, ties="every")[1]),
+        DTypeError,
+        "dy must have the forward's dtype float32, got float64",
+    ),
+}
+
+GROUPS = {
+    "conv": CONV,
+    "pool": POOL,
+    "ties": TIES,
+    "norm": NORM,
+    "groupnorm": GROUPNORM,
+    "rest": REST,
+    "backward": BACKWARD,
+}
+ALL = {f"{group}-{name}": case for group, cases in GROUPS.items() for name, case in cases.items()}
 
 
 def _raises(call, expected, words):
@@ -585,6 +671,11 @@ def _arguments():
         "global_average_pool_forward": ({"x": f(2, 3, 8, 8)}, g.global_average_pool_forward),
         "batchnorm_forward": ({"x": f(2, 3), **vectors}, g.batchnorm_forward),
         "spatial_batchnorm_forward": ({"x": f(2, 3, 4, 4), **vectors}, g.spatial_batchnorm_forward),
+        "groupnorm_forward": (
+            {"x": f(2, 3, 4, 4), "gamma": f(3), "beta": f(3)},
+            lambda **arrays: g.groupnorm_forward(**arrays, groups=3),
+        ),
+        "layernorm_forward": ({"x": f(2, 3), "gamma": f(3), "beta": f(3)}, g.layernorm_forward),
         "affine_forward": ({"x": f(2, 5), "w": f(5, 4), "b": f(4)}, g.affine_forward),
         "relu_forward": ({"x": f(2, 5)}, g.relu_forward),
         "gelu_forward": ({"x": f(2, 5)}, g.gelu_forward),
@@ -606,6 +697,9 @@ def _arguments():
         ("global_average_pool_backward", (2, 3), lambda: g.global_average_pool_forward(f(2, 3, 8, 8))),
         ("batchnorm_backward", (2, 3), lambda: norm(np.asarray, x=(2, 3))),
         ("spatial_batchnorm_backward", (2, 3, 8, 8), lambda: norm(np.asarray)),
+        ("max_pool_backward of ties", (2, 3, 4, 4), lambda: pool(np.asarray, ties="split")),
+        ("groupnorm_backward", (2, 6, 4, 4), lambda: group_norm(np.asarray)),
+        ("layernorm_backward", (2, 6), lambda: layer_norm(np.asarray)),
         ("affine_backward", (2, 4), lambda: affine(np.asarray)),
         ("relu_backward", (2, 5), lambda: g.relu_forward(f(2, 5))),
         ("gelu_backward", (2, 5), lambda: g.gelu_forward(f(2, 5))),
@@ -691,7 +785,7 @@ _MIXED = [
     for dtype in ("float16", "float64")
     if name not in WHOLE_NUMBERS | {"scores"} and len(_arguments()[op][0]) > 1
     # float16 images with float32 vectors are taken
-    if not (op.endswith("batchnorm_forward") and (name, dtype) == ("x", "float16"))
+    if not (op.endswith("norm_forward") and (name, dtype) == ("x", "float16"))
 ]
 
 
@@ -868,11 +962,16 @@ CACHES = {
     ),
     "spatial_batchnorm": (lambda: norm(np.asarray)[1], gpuconv.spatial_batchnorm_backward, (2, 3, 8, 8)),
     "batchnorm": (lambda: norm(np.asarray, x=(2, 3))[1], gpuconv.batchnorm_backward, (2, 3)),
+    "groupnorm": (lambda: group_norm(np.asarray)[1], gpuconv.groupnorm_backward, (2, 6, 4, 4)),
+    "layernorm": (lambda: layer_norm(np.asarray)[1], gpuconv.layernorm_backward, (2, 6)),
     "affine": (lambda: affine(np.asarray)[1], gpuconv.affine_backward, (2, 4)),
     "relu": (lambda: gpuconv.relu_forward(zeros(2, 3))[1], gpuconv.relu_backward, (2, 3)),
     "gelu": (lambda: gpuconv.gelu_forward(zeros(2, 3))[1], gpuconv.gelu_backward, (2, 3)),
     "dropout": (lambda: drop(np.asarray)[1], gpuconv.dropout_backward, (2, 3)),
 }
+
+
+_ONE_CACHE = ({"batchnorm", "spatial_batchnorm"}, {"groupnorm", "layernorm"})  # of rows, of images
 
 
 @pytest.mark.parametrize(
@@ -883,7 +982,7 @@ def test_wrong_cache_is_refused(op, other):
     wrong = {"none": None, "tuple": (zeros(2),), "dict": {}, "array": zeros(2, 3)}
     cache = wrong[other] if other in wrong else CACHES[other][0]()
     _, backward, shape = CACHES[op]
-    found = type(cache).__qualname__ if {op, other} != {"batchnorm", "spatial_batchnorm"} else "x ("
+    found = type(cache).__qualname__ if {op, other} not in _ONE_CACHE else "x ("
     _raises(lambda: backward(zeros(*shape), cache), CacheError, ["cache must be the one that", f"{op}_forward", found])
 
 
@@ -902,6 +1001,12 @@ def test_caches_are_frozen(op):
 
 
 CHANGED = {
+    "groupnorm_x": (
+        lambda x, w: gpuconv.groupnorm_forward(x, np.ones(3), np.ones(3), groups=1),
+        gpuconv.groupnorm_backward,
+        "x",
+    ),
+    "max_pool_of_ties_x": (lambda x, w: gpuconv.max_pool_forward(x, ties="split"), gpuconv.max_pool_backward, "x"),
     "conv_x": (gpuconv.conv_forward, gpuconv.conv_backward, "x"),
     "conv_w": (gpuconv.conv_forward, gpuconv.conv_backward, "w"),
     "affine_x": (lambda x, w: gpuconv.affine_forward(x, w.reshape(-1, 4)[: x[0].size]), gpuconv.affine_backward, "x"),

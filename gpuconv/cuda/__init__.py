@@ -12,8 +12,10 @@ from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import conv_backward, conv_forward
 from .dropout import dropout_backward, dropout_forward
 from .gelu import gelu_backward, gelu_forward
+from .groupnorm import groupnorm_backward, groupnorm_forward
 from .loss import softmax_cross_entropy, svm_loss
 from .max_pool import max_pool_backward, max_pool_forward
+from .max_pool_ties import max_pool_backward_ties
 from .relu import relu_backward, relu_forward
 from .update import adam_update, rmsprop_update, sgd_update
 
@@ -34,7 +36,10 @@ __all__ = [
     "gelu_forward",
     "global_average_pool_backward",
     "global_average_pool_forward",
+    "groupnorm_backward",
+    "groupnorm_forward",
     "max_pool_backward",
+    "max_pool_backward_ties",
     "max_pool_forward",
     "relu_backward",
     "relu_forward",

@@ -7,7 +7,7 @@ from typing import Any
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover
-from .layout import empty_images, stored
+from .layout import empty_results, stored
 from .reduce import seen_by_channel, sum_type
 
 _RUNNING = ("running_mean", "running_var")
@@ -47,7 +47,7 @@ def batchnorm_forward(
     else:
         blocks = -(-z.channels // _STORED.block[0])
         _STORED(device, kinds, blocks, running_mean, running_var, mean, inv_std, *steps, z.channels, eps)
-    y, target = _empty_like(device, x, shape, channels_last=channels_last)
+    y, target = empty_results(device, shape, x.dtype, channels_last=channels_last)
     templates = (*kinds, *z.templates, z.index)
     _NORMALISE(device, templates, cover(device, z.packs), x, mean, inv_std, gamma, beta, target, *z.walk)
     return y, mean, inv_std
@@ -69,19 +69,10 @@ def batchnorm_backward(dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any, *, 
     arrays = partial, gamma, inv_std, dgamma, dbeta, coefficients
     sizes = z.channels, z.count, z.chunks, z.merge_lanes
     _BACKWARD_MERGE(device, (x.dtype, gamma.dtype), z.merge_blocks, *arrays, *sizes)
-    dx, target = _empty_like(device, x, shape, channels_last=channels_last)
+    dx, target = empty_results(device, shape, x.dtype, channels_last=channels_last)
     templates = (x.dtype, *z.templates, training, z.index)
     _DATA(device, templates, cover(device, z.packs), dy, x, mean, coefficients, target, *z.walk)
     return dx, dgamma, dbeta
-
-
-def _empty_like(device: Any, x: Any, shape: tuple[int, ...], *, channels_last: bool) -> tuple[Any, Any]:
-    """Return an array of this shape for results, in the memory format of x, and the form of it that a kernel fills."""
-    if len(shape) == 2:
-        array = device.empty(shape, x.dtype)
-        return array, array
-    N, C, H, W = shape
-    return empty_images(device, (N, C, H, W), x.dtype, channels_last=channels_last)
 
 
 def _step(vector: Any) -> int:

@@ -38,6 +38,15 @@ def empty_images(
     return array.transpose(0, 3, 1, 2), array
 
 
+def empty_results(device: Device, shape: tuple[int, ...], dtype: np.dtype, *, channels_last: bool) -> tuple[Any, Any]:
+    """Return an uninitialised (N, C) or (N, C, H, W) array, and the C-contiguous form of it that a kernel fills."""
+    if len(shape) == 2:
+        array = device.empty(shape, dtype)
+        return array, array
+    N, C, H, W = shape
+    return empty_images(device, (N, C, H, W), dtype, channels_last=channels_last)
+
+
 def same_storage(*arrays: Any) -> tuple[Any, ...]:
     """Return arrays of one shape C-contiguous and in one order of elements: that of the first, where it has no gaps."""
     first = arrays[0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .copy import contiguous
-from .device import device_of
+from .device import Device, device_of
 from .kernel import Kernel, cover
 from .layout import in_own_format, index_type
 
@@ -121,8 +121,13 @@ def channel_sums(x: Any) -> Any:
     partial = device.empty((z.chunks, z.channels), sum_type(x.dtype))
     _SUMS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.lanes)
     out = device.empty((z.channels,), x.dtype)
-    _MERGE(device, (x.dtype,), z.merge_blocks, partial, out, z.channels, z.chunks, z.merge_lanes)
+    merge_chunks(device, partial, out, z)
     return out
+
+
+def merge_chunks(device: Device, partial: Any, out: Any, z: Channels) -> None:
+    """Add up the sums of chunks, (chunks, C), into out, (C,)."""
+    _MERGE(device, (out.dtype,), z.merge_blocks, partial, out, z.channels, z.chunks, z.merge_lanes)
 
 
 def all_finite(x: Any) -> bool:

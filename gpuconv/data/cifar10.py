@@ -186,6 +186,16 @@ def read(source: Source, spec: Spec) -> Pictures:
     return Pictures(_true_name(source, digests, spec), images[:train], y[:train], images[train:], y[train:])
 
 
+def read_batch(path: Path, spec: Spec) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images (N, 3, 32, 32) uint8 and labels (N,) int64 of one batch file, checked as `read` does."""
+    kind = "binary" if path.suffix == ".bin" else "python"
+    layout = next(layout for layout in spec.layouts if layout.kind == kind)
+    source = Source(path.parent, layout, False)
+    records = _records(source, path.name.removesuffix(layout.suffix), _file(path, source, spec), spec)
+    _check_labels(str(path), records)
+    return records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].astype(np.int64)
+
+
 def _title(source: Source, batch: str) -> str:
     inside = f"{source.layout.folder}/" if source.packed else ""
     return f"{source.path}{': ' if source.packed else '/'}{inside}{batch}{source.layout.suffix}"

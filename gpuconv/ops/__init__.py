@@ -12,6 +12,7 @@ from .batchnorm import batchnorm_backward, batchnorm_forward, spatial_batchnorm_
 from .conv import conv_backward, conv_forward
 from .dropout import dropout_backward, dropout_forward
 from .gelu import gelu_backward, gelu_forward
+from .groupnorm import groupnorm_backward, groupnorm_forward, layernorm_backward, layernorm_forward
 from .loss import softmax_cross_entropy, svm_loss
 from .max_pool import max_pool_backward, max_pool_forward
 from .relu import relu_backward, relu_forward
@@ -34,6 +35,10 @@ __all__ = [
     "gelu_forward",
     "global_average_pool_backward",
     "global_average_pool_forward",
+    "groupnorm_backward",
+    "groupnorm_forward",
+    "layernorm_backward",
+    "layernorm_forward",
     "max_pool_backward",
     "max_pool_forward",
     "relu_backward",

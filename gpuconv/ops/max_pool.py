@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..errors import ParamError
 from ..shapes import PoolSizes, pool_sizes
 
 
@@ -21,27 +22,53 @@ class MaxPoolCache:
     sizes: PoolSizes
 
 
-def max_pool_forward(x: Any, *, window: Any = 2, stride: Any = None, pad: Any = 0) -> tuple[Any, MaxPoolCache]:
+@dataclass(frozen=True, slots=True, eq=False)
+class TiedMaxPoolCache:
+    """What max_pool_backward needs where ties share: input and output, by reference."""
+
+    x: Any
+    y: Any
+    split: bool
+    sizes: PoolSizes
+    marks: dict[str, bytes] | None
+
+
+def max_pool_forward(
+    x: Any, *, window: Any = 2, stride: Any = None, pad: Any = 0, ties: str = "first"
+) -> tuple[Any, MaxPoolCache | TiedMaxPoolCache]:
     """Take the maximum of every window; return (y, cache).
 
     x: (N, C, H, W)   ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
 
     window, stride (None: the window) and pad are an int or a pair (vertical, horizontal).  Padding never wins, NaN
-    wins over every number, and of equal maxima the first in row order gets the gradient.
+    wins over every number.  ties says which of a window's equal maxima gets its gradient: the "first" in row order,
+    all an equal part of it ("split"), or "every" one the whole of it, which is no gradient but what some code does.
+    With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
     Raises ShapeError, ParamError (pad above half the window), DTypeError or ArgTypeError before any work.
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
     sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
+    if ties not in ("first", "split", "every"):
+        msg = f'ties must be "first", "split" or "every", got {ties!r}'
+        raise ParamError(msg)
     y, argmax = backend.max_pool_forward(x, sizes)
-    return y, MaxPoolCache(argmax, x.dtype, sizes)
+    if ties == "first":
+        return y, MaxPoolCache(argmax, x.dtype, sizes)
+    return y, TiedMaxPoolCache(x, y, ties == "split", sizes, checks.mark(x=x, y=y))
 
 
-def max_pool_backward(dy: Any, cache: MaxPoolCache) -> Any:
+def max_pool_backward(dy: Any, cache: MaxPoolCache | TiedMaxPoolCache) -> Any:
     """Return dx: each entry of dy goes to the place its maximum came from; overlapping windows add up.
 
     dy: (N, C, P, Q)   ->   dx: (N, C, H, W)
     """
+    if isinstance(cache, TiedMaxPoolCache):
+        backend = backend_of(dy=dy, x=cache.x)
+        z = cache.sizes
+        checks.upstream(dy, (z.N, z.C, z.P, z.Q), cache.x.dtype)
+        checks.unchanged(cache.marks, x=cache.x, y=cache.y)
+        return backend.max_pool_backward_ties(dy, cache.x, cache.y, z, split=cache.split)
     checks.cache_of(cache, MaxPoolCache, "max_pool_forward")
     backend = backend_of(dy=dy, cache=cache.argmax)
     z = cache.sizes

@@ -1,0 +1,151 @@
+"""The courses' modules: their names, what `from ... import *` gets of each, and their place in sys.modules."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from importlib.machinery import ModuleSpec
+from types import FunctionType, ModuleType
+
+import numpy as np
+
+from ..backend import use
+from ..errors import ConfigError
+from . import (
+    cnn,
+    conv_layers,
+    data_utils,
+    fast_layers,
+    fc_net,
+    gradient_check,
+    im2col,
+    layer_utils,
+    layers,
+    optim,
+    optim_ucla,
+    solver,
+    vis_utils,
+)
+from .params import set_dropout_p
+
+# What each module of a course offers.  CS231n's layers hold all of them; UCLA has its convolutions in a module that
+# imports the others.  The tools of UCLA's older years lie in cs231n, those of 2023 and 2024 in utils.
+_TOOLS: dict[str, tuple[ModuleType, ...]] = {
+    "data_utils": (data_utils,),
+    "fast_layers": (im2col, fast_layers),
+    "gradient_check": (gradient_check,),
+    "im2col": (im2col,),
+    "im2col_cython": (im2col,),
+    "solver": (solver,),
+    "vis_utils": (vis_utils,),
+}
+_UCLA: dict[str, tuple[ModuleType, ...]] = {
+    "layers": (layers,),
+    "conv_layers": (layers, conv_layers),
+    "layer_utils": (layers, layer_utils),
+    "conv_layer_utils": (layers, conv_layers, fast_layers, layer_utils),
+    "cnn": (layers, conv_layers, fast_layers, layer_utils, cnn),
+    "fc_net": (layers, layer_utils, fc_net),
+    "optim": (optim, optim_ucla),
+}
+_STANFORD: dict[str, tuple[ModuleType, ...]] = {
+    "layers": (layers, conv_layers),
+    "layer_utils": (layers, conv_layers, fast_layers, layer_utils),
+    "optim": (optim,),
+    "classifiers.cnn": (layers, conv_layers, fast_layers, layer_utils, cnn),
+    "classifiers.fc_net": (layers, layer_utils, fc_net),
+}
+MODULES: dict[str, tuple[ModuleType, ...]] = {
+    **{f"nndl.{name}": parts for name, parts in _UCLA.items()},
+    **{f"utils.{name}": parts for name, parts in _TOOLS.items()},
+    **{f"cs231n.{name}": parts for name, parts in (_TOOLS | _STANFORD).items()},
+}
+_PACKAGES = ("nndl", "utils", "cs231n", "cs231n.classifiers")
+
+# What stood in sys.modules before, by name; None for nothing.
+_before: dict[str, ModuleType | None] = {}
+
+
+def install(*names: str, device: str | None = None, dropout_p: str | None = None) -> None:
+    """Let imports of the courses' modules find ours, from now on and whatever files lie beside the notebook.
+
+    names: modules to replace, such as "fast_layers" (in every package that has it) or "cs231n.solver"; all others
+    stay the student's own.  None: everything, nndl, utils and cs231n.
+    device: "cpu", "cuda" or "auto", as in gpuconv.use.   dropout_p: whether p is the probability to "keep" or to
+    "drop", where a notebook's year has the other one; see params.set_dropout_p.
+
+    Call it before the notebook's own imports: names that are bound already stay what they are.
+    Raises ConfigError for a name that no course has.
+    """
+    chosen = [name for name in MODULES if not names or name in names or name.rpartition(".")[2] in names]
+    for name in names:
+        if name not in MODULES and not any(full.rpartition(".")[2] == name for full in MODULES):
+            known = ", ".join(sorted({full.rpartition(".")[2] for full in MODULES}))
+            msg = f"no course has a module {name!r}, there are: {known}"
+            raise ConfigError(msg)
+    if device is not None:
+        use(device)
+    if dropout_p is not None:
+        set_dropout_p(dropout_p)
+    if not names:
+        for package in _PACKAGES:
+            _put(package, _module(package, ()))
+    for name in chosen:
+        _put(name, _module(name, MODULES[name]))
+
+
+def uninstall() -> None:
+    """Put back what install has replaced."""
+    for name, module in _before.items():
+        sys.modules.pop(name, None)
+        if module is not None:
+            sys.modules[name] = module
+        _tell_parent(name, module)
+    _before.clear()
+    set_dropout_p("keep")
+
+
+def _module(name: str, parts: tuple[ModuleType, ...]) -> ModuleType:
+    """Return a new module with the public functions and classes that are defined in ours, and np, as notebooks rely on."""
+    module = ModuleType(name, f"gpuconv.compat in the place of the course's {name}.")
+    module.__spec__ = ModuleSpec(name, None, is_package=name in _PACKAGES)
+    if name in _PACKAGES:
+        module.__path__ = []
+        return module
+    for part in parts:
+        for key, value in vars(part).items():
+            ours = isinstance(value, (FunctionType, type)) and value.__module__ == part.__name__
+            if ours and not key.startswith("_"):
+                setattr(module, key, value)
+    module.np = np  # type: ignore[attr-defined]
+    return module
+
+
+def _put(name: str, module: ModuleType) -> None:
+    """Place a module under its name, in sys.modules and in its package."""
+    _import_package(name.rpartition(".")[0])
+    _before.setdefault(name, sys.modules.get(name))
+    sys.modules[name] = module
+    _tell_parent(name, module)
+
+
+def _import_package(name: str) -> None:
+    """Import a package if it is not yet; where there is none, place an empty one."""
+    if not name or name in sys.modules:
+        return
+    _import_package(name.rpartition(".")[0])
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        _put(name, _module(name, ()))
+
+
+def _tell_parent(name: str, module: ModuleType | None) -> None:
+    """Let a package know its module, or that it has none."""
+    parent, _, own = name.rpartition(".")
+    if parent not in sys.modules:
+        return
+    if module is not None:
+        setattr(sys.modules[parent], own, module)
+    else:
+        vars(sys.modules[parent]).pop(own, None)

@@ -1,0 +1,93 @@
+"""Group normalisation of images (N, C, H, W) and layer normalisation of rows (N, D): what the user calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import checks
+from ..backend import backend_of
+from ..errors import CacheError, DTypeError, ParamError, ShapeError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupNormCache:
+    """What the backward needs: the input by reference, and (N, groups) means and 1 / sqrt(variance + eps)."""
+
+    x: Any
+    gamma: Any
+    mean: Any
+    inv_std: Any
+    marks: dict[str, bytes] | None
+
+
+def groupnorm_forward(x: Any, gamma: Any, beta: Any, *, groups: int, eps: float = 1e-5) -> tuple[Any, GroupNormCache]:
+    """Normalise each image over groups of neighbouring channels, scale by gamma, shift by beta; return (y, cache).
+
+    x: (N, C, H, W)   gamma, beta: (C,)   ->   y: (N, C, H, W), in the memory format of x
+
+    groups divides C.  The variance is the biased one; a group of one constant value gives exactly beta.  gamma and
+    beta have the dtype of x, or float32 where x is float16.
+    Raises ShapeError (a group of one value, too), ParamError, DTypeError before any work.
+    Source: Wu and He, Group normalization, arXiv 1803.08494.
+    """
+    return _forward(4, x, gamma, beta, groups=groups, eps=eps)
+
+
+def groupnorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
+    """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,)."""
+    return _backward(dy, cache, 4, "groupnorm_forward")
+
+
+def layernorm_forward(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tuple[Any, GroupNormCache]:
+    """Normalise each row, scale by gamma, shift by beta; otherwise as groupnorm_forward.
+
+    x: (N, D)   gamma, beta: (D,)   ->   y: (N, D)
+
+    Source: Ba, Kiros and Hinton, Layer normalization, arXiv 1607.06450.
+    """
+    return _forward(2, x, gamma, beta, groups=1, eps=eps)
+
+
+def layernorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
+    """Return (dx, dgamma, dbeta).   dy: (N, D)  ->  dx: (N, D)   dgamma, dbeta: (D,)."""
+    return _backward(dy, cache, 2, "layernorm_forward")
+
+
+def _forward(axes: int, x: Any, gamma: Any, beta: Any, *, groups: Any, eps: Any) -> tuple[Any, GroupNormCache]:
+    checks.given(x=x, gamma=gamma, beta=beta)
+    backend = backend_of(x=x, gamma=gamma, beta=beta)
+    dtype = checks.common_dtype(x=x)
+    vector_dtype = checks.common_dtype(gamma=gamma, beta=beta)
+    if vector_dtype != dtype and (dtype, vector_dtype) != (np.float16, np.float32):
+        msg = f"gamma and beta must be {dtype} like x (float32 if x is float16), got {vector_dtype}"
+        raise DTypeError(msg)
+    letters = "(N, D)" if axes == 2 else "(N, C, H, W)"
+    checks.ndim("x", x, axes, letters)
+    checks.not_empty("x", x, letters)
+    for name, vector in (("gamma", gamma), ("beta", beta)):
+        why = "one entry per column of x," if axes == 2 else "one entry per channel of x,"
+        checks.same_shape(name, vector, (x.shape[1],), why)
+    groups = checks.integer("groups", groups, least=1)
+    if x.shape[1] % groups:
+        msg = f"groups must divide the channels of x, got groups={groups}, C={x.shape[1]}"
+        raise ParamError(msg)
+    if int(np.prod(x.shape[1:], dtype=np.int64)) == groups:
+        msg = f"normalising needs more than one value per {'row' if axes == 2 else 'group'}, got x {tuple(x.shape)}"
+        raise ShapeError(msg if axes == 2 else f"{msg} with groups={groups}")
+    eps = checks.real("eps", eps, low=0.0, open_low=True)
+    y, mean, inv_std = backend.groupnorm_forward(x, gamma, beta, groups=groups, eps=eps)
+    return y, GroupNormCache(x, gamma, mean, inv_std, checks.mark(x=x, gamma=gamma))
+
+
+def _backward(dy: Any, cache: Any, ndim: int, forward: str) -> tuple[Any, Any, Any]:
+    checks.cache_of(cache, GroupNormCache, forward)
+    if cache.x.ndim != ndim:
+        msg = f"cache must be the one that {forward} returned, got that of an x {tuple(cache.x.shape)}"
+        raise CacheError(msg)
+    backend = backend_of(dy=dy, x=cache.x)
+    checks.upstream(dy, cache.x.shape, cache.x.dtype)
+    checks.unchanged(cache.marks, x=cache.x, gamma=cache.gamma)
+    return backend.groupnorm_backward(dy, cache.x, cache.gamma, cache.mean, cache.inv_std)
