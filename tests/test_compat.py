@@ -180,6 +180,22 @@ def test_fast_layers_alone_leaves_the_students_own(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+def test_modules_of_a_student_that_the_lists_lack_stay_importable(tmp_path, monkeypatch):
+    for name in ("nndl", "cs231n", "cs231n/classifiers"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "extra.py").write_text("from nndl.layers import affine_forward\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    compat.install()
+    try:
+        for name in ("nndl", "cs231n", "cs231n.classifiers"):
+            found = importlib.import_module(f"{name}.extra")
+            assert found.affine_forward is layers.affine_forward
+    finally:
+        compat.uninstall()
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("nndl", "cs231n")]:
+            del sys.modules[name]
+
+
 def test_an_unknown_module_is_refused_before_anything_is_replaced():
     with pytest.raises(ConfigError, match=r"no course has a module 'fast_layer', there are: .*fast_layers"):
         compat.install("solver", "fast_layer")

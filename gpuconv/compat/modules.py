@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import FunctionType, ModuleType
 
 import numpy as np
@@ -69,6 +69,8 @@ _before: dict[str, ModuleType | None] = {}
 def install(*names: str, device: str | None = None, dropout_p: str | None = None) -> None:
     """Let imports of the courses' modules find ours, from now on and whatever files lie beside the notebook.
 
+    Modules of a student's own in a folder of the same name (nndl/layer_tests.py) are found as before, and find ours.
+
     names: modules to replace, such as "fast_layers" (in every package that has it) or "cs231n.solver"; all others
     stay the student's own.  None: everything, nndl, utils and cs231n.
     device: "cpu", "cuda" or "auto", as in gpuconv.use.   dropout_p: whether p is the probability to "keep" or to
@@ -110,7 +112,7 @@ def _module(name: str, parts: tuple[ModuleType, ...]) -> ModuleType:
     module = ModuleType(name, f"gpuconv.compat in the place of the course's {name}.")
     module.__spec__ = ModuleSpec(name, None, is_package=name in _PACKAGES)
     if name in _PACKAGES:
-        module.__path__ = []
+        module.__path__ = _folders(name)
         return module
     for part in parts:
         for key, value in vars(part).items():
@@ -119,6 +121,13 @@ def _module(name: str, parts: tuple[ModuleType, ...]) -> ModuleType:
                 setattr(module, key, value)
     module.np = np  # type: ignore[attr-defined]
     return module
+
+
+def _folders(package: str) -> list[str]:
+    """Return where a student's package of this name lies, whose modules that the courses' lists lack stay importable."""
+    parent = sys.modules.get(package.rpartition(".")[0])
+    spec = PathFinder.find_spec(package, getattr(parent, "__path__", None))
+    return list(spec.submodule_search_locations or ()) if spec else []
 
 
 def _put(name: str, module: ModuleType) -> None:
