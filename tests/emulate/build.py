@@ -199,15 +199,30 @@ def _dynamic_shared_stub(names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-@functools.cache
+_RUNTIME_FLAGS = ["-std=c++17", "-O2", "-g1", "-ffp-contract=fast"]
+
+
 def _runtime_object() -> Path:
     """Return the compiled runtime: shared by all modes, never instrumented."""
+    return _of_runtime("runtime.o", "-fPIC", "-fvisibility=hidden", "-c", RUNTIME / "runtime.cpp")
+
+
+def server() -> Path:
+    """Return the launch server, a program."""
+    return _of_runtime("server", RUNTIME / "server.cpp", "-ldl")
+
+
+@functools.cache
+def _of_runtime(name: str, *arguments: str | Path) -> Path:
+    """Build something of the runtime's sources, unless it exists, and return its path."""
     folder = cache_folder()
-    made = folder / f"runtime-{_fingerprint()}.o"
-    if not made.exists():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
-            compiled = Path(work) / "runtime.o"
-            flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"]
-            run([compiler(), *flags, *_processor_flags(), "-c", RUNTIME / "runtime.cpp", "-o", compiled])
-            compiled.replace(made)
+    made = folder / f"{_fingerprint()}-{name}"
+    if made.exists():
+        made.touch()  # it is in use
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
+        built = Path(work) / name
+        run([compiler(), *_RUNTIME_FLAGS, *_processor_flags(), *arguments, "-o", built])
+        built.replace(made)
     return made
