@@ -1,16 +1,16 @@
 """What all tests share: the places that compute, dtypes, memory layouts, random data.
 
-The CUDA backend runs twice: in the emulator, and on a GPU.  A missing GPU skips those cases visibly, and fails them
-when GPUCONV_REQUIRE_GPU=1.
+The CUDA backend runs twice: in the emulator, and on a GPU.  A missing GPU skips those cases, counts them at the end of
+the run, and fails them when GPUCONV_REQUIRE_GPU=1.  The emulator's compilers, g++ and NVRTC, must be there, unless
+GPUCONV_ALLOW_MISSING_COMPILER=1 skips what needs them.
 """
 
 import os
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from emulate import EmulatedArray, EmulatedDevice
+from emulate import EmulatedArray, EmulatedDevice, EmulatorUnavailableError, build, nvrtc, sass
 from hypothesis import settings
 
 from gpuconv import backend
@@ -92,8 +92,6 @@ def _place(name):
     if name == "cpu":
         return Cpu
     if name == "cuda-emulated":
-        if shutil.which("g++") is None:
-            pytest.skip("the emulator needs g++")
         return Emulated
     usable, reason = cuda_device.gpu_status()
     if not usable:
@@ -125,10 +123,39 @@ def _is_emulated(item):
     return "cuda-emulated" in (params.get("device"), params.get("gpu"))
 
 
+def _missing_compiler():
+    """Return what the emulator lacks, in a sentence, or None."""
+    try:
+        build.compiler()
+        nvrtc.nvrtc()
+        sass.nvdisasm()
+    except EmulatorUnavailableError as error:
+        return str(error)
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at markers
 def pytest_collection_modifyitems(items):
-    for item in items:
+    needing = [item for item in items if _is_emulated(item) or item.get_closest_marker("compilers")]
+    missing = _missing_compiler() if needing else None
+    if missing and os.environ.get("GPUCONV_ALLOW_MISSING_COMPILER") != "1":
+        msg = f"{missing}; GPUCONV_ALLOW_MISSING_COMPILER=1 skips the {len(needing)} tests that need it"
+        raise pytest.UsageError(msg)
+    for item in needing:
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=missing))
         if _is_emulated(item) and item.get_closest_marker("large"):
             item.add_marker("ladder")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    yield
+    usable, reason = cuda_device.gpu_status()
+    skipped = [] if usable else terminalreporter.stats.get("skipped", [])
+    count = sum(isinstance(report.longrepr, tuple) and reason in report.longrepr[2] for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} cases were not run on a GPU: {reason}")
 
 
 def pytest_collection_finish(session):

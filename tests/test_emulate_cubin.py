@@ -9,6 +9,8 @@ from emulate.examples import PROBLEMS, text
 from emulate.nvrtc import nvrtc
 from emulate.sass import count_instructions, disassemble, hottest_loop
 
+pytestmark = pytest.mark.compilers
+
 _LOG = """
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z5firstPf' for 'sm_80'

@@ -7,6 +7,8 @@ import pytest
 from emulate import EmulatedDevice, EmulationError
 from emulate.examples import PROBLEMS, Out, Problem, edited, text
 
+pytestmark = pytest.mark.compilers
+
 _I32 = np.int32
 
 

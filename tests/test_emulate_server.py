@@ -15,6 +15,8 @@ import pytest
 from emulate import EmulatedDevice, EmulationError, memory, server
 from emulate.examples import PROBLEMS, conv_direct, text
 
+pytestmark = pytest.mark.compilers
+
 _I32 = np.int32
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shutil
 
 import pytest
 from emulate import LaunchRecord
@@ -14,7 +13,6 @@ pytestmark = pytest.mark.ladder
 
 RECORDED = json.loads(counters.TABLE.read_text(encoding="utf-8"))
 
-emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
 # Global accesses that need more than a quarter of sectors above the ideal, and why.
 SCATTERED: dict[tuple[str, str], str] = {}
@@ -25,7 +23,7 @@ def _measured():
     return counters.measure()
 
 
-@emulator
+@pytest.mark.compilers
 @pytest.mark.ladder
 def test_counts_are_as_recorded():
     if counters.compilers() != {name: RECORDED[name] for name in counters.compilers()}:
