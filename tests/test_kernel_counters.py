@@ -9,13 +9,29 @@ from emulate.emulator import SiteCounts
 
 from bench import kernel_counters as counters
 
-pytestmark = pytest.mark.ladder
-
 RECORDED = json.loads(counters.TABLE.read_text(encoding="utf-8"))
 
 
 # Global accesses that need more than a quarter of sectors above the ideal, and why.
-SCATTERED: dict[tuple[str, str], str] = {}
+_TWO_PACKS = "a thread has random bits for 32 bytes, two accesses: the second finds its half of the sectors in a cache"
+_STRIDE = "a stride of 2 takes every second pixel of a row; the next tap finds the others in the L1 cache"
+_TURNED = "turns (filters, channels, taps) round; filters are small beside images, and the larger side is coalesced"
+_THREE = "3 channels: rows of 12 or 108 bytes do not end with a sector"
+SCATTERED: dict[tuple[str, str], str] = {
+    ("dropout_forward", "global load"): _TWO_PACKS,
+    ("dropout_forward", "global store"): _TWO_PACKS,
+    ("max_pool_forward_direct", "global load"): _STRIDE,
+    ("average_pool_forward_direct", "global load"): _STRIDE,
+    ("conv_forward_tiled", "global load"): _STRIDE,
+    ("conv_backward_weight_tiled", "global load"): _STRIDE,
+    ("conv_backward_weight_tiled", "global store"): _THREE,
+    ("conv_backward_data_tiled", "global store"): "a phase of the stride writes every second pixel of a row of dx",
+    ("conv_backward_data_direct", "global load"): _THREE,
+    ("conv_forward_few", "global load"): _THREE,
+    ("conv_pack_filters", "global load"): _TURNED,
+    ("conv_backward_sum", "global store"): _TURNED,
+    ("batchnorm_backward_sums", "global load"): "the case has an odd number of channels",
+}
 
 
 @functools.cache
@@ -30,6 +46,29 @@ def test_counts_are_as_recorded():
         pytest.skip(f"recorded with other compilers than {counters.compilers()}")
     lines = counters.differences(RECORDED, _measured())
     assert not lines, "\n".join([*lines, "write the table anew: python -m bench.kernel_counters --write"])
+
+
+# A call of each of the ways to go through memory: in packs, with shared tiles, turned from one format into another.
+QUICK = ("dropout", "spatial_batchnorm", "copy between formats")
+
+
+@pytest.mark.compilers
+def test_counts_of_some_calls_are_as_recorded():
+    if counters.compilers() != {name: RECORDED[name] for name in counters.compilers()}:
+        pytest.skip(f"recorded with other compilers than {counters.compilers()}")
+    measured = counters.traffic_of(QUICK)
+    recorded = {name: RECORDED["traffic"][name] for name in measured}
+    lines = counters.differences({"traffic": recorded}, {"traffic": measured})
+    assert not lines, "\n".join([*lines, "write the table anew: python -m bench.kernel_counters --write"])
+
+
+def test_hottest_loops_multiply_and_add():
+    """A loop that mostly moves data would bound a tiled convolution by something else than arithmetic."""
+    loops = RECORDED["share of FFMA in the hottest loop"]
+    assert set(loops) == {f"sm_{arch}" for arch in counters.ARCHS}
+    for kernels in loops.values():
+        assert kernels
+        assert all(0 < share < 1 for share in kernels.values())
 
 
 def _traffic():
