@@ -58,9 +58,6 @@ def instances() -> dict[str, Launched]:
     return dict(sorted(found.items()))
 
 
-_TOGETHER = 24  # kernels compiled together: fewer take longer each, more leave processors idle
-
-
 def one_of_each(found: dict[str, Launched]) -> dict[str, dict[str, Launched]]:
     """Return one instance of every kernel, by the architecture to try it on: files take turns."""
     chosen: dict[str, dict[str, Launched]] = {arch: {} for arch in ARCHS}
@@ -76,45 +73,42 @@ def one_of_each(found: dict[str, Launched]) -> dict[str, dict[str, Launched]]:
 def measure(archs: Sequence[str], found: dict[str, Launched]) -> dict[str, dict[str, dict[str, int]]]:
     """Compile kernels; return what each needs, by architecture and C++ name.
 
-    What was measured of a file's text stays in the emulator's cache folder.
+    Each is compiled alone, as at its first launch on a GPU: with others beside it, ptxas allots other registers.  What
+    was measured stays in the emulator's cache folder.
     """
     return measure_each({arch: found for arch in archs})
 
 
 def measure_each(found: dict[str, dict[str, Launched]]) -> dict[str, dict[str, dict[str, int]]]:
     """Do as `measure`, for other kernels on each architecture."""
-    work = []
-    for arch, kernels in found.items():
-        for file in sorted({one.kernel.file for one in kernels.values()}):
-            of_file = [one for one in kernels.values() if one.kernel.file == file]
-            work += [(arch, file, of_file[i : i + _TOGETHER]) for i in range(0, len(of_file), _TOGETHER)]
+    work = [(arch, one) for arch, kernels in found.items() for one in kernels.values()]
     rows: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in found}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC works without Python's lock
-        for (arch, _, _), measured in zip(work, pool.map(_measure_file, *zip(*work, strict=True)), strict=True):
-            rows[arch].update(measured)
+        for (arch, one), row in zip(work, pool.map(lambda pair: _measured(*pair), work), strict=True):
+            rows[arch][one.expression] = row
     return rows
 
 
-def _measure_file(arch: str, file: str, found: list[Launched]) -> dict[str, dict[str, int]]:
-    text, expressions = source(file), tuple(one.expression for one in found)
-    blocks = [f"{one.kernel.block} {one.shared}" for one in found]
+def _measured(arch: str, one: Launched) -> dict[str, int]:
+    file, text = one.kernel.file, source(one.kernel.file)
     code = [Path(module).read_text(encoding="utf-8") for module in (__file__, cubin.__file__)]
-    key = digest([*code, nvrtc().version, arch, text, *expressions, *blocks, *OPTIONS])
+    key = digest([*code, nvrtc().version, arch, text, one.expression, f"{one.kernel.block} {one.shared}", *OPTIONS])
     kept = cache_folder() / f"{key}.resources.json"
     if kept.exists():
+        kept.touch()  # it is in use
         return dict(json.loads(kept.read_text(encoding="utf-8")))
     try:
-        compiled = cubin.compile_cubin(text, file, expressions, arch, OPTIONS)
+        compiled = cubin.compile_cubin(text, file, (one.expression,), arch, OPTIONS)
     except BuildError as error:
         said = "\n".join(line for line in str(error).splitlines() if "error" in line)
-        msg = f"kernels/{file} does not compile for sm_{arch}:\n{said}"
+        msg = f"{one.expression} of kernels/{file} does not compile for sm_{arch}:\n{said}"
         raise BuildError(msg) from None
-    rows = {one.expression: _row(arch, one, compiled) for one in found}
+    row = _row(arch, one, compiled)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False, encoding="utf-8") as f:
-        json.dump(rows, f)
+        json.dump(row, f)
     Path(f.name).replace(kept)
-    return rows
+    return row
 
 
 def _row(arch: str, one: Launched, compiled: cubin.Cubin) -> dict[str, int]:
