@@ -1,4 +1,5 @@
 """How well kernels use memory, counted by the emulator: sectors a request, bank conflicts, share of multiply-adds.
+Also the share of multiply-adds in the hottest loop of the machine code that ptxas makes.
 
     python -m bench.kernel_counters [--write]
 
@@ -22,12 +23,18 @@ if str(ROOT / "tests") not in sys.path:
     sys.path.insert(0, str(ROOT / "tests"))
 
 from emulate import LaunchRecord, build
+from emulate.cubin import compile_cubin
 from emulate.nvrtc import nvrtc
+from emulate.sass import disassemble, hottest_loop
 from kernel_calls import CALLS, Call, GroupedDevice, Inputs, emulated_on, launched
 
 import gpuconv
+from gpuconv.cuda.kernel import OPTIONS
+from gpuconv.cuda.source import source
 
 TABLE = ROOT / "tests" / "kernel_counters.json"
+PARTS = ("traffic", "share of multiply-adds", "share of FFMA in the hottest loop")
+ARCHS = ("80", "90")
 COLUMNS = ["requests", "sectors or wavefronts", "ideal"]
 _KINDS = ("global load", "global store", "shared load", "shared store")
 
@@ -115,24 +122,47 @@ def multiply_adds(records: Iterable[LaunchRecord]) -> dict[str, float]:
     return {kernel: round(count / total[kernel], 3) for kernel, count in sorted(fused.items())}
 
 
+def hottest_loops(arch: str) -> dict[str, float]:
+    """Return the share of FFMA in the machine code of each tiled convolution's hottest loop."""
+    calls = [call for call in MEASURED.values() if call.name.startswith("conv")]
+    tiled = [one for one in launched(calls, ("float32",)).values() if one.kernel.name.endswith("_tiled")]
+    shares = {}
+    for file in sorted({one.kernel.file for one in tiled}):
+        expressions = [one.expression for one in tiled if one.kernel.file == file]
+        compiled = compile_cubin(source(file), file, expressions, arch, OPTIONS)
+        code = disassemble(compiled.code)
+        for expression in expressions:
+            loop = hottest_loop(code[compiled.symbols[expression]])
+            shares[expression] = round(loop.opcodes["FFMA"] / loop.instructions, 3) if loop else 0.0
+    return shares
+
+
+def traffic_of(names: Iterable[str]) -> dict[str, Any]:
+    """Return the traffic of some calls of MEASURED, in each of their memory formats."""
+    return {
+        f"{name}, {memory}": traffic(_launches(MEASURED[name], memory, "emulated-stats"))
+        for name in names
+        for memory in MEASURED[name].formats
+    }
+
+
 def measure() -> dict[str, Any]:
     """Count everything: what is checked in."""
-    rows: dict[str, Any] = {}
+    rows = traffic_of(MEASURED)
     shares: dict[str, float] = {}
     for call in MEASURED.values():
-        for memory in call.formats:
-            rows[f"{call.name}, {memory}"] = traffic(_launches(call, memory, "emulated-stats"))
-            if call.name.startswith("conv"):
-                found = multiply_adds(_launches(call, memory, "emulated-ptx-stats"))
-                shares |= {f"{call.name}, {memory}: {kernel}": share for kernel, share in found.items()}
-    return {**compilers(), "columns": COLUMNS, "traffic": rows, "share of multiply-adds": shares}
+        for memory in call.formats if call.name.startswith("conv") else ():
+            found = multiply_adds(_launches(call, memory, "emulated-ptx-stats"))
+            shares |= {f"{call.name}, {memory}: {kernel}": share for kernel, share in found.items()}
+    loops = {f"sm_{arch}": hottest_loops(arch) for arch in ARCHS}
+    return {**compilers(), "columns": COLUMNS, **dict(zip(PARTS, (rows, shares, loops), strict=True))}
 
 
 def differences(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]:
     """Return one line for each count that is new, gone or another."""
     lines = []
-    for part in ("traffic", "share of multiply-adds"):
-        before, now = _flat(recorded[part]), _flat(measured[part])
+    for part in PARTS:
+        before, now = _flat(recorded.get(part, {})), _flat(measured.get(part, {}))
         lines += [
             f"{name}: {now.get(name)}, recorded {before.get(name)}"
             for name in sorted(before.keys() | now.keys())

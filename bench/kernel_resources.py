@@ -8,15 +8,15 @@ Compares with tests/kernel_resources.json, or writes it and bench/results/kernel
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
-import re
 import struct
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ if str(ROOT / "tests") not in sys.path:
     sys.path.insert(0, str(ROOT / "tests"))
 
 import numpy as np
+from emulate import cubin
 from emulate.build import cache_folder, digest
 from emulate.errors import BuildError
-from emulate.nvrtc import Compiled, nvrtc
+from emulate.nvrtc import nvrtc
 from kernel_calls import Launched, launched
 
 from gpuconv.cuda.kernel import OPTIONS
@@ -39,37 +40,6 @@ ARCHS = ("75", "80", "90")
 
 # Kernels that may keep something in local memory, and why.
 SPILLS_ALLOWED: dict[str, str] = {}
-
-_WARP, _REGISTERS = 32, 65536
-
-
-@dataclass(frozen=True)
-class Multiprocessor:
-    """Limits of one multiprocessor: CUDA C++ programming guide, technical specifications per compute capability."""
-
-    threads: int
-    blocks: int
-    shared: int  # bytes
-    reserved: int  # bytes of shared memory that the system takes from each block
-    granule: int  # bytes
-
-
-_LIMITS = {
-    "75": Multiprocessor(1024, 16, 64 * 1024, 0, 256),
-    "80": Multiprocessor(2048, 32, 164 * 1024, 1024, 128),
-    "90": Multiprocessor(2048, 32, 228 * 1024, 1024, 128),
-}
-
-
-def occupancy(arch: str, threads: int, registers: int, shared: int) -> int:
-    """Return how many blocks a multiprocessor holds at once."""
-    limits = _LIMITS[arch]
-    warps = -(-threads // _WARP)
-    per_warp = -(-registers * _WARP // 256) * 256
-    by_registers = _REGISTERS // per_warp // warps if registers else limits.blocks
-    bytes_ = -(-(shared + limits.reserved) // limits.granule) * limits.granule
-    by_shared = limits.shared // bytes_ if bytes_ else limits.blocks
-    return min(limits.blocks, limits.threads // (warps * _WARP), by_registers, by_shared)
 
 
 def instances() -> dict[str, Launched]:
@@ -88,79 +58,83 @@ def instances() -> dict[str, Launched]:
     return dict(sorted(found.items()))
 
 
-def measure(archs: Sequence[str], found: dict[str, Launched]) -> dict[str, dict[str, dict[str, int]]]:
-    """Compile all kernels; return what each needs, by architecture and C++ name.
+def one_of_each(found: dict[str, Launched]) -> dict[str, dict[str, Launched]]:
+    """Return one instance of every kernel, by the architecture to try it on: files take turns."""
+    chosen: dict[str, dict[str, Launched]] = {arch: {} for arch in ARCHS}
+    turns = dict(zip(sorted({one.kernel.file for one in found.values()}), itertools.cycle(ARCHS)))
+    seen = set()
+    for name, one in found.items():
+        if one.kernel.name not in seen:
+            seen.add(one.kernel.name)
+            chosen[turns[one.kernel.file]][name] = one
+    return chosen
 
-    What was measured of a file's text stays in the emulator's cache folder.
+
+def measure(archs: Sequence[str], found: dict[str, Launched]) -> dict[str, dict[str, dict[str, int]]]:
+    """Compile kernels; return what each needs, by architecture and C++ name.
+
+    Each is compiled alone, as at its first launch on a GPU: with others beside it, ptxas allots other registers.  What
+    was measured stays in the emulator's cache folder.
     """
-    files = sorted({one.kernel.file for one in found.values()})
-    work = [
-        (arch, file, [one for one in found.values() if one.kernel.file == file]) for arch in archs for file in files
-    ]
-    rows: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in archs}
+    return measure_each({arch: found for arch in archs})
+
+
+def measure_each(found: dict[str, dict[str, Launched]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Do as `measure`, for other kernels on each architecture."""
+    work = [(arch, one) for arch, kernels in found.items() for one in kernels.values()]
+    rows: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in found}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC works without Python's lock
-        for (arch, _, _), measured in zip(work, pool.map(_measure_file, *zip(*work, strict=True)), strict=True):
-            rows[arch].update(measured)
+        for (arch, one), row in zip(work, pool.map(lambda pair: _measured(*pair), work), strict=True):
+            rows[arch][one.expression] = row
     return rows
 
 
-def _measure_file(arch: str, file: str, found: list[Launched]) -> dict[str, dict[str, int]]:
-    text, expressions = source(file), tuple(one.expression for one in found)
-    blocks = [f"{one.kernel.block} {one.shared}" for one in found]
-    code = Path(__file__).read_text(encoding="utf-8")
-    key = digest([code, nvrtc().version, arch, text, *expressions, *blocks, *OPTIONS])
+def _measured(arch: str, one: Launched) -> dict[str, int]:
+    file, text = one.kernel.file, source(one.kernel.file)
+    code = [Path(module).read_text(encoding="utf-8") for module in (__file__, cubin.__file__)]
+    key = digest([*code, nvrtc().version, arch, text, one.expression, f"{one.kernel.block} {one.shared}", *OPTIONS])
     kept = cache_folder() / f"{key}.resources.json"
     if kept.exists():
+        kept.touch()  # it is in use
         return dict(json.loads(kept.read_text(encoding="utf-8")))
     try:
-        compiled = nvrtc().cubin(text, file, expressions, OPTIONS, arch)
+        compiled = cubin.compile_cubin(text, file, (one.expression,), arch, OPTIONS)
     except BuildError as error:
         said = "\n".join(line for line in str(error).splitlines() if "error" in line)
-        msg = f"kernels/{file} does not compile for sm_{arch}:\n{said}"
+        msg = f"{one.expression} of kernels/{file} does not compile for sm_{arch}:\n{said}"
         raise BuildError(msg) from None
-    rows = {one.expression: _row(arch, one, compiled, compiled.symbols[one.expression]) for one in found}
+    row = _row(arch, one, compiled)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=kept.parent, delete=False, encoding="utf-8") as f:
-        json.dump(rows, f)
+        json.dump(row, f)
     Path(f.name).replace(kept)
-    return rows
+    return row
 
 
-def _row(arch: str, one: Launched, compiled: Compiled, symbol: str) -> dict[str, int]:
-    assert isinstance(compiled.code, bytes)
-    account = re.search(
-        rf"Function properties for {re.escape(symbol)}\n[^\n]*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
-        r"(\d+) bytes spill loads\n[^\n]*?Used (\d+) registers([^\n]*)",
-        compiled.log,
-    )
-    if account is None:
-        msg = f"{one.expression}: the compiler's log for sm_{arch} says nothing of {symbol}"
-        raise ValueError(msg)
-    stack, stores, loads, registers = map(int, account.groups()[:4])
-    static = re.search(r"(\d+) bytes smem", account[5])
-    shared = int(static[1]) if static else 0
-    threads = int(np.prod(one.kernel.block))
+def _row(arch: str, one: Launched, compiled: cubin.Cubin) -> dict[str, int]:
+    needed = compiled.resources[one.expression]
+    shared = needed.shared_bytes + one.shared
     return {
-        "registers": registers,
-        "shared": shared + one.shared,
-        "local": stack,
-        "spills": stores + loads,
-        "blocks": occupancy(arch, threads, registers, shared + one.shared),
-        "code": code_bytes(compiled.code, symbol),
+        "registers": needed.registers,
+        "shared": shared,
+        "local": needed.stack_bytes,
+        "spills": needed.spills,
+        "blocks": cubin.occupancy(int(arch), math.prod(one.kernel.block), needed.registers, shared).blocks,
+        "code": code_bytes(compiled.code, compiled.symbols[one.expression]),
     }
 
 
-def code_bytes(cubin: bytes, symbol: str) -> int:
+def code_bytes(code: bytes, symbol: str) -> int:
     """Return the size of a kernel's machine code: of the section .text.<symbol> of an ELF file."""
     header_offset, size, count, names_at = (
-        struct.unpack_from("<Q", cubin, 0x28)[0],
-        *struct.unpack_from("<HHH", cubin, 0x3A),
+        struct.unpack_from("<Q", code, 0x28)[0],
+        *struct.unpack_from("<HHH", code, 0x3A),
     )
-    headers = [struct.unpack_from("<IIQQQQIIQQ", cubin, header_offset + i * size) for i in range(count)]
+    headers = [struct.unpack_from("<IIQQQQIIQQ", code, header_offset + i * size) for i in range(count)]
     names = headers[names_at][4]
     for header in headers:
         start = names + header[0]
-        if cubin[start : cubin.index(b"\0", start)].decode() == f".text.{symbol}":
+        if code[start : code.index(b"\0", start)].decode() == f".text.{symbol}":
             return int(header[5])
     msg = f"no machine code for {symbol}"
     raise ValueError(msg)
@@ -168,8 +142,7 @@ def code_bytes(cubin: bytes, symbol: str) -> int:
 
 def empty_code_bytes(arch: str) -> int:
     """Return the size of a kernel that does nothing."""
-    compiled = nvrtc().cubin('extern "C" __global__ void nothing() {}', "nothing.cu", ("nothing",), OPTIONS, arch)
-    assert isinstance(compiled.code, bytes)
+    compiled = cubin.compile_cubin('extern "C" __global__ void nothing() {}', "nothing.cu", ("nothing",), arch, OPTIONS)
     return code_bytes(compiled.code, "nothing")
 
 

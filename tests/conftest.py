@@ -1,19 +1,22 @@
 """What all tests share: the places that compute, dtypes, memory layouts, random data.
 
-The CUDA backend runs twice: in the emulator, and on a GPU.  A missing GPU skips those cases visibly, and fails them
-when GPUCONV_REQUIRE_GPU=1.
+The CUDA backend runs twice: in the emulator, and on a GPU.  A missing GPU skips those cases, counts them at the end of
+the run, and fails them when GPUCONV_REQUIRE_GPU=1.  The emulator's compilers, g++ and NVRTC, must be there, unless
+GPUCONV_ALLOW_MISSING_COMPILER=1 skips what needs them.
 """
 
 import os
-import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from emulate import EmulatedArray, EmulatedDevice
+from emulate import EmulatedArray, EmulatedDevice, EmulatorUnavailableError, build, nvrtc, sass
 from hypothesis import settings
 
 from gpuconv import backend
 from gpuconv.cuda import device as cuda_device
+from gpuconv.cuda.kernel import OPTIONS
+from gpuconv.cuda.source import source
 
 # Every run tries the same examples; HYPOTHESIS_PROFILE=explore draws new ones, and prints how to repeat a failure.
 settings.register_profile("repeat", derandomize=True, deadline=None, database=None, max_examples=100)
@@ -89,8 +92,6 @@ def _place(name):
     if name == "cpu":
         return Cpu
     if name == "cuda-emulated":
-        if shutil.which("g++") is None:
-            pytest.skip("the emulator needs g++")
         return Emulated
     usable, reason = cuda_device.gpu_status()
     if not usable:
@@ -112,26 +113,65 @@ def gpu(request):
     return _place(request.param)
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "large: much work; in the emulator only as part of the ladder")
-    config.addinivalue_line("markers", "ladder: more kernels, dtypes and shapes in the emulator; `pytest -m ladder`")
+# So many emulated cases are worth building the kernels for, all of a file at once, while other tests run.
+_MANY_CASES = 200
+_builders = ThreadPoolExecutor(os.cpu_count(), "build")
 
 
-# Which modules run in the emulator every time; in the others, emulated cases belong to the ladder.
-_QUICK_MODULES = ("test_contract", "test_cuda_device", "test_cuda_kernel", "test_cuda_training_step", "test_errors")
+def _is_emulated(item):
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return "cuda-emulated" in (params.get("device"), params.get("gpu"))
 
 
-def pytest_collection_modifyitems(config, items):
-    """Leave the ladder out unless it is asked for: launches cost a process each, and the operators make thousands."""
-    for item in items:
-        params = item.callspec.params if hasattr(item, "callspec") else {}
-        emulated = "cuda-emulated" in (params.get("device"), params.get("gpu"))
-        if emulated and (item.get_closest_marker("large") or item.module.__name__ not in _QUICK_MODULES):
+def _missing_compiler():
+    """Return what the emulator lacks, in a sentence, or None."""
+    try:
+        build.compiler()
+        nvrtc.nvrtc()
+        sass.nvdisasm()
+    except EmulatorUnavailableError as error:
+        return str(error)
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at markers
+def pytest_collection_modifyitems(items):
+    needing = [item for item in items if _is_emulated(item) or item.get_closest_marker("compilers")]
+    missing = _missing_compiler() if needing else None
+    if missing and os.environ.get("GPUCONV_ALLOW_MISSING_COMPILER") != "1":
+        msg = f"{missing}; GPUCONV_ALLOW_MISSING_COMPILER=1 skips the {len(needing)} tests that need it"
+        raise pytest.UsageError(msg)
+    for item in needing:
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=missing))
+        if _is_emulated(item) and item.get_closest_marker("large"):
             item.add_marker("ladder")
-    if "ladder" not in (config.option.markexpr or "").replace("not ladder", ""):
-        left_out = [item for item in items if item.get_closest_marker("ladder")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if not item.get_closest_marker("ladder")]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    yield
+    usable, reason = cuda_device.gpu_status()
+    skipped = [] if usable else terminalreporter.stats.get("skipped", [])
+    count = sum(isinstance(report.longrepr, tuple) and reason in report.longrepr[2] for report in skipped)
+    if count:
+        terminalreporter.write_line(f"{count} cases were not run on a GPU: {reason}")
+
+
+def pytest_collection_finish(session):
+    if session.config.option.collectonly or sum(map(_is_emulated, session.items)) < _MANY_CASES:
+        return
+    from kernel_calls import launched
+
+    expressions = {}
+    for one in launched().values():
+        expressions.setdefault(one.kernel.file, []).append(one.expression)
+    for file, of_file in sorted(expressions.items(), key=lambda item: len(item[1])):  # what many tests share is small
+        Emulated.device.build_ahead(_builders, source(file), file, of_file, OPTIONS)
+
+
+def pytest_sessionfinish():
+    _builders.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(params=["float64", "float32", "float16"], scope="session")

@@ -1,7 +1,6 @@
 """What the GPU must give bit for bit as the CPU does: random draws, look-ups, selections; and what only a GPU does."""
 
 import importlib
-import shutil
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from gpuconv.errors import AliasError, ParamError
 from gpuconv.random import Stream, words
 from gpuconv.shapes import is_channels_last
 
-needs_emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 _WORDS = [0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1]
 
 
@@ -88,7 +86,7 @@ def test_every_pixel_value_of_every_channel(device, dtype):
     assert_same_bits(device.numpy(got), expected)
 
 
-@needs_emulator
+@pytest.mark.compilers
 def test_the_table_of_levels_is_copied_once(rng):
     images = Emulated.array(rng.integers(0, 256, (2, 1, 3, 3), np.uint8))
     levels = importlib.import_module("gpuconv.cuda.augment")._levels
@@ -134,7 +132,7 @@ def test_labels_of_any_integer_type(loss, kind, device, rng):
     assert device.numpy(value).shape == ()
 
 
-@needs_emulator
+@pytest.mark.compilers
 @pytest.mark.parametrize("label", [-1, 3, 255, -(2**63), 2**63 - 1])
 @pytest.mark.parametrize("loss", [gpuconv.softmax_cross_entropy, gpuconv.svm_loss])
 def test_a_label_out_of_range_gives_nan_and_an_error_in_debug_mode(loss, label, monkeypatch):
@@ -158,7 +156,9 @@ class _OnGpu:
         self.__cuda_array_interface__ = {**host.__array_interface__, "version": 3}
 
 
-@pytest.mark.parametrize("wrap", [_OnGpu, pytest.param(Emulated.array, marks=needs_emulator)], ids=["gpu", "emulated"])
+@pytest.mark.parametrize(
+    "wrap", [_OnGpu, pytest.param(Emulated.array, marks=pytest.mark.compilers)], ids=["gpu", "emulated"]
+)
 def test_overlap_is_seen_by_address(wrap):
     room = np.zeros(20)
     if wrap is _OnGpu:
@@ -172,7 +172,7 @@ def test_overlap_is_seen_by_address(wrap):
             checks.apart("odd", **{other: parts[other], "odd": parts["odd"]})
 
 
-@needs_emulator
+@pytest.mark.compilers
 def test_an_update_refuses_its_own_gradient():
     w = Emulated.array(np.ones(8))
     with pytest.raises(AliasError, match="w is updated in place, but w and dw share memory"):
@@ -227,7 +227,7 @@ ROUNDS = {
 }
 
 
-@needs_emulator
+@pytest.mark.compilers
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
 @pytest.mark.parametrize("shape", ROUNDS.values(), ids=ROUNDS.keys())
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_same_bits_however_it_is_launched(how, kind, shape, stored, monkeypatch,
     assert _everything(x, dy, np.random.default_rng(1)) == expected
 
 
-@needs_emulator
+@pytest.mark.compilers
 @pytest.mark.parametrize("start", [1, 2, 3, 8])
 def test_views_that_start_anywhere(start, dtype, rng):
     """Packs of 16 bytes must not be read from an address between two of them."""

@@ -7,7 +7,6 @@ and in float64 8 e 2^-29 (both sides lose there), each plus 8 u of the largest e
 
 import dataclasses
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
 from gpuconv.train import PRESETS, checkpoint, loop, resume, train
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+pytestmark = pytest.mark.compilers
 
 TINY = {
     "convnet": {"widths": (4, 8), "lr_start": 1.0},

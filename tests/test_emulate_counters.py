@@ -5,6 +5,8 @@ import pytest
 from emulate import EmulatedDevice
 from emulate.examples import PROBLEMS, conv_direct, text
 
+pytestmark = pytest.mark.compilers
+
 
 def _floats(*sizes):
     return [np.zeros(n, np.float32) for n in sizes]

@@ -9,6 +9,8 @@ from emulate.examples import PROBLEMS, text
 from emulate.nvrtc import nvrtc
 from emulate.sass import count_instructions, disassemble, hottest_loop
 
+pytestmark = pytest.mark.compilers
+
 _LOG = """
 ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z5firstPf' for 'sm_80'
@@ -35,6 +37,7 @@ OCCUPANCIES = {
     "threads": ((80, 256, 32, 0), Occupancy(8, "threads")),
     "blocks": ((75, 32, 16, 0), Occupancy(16, "blocks")),
     "registers": ((80, 256, 48, 8448), Occupancy(5, "registers")),
+    "registers_in_steps_of_256_a_warp": ((80, 256, 33, 0), Occupancy(6, "registers")),
     "registers_in_units_of_a_warp": ((90, 384, 168, 0), Occupancy(1, "registers")),
     "shared_memory": ((80, 128, 32, 40000), Occupancy(4, "shared memory")),
     "shared_memory_reserved_by_the_system": ((90, 128, 32, 115712), Occupancy(2, "shared memory")),

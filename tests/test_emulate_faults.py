@@ -7,6 +7,8 @@ import pytest
 from emulate import EmulatedDevice, EmulationError
 from emulate.examples import PROBLEMS, Out, Problem, edited, text
 
+pytestmark = pytest.mark.compilers
+
 _I32 = np.int32
 
 
@@ -163,6 +165,8 @@ CLASSES = {
     "division_by_zero": ("divide", (np.zeros(64, _I32), _zeros(64, _I32)), 64, 0, "out of range"),
     "two_barriers_meet": ("two_barriers", (_zeros(),), 64, 0, "DIVERGENT BARRIER"),
     "shuffles_in_two_branches": ("two_shuffles", (_zeros(32),), 32, 0, "no thread can continue"),
+    "second_half_of_a_pair_never_written": ("half_a_pair", (_zeros(64),), 32, 0, "UNINITIALISED shared read"),
+    "write_far_past_the_end": ("write_at", (_zeros(60), _I32(1 << 20)), 64, 0, "OUT OF BOUNDS: write"),
 }
 
 
@@ -186,6 +190,7 @@ WITHOUT_CHECKS = {
     "write_before_the_start": "CANARY",
     "dynamic_shared_one_too_far": "wrote past the 256 bytes of dynamic shared memory",
     "write_through_const": "CRASH: invalid memory access",
+    "write_far_past_the_end": "CRASH: invalid memory access",
     "two_barriers_meet": "DIVERGENT BARRIER",
     "shuffles_in_two_branches": "no thread can continue",
     "division_by_zero": "CRASH: arithmetic exception",

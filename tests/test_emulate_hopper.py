@@ -10,6 +10,8 @@ from emulate import BuildError, EmulatedDevice, EmulationError, build
 from emulate.examples import bfloat16, from_bfloat16, text
 from emulate.tensor_map import TensorMap
 
+pytestmark = pytest.mark.compilers
+
 _I32 = np.int32
 MODES = ["emulated", "emulated-check"]
 

@@ -5,6 +5,8 @@ import pytest
 from emulate import EmulatedDevice
 from emulate.examples import bfloat16, from_bfloat16, text
 
+pytestmark = pytest.mark.compilers
+
 # Formulas of the PTX ISA ("Matrix Fragments for mma.m16n8k16", ".m16n8k8"): (row, column) of element i of lane l, with
 # group g = l >> 2 and thread t = l % 4 of the group; and how many elements a lane holds.
 

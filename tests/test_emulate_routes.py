@@ -18,6 +18,8 @@ from emulate import (
 )
 from emulate.examples import PROBLEMS, Out, Problem, bfloat16, edited, from_bfloat16
 
+pytestmark = pytest.mark.compilers
+
 _I32 = np.int32
 
 

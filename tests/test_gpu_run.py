@@ -1,7 +1,6 @@
 """bench/gpu_run.py without a GPU: it refuses clearly, and what needs no GPU works in the emulator."""
 
 import json
-import shutil
 import time
 
 import pytest
@@ -10,8 +9,6 @@ from kernel_calls import CALLS, emulated_on, random_call
 
 from bench import gpu_checks, gpu_run, gpu_timing
 from bench.cases import CASES
-
-emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
 
 def test_help_and_dry_run_need_no_gpu(capsys):
@@ -121,7 +118,7 @@ def test_a_tool_counts_only_if_it_sees_its_planted_fault(control, tools, said, m
     assert all(said in found for found in result["tools"].values())
 
 
-@emulator
+@pytest.mark.compilers
 def test_random_cases_and_repeats_in_the_emulator(monkeypatch):
     calls = [(CALLS["relu_rows"], "NCHW"), (CALLS["sgd"], "NHWC")]
     monkeypatch.setattr(gpu_checks, "_quick", lambda: calls)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shutil
 
 import pytest
 from emulate import LaunchRecord
@@ -10,11 +9,8 @@ from emulate.emulator import SiteCounts
 
 from bench import kernel_counters as counters
 
-pytestmark = pytest.mark.ladder
-
 RECORDED = json.loads(counters.TABLE.read_text(encoding="utf-8"))
 
-emulator = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
 # Global accesses that need more than a quarter of sectors above the ideal, and why.
 _TWO_PACKS = "a thread has random bits for 32 bytes, two accesses: the second finds its half of the sectors in a cache"
@@ -43,13 +39,36 @@ def _measured():
     return counters.measure()
 
 
-@emulator
+@pytest.mark.compilers
 @pytest.mark.ladder
 def test_counts_are_as_recorded():
     if counters.compilers() != {name: RECORDED[name] for name in counters.compilers()}:
         pytest.skip(f"recorded with other compilers than {counters.compilers()}")
     lines = counters.differences(RECORDED, _measured())
     assert not lines, "\n".join([*lines, "write the table anew: python -m bench.kernel_counters --write"])
+
+
+# A call of each of the ways to go through memory: in packs, with shared tiles, turned from one format into another.
+QUICK = ("dropout", "spatial_batchnorm", "copy between formats")
+
+
+@pytest.mark.compilers
+def test_counts_of_some_calls_are_as_recorded():
+    if counters.compilers() != {name: RECORDED[name] for name in counters.compilers()}:
+        pytest.skip(f"recorded with other compilers than {counters.compilers()}")
+    measured = counters.traffic_of(QUICK)
+    recorded = {name: RECORDED["traffic"][name] for name in measured}
+    lines = counters.differences({"traffic": recorded}, {"traffic": measured})
+    assert not lines, "\n".join([*lines, "write the table anew: python -m bench.kernel_counters --write"])
+
+
+def test_hottest_loops_multiply_and_add():
+    """A loop that mostly moves data would bound a tiled convolution by something else than arithmetic."""
+    loops = RECORDED["share of FFMA in the hottest loop"]
+    assert set(loops) == {f"sm_{arch}" for arch in counters.ARCHS}
+    for kernels in loops.values():
+        assert kernels
+        assert all(0 < share < 1 for share in kernels.values())
 
 
 def _traffic():

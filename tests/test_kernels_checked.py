@@ -5,7 +5,6 @@ held to the CPU backend in float64.  The first run builds the kernels, which tak
 """
 
 import functools
-import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from gpuconv.cuda import kernel
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.errors import GpuLaunchError
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+pytestmark = pytest.mark.compilers
 
 # Thread order and the most blocks of a loop over elements: as a large device would run it, and one block round and
 # round with its threads one after another.

@@ -8,14 +8,16 @@ import json
 import re
 
 import pytest
+from emulate.cubin import MULTIPROCESSORS
 from emulate.nvrtc import nvrtc
 
 from bench import kernel_resources as resources
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.cuda.source import kernel_dir
 
-pytestmark = pytest.mark.ladder
+pytestmark = pytest.mark.compilers
 
+_ANEW = "write the table anew: python -m bench.kernel_resources --write"
 RECORDED = json.loads(resources.TABLE.read_text(encoding="utf-8"))
 
 
@@ -28,17 +30,49 @@ def _measured(arch):
     return _all_measured()[arch]
 
 
+def _spilled(rows):
+    return {
+        name: (row["local"], row["spills"])
+        for name, row in rows.items()
+        if (row["local"] or row["spills"]) and name.partition("<")[0] not in resources.SPILLS_ALLOWED
+    }
+
+
+def test_one_instance_of_each_kernel():
+    """What the ladder looks at in every instance on every architecture: one each, on one."""
+    measured = resources.measure_each(resources.one_of_each(resources.instances()))
+    for arch, rows in measured.items():
+        nothing = resources.empty_code_bytes(arch)
+        assert _spilled(rows) == {}, f"sm_{arch}: bytes of local memory, of spills"
+        assert [name for name, row in rows.items() if row["code"] <= nothing or row["blocks"] < 1] == []
+    assert {name.partition("<")[0] for rows in measured.values() for name in rows} == set(Kernel.all)
+    if RECORDED["nvrtc"] == nvrtc().version:
+        chosen = resources.compact(measured)
+        of_chosen = {name: RECORDED["rows"].get(name, {}) for name in chosen}
+        lines = resources.differences({"rows": of_chosen}, {"rows": chosen})
+        assert not lines, "\n".join([*lines, _ANEW])
+
+
+def test_the_table_is_possible():
+    """Every kernel and architecture has its row: registers, shared memory, and at least one block that fits."""
+    assert {name.partition("<")[0] for name in RECORDED["rows"]} == set(Kernel.all)
+    for name, row in RECORDED["rows"].items():
+        assert tuple(row) == resources.ARCHS, name
+        for arch, (registers, shared, blocks) in row.items():
+            sm = MULTIPROCESSORS[int(arch)]
+            assert 0 < registers <= 255, name
+            assert 0 <= shared <= sm.shared_bytes_of_block, name
+            assert 0 < blocks <= sm.blocks, name
+
+
+@pytest.mark.ladder
 @pytest.mark.parametrize("arch", resources.ARCHS)
 def test_nothing_spills(arch):
     """Local memory is device memory: a spilled register costs hundreds of cycles."""
-    spilled = {
-        name: (row["local"], row["spills"])
-        for name, row in _measured(arch).items()
-        if (row["local"] or row["spills"]) and name.partition("<")[0] not in resources.SPILLS_ALLOWED
-    }
-    assert not spilled, f"bytes of local memory, of spills: {spilled}"
+    assert _spilled(_measured(arch)) == {}, "bytes of local memory, of spills"
 
 
+@pytest.mark.ladder
 @pytest.mark.parametrize("arch", resources.ARCHS)
 def test_no_kernel_is_empty(arch):
     """A body that an #if leaves out compiles without a word."""
@@ -46,17 +80,19 @@ def test_no_kernel_is_empty(arch):
     assert [name for name, row in _measured(arch).items() if row["code"] <= nothing] == []
 
 
+@pytest.mark.ladder
 @pytest.mark.parametrize("arch", resources.ARCHS)
 def test_every_kernel_fits_on_a_multiprocessor(arch):
     assert [name for name, row in _measured(arch).items() if row["blocks"] < 1] == []
 
 
+@pytest.mark.ladder
 def test_resources_are_as_recorded():
     """Another NVRTC allots other registers; then the table says nothing."""
     if RECORDED["nvrtc"] != nvrtc().version:
         pytest.skip(f"the table was written with NVRTC {RECORDED['nvrtc']}, this is {nvrtc().version}")
     lines = resources.differences(RECORDED, {"rows": resources.compact(_all_measured())})
-    assert not lines, "\n".join([*lines, "write the table anew: python -m bench.kernel_resources --write"])
+    assert not lines, "\n".join([*lines, _ANEW])
 
 
 def test_table_for_readers_is_the_recorded_one():
@@ -75,23 +111,6 @@ def test_every_global_function_has_a_launcher_and_every_launcher_its_function():
             if name != "__launch_bounds__":
                 defined[name] = path.name
     assert defined == {name: kernel.file for name, kernel in Kernel.all.items()}
-
-
-# CUDA programming guide, occupancy: worked by hand for 256 threads.
-@pytest.mark.parametrize(
-    ("arch", "threads", "registers", "shared", "blocks"),
-    [
-        ("80", 256, 32, 0, 8),
-        ("75", 256, 32, 0, 4),
-        ("80", 256, 33, 0, 6),  # registers are allotted to a warp in steps of 256
-        ("90", 256, 128, 0, 2),
-        ("80", 256, 16, 40 * 1024, 4),  # each block also pays 1 KiB
-        ("75", 256, 16, 40 * 1024, 1),
-        ("90", 32, 16, 0, 32),
-    ],
-)
-def test_occupancy(arch, threads, registers, shared, blocks):
-    assert resources.occupancy(arch, threads, registers, shared) == blocks
 
 
 def test_differences_are_named():

@@ -129,7 +129,7 @@ def library(text: str, file: str, expressions: Sequence[str], options: Sequence[
         folder.mkdir(parents=True, exist_ok=True)
         _forget_unused(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
-            _build(Path(work), _unit(text, file, expressions), options, mode).replace(made)
+            _build(Path(work), _unit(text, file, expressions, options), options, mode).replace(made)
     return made
 
 
@@ -142,25 +142,22 @@ def _forget_unused(folder: Path) -> None:
                 path.unlink()
 
 
-def _unit(text: str, file: str, expressions: Sequence[str]) -> str:
-    """Return the translation unit: the kernel's text under its own name, then one registration per kernel."""
+def _unit(text: str, file: str, expressions: Sequence[str], options: Sequence[str]) -> str:
+    """Return the translation unit: macros, the kernel's text under its own name, then one registration per kernel."""
+    # Macros of the command line would differ from those that the header was precompiled with.
+    macros = [f"#define {' '.join(o[2:].split('=', 1))}" for o in options if o.startswith("-D")]
+    undefined = [f"#undef {o[2:]}" for o in options if o.startswith("-U")]
     registered = [f'EMULATE_KERNEL({i}, "{e}", {e})' for i, e in enumerate(expressions)]
-    return "\n".join([f'#line 1 "{file}"', text, '#line 1 "registration"', *registered, ""])
+    return "\n".join([*undefined, *macros, f'#line 1 "{file}"', text, '#line 1 "registration"', *registered, ""])
 
 
 def _build(work: Path, unit: str, options: Sequence[str], mode: str) -> Path:
     """Compile, assemble and link one unit in the folder `work`; return the library."""
     source, assembler, compiled = work / "unit.cpp", work / "unit.s", work / "unit.o"
     source.write_text(unit, encoding="utf-8")
-    flags = [
-        *_COMMON,
-        *_processor_flags(),
-        *MODE_FLAGS[mode],
-        f"-fdebug-prefix-map={work}=",
-        f"-I{RUNTIME}",
-        f"-I{RUNTIME}/include",
-    ]
-    run([compiler(), *flags, *options, "-include", RUNTIME / "device.hpp", "-S", source, "-o", assembler], cwd=work)
+    flags = [*_unit_flags(mode), f"-fdebug-prefix-map={work}=", *(o for o in options if o.startswith("-I"))]
+    header = _precompiled_header(mode).with_suffix("")
+    run([compiler(), *flags, "-include", header, "-S", source, "-o", assembler], cwd=work)
     if mode != "fast":
         assembler.write_text(_with_red_zones(assembler.read_text(encoding="utf-8")), encoding="utf-8")
     run([compiler(), "-c", assembler, "-o", compiled])
@@ -168,6 +165,23 @@ def _build(work: Path, unit: str, options: Sequence[str], mode: str) -> Path:
     stub.write_text(_dynamic_shared_stub(_undefined_shared_names(compiled)), encoding="utf-8")
     made = work / "library.so"
     run([compiler(), "-shared", "-o", made, compiled, _runtime_object(), stub])
+    return made
+
+
+def _unit_flags(mode: str) -> list[str]:
+    return [*_COMMON, *_processor_flags(), *MODE_FLAGS[mode], f"-I{RUNTIME}", f"-I{RUNTIME}/include"]
+
+
+def _precompiled_header(mode: str) -> Path:
+    """Return device.hpp as g++ has parsed it, "<name>.gch": to parse it takes longer than a small kernel."""
+    source = RUNTIME / "device.hpp"
+    made = _of_runtime(f"{mode}-device.hpp.gch", *_unit_flags(mode), "-x", "c++-header", source)
+    # Who includes <name> gets what is precompiled, or, where that does not fit, the header itself.
+    named = made.with_suffix("")
+    if not named.exists():
+        with tempfile.NamedTemporaryFile("w", dir=made.parent, delete=False, encoding="utf-8") as f:
+            f.write(f'#include "{source}"\n')
+        Path(f.name).replace(named)
     return made
 
 
@@ -199,15 +213,31 @@ def _dynamic_shared_stub(names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-@functools.cache
+def _runtime_flags() -> list[str]:
+    return ["-std=c++17", "-O2", "-g1", "-ffp-contract=fast", *_processor_flags()]
+
+
 def _runtime_object() -> Path:
     """Return the compiled runtime: shared by all modes, never instrumented."""
+    return _of_runtime("runtime.o", *_runtime_flags(), "-fPIC", "-fvisibility=hidden", "-c", RUNTIME / "runtime.cpp")
+
+
+def server() -> Path:
+    """Return the launch server, a program."""
+    return _of_runtime("server", *_runtime_flags(), RUNTIME / "server.cpp", "-ldl")
+
+
+@functools.cache
+def _of_runtime(name: str, *arguments: str | Path) -> Path:
+    """Build something of the runtime's sources, unless it exists, and return its path."""
     folder = cache_folder()
-    made = folder / f"runtime-{_fingerprint()}.o"
-    if not made.exists():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
-            compiled = Path(work) / "runtime.o"
-            flags = ["-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"]
-            run([compiler(), *flags, *_processor_flags(), "-c", RUNTIME / "runtime.cpp", "-o", compiled])
-            compiled.replace(made)
+    made = folder / f"{digest([_fingerprint(), *map(str, arguments)])}-{name}"
+    if made.exists():
+        made.touch()  # it is in use
+        return made
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="build-") as work:
+        built = Path(work) / name
+        run([compiler(), *arguments, "-o", built])
+        built.replace(made)
     return made

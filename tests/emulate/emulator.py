@@ -1,7 +1,7 @@
 """Kernels that run on the CPU: modules made from kernel text, checked launches, reports of what went wrong.
 
-One fiber plays one CUDA thread; blocks run one after another, or divided among forked workers.  A launch runs in a
-forked child: a crash, a failed check or an endless loop becomes an EmulationError in this process.
+One fiber plays one CUDA thread; blocks run one after another, or divided among forked workers.  A launch runs in
+another process (server.py): a crash, a failed check or an endless loop becomes an EmulationError in this one.
 
 Mode "fast" checks what guard pages, canaries and the thread scheduler see.  "check" looks at every load and store:
 bounds, const, alignment, races, uninitialised shared memory.  "stats" counts the memory transactions of each line.
@@ -10,20 +10,20 @@ bounds, const, alignment, races, uninitialised shared memory.  "stats" counts th
 from __future__ import annotations
 
 import ctypes
-import mmap
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import build
 from .errors import EmulationError
 from .library import Buffer, Launch, Library, Statistics
-from .memory import Memory
+from .memory import Arena, Memory
 from .nvrtc import nvrtc
 from .ptx_to_cpp import translate
+from .server import borrowed
 from .tensor_map import TensorMap
 
 ORDERS = ("forward", "reverse", "random", "depth", "depth-reverse")
@@ -44,6 +44,17 @@ _KINDS = (
 _REPORT_BYTES = 1 << 16
 _POINTER_BYTES = 8
 _TENSOR_MAP_BYTES = 128
+
+
+class _Places(NamedTuple):
+    """Where the parts of a launch lie in the arena that every launch has; the Launch itself lies at 0."""
+
+    report: int = 4096
+    statistics: int = 4096 + _REPORT_BYTES
+    end: int = 4096 + _REPORT_BYTES + ctypes.sizeof(Statistics)
+
+
+_PLACES = _Places()
 
 
 @dataclass(frozen=True)
@@ -152,29 +163,38 @@ class Function:
         grid, block = _three(grid), _three(block)
         self._check_shape(grid, block, shared)
         parameters = _Parameters(self, args)
-        memory = Memory(parameters.arrays)
-        try:
-            values = parameters.values(memory)
-            report_map, statistics_map = mmap.mmap(-1, _REPORT_BYTES), mmap.mmap(-1, ctypes.sizeof(Statistics))
-            report = (ctypes.c_char * _REPORT_BYTES).from_buffer(report_map)
-            statistics = Statistics.from_buffer(statistics_map)
-            launch = self._launch(grid, block, shared, settings, memory, values)
+        with borrowed() as server:
+            arena = server.arena
+            arena.clear(_PLACES.end)
+            memory = Memory(arena, parameters.arrays)
+            launch = self._launch(grid, block, shared, settings, memory, arena, parameters.values(memory))
             launch.first_block, launch.block_count = blocks or (0, 0)
-            launch.report, launch.report_bytes = ctypes.addressof(report), _REPORT_BYTES
-            launch.statistics = ctypes.pointer(statistics)
+            arena.bytes[_PLACES.report] = 0
+            statistics = Statistics.from_buffer(arena.map, _PLACES.statistics)
+            ctypes.memset(ctypes.addressof(statistics), 0, Statistics.sites.offset)
+            counted = len(self.module.basic_blocks) * _POINTER_BYTES
+            ctypes.memset(ctypes.addressof(statistics) + Statistics.basic_blocks.offset, 0, counted)
+            arena.map[: ctypes.sizeof(launch)] = bytes(launch)
             start = time.perf_counter()
-            code = self.module.library.launch(launch)
+            code = server.run(self.module.library.path)
             seconds = time.perf_counter() - start
-        finally:
-            beside = memory.close()
-        message = report.value.decode(errors="replace")
+            self._raise_for(code, memory.copy_back(), arena, grid, block, shared)
+            return self._record(grid, block, shared, seconds, statistics)
+
+    def _raise_for(
+        self, code: int, beside: list[int], arena: Arena, grid: tuple[int, ...], block: tuple[int, ...], shared: int
+    ) -> None:
+        if not code and not beside:
+            return
+        report = arena.map[_PLACES.report : _PLACES.report + _REPORT_BYTES]
+        message = report.partition(b"\0")[0].decode(errors="replace")
+        if code and not message:
+            message = f"the launch server ended with status {code}\n"
         if beside:
             message += f"CANARY: bytes beside argument(s) {beside} were overwritten; mode check names the line\n"
-        if code or beside:
-            explained = self.module.library.explain(message)
-            msg = f"{self.name}: grid {grid}, block {block}, {shared} bytes of dynamic shared memory\n{explained}"
-            raise EmulationError(msg)
-        return self._record(grid, block, shared, seconds, statistics)
+        explained = self.module.library.explain(message)
+        msg = f"{self.name}: grid {grid}, block {block}, {shared} bytes of dynamic shared memory\n{explained}"
+        raise EmulationError(msg)
 
     def _check_shape(self, grid: tuple[int, ...], block: tuple[int, ...], shared: int) -> None:
         threads = block[0] * block[1] * block[2]
@@ -193,6 +213,7 @@ class Function:
         shared: int,
         settings: Settings,
         memory: Memory,
+        arena: Arena,
         values: Sequence[ctypes.Array],
     ) -> Launch:
         mode, launch = self.module.mode, Launch()
@@ -211,25 +232,27 @@ class Function:
         launch.workers = settings.workers if mode == "fast" else 1
         launch.timeout_seconds, launch.seed = settings.timeout, settings.seed
         launch.shared_bytes, launch.stack_bytes = shared, settings.stack_bytes
-        launch.parameters = (ctypes.c_void_p * max(1, len(values)))(*(ctypes.addressof(v) for v in values))
+        launch.parameters = arena.put((ctypes.c_uint64 * (len(values) or 1))(*map(arena.put, values)))
         buffers = [
             Buffer(
                 base=r.base,
                 size=r.size,
                 element=r.element,
-                valid=0 if r.valid is None else r.valid.ctypes.data,
+                valid=0 if mode == "fast" else r.valid(),
                 argument=r.span.argument,
                 read_only=not r.span.writable,
             )
             for r in memory.regions
         ]
-        launch.buffers = (Buffer * max(1, len(buffers)))(*buffers)
+        launch.buffers = arena.put((Buffer * (len(buffers) or 1))(*buffers))
         launch.buffer_count = len(buffers)
         if mode != "fast":
             shared_arrays = [a for a in self.module.library.shared_arrays if a.name != build.DYNAMIC_SHARED]
             numbers = [n for s in shared_arrays for n in (s.offset, s.size)]
-            launch.shared_symbols = (ctypes.c_uint64 * max(1, len(numbers)))(*numbers)
+            launch.shared_symbols = arena.put((ctypes.c_uint64 * (len(numbers) or 1))(*numbers))
             launch.shared_symbol_count = len(shared_arrays)
+        launch.report, launch.report_bytes = arena.server_base + _PLACES.report, _REPORT_BYTES
+        launch.statistics = arena.server_base + _PLACES.statistics
         return launch
 
     def _record(

@@ -1,4 +1,5 @@
-"""A built kernel library in this process: its kernels, the structures of a launch, and names for its addresses.
+"""A built kernel library: its kernels, the structures of a launch (addresses are those of the launch server), and names
+for the code addresses of reports.
 
 The structures are those of runtime/launch.hpp, field for field.
 """
@@ -79,14 +80,15 @@ class Launch(ctypes.Structure):
         ("stack_bytes", c_uint64),
         ("first_block", c_uint64),
         ("block_count", c_uint64),
-        ("parameters", POINTER(c_void_p)),
-        ("buffers", POINTER(Buffer)),
+        ("parameters", c_uint64),
+        ("buffers", c_uint64),
         ("buffer_count", c_uint64),
-        ("shared_symbols", POINTER(c_uint64)),
+        ("shared_symbols", c_uint64),
         ("shared_symbol_count", c_uint64),
         ("report", c_uint64),
         ("report_bytes", c_uint64),
-        ("statistics", POINTER(Statistics)),
+        ("statistics", c_uint64),
+        ("stacks", c_uint64),
     ]
 
 
@@ -120,10 +122,6 @@ class Library:
             k = self._handle.emulate_kernel(i).contents
             access, _, kind = (k.signature.decode() if k.parameter_count else "/").partition("/")
             self.kernels[k.name.decode()] = Signature(i, access, kind, tuple(k.sizes[: k.parameter_count]))
-
-    def launch(self, launch: Launch) -> int:
-        """Run a launch; return 0, or a code that says the report tells what went wrong."""
-        return int(self._handle.emulate_launch(ctypes.byref(launch)))
 
     @functools.cached_property
     def shared_arrays(self) -> list[SharedArray]:

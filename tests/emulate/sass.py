@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import re
 import shutil
 import subprocess
@@ -32,7 +33,9 @@ class Loop(NamedTuple):
     opcodes: collections.Counter[str]
 
 
-def _nvdisasm() -> str:
+@functools.cache
+def nvdisasm() -> str:
+    """Return the disassembler's path; raise EmulatorUnavailableError if it is missing."""
     for root in cuda_roots():
         found = root / "bin" / "nvdisasm"
         if found.is_file():
@@ -49,7 +52,7 @@ def disassemble(cubin: bytes) -> dict[str, list[Line]]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        done = subprocess.run([_nvdisasm(), "-c", file.name], capture_output=True, text=True, check=False)
+        done = subprocess.run([nvdisasm(), "-c", file.name], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(done.stderr)
     kernels: dict[str, list[Line]] = {}

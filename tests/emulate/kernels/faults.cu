@@ -78,3 +78,9 @@ __global__ void two_shuffles(float* y) {
     v = __shfl_xor_sync(0xffffffffu, v, 1);
   y[threadIdx.x] = v;
 }
+__global__ void half_a_pair(float2* y) {
+  __shared__ float2 a[32];
+  a[threadIdx.x].x = 1.0f;
+  __syncthreads();
+  y[threadIdx.x] = a[31 - threadIdx.x];
+}

@@ -27,6 +27,11 @@ struct Site {
   uint64_t requests, lanes, bytes, units, ideal;
 };
 
+// The first bytes of the memory shared with the launch server: everything below, and what it points to.
+constexpr uint64_t HEAD_BYTES = 1 << 20;
+
+constexpr int MAX_THREADS = 1024;  // of a block
+
 constexpr int COUNTERS = 8, MAX_SITES = 4096, MAX_BASIC_BLOCKS = 8192;
 
 struct Statistics {
@@ -59,6 +64,7 @@ struct Launch {
   char* report;
   uint64_t report_bytes;
   Statistics* statistics;
+  uint8_t* stacks;  // the server's: stack_bytes for each of MAX_THREADS
 };
 
 // Indices of Statistics::counters.

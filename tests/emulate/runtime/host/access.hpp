@@ -7,7 +7,7 @@ namespace emulate {
 constexpr uint32_t IN_FLIGHT = ~0u;
 Zeros<uint32_t> shared_initialised;
 Zeros<uint8_t> shared_valid;
-uint32_t block_serial;
+uint32_t block_serial;  // never the same again
 int uninitialised_reads;
 
 inline bool is_shared(uint64_t address) { return address >= (uint64_t)shared_low && address < (uint64_t)shared_high; }
@@ -62,6 +62,18 @@ void check_alignment(uint64_t address, unsigned size, const char* space, uint64_
 void hopper_shared_access(uint32_t offset, unsigned size, bool write, uint64_t pc);
 void hopper_stack_access(uint64_t address, unsigned size, bool write, uint64_t pc);
 
+void check_initialised(uint64_t offset, unsigned size, uint64_t pc) {
+  for (uint64_t at = offset; at < offset + size; at++) {
+    if (shared_initialised[at] == block_serial) continue;
+    if (uninitialised_reads++ < 3)
+      report("%s: %s, pc=+0x%llx, smem=+0x%llx",
+             shared_initialised[at] == IN_FLIGHT ? "READ OF AN UNFINISHED cp.async (no wait before it)"
+                                                 : "UNINITIALISED shared read",
+             Here().text, relative(pc), (Printed)at);
+    return;
+  }
+}
+
 void shared_access(uint64_t address, unsigned size, bool write, bool atomic, uint64_t pc, AccessKind kind) {
   const uint64_t offset = shared_offset(address), dynamic = address - (uint64_t)emulate_dynamic_shared;
   char detail[128];
@@ -71,7 +83,7 @@ void shared_access(uint64_t address, unsigned size, bool write, bool atomic, uin
                (Printed)launch->shared_bytes);
       out_of_shared_bounds(size, write, pc, detail);
     }
-  } else if (!shared_valid.empty() && (!shared_valid[offset] || !shared_valid[offset + size - 1])) {
+  } else if (launch->shared_symbol_count && (!shared_valid[offset] || !shared_valid[offset + size - 1])) {
     snprintf(detail, sizeof detail, "static shared memory, between arrays: smem=+0x%llx", (Printed)offset);
     out_of_shared_bounds(size, write, pc, detail);
   }
@@ -83,14 +95,10 @@ void shared_access(uint64_t address, unsigned size, bool write, bool atomic, uin
                                                        : plain);
   if (launch->flags & RACES) {
     if (hopper) hopper_shared_access(offset, size, write, pc);
-    if (!write && shared_initialised[offset] != block_serial && uninitialised_reads++ < 3)
-      report("%s: %s, pc=+0x%llx, smem=+0x%llx",
-             shared_initialised[offset] == IN_FLIGHT ? "READ OF AN UNFINISHED cp.async (no wait before it)"
-                                                     : "UNINITIALISED shared read",
-             Here().text, relative(pc), (Printed)offset);
+    if (!write) check_initialised(offset, size, pc);
     for (unsigned i = 0; i < size; i++) {
       if (write) shared_initialised[offset + i] = block_serial;
-      check_races(shared_shadow[offset + i], write, atomic, site, address + i, true);
+      check_races(current_shadow(shared_shadow, offset + i), write, atomic, site, address + i, true);
     }
   }
   if (launch->flags & COUNT) current->log.push_back({address, site, (uint16_t)size});
@@ -113,9 +121,9 @@ void global_access(const Buffer& b, uint64_t address, unsigned size, bool write,
                                     : kind == CP_ASYNC ? ASYNC_COPY
                                                        : plain);
   if ((launch->flags & RACES) && !b.read_only) {
-    auto& shadow = buffer_shadow[&b - launch->buffers];
-    const uint64_t last = (offset + size - 1) / b.element;
-    for (uint64_t e = offset / b.element; e <= last; e++) check_races(shadow[e], write, atomic, site, address, false);
+    const uint64_t first = first_of_buffer[&b - launch->buffers], last = (offset + size - 1) / b.element;
+    for (uint64_t e = offset / b.element; e <= last; e++)
+      check_races(current_shadow(buffer_shadow, first + e), write, atomic, site, address, false);
   }
   if (launch->flags & COUNT) current->log.push_back({address, site, (uint16_t)size});
 }
@@ -164,19 +172,22 @@ void* shared_pointer(unsigned address) { return shared_low + address; }
 void reset_access() {
   races.clear();
   uninitialised_reads = 0;
-  if (!(launch->flags & RACES)) return;
   const size_t bytes = shared_high - shared_low;
-  shared_shadow = Zeros<Shadow>(bytes);
-  shared_initialised = Zeros<uint32_t>(bytes);
-  block_serial = 0;
-  shared_valid = Zeros<uint8_t>(launch->shared_symbol_count ? bytes : 0);
+  shared_valid.reserve(bytes);
   for (uint64_t i = 0; i < launch->shared_symbol_count; i++)
     std::fill_n(&shared_valid[launch->shared_symbols[2 * i]], launch->shared_symbols[2 * i + 1], 1);
-  buffer_shadow.clear();
+  if (!(launch->flags & RACES)) return;
+  shared_shadow.reserve(bytes);
+  shared_initialised.reserve(bytes);
+  first_of_buffer.clear();
+  uint64_t elements = 0;
   for (uint64_t i = 0; i < launch->buffer_count; i++) {
     const Buffer& b = launch->buffers[i];
-    buffer_shadow.emplace_back(b.read_only ? 0 : (b.size + b.element - 1) / b.element);
+    first_of_buffer.push_back(elements);
+    if (!b.read_only) elements += (b.size + b.element - 1) / b.element;
   }
+  if (buffer_shadow.size() > std::max(elements, KEPT_SHADOWS)) buffer_shadow.clear();
+  buffer_shadow.reserve(elements);
 }
 
 }  // namespace emulate

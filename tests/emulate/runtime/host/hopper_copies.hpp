@@ -26,7 +26,7 @@ void check_wgmma_reads(const Chunk& c, uint64_t pc, const char* what, uint32_t o
 // Ordinary accesses of these bytes must be ordered before the copy that overwrites them.
 void check_ordinary_accesses(uint32_t offset, uint32_t bytes, uint64_t pc, const char* what) {
   for (uint32_t o = offset; o < offset + bytes; o += 2) {
-    const Shadow& s = shared_shadow[o];
+    const Shadow& s = current_shadow(shared_shadow, o);
     const bool reads_unordered = s.read.epoch && (unordered(s.read) || unordered(s.other_read));
     if (s.write.epoch && unordered(s.write))
       fail_at(pc, "RACE: %s and a write by thread %d at pc=+0x%llx touch smem=+0x%x without a barrier between", what,

@@ -145,7 +145,7 @@ bool shared_range_exists(uint64_t offset, uint64_t bytes) {
   if (offset + bytes > (uint64_t)(shared_high - shared_low)) return false;
   const uint64_t dynamic = offset - (uint64_t)(emulate_dynamic_shared - shared_low);
   if (dynamic < DYNAMIC_SHARED_BYTES) return dynamic + bytes <= launch->shared_bytes;
-  return shared_valid.empty() || (shared_valid[offset] && shared_valid[offset + bytes - 1]);
+  return !launch->shared_symbol_count || (shared_valid[offset] && shared_valid[offset + bytes - 1]);
 }
 
 template <class Function>

@@ -17,13 +17,26 @@ struct Shadow {
   Stamp write, read, other_read;
   uint64_t write_block, read_block;  // 1 + number of the block; 0: never
   bool write_atomic, reads_atomic;
+  uint32_t launch_serial;  // of the launch that all this is about
 };
 
-Zeros<Shadow> shared_shadow;               // per byte
-std::vector<Zeros<Shadow>> buffer_shadow;  // per element of each writable buffer
+Zeros<Shadow> shared_shadow;              // per byte
+Zeros<Shadow> buffer_shadow;              // per element of each writable buffer, one after another
+std::vector<uint64_t> first_of_buffer;    // where a buffer's elements begin
+constexpr size_t KEPT_SHADOWS = 1 << 20;  // a large launch's go back to the system
 
 std::map<std::pair<uint32_t, uint32_t>, int> races;  // by their two sites
 constexpr size_t MAX_RACES = 12;
+
+// What is remembered of an element in this launch.
+inline Shadow& current_shadow(Zeros<Shadow>& all, uint64_t i) {
+  Shadow& s = all[i];
+  if (s.launch_serial != launch_serial) {
+    s = Shadow{};
+    s.launch_serial = launch_serial;
+  }
+  return s;
+}
 
 // True once for each pair of sites, for the first few pairs.
 bool is_new_race(uint32_t a, uint32_t b) { return races[std::minmax(a, b)]++ == 0 && races.size() <= MAX_RACES; }

@@ -35,7 +35,7 @@ struct Here {
 // A code address as Python looks it up.
 inline Printed relative(uint64_t pc) { return pc - (uint64_t)module_low; }
 
-// End the launch: it runs in a process of its own.
+// End the launch, and the process that runs it.
 [[noreturn]] void stop() { _exit(3); }
 
 // Report, with the place, and end the launch.

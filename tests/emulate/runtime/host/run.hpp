@@ -1,4 +1,4 @@
-// A launch: forked workers, each running its share of the blocks one after another.
+// A launch, in the launch server or divided among workers that it forks: blocks run one after another.
 #pragma once
 
 namespace emulate {
@@ -112,6 +112,10 @@ void prepare(const Launch* l) {
   thread_count = blockDim.x * blockDim.y * blockDim.z;
   warp_count = (thread_count + 31) / 32;
   block_epoch = 1;
+  launch_serial++;
+  std::fill(std::begin(warp_epoch), std::end(warp_epoch), 0);
+  std::fill(std::begin(counters), std::end(counters), 0);
+  switches = 0;
   random_state = l->seed * 2654435761u + 88172645463325252ull;
   const volatile uint8_t touched = emulate_dynamic_shared[0];  // the thread-local block exists from its first use
   (void)touched;
@@ -119,8 +123,7 @@ void prepare(const Launch* l) {
   shared_base = (char*)shared_low;
   basic_blocks = l->statistics->basic_blocks;
   stack_bytes = l->stack_bytes;
-  stacks = (uint8_t*)mmap(nullptr, stack_bytes * MAX_THREADS, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  stacks = l->stacks;
   for (int i = 0; i < thread_count; i++) {
     Fiber& f = fibers[i];
     f.number = i;
@@ -219,6 +222,15 @@ void catch_signals(unsigned timeout) {
   alarm(timeout);
 }
 
+// Run a worker's share; return the code of the launch.
+int run(const Launch* l, unsigned worker) {
+  launch = l;
+  catch_signals(l->timeout_seconds);
+  const bool ok = run_worker(l, worker);
+  fflush(stdout);
+  return ok ? 0 : 3;
+}
+
 }  // namespace emulate
 
 extern "C" {
@@ -226,17 +238,19 @@ __attribute__((visibility("default"))) int emulate_kernel_count() { return (int)
 
 __attribute__((visibility("default"))) const emulate::Kernel* emulate_kernel(int i) { return emulate::kernels()[i]; }
 
-// Run a launch in forked workers; return 0 if all is well, else a code and a report.
+// Run a launch; return 0 if all is well, else a code and a report, if this process does not end with a report.
 __attribute__((visibility("default"))) int emulate_launch(emulate::Launch* launch) {
+  if (launch->workers == 1) {
+    const int code = emulate::run(launch, 0);
+    alarm(0);
+    return code;
+  }
   std::vector<pid_t> workers;
   for (unsigned i = 0; i < launch->workers; i++) {
     const pid_t pid = fork();
     if (pid == 0) {
-      emulate::launch = launch;
-      emulate::catch_signals(launch->timeout_seconds);
-      const bool ok = emulate::run_worker(launch, i);
-      fflush(stdout);
-      _exit(ok ? 0 : 3);
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      _exit(emulate::run(launch, i));
     }
     if (pid < 0) {
       emulate::launch = launch;

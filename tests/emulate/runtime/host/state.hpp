@@ -16,8 +16,6 @@ constexpr uint64_t DYNAMIC_SHARED_BYTES = 232448;
 
 namespace emulate {
 
-constexpr int MAX_THREADS = 1024;
-
 // As in device/runtime_calls.hpp and ptx_hopper.hpp, whose functions are defined here.
 enum Reduction { ANY, ALL, COUNT_TRUE };
 enum AccessKind { PLAIN, LDMATRIX, WMMA, CP_ASYNC };
@@ -90,6 +88,7 @@ uint8_t* stacks;
 size_t stack_bytes;
 
 uint64_t counters[COUNTERS], switches;
+uint32_t launch_serial;  // of this library: what remembers an earlier launch is out of date
 uint64_t random_state;
 
 inline uint64_t random_number() {
@@ -99,20 +98,26 @@ inline uint64_t random_number() {
   return random_state;
 }
 
-// A long array of zeros, of which only what is touched costs time and memory.  Its worker ends with the launch.
+// A long array, zeros at first, of which only what is touched costs time and memory.  It stays for the next launches.
 template <class T>
 class Zeros {
  public:
-  Zeros() = default;
-  explicit Zeros(size_t count) : count_(count) {
-    if (!count) return;
+  // Let there be `count` elements: those there were, or if they were fewer, zeros.
+  void reserve(size_t count) {
+    if (count <= count_) return;
+    clear();
     void* pages =
         mmap(nullptr, count * sizeof(T), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED) _exit(6);
     values_ = (T*)pages;
+    count_ = count;
+  }
+  void clear() {
+    if (count_) munmap(values_, count_ * sizeof(T));
+    count_ = 0;
   }
   T& operator[](size_t i) { return values_[i]; }
-  bool empty() const { return !count_; }
+  size_t size() const { return count_; }
 
  private:
   T* values_ = nullptr;
