@@ -226,7 +226,7 @@ def run(plan: Plan, mutant: Mutant, folder: Path) -> tuple[str, str]:
 
 
 def _child(plan: Plan, mutant: Mutant, pipe: Any, folder: str) -> None:
-    os.setsid()  # launches are forked again: all of them end together
+    os.setsid()  # its launch servers and compilers end with it
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)
     pipe.send(run(plan, mutant, Path(folder)))
