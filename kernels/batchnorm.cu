@@ -62,7 +62,7 @@ batchnorm_forward_moments(
     for (int v = 0; v < V; ++v) {
       const S deviation = widen(values[j].at[v]) - centre[v % WIDTH];
       moment[v % WIDTH] += deviation;
-      moment[WIDTH + v % WIDTH] += deviation * deviation;
+      moment[WIDTH + v % WIDTH] = multiply_add(deviation, deviation, moment[WIDTH + v % WIDTH]);
     }
   });
   lane_sums(moment, shared, lanes);
@@ -175,7 +175,7 @@ batchnorm_forward_normalise(
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       // Centred before it is scaled: a channel of one constant value becomes beta exactly.
-      pack.at[v] = narrow<T>((widen(pack.at[v]) - centre[v % WIDTH]) * scale[v % WIDTH] + shift[v % WIDTH]);
+      pack.at[v] = narrow<T>(multiply_add(widen(pack.at[v]) - centre[v % WIDTH], scale[v % WIDTH], shift[v % WIDTH]));
     }
     store_pack<V>(y + i * V, pack, aligned);
   }
@@ -205,7 +205,8 @@ batchnorm_backward_sums(
     for (int v = 0; v < V; ++v) {
       const S here = widen(gradient.at[v]);
       sum[v % WIDTH] += here;
-      sum[WIDTH + v % WIDTH] += here * (widen(value.at[v]) - centre[v % WIDTH]);
+      S& product_sum = sum[WIDTH + v % WIDTH];
+      product_sum = multiply_add(here, widen(value.at[v]) - centre[v % WIDTH], product_sum);
     }
   });
   lane_sums(sum, shared, lanes);
@@ -280,8 +281,9 @@ batchnorm_backward_data(
       const Pack<T, V> value = load_pack<V>(x + i * V, aligned);
 #pragma unroll
       for (int v = 0; v < V; ++v) {
-        const S bend = (widen(value.at[v]) - centre.at[v % WIDTH]) * slope.at[v % WIDTH];
-        pack.at[v] = narrow<T>(((widen(pack.at[v]) - level.at[v % WIDTH]) - bend) * scale.at[v % WIDTH]);
+        const S above = widen(pack.at[v]) - level.at[v % WIDTH];
+        const S bent = multiply_add(centre.at[v % WIDTH] - widen(value.at[v]), slope.at[v % WIDTH], above);
+        pack.at[v] = narrow<T>(bent * scale.at[v % WIDTH]);
       }
     } else {
 #pragma unroll

@@ -55,6 +55,10 @@ __device__ __forceinline__ half16 narrow<half16>(float value) {
 __device__ __forceinline__ bool is_nan(float value) { return value != value; }
 __device__ __forceinline__ bool is_nan(double value) { return value != value; }
 
+// a b + c, rounded once.  Left to itself a compiler may fuse in one instance of a kernel and not in another.
+__device__ __forceinline__ float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+__device__ __forceinline__ double multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }
+
 // NVRTC has no INFINITY without a header.
 template <typename S>
 __device__ __forceinline__ S infinity() {

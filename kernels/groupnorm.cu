@@ -94,7 +94,7 @@ groupnorm_forward_direct(
     const Index place = group.place(i), channel = group.channel(i);
     const S scale = static_cast<S>(widen(gamma[channel])) * factor;
     // Centred before it is scaled: a group of one constant value becomes beta exactly.
-    y[place] = narrow<T>((widen(x[place]) - centre) * scale + static_cast<S>(widen(beta[channel])));
+    y[place] = narrow<T>(multiply_add(widen(x[place]) - centre, scale, static_cast<S>(widen(beta[channel]))));
   }
 }
 
@@ -119,7 +119,7 @@ groupnorm_backward_data(
     const Index place = group.place(i);
     const S gradient = widen(dy[place]) * static_cast<S>(widen(gamma[group.channel(i)]));
     const S x_hat = (widen(x[place]) - centre) * factor;
-    dx[place] = narrow<T>(((gradient - level) - x_hat * slope) * factor);
+    dx[place] = narrow<T>(multiply_add(-x_hat, slope, gradient - level) * factor);
   }
 }
 
@@ -146,7 +146,8 @@ groupnorm_backward_weights(
     for (int v = 0; v < V; ++v) {
       const Index group = row + (share.channel + v % WIDTH) / members;
       const S here = widen(gradient.at[v]);
-      sum[v % WIDTH] += here * ((widen(value.at[v]) - mean[group]) * inv_std[group]);
+      const S x_hat = (widen(value.at[v]) - mean[group]) * inv_std[group];
+      sum[v % WIDTH] = multiply_add(here, x_hat, sum[v % WIDTH]);
       sum[WIDTH + v % WIDTH] += here;
     }
   });
