@@ -1,4 +1,4 @@
-"""Max-pooling tap by tap, rows first and then columns: R + S passes over strided views, no window is ever gathered."""
+"""Max-pooling tap by tap, columns first and then rows: R + S passes over strided views, no window is ever gathered."""
 
 from __future__ import annotations
 
@@ -71,16 +71,17 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
 def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
     """Fill best with the maxima and place, which holds each window's first tap, with where they come from.
 
-    Whole rows are long runs, and leave less for the columns.  Two things are left to _pool_exactly: where the maximum
-    comes out NaN, its place is wrong; of 0 and -0, NumPy's maximum may take either.
+    Along the columns first: then an earlier row is earlier in row order, and a later one must be greater to win.  Two
+    things are left to _pool_exactly: where the maximum comes out NaN, its place is wrong; of 0 and -0, NumPy's maximum
+    may take either.
     """
-    shape = (x.shape[0], z.C, z.P, z.W)
+    shape = (x.shape[0], z.C, z.H, z.Q)
     channels_last = is_channels_last(best)
     high = scratch_images("high", shape, x.dtype, channels_last=channels_last)
-    row = scratch_images("row", shape, place.dtype, channels_last=channels_last)  # r S of the winner in each column
-    row[...] = place[:, :, :, :1] // z.S * z.S
-    for i, (r, h, p) in enumerate(row_taps(z)):
-        values, target = x[:, :, h], high[:, :, p]
+    column = scratch_images("column", shape, place.dtype, channels_last=channels_last)  # s of the winner in each row
+    column[...] = place[:, :, :1] % z.S
+    for i, (s, w, q) in enumerate(column_taps(z)):
+        values, target = x[..., w], high[..., q]
         if i == 0:
             if target.shape != high.shape:  # the other windows start with a later tap
                 high.fill(-np.inf)
@@ -88,30 +89,24 @@ def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> N
             continue
         wins = scratch_like("wins", target, _BOOL)
         np.greater(values, target, out=wins)
-        # Later rows have larger numbers: the maximum of win * number is the last winner.
+        # Later columns have larger numbers: the maximum of win * number is the last winner.
         number = scratch_like("number", target, place.dtype)
-        np.multiply(wins.view(np.uint8), place.dtype.type(r * z.S), out=number)
-        np.maximum(row[:, :, p], number, out=row[:, :, p])
+        np.multiply(wins.view(np.uint8), place.dtype.type(s), out=number)
+        np.maximum(column[..., q], number, out=column[..., q])
         np.maximum(values, target, out=target)
 
-    for i, (s, w, q) in enumerate(column_taps(z)):
-        values, rows, target, so_far = high[..., w], row[..., w], best[..., q], place[..., q]
+    for i, (r, h, p) in enumerate(row_taps(z)):
+        values, columns, target, so_far = high[:, :, h], column[:, :, h], best[:, :, p], place[:, :, p]
         if i == 0:
             if target.shape != best.shape:
                 best.fill(-np.inf)
             np.copyto(target, values)
-            np.add(rows, place.dtype.type(s), out=so_far)
+            np.add(columns, place.dtype.type(r * z.S), out=so_far)
             continue
-        number = scratch_like("number", target, place.dtype)
-        np.add(rows, place.dtype.type(s), out=number)
-        # A column wins by value, or with an equal value by lying earlier in row order.
         wins = scratch_like("wins", target, _BOOL)
-        ties = scratch_like("ties", target, _BOOL)
-        np.equal(values, target, out=ties)
-        np.less(number, so_far, out=wins)
-        np.logical_and(ties, wins, out=ties)
         np.greater(values, target, out=wins)
-        np.logical_or(wins, ties, out=wins)
+        number = scratch_like("number", target, place.dtype)
+        np.add(columns, place.dtype.type(r * z.S), out=number)
         np.subtract(number, so_far, out=number)  # modulo 256 where places are bytes
         np.multiply(number, wins.view(np.uint8), out=number)
         np.add(so_far, number, out=so_far)
