@@ -4,8 +4,9 @@
 
 A mutant is one small change of one line of kernels/: a bound, a sign, an operator, a start value, a barrier.  It runs
 tests/kernel_calls.py's calls of the kernel it is in, in the emulator's check mode, float32 first, until one fails.
-Survivors are shown, with the reason where tests/mutation_survivors.toml gives one.  Exit status 1: fewer than 95 % were
-noticed.  --write keeps the result in tests/mutation_score.json.
+Survivors are shown, with the reason where tests/mutation_survivors.toml gives one: such a mutant changes no result, so
+it does not count against the score, the share noticed of all others.  Exit status 1: a score below 95 %.  --write keeps
+the result in tests/mutation_score.json.
 """
 
 from __future__ import annotations
@@ -289,12 +290,15 @@ def summary(results: list[tuple[Mutant, str, str, float]], total: int, seed: int
     noticed = Counter(m.file for m, verdict in counted if verdict == "noticed")
     tried = Counter(m.file for m, _ in counted)
     survivors = sorted((m for m, verdict in counted if verdict == "survived"), key=lambda m: (m.file, m.line))
+    equal = sum(reason_of(m, known) is not None for m in survivors)
     return {
         "sites": total,
         "seed": seed,
         "mutants": len(counted),
         "noticed": sum(noticed.values()),
-        "score": round(sum(noticed.values()) / max(1, len(counted)), 4),
+        "change no result": equal,
+        "score": round(sum(noticed.values()) / max(1, len(counted) - equal), 4),
+        "noticed of all": round(sum(noticed.values()) / max(1, len(counted)), 4),
         "refused by the compiler": sum(verdict == "refused" for _, verdict, _, _ in results),
         "files": {file: f"{noticed[file]} of {tried[file]}" for file in sorted(tried)},
         "survivors": [

@@ -42,7 +42,7 @@ batchnorm_forward_moments(
 
   S pivot[WIDTH] = {}, sum[WIDTH] = {}, centre[WIDTH], moment[2 * WIDTH] = {};
   if (share.active) {
-    const T* first = x + share.offset(0);
+    const T* first = x + share.first();
 #pragma unroll
     for (int w = 0; w < WIDTH; ++w) pivot[w] = widen(first[w]);
   }

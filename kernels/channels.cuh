@@ -76,10 +76,10 @@ struct ChannelShare {
   // Number of values per channel in the chunk.
   __device__ __forceinline__ Index count() const { return CHANNELS_LAST ? items : items * V; }
 
-  // Where the pack `item` of the chunk starts in the array.
-  __device__ __forceinline__ Index offset(Index item) const {
-    if (CHANNELS_LAST) return (start + item) * channels + channel;
-    const Index per_image = pixels / V, image = (start + item) / per_image, place = (start + item) % per_image;
+  // Where the chunk's first pack starts in the array.
+  __device__ __forceinline__ Index first() const {
+    if (CHANNELS_LAST) return start * channels + channel;
+    const Index per_image = pixels / V, image = start / per_image, place = start % per_image;
     return (image * channels + channel) * pixels + place * V;
   }
 

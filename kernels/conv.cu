@@ -309,10 +309,10 @@ struct Correlation {
   static constexpr int SPOTS = PACKS ? ceil_div(PIXELS * DEPTH / 4, TILE_THREADS) : 1;  // pixels that a thread reads
   static constexpr int NUMBERS = PACKS ? 4 : PIXELS * DEPTH / TILE_THREADS;             // and numbers of each
   static constexpr int STRIPE = TILE_THREADS / PIXELS;  // distance of those numbers in the inner dimension
-  static constexpr int FILTER_PACKS = ceil_div(FILTERS * DEPTH / 4, TILE_THREADS);
   static constexpr int TABLE = FEW ? 512 : 1;
   static_assert(PACKS || PIXELS * DEPTH % TILE_THREADS == 0, "threads must share the pixels evenly");
   static_assert(PACKS || TILE_THREADS % PIXELS == 0, "a thread must keep to one pixel");
+  static_assert(FILTERS * DEPTH <= 4 * TILE_THREADS, "a thread reads at most one pack of filters");
 
   const ConvShape& z;
   const Place& place;
@@ -320,7 +320,7 @@ struct Correlation {
   const T* images[SPOTS];
   int top[SPOTS], left[SPOTS], at[SPOTS];  // at: place of the pixel under the current tap, or NOWHERE
   Pack<S, NUMBERS> pixels[SPOTS];
-  Pack<S, 4> filters[FILTER_PACKS];
+  Pack<S, 4> filters;
 
   // Sizes of the input images.
   __device__ __forceinline__ int channels() const { return DATA ? z.K : z.C; }
@@ -394,15 +394,9 @@ struct Correlation {
     }
   }
 
-  // from: where this thread's first pack of the step lies.
-  __device__ __forceinline__ void read_filters(const S* from, int width) {
-#pragma unroll
-    for (int i = 0; i < FILTER_PACKS; ++i) {
-      constexpr int below = TILE_THREADS / (FILTERS / 4);  // rows between two packs of a thread
-      const bool real = FILTERS * DEPTH % (4 * TILE_THREADS) == 0 || threadIdx.x / (FILTERS / 4) + i * below < DEPTH;
-      if (real) filters[i] = *reinterpret_cast<const Pack<S, 4>*>(from + static_cast<long long>(i * below) * width);
-    }
-  }
+  // This thread's pack of filters in a step, if it has one: rows of FILTERS / 4 packs.
+  __device__ __forceinline__ static int filter_row() { return threadIdx.x / (FILTERS / 4); }
+  __device__ __forceinline__ static int filter_column() { return threadIdx.x % (FILTERS / 4) * 4; }
 
   __device__ __forceinline__ void write(typename Result::Left& a, typename Result::Right& b) const {
 #pragma unroll
@@ -413,11 +407,7 @@ struct Correlation {
         for (int v = 0; v < NUMBERS; ++v) a[c + v * (PACKS ? 1 : STRIPE)][pixel] = pixels[i].at[v];
       }
     }
-#pragma unroll
-    for (int i = 0; i < FILTER_PACKS; ++i) {
-      const int pack = threadIdx.x + i * TILE_THREADS, row = pack / (FILTERS / 4), column = pack % (FILTERS / 4) * 4;
-      if (row < DEPTH) *reinterpret_cast<Pack<S, 4>*>(&b[row][column]) = filters[i];
-    }
+    if (filter_row() < DEPTH) *reinterpret_cast<Pack<S, 4>*>(&b[filter_row()][filter_column()]) = filters;
   }
 
   // Go on to the next DEPTH rows of the inner dimension; true if they belong to another tap.
@@ -432,12 +422,12 @@ struct Correlation {
     return true;
   }
 
-  // Where this thread's first pack of a tap's filters lies; `rows` of `width` for each group, `depth` for each tap.
+  // Where this thread's pack of a tap's first filters lies; `rows` of `width` for each group, `depth` for each tap.
   __device__ __forceinline__ const S* filters_of(const S* packed, const Step& step, int rows, int depth, int width) const {
     const int r = place.down.tap0 + step.r * place.down.tap_step, s = place.across.tap0 + step.s * place.across.tap_step;
-    const int row = (FEW ? 0 : (r * z.S + s) * depth) + threadIdx.x / (FILTERS / 4);
+    const int row = (FEW ? 0 : (r * z.S + s) * depth) + filter_row();
     const long long first = static_cast<long long>(place.group) * rows + row;
-    return packed + first * width + place.column + threadIdx.x % (FILTERS / 4) * 4;
+    return packed + first * width + place.column + filter_column();
   }
 
   // Add up the whole inner dimension in `steps`.
@@ -451,10 +441,10 @@ struct Correlation {
     for (int i = 0; i <= steps; ++i) {
       if (i < steps) {
         read_pixels(step, wide);
-        read_filters(from, width);
+        if (filter_row() < DEPTH) filters = *reinterpret_cast<const Pack<S, 4>*>(from);
         from += DEPTH * width;
-        if (advance(step) && i + 1 < steps) {
-          seek(step);
+        if (advance(step)) {
+          seek(step);  // behind the last tap, of what is not read
           if (DATA) from = filters_of(packed, step, rows, depth, width);  // forward, the next tap comes next
         }
       }

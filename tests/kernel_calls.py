@@ -420,6 +420,8 @@ CALLS = {
         Call("relu_special", _relu_special),
         Call("gelu", _elementwise("gelu", (3, 701))),
         Call("gelu_tanh", _elementwise("gelu", (2, 3, 5, 3), approximate="tanh")),
+        Call("dropout_one_run", _elementwise("dropout", (2, 3), rate=0.5)),
+        Call("dropout_two_runs_a_plane", _elementwise("dropout", (2, 6, 3, 5), rate=0.3)),
         Call("dropout_rows", _elementwise("dropout", (3, 701), rate=0.3, seed=7, step=2)),
         Call("dropout_images", _elementwise("dropout", (3, 5, 3, 7), rate=0.6, seed=2**63 + 5, step=2**40)),
         Call("dropout_of_nothing", _elementwise("dropout", (2, 5, 3, 3), rate=0.0)),
