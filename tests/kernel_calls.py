@@ -470,6 +470,7 @@ CALLS = {
         ),
         Call("all_finite", _all_finite),
         Call("affine", _affine((5, 7), 3)),
+        Call("affine_many_rows", _affine((1100, 2), 3), quick=False),
         Call("affine_in_packs", _affine((5, 3), 16)),
         Call("affine_of_images", _affine((5, 3, 2, 3), 9, turned=True)),
         Call("affine_without_bias", _affine((5, 8), 4, bias=False)),
