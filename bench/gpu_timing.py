@@ -11,7 +11,7 @@ from typing import Any
 
 from . import harness, peers, worker
 from .cases import SETS
-from .results import OURS, Row
+from .results import FAILED, NOT_OFFERED, OURS, Row
 
 _SETTINGS = harness.Settings(device="cuda", rounds=4, row_seconds=1.0, memory=False)
 
@@ -26,10 +26,10 @@ class Here:
         try:
             return getattr(self._worker, method)(*arguments)
         except peers.NotOffered as said:
-            raise harness.SideError("not offered", str(said)) from None  # noqa: EM101
+            raise harness.SideError(NOT_OFFERED, str(said)) from None
         except Exception as error:
             said_ = " ".join(str(error).split())[:300]
-            raise harness.SideError("failed", f"{type(error).__name__}: {said_}") from error  # noqa: EM101
+            raise harness.SideError(FAILED, f"{type(error).__name__}: {said_}") from error
 
     def memory(self, case: Any, layout: str, regime: str) -> dict[str, int]:
         return {}

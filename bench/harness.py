@@ -24,7 +24,7 @@ from gpuconv.train.machine import blas, processor
 from . import oracle, peers, worker
 from .cases import LAYOUTS, Case
 from .inputs import REGIMES, draw
-from .results import OURS, Entry, Result, Row
+from .results import FAILED, MEASURED, NOT_INSTALLED, NOT_OFFERED, OURS, WRONG, Entry, Result, Row
 
 _ROUND_SECONDS = 0.06
 _REST_SECONDS = 0.01  # lets the threads of the side that just ran stop spinning
@@ -83,7 +83,7 @@ class Side:
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self._process.join()
             code, self._process = self._process.exitcode, None
-            raise SideError("failed", f"its process ended with status {code}") from None  # noqa: EM101
+            raise SideError(FAILED, f"its process ended with status {code}") from None
         if status != "ok":
             raise SideError(status, answer)
         return answer
@@ -144,7 +144,7 @@ def usable_cores() -> int:
 def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, say: Callable[[Row], None]) -> Result:
     """Measure cases in gpuconv and in peers; `say` hears of each row as it is done."""
     started, known = _start([OURS, *names], settings)
-    if known[OURS]["status"] != "measured":
+    if known[OURS]["status"] != MEASURED:
         raise SideError(known[OURS]["status"], f"gpuconv itself: {known[OURS]['why']}")
     rows = []
     try:
@@ -168,10 +168,10 @@ def _start(names: Sequence[str], settings: Settings) -> tuple[list[Side], dict[s
     started, known = [], {}
     for name in names:
         peer = peers.load(name)
-        known[name] = {"label": peer.label if name != "self" else "gpuconv again", "version": "", "status": "measured"}
+        known[name] = {"label": peer.label if name != "self" else "gpuconv again", "version": "", "status": MEASURED}
         known[name]["why"] = ""
         if absent := peer.missing():
-            known[name] |= {"status": "not installed", "why": f"no package {', '.join(absent)}"}
+            known[name] |= {"status": NOT_INSTALLED, "why": f"no package {', '.join(absent)}"}
             continue
         side = Side(name, settings)
         try:
@@ -233,14 +233,14 @@ def _checked(
             extra = side.memory(case, layout, regime)
     for direction, entry in entries.items():
         if direction not in samples:
-            entry.status, entry.why = "not offered", f"has no {direction}"
+            entry.status, entry.why = NOT_OFFERED, f"has no {direction}"
             continue
         found = list(zip(expected[direction], samples[direction], strict=True))
         entry.error = max(reference.error(got) for reference, got in found)
         entry.extra_bytes = extra.get(direction)
         wrong = [reference.name for reference, got in found if not reference.agrees(got)]
         if wrong:
-            entry.status, entry.why = "wrong", f"{', '.join(wrong)} off by {entry.error:.1e}"
+            entry.status, entry.why = WRONG, f"{', '.join(wrong)} off by {entry.error:.1e}"
             entry.error = entry.error if np.isfinite(entry.error) else None  # JSON knows no infinity
     return entries
 

@@ -35,10 +35,10 @@ def training_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def readme(text: str, folder: Path = RESULTS) -> str:
+def readme(text: str) -> str:
     """Return the README with its tables replaced by those of the newest results; dates in names order them."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("train-*.json"))]
-    newest = max(folder.glob(_CPU))
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("train-*.json"))]
+    newest = max(RESULTS.glob(_CPU))
     here = "bench/results"
     operators = [
         tables.best_table(results.read(newest)),

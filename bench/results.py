@@ -16,7 +16,13 @@ from gpuconv.errors import ConfigError
 
 OURS = "gpuconv"
 SCHEMA = 1
-STATUSES = ("measured", "wrong", "not offered", "not installed", "failed")
+MEASURED, WRONG, NOT_OFFERED, NOT_INSTALLED, FAILED = STATUSES = (
+    "measured",
+    "wrong",
+    "not offered",
+    "not installed",
+    "failed",
+)
 
 
 @dataclass
@@ -25,7 +31,7 @@ class Entry:
 
     side: str
     layout: str
-    status: str = "measured"
+    status: str = MEASURED
     why: str = ""
     error: float | None = None  # the largest difference to the oracle, relative to its largest value
     extra_bytes: int | None = None
@@ -33,7 +39,7 @@ class Entry:
 
     @property
     def measured(self) -> bool:
-        return self.status == "measured"
+        return self.status == MEASURED
 
     @property
     def ms(self) -> float:

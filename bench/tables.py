@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .results import OURS, Entry, Ratio, Result, Row
+from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row
 
 # In the terminal ----------------------------------------------------------------------------------------------------
 
@@ -43,11 +43,11 @@ def facts(result: Result) -> list[str]:
     """Return what a table alone does not say: peaks, versions, what was not measured, and the summary."""
     found = ["measured peaks: " + ", ".join(f"{name} {value:.0f}" for name, value in result.peaks.items())]
     for side in result.sides.values():
-        state = side["version"] if side["status"] == "measured" else f"{side['status']}: {side['why']}"
+        state = side["version"] if side["status"] == MEASURED else f"{side['status']}: {side['why']}"
         found.append(f"{side['label']}: {state}")
     for row in result.rows:
         for entry in row.entries:
-            if entry.status in ("wrong", "failed"):
+            if entry.status in (WRONG, FAILED):
                 where = f"{row.case} {row.direction}, {entry.layout}, {row.regime}"
                 found.append(f"{entry.status}: {result.label(entry.side)}, {where}: {entry.why}")
     return found + summaries(result)
