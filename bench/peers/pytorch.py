@@ -12,6 +12,7 @@ from ..clocks import FLUSH_BYTES, Clock, EventClock, HostClock
 from ..inputs import Inputs
 from ..memory import Meter
 from .base import Calls, NotOffered, Peer
+from .ours import first_rate
 
 
 class PyTorch(Peer):
@@ -191,14 +192,15 @@ def optimiser_of(config: Any, net: Any) -> Any:
     """Return the preset's optimiser, fused into one kernel; weight decay is for filters and matrices only."""
     import torch
 
+    lr = first_rate(config)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     match config.optimizer:
         case "sgd":
-            return torch.optim.SGD(groups, config.lr, config.momentum, nesterov=config.nesterov, fused=True)
+            return torch.optim.SGD(groups, lr, config.momentum, nesterov=config.nesterov, fused=True)
         case "rmsprop":
-            return torch.optim.RMSprop(groups, config.lr, config.smoothing, config.eps)
+            return torch.optim.RMSprop(groups, lr, config.smoothing, config.eps)
         case name:
             cls = torch.optim.Adam if name == "adam" else torch.optim.AdamW
-            return cls(groups, config.lr, (config.beta1, config.beta2), config.eps, fused=True)
+            return cls(groups, lr, (config.beta1, config.beta2), config.eps, fused=True)
