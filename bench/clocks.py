@@ -34,6 +34,20 @@ class HostClock:
         return {"ms": statistics.median(times) * 1e3}
 
 
+class QueueClock:
+    """The host's clock around calls that only queue their work, until the last is done: for a GPU without events."""
+
+    def __init__(self, wait: Callable[[Any], Any]) -> None:
+        self._wait = wait
+
+    def round(self, call: Callable[[], Any], count: int) -> dict[str, float]:
+        start = time.perf_counter()
+        for _ in range(count):
+            result = call()
+        self._wait(result)
+        return {"ms": (time.perf_counter() - start) / count * 1e3}
+
+
 class EventClock:
     """CUDA events.  Not yet run on a GPU.
 

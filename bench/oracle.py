@@ -22,8 +22,9 @@ TRAIN_STEPS = 3
 
 # Unit roundoff of what enters the products of a regime.  float16 sums are kept in float32 by most, not by all.
 _UNITS = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11}
-# Losses of the first steps: roundings of float32 shift them by 1e-6 and grow; a wrong gradient by percents.
-_LOSS_TOLERANCE = 1e-4
+# Losses of the first steps: most sides keep within 1e-6, but Adam divides a gradient by its own size, so that its first
+# step moves even weights whose gradient is rounding noise.  What a wrong gradient changes is percents.
+_LOSS_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,22 @@ def test_host_clock_takes_the_median_of_groups(monkeypatch):
     assert len(calls) == 6
 
 
+def test_queue_clock_waits_for_the_last_call(monkeypatch):
+    host, waited = [0.0], []
+
+    def wait(result):
+        waited.append(result)
+        host[0] += 0.006
+
+    def call():
+        host[0] += 0.001
+        return host[0]
+
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: host[0])
+    assert clocks.QueueClock(wait).round(call, 3)["ms"] == pytest.approx(3.0)
+    assert waited == [0.003]
+
+
 def test_event_clock_tells_launches_from_kernels(monkeypatch):
     """A pretended GPU: a launch takes 1 ms of the host, a kernel 3 ms of the device, a flush 20."""
     host, device = [0.0], [0.0]
@@ -250,13 +266,14 @@ def test_event_clock_tells_launches_from_kernels(monkeypatch):
 
 
 def test_extra_memory_is_the_peak_beyond_inputs_and_results():
-    drawn = inputs.draw(CASE)
+    case = Case("y of 102,400 bytes", "relu", (1, 1, 160, 160))
+    drawn = inputs.draw(case)
     kept = []
 
     def make_calls(given):
         scratch = np.ones(300_000, np.uint8)
         kept.append(np.ones(50_000, np.uint8))  # as a cache is
-        y = np.zeros(CASE.y, np.float32)
+        y = np.zeros(case.y, np.float32)
         del scratch, y
 
         def backward():

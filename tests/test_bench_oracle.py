@@ -8,6 +8,7 @@ import pytest
 import gpuconv
 from bench import cases, inputs, oracle, peers
 from bench.cases import Case
+from bench.peers import ours
 from bench.worker import Worker
 from gpuconv import backend
 from gpuconv.errors import ConfigError
@@ -118,6 +119,16 @@ def test_every_side_agrees_with_the_oracle(name):
                     assert reference.agrees(one), (case, layout, direction, reference.name, reference.error(one))
                     compared += 1
     assert compared >= 5
+
+
+@pytest.mark.parametrize("preset", ["convnet", "three-layer"])
+def test_a_training_step_that_is_a_little_wrong_is_seen(preset, monkeypatch):
+    (case,) = (case for case in cases.SETS["quick"] if case.options.get("preset") == preset)
+    (reference,) = oracle.references(inputs.draw(case))["step"]
+    assert reference.agrees(samples("gpuconv", case)["step"][0])
+    right = ours.first_rate
+    monkeypatch.setattr(ours, "first_rate", lambda config: 0.95 * right(config))
+    assert not reference.agrees(samples("gpuconv", case)["step"][0])
 
 
 def test_float16_is_computed_from_float16_inputs():

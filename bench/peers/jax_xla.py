@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..cases import pair
+from ..clocks import Clock, HostClock, QueueClock
 from ..inputs import Inputs
 from .base import Calls, NotOffered, Peer
 
@@ -24,6 +25,7 @@ class Jax(Peer):
         # XLA takes its number of threads from the cores that the process may use; the harness sets those.
         import jax
 
+        self.device = device
         try:
             jax.devices()
         except RuntimeError as error:
@@ -47,10 +49,17 @@ class Jax(Peer):
             _, vjp = jax.vjp(function, *arrays)
             backward = jax.jit(lambda pullback, upstream: pullback(upstream))
             forward(*arrays), backward(vjp, dy)  # compiled here, under this precision
+        if self.device == "cuda":  # the clock waits, once a round
+            return {"forward": lambda: (forward(*arrays),), "backward": lambda: backward(vjp, dy)}
         return {
             "forward": lambda: (forward(*arrays).block_until_ready(),),
             "backward": lambda: jax.block_until_ready(backward(vjp, dy)),
         }
+
+    def clock(self) -> Clock:
+        import jax
+
+        return HostClock() if self.device == "cpu" else QueueClock(jax.block_until_ready)
 
     def host(self, result: Any, name: str, inputs: Inputs) -> np.ndarray:
         array = np.asarray(result)
