@@ -262,7 +262,7 @@ def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings)
         time.sleep(_REST_SECONDS)
         try:
             for name, value in sides[entry.side].ask("time", entry.layout, direction).items():
-                entry.times.setdefault(name, []).append(value)
+                entry.times.setdefault(name, []).append(round(value, 6))
         except SideError as error:
             entry.status, entry.why, entry.times = error.status, str(error), {}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,8 +145,9 @@ class Result:
         return least / ms
 
     def to_json(self) -> str:
-        """Return the text of a file."""
-        return json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1) + "\n"
+        """Return the text of a file: the rounds of an entry on one line."""
+        text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1) + "\n"
+        return re.sub(r"\[[-+.\de,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
 
 
 def from_json(text: str, name: str = "the file") -> Result:

@@ -240,7 +240,9 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument("--only", metavar="TEXT", default="", help="only cases with this text in their name")
     parser.add_argument("--peers", dest="peer_names", metavar="A,B", type=_words, default=(), help="peers [all]")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run [cpu]")
-    parser.add_argument("--regimes", metavar="A,B", type=_words, default=(), help="float32, tf32, float16 [all]")
+    parser.add_argument(
+        "--regimes", metavar="A,B", type=_words, default=(), help="float32, tf32, float16 [cpu: float32, cuda: all]"
+    )
     parser.add_argument("--threads", metavar="N", type=int, help="threads of every side [the usable cores]")
     parser.add_argument("--rounds", metavar="N", type=int, default=12, help="rounds of a row [12]")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory [yes]")
