@@ -27,8 +27,8 @@ ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulat
 mutate: $(VENV)/.installed-$(EXTRAS) ## break kernels in every place that can be broken, and see it noticed: hours
 	$(BIN)/python -m bench.mutate_kernels $(ARGS)
 
-bench: $(VENV)/.installed-test,torch ## time every case beside PyTorch
-	$(BIN)/python -m bench.compare $(ARGS)
+bench: $(VENV)/.installed-test,torch,bench ## compare speed with every peer that is installed
+	$(BIN)/gpuconv bench $(ARGS)
 
 wheel: $(VENV)/.installed-$(EXTRAS) ## source archive and wheel in dist/
 	$(BIN)/python -m build

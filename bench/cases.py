@@ -1,19 +1,23 @@
-"""What is measured: shapes from the course, the nets of this project, ResNet, and odd ones.  Data only."""
+"""What is measured, as data: the course's shapes, CIFAR nets, ResNet-50, odd shapes, batches from 1 to 1024."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
-import numpy as np
+from gpuconv.errors import ConfigError
+from gpuconv.shapes import out_size
 
-import gpuconv
+LAYOUTS = ("NCHW", "NHWC")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One operator at one size: x is (N, C, H, W); options are those of the gpuconv function."""
+    """One operator at one size: x is (N, C, H, W), w (K, C / groups, R, S); options are those of the gpuconv function.
+
+    op "train_step" is a whole step of the preset that options name: forward, loss, backward, optimiser.
+    """
 
     name: str
     op: str
@@ -21,20 +25,66 @@ class Case:
     w: tuple[int, int, int, int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
-    def flop(self, y_shape: tuple[int, ...]) -> int:
-        """Return the floating-point operations of forward: multiplications and additions of a convolution, else 0."""
+    @property
+    def directions(self) -> tuple[str, ...]:
+        return ("step",) if self.op == "train_step" else ("forward", "backward")
+
+    @property
+    def y(self) -> tuple[int, ...]:
+        """The shape of forward's output."""
+        N, C, H, W = self.x
+        if self.op == "global_average_pool":
+            return N, C
+        if self.op not in ("conv", "max_pool", "average_pool"):
+            return self.x
+        dilation = pair(self.options.get("dilation", 1))
+        if self.w is not None:
+            C, window, stride = self.w[0], self.w[2:], pair(self.options.get("stride", 1))
+        else:
+            window = pair(self.options.get("window", 2))
+            stride = pair(self.options.get("stride", window))
+        pad = pair(self.options.get("pad", 0))
+        P, Q = (out_size(*sizes) for sizes in zip((H, W), window, stride, pad, dilation, strict=True))
+        return N, C, P, Q
+
+    def flop(self, direction: str) -> int:
+        """Return the multiplications and additions of a convolution as its definition counts them, else 0.
+
+        Backward counts both gradients.  A method that multiplies less (Winograd's, an FFT) still gets this count.
+        """
         if self.w is None:
             return 0
-        taps = self.w[1] * self.w[2] * self.w[3]
-        return 2 * taps * int(np.prod(y_shape))
+        return 2 * prod(self.w[1:]) * prod(self.y) * (2 if direction == "backward" else 1)
+
+    def bytes(self, direction: str, itemsize: int = 4) -> int:
+        """Return the bytes that must be read and written at least once; 0 for a training step."""
+        if self.op == "train_step":
+            return 0
+        x, y, w = prod(self.x), prod(self.y), prod(self.w) if self.w else 0
+        moved = x + y + w
+        if direction == "backward":
+            moved += w
+            if self.op in ("conv", "spatial_batchnorm", "relu", "gelu"):
+                moved += x  # the forward's input, again
+        places = y if self.op == "max_pool" else 0  # of the maxima, a byte each
+        return moved * itemsize + places
 
 
-def _conv(name: str, N: int, C: int, size: int, K: int, window: int, **options: Any) -> Case:
+def pair(value: Any) -> tuple[int, int]:
+    """Return an option as (vertical, horizontal)."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)  # type: ignore[return-value]
+
+
+def _conv(name: str, N: int, C: int, size: Any, K: int, window: Any, **options: Any) -> Case:
     groups = options.get("groups", 1)
-    return Case(f"conv {name}", "conv", (N, C, size, size), (K, C // groups, window, window), options)
+    return Case(f"conv {name}", "conv", (N, C, *pair(size)), (K, C // groups, *pair(window)), options)
 
 
-CASES = [
+def _train(preset: str, N: int) -> Case:
+    return Case(f"train {preset}, batch {N}", "train_step", (N, 3, 32, 32), options={"preset": preset})
+
+
+_README = [
     _conv("course 3x3 s2, 3->25, 31x31", 100, 3, 31, 25, 3, stride=2, pad=1),
     _conv("three-layer 7x7, 3->32, 32x32", 128, 3, 32, 32, 7, pad=3),
     _conv("three-layer 3x3, 3->64, 32x32", 128, 3, 32, 64, 3, pad=1),
@@ -57,51 +107,119 @@ CASES = [
     Case("spatial_batchnorm 32, 32x32", "spatial_batchnorm", (128, 32, 32, 32)),
     Case("spatial_batchnorm 128, 8x8", "spatial_batchnorm", (128, 128, 8, 8)),
     Case("relu 32, 32x32", "relu", (128, 32, 32, 32)),
+    _train("three-layer", 128),
+    _train("convnet", 128),
 ]
 
+_COURSE = [
+    _README[0],
+    _conv("course 3x3, 3->8, 32x32, batch 2", 2, 3, 32, 8, 3, pad=1),
+    _conv("course 7x7, 3->32, 32x32, batch 50", 50, 3, 32, 32, 7, pad=3),
+    Case("course max_pool 2x2, 3, 32x32", "max_pool", (100, 3, 32, 32), options={"window": 2}),
+    Case("course spatial_batchnorm 32, 16x16", "spatial_batchnorm", (50, 32, 16, 16)),
+    Case("course relu 32, 32x32", "relu", (50, 32, 32, 32)),
+    _train("three-layer", 50),
+]
 
-@dataclass(frozen=True)
-class Arrays:
-    """The inputs of a case, drawn from a seed; channels_last chooses the storage of x and dy."""
+# Convolutions of ResNet-18 as it is used on CIFAR-10, then those of a net that reaches 94 % in seconds: Keller Jordan,
+# 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (2024), widths 64, 256, 256, whose images are 31, 15, 7 and 3 wide.
+_NETS = [
+    *_README[1:6],
+    _conv("resnet-18 3x3, 3->64, 32x32", 128, 3, 32, 64, 3, pad=1),
+    _conv("resnet-18 3x3, 64->64, 32x32", 128, 64, 32, 64, 3, pad=1),
+    _conv("resnet-18 3x3 s2, 64->128, 32x32", 128, 64, 32, 128, 3, stride=2, pad=1),
+    _conv("resnet-18 3x3, 128->128, 16x16", 128, 128, 16, 128, 3, pad=1),
+    _conv("resnet-18 1x1 s2, 128->256, 16x16", 128, 128, 16, 256, 1, stride=2),
+    _conv("resnet-18 3x3, 256->256, 8x8", 128, 256, 8, 256, 3, pad=1),
+    _conv("resnet-18 3x3, 512->512, 4x4", 128, 512, 4, 512, 3, pad=1),
+    Case("resnet-18 spatial_batchnorm 64, 32x32", "spatial_batchnorm", (128, 64, 32, 32)),
+    Case("resnet-18 global_average_pool 512, 4x4", "global_average_pool", (128, 512, 4, 4)),
+    _conv("speedrun 2x2, 3->24, 32x32", 1024, 3, 32, 24, 2),
+    _conv("speedrun 3x3, 24->64, 31x31", 1024, 24, 31, 64, 3, pad=1),
+    _conv("speedrun 3x3, 64->64, 15x15", 1024, 64, 15, 64, 3, pad=1),
+    _conv("speedrun 3x3, 64->256, 15x15", 1024, 64, 15, 256, 3, pad=1),
+    _conv("speedrun 3x3, 256->256, 7x7", 1024, 256, 7, 256, 3, pad=1),
+    _conv("speedrun 3x3, 256->256, 3x3", 1024, 256, 3, 256, 3, pad=1),
+    Case("speedrun max_pool 2x2, 64, 31x31", "max_pool", (1024, 64, 31, 31), options={"window": 2}),
+    Case("speedrun max_pool 3x3, 256, 3x3", "max_pool", (1024, 256, 3, 3), options={"window": 3}),
+    Case("speedrun spatial_batchnorm 64, 15x15", "spatial_batchnorm", (1024, 64, 15, 15)),
+    Case("speedrun gelu 64, 15x15", "gelu", (1024, 64, 15, 15)),
+    *_README[-2:],
+]
 
-    x: np.ndarray
-    w: np.ndarray | None
-    b: np.ndarray | None
-    seed: int = 0
+_RESNET50 = [
+    _README[12],
+    _README[17],
+    _conv("resnet-50 1x1, 64->256, 56x56", 8, 64, 56, 256, 1),
+    _conv("resnet-50 3x3, 64->64, 56x56", 8, 64, 56, 64, 3, pad=1),
+    _conv("resnet-50 1x1 s2, 256->512, 56x56", 8, 256, 56, 512, 1, stride=2),
+    _conv("resnet-50 3x3 s2, 128->128, 56x56", 8, 128, 56, 128, 3, stride=2, pad=1),
+    _conv("resnet-50 3x3, 128->128, 28x28", 8, 128, 28, 128, 3, pad=1),
+    _conv("resnet-50 1x1, 1024->256, 14x14", 8, 1024, 14, 256, 1),
+    _conv("resnet-50 3x3, 256->256, 14x14", 8, 256, 14, 256, 3, pad=1),
+    _conv("resnet-50 3x3, 512->512, 7x7", 8, 512, 7, 512, 3, pad=1),
+    _conv("resnet-50 1x1, 512->2048, 7x7", 8, 512, 7, 2048, 1),
+    Case("resnet-50 spatial_batchnorm 64, 112x112", "spatial_batchnorm", (8, 64, 112, 112)),
+    Case("resnet-50 global_average_pool 2048, 7x7", "global_average_pool", (8, 2048, 7, 7)),
+]
 
-    @classmethod
-    def draw(cls, case: Case, *, channels_last: bool, seed: int = 0) -> Arrays:
-        rng = np.random.default_rng(seed)
-        x = _stored(rng.standard_normal(case.x, dtype=np.float32), channels_last=channels_last)
-        if case.w is None:
-            C = case.x[1]
-            return cls(x, rng.standard_normal(C, dtype=np.float32), rng.standard_normal(C, dtype=np.float32))
-        w = rng.standard_normal(case.w, dtype=np.float32)
-        return cls(x, w, rng.standard_normal(case.w[0], dtype=np.float32))
+_ODD = [
+    _conv("odd 3x5, 5->7, 17x23", 3, 5, (17, 23), 7, (3, 5), stride=(2, 1), pad=(1, 2)),
+    _conv("odd 1x7, 33->31, 19x29", 16, 33, (19, 29), 31, (1, 7), pad=(0, 3)),
+    _conv("odd dilation 2, 16->16, 33x33", 16, 16, 33, 16, 3, pad=2, dilation=2),
+    _conv("odd 4 groups, 36->44, 21x21", 16, 36, 21, 44, 3, pad=1, groups=4),
+    _conv("odd filter as large as the image, 64->10, 8x8", 64, 64, 8, 10, 8),
+    _conv("odd one channel 5x5, 1->20, 28x28", 64, 1, 28, 20, 5),
+    _conv("odd stride 3 beyond the window, 8->8, 64x64", 16, 8, 64, 8, 2, stride=3),
+    _conv("odd 11x11 s4, 3->64, 227x227", 4, 3, 227, 64, 11, stride=4),
+    Case("odd max_pool 3x2 s2x3, 7, 37x41", "max_pool", (16, 7, 37, 41), options={"window": (3, 2), "stride": (2, 3)}),
+    Case("odd average_pool 5x5 s1, 8, 35x35", "average_pool", (16, 8, 35, 35), options={"window": 5, "stride": 1}),
+    Case("odd spatial_batchnorm 3, 97x89", "spatial_batchnorm", (5, 3, 97, 89)),
+]
 
-    def upstream(self, shape: tuple[int, ...], *, channels_last: bool) -> np.ndarray:
-        """Return dy of the given shape."""
-        rng = np.random.default_rng(self.seed + 1)
-        return _stored(rng.standard_normal(shape, dtype=np.float32), channels_last=channels_last)
+_BATCH = [_conv(f"batch {N} 3x3, 32->32, 16x16", N, 32, 16, 32, 3, pad=1) for N in (1, 4, 16, 64, 256, 1024)]
+
+# Every operator at sizes of a moment: for CI, and for a first look.
+_QUICK = [
+    _conv("quick 3x3, 3->8, 16x16", 4, 3, 16, 8, 3, pad=1),
+    _conv("quick 3x3 s2, 16->16, 16x16", 4, 16, 16, 16, 3, stride=2, pad=1),
+    _conv("quick 1x1, 16->32, 8x8", 4, 16, 8, 32, 1),
+    _conv("quick depthwise 3x3, 8, 16x16", 4, 8, 16, 8, 3, pad=1, groups=8),
+    _ODD[0],
+    Case("quick max_pool 2x2, 8, 16x16", "max_pool", (4, 8, 16, 16), options={"window": 2}),
+    Case("quick average_pool 2x2, 8, 16x16", "average_pool", (4, 8, 16, 16), options={"window": 2}),
+    Case("quick global_average_pool 8, 16x16", "global_average_pool", (4, 8, 16, 16)),
+    Case("quick spatial_batchnorm 8, 16x16", "spatial_batchnorm", (4, 8, 16, 16)),
+    Case("quick relu 8, 16x16", "relu", (4, 8, 16, 16)),
+    Case("quick gelu 8, 16x16", "gelu", (4, 8, 16, 16)),
+    _train("three-layer", 4),
+    _train("convnet", 4),
+]
+
+_MEASURED = {
+    "readme": _README,
+    "course": _COURSE,
+    "nets": _NETS,
+    "resnet50": _RESNET50,
+    "odd": _ODD,
+    "batch": _BATCH,
+}
+CASES = list({case.name: case for cases in _MEASURED.values() for case in cases}.values())
+SETS = {**_MEASURED, "all": CASES, "quick": _QUICK}  # quick is no measurement, so not among all
+OPS = sorted({case.op for cases in SETS.values() for case in cases})
 
 
-def gpuconv_calls(case: Case, arrays: Arrays, *, channels_last: bool) -> dict[str, Callable[[], Any]]:
-    """Return forward and backward of a case as calls without arguments."""
-    forward = getattr(gpuconv, f"{case.op}_forward")
-    backward = getattr(gpuconv, f"{case.op}_backward")
-    if case.op == "conv":
-        inputs: tuple[Any, ...] = (arrays.x, arrays.w, arrays.b)
-    elif case.op == "spatial_batchnorm":
-        C = case.x[1]
-        inputs = (arrays.x, arrays.w, arrays.b, np.zeros(C, np.float32), np.ones(C, np.float32))
-    else:
-        inputs = (arrays.x,)
-    y, cache = forward(*inputs, **case.options)
-    dy = arrays.upstream(y.shape, channels_last=channels_last)
-    return {"forward": lambda: forward(*inputs, **case.options), "backward": lambda: backward(dy, cache)}
-
-
-def _stored(array: np.ndarray, *, channels_last: bool) -> np.ndarray:
-    if not channels_last:
-        return array
-    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+def choose(set_name: str, ops: tuple[str, ...] = (), only: str = "") -> list[Case]:
+    """Return the cases of a set: those of some operators (none: of all), whose name contains a text."""
+    if set_name not in SETS:
+        msg = f"there is no set {set_name!r}: choose one of {', '.join(SETS)}"
+        raise ConfigError(msg)
+    for op in ops:
+        if op not in OPS:
+            msg = f"there is no operator {op!r} among the cases: choose from {', '.join(OPS)}"
+            raise ConfigError(msg)
+    cases = [case for case in SETS[set_name] if (not ops or case.op in ops) and only in case.name]
+    if not cases:
+        msg = f"the set {set_name} has no case of " + (", ".join(ops) or "any operator")
+        raise ConfigError(msg + (f" with {only!r} in its name" if only else ""))
+    return cases

@@ -1,7 +1,7 @@
-"""Write the README's tables from the JSON under bench/results/: nobody types a number into them.
+"""Write the README's tables, and the full tables and pictures beside the JSON under bench/results/.
 
-python -m bench.report            rewrites README.md between the markers
-python -m bench.report --check    exits with 1 if that would change anything
+python -m bench.report            writes them anew
+python -m bench.report --check    exits with 1 if that would change a table
 """
 
 from __future__ import annotations
@@ -12,60 +12,42 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import results, tables
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
+_CPU = "operators-cpu-*.json"
 
 
-def training_table(results: list[dict[str, Any]]) -> str:
+def training_table(runs: list[dict[str, Any]]) -> str:
     """Return the table of training runs, one row per result.json."""
     lines = [
         "| preset | data | validation | test | epochs | time | machine |",
         "| --- | --- | ---: | ---: | ---: | ---: | --- |",
     ]
-    for result in results:
-        machine, minutes = result["machine"], result["seconds"] / 60
+    for run in runs:
+        machine, minutes = run["machine"], run["seconds"] / 60
         lines.append(
-            f"| `{result['config']['preset']}` | {result['data']} | {result['validation_accuracy']:.1%} "
-            f"| {result['test_accuracy']:.1%} | {result['epochs']} | {minutes:.1f} min "
-            f"| {machine['processor']}, {machine['threads']} threads, {result['date'][:10]} |"
+            f"| `{run['config']['preset']}` | {run['data']} | {run['validation_accuracy']:.1%} "
+            f"| {run['test_accuracy']:.1%} | {run['epochs']} | {minutes:.1f} min "
+            f"| {machine['processor']}, {machine['threads']} threads, {run['date'][:10]} |"
         )
-    return "\n".join(lines)
-
-
-def operator_table(result: dict[str, Any]) -> str:
-    """Return the table of operators beside PyTorch: the better memory format of either side."""
-    machine = result["machine"]
-    setting = (
-        f"{machine['cpu']}, {machine['threads']} threads, {machine['regime']}, NumPy {machine['numpy']}, "
-        f"PyTorch {machine['torch']}, {machine['date']}.  Milliseconds, forward / backward; "
-        "each side in the better of its two memory formats."
-    )
-    lines = [
-        setting,
-        "",
-        "| case | gpuconv | PyTorch | ratio |",
-        "| --- | ---: | ---: | ---: |",
-    ]
-    best: dict[str, dict[str, list[float]]] = {}
-    for row in result["rows"]:
-        sides = best.setdefault(row["case"], {}).setdefault(row["direction"], [row["gpuconv_ms"], row["torch_ms"]])
-        sides[0], sides[1] = min(sides[0], row["gpuconv_ms"]), min(sides[1], row["torch_ms"])
-    for case, directions in best.items():
-        (ours, theirs), (ours_back, theirs_back) = directions["forward"], directions["backward"]
-        lines.append(
-            f"| {case} | {ours:.2f} / {ours_back:.2f} | {theirs:.2f} / {theirs_back:.2f} "
-            f"| {ours / theirs:.2f} / {ours_back / theirs_back:.2f} |"
-        )
-    mean, worst = result["summary"]["best_format_geometric_mean"], result["summary"]["best_format_worst"]
-    lines += ["", f"Geometric mean of the ratios {mean:.2f}, worst {worst:.2f}."]
     return "\n".join(lines)
 
 
 def readme(text: str) -> str:
-    """Return the README with its tables replaced by those of the newest results."""
-    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("train-*.json"))]
-    operators = json.loads(max(RESULTS.glob("operators-*.json")).read_text())
-    for name, table in (("training", training_table(runs)), ("operators", operator_table(operators))):
+    """Return the README with its tables replaced by those of the newest results; dates in names order them."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("train-*.json"))]
+    newest = max(RESULTS.glob(_CPU))
+    here = "bench/results"
+    operators = [
+        tables.best_table(results.read(newest)),
+        "",
+        f"![Ratio of each case]({here}/{newest.stem}.png)",
+        "",
+        f"Every format, spread, error and byte: [{newest.stem}.md]({here}/{newest.stem}.md).",
+    ]
+    for name, table in (("training", training_table(runs)), ("operators", "\n".join(operators))):
         start, end = f"<!-- {name}: made by bench/report.py -->\n", f"<!-- end of {name} -->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
@@ -73,18 +55,45 @@ def readme(text: str) -> str:
     return text
 
 
-def main() -> None:
+def texts() -> dict[Path, str]:
+    """Return every file of tables as it should be."""
+    path = ROOT / "README.md"
+    found = {path: readme(path.read_text(encoding="utf-8"))}
+    for kept in sorted(RESULTS.glob("operators-*.json")):
+        found[kept.with_suffix(".md")] = tables.full_table(results.read(kept))
+    return found
+
+
+def stale() -> list[str]:
+    """Return the names of the files that are not what the results say."""
+    return [
+        path.relative_to(ROOT).as_posix()
+        for path, text in texts().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the README is stale")
-    arguments = parser.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text()
-    new = readme(old)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is stale")
+    arguments = parser.parse_args(argv)
     if arguments.check:
-        sys.exit("README.md is stale: run python -m bench.report" if new != old else 0)
-    path.write_text(new)
+        names = stale()
+        if names:
+            sys.stderr.write(f"{', '.join(names)}: stale, run python -m bench.report\n")
+        return int(bool(names))
+    for path, text in texts().items():
+        path.write_text(text, encoding="utf-8")
+    try:
+        from . import picture
+    except ImportError as error:
+        sys.stderr.write(f"no pictures: {error}; pip install 'gpuconv[bench]'\n")
+        return 1
+    for kept in sorted(RESULTS.glob("operators-*.json")):
+        picture.draw(results.read(kept), kept.with_suffix(".png"))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,8 +7,9 @@ import pytest
 from emulate import EmulatedDevice
 from kernel_calls import CALLS, emulated_on, random_call
 
-from bench import gpu_checks, gpu_run, gpu_timing
-from bench.cases import CASES
+from bench import gpu_checks, gpu_run, gpu_timing, harness
+from bench.cases import SETS, choose
+from gpuconv import backend
 
 
 def test_help_and_dry_run_need_no_gpu(capsys):
@@ -148,6 +149,19 @@ def test_random_calls_agree_with_the_oracle_on_the_cpu():
     assert len({random_call(seed)[0].run.__qualname__ for seed in range(60)}) >= 6
 
 
-def test_every_case_has_an_operator():
-    assert {case.op for case in CASES} <= {"conv", "max_pool", "average_pool", "spatial_batchnorm", "relu"}
-    assert gpu_timing._ROUNDS % 2 == 1
+def test_timings_measure_until_the_time_is_spent(monkeypatch):
+    here = gpu_timing.Here
+    monkeypatch.setattr(gpu_timing, "Here", lambda name: here(name, "cpu"))
+    monkeypatch.setattr(gpu_timing.worker.Worker, "peaks", lambda self: {"GB/s": 10.0})
+    monkeypatch.setitem(SETS, "readme", choose("quick", ("relu",)))
+    monkeypatch.setattr(backend, "_chosen", backend._chosen)  # which a side changes
+    monkeypatch.setattr(harness, "_ROUND_SECONDS", 0.001)
+    monkeypatch.setattr(harness, "_REST_SECONDS", 0)
+    found = gpu_timing.timings(60)
+    ours = [(row["dtype"], row["memory"], row["direction"]) for row in found["rows"]]
+    assert len(ours) == len(set(ours)) == 8
+    assert all(row["gpuconv_ms"] > 0 and row["share of copy bandwidth"] > 0 for row in found["rows"])
+    assert gpu_timing.timings(-1)["left out, time was spent"] == [
+        "quick relu 8, 16x16 float32",
+        "quick relu 8, 16x16 float16",
+    ]

@@ -1,0 +1,297 @@
+"""The one way of comparing: check every side against the oracle, then time them in turn, round by round.
+
+Each side lives in a process of its own, where its threads, its allocator and its CUDA libraries disturb nobody.  All
+get the same cores, threads and arrays, and are warm before they are timed.  Rounds go through the sides and their
+memory formats forwards and backwards by turns (A B C, C B A, ...), so that a machine that slows down slows all alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import multiprocessing
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpuconv.train.machine import blas, processor
+
+from . import oracle, peers, worker
+from .cases import LAYOUTS, Case
+from .inputs import REGIMES, draw
+from .results import FAILED, MEASURED, NOT_INSTALLED, NOT_OFFERED, OURS, WRONG, Entry, Result, Row
+
+_ROUND_SECONDS = 0.06
+_REST_SECONDS = 0.01  # lets the threads of the side that just ran stop spinning
+_LEAST_ROUNDS = 4
+_THREAD_VARIABLES = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run measures.  row_seconds: a row of slow calls gets fewer rounds, but never below four."""
+
+    device: str = "cpu"
+    threads: int = 1
+    rounds: int = 12
+    row_seconds: float = 20.0
+    regimes: tuple[str, ...] = ("float32",)
+    memory: bool = True
+
+
+class SideError(Exception):
+    """A side that cannot: status is "not offered", "not installed" or "failed", the message says why."""
+
+    def __init__(self, status: str, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Asked(Protocol):
+    """What the harness asks of a side; raises SideError."""
+
+    name: str
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Return what Worker's method of that name returns."""
+
+    def memory(self, case: Case, layout: str, regime: str) -> dict[str, int]:
+        """Return the peak extra bytes of each direction."""
+
+
+class Side:
+    """The harness's end of one worker process, which is started again if it dies."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name, self._settings = name, settings
+        self._metered = settings.device in peers.load(name).metered
+        self._process: Any = None
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        if self._process is None:
+            self._start()
+            if method != "start":
+                self.ask("start")
+        try:
+            self._pipe.send((method, arguments))
+            status, answer = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join()
+            code, self._process = self._process.exitcode, None
+            raise SideError(FAILED, f"its process ended with status {code}") from None
+        if status != "ok":
+            raise SideError(status, answer)
+        return answer
+
+    def memory(self, case: Case, layout: str, regime: str) -> dict[str, int]:
+        if not self._metered:
+            return {}
+        fresh = Side(self.name, self._settings)
+        try:
+            return fresh.ask("memory", case, layout, regime)
+        finally:
+            fresh.stop()
+
+    def stop(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._pipe.send(None)
+            self._process.join()
+            self._process = None
+
+    def _start(self) -> None:
+        settings = self._settings
+        self._pipe, other = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")  # a fork would inherit thread pools that are not there
+        arguments = (self.name, settings.device, settings.threads, other)
+        self._process = context.Process(target=worker.serve, args=arguments, daemon=True)
+        with _threads(settings.threads):
+            self._process.start()
+        other.close()
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Hold processes started inside to so many threads and, where the system can, to as many cores."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(count)))
+    if len(cores) > count:
+        os.sched_setaffinity(0, sorted(cores)[:count])
+    try:
+        yield
+    finally:
+        if len(cores) > count:
+            os.sched_setaffinity(0, cores)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, say: Callable[[Row], None]) -> Result:
+    """Measure cases in gpuconv and in peers; `say` hears of each row as it is done."""
+    started, known = _start([OURS, *names], settings)
+    if known[OURS]["status"] != MEASURED:
+        raise SideError(known[OURS]["status"], f"gpuconv itself: {known[OURS]['why']}")
+    rows = []
+    try:
+        ours = started[0]
+        peaks = ours.ask("peaks")
+        for regime in settings.regimes:
+            for case in cases:
+                for row in compare(case, regime, started, settings):
+                    rows.append(row)
+                    say(row)
+        for name, value in ours.ask("peaks").items():  # the machine may have been busy the first time
+            peaks[name] = max(value, peaks[name])
+    finally:
+        for side in started:
+            side.stop()
+    return Result(machine(settings), _plain(settings), peaks, known, rows)
+
+
+def _start(names: Sequence[str], settings: Settings) -> tuple[list[Side], dict[str, dict[str, str]]]:
+    """Start every side that can be had; return them, and what is known of all."""
+    started, known = [], {}
+    for name in names:
+        peer = peers.load(name)
+        known[name] = {"label": peer.label if name != "self" else "gpuconv again", "version": "", "status": MEASURED}
+        known[name]["why"] = ""
+        if absent := peer.missing():
+            known[name] |= {"status": NOT_INSTALLED, "why": f"no package {', '.join(absent)}"}
+            continue
+        side = Side(name, settings)
+        try:
+            known[name]["version"] = side.ask("start")
+            started.append(side)
+        except SideError as error:
+            known[name] |= {"status": error.status, "why": str(error)}
+            side.stop()
+    return started, known
+
+
+def compare(case: Case, regime: str, sides: Sequence[Asked], settings: Settings) -> list[Row]:
+    """Return a row for each direction of a case: every side in every memory format, checked, then timed in turn."""
+    rows = {
+        direction: Row(
+            case.name,
+            case.op,
+            direction,
+            regime,
+            case.x[0],
+            case.flop(direction),
+            case.bytes(direction, np.dtype(REGIMES[regime]).itemsize),
+        )
+        for direction in case.directions
+    }
+    expected = oracle.references(draw(case, regime=regime))  # the layout changes no number
+    by_name = {side.name: side for side in sides}
+    for side in sides:
+        for layout in LAYOUTS:
+            for direction, entry in _checked(side, case, layout, regime, expected, settings).items():
+                rows[direction].entries.append(entry)
+    for direction, row in rows.items():
+        _time(row, direction, by_name, settings)
+    for side in sides:
+        with contextlib.suppress(SideError):
+            side.ask("forget")
+    return list(rows.values())
+
+
+def _checked(
+    side: Asked,
+    case: Case,
+    layout: str,
+    regime: str,
+    expected: dict[str, list[oracle.Reference]],
+    settings: Settings,
+) -> dict[str, Entry]:
+    """Return a side's entries by direction, without times: "measured" says only that it may be timed."""
+    entries = {direction: Entry(side.name, layout) for direction in case.directions}
+    try:
+        samples = side.ask("prepare", case, layout, regime)
+    except SideError as error:
+        for entry in entries.values():
+            entry.status, entry.why = error.status, str(error)
+        return entries
+    extra: dict[str, int] = {}
+    if settings.memory:
+        with contextlib.suppress(SideError):
+            extra = side.memory(case, layout, regime)
+    for direction, entry in entries.items():
+        if direction not in samples:
+            entry.status, entry.why = NOT_OFFERED, f"has no {direction}"
+            continue
+        found = list(zip(expected[direction], samples[direction], strict=True))
+        entry.error = max(reference.error(got) for reference, got in found)
+        entry.extra_bytes = extra.get(direction)
+        wrong = [reference.name for reference, got in found if not reference.agrees(got)]
+        if wrong:
+            entry.status, entry.why = WRONG, f"{', '.join(wrong)} off by {entry.error:.1e}"
+            entry.error = entry.error if np.isfinite(entry.error) else None  # JSON knows no infinity
+    return entries
+
+
+def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings) -> None:
+    """Fill in the times of a row's entries."""
+    running, slowest = [], 0.0
+    for entry in row.entries:
+        if entry.measured:
+            try:
+                slowest += sides[entry.side].ask("warm", entry.layout, direction, _ROUND_SECONDS)
+                running.append(entry)
+            except SideError as error:
+                entry.status, entry.why = error.status, str(error)
+    rounds = min(settings.rounds, max(_LEAST_ROUNDS, int(settings.row_seconds / max(slowest, 1e-9))))
+    for entry in turns(running, rounds):
+        if not entry.measured:
+            continue  # it failed in an earlier round
+        time.sleep(_REST_SECONDS)
+        try:
+            for name, value in sides[entry.side].ask("time", entry.layout, direction).items():
+                entry.times.setdefault(name, []).append(round(value, 6))
+        except SideError as error:
+            entry.status, entry.why, entry.times = error.status, str(error), {}
+
+
+def turns(entries: Sequence[Any], rounds: int) -> Iterator[Any]:
+    """Yield the entries of each round, every other round in reverse."""
+    for index in range(rounds):
+        yield from entries if index % 2 == 0 else reversed(entries)
+
+
+def machine(settings: Settings) -> dict[str, Any]:
+    """Return what a reader needs to know of this machine and its software."""
+    found = {
+        "processor": processor(),
+        "cores": usable_cores(),
+        "threads": settings.threads,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "blas": blas(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    if settings.device == "cuda":
+        from gpuconv.backend import gpu_name, use
+
+        use("cuda")
+        found["gpu"] = gpu_name()
+    return found
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return {**vars(settings), "regimes": list(settings.regimes)}

@@ -1,0 +1,62 @@
+"""The arrays of a case, drawn from a seed, equal for every side and in every process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .cases import Case
+
+REGIMES = {"float32": "float32", "tf32": "float32", "float16": "float16"}  # and the dtype that arrays have in it
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """x and dy (N, C, H, W) in the memory format of `layout`; w and b, or gamma and beta, or None.
+
+    labels: (N,), of a training step only.
+    """
+
+    case: Case
+    layout: str
+    regime: str
+    x: np.ndarray
+    w: np.ndarray | None
+    b: np.ndarray | None
+    dy: np.ndarray | None
+    labels: np.ndarray | None
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.x.dtype
+
+    @property
+    def channels_last(self) -> bool:
+        return self.layout == "NHWC"
+
+
+def draw(case: Case, layout: str = "NCHW", regime: str = "float32", seed: int = 0) -> Inputs:
+    """Return the inputs of a case: standard normal numbers; the layout changes how they are stored, not what they are."""
+    rng, dtype = np.random.default_rng(seed), REGIMES[regime]
+
+    def normal(shape: tuple[int, ...], kind: str = dtype) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32).astype(kind, copy=False)
+
+    x, w, b, dy, labels = stored(normal(case.x), layout), None, None, None, None
+    if case.w is not None:
+        w, b = normal(case.w), normal(case.w[:1])
+    elif case.op == "spatial_batchnorm":
+        w, b = normal(case.x[1:2], "float32"), normal(case.x[1:2], "float32")  # float32 in every regime
+    if case.op == "train_step":
+        labels = rng.integers(0, 10, case.x[0])
+    else:
+        dy = stored(normal(case.y), layout)
+    return Inputs(case, layout, regime, x, w, b, dy, labels)
+
+
+def stored(array: np.ndarray, layout: str) -> np.ndarray:
+    """Return (N, C, H, W) numbers stored in a layout; arrays of fewer axes as they are."""
+    if array.ndim != 4 or layout == "NCHW":
+        return np.ascontiguousarray(array)
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

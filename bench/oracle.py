@@ -1,0 +1,316 @@
+"""The definition of every operator in float64, at a few hundred places of each result: what all sides are held to.
+
+The loops of gpuconv.naive would take hours at these sizes; the same sums at sampled places take milliseconds.  A test
+holds this file to those loops.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .cases import pair
+from .inputs import Inputs, draw
+
+_PLACES = 400  # sampled in each result
+_LONG_PLACES = 60  # in the gradient of the filters, where each is a sum over the whole batch
+TRAIN_STEPS = 3
+
+# Unit roundoff of what enters the products of a regime.  float16 sums are kept in float32 by most, not by all.
+_UNITS = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11}
+# Losses of the first steps: most sides keep within 1e-6, but Adam divides a gradient by its own size, so that its first
+# step moves even weights whose gradient is rounding noise.  What a wrong gradient changes is percents.
+_LOSS_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One result at its sampled places: values, and the largest error that rounding explains."""
+
+    name: str
+    shape: tuple[int, ...]
+    values: np.ndarray
+    allowed: float
+
+    def error(self, sample: Sample) -> float:
+        """Return the largest difference to a sample, relative to the largest value; infinite if it cannot be right."""
+        if sample.shape != self.shape or not sample.finite:
+            return math.inf
+        if not self.values.size:
+            return 0.0
+        return float(np.abs(sample.values - self.values).max() / max(np.abs(self.values).max(), 1e-30))
+
+    def agrees(self, sample: Sample) -> bool:
+        """Return whether the difference is one of rounding."""
+        return self.error(sample) * max(np.abs(self.values).max(initial=0.0), 1e-30) <= self.allowed
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a side got, at the places of its Reference; finite says it of the whole array."""
+
+    shape: tuple[int, ...]
+    values: np.ndarray
+    finite: bool
+
+
+def sample(result: np.ndarray, name: str) -> Sample:
+    """Return the values of a whole result at the places that its name and shape choose."""
+    places = tuple(places_of(name, result.shape).T)
+    return Sample(result.shape, result[places].astype(np.float64), bool(np.isfinite(result).all()))
+
+
+def places_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the sampled places of a result as rows of indices: all of them where they are few."""
+    most, total = _LONG_PLACES if name == "dw" else _PLACES, math.prod(shape)
+    flat = np.arange(total) if total <= most else np.random.default_rng(total).choice(total, most, replace=False)
+    return np.stack(np.unravel_index(flat, shape), axis=1)
+
+
+def result_names(op: str, direction: str) -> tuple[str, ...]:
+    """Return the names of an operator's results, in the order in which every side returns them."""
+    if direction != "backward":
+        return ("losses",) if direction == "step" else ("y",)
+    return {"conv": ("dx", "dw", "db"), "spatial_batchnorm": ("dx", "dgamma", "dbeta")}.get(op, ("dx",))
+
+
+def references(inputs: Inputs) -> dict[str, list[Reference]]:
+    """Return the references of each direction of a case."""
+    case = inputs.case
+    if case.op == "train_step":
+        losses = _losses(inputs)
+        return {"step": [Reference("losses", losses.shape, losses, _LOSS_TOLERANCE * float(losses.max()))]}
+    definition = _DEFINITIONS[case.op](inputs)
+    return {
+        direction: [_reference(definition, name, inputs) for name in result_names(case.op, direction)]
+        for direction in case.directions
+    }
+
+
+def _reference(definition: Any, name: str, inputs: Inputs) -> Reference:
+    shape = _shape_of(name, inputs)
+    terms: list[tuple[float, float, int]] = [
+        definition(name, tuple(place)) for place in places_of(name, shape).tolist()
+    ]
+    values = np.array([term[0] for term in terms])
+    # tests/compare.py bounds an error by the terms of its own sum.  Winograd's method and FFTs share roundings among
+    # neighbouring outputs, so here the largest sum of absolute terms stands for all: c u S with c = 4 + 2 sqrt(K).
+    scale, length = max(term[1] for term in terms), max(term[2] for term in terms)
+    return Reference(name, shape, values, (4 + 2 * length**0.5) * _UNITS[inputs.regime] * scale)
+
+
+def _shape_of(name: str, inputs: Inputs) -> tuple[int, ...]:
+    case = inputs.case
+    channels = (case.x[1],)
+    return {"y": case.y, "dx": case.x, "dw": case.w, "db": case.y[1:2], "dgamma": channels, "dbeta": channels}[
+        name
+    ] or ()
+
+
+class _Sums:
+    """A definition gives (value, sum of absolute terms, number of terms) of a result at a place."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs, self.case = inputs, inputs.case
+        options = inputs.case.options
+        self.stride, self.pad = pair(options.get("stride", 1)), pair(options.get("pad", 0))
+        self.dilation = pair(options.get("dilation", 1))
+        _, _, self.H, self.W = inputs.case.x
+        self.P, self.Q = inputs.case.y[2:] if len(inputs.case.y) == 4 else (1, 1)
+        assert inputs.dy is not None
+        self.x, self.dy = inputs.x, inputs.dy
+
+    def __call__(self, name: str, place: tuple[int, ...]) -> tuple[float, float, int]:
+        return getattr(self, name)(*place)
+
+    def taps(self, p: int, q: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (r, s, i, j): the pixels (i, j) under window position (p, q) that lie in the image."""
+        for r in range(self.window[0]):
+            for s in range(self.window[1]):
+                i = p * self.stride[0] + r * self.dilation[0] - self.pad[0]
+                j = q * self.stride[1] + s * self.dilation[1] - self.pad[1]
+                if 0 <= i < self.H and 0 <= j < self.W:
+                    yield r, s, i, j
+
+    def windows(self, i: int, j: int) -> Iterator[tuple[int, int, int, int]]:
+        """Yield (r, s, p, q): the window positions (p, q) that have the pixel (i, j) under their tap (r, s)."""
+        for r in range(self.window[0]):
+            for s in range(self.window[1]):
+                p, odd_p = divmod(i + self.pad[0] - r * self.dilation[0], self.stride[0])
+                q, odd_q = divmod(j + self.pad[1] - s * self.dilation[1], self.stride[1])
+                if not odd_p and not odd_q and 0 <= p < self.P and 0 <= q < self.Q:
+                    yield r, s, p, q
+
+    window: tuple[int, int] = (1, 1)
+
+
+class _Conv(_Sums):
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        assert inputs.w is not None
+        assert inputs.b is not None
+        self.w, self.b = inputs.w.astype(np.float64), inputs.b.astype(np.float64)
+        self.window = inputs.w.shape[2:]
+        groups = self.case.options.get("groups", 1)
+        self.C_g, self.K_g = self.case.x[1] // groups, self.w.shape[0] // groups
+
+    def y(self, n: int, k: int, p: int, q: int) -> tuple[float, float, int]:
+        first = k // self.K_g * self.C_g
+        terms = [self.x[n, first : first + self.C_g, i, j] * self.w[k, :, r, s] for r, s, i, j in self.taps(p, q)]
+        return _total(np.append(np.concatenate(terms) if terms else np.zeros(0), self.b[k]))
+
+    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
+        group, own = divmod(c, self.C_g)
+        filters = slice(group * self.K_g, (group + 1) * self.K_g)
+        terms = [self.dy[n, filters, p, q] * self.w[filters, own, r, s] for r, s, p, q in self.windows(i, j)]
+        return _total(np.concatenate(terms) if terms else np.zeros(0))
+
+    def dw(self, k: int, c: int, r: int, s: int) -> tuple[float, float, int]:
+        (p, i), (q, j) = (
+            _overlap(tap * self.dilation[a] - self.pad[a], self.stride[a], size, count)
+            for a, (tap, size, count) in enumerate(((r, self.H, self.P), (s, self.W, self.Q)))
+        )
+        x = self.x[:, k // self.K_g * self.C_g + c, i, j].astype(np.float64)
+        return _total(x * self.dy[:, k, p, q])
+
+    def db(self, k: int) -> tuple[float, float, int]:
+        return _total(self.dy[:, k].astype(np.float64))
+
+
+def _overlap(start: int, stride: int, size: int, count: int) -> tuple[slice, slice]:
+    """Return the window positions whose tap lies in the image, and the pixels under that tap, along one axis."""
+    inside = [p for p in range(count) if 0 <= start + p * stride < size]
+    if not inside:
+        return slice(0, 0), slice(0, 0)
+    first, last = inside[0], inside[-1]
+    return slice(first, last + 1), slice(start + first * stride, start + last * stride + 1, stride)
+
+
+class _Pool(_Sums):
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.window = pair(self.case.options.get("window", 2))
+        self.stride = pair(self.case.options.get("stride", self.window))
+
+
+class _MaxPool(_Pool):
+    def largest(self, n: int, c: int, p: int, q: int) -> tuple[float, int, int]:
+        value, _, i, j = max((float(self.x[n, c, i, j]), (-r, -s), i, j) for r, s, i, j in self.taps(p, q))
+        return value, i, j
+
+    def y(self, n: int, c: int, p: int, q: int) -> tuple[float, float, int]:
+        value = self.largest(n, c, p, q)[0]
+        return value, abs(value), 1
+
+    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
+        won = [self.dy[n, c, p, q] for _, _, p, q in self.windows(i, j) if self.largest(n, c, p, q)[1:] == (i, j)]
+        return _total(np.array(won, np.float64))
+
+
+class _AveragePool(_Pool):
+    def y(self, n: int, c: int, p: int, q: int) -> tuple[float, float, int]:
+        taps = np.array([self.x[n, c, i, j] for _, _, i, j in self.taps(p, q)], np.float64)
+        return _total(taps / math.prod(self.window))
+
+    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
+        shares = np.array([self.dy[n, c, p, q] for _, _, p, q in self.windows(i, j)], np.float64)
+        return _total(shares / math.prod(self.window))
+
+
+class _GlobalAveragePool(_Sums):
+    def y(self, n: int, c: int) -> tuple[float, float, int]:
+        return _total(self.x[n, c].astype(np.float64) / (self.H * self.W))
+
+    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
+        return _total(self.dy[n, c : c + 1].astype(np.float64) / (self.H * self.W))
+
+
+class _BatchNorm(_Sums):
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.known: dict[int, dict[str, Any]] = {}
+
+    def channel(self, c: int) -> dict[str, Any]:
+        """Return what a channel's results are made of."""
+        if c not in self.known:
+            assert self.inputs.w is not None
+            assert self.inputs.b is not None
+            x, dy = self.x[:, c].astype(np.float64), self.dy[:, c].astype(np.float64)
+            inv_std = 1 / np.sqrt(x.var() + 1e-5)
+            deviation = x - x.mean()
+            found = {"mean": x.mean(), "inv_std": inv_std, "gamma": float(self.inputs.w[c])}
+            found |= {"beta": float(self.inputs.b[c]), "count": x.size}
+            self.known[c] = found | {"dbeta": _total(dy), "dgamma": _total(dy * deviation * inv_std)}
+        return self.known[c]
+
+    def y(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
+        known, x = self.channel(c), float(self.x[n, c, i, j])
+        scale = known["gamma"] * known["inv_std"]
+        size = abs(scale) * (abs(x) + abs(known["mean"])) + abs(known["beta"])
+        return (x - known["mean"]) * scale + known["beta"], size, known["count"]
+
+    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
+        known, dy = self.channel(c), float(self.dy[n, c, i, j])
+        normal = (float(self.x[n, c, i, j]) - known["mean"]) * known["inv_std"]
+        scale, count = known["gamma"] * known["inv_std"], known["count"]
+        (dbeta, dbeta_size, _), (dgamma, dgamma_size, _) = known["dbeta"], known["dgamma"]
+        size = abs(dy) + dbeta_size / count + abs(normal) * dgamma_size / count
+        return scale * (dy - dbeta / count - normal * dgamma / count), abs(scale) * size, count
+
+    def dgamma(self, c: int) -> tuple[float, float, int]:
+        return self.channel(c)["dgamma"]
+
+    def dbeta(self, c: int) -> tuple[float, float, int]:
+        return self.channel(c)["dbeta"]
+
+
+class _Relu(_Sums):
+    def y(self, *place: int) -> tuple[float, float, int]:
+        return _total(np.maximum(self.x[place], 0).astype(np.float64))
+
+    def dx(self, *place: int) -> tuple[float, float, int]:
+        return _total(np.float64(self.dy[place] if self.x[place] > 0 else 0))
+
+
+class _Gelu(_Sums):
+    def y(self, *place: int) -> tuple[float, float, int]:
+        x = float(self.x[place])
+        return x * _normal_below(x), abs(x), 4
+
+    def dx(self, *place: int) -> tuple[float, float, int]:
+        x, dy = float(self.x[place]), float(self.dy[place])
+        density = math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+        return dy * (_normal_below(x) + x * density), abs(dy) * (1 + abs(x)), 4
+
+
+def _normal_below(x: float) -> float:
+    """Return the probability that a standard normal number is below x."""
+    return math.erfc(-x / math.sqrt(2)) / 2
+
+
+def _total(terms: np.ndarray) -> tuple[float, float, int]:
+    return float(np.sum(terms)), float(np.abs(terms).sum()), int(np.size(terms))
+
+
+_DEFINITIONS = {
+    "conv": _Conv,
+    "max_pool": _MaxPool,
+    "average_pool": _AveragePool,
+    "global_average_pool": _GlobalAveragePool,
+    "spatial_batchnorm": _BatchNorm,
+    "relu": _Relu,
+    "gelu": _Gelu,
+}
+
+
+def _losses(inputs: Inputs) -> np.ndarray:
+    """Return the losses of the first steps of training, in float64: gpuconv's own net, held to PyTorch's by the run."""
+    from .peers.ours import TrainStep
+
+    wide = draw(inputs.case, inputs.layout)
+    step = TrainStep(wide, dtype="float64")
+    return np.array([float(step()) for _ in range(TRAIN_STEPS)])

@@ -1,0 +1,206 @@
+"""PyTorch: oneDNN on the CPU, cuDNN on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..cases import pair
+from ..clocks import FLUSH_BYTES, Clock, EventClock, HostClock
+from ..inputs import Inputs
+from ..memory import Meter
+from .base import Calls, NotOffered, Peer
+from .ours import first_rate
+
+
+class PyTorch(Peer):
+    label = "PyTorch"
+    packages = ("torch",)
+    devices = ("cpu", "cuda")
+    metered = ("cuda",)
+
+    def start(self, device: str, threads: int) -> str:
+        import torch
+
+        self.device = device
+        torch.set_num_threads(threads)
+        if device == "cpu":
+            return torch.__version__
+        if not torch.cuda.is_available():
+            msg = f"PyTorch {torch.__version__} sees no GPU"
+            raise NotOffered(msg)
+        torch.backends.cudnn.benchmark = True
+        return f"{torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
+
+    def calls(self, inputs: Inputs) -> Calls:
+        import torch
+
+        self._regime(inputs.regime)
+        if inputs.case.op == "train_step":
+            return {"step": self._train_step(inputs)}
+        leaves = [
+            self._put(array, inputs).requires_grad_() for array in (inputs.x, inputs.w, inputs.b) if array is not None
+        ]
+        function = self._compiled(operator(inputs, torch.device(self.device)))
+
+        def forward() -> Sequence[Any]:  # as in training: it builds the graph
+            return (function(*leaves),)
+
+        (y,) = forward()
+        dy = self._put(inputs.dy, inputs)
+        return {"forward": forward, "backward": lambda: torch.autograd.grad(y, leaves, dy, retain_graph=True)}
+
+    def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the function that is timed: here as it is."""
+        return function
+
+    def _regime(self, regime: str) -> None:
+        import torch
+
+        if regime == "tf32" and self.device == "cpu":
+            msg = "TF32 is of GPUs"
+            raise NotOffered(msg)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = regime == "tf32"
+
+    def _put(self, array: Any, inputs: Inputs) -> Any:
+        import torch
+
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return tensor.contiguous(memory_format=self._memory(inputs)) if tensor.ndim == 4 else tensor
+
+    def _memory(self, inputs: Inputs) -> Any:
+        import torch
+
+        return torch.channels_last if inputs.channels_last else torch.contiguous_format
+
+    def _train_step(self, inputs: Inputs) -> Callable[[], Sequence[Any]]:
+        """Return a step of the preset's net, with gpuconv's first weights."""
+        import torch
+        import torch.nn.functional as F
+
+        if inputs.regime == "float16":
+            msg = "trains in float32"
+            raise NotOffered(msg)
+        config, net = net_of(inputs)
+        net = net.to(self.device, memory_format=self._memory(inputs)).train()
+        optimiser = optimiser_of(config, net)
+        x, labels = self._put(inputs.x, inputs), torch.from_numpy(inputs.labels).to(self.device)
+
+        def loss_of(x: Any, labels: Any) -> Any:
+            return F.cross_entropy(net(x), labels, label_smoothing=config.label_smoothing)
+
+        loss_of = self._compiled(loss_of)
+
+        def step() -> Sequence[Any]:
+            optimiser.zero_grad(set_to_none=True)
+            loss = loss_of(x, labels)
+            loss.backward()
+            optimiser.step()
+            return (loss,)
+
+        return step
+
+    def host(self, result: Any, name: str, inputs: Inputs) -> np.ndarray:
+        return result.detach().cpu().numpy()
+
+    def clock(self) -> Clock:
+        import torch
+
+        if self.device == "cpu":
+            return HostClock()
+        waste = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device="cuda")
+        return EventClock(
+            lambda: torch.cuda.Event(enable_timing=True), lambda first, last: first.elapsed_time(last), waste.zero_
+        )
+
+    def meter(self) -> Meter | None:
+        import torch
+
+        if self.device == "cpu":
+            return None
+        cuda = torch.cuda
+        return Meter(cuda.memory_allocated, cuda.max_memory_allocated, cuda.reset_peak_memory_stats, copies=True)
+
+
+def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
+    """Return a case's operator as a function of x, and of w and b where it has them."""
+    import torch
+    import torch.nn.functional as F
+
+    op, options = inputs.case.op, dict(inputs.case.options)
+    if op == "conv":
+        options["padding"] = options.pop("pad", 0)
+        return lambda x, w, b: F.conv2d(x, w, b, **options)
+    if op in ("max_pool", "average_pool"):
+        pool = F.max_pool2d if op == "max_pool" else F.avg_pool2d
+        window = pair(options["window"])
+        stride, pad = pair(options.get("stride", window)), pair(options.get("pad", 0))
+        return lambda x: pool(x, window, stride, pad)
+    if op == "global_average_pool":
+        return lambda x: x.mean((2, 3))
+    if op == "spatial_batchnorm":
+        C = inputs.case.x[1]
+        mean, var = torch.zeros(C, device=device), torch.ones(C, device=device)
+        return lambda x, gamma, beta: F.batch_norm(x, mean, var, gamma, beta, training=True)
+    return {"relu": F.relu, "gelu": F.gelu}[op]
+
+
+def net_of(inputs: Inputs) -> tuple[Any, Any]:
+    """Return a preset's settings, and its net written in PyTorch with gpuconv's first weights."""
+    import torch
+    from torch import nn
+
+    from gpuconv.train import recipe
+    from gpuconv.train.config import PRESETS
+
+    config = PRESETS[inputs.case.options["preset"]]
+    weights = [torch.from_numpy(array.copy()) for array in recipe.net(config, inputs.case.x[1:], 10).params.values()]
+    window = config.window
+    if config.net == "three-layer":
+        features = config.filters * (inputs.case.x[2] // 2) * (inputs.case.x[3] // 2)
+        net = nn.Sequential(
+            nn.Conv2d(3, config.filters, window, padding=(window - 1) // 2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(features, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, 10),
+        )
+    else:
+        stages: list[Any] = []
+        channels = 3
+        for width in config.widths:
+            stages += [
+                nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.MaxPool2d(2),
+                nn.ReLU(),
+            ]
+            channels = width
+        size = inputs.case.x[2] // 2 ** len(config.widths)
+        net = nn.Sequential(*stages, nn.Flatten(), nn.Linear(channels * size * size, 10))
+    with torch.no_grad():
+        for parameter, weight in zip(net.parameters(), weights, strict=True):
+            parameter.copy_(weight.T if weight.ndim == 2 else weight)  # gpuconv keeps (in, out), PyTorch (out, in)
+    return config, net
+
+
+def optimiser_of(config: Any, net: Any) -> Any:
+    """Return the preset's optimiser, fused into one kernel; weight decay is for filters and matrices only."""
+    import torch
+
+    lr = first_rate(config)
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    others = [p for p in net.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    match config.optimizer:
+        case "sgd":
+            return torch.optim.SGD(groups, lr, config.momentum, nesterov=config.nesterov, fused=True)
+        case "rmsprop":
+            return torch.optim.RMSprop(groups, lr, config.smoothing, config.eps)
+        case name:
+            cls = torch.optim.Adam if name == "adam" else torch.optim.AdamW
+            return cls(groups, lr, (config.beta1, config.beta2), config.eps, fused=True)

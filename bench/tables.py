@@ -1,0 +1,184 @@
+"""Results as text: lines for the terminal, Markdown for the README and beside the JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row
+
+# In the terminal ----------------------------------------------------------------------------------------------------
+
+
+def head(sides: Sequence[str]) -> str:
+    """Return the heading of `lines`."""
+    columns = "".join(f"{side + ' ms':>20s} {'ratio':>5s} {'(spread)':11s}" for side in sides[1:])
+    return f"{'case':44s} {'direction':9s} {'regime':8s}{'':4s} {'gpuconv ms':>10s} {'rate':>15s} {'error':>7s} {'MB':>7s}{columns}"
+
+
+def lines(row: Row, peers: Sequence[str]) -> list[str]:
+    """Return a line for each memory format of a row: gpuconv, then each peer in the same format."""
+    found = []
+    for layout in dict.fromkeys(entry.layout for entry in row.entries):
+        ours = row.entry(OURS, layout)
+        text = f"{row.case:44s} {row.direction:9s} {row.regime:8s}{layout}"
+        if ours is None or not ours.measured:
+            text += f" {_word(ours):>42s}"
+        else:
+            rate, unit = row.rate(ours.ms)
+            memory = "" if ours.extra_bytes is None else f"{ours.extra_bytes / 1e6:.1f}"
+            text += f" {ours.ms:10.3f} {rate:7.1f} {unit:>7s} {_error(ours):>7s} {memory:>7s}"
+        for peer in peers:
+            theirs, ratio = row.entry(peer, layout), row.ratio(peer, layout)
+            if theirs is None or not theirs.measured:
+                text += f" {_word(theirs):>37s}"
+            else:
+                compared = f"{ratio.value:5.2f} {_spread(ratio):11s}" if ratio else ""
+                text += f" {theirs.ms:19.3f} {compared:17s}"
+        found.append(text)
+    return found
+
+
+def facts(result: Result) -> list[str]:
+    """Return what a table alone does not say: peaks, versions, what was not measured, and the summary."""
+    found = ["measured peaks: " + ", ".join(f"{name} {value:.0f}" for name, value in result.peaks.items())]
+    for side in result.sides.values():
+        state = side["version"] if side["status"] == MEASURED else f"{side['status']}: {side['why']}"
+        found.append(f"{side['label']}: {state}")
+    for row in result.rows:
+        for entry in row.entries:
+            if entry.status in (WRONG, FAILED):
+                where = f"{row.case} {row.direction}, {entry.layout}, {row.regime}"
+                found.append(f"{entry.status}: {result.label(entry.side)}, {where}: {entry.why}")
+    return found + summaries(result)
+
+
+def summaries(result: Result) -> list[str]:
+    """Return a sentence for each peer and regime."""
+    found = []
+    for peer in result.peers():
+        for regime in dict.fromkeys(row.regime for row in result.rows):
+            if summary := result.summary(peer, regime):
+                found.append(
+                    f"gpuconv / {result.label(peer)}, {regime}, {summary.rows} rows: best format against best format "
+                    f"{summary.best_mean:.2f} in geometric mean, worst {summary.best_worst:.2f}; format by format "
+                    f"{summary.same_mean:.2f}, from {summary.same_least:.2f} to {summary.same_worst:.2f}"
+                )
+    return found
+
+
+def _word(entry: Entry | None) -> str:
+    return "-" if entry is None else entry.status
+
+
+def _error(entry: Entry) -> str:
+    return "" if entry.error is None else f"{entry.error:.0e}"
+
+
+def _spread(ratio: Ratio) -> str:
+    return "" if ratio.low == ratio.high else f"({ratio.low:.2f}-{ratio.high:.2f})"
+
+
+# In Markdown --------------------------------------------------------------------------------------------------------
+
+
+def setting(result: Result) -> str:
+    """Return where and with what a result was measured."""
+    machine = result.machine
+    where = f"{machine['gpu']}, " if "gpu" in machine else ""
+    versions = [f"{side['label']} {side['version']}" for name, side in result.sides.items() if name in result.peers()]
+    return (
+        f"{where}{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}, "
+        f"{', '.join(versions)}, {machine['date']}"
+    )
+
+
+def best_table(result: Result, regime: str = "float32") -> str:
+    """Return the README's table: a line a case, forward / backward, each side in the better of its memory formats."""
+    peers = result.peers()
+    with_peak = bool(result.peaks)
+    titles = ["case", "gpuconv, ms", "rate", *(["of peak"] if with_peak else [])]
+    for peer in peers:
+        titles += [f"{result.label(peer)}, ms", "ratio"]
+    table = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
+    cases: dict[str, list[Row]] = {}
+    for row in result.rows:
+        if row.regime == regime:
+            cases.setdefault(row.case, []).append(row)
+    for case, rows in cases.items():
+        ours = [row.entry(OURS) for row in rows]
+        cells = [case, _each(ours, lambda row, entry: f"{entry.ms:.2f}", rows)]
+        cells.append(f"{_each(ours, lambda row, entry: f'{row.rate(entry.ms)[0]:.0f}', rows)} {rows[0].rate(1.0)[1]}")
+        if with_peak:
+            cells.append(_each(ours, lambda row, entry: _share(result, row, entry), rows))
+        for peer in peers:
+            theirs = [row.entry(peer) for row in rows]
+            cells.append(_each(theirs, lambda row, entry: f"{entry.ms:.2f}", rows))
+            cells.append(_each(theirs, lambda row, entry: _ratio(row.ratio(entry.side)), rows))
+        table.append(cells)
+    text = [
+        f"{setting(result)}; {regime}.  Forward / backward, each side in the better of its two memory formats:",
+        "",
+        *(f"| {' | '.join(cells)} |" for cells in table),
+        "",
+    ]
+    for peer in peers:
+        if summary := result.summary(peer, regime):
+            text.append(
+                f"Against {result.label(peer)}: geometric mean of the ratios {summary.best_mean:.2f}, "
+                f"worst {summary.best_worst:.2f}; format by format {summary.same_mean:.2f} and {summary.same_worst:.2f}."
+            )
+    return "\n".join(text)
+
+
+def full_table(result: Result) -> str:
+    """Return every row, direction, regime and memory format, with all that was measured."""
+    peers = [name for name in result.sides if name != OURS]
+    titles = ["case", "direction", "regime", "format", "gpuconv, ms", "rate", "of peak", "error", "extra MB"]
+    for peer in peers:
+        titles += [f"{result.label(peer)}, ms", "ratio (10th to 90th percentile)", "error"]
+    table = [titles, ["---"] * 4 + ["---:"] * (len(titles) - 4)]
+    for row in result.rows:
+        for layout in dict.fromkeys(entry.layout for entry in row.entries):
+            cells = [row.case, row.direction, row.regime, layout]
+            ours = row.entry(OURS, layout)
+            if ours is None or not ours.measured:
+                cells += [_word(ours), "", "", "", ""]
+            else:
+                rate, unit = row.rate(ours.ms)
+                memory = "" if ours.extra_bytes is None else f"{ours.extra_bytes / 1e6:.1f}"
+                cells += [f"{ours.ms:.3f}", f"{rate:.1f} {unit}", _share(result, row, ours), _error(ours), memory]
+            for peer in peers:
+                theirs, ratio = row.entry(peer, layout), row.ratio(peer, layout)
+                if theirs is None or not theirs.measured:
+                    cells += [_word(theirs), "", ""]
+                else:
+                    compared = f"{ratio.value:.2f} {_spread(ratio)}" if ratio else ""
+                    cells += [f"{theirs.ms:.3f}", compared, _error(theirs)]
+            table.append(cells)
+    return "\n".join(
+        [
+            "<!-- made by bench/report.py -->",
+            f"{setting(result)}.",
+            "",
+            *(f"| {' | '.join(cells)} |" for cells in table),
+            "",
+            *(f"- {fact}" for fact in facts(result)),
+            "",
+        ]
+    )
+
+
+def _each(entries: Sequence[Entry | None], text: Any, rows: Sequence[Row]) -> str:
+    """Return the text of each direction with slashes between, or nothing where no direction has one."""
+    texts = [text(row, entry) if entry else "" for row, entry in zip(rows, entries, strict=True)]
+    return " / ".join(each or "-" for each in texts) if any(texts) else ""
+
+
+def _share(result: Result, row: Row, entry: Entry) -> str:
+    share = result.share(row, entry.ms)
+    return "" if share is None else f"{share:.0%}"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    return "" if ratio is None else f"{ratio.value:.2f}"

@@ -1,0 +1,299 @@
+"""bench/harness.py with sides that pretend: order, checks, failures; and one real side in its process."""
+
+import os
+
+import numpy as np
+import pytest
+
+from bench import clocks, harness, inputs, memory, oracle, peaks, peers
+from bench.cases import Case
+from bench.harness import Settings, SideError
+from bench.results import FAILED, NOT_OFFERED, OURS, from_json
+
+CASE = Case("pretended", "conv", (1, 2, 4, 4), (3, 2, 3, 3), {"pad": 1})
+QUICK = Settings(rounds=4, memory=False)
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    """Nothing here is measured."""
+    monkeypatch.setattr(harness, "_REST_SECONDS", 0)
+
+
+class Pretender:
+    """A side that returns right results, as the oracle has them, unless told otherwise; it notes what it is asked."""
+
+    def __init__(self, name, log, *, ms=1.0, spoil=(), refuse=(), fail_at=None, round_seconds=0.001):
+        self.name, self.log, self.ms, self.spoil, self.refuse = name, log, ms, spoil, refuse
+        self.fail_at, self.round_seconds, self.timed = fail_at, round_seconds, 0
+
+    def ask(self, method, *arguments):
+        if method == "prepare":
+            return self._prepare(*arguments)
+        if method == "warm":
+            self.log.append(("warm", self.name, *arguments[:2]))
+            return self.round_seconds
+        if method == "time":
+            self.timed += 1
+            if self.timed == self.fail_at:
+                raise SideError(FAILED, "its process ended with status -9")
+            self.log.append(("time", self.name, *arguments))
+            return {"ms": self.ms}
+        if method == "peaks":
+            return {"GB/s": 10.0, "GFLOP/s float32": 100.0}
+        return "1.0" if method == "start" else None
+
+    def _prepare(self, case, layout, regime):
+        if layout in self.refuse:
+            raise SideError(NOT_OFFERED, f"knows no {layout}")
+        references = oracle.references(inputs.draw(case, regime=regime))
+        found = {
+            direction: [oracle.Sample(reference.shape, reference.values.copy(), True) for reference in expected]
+            for direction, expected in references.items()
+        }
+        for direction in self.spoil:
+            found[direction][0].values[0] += 1.0
+        return found
+
+    def memory(self, case, layout, regime):
+        return {"forward": 1000}
+
+    def stop(self):
+        self.log.append(("stop", self.name))
+
+
+def compared(*sides, settings=QUICK, case=CASE):
+    return harness.compare(case, "float32", sides, settings)
+
+
+def test_rounds_go_forwards_and_backwards():
+    assert list(harness.turns("AB", 2)) == list("ABBA")
+    assert list(harness.turns("ABC", 3)) == list("ABCCBAABC")
+
+
+def test_every_side_and_format_is_timed_in_turn_once_all_are_warm():
+    log = []
+    rows = compared(Pretender(OURS, log), Pretender("peer", log))
+    order = [(OURS, "NCHW"), (OURS, "NHWC"), ("peer", "NCHW"), ("peer", "NHWC")]
+    expected = []
+    for direction in ("forward", "backward"):
+        expected += [("warm", *entry, direction) for entry in order]
+        expected += [("time", *entry, direction) for _ in range(2) for entry in (*order, *order[::-1])]
+    assert log == expected
+    assert [row.direction for row in rows] == ["forward", "backward"]
+    assert all(len(entry.times["ms"]) == 4 for row in rows for entry in row.entries)
+
+
+def test_a_wrong_result_is_named_and_not_timed():
+    log = []
+    forward, backward = compared(Pretender(OURS, log), Pretender("peer", log, spoil=["backward"]))
+    wrong = [entry for entry in backward.entries if entry.side == "peer"]
+    assert [entry.status for entry in wrong] == ["wrong", "wrong"]
+    assert all(entry.why.startswith("dx off by ") and not entry.times and entry.error > 1e-3 for entry in wrong)
+    assert not [note for note in log if note[1] == "peer" and note[3] == "backward"]
+    assert backward.ratio("peer") is None
+    assert forward.ratio("peer").value == 1.0
+
+
+def test_gpuconv_itself_is_held_to_the_oracle():
+    log = []
+    forward, _ = compared(Pretender(OURS, log, spoil=["forward"]), Pretender("peer", log))
+    assert [entry.status for entry in forward.entries] == ["wrong", "wrong", "measured", "measured"]
+    assert forward.ratio("peer") is None
+
+
+def test_a_format_that_is_not_offered_leaves_the_other():
+    log = []
+    forward, _ = compared(Pretender(OURS, log), Pretender("peer", log, refuse=["NHWC"]))
+    assert forward.entry("peer", "NHWC").why == "knows no NHWC"
+    assert forward.ratio("peer", "NHWC") is None
+    assert forward.ratio("peer", "NCHW").value == forward.ratio("peer").value == 1.0
+
+
+def test_a_side_that_fails_while_timed_leaves_the_others():
+    log = []
+    forward, backward = compared(Pretender(OURS, log), Pretender("peer", log, fail_at=3))
+    failed = [entry for entry in forward.entries if entry.status == "failed"]
+    assert [(entry.side, entry.why, entry.times) for entry in failed] == [
+        ("peer", "its process ended with status -9", {})
+    ]
+    assert len(forward.entry(OURS, "NCHW").times["ms"]) == 4
+    assert backward.ratio("peer").value == 1.0
+
+
+def test_slow_rows_get_fewer_rounds_but_four():
+    settings = Settings(rounds=50, row_seconds=10.0, memory=False)
+    for round_seconds, rounds in ((0.001, 50), (0.5, 10), (60.0, 4)):
+        forward, _ = compared(Pretender(OURS, [], round_seconds=round_seconds), settings=settings)
+        assert len(forward.entries[0].times["ms"]) == rounds  # two formats to a round
+
+
+def test_memory_is_asked_only_when_wanted():
+    for wanted, expected in ((True, 1000), (False, None)):
+        forward, backward = compared(Pretender(OURS, []), settings=Settings(rounds=2, memory=wanted))
+        assert forward.entries[0].extra_bytes == expected
+        assert backward.entries[0].extra_bytes is None
+
+
+def test_a_run_names_what_is_missing_and_keeps_the_rest(monkeypatch):
+    log, said = [], []
+    monkeypatch.setattr(harness, "Side", lambda name, settings: Pretender(name, log, ms=2.0 if name == OURS else 1.0))
+    real = peers.load
+
+    def load(name):
+        peer = real(name)
+        monkeypatch.setattr(peer, "packages", ("no_such_package_anywhere",) if name == "torch" else ())
+        return peer
+
+    monkeypatch.setattr(peers, "load", load)
+    result = harness.run([CASE], ["torch", "course"], QUICK, said.append)
+    assert result.sides["torch"]["status"] == "not installed"
+    assert result.sides["torch"]["why"] == "no package no_such_package_anywhere"
+    assert result.peers() == ["course"]
+    assert said == result.rows
+    assert [row.ratio("course").value for row in result.rows] == [2.0, 2.0]
+    assert {note[1] for note in log} == {OURS, "course"}
+    assert log[-2:] == [("stop", OURS), ("stop", "course")]
+    assert from_json(result.to_json()) == result
+
+
+def test_a_run_whose_own_side_does_not_start_says_so(monkeypatch):
+    class Broken(Pretender):
+        def ask(self, method, *arguments):
+            raise SideError(FAILED, "ImportError: no numpy")
+
+    monkeypatch.setattr(harness, "Side", lambda name, settings: Broken(name, []))
+    with pytest.raises(SideError, match="gpuconv itself: ImportError: no numpy"):
+        harness.run([CASE], [], QUICK, lambda row: None)
+
+
+def test_a_side_lives_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.delenv("GPUCONV_THREADS", raising=False)
+    side = harness.Side("course", Settings(threads=1))
+    try:
+        found = side.ask("prepare", CASE, "NCHW", "float32")
+        references = oracle.references(inputs.draw(CASE))
+        assert all(r.agrees(s) for d in references for r, s in zip(references[d], found[d], strict=True))
+        assert side.ask("warm", "NCHW", "forward", 0.0) > 0
+        assert side.ask("time", "NCHW", "forward")["ms"] > 0
+        with pytest.raises(SideError, match="knows NCHW only") as said:
+            side.ask("prepare", CASE, "NHWC", "float32")
+        assert said.value.status == "not offered"
+        with pytest.raises(SideError, match="KeyError") as said:
+            side.ask("time", "NHWC", "forward")
+        assert said.value.status == "failed"
+        columns = 4 * 18 * 16
+        assert side.memory(CASE, "NCHW", "float32")["forward"] >= columns
+        side._process.kill()
+        side._process.join()
+        with pytest.raises(SideError, match="its process ended with status -9"):
+            side.ask("time", "NCHW", "forward")
+        assert side.ask("prepare", CASE, "NCHW", "float32")  # started again
+        process = side._process
+    finally:
+        side.stop()
+    assert process.exitcode == 0
+    assert "GPUCONV_THREADS" not in os.environ
+
+
+def test_processes_get_threads_and_cores(monkeypatch):
+    given = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 1, 2}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: given.append(list(cores)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("GPUCONV_THREADS", raising=False)
+    with harness._threads(2):
+        assert os.environ["OMP_NUM_THREADS"] == os.environ["GPUCONV_THREADS"] == "2"
+        assert given == [[1, 2]]
+    assert given == [[1, 2], [1, 2, 3]]
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "GPUCONV_THREADS" not in os.environ
+
+
+def test_host_clock_takes_the_median_of_groups(monkeypatch):
+    now = [0.0]
+    durations = iter([1.0, 9.0, 2.0, 3.0, 4.0] * 2)
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: now[0])
+    calls = []
+
+    def call():
+        calls.append(None)
+        now[0] += next(durations) / 1e3
+
+    assert clocks.HostClock().round(call, 5)["ms"] == pytest.approx(3.0)
+    assert clocks.HostClock().round(call, 1)["ms"] == pytest.approx(1.0)
+    assert len(calls) == 6
+
+
+def test_queue_clock_waits_for_the_last_call(monkeypatch):
+    host, waited = [0.0], []
+
+    def wait(result):
+        waited.append(result)
+        host[0] += 0.006
+
+    def call():
+        host[0] += 0.001
+        return host[0]
+
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: host[0])
+    assert clocks.QueueClock(wait).round(call, 3)["ms"] == pytest.approx(3.0)
+    assert waited == [0.003]
+
+
+def test_event_clock_tells_launches_from_kernels(monkeypatch):
+    """A pretended GPU: a launch takes 1 ms of the host, a kernel 3 ms of the device, a flush 20."""
+    host, device = [0.0], [0.0]
+
+    def launch(milliseconds):
+        host[0] += 1.0
+        device[0] = max(device[0], host[0]) + milliseconds
+
+    class Event:
+        def record(self):
+            self.at = max(device[0], host[0])
+
+        def synchronize(self):
+            host[0] = max(host[0], self.at)
+
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: host[0] / 1e3)
+    clock = clocks.EventClock(Event, lambda first, last: last.at - first.at, lambda: launch(20.0))
+    found = clock.round(lambda: launch(3.0), 10)
+    assert found["launch_ms"] == pytest.approx(1.0)
+    assert found["kernel_ms"] == pytest.approx(3.0)
+    assert found["ms"] == pytest.approx(3.1)  # the first waits for its launch
+    assert found["wall_ms"] == pytest.approx(3.1)
+
+
+def test_extra_memory_is_the_peak_beyond_inputs_and_results():
+    case = Case("y of 102,400 bytes", "relu", (1, 1, 160, 160))
+    drawn = inputs.draw(case)
+    kept = []
+
+    def make_calls(given):
+        scratch = np.ones(300_000, np.uint8)
+        kept.append(np.ones(50_000, np.uint8))  # as a cache is
+        y = np.zeros(case.y, np.float32)
+        del scratch, y
+
+        def backward():
+            np.ones(200_000, np.uint8)
+            return [np.zeros(10_000, np.uint8)]
+
+        return {"backward": backward}
+
+    meter = memory.numpy_meter()
+    try:
+        found = memory.extra(make_calls, drawn, meter)
+    finally:
+        memory.tracemalloc.stop()
+    assert 340_000 < found["forward"] < 360_000
+    assert 235_000 < found["backward"] < 260_000
+
+
+def test_peaks_are_measured(monkeypatch):
+    monkeypatch.setattr(peaks, "_CPU_SIZE", 64)
+    monkeypatch.setattr(peaks, "_CPU_BYTES", 2**16)
+    found = peaks.cpu_peaks(2)
+    assert set(found) == {"GFLOP/s float32", "GB/s"}
+    assert min(found.values()) > 0
