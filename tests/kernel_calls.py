@@ -162,6 +162,7 @@ def _conv(
     special: bool = False,
     special_filters: bool = False,
     infinite_filter: bool = False,
+    infinite_pixel: bool = False,
     **options: Any,
 ) -> Callable[[Inputs], Results]:
     def run(d: Inputs) -> Results:
@@ -169,6 +170,8 @@ def _conv(
         filters = d.special(*w) if special_filters else d.whole(*w)
         if infinite_filter:  # one tap of one channel: dx is NaN or infinite just where that tap reaches it
             filters[0, 0, 0, 0] = np.inf
+        if infinite_pixel:  # in the last row: no window above reaches it
+            image[0, 0, -1, 0] = np.inf
         y, cache = gpuconv.conv_forward(image, filters, d.whole(w[0]) if bias else None, **options)
         return y, *gpuconv.conv_backward(d.whole(*y.shape), cache)
 
@@ -272,6 +275,7 @@ def _loss(
 ) -> Callable[[Inputs], Results]:
     def run(d: Inputs) -> Results:
         scores, found = d.normal(*shape), d.integers(0, shape[1], (shape[0],), labels, layout)
+        found[0] = 0
         return tuple(getattr(gpuconv, name)(scores, found, **options))
 
     return run
@@ -324,7 +328,10 @@ def _augment(
 
 
 def _all_finite(d: Inputs) -> Results:
-    return tuple(np.array(backend.all_finite(x)) for x in (d.normal(5, 41), d.special(5, 41)))
+    arrays = [d.normal(5, 41), d.special(5, 41), *(d.normal(20) for _ in range(8))]
+    for place, array in enumerate(arrays[2:]):  # of a pack
+        array[8 + place] = np.nan
+    return tuple(np.array(backend.all_finite(x)) for x in arrays)
 
 
 _ONE_THREAD_MERGES_LITTLE = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
@@ -347,6 +354,9 @@ CALLS = {
         Call("conv_in_tiles", _conv((2, 8, 7, 5), (16, 8, 3, 3), pad=1)),
         Call("conv_in_tiles_many_filters", _conv((2, 8, 4, 6), (72, 8, 1, 1)), quick=False),
         Call("conv_few_channels_longest_table", _conv((1, 2, 17, 16), (8, 2, 16, 16)), quick=False),
+        Call("conv_few_channels_infinite_pixel", _conv((1, 2, 8, 5), (17, 2, 3, 3), infinite_pixel=True)),
+        Call("conv_in_tiles_groups_of_several", _conv((1, 16, 3, 4), (144, 8, 1, 1), groups=2), quick=False),
+        Call("conv_in_tiles_phases_of_nothing", _conv((1, 16, 2, 7), (8, 16, 1, 1), stride=3), quick=False),
         Call("conv_in_tiles_odd", _conv((3, 17, 8, 7), (19, 17, 3, 2), stride=2, pad=1, bias=False)),
         Call("conv_in_tiles_groups", _conv((2, 32, 4, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
         Call("conv_in_tiles_one_by_one", _conv((3, 16, 5, 7), (40, 16, 1, 1)), quick=False),

@@ -26,7 +26,7 @@ _TILE = 2  # outputs along each axis
 _LEAST_CHANNELS = 16
 _LEAST_PIXELS = 2048  # outputs of all images: what the transform of the filters is shared by
 # Bytes of one block's transformed pixels and products.
-_BLOCK_BYTES = 2 * 1024 * 1024
+_BLOCK_BYTES = 4 * 1024 * 1024
 _LEAST_TILES = 64
 
 
