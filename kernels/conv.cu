@@ -456,7 +456,7 @@ struct Correlation {
 };
 
 // Write a tile of outputs, images of `outputs` channels and H x W pixels.
-template <typename T, bool DATA, bool CHANNELS_LAST, bool RELU, int HEIGHT, int WIDTH, typename Result>
+template <typename T, bool CHANNELS_LAST, bool RELU, int HEIGHT, int WIDTH, typename Result>
 __device__ __forceinline__ void write_tile(Result& result, const T* __restrict__ b, T* __restrict__ output,
                                            const Place& place, int outputs, int outer, int H, int W) {
   const int first = place.group * outer;
@@ -543,7 +543,7 @@ __device__ __forceinline__ void forward_tile(const T* __restrict__ x, const Sum<
   typename Reader::Result result;
   const bool wide = CHANNELS_LAST && inner % 4 == 0 && is_aligned<4>(x);
   reader.run(result, packed, rows, depth, width, rows / DEPTH, wide);
-  write_tile<T, false, CHANNELS_LAST, RELU, HEIGHT, WIDTH>(result, b, y, place, z.K, outer, z.P, z.Q);
+  write_tile<T, CHANNELS_LAST, RELU, HEIGHT, WIDTH>(result, b, y, place, z.K, outer, z.P, z.Q);
 }
 
 template <typename T, bool CHANNELS_LAST, bool RELU, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH>
@@ -596,7 +596,7 @@ conv_backward_data_tiled(const T* __restrict__ dy, const Sum<T>* __restrict__ pa
   const bool wide = CHANNELS_LAST && inner % 4 == 0 && is_aligned<4>(dy);
   const int steps = place.down.taps * place.across.taps * (depth / DEPTH);
   reader.run(result, packed, z.R * z.S * depth, depth, width, steps, wide);
-  write_tile<T, true, CHANNELS_LAST, false, HEIGHT, WIDTH>(result, static_cast<const T*>(nullptr), dx, place, z.C, outer,
+  write_tile<T, CHANNELS_LAST, false, HEIGHT, WIDTH>(result, static_cast<const T*>(nullptr), dx, place, z.C, outer,
                                                           z.H, z.W);
 }
 

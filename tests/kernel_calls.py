@@ -192,6 +192,13 @@ def _conv_relu(d: Inputs) -> Results:
     return (conv.convolve(x, w, b, cache.sizes, relu=True),)
 
 
+def _dropout_at_the_threshold(d: Inputs) -> Results:
+    """One element's random word is the threshold itself: it is kept."""
+    word = int(words(12, seed=5, stream=Stream.DROPOUT)[3] >> 32)
+    y, cache = gpuconv.dropout_forward(d.normal(4, 6), rate=word / 2**32, seed=5)
+    return y, gpuconv.dropout_backward(d.normal(4, 6), cache)
+
+
 def _max_pool_of_nothing(d: Inputs) -> Results:
     """No pixel beats the start: the first in the image is the maximum."""
     y, cache = gpuconv.max_pool_forward(d.put(np.full((1, 2, 6, 7), -np.inf, d.narrow)), window=3, stride=2, pad=1)
@@ -431,6 +438,7 @@ CALLS = {
         Call("gelu", _elementwise("gelu", (3, 701))),
         Call("gelu_tanh", _elementwise("gelu", (2, 3, 5, 3), approximate="tanh")),
         Call("dropout_one_run", _elementwise("dropout", (2, 3), rate=0.5)),
+        Call("dropout_word_at_the_threshold", _dropout_at_the_threshold),
         Call("dropout_two_runs_a_plane", _elementwise("dropout", (2, 6, 3, 5), rate=0.3)),
         Call("dropout_rows", _elementwise("dropout", (3, 701), rate=0.3, seed=7, step=2)),
         Call("dropout_images", _elementwise("dropout", (3, 5, 3, 7), rate=0.6, seed=2**63 + 5, step=2**40)),
