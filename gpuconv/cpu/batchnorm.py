@@ -61,10 +61,8 @@ def batchnorm_backward(
         index, where = part
         piece = x_view[where]
         gradient = dy_view[where].astype(kind, copy=False)
-        centred = scratch("centred", layout.widen(piece).shape, kind)
-        np.subtract(layout.widen(piece), layout.spread(mean, piece), out=centred, dtype=kind)
         sums[0, index] = layout.sums(gradient)
-        sums[1, index] = layout.product_sums(gradient, centred.reshape(piece.shape))
+        sums[1, index] = layout.product_sums(gradient, _deviations(piece, mean, layout, kind))
 
     for_each(reduce, parts)
     dbeta, weighted = sums.sum(axis=1)
@@ -102,16 +100,21 @@ def batchnorm_backward(
 def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and biased variance per channel, float64 (C,), in one pass over memory where that is exact enough.
 
-    Both come from the deviations from a pivot, the mean of the first few pixels: var = mean(d^2) - mean(d)^2.  The
-    rounding error of that grows with (mean - pivot)^2 / var, so where the pivot turns out to lie further than one
-    standard deviation from the mean, a second pass uses the mean itself: nothing ever cancels.
+    Both come from the deviations from a pivot: var = mean(d^2) - mean(d)^2.  The rounding error of that grows with
+    (mean - pivot)^2 / var, so where the pivot turns out to lie further than one standard deviation from the mean, a
+    second pass uses the mean itself: nothing ever cancels.  The first pivot is 0 where that is near enough by the first
+    few pixels, else their mean; if it is 0 in all channels, nothing need be subtracted.
     """
     parts = pieces(view, layout)
     first = view[: layout.sample]
     # A first pixel as the origin: a constant channel is exactly its pivot, and deviates by exactly 0.
     origin = layout.first(first).astype(kind)
-    near = np.subtract(layout.widen(first), layout.spread(origin, first), dtype=kind)
-    pivot = (origin + layout.sums(near.reshape(first.shape)) / (first.size // layout.channels)).astype(kind)
+    near = _deviations(first, origin, layout, kind)
+    offset, square = (
+        sums / (first.size // layout.channels) for sums in (layout.sums(near), layout.product_sums(near, near))
+    )
+    guess = origin + offset
+    pivot = np.where(guess**2 <= 0.25 * (square - offset**2), 0.0, guess).astype(kind)
     count = view.size // layout.channels
 
     for _ in range(2):
@@ -119,11 +122,9 @@ def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[n
 
         def work(part: tuple[int, slice], pivot: np.ndarray = pivot, sums: np.ndarray = sums) -> None:
             index, where = part
-            piece = view[where]
-            deviation = scratch("centred", piece.shape, kind)
-            np.subtract(layout.widen(piece), layout.spread(pivot, piece), out=layout.widen(deviation), dtype=kind)
-            sums[0, index] = layout.sums(deviation)
-            sums[1, index] = layout.product_sums(deviation, deviation)
+            deviations = _deviations(view[where], pivot, layout, kind)
+            sums[0, index] = layout.sums(deviations)
+            sums[1, index] = layout.product_sums(deviations, deviations)
 
         for_each(work, parts)
         offset, square = sums.sum(axis=1) / count
@@ -132,6 +133,15 @@ def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[n
             break
         pivot = mean.astype(kind)
     return mean, var
+
+
+def _deviations(piece: np.ndarray, centre: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> np.ndarray:
+    """Return a piece less one number per channel, in the dtype of sums: in scratch memory, or itself if all are 0."""
+    if not centre.any() and piece.dtype == kind:
+        return piece
+    deviations = scratch("centred", piece.shape, kind)
+    np.subtract(layout.widen(piece), layout.spread(centre, piece), out=layout.widen(deviations), dtype=kind)
+    return deviations
 
 
 def _like(view: np.ndarray, x: np.ndarray, layout: Rows | Planes) -> np.ndarray:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from .layout import accumulator
-from .parallel import BLOCK_ELEMENTS, for_each, ranges, scratch
+from .parallel import for_each, ranges, scratch
 from .unfold import Block, Windows, blocks, strip
 
 _PARTIAL_SUMS = 16
+# One call does most of a block's work, so that blocks may be small enough for the L2 cache.
+_BLOCK_ELEMENTS = 128 * 1024
 
 
 def correlate_depthwise(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> None:
@@ -30,14 +32,16 @@ def correlate_depthwise(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y
     def work(block: Block) -> None:
         taps = _taps(strip(x, block, windows, Q), windows, block.p1 - block.p0, Q, joined)
         target = y[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
-        total = scratch("total", taps.shape[2:], kind)
+        direct = m == 1 and y.dtype == kind and target.flags.c_contiguous
+        total = target.reshape(taps.shape[2:]) if direct else scratch("total", taps.shape[2:], kind)
         for j in range(m):
             np.einsum("rsnpqc,rsc->npqc", taps, filters[j], out=total)
             if biases is not None:
                 np.add(total, biases[j], out=total)
-            np.copyto(target[..., j::m], total.reshape(*target.shape[:3], C), casting="same_kind")
+            if not direct:
+                np.copyto(target[..., j::m], total.reshape(*target.shape[:3], C), casting="same_kind")
 
-    for_each(work, blocks(N, P, Q, C, BLOCK_ELEMENTS))
+    for_each(work, blocks(N, P, Q, C, _BLOCK_ELEMENTS))
 
 
 def weight_gradient_depthwise(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
@@ -45,7 +49,7 @@ def weight_gradient_depthwise(dy: np.ndarray, x: np.ndarray, w: np.ndarray, wind
     kind = accumulator(x.dtype)
     N, C, P, Q = dy.shape
     joined = _joined(windows, Q)
-    pieces = blocks(N, P, Q, C, BLOCK_ELEMENTS)
+    pieces = blocks(N, P, Q, C, _BLOCK_ELEMENTS)
     shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // _PARTIAL_SUMS))]
     sums = np.zeros((len(shares), windows.R, windows.S, C), dtype=np.float64)
 
