@@ -99,6 +99,15 @@ def _milliseconds(call: Callable[[], Any]) -> tuple[float, Any]:
     return 1e3 * (time.perf_counter() - start), result
 
 
+def report(found: dict[str, Any], save: Path | None) -> None:
+    """Print what was found, with date, machine and versions, as JSON; keep it in a file where one is named."""
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    text = json.dumps({**found, "date": when, "machine": machine(), "versions": versions()}, indent=1) + "\n"
+    sys.stdout.write(text)
+    if save:
+        save.write_text(text, encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "auto"))
@@ -107,17 +116,7 @@ def main() -> int:
     parser.add_argument("--save", type=Path, help="write the result to this JSON file")
     arguments = parser.parse_args()
     compat.use(arguments.device)
-    found = {
-        "cells": measure(max(2, arguments.rounds), naive=arguments.naive),
-        "published": PUBLISHED,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-    }
-    text = json.dumps(found, indent=1) + "\n"
-    sys.stdout.write(text)
-    if arguments.save:
-        arguments.save.write_text(text, encoding="utf-8")
+    report({"cells": measure(max(2, arguments.rounds), naive=arguments.naive), "published": PUBLISHED}, arguments.save)
     return 0
 
 

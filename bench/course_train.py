@@ -9,8 +9,6 @@ cells, of the parameters with the best validation accuracy.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
 import sys
 import time
@@ -20,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from gpuconv import compat, data
-from gpuconv.train.machine import machine, versions
+
+from .course_speed import report
 
 # What notebooks of correct solutions print for the original pictures, with either form of Adam.
 PUBLISHED = {
@@ -72,18 +71,7 @@ def main() -> int:
     if arguments.data:
         os.environ["GPUCONV_DATA"] = arguments.data
     compat.use(arguments.device)
-    found = {
-        "data": data.load("cifar10").name,
-        "cells": run_cells(),
-        "published": PUBLISHED,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-    }
-    text = json.dumps(found, indent=1) + "\n"
-    sys.stdout.write(text)
-    if arguments.save:
-        arguments.save.write_text(text, encoding="utf-8")
+    report({"data": data.load("cifar10").name, "cells": run_cells(), "published": PUBLISHED}, arguments.save)
     return 0
 
 

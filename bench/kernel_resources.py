@@ -187,7 +187,7 @@ def rendered(found: dict[str, Any]) -> str:
         "",
         f"Compiled by NVRTC {found['nvrtc']}; not yet run on a GPU.  Each cell: registers a thread / bytes of shared memory",
         "a block / blocks that a multiprocessor holds.  Written by `python -m bench.kernel_resources --write`;",
-        "spills are for `make ladder` to find.",
+        "`make ladder` holds every instance to no spill.",
         "",
         "| kernel | " + " | ".join(f"sm_{arch}" for arch in ARCHS) + " |",
         "|---" * (1 + len(ARCHS)) + "|",

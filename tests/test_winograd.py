@@ -82,24 +82,32 @@ def test_rounding_is_that_of_a_sum(shape, K, pad, stored, rng, served):
         assert_close(actual, wanted, scale=size, dtype="float32")
 
 
-def test_error_is_relative_to_the_largest_pixel_of_a_tile(rng):
-    """The bound for any data: each of the 16 products of a tile is right to u times what its terms sum to.
+def test_a_large_pixel_spoils_only_its_own_windows(rng):
+    """An output of F(2, 3) is made of its own three pixels: beside the windows over a large one, nothing is lost."""
+    x = rng.standard_normal((1, 16, 64, 64)).astype(np.float32)
+    w = rng.standard_normal((16, 16, 3, 3), np.float32)
+    x[0, :, 20, 21] *= 1e6
+    wide = [a.astype(np.float64) for a in (x, w)]
+    got, wanted, size = (gpuconv.conv_forward(*pair, pad=1)[0] for pair in ((x, w), wide, map(np.abs, wide)))
+    outside = np.ones((64, 64), bool)
+    outside[19:22, 20:23] = False
+    assert_close(got[..., outside], wanted[..., outside], scale=size[..., outside], dtype="float32")
 
-    B' adds two numbers a axis, A' three, and G w G' is at most the sum of the taps: an output is off by at most
-    (log2 C + 8) u times 36 max|x| over its tile times the sum of |w|; the sum over channels is pairwise or better.
+
+def test_inside_a_window_rounding_counts_with_all_taps(rng):
+    """The bound for any data: 16 products a tile, each of at most 4 pixels with a sum of halved taps.
+
+    A pixel meets every tap of the filter, so |error| <= c u max|x| sum|w| over channels, with c = 8 for the sum of the
+    products as in compare.py, times 4 for the additions of both transforms.
     """
-    C = 16
-    x = rng.standard_normal((1, C, 64, 64)).astype(np.float32)
-    x[0, :, 20, 20] *= 1e6
-    w = rng.standard_normal((16, C, 3, 3), np.float32)
-    got, _ = gpuconv.conv_forward(x, w, pad=1)
-    wanted, _ = gpuconv.conv_forward(x.astype(np.float64), w.astype(np.float64), pad=1)
-    error = np.abs(got - wanted).max(axis=(0, 1))
-    far = np.ones((64, 64), bool)
-    far[18:23, 18:23] = False  # the tiles that read the large pixel
-    usual = 8 * 2.0**-24 * np.abs(x[:, :, :18]).max() * np.abs(w).sum(axis=(1, 2, 3)).max()
-    assert error[far].max() <= usual
-    assert error.max() <= 2.0**-24 * (np.log2(C) + 8) * 36 * np.abs(x).max() * np.abs(w).sum(axis=(1, 2, 3)).max()
+    x = rng.standard_normal((1, 16, 64, 64)).astype(np.float32)
+    w = rng.standard_normal((16, 16, 3, 3), np.float32)
+    x[0, :, 20, 21] *= 1e6
+    w[:, :, 1, 1] = 0  # no tap meets it there
+    got, wanted = (gpuconv.conv_forward(*(a.astype(kind) for a in (x, w)), pad=1)[0] for kind in ("f4", "f8"))
+    error = np.abs(got - wanted)[0, :, 20, 21]
+    most = (np.abs(x[0, :, 20, 21])[:, None, None] * np.abs(w)).sum(axis=(1, 2, 3))
+    assert (error <= 32 * 2.0**-24 * most).all()
 
 
 @stored

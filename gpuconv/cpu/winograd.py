@@ -5,10 +5,11 @@
 
 Summed over channels (or tiles), the product in brackets is 16 matrix products, one for each place of a 4x4 tile.
 
-Why 2x2 and not larger: its transforms only add, subtract and halve.  Whole numbers stay exact, and rounding errors stay
-below those of a plain sum, whose terms are 9/4 as many.  What it cannot do is keep pixels of a tile apart: an error is
-relative to the tile's largest pixels, also in an output whose own window holds smaller ones; and one infinity or NaN
-spreads over its tile.  So results that are not finite are left to the caller, who computes those blocks tap by tap.
+Why 2x2 and not larger: its transforms only add, subtract and halve.  Whole numbers stay exact, and rounding errors of
+zero-mean data are about those of a plain sum.  Each output is made of the pixels of its own window alone, so a large
+pixel spoils no neighbour.  But inside a window taps are mixed: a pixel's rounding counts with all taps of a filter,
+also those that do not meet it, and infinities of both signs may become NaN.  So results that are not finite are left to
+the caller, who computes those blocks tap by tap.
 
 Source: Lavin, Gray, Fast algorithms for convolutional neural networks (arXiv 1509.09308), section 4.1.
 """
