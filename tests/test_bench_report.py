@@ -265,7 +265,7 @@ def test_a_gpu_that_is_not_there_ends_with_1(bench, monkeypatch):
 
 
 def test_outside_a_checkout_it_says_where_the_benchmarks_are(bench, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "gpuconv" / "cli.py"))
+    monkeypatch.setattr(cli.bench, "__file__", str(tmp_path / "gpuconv" / "cli" / "bench.py"))
     code, _, err = bench()
     assert code == 2
     assert err == (

@@ -1,0 +1,83 @@
+"""The command `gpuconv`: one file per command, each with `add(commands)`; here they are put together and run."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ..errors import ConfigError, GpuconvError, NonFiniteLossError
+from . import bench, data, doctor, eval, train
+from .parser import EXIT_CODES, Parser
+
+_COMMANDS = (train, eval, data, doctor, bench)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors of the package become one message on stderr."""
+    argv = sys.argv[1:] if argv is None else argv
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by whoever started us
+            setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - open to the end
+    try:
+        arguments = _parser().parse_args(argv or ["--help"])
+    except SystemExit as done:  # argparse has said what was wrong, or printed the help
+        return done.code if isinstance(done.code, int) else 2
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _fail(error, 2)
+    except NonFiniteLossError as error:
+        return _fail(error, 5)
+    except GpuconvError as error:
+        return _fail(error, 1)
+    except MemoryError as error:
+        return _fail(f"out of memory ({error}): a smaller batch or net needs less", 1)
+    except KeyboardInterrupt as interrupt:
+        signum = getattr(interrupt, "signum", 2)
+        sys.stderr.write(f"gpuconv: {interrupt if str(interrupt) else 'stopped at once'}\n")
+        return 128 + signum
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        _give_up_stdout()
+        return 1
+    except OSError as error:
+        _give_up_stdout()
+        return _fail(error, 1)
+    return code
+
+
+def _give_up_stdout() -> None:
+    """Send what is still to be written nowhere, lest the interpreter tries, and fails, when it ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(error: object, code: int) -> int:
+    sys.stderr.write(f"gpuconv: error: {error}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="gpuconv",
+        description="Train and use small convolutional nets on plain NumPy arrays.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from ..train.machine import gpuconv_version
+
+        sys.stdout.write(f"gpuconv {gpuconv_version()}\n")
+        parser.exit()

@@ -1,0 +1,54 @@
+"""`gpuconv bench`: compare speed with PyTorch and others, from a checkout of the source."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from .parser import words
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "bench",
+        help="compare speed with PyTorch and others, case by case",
+        description=(
+            "Time every case in gpuconv and its peers, in one run, by turns; nothing wrong is\n"
+            "timed, and a peer that is not installed is named.  Needs a checkout of the source."
+        ),
+    )
+    parser.add_argument("--set", dest="set_name", metavar="NAME", default="readme", help="set of cases [readme]")
+    parser.add_argument("--ops", metavar="A,B", type=words, default=(), help="only these operators")
+    parser.add_argument("--only", metavar="TEXT", default="", help="only cases with this text in their name")
+    parser.add_argument("--peers", dest="peer_names", metavar="A,B", type=words, default=(), help="peers [all]")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run [cpu]")
+    parser.add_argument(
+        "--regimes", metavar="A,B", type=words, default=(), help="float32, tf32, float16 [cpu: float32, cuda: all]"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="threads of every side [the usable cores]")
+    parser.add_argument("--rounds", metavar="N", type=int, default=12, help="rounds of a row [12]")
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory [yes]")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="keep every round as JSON")
+    parser.add_argument("--list", dest="listing", action="store_true", help="show sets, operators and peers, and end")
+    parser.set_defaults(run=_bench)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    root = Path(__file__).parents[2]  # of the checkout: benchmarks and their results are not installed
+    if not (root / "bench" / "run.py").is_file():
+        msg = "gpuconv bench needs a checkout of the source: the folder bench/ is not part of the installed package"
+        raise ConfigError(msg)
+    sys.path.insert(0, str(root))
+    run = importlib.import_module("bench.run")
+    if arguments.listing:
+        sys.stdout.write(run.listing() + "\n")
+        return 0
+    others = ("run", "listing", "version")
+    settings = {name: value for name, value in vars(arguments).items() if name not in others}
+    run.bench(**settings)
+    return 0

@@ -1,0 +1,54 @@
+"""`gpuconv eval`: accuracy of a trained net, overall and by class."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..train.config import from_values
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "eval",
+        help="accuracy of a trained net, overall and by class",
+        description="Test the net of a run on the test images of its data set.",
+    )
+    parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
+    parser.add_argument("--data", metavar="NAME", help="another data set than the run's: cifar10, shapes")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    parser.add_argument("--test-images", metavar="N", type=int, default=0, help="only the first N [0: all]")
+    parser.set_defaults(run=_eval)
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    from .. import data
+    from ..train import recipe, snapshot
+    from ..train.evaluation import evaluate
+
+    path = arguments.run_path
+    if path.is_dir():
+        path = path / f"{arguments.checkpoint}.safetensors"
+    then = snapshot.load(path)
+    net = snapshot.net_of(then)
+    config = then.config
+    name = arguments.data or config.data
+    folder = arguments.data_dir or (config.data_dir if name == config.data else "") or None
+    dataset = data.load(name, folder=folder)
+    config = from_values({"test_images": arguments.test_images, "validation": 0, "train_images": 0}, config)
+    split = recipe.split(dataset, config)
+    found = evaluate(net, split.x_test, split.y_test, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes))
+    lines = [f"{path}, after epoch {len(then.position.rows)}:", f"{found.count:,} test images of {dataset.name}"]
+    if dataset.name != then.data_name:
+        lines.append(f"(the net was trained on {then.data_name})")
+    lines.append("")
+    width = max(map(len, dataset.classes))
+    for label, accuracy in zip(dataset.classes, found.class_accuracy, strict=True):
+        lines.append(f"{label:<{width}}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
+    lines += ["-" * (width + 9), f"{'all':<{width}}  {found.accuracy:>7.2%}   loss {found.loss:.4f}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0

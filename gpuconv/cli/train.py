@@ -1,0 +1,130 @@
+"""`gpuconv train`: train a net, or go on with a run.  The flags are the fields of Config."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+from ..train.config import PRESETS, Config, from_values, read
+from ..train.report import PROGRESS
+from .parser import EXIT_CODES
+
+# Which fields of Config stand under which heading of `gpuconv train --help`.
+_GROUPS = {
+    "net": ("net", "widths", "filters", "window", "hidden", "weight_scale", "dtype", "device", "seed"),
+    "data": ("data", "data_dir", "download", "validation", "train_images", "test_images", "flip", "crop"),
+    "length": ("epochs", "max_steps", "batch_size"),
+    "update": (
+        *("optimizer", "momentum", "nesterov", "beta1", "beta2", "smoothing", "eps"),
+        *("weight_decay", "label_smoothing"),
+    ),
+    "learning rate": ("lr", "schedule", "warmup", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
+}
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    others = [textwrap.fill(_short_difference(name), 78) for name in PRESETS if name != Config.preset]
+    parser = commands.add_parser(
+        "train",
+        help="train a net, or go on with an interrupted run",
+        usage="gpuconv train [--preset NAME | --config FILE] [SETTING ...]\n       gpuconv train --resume RUN",
+        description=(
+            "Train a net on CIFAR-10 or, where that cannot be had, on built-in shapes; keep\n"
+            "weights, metrics and result in a run folder.  Ctrl-C saves and stops, and\n"
+            "--resume goes on from there."
+        ),
+        epilog="\n".join(["in brackets: the value in preset convnet", *others, "", EXIT_CODES]),
+    )
+    run = parser.add_argument_group("run")
+    run.add_argument("--preset", metavar="NAME", help=f"recipe to start from: {', '.join(PRESETS)} [convnet]")
+    run.add_argument("--config", metavar="FILE", type=Path, help="settings of an earlier run: its config.toml")
+    run.add_argument("--resume", metavar="RUN", type=Path, help="go on with the run in this folder, bit for bit")
+    run.add_argument("--name", help="keep the run in runs/NAME-<number> [the preset]")
+    run.add_argument("--run-dir", metavar="DIR", type=Path, help="keep the run in this new or empty folder")
+    run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
+    _add_setting(run, "checkpoint_every")
+    for title, names in _GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_setting(group, name)
+    parser.set_defaults(run=_train)
+
+
+def _add_setting(group: Any, name: str) -> None:
+    """Add the flag of one field of Config; a flag that is not given is absent from the parsed arguments."""
+    spec = Config.__dataclass_fields__[name]
+    shown = spec.default
+    if isinstance(shown, tuple):
+        shown = ",".join(map(str, shown))
+    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": name, "help": spec.metadata["help"]}
+    if isinstance(spec.default, bool):
+        settings["action"] = argparse.BooleanOptionalAction
+        shown = "yes" if shown else "no"
+    else:
+        settings["type"] = _integers if isinstance(spec.default, tuple) else type(spec.default)
+        settings["metavar"] = {str: "DIR", float: "X", int: "N", tuple: "N,N,..."}[type(spec.default)]
+        if spec.metadata["choices"]:
+            settings["metavar"] = "NAME"
+            settings["help"] += f": {', '.join(spec.metadata['choices'])}"
+    if shown != "":
+        settings["help"] += f" [{shown}]"
+    group.add_argument(f"--{name.replace('_', '-')}", **settings)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        msg = f"expected ints with commas between them, as in 32,64,128, got {text!r}"
+        raise argparse.ArgumentTypeError(msg) from None
+
+
+def _short_difference(name: str) -> str:
+    base, other = Config(), PRESETS[name]
+    changed = {key: value for key, value in vars(other).items() if value != getattr(base, key)}
+    del changed["preset"]
+    settings = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in changed.items())
+    return f"preset {name} differs: {settings}"
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from .. import train
+
+    settings = {name: value for name, value in vars(arguments).items() if name in Config.__dataclass_fields__}
+    preset = settings.pop("preset")
+    if arguments.resume is not None:
+        _resume(arguments, preset, settings)
+        return 0
+    if arguments.config is not None and preset is not None:
+        msg = "--config and --preset exclude each other: the file names its preset"
+        raise ConfigError(msg)
+    if arguments.run_dir is not None and arguments.name is not None:
+        msg = "--run-dir and --name exclude each other: both say where the run is kept"
+        raise ConfigError(msg)
+    base = read(arguments.config) if arguments.config is not None else None
+    if base is None:
+        base = from_values({"preset": preset} if preset is not None else {})
+    train.train(
+        from_values(settings, base),
+        folder=arguments.run_dir,
+        name=arguments.name,
+        progress=arguments.progress,
+    )
+    return 0
+
+
+def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[str, Any]) -> None:
+    from .. import train
+
+    data_dir = settings.pop("data_dir", None)
+    given = {"preset": preset, "config": arguments.config, "run-dir": arguments.run_dir, "name": arguments.name}
+    refused = [name for name, value in given.items() if value is not None]
+    refused += [name.replace("_", "-") for name in settings]
+    if refused:
+        msg = f"--resume goes on with the run's own settings: leave out --{', --'.join(refused)}"
+        raise ConfigError(msg)
+    train.resume(arguments.resume, progress=arguments.progress, data_dir=data_dir)
