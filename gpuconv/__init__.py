@@ -1,6 +1,6 @@
 """Convolution, max-pooling and batch normalisation on NumPy arrays, and what a net needs around them."""
 
-from .backend import default_device, use
+from .backend import default_device, free_memory, use
 from .errors import GpuconvError
 from .ops.affine import affine_backward, affine_forward
 from .ops.augment import augment
@@ -35,6 +35,7 @@ __all__ = [
     "default_device",
     "dropout_backward",
     "dropout_forward",
+    "free_memory",
     "gelu_backward",
     "gelu_forward",
     "global_average_pool_backward",

@@ -137,6 +137,15 @@ def asnumpy(array: Any) -> Any:
     return _gpu().device_of(array).asnumpy(array) if on_gpu(array) else array
 
 
+def free_memory() -> int:
+    """Give the memory that the CPU backend keeps for coming results back to the system; return how many bytes.
+
+    At most GPUCONV_KEEP_MB megabytes (1024) are kept, and only ever what arrays in use have needed before.  Memory on
+    a GPU is CuPy's: cupy.get_default_memory_pool().free_all_blocks().
+    """
+    return _load("gpuconv.cpu.memory").free_memory()
+
+
 def on_gpu(array: Any) -> bool:
     """Return whether this is an array on a GPU."""
     return _library(type(array)) == "CuPy"

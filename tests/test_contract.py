@@ -44,7 +44,7 @@ def test_user_gets_exactly_the_backend_s_operators():
     ties = {"max_pool_backward_ties"}  # max_pool_backward of a forward that was asked for it
     assert set(ops.__all__) - set(_BY_SHAPE) == set(naive.__all__) - ties
     assert set(_BY_SHAPE) < set(ops.__all__)
-    assert set(gpuconv.__all__) - {"GpuconvError", "default_device", "use"} == set(ops.__all__)
+    assert set(gpuconv.__all__) - {"GpuconvError", "default_device", "free_memory", "use"} == set(ops.__all__)
 
 
 @pytest.mark.parametrize("module", [gpuconv, ops, cpu, cuda, naive], ids=lambda module: module.__name__)

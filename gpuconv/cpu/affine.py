@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .layout import accumulator
+from .memory import empty_array
 from .parallel import for_each, quiet, ranges
 
 # Size of the tiles of a product: big enough for BLAS, small enough to share among threads.
@@ -38,7 +39,7 @@ def affine_backward(
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return a @ b, cut into tiles by its size alone, so that any number of threads gives the same bits."""
-    out = np.empty((a.shape[0], b.shape[1]), dtype=a.dtype)
+    out = empty_array((a.shape[0], b.shape[1]), a.dtype)
 
     def tile(where: tuple[int, int, int, int]) -> None:
         top, bottom, left, right = where

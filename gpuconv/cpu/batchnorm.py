@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .layout import accumulator
+from .layout import accumulator, empty_as
 from .parallel import for_each, quiet, scratch
 from .reduce import Planes, Rows, channel_layout, pieces
 
@@ -32,7 +32,7 @@ def batchnorm_forward(
     centre = mean.astype(kind)
     inv_std = 1.0 / np.sqrt(var + eps)
     scale, shift = (gamma * inv_std).astype(kind), beta.astype(kind)
-    y = np.empty_like(view)
+    y = empty_as(view)
 
     def normalise(part: tuple[int, slice]) -> None:
         piece, target = layout.widen(view[part[1]]), layout.widen(y[part[1]])
@@ -76,7 +76,7 @@ def batchnorm_backward(
     slope = dgamma / count * inv_std64
     level = (dbeta / count - slope * mean).astype(kind)
     slope = slope.astype(kind)
-    dx = np.empty_like(x_view)
+    dx = empty_as(x_view)
 
     def propagate(part: tuple[int, slice]) -> None:
         where = part[1]

@@ -16,6 +16,7 @@ from ..shapes import ConvSizes, is_channels_last
 from . import winograd
 from .depthwise import correlate_depthwise, weight_gradient_depthwise
 from .layout import accumulator, empty
+from .memory import zero_array
 from .parallel import for_each, quiet, ranges, scratch
 from .reduce import channel_sums
 from .unfold import Block, Windows, blocks, prefers_planar, unfold, unfold_planar
@@ -207,7 +208,7 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Wind
     parts = _partial_sums(w.size * kind.itemsize)
     shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // parts))]
     shape = (groups, K // groups, w[0].size)
-    sums = np.zeros((len(shares), *shape), dtype=kind)
+    sums = zero_array((len(shares), *shape), kind)
 
     def share(index: int) -> None:
         product = scratch("product", shape, kind)

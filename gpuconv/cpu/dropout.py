@@ -6,7 +6,7 @@ import numpy as np
 
 from ..random import Stream, words
 from .elementwise import elementwise, keep_where
-from .layout import accumulator
+from .layout import accumulator, empty_as
 
 
 def dropout_forward(x: np.ndarray, *, rate: float, seed: int, step: int) -> tuple[np.ndarray, np.ndarray | None]:
@@ -28,4 +28,4 @@ def _scaled(values: np.ndarray, kept: np.ndarray, scale: float) -> np.ndarray:
         scaled = np.multiply(values, kind.type(scale), dtype=kind).astype(out.dtype, copy=False)
         keep_where(kept, scaled, out)
 
-    return elementwise(function, [values, kept], np.empty_like(values))
+    return elementwise(function, [values, kept], empty_as(values))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import chebval
 
 from .elementwise import elementwise
+from .layout import empty_as
 
 _TANH_SCALE = math.sqrt(2 / math.pi)
 _TANH_CUBIC = 0.044715
@@ -26,7 +27,7 @@ def gelu_forward(x: np.ndarray, *, approximate: str) -> np.ndarray:
         wide = x.astype(np.float64)
         y[...] = wide * distribution(wide)
 
-    return elementwise(function, [x], np.empty_like(x))
+    return elementwise(function, [x], empty_as(x))
 
 
 def gelu_backward(dy: np.ndarray, x: np.ndarray, *, approximate: str) -> np.ndarray:
@@ -40,7 +41,7 @@ def gelu_backward(dy: np.ndarray, x: np.ndarray, *, approximate: str) -> np.ndar
         slope = _TANH_SCALE * (1 + 3 * _TANH_CUBIC * wide * wide)
         dx[...] = dy * (0.5 * (1 + t) + 0.5 * wide * (1 - t * t) * slope)
 
-    return elementwise(exact if approximate == "none" else tanh, [dy, x], np.empty_like(x))
+    return elementwise(exact if approximate == "none" else tanh, [dy, x], empty_as(x))
 
 
 def _tanh_distribution(x: np.ndarray) -> np.ndarray:

@@ -6,8 +6,7 @@ from math import prod
 
 import numpy as np
 
-from ..shapes import is_channels_last
-from .layout import accumulator, empty
+from .layout import accumulator, empty_as
 from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges, scratch
 
 
@@ -16,7 +15,7 @@ def groupnorm_forward(
     x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, *, groups: int, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     N, kind = x.shape[0], accumulator(x.dtype)
-    y = _empty_like(x)
+    y = empty_as(x)
     mean, inv_std = np.empty((N, groups), kind), np.empty((N, groups), kind)
     scale, shift = _by_channel(gamma.astype(kind), x.ndim), _by_channel(beta.astype(kind), x.ndim)
 
@@ -47,7 +46,7 @@ def groupnorm_backward(
     dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     C, groups, kind = x.shape[1], mean.shape[1], accumulator(x.dtype)
-    dx, blocks = _empty_like(x), _blocks(x)
+    dx, blocks = empty_as(x), _blocks(x)
     scale = _by_channel(gamma.astype(kind), x.ndim)
     sums = np.zeros((2, len(blocks), C))  # of dy x_hat and of dy
 
@@ -79,14 +78,6 @@ def groupnorm_backward(
 
 def _blocks(x: np.ndarray) -> list[tuple[int, int]]:
     return ranges(x.shape[0], max(1, BLOCK_ELEMENTS // prod(x.shape[1:])))
-
-
-def _empty_like(x: np.ndarray) -> np.ndarray:
-    """Return an uninitialised array of the shape and memory format of x."""
-    if x.ndim == 2:
-        return np.empty(x.shape, x.dtype)
-    N, C, H, W = x.shape
-    return empty((N, C, H, W), x.dtype, channels_last=is_channels_last(x))
 
 
 def _images(slot: str, piece: np.ndarray, kind: np.dtype) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..shapes import is_channels_last
+from .memory import empty_array
 from .parallel import scratch
 
 
@@ -16,9 +17,17 @@ def accumulator(dtype: np.dtype) -> np.dtype:
 def empty(shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: bool) -> np.ndarray:
     """Return an uninitialised (N, C, H, W) array, stored as (N, H, W, C) where channels_last."""
     if not channels_last:
-        return np.empty(shape, dtype=dtype)
+        return empty_array(shape, dtype)
     N, C, H, W = shape
-    return np.empty((N, H, W, C), dtype=dtype).transpose(0, 3, 1, 2)
+    return empty_array((N, H, W, C), dtype).transpose(0, 3, 1, 2)
+
+
+def empty_as(x: np.ndarray) -> np.ndarray:
+    """Return an uninitialised array of the shape, dtype and memory format of x."""
+    if x.ndim != 4:
+        return empty_array(x.shape, x.dtype)
+    N, C, H, W = x.shape
+    return empty((N, C, H, W), x.dtype, channels_last=is_channels_last(x))
 
 
 def scratch_images(slot: str, shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: bool) -> np.ndarray:

@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ..errors import ConfigError
+from .memory import aligned
 
 # Elements of an array that one block covers where work is a few NumPy calls on long rows: each call then lasts about
 # 50 microseconds, so threads rarely meet at the interpreter lock, and blocks still fit the L3 cache.
@@ -88,7 +89,7 @@ def scratch(slot: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     buffers: dict[str, np.ndarray] = _local.__dict__
     buffer = buffers.get(slot)
     if buffer is None or buffer.nbytes < nbytes:
-        buffer = buffers[slot] = np.empty(nbytes, dtype=np.uint8)
+        buffer = buffers[slot] = aligned(nbytes)
     return buffer[:nbytes].view(dtype).reshape(shape)
 
 

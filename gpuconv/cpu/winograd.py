@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 
 from .layout import accumulator
+from .memory import zero_array
 from .parallel import for_each, ranges, scratch
 from .unfold import Block, Windows, strip
 
@@ -79,7 +80,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, windows: Windows, partial_sum
     C = x.shape[1]
     pieces = _blocks(N, P, Q, C, K)
     shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // partial_sums))]
-    sums = np.zeros((len(shares), 16, C, K), kind)
+    sums = zero_array((len(shares), 16, C, K), kind)
 
     def share(index: int) -> None:
         product = scratch("product", (C, K), kind)
