@@ -8,6 +8,8 @@ from .layout import accumulator, empty_as
 from .parallel import for_each, quiet, scratch
 from .reduce import Planes, Rows, channel_layout, pieces
 
+_NEAR = 2.0  # standard deviations between a mean and 0 below which nothing is subtracted from a channel
+
 
 @quiet
 def batchnorm_forward(
@@ -29,23 +31,30 @@ def batchnorm_forward(
         running_var[...] = momentum * running_var.astype(np.float64) + (1 - momentum) * var
     else:
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
-    centre = mean.astype(kind)
     inv_std = 1.0 / np.sqrt(var + eps)
-    scale, shift = (gamma * inv_std).astype(kind), beta.astype(kind)
+    scale = gamma * inv_std
+    # Centred before it is scaled, a channel of one constant value becomes beta exactly.  Where the mean is near 0 by
+    # the measure of its channel, x scale + shift rounds as well: if all are, nothing need be subtracted.
+    near = mean**2 <= _NEAR**2 * var
+    shift = np.where(near, beta - mean * scale, beta).astype(kind)
+    scale = scale.astype(kind)
+    centre = np.where(near, 0.0, mean).astype(kind)
+    centred = bool(centre.any())
     y = empty_as(view)
 
     def normalise(part: tuple[int, slice]) -> None:
         piece, target = layout.widen(view[part[1]]), layout.widen(y[part[1]])
         out = target if y.dtype == kind else scratch("out", target.shape, kind)
-        # Centred before it is scaled: a channel of one constant value becomes beta exactly.
-        np.subtract(piece, layout.spread(centre, view[part[1]]), out=out, dtype=kind)
-        np.multiply(out, layout.spread(scale, view[part[1]]), out=out)
+        if centred:
+            np.subtract(piece, layout.spread(centre, view[part[1]]), out=out, dtype=kind)
+            piece = out
+        np.multiply(piece, layout.spread(scale, view[part[1]]), out=out, dtype=kind)
         np.add(out, layout.spread(shift, view[part[1]]), out=out)
         if out is not target:
             np.copyto(target, out, casting="same_kind")
 
     for_each(normalise, pieces(view, layout))
-    return _like(y, x, layout), centre, inv_std.astype(kind)
+    return _like(y, x, layout), mean.astype(kind), inv_std.astype(kind)
 
 
 @quiet
@@ -55,19 +64,21 @@ def batchnorm_backward(
     layout, kind = channel_layout(x), accumulator(x.dtype)
     x_view, dy_view = layout.view(x), layout.view(dy)
     parts = pieces(x_view, layout)
-    sums = np.zeros((2, len(parts), layout.channels))  # of dy, and of dy (x - mean)
+    sums = np.zeros((2, len(parts), layout.channels))  # of dy, and of dy (x - centre)
+    near = _near_zero(x_view, layout, mean, inv_std)
+    centre = np.where(near, mean.dtype.type(0), mean)
 
     def reduce(part: tuple[int, slice]) -> None:
         index, where = part
         piece = x_view[where]
         gradient = dy_view[where].astype(kind, copy=False)
         sums[0, index] = layout.sums(gradient)
-        sums[1, index] = layout.product_sums(gradient, _deviations(piece, mean, layout, kind))
+        sums[1, index] = layout.product_sums(gradient, _deviations(piece, centre, layout, kind))
 
     for_each(reduce, parts)
     dbeta, weighted = sums.sum(axis=1)
     inv_std64 = inv_std.astype(np.float64)
-    dgamma = weighted * inv_std64
+    dgamma = (weighted - np.where(near, mean * dbeta, 0.0)) * inv_std64
 
     # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)), where everything but dy is linear in x.
     # Without training the statistics are constants, and only the first term is left.
@@ -95,6 +106,21 @@ def batchnorm_backward(
 
     for_each(propagate, parts)
     return _like(dx, x, layout), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
+
+
+def _near_zero(view: np.ndarray, layout: Rows | Planes, mean: np.ndarray, inv_std: np.ndarray) -> np.ndarray:
+    """Return for each channel whether a sum of dy x loses nothing that one of dy (x - mean) keeps, (C,) bool.
+
+    That is so where the mean lies within a few standard deviations of 0.  inv_std knows the variance only with eps
+    added, which hides that of a constant channel; so channels that are constant in their first pixels do not count as
+    near, and the gradient of gamma of a constant channel is exactly 0.
+    """
+    near = np.abs(mean * inv_std) <= _NEAR
+    first = view[: layout.sample]
+    if first.size:
+        axes = tuple(axis for axis in range(first.ndim) if axis != 1)
+        near &= (first.max(axis=axes) > first.min(axis=axes)) | (mean == 0)
+    return near
 
 
 def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:

@@ -138,5 +138,10 @@ def aligned(size: int) -> np.ndarray:
 
 _pool = _Pool()
 
+
+def _after_fork() -> None:
+    _pool.start_anew()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _pool.start_anew())
+    os.register_at_fork(after_in_child=_after_fork)
