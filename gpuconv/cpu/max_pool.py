@@ -79,38 +79,64 @@ def _pool(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> N
     channels_last = is_channels_last(best)
     high = scratch_images("high", shape, x.dtype, channels_last=channels_last)
     column = scratch_images("column", shape, place.dtype, channels_last=channels_last)  # s of the winner in each row
-    column[...] = place[:, :, :1] % z.S
-    for i, (s, w, q) in enumerate(column_taps(z)):
+    columns = column_taps(z)
+    started = _cover(columns, z.Q)
+    if started:
+        (_, w0, _), (_, w1, _), *columns = columns
+        wins = _greater(x[..., w1], x[..., w0])
+        np.copyto(column, wins.view(np.uint8))  # 0 or 1: the very number of the column
+        np.maximum(x[..., w0], x[..., w1], out=high)
+    else:
+        column[...] = place[:, :, :1] % z.S
+    for i, (s, w, q) in enumerate(columns):
         values, target = x[..., w], high[..., q]
-        if i == 0:
+        if i == 0 and not started:
             if target.shape != high.shape:  # the other windows start with a later tap
                 high.fill(-np.inf)
             np.copyto(target, values)
             continue
-        wins = scratch_like("wins", target, _BOOL)
-        np.greater(values, target, out=wins)
         # Later columns have larger numbers: the maximum of win * number is the last winner.
-        number = scratch_like("number", target, place.dtype)
+        wins, number = _greater(values, target), scratch_like("number", target, place.dtype)
         np.multiply(wins.view(np.uint8), place.dtype.type(s), out=number)
         np.maximum(column[..., q], number, out=column[..., q])
         np.maximum(values, target, out=target)
 
-    for i, (r, h, p) in enumerate(row_taps(z)):
-        values, columns, target, so_far = high[:, :, h], column[:, :, h], best[:, :, p], place[:, :, p]
-        if i == 0:
+    rows = row_taps(z)
+    started = _cover(rows, z.P)
+    if started:
+        (_, h0, _), (_, h1, _), *rows = rows
+        top, bottom = high[:, :, h0], high[:, :, h1]
+        _move(place, column[:, :, h0], column[:, :, h1], z.S, _greater(bottom, top))
+        np.maximum(top, bottom, out=best)
+    for i, (r, h, p) in enumerate(rows):
+        values, columns_here, target, so_far = high[:, :, h], column[:, :, h], best[:, :, p], place[:, :, p]
+        if i == 0 and not started:
             if target.shape != best.shape:
                 best.fill(-np.inf)
             np.copyto(target, values)
-            np.add(columns, place.dtype.type(r * z.S), out=so_far)
+            np.add(columns_here, place.dtype.type(r * z.S), out=so_far)
             continue
-        wins = scratch_like("wins", target, _BOOL)
-        np.greater(values, target, out=wins)
-        number = scratch_like("number", target, place.dtype)
-        np.add(columns, place.dtype.type(r * z.S), out=number)
-        np.subtract(number, so_far, out=number)  # modulo 256 where places are bytes
-        np.multiply(number, wins.view(np.uint8), out=number)
-        np.add(so_far, number, out=so_far)
+        _move(so_far, so_far, columns_here, r * z.S, _greater(values, target))
         np.maximum(values, target, out=target)
+
+
+def _cover(taps: list[tuple[int, slice, slice]], windows: int) -> bool:
+    """Return whether taps 0 and 1 lie in the image for every window: then one comparison starts both."""
+    return [(tap, of) for tap, _, of in taps[:2]] == [(0, slice(0, windows)), (1, slice(0, windows))]
+
+
+def _greater(values: np.ndarray, than: np.ndarray) -> np.ndarray:
+    """Return where values are greater, in scratch memory."""
+    return np.greater(values, than, out=scratch_like("wins", than, _BOOL))
+
+
+def _move(place: np.ndarray, old: np.ndarray, column: np.ndarray, first: int, wins: np.ndarray) -> None:
+    """Write first + column where there is a win, else old."""
+    number = scratch_like("moved", column, place.dtype)
+    np.add(column, place.dtype.type(first), out=number)
+    np.subtract(number, old, out=number)  # modulo 256 where places are bytes
+    np.multiply(number, wins.view(np.uint8), out=number)
+    np.add(old, number, out=place)
 
 
 def _pool_exactly(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
