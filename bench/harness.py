@@ -3,6 +3,8 @@
 Each side lives in a process of its own, where its threads, its allocator and its CUDA libraries disturb nobody.  All
 get the same cores, threads and arrays, and are warm before they are timed.  Rounds go through the sides and their
 memory formats forwards and backwards by turns (A B C, C B A, ...), so that a machine that slows down slows all alike.
+Where a process's arrays happen to lie can make it faster or slower for all its life; so a case's rounds can be spread
+over several processes of each side, one after the other.
 """
 
 from __future__ import annotations
@@ -34,11 +36,16 @@ _THREAD_VARIABLES = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run measures.  row_seconds: a row of slow calls gets fewer rounds, but never below four."""
+    """How a run measures.
+
+    row_seconds: a row of slow calls gets fewer rounds, but never below four.   processes: how many of each side, one
+    after the other, share the rounds of a case.
+    """
 
     device: str = "cpu"
     threads: int = 1
     rounds: int = 12
+    processes: int = 1
     row_seconds: float = 20.0
     regimes: tuple[str, ...] = ("float32",)
     memory: bool = True
@@ -62,6 +69,9 @@ class Asked(Protocol):
 
     def memory(self, case: Case, layout: str, regime: str) -> dict[str, int]:
         """Return the peak extra bytes of each direction."""
+
+    def stop(self) -> None:
+        """End the process; the next question starts another."""
 
 
 class Side:
@@ -98,7 +108,7 @@ class Side:
             fresh.stop()
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process; the next question starts another."""
         if self._process is not None:
             with contextlib.suppress(OSError):
                 self._pipe.send(None)
@@ -203,8 +213,11 @@ def compare(case: Case, regime: str, sides: Sequence[Asked], settings: Settings)
         for layout in LAYOUTS:
             for direction, entry in _checked(side, case, layout, regime, expected, settings).items():
                 rows[direction].entries.append(entry)
-    for direction, row in rows.items():
-        _time(row, direction, by_name, settings)
+    for process in range(settings.processes):
+        if process:
+            _renew(sides, case, regime, list(rows.values()))
+        for direction, row in rows.items():
+            _time(row, direction, by_name, settings)
     for side in sides:
         with contextlib.suppress(SideError):
             side.ask("forget")
@@ -245,6 +258,22 @@ def _checked(
     return entries
 
 
+def _renew(sides: Sequence[Asked], case: Case, regime: str, rows: Sequence[Row]) -> None:
+    """Give every side a new process that is ready for what it is timed on."""
+    for side in sides:
+        side.stop()
+        for layout in LAYOUTS:
+            entries = [row.entry(side.name, layout) for row in rows]
+            if not any(entry is not None and entry.measured for entry in entries):
+                continue
+            try:
+                side.ask("prepare", case, layout, regime)
+            except SideError as error:
+                for entry in entries:
+                    if entry is not None and entry.measured:
+                        entry.status, entry.why, entry.times = error.status, str(error), {}
+
+
 def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings) -> None:
     """Fill in the times of a row's entries."""
     running, slowest = [], 0.0
@@ -256,6 +285,7 @@ def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings)
             except SideError as error:
                 entry.status, entry.why = error.status, str(error)
     rounds = min(settings.rounds, max(_LEAST_ROUNDS, int(settings.row_seconds / max(slowest, 1e-9))))
+    rounds = -(-rounds // settings.processes)
     for entry in turns(running, rounds):
         if not entry.measured:
             continue  # it failed in an earlier round

@@ -30,6 +30,7 @@ def bench(
     regimes: Sequence[str] = (),
     threads: int | None = None,
     rounds: int = 12,
+    processes: int = 1,
     memory: bool = True,
     save: Path | None = None,
 ) -> Result:
@@ -52,11 +53,19 @@ def bench(
     if rounds < 2:
         msg = f"rounds must be at least 2, so that both orders occur, got {rounds}"
         raise ConfigError(msg)
+    if not 1 <= processes <= rounds:
+        msg = f"processes must be from 1 to the number of rounds, {rounds}, got {processes}"
+        raise ConfigError(msg)
     if save is not None and not save.parent.is_dir():
         msg = f"--save: there is no folder {save.parent}"
         raise ConfigError(msg)
     settings = harness.Settings(
-        device=device, threads=threads, rounds=rounds, regimes=tuple(regimes) or _REGIMES[device], memory=memory
+        device=device,
+        threads=threads,
+        rounds=rounds,
+        processes=processes,
+        regimes=tuple(regimes) or _REGIMES[device],
+        memory=memory,
     )
     _print(tables.head(["gpuconv", *names]))
     try:

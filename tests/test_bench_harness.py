@@ -128,6 +128,32 @@ def test_slow_rows_get_fewer_rounds_but_four():
         assert len(forward.entries[0].times["ms"]) == rounds  # two formats to a round
 
 
+def test_rounds_are_spread_over_processes_and_only_the_first_is_checked_and_metered():
+    log = []
+    settings = Settings(rounds=6, processes=3, memory=True)
+    rows = compared(
+        Pretender(OURS, log), Pretender("peer", log, spoil=["backward"], refuse=["NHWC"]), settings=settings
+    )
+    assert [note[1] for note in log if note[0] == "stop"] == [OURS, "peer"] * 2
+    first, second, third = (len(entry.times["ms"]) for entry in rows[0].entries if entry.measured)
+    assert first == second == third == 6
+    for part in "".join(note[0][0] for note in log).split("ss"):  # warm, time and stop
+        assert part.count("t") == (3 + 2) * 2  # entries forward and backward, two rounds each
+    assert {entry.status for entry in rows[1].entries if entry.side == "peer"} == {"wrong", "not offered"}
+
+
+def test_a_side_that_fails_when_started_again_leaves_the_others():
+    class Once(Pretender):
+        def stop(self):
+            super().stop()
+            self.refuse = ["NCHW"]
+
+    forward, _ = compared(Once(OURS, []), Pretender("peer", []), settings=Settings(rounds=4, processes=2, memory=False))
+    assert forward.entry(OURS, "NCHW").why == "knows no NCHW"
+    assert forward.ratio("peer", "NCHW") is None
+    assert forward.ratio("peer", "NHWC").value == 1.0
+
+
 def test_memory_is_asked_only_when_wanted():
     for wanted, expected in ((True, 1000), (False, None)):
         forward, backward = compared(Pretender(OURS, []), settings=Settings(rounds=2, memory=wanted))
