@@ -76,6 +76,7 @@ class Config:
     lr_every: int = _setting(2, "step: epochs between two reductions", least=1)
     lr_factor: float = _setting(0.1, "step: factor of a reduction", least=0, most=1)
 
+    tensorboard: bool = _setting(False, "write TensorBoard events, too")
     checkpoint_every: int = _setting(0, "save after every N steps, too; 0: only after epochs", least=0)
 
     def __post_init__(self) -> None:
