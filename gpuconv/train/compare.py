@@ -132,7 +132,7 @@ def _tests(runs: Sequence[Run], names: Sequence[str]) -> str:
             lines.append(f"{head}, standard error of the difference {100 * error:.2f}")
             continue
         lines.append(f"{head}; {found.only_second:,} images only it recognised, {found.only_first:,} only {names[0]}")
-        verdict = "more than chance" if found.p < _SURE else "can be chance"
+        verdict = "is more than chance" if found.p < _SURE else "can be chance"
         lines.append(f"  McNemar p = {found.p:.2g}: on these test images the difference {verdict}")
     if lines:
         lines.append("This holds for the nets as they are; another seed of the same settings moves a result, too.")
