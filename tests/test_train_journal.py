@@ -196,6 +196,17 @@ def test_the_environment_names_machine_versions_and_settings(finished, monkeypat
     assert "SOMETHING_ELSE" not in found
 
 
+def test_tensorboard_that_is_gone_is_said_when_the_run_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    go(tmp_path / "run", tensorboard=True)
+    (tmp_path / "run" / "result.json").unlink()
+    before = (tmp_path / "run" / "events.jsonl").read_bytes()
+    monkeypatch.setattr(journal.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'gpuconv\[tensorboard\]'"):
+        train.resume(tmp_path / "run", dataset=shapes(), progress="none")
+    assert (tmp_path / "run" / "events.jsonl").read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["env.json", "events.jsonl", "report.html"])
 def test_nothing_says_whose_machine_it_was(name, finished):
     text = re.sub(r"base64,[\w+/=]*", "", (finished / name).read_text())  # pictures hold any letters

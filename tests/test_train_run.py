@@ -216,6 +216,16 @@ def test_the_settings_in_the_report_repeat_the_run(finished, tmp_path):
     assert train.config.read(tmp_path / "config.toml") == TINY
 
 
+def test_paths_in_settings_are_cut_to_their_last_part(finished, tmp_path, monkeypatch):
+    values = {**train.config.to_values(TINY), "net": "/home/me/a b/net.safetensors", "data": "C:\\me\\pictures\\"}
+    monkeypatch.setattr(html_report, "to_values", lambda config: values)
+    text = html_report.page(Run(finished.folder), None)
+    assert "home" not in text
+    assert "a b" not in text
+    assert 'net = "net.safetensors"' in Page(text).text
+    assert 'data = "pictures"' in Page(text).text
+
+
 def test_the_pictures_are_those_of_the_mistakes(finished):
     sources = page(finished.folder).addresses
     for source, (image, *_) in zip(sources, Run(finished.folder).result["mistakes"], strict=False):

@@ -132,8 +132,13 @@ def read(path: Path) -> Config:
 
 def to_toml(config: Config) -> str:
     """Return the text of a TOML file that `read` turns into an equal Config."""
+    return values_to_toml(to_values(config))
+
+
+def values_to_toml(values: Mapping[str, Any]) -> str:
+    """Return settings, as to_values gives them, as the text of a TOML file."""
     lines = ["# All settings of a gpuconv run.  Repeat it with: gpuconv train --config FILE", ""]
-    lines += [f"{name} = {_toml(value)}" for name, value in to_values(config).items()]
+    lines += [f"{name} = {_toml(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"
 
 

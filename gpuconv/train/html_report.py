@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -14,7 +15,7 @@ from .. import durable, nn
 from ..backend import asnumpy
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
-from .config import to_toml, to_values
+from .config import to_values, values_to_toml
 from .drawing import Line, chart, data_uri, image
 from .report import duration
 from .run import Run
@@ -27,12 +28,12 @@ _MOST_PAIRS = 12
 
 
 def after_run(folder: Path, dataset: Dataset) -> list[str]:
-    """Write the report of a run that has just ended; return what to say if that fails, for the run must not."""
+    """Write the report of a run that has just ended; return what to say; if that fails, the run does not."""
     try:
-        write(Run(folder), dataset)
+        path = write(Run(folder), dataset)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run is done and kept
         return [f"{NAME} could not be written ({error}); to try again: gpuconv plot {folder} --report"]
-    return []
+    return [f"all of it to look at: {path}"]
 
 
 def write(run: Run, dataset: Dataset | None, path: Path | None = None) -> Path:
@@ -70,8 +71,8 @@ def page(run: Run, dataset: Dataset | None) -> str:
 
 def _head(run: Run) -> str:
     facts, result = run.facts, run.result
-    net = f"{run.config.net}, {facts['parameters']:,} parameters" if "parameters" in facts else run.config.net
-    about = [net, str(facts.get("data", run.config.data))]
+    about = [_settings_of(run)["net"], *([f"{facts['parameters']:,} parameters"] if "parameters" in facts else [])]
+    about.append(str(facts.get("data", _settings_of(run)["data"])))
     if result is not None:
         about.append(str(result["date"])[:10])
     tiles = []
@@ -299,16 +300,16 @@ def _timing(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    values = [(name, _value(value)) for name, value in to_values(run.config).items() if name != "data_dir"]
+    values = [(name, _value(value)) for name, value in _settings_of(run).items()]
     return _section("Settings", f'<div class="columns">{_facts(values)}</div>')
 
 
 def _repeat(run: Run) -> str:
-    text = "".join(line + "\n" for line in to_toml(run.config).splitlines() if not line.startswith("data_dir ="))
+    text = values_to_toml(_settings_of(run))
     command = escape(f"gpuconv train --config {run.name}/config.toml")
     return _section(
         "Repeat it",
-        f"<p>From the run folder, or with the text below as a file config.toml:</p><pre>{command}</pre>"
+        f"<p>Beside the run folder, or with the text below as the file config.toml:</p><pre>{command}</pre>"
         "<p>Same settings, same data and same machine give the same numbers, bit for bit.</p>"
         f"<details><summary>config.toml</summary><pre>{escape(text)}</pre></details>",
     )
@@ -322,12 +323,21 @@ def _machine(run: Run) -> str:
             facts.append((name.replace("_", " "), _value(value)))
     facts += [(name, _value(value)) for name, value in known.get("versions", {}).items()]
     facts += [(name, _value(value)) for name, value in run.environment.get("variables", {}).items()]
-    facts.append(("data", str(run.facts.get("data", run.config.data))))
+    facts.append(("data", str(run.facts.get("data", _settings_of(run)["data"]))))
     counts = [(f"{kind} images", run.facts.get(f"{kind}_images")) for kind in ("training", "validation", "test")]
     facts += [(name, f"{count:,}") for name, count in counts if count is not None]
     if "data_fingerprint" in run.facts:
         facts.append(("data fingerprint", str(run.facts["data_fingerprint"])))
     return _section("Machine, versions, data", f'<div class="columns">{_facts(facts)}</div>')
+
+
+def _settings_of(run: Run) -> dict[str, Any]:
+    """Return the settings as they can be shown to anyone: of a path its last part, for the others name people."""
+    values = {name: value for name, value in to_values(run.config).items() if name != "data_dir"}
+    return {
+        name: re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 # Pieces ---------------------------------------------------------------------------------------------------------------

@@ -150,7 +150,9 @@ def environment() -> dict[str, Any]:
         "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
         "cuda": without_paths(cuda),
         "variables": {
-            name: without_paths(value) for name, value in sorted(os.environ.items()) if _VARIABLES.fullmatch(name)
+            name: "(a path)" if re.search(r"[/\\]", value) else value
+            for name, value in sorted(os.environ.items())
+            if _VARIABLES.fullmatch(name)
         },
     }
 

@@ -94,6 +94,8 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
         if changed := difference(config, folder.read_config()):
             msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
             raise CheckpointMismatchError(msg)
+        if config.tensorboard:
+            check_tensorboard()
         if dataset is None:
             where = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
             dataset = _load_data(where, says)[0]
