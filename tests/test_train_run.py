@@ -146,6 +146,14 @@ def test_damaged_metrics_are_named(finished, tmp_path):
         _ = Run(tmp_path / "run").metrics
 
 
+@pytest.mark.parametrize(("content", "message"), [("{", "it is not JSON"), ('{"data": "x"}', "it has no")])
+def test_a_damaged_result_is_named(content, message, finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    (tmp_path / "run" / "result.json").write_text(content)
+    with pytest.raises(ConfigError, match=rf"result\.json is damaged.*{message}"):
+        _ = Run(tmp_path / "run").result
+
+
 # The report ---------------------------------------------------------------------------------------------------------
 
 VOID = {"meta", "img", "br"}

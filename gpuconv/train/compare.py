@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ _SURE = 0.05
 class Paired:
     """Two nets on the same images: how many only the first, only the second recognised, and McNemar's p."""
 
+    images: int
     only_first: int
     only_second: int
     p: float
@@ -39,16 +39,19 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
     for k in range(fewer + 1):
         total += ways
         ways = ways * (count - k) // (k + 1)
-    return Paired(only_first, only_second, min(1.0, 2 * total / 2**count))
+    return Paired(len(first), only_first, only_second, min(1.0, 2 * total / 2**count))
 
 
 def paired(first: Run, second: Run) -> Paired | None:
-    """Return the test of two finished runs; None if they were not tested on the same images."""
-    a, b = first.result or {}, second.result or {}
-    same = all(name in a and a[name] == b.get(name) for name in ("data_fingerprint", "test_images"))
-    if not same or "test_right" not in a or "test_right" not in b:
+    """Return the test of two finished runs on the test images of both; None if their data are not the same.
+
+    A run is tested on the first images of the test set, so of two the shorter list is part of the longer.
+    """
+    a, b = first.result, second.result
+    if a is None or b is None or a["data_fingerprint"] != b["data_fingerprint"]:
         return None
-    return mcnemar(*(unpack_bits(result["test_right"], result["test_images"]) for result in (a, b)))
+    count = min(a["test_images"], b["test_images"])
+    return mcnemar(*(unpack_bits(result["test_right"], count) for result in (a, b)))
 
 
 def as_text(runs: Sequence[Run]) -> str:
@@ -104,9 +107,8 @@ def _data(runs: Sequence[Run], names: Sequence[str]) -> str:
         return f"data: not recorded by {unknown}, so it cannot be said whether they are the same"
     counts = [run.facts.get("test_images") for run in runs]
     if len(set(prints)) == 1:
-        if len(set(counts)) > 1:
-            return f"data: the same, {runs[0].facts['data']}, but not the same number of test images"
-        return f"data: the same, {runs[0].facts['data']}, {counts[0]:,} test images"
+        of = f"{counts[0]:,} test images" if len(set(counts)) == 1 else "but not as many test images"
+        return f"data: the same, {runs[0].facts['data']}, {of}"
     lines = ["data: NOT the same, accuracies cannot be held against each other"]
     lines += [
         f"  {name}: {run.facts['data']} ({run.facts['data_fingerprint'][:8]})"
@@ -117,23 +119,17 @@ def _data(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 def _tests(runs: Sequence[Run], names: Sequence[str]) -> str:
     lines = []
-    first = runs[0].result
     for name, run in zip(names[1:], runs[1:], strict=True):
-        if first is None or run.result is None:
-            continue
-        difference = run.result["test_accuracy"] - first["test_accuracy"]
-        head = f"{name} against {names[0]}: {100 * difference:+.2f} points of test accuracy"
         found = paired(runs[0], run)
         if found is None:
-            if first.get("data_fingerprint") != run.result.get("data_fingerprint"):
-                continue
-            shares = [(each["test_accuracy"], each["test_images"]) for each in (first, run.result)]
-            error = math.hypot(*(standard_error(*share) for share in shares))
-            lines.append(f"{head}, standard error of the difference {100 * error:.2f}")
             continue
-        lines.append(f"{head}; {found.only_second:,} images only it recognised, {found.only_first:,} only {names[0]}")
+        points = 100 * (found.only_second - found.only_first) / found.images
         verdict = "is more than chance" if found.p < _SURE else "can be chance"
-        lines.append(f"  McNemar p = {found.p:.2g}: on these test images the difference {verdict}")
+        counts = f"{found.only_second:,} only {name} recognised, {found.only_first:,} only {names[0]}"
+        lines += [
+            f"{name} against {names[0]}: {points:+.2f} points of accuracy on {found.images:,} test images; {counts}",
+            f"  McNemar p = {found.p:.2g}: on these test images the difference {verdict}",
+        ]
     if lines:
         lines.append("This holds for the nets as they are; another seed of the same settings moves a result, too.")
     return "\n".join(lines)

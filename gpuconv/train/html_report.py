@@ -201,9 +201,9 @@ def _matrix(classes: Sequence[str], counts: np.ndarray) -> str:
 
 
 def _classes(run: Run) -> str:
-    shares = (run.result or {}).get("test_accuracy_by_class")
-    if not shares:
+    if run.result is None:
         return ""
+    shares = run.result["test_accuracy_by_class"]
     known = [(name, share) for name, share in shares.items() if share is not None]
     if len(known) > MATRIX_CLASSES:
         known.sort(key=lambda pair: pair[1])
@@ -219,7 +219,7 @@ def _classes(run: Run) -> str:
 
 
 def _mistakes(run: Run, dataset: Dataset | None) -> str:
-    if run.result is None or not run.result.get("mistakes"):
+    if run.result is None or not run.result["mistakes"]:
         return ""
     if dataset is None:
         text = f"<p>The pictures of {escape(str(run.result['data']))} are not on this machine.</p>"
@@ -349,10 +349,9 @@ def standard_error(accuracy: float, count: int) -> float:
 
 
 def _confusion_of(run: Run) -> tuple[list[str], np.ndarray] | None:
-    result = run.result or {}
-    if "confusion" not in result:
+    if run.result is None:
         return None
-    return list(result["classes"]), np.array(result["confusion"], np.int64)
+    return list(run.result["classes"]), np.array(run.result["confusion"], np.int64)
 
 
 def _section(title: str, body: str) -> str:
@@ -464,6 +463,12 @@ dt { color: var(--soft); } dd { margin: 0; text-align: right; overflow-wrap: any
 pre { background: var(--box); border-radius: 6px; padding: 10px 12px; overflow-x: auto; font-size: .85rem;
   font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 summary { cursor: pointer; }
-@media print { main { max-width: none; padding: 0; } section { break-inside: avoid-page; margin-top: 24px; }
+@media (max-width: 520px) { .chart { overflow: visible; } .chart text { font-size: 17px; }
+  .matrix { font-size: .7rem; } .matrix tbody td { width: 26px; min-width: 25px; height: 28px; }
+  .matrix th[scope=row] { padding-right: 5px; } }
+@media print { :root { --ink: #1c1f24; --soft: #5c6570; --rule: #d9dde3; --paper: #fff; --box: #f4f6f8; --a: #1f6fb4;
+  --b: #c8551b; --faint: #b9cfe3; } .tiles { grid-template-columns: repeat(4, 1fr); }
+  .charts { grid-template-columns: 1fr 1fr; } .columns dl, .bars { columns: 2; } main { max-width: none; padding: 0; } section { margin-top: 24px; }
+  figure, table, h2 { break-inside: avoid; } h2, h3 { break-after: avoid; }
   body { font-size: 11pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """

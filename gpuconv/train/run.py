@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# What every result has; reports and comparisons rely on it.
+_RESULT = (
+    *("data", "data_fingerprint", "classes", "date", "parameters", "epochs", "best_epoch", "validation_accuracy"),
+    *("test_accuracy", "test_loss", "test_images", "test_right", "test_accuracy_by_class", "confusion", "mistakes"),
+    *("seconds", "images_per_second"),
+)
+
+
 class Run:
     """What lies in a run folder.  Nothing is locked or changed: a run in progress can be looked at.
 
@@ -66,7 +74,17 @@ class Run:
     @cached_property
     def result(self) -> dict[str, Any] | None:
         """What result.json holds; None if the run is not finished."""
-        return _json(self.path / "result.json")
+        path = self.path / "result.json"
+        found = _json(path)
+        if found is None:
+            if path.exists():
+                msg = f"{path} is damaged: it is not JSON"
+                raise ConfigError(msg)
+            return None
+        if missing := [name for name in _RESULT if name not in found]:
+            msg = f"{path} is damaged, or of another version: it has no {', '.join(missing)}"
+            raise ConfigError(msg)
+        return found
 
     @cached_property
     def environment(self) -> dict[str, Any]:
