@@ -405,6 +405,12 @@ def test_the_first_steps_do_not_flatten_the_chart():
     assert ">1000<" not in drawing.chart("t", lines, x="epoch", y="{:g}".format)
 
 
+@pytest.mark.parametrize(("value", "below"), [(0.0, False), (0.5, False), (-1.0, True)])
+def test_one_value_gives_no_axis_below_zero_unless_it_is(value, below):
+    drawn = drawing.chart("t", [Line("a", [(1, value)])], x="epoch", y="{:g}".format)
+    assert (">-" in drawn) == below
+
+
 def test_a_chart_of_nothing_is_nothing():
     assert drawing.chart("t", [Line("a", [])], x="epoch", y=str) == ""
 

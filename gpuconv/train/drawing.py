@@ -42,7 +42,7 @@ def chart(title: str, lines: Sequence[Line], *, x: str, y: Callable[[float], str
     right = right if right > left else left + 1
     low = 0.0 if zero else min(point[1] for point in every)
     high = max(_upper(line) for line in lines)
-    rows = ticks(low, high)
+    rows = [row for row in ticks(low, high) if row >= 0 or low < 0]  # no accuracy below 0
     low, high = min(low, rows[0]), max(high, rows[-1])
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
