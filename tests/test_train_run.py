@@ -93,6 +93,14 @@ def test_the_result_holds_the_confusion(finished):
     )
 
 
+def test_labels_of_a_byte_are_counted_right():
+    dataset = of_classes([f"c{number}" for number in range(100)])
+    net = nn.ConvNet(2, input_shape=(3, 32, 32), classes=100)
+    labels = dataset.y_test.astype(np.uint8)
+    found = train.evaluate(net, dataset.x_test, labels, mean=dataset.mean, std=dataset.std, classes=100)
+    np.testing.assert_array_equal(found.confusion.sum(axis=1), np.bincount(labels, minlength=100))
+
+
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1000])
 def test_bits_come_back(count, rng):
     bits = rng.integers(0, 2, count).astype(bool)
@@ -120,11 +128,13 @@ def test_a_run_reads_what_the_trainer_wrote(finished, here):
     assert repr(run).endswith(f"finished, test accuracy {finished.test_accuracy:.2%}")
 
 
-def test_a_run_without_its_data_says_so(finished, monkeypatch):
+def test_a_run_without_its_data_says_so(finished, monkeypatch, tmp_path):
     other = data.draw_shapes(300, 100, seed=1)
     monkeypatch.setattr(data, "load", lambda name, **_: other)
-    with pytest.raises(ConfigError, match="the data found here are others"):
+    with pytest.raises(ConfigError, match="the data given or found are others"):
         Run(finished.folder).dataset()
+    with pytest.raises(ConfigError, match="the data given or found are others"):
+        Run(finished.folder).report(tmp_path / "x.html", dataset=other)
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):

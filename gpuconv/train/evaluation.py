@@ -83,11 +83,12 @@ def evaluate(
             raise CheckpointMismatchError(msg)
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=net.flat_params))
         loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
-        predicted = asnumpy(scores).argmax(axis=1)
+        found = asnumpy(scores)
+        predicted = found.argmax(axis=1)
         right = predicted == labels[batch]
         rights[batch] = right
-        confusion += np.bincount(labels[batch] * classes + predicted, minlength=classes**2)
-        mistakes = _worst(mistakes, start, asnumpy(scores), labels[batch], predicted)
+        confusion += np.bincount(np.int64(classes) * labels[batch] + predicted, minlength=classes**2)
+        mistakes = _worst(mistakes, start, found, labels[batch], predicted)
         counts += np.bincount(labels[batch], minlength=classes)
         correct += np.bincount(labels[batch][right], minlength=classes)
         if between is not None:

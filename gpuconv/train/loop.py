@@ -343,8 +343,8 @@ class _Run:
             images_per_second=round(images / max(position.training_seconds, 1e-9), 1),
         )
         record = self._record(result, test)
+        self.journal.end(record)  # before result.json, with which the run is over
         self.folder.write_result(record)
-        self.journal.end(record)
         self.says.end([*self._summary(result, test), *html_report.after_run(self.folder.path, self.dataset)])
         return result
 

@@ -112,9 +112,7 @@ class Run:
         Raises DatasetMissingError if it is not here, ConfigError if what is here is not what the run was trained on.
         """
         found = data.load(self.config.data, folder=self.config.data_dir or None, download=False)
-        if self.facts.get("data_fingerprint", fingerprint := recipe.fingerprint(found)) != fingerprint:
-            msg = f"{self.name} was trained on {self.facts.get('data')}, the data found here are others: {found.name}"
-            raise ConfigError(msg)
+        self._check(found)
         return found
 
     def evaluate(self, dataset: data.Dataset | None = None, *, checkpoint: str = "best") -> Evaluation:
@@ -149,7 +147,15 @@ class Run:
                 dataset = self.dataset()
             except (GpuconvError, OSError):  # the report says that the pictures could not be had
                 dataset = None
+        else:
+            self._check(dataset)
         return write(self, dataset, None if path is None else Path(path))
+
+    def _check(self, dataset: data.Dataset) -> None:
+        fingerprint = recipe.fingerprint(dataset)
+        if self.facts.get("data_fingerprint", fingerprint) != fingerprint:
+            msg = f"{self.name} was trained on {self.facts.get('data')}, the data given or found are others: {dataset.name}"
+            raise ConfigError(msg)
 
     def _checkpoint(self, name: str) -> Path:
         if name not in ("best", "last"):
