@@ -300,6 +300,8 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         ["--help"],
         ["train", "-h"],
         ["eval", "-h"],
+        ["plot", "-h"],
+        ["compare", "-h"],
         ["data", "-h"],
         ["data", "get", "-h"],
         ["doctor", "-h"],

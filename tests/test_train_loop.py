@@ -208,7 +208,8 @@ def test_another_seed_is_another_run(finished, tmp_path):
 
 def test_the_folder_holds_what_it_promises(finished):
     assert names(finished.folder) == [
-        ".lock", "best.safetensors", "config.toml", "last.safetensors", "metrics.csv", "result.json",
+        ".lock", "best.safetensors", "config.toml", "env.json", "events.jsonl", "last.safetensors", "metrics.csv",
+        "report.html", "result.json",
     ]  # fmt: skip
     assert train.config.read(finished.folder / "config.toml") == TINY
 
@@ -623,7 +624,7 @@ def test_a_full_disk_ends_the_run_and_costs_only_the_new_checkpoint(tmp_path, mo
 
     def full(descriptor, piece):
         calls.append(None)
-        if len(calls) > 6:
+        if len(calls) > 7:  # config, metrics, environment, then steps 0, 3, 6, 9
             raise OSError(28, "No space left on device")
         return real(descriptor, piece)
 

@@ -47,6 +47,7 @@ def add(commands: Any) -> None:
     run.add_argument("--run-dir", metavar="DIR", type=Path, help="keep the run in this new or empty folder")
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
     _add_setting(run, "checkpoint_every")
+    _add_setting(run, "tensorboard")
     for title, names in _GROUPS.items():
         group = parser.add_argument_group(title)
         for name in names:

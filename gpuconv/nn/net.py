@@ -10,7 +10,7 @@ from ..backend import backend_of, default_device
 from ..errors import ArgTypeError, ShapeError
 from .layer import Layer
 from .store import check_fit, copy_in, create
-from .summary import summary
+from .summary import summary, summary_html
 
 
 class Net:
@@ -82,6 +82,10 @@ class Net:
 
     def __repr__(self) -> str:
         return self.summary()
+
+    def _repr_html_(self) -> str:
+        title, _ = self.summary().split("\n", 1)
+        return summary_html(self.body, self.input_shape, title)
 
 
 def sample_shape(shape: Any) -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 from .config import PRESETS, Config
 from .evaluation import Evaluation, evaluate
 from .loop import Result, resume, train
+from .run import Run
 from .signals import Interrupted
 from .snapshot import load_net
 
-__all__ = ["PRESETS", "Config", "Evaluation", "Interrupted", "Result", "evaluate", "load_net", "resume", "train"]
+__all__ = ["PRESETS", "Config", "Evaluation", "Interrupted", "Result", "Run", "evaluate", "load_net", "resume", "train"]

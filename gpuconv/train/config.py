@@ -76,6 +76,7 @@ class Config:
     lr_every: int = _setting(2, "step: epochs between two reductions", least=1)
     lr_factor: float = _setting(0.1, "step: factor of a reduction", least=0, most=1)
 
+    tensorboard: bool = _setting(False, "write TensorBoard events, too")
     checkpoint_every: int = _setting(0, "save after every N steps, too; 0: only after epochs", least=0)
 
     def __post_init__(self) -> None:
@@ -131,8 +132,13 @@ def read(path: Path) -> Config:
 
 def to_toml(config: Config) -> str:
     """Return the text of a TOML file that `read` turns into an equal Config."""
+    return values_to_toml(to_values(config))
+
+
+def values_to_toml(values: Mapping[str, Any]) -> str:
+    """Return settings, as to_values gives them, as the text of a TOML file."""
     lines = ["# All settings of a gpuconv run.  Repeat it with: gpuconv train --config FILE", ""]
-    lines += [f"{name} = {_toml(value)}" for name, value in to_values(config).items()]
+    lines += [f"{name} = {_toml(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"
 
 

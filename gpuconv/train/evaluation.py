@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,16 @@ from ..ops.augment import augment
 from ..ops.loss import softmax_cross_entropy
 
 BATCH_SIZE = 250
+MOST_MISTAKES = 36
+
+
+class Mistake(NamedTuple):
+    """An image that was not recognised: its number, its class, the one it was taken for, at which probability."""
+
+    image: int
+    true: int
+    predicted: int
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,6 +35,9 @@ class Evaluation:
     accuracy: float
     class_counts: np.ndarray  # (classes,): images of each class
     class_correct: np.ndarray  # (classes,): those of them that were recognised
+    confusion: np.ndarray  # (classes, classes): images of the row's class that were taken for the column's
+    right: np.ndarray  # (N,) bool: which images were recognised
+    mistakes: list[Mistake]  # the most confident ones, worst first
 
     @property
     def count(self) -> int:
@@ -57,6 +71,8 @@ def evaluate(
         raise ParamError(msg)
     loss_sum = 0.0
     counts, correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+    confusion, rights = np.zeros(classes**2, np.int64), np.zeros(count, bool)
+    mistakes: list[Mistake] = []
     for start in range(0, count, BATCH_SIZE):
         batch = slice(start, min(start + BATCH_SIZE, count))
         pictures = asarray(images[batch], beside=net.flat_params)
@@ -67,9 +83,43 @@ def evaluate(
             raise CheckpointMismatchError(msg)
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=net.flat_params))
         loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
-        right = asnumpy(scores).argmax(axis=1) == labels[batch]
+        found = asnumpy(scores)
+        predicted = found.argmax(axis=1)
+        right = predicted == labels[batch]
+        rights[batch] = right
+        confusion += np.bincount(np.int64(classes) * labels[batch] + predicted, minlength=classes**2)
+        mistakes = _worst(mistakes, start, found, labels[batch], predicted)
         counts += np.bincount(labels[batch], minlength=classes)
         correct += np.bincount(labels[batch][right], minlength=classes)
         if between is not None:
             between()
-    return Evaluation(loss_sum / count, int(correct.sum()) / count, counts, correct)
+    return Evaluation(
+        loss_sum / count,
+        int(correct.sum()) / count,
+        counts,
+        correct,
+        confusion.reshape(classes, classes),
+        rights,
+        mistakes,
+    )
+
+
+def _worst(known: list[Mistake], start: int, scores: Any, labels: Any, predicted: Any) -> list[Mistake]:
+    """Return the most confident mistakes of those known and of a batch that starts at image start."""
+    wrong = np.flatnonzero(predicted != labels)
+    apart = scores[wrong].astype(np.float64)
+    apart -= apart.max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(apart).sum(axis=1)  # softmax of the highest score
+    columns = (wrong + start, labels[wrong], predicted[wrong], confidence)
+    new = [Mistake(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    return sorted([*known, *new], key=lambda one: (-one.confidence, one.image))[:MOST_MISTAKES]
+
+
+def pack_bits(bits: np.ndarray) -> str:
+    """Return an array of bools as base64 text, eight to a byte, the first one highest."""
+    return base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
+
+
+def unpack_bits(text: str, count: int) -> np.ndarray:
+    """Return the first count bools that pack_bits wrote."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)

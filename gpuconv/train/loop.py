@@ -18,11 +18,13 @@ from .. import data, nn, ops
 from ..backend import all_finite, asarray, asnumpy, using
 from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError, NonFiniteLossError
-from . import recipe, run_folder, snapshot
+from . import html_report, recipe, run_folder, snapshot
 from .config import Config, difference, to_values
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate, pack_bits
+from .journal import Journal, check_tensorboard, write_environment
 from .machine import gpuconv_version, machine, versions
 from .report import Report, duration, report
+from .run import metrics_table
 from .run_folder import RunFolder
 from .signals import Guard, Interrupted, Stop
 from .snapshot import Position, Snapshot
@@ -43,6 +45,9 @@ class Result:
     seconds: float
     images_per_second: float
 
+    def _repr_html_(self) -> str:
+        return metrics_table(self.folder.name, f"test accuracy {self.test_accuracy:.2%}", self.metrics)
+
 
 def train(
     config: Config,
@@ -61,6 +66,8 @@ def train(
     Raises ConfigError, NonFiniteLossError (the last good checkpoint is kept), CheckpointWriteError, what loading the
     data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
     """
+    if config.tensorboard:
+        check_tensorboard()
     with using(config.device), report(progress) as says:
         if dataset is None:
             dataset, config = _load_data(config, says)
@@ -69,6 +76,7 @@ def train(
         with run_folder.create(path, runs=Path(runs), name=name or config.preset) as run.folder:
             run.folder.write_config(config)
             run.folder.write_metrics([])
+            run.open_journal()
             run.save_last()  # a disk that cannot be written shows now, not after the first epoch
             return run.go()
 
@@ -86,6 +94,8 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
         if changed := difference(config, folder.read_config()):
             msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
             raise CheckpointMismatchError(msg)
+        if config.tensorboard:
+            check_tensorboard()
         if dataset is None:
             where = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
             dataset = _load_data(where, says)[0]
@@ -103,6 +113,7 @@ def _go_on(config: Config, dataset: Any, says: Report, folder: RunFolder, then: 
         says.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
         return result
     folder.write_metrics(then.position.rows)
+    again.open_journal(resumed=True)
     says.note(f"going on with {folder.path} after step {again.steps_done}")
     return again.go()
 
@@ -111,6 +122,7 @@ class _Run:
     """A run in progress."""
 
     folder: RunFolder
+    journal: Journal
 
     def __init__(self, config: Config, dataset: Any, says: Report) -> None:
         self.config = config
@@ -156,6 +168,18 @@ class _Run:
         self.save(self.folder.last)
         self.saved = self._where
 
+    def open_journal(self, *, resumed: bool = False) -> None:
+        self.journal = Journal(
+            self.folder.path,
+            steps=self.plan.steps,
+            resumed_step=self.steps_done if resumed else None,
+            epochs=self.position.epoch,
+            tensorboard=self.config.tensorboard,
+        )
+        if not resumed:
+            self.journal.start(self._about())
+            write_environment(self.folder.path)
+
     def restore(self, then: Snapshot) -> None:
         if (then.data_name, then.data_fingerprint) != (self.dataset.name, self.fingerprint):
             same_name = "another version of it" if then.data_name == self.dataset.name else self.dataset.name
@@ -170,7 +194,7 @@ class _Run:
     def go(self) -> Result:
         """Train to the end, test the best epoch, write the result."""
         self.says.begin(self._facts(), epochs=self.plan.epochs, steps=self.plan.steps, done=self.steps_done)
-        with self.guard:
+        with self.guard, self.journal:
             try:
                 while not self.finished:
                     self._steps()
@@ -182,6 +206,7 @@ class _Run:
                 assert self.guard.signum is not None
                 if self.saved != self._where:
                     self.save_last()
+                self.journal.event("interrupted")
                 raise Interrupted(self.guard.signum, self.folder.path) from None
 
     def _steps(self) -> None:
@@ -201,10 +226,20 @@ class _Run:
             position.correct += correct
             position.seconds += elapsed
             position.training_seconds += elapsed
+            self._note_step(loss, correct)
             self.says.step(epoch=position.epoch + 1, images=len(batch), loss=loss)
             self.guard.check()
             if config.checkpoint_every and self.steps_done % config.checkpoint_every == 0 and position.step < steps:
                 self.save_last()
+                self.journal.event("saved")
+
+    def _note_step(self, loss: float, correct: int) -> None:
+        step, share = self.steps_done, correct / self.config.batch_size
+        self.journal.step(
+            step,
+            self.position.epoch + 1,
+            lambda: {"loss": loss, "accuracy": share, "learning_rate": self.rate(step - 1)},
+        )
 
     def _step(self, images: Any, labels: Any, draws: Any) -> tuple[float, int]:
         """Update the weights once; return the loss and how many scores were right before the update."""
@@ -270,6 +305,7 @@ class _Run:
         if best:
             self.save(self.folder.best)
         self.folder.append_metrics(row)
+        self.journal.epoch(row, best=best)
         self.save_last()
         self.says.epoch(row, best=best)
 
@@ -306,9 +342,25 @@ class _Run:
             seconds=round(sum(row["seconds"] for row in position.rows), 3),
             images_per_second=round(images / max(position.training_seconds, 1e-9), 1),
         )
-        self.folder.write_result(self._record(result, test))
-        self.says.end(self._summary(result, test))
+        record = self._record(result, test)
+        self.journal.end(record)  # before result.json, with which the run is over
+        self.folder.write_result(record)
+        self.says.end([*self._summary(result, test), *html_report.after_run(self.folder.path, self.dataset)])
         return result
+
+    def _about(self) -> dict[str, Any]:
+        """Return what is known of a run before its first step: its result has the same under the same names."""
+        return {
+            "data": self.dataset.name,
+            "data_fingerprint": self.fingerprint,
+            "classes": list(self.dataset.classes),
+            "training_images": len(self.split.y_train),
+            "validation_images": len(self.split.y_validation),
+            "test_images": len(self.split.y_test),
+            "epochs": self.plan.epochs,
+            "steps": self.plan.steps,
+            "parameters": int(self.net.flat_params.size),
+        }
 
     def _record(self, result: Result, test: Evaluation) -> dict[str, Any]:
         """Return what result.json holds: nothing in it tells whose machine it was."""
@@ -319,6 +371,11 @@ class _Run:
             "test_accuracy": result.test_accuracy,
             "test_loss": result.test_loss,
             "test_accuracy_by_class": dict(zip(self.dataset.classes, test.class_accuracy, strict=True)),
+            "classes": list(self.dataset.classes),
+            "confusion": test.confusion.tolist(),
+            "mistakes": [list(mistake) for mistake in test.mistakes],
+            "test_right": pack_bits(test.right),
+            "data_fingerprint": self.fingerprint,
             "test_images": test.count,
             "training_images": len(self.split.y_train),
             "validation_images": len(self.split.y_validation),

@@ -2,9 +2,13 @@
 
 config.toml        every setting: `gpuconv train --config` repeats the run from it
 metrics.csv        one line per epoch
+events.jsonl       what happened when, see journal.py
+env.json           machine, versions, the environment's settings
 last.safetensors   where to go on from
 best.safetensors   the epoch with the best validation accuracy
 result.json        the outcome, with data set, machine and versions; there when the run is finished
+report.html        all of it to look at, in one file
+tensorboard/       events for TensorBoard, if asked for
 """
 
 from __future__ import annotations
@@ -97,6 +101,8 @@ class RunFolder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json."""
         text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
+        # Lists of numbers on one line each: a confusion matrix then looks like one.
+        text = re.sub(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
         durable.write(self._result, text.encode() + b"\n")
 
     def read_result(self) -> dict[str, Any] | None:

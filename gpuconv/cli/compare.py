@@ -1,0 +1,42 @@
+"""`gpuconv compare`: runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "compare",
+        help="runs side by side: settings, results, what can be chance",
+        description=(
+            "Hold runs against the first: settings that differ, accuracies, times, classes,\n"
+            "and whether the difference can be chance (McNemar's test, on the same images)."
+        ),
+    )
+    parser.add_argument("run_paths", metavar="RUN", type=Path, nargs="+", help="run folders, two or more")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="picture of all curves: .png, .svg or .pdf")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from ..train import compare, plots
+    from ..train.run import Run
+
+    if len(arguments.run_paths) < 2:
+        msg = f"a comparison needs two runs or more, got {arguments.run_paths[0]} only"
+        raise ConfigError(msg)
+    runs = [Run(path) for path in arguments.run_paths]
+    if arguments.save is not None:
+        plots.check(arguments.save)
+    sys.stdout.write(compare.as_text(runs) + "\n")
+    if arguments.save is not None:
+        plots.save(plots.curves(runs), arguments.save)
+        sys.stdout.write(f"\n{arguments.save} is written\n")
+    return 0

@@ -1,0 +1,243 @@
+"""What happens in a run, as it happens: events.jsonl, env.json and, if asked for, TensorBoard events.
+
+events.jsonl holds one JSON object a line: its "event", the "time" (UTC), the "step" and "epoch" it belongs to, values.
+A line that a killed process left unfinished is passed over by `read`, and cut when the run goes on.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .. import durable
+from ..backend import resolve_device
+from ..errors import CheckpointWriteError, ConfigError, GpuconvError
+from .machine import machine, versions
+
+EVENTS = "events.jsonl"
+ENVIRONMENT = "env.json"
+TENSORBOARD = "tensorboard"
+
+_MOST_STEPS = 1000  # step events of a run, whatever its length: enough for a curve, and a file that stays small
+_PACKAGES = ("rich", "threadpoolctl", "matplotlib", "tensorboardX", "cupy-cuda12x", "cupy-cuda13x")
+_VARIABLES = re.compile(r"GPUCONV_\w+|CUPY_\w+|CUDA_\w+|NVIDIA_TF32_OVERRIDE|(OMP|OPENBLAS|MKL)_\w+|PYTHONHASHSEED")
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.])(~|[A-Za-z]:)?[/\\][^\s,;:'\"()]+")
+
+
+class Journal:
+    """The events of one run.  Use it in a `with` block: leaving it closes the TensorBoard file.
+
+    steps: those of the whole run; of its training steps, about a thousand at most are written down.
+    resumed_step, epochs: where the checkpoint stands that a run goes on from; what lies after it is cut, as
+    metrics.csv is.   Every method raises CheckpointWriteError if the disk is full or the like.
+    """
+
+    def __init__(
+        self, path: Path, *, steps: int, resumed_step: int | None = None, epochs: int = 0, tensorboard: bool = False
+    ) -> None:
+        self.path = path / EVENTS
+        self.every = max(1, steps // _MOST_STEPS)
+        self._step, self._epoch = resumed_step or 0, epochs
+        kept = [] if resumed_step is None else [e for e in read(path) if _lies_before(e, resumed_step, epochs)]
+        durable.write(self.path, b"".join(_line(event) for event in kept))
+        self._board = _Board(path / TENSORBOARD, resumed_step) if tensorboard else None
+        if resumed_step is not None:
+            self.event("resumed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def start(self, info: Mapping[str, Any]) -> None:
+        """Note what the run is: data set, net, settings."""
+        self.event("start", **info)
+
+    def step(self, step: int, epoch: int, values: Callable[[], Mapping[str, float]]) -> None:
+        """Note a training step, if it is one of those written down; values is called only then.
+
+        step, epoch: the one just done and the one it belongs to, counted from 1.
+        """
+        self._step = step
+        if step != 1 and step % self.every:
+            return
+        found = values()
+        self._write("step", {"step": step, "epoch": epoch, **found}, flush=False)
+        if self._board is not None:
+            self._board.scalars(step, {f"step/{name}": value for name, value in found.items()})
+
+    def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """Note the end of an epoch: row is its line in metrics.csv."""
+        self._step, self._epoch = row["step"], row["epoch"]
+        self._write("epoch", row)
+        if best:
+            self.event("best", validation_accuracy=row["validation_accuracy"])
+        if self._board is not None:
+            values = {f"epoch/{name}": value for name, value in row.items() if name not in ("epoch", "step")}
+            self._board.scalars(row["step"], values)
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        """Note the outcome: what of result is a number or None."""
+        self.event("end", **{name: value for name, value in result.items() if isinstance(value, (int, float))})
+        if self._board is not None:
+            self._board.scalars(
+                self._step, {f"test/{name}": result.get(f"test_{name}") for name in ("accuracy", "loss")}
+            )
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Note anything else; step and epoch are those of the last step or epoch noted."""
+        self._write(kind, {"step": self._step, "epoch": self._epoch, **values})
+
+    def _write(self, kind: str, values: Mapping[str, Any], *, flush: bool = True) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        try:
+            with self.path.open("ab") as file:
+                file.write(_line({"event": kind, "time": now, **values}))
+                if flush:  # to the disk; a step's line may be lost with the machine, not with the process
+                    file.flush()
+                    os.fsync(file.fileno())
+        except OSError as error:
+            msg = f"{self.path} could not be written ({error.strerror or error})"
+            raise CheckpointWriteError(msg) from error
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the events in a run folder, in order, without lines that are damaged; [] if there is no such file."""
+    try:
+        lines = (folder / EVENTS).read_bytes().split(b"\n")
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict) and isinstance(event.get("event"), str):
+            found.append(event)
+    return found
+
+
+def write_environment(folder: Path) -> None:
+    """Write env.json."""
+    text = json.dumps(environment(), indent=2, ensure_ascii=False)
+    durable.write(folder / ENVIRONMENT, text.encode() + b"\n")
+
+
+def environment() -> dict[str, Any]:
+    """Return machine, versions, and the variables that change what a run does; no host, user or path is named."""
+    try:
+        cuda = f"device {resolve_device('cuda')} can be used"
+    except GpuconvError as error:
+        cuda = str(error)
+    return {
+        "machine": machine(),
+        "versions": versions(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "cuda": without_paths(cuda),
+        "variables": {
+            name: "(a path)" if re.search(r"[/\\]", value) else value
+            for name, value in sorted(os.environ.items())
+            if _VARIABLES.fullmatch(name)
+        },
+    }
+
+
+def without_paths(text: str) -> str:
+    """Return text with every absolute path in it replaced: paths hold the names of people and machines."""
+    return _ABSOLUTE_PATH.sub("(a path)", text)
+
+
+def check_tensorboard() -> None:
+    """Raise ConfigError if TensorBoard events cannot be written."""
+    if importlib.util.find_spec("tensorboardX") is None:
+        msg = "tensorboard=True needs the package tensorboardX: pip install 'gpuconv[tensorboard]'"
+        raise ConfigError(msg)
+
+
+class _Board:
+    """A TensorBoard event file.
+
+    The records are written one by one, without tensorboardX's SummaryWriter: that names its files after the host, and
+    writes them from a thread in which a full disk is not seen.
+    """
+
+    def __init__(self, folder: Path, resumed_step: int | None) -> None:
+        check_tensorboard()
+        from tensorboardX.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
+        from tensorboardX.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        try:
+            folder.mkdir(exist_ok=True)
+            # TensorBoard reads the files of a folder in the order of their names.
+            number = 1 + sum(1 for _ in folder.glob("events.out.tfevents.*"))
+            self._path = folder / f"events.out.tfevents.{number:010d}"
+            self._file = RecordWriter(str(self._path))
+        except OSError as error:
+            raise _not_written(folder, error) from error
+        self._add(file_version="brain.Event:2")
+        if resumed_step is not None:  # TensorBoard forgets what it read of this step and later ones
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._add(step=resumed_step + 1, session_log=start)
+
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
+        """Add one number per name; what is None, NaN or infinite is left out."""
+        entries = [
+            self._summary.Value(tag=name, simple_value=value)
+            for name, value in values.items()
+            if value is not None and math.isfinite(value)
+        ]
+        self._add(step=step, summary=self._summary(value=entries))
+
+    def close(self) -> None:
+        """Close the file."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise _not_written(self._path, error) from error
+
+    def _add(self, **fields: Any) -> None:
+        try:
+            self._file.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+            self._file.flush()
+        except OSError as error:
+            raise _not_written(self._path, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> CheckpointWriteError:
+    return CheckpointWriteError(f"{path} could not be written ({error.strerror or error})")
+
+
+def _lies_before(event: Mapping[str, Any], step: int, epochs: int) -> bool:
+    """Tell whether a checkpoint at that step, with so many epochs ended, knows of the event."""
+    if event["event"] == "end":
+        return False
+    if event["event"] in ("epoch", "best") and event.get("epoch", 0) > epochs:
+        return False
+    return event.get("step", 0) <= step
+
+
+def _line(event: Mapping[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

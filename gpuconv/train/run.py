@@ -1,0 +1,214 @@
+"""A run folder, read: settings, metrics, events, result and nets; also of a run that goes on or was broken off."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import data, nn
+from ..errors import ConfigError, GpuconvError
+from . import config as configs
+from . import journal, recipe, snapshot
+from .config import Config
+from .evaluation import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+# What every result has; reports and comparisons rely on it.
+_RESULT = (
+    *("data", "data_fingerprint", "classes", "date", "parameters", "epochs", "best_epoch", "validation_accuracy"),
+    *("test_accuracy", "test_loss", "test_images", "test_right", "test_accuracy_by_class", "confusion", "mistakes"),
+    *("seconds", "images_per_second"),
+)
+
+
+class Run:
+    """What lies in a run folder.  Nothing is locked or changed: a run in progress can be looked at.
+
+    Each file is read when it is first asked for, and once; `Run(path)` again sees what is new.
+    Raises ConfigError if the folder is not there or is not a run's.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / "config.toml").is_file():
+            msg = f"{self.path} is not a run folder: it has no config.toml"
+            raise ConfigError(msg)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.resolve().name
+
+    @cached_property
+    def config(self) -> Config:
+        """The settings."""
+        return configs.read(self.path / "config.toml")
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dict per epoch that is done: the lines of metrics.csv as numbers, None where there is none."""
+        try:
+            with (self.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except OSError:
+            return []
+        try:
+            return [{name: _number(text) for name, text in row.items()} for row in rows]
+        except (TypeError, ValueError):
+            msg = f"{self.path / 'metrics.csv'} is damaged: it holds something other than numbers"
+            raise ConfigError(msg) from None
+
+    @cached_property
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of events.jsonl."""
+        return journal.read(self.path)
+
+    @cached_property
+    def result(self) -> dict[str, Any] | None:
+        """What result.json holds; None if the run is not finished."""
+        path = self.path / "result.json"
+        found = _json(path)
+        if found is None:
+            if path.exists():
+                msg = f"{path} is damaged: it is not JSON"
+                raise ConfigError(msg)
+            return None
+        if missing := [name for name in _RESULT if name not in found]:
+            msg = f"{path} is damaged, or of another version: it has no {', '.join(missing)}"
+            raise ConfigError(msg)
+        return found
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What env.json holds; {} if it is not there."""
+        return _json(self.path / journal.ENVIRONMENT) or {}
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the run whether it is finished or not: data, classes, epochs, steps, numbers of images."""
+        started = [event for event in self.events if event["event"] == "start"]
+        return {**(started[-1] if started else {}), **(self.result or {})}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has a result."""
+        return self.result is not None
+
+    def net(self, checkpoint: str = "best") -> nn.Net:
+        """Return the net of the run's "best" or "last" checkpoint."""
+        return snapshot.load_net(self._checkpoint(checkpoint))
+
+    def dataset(self) -> data.Dataset:
+        """Return the data set of the run, from this machine; nothing is downloaded.
+
+        Raises DatasetMissingError if it is not here, ConfigError if what is here is not what the run was trained on.
+        """
+        found = data.load(self.config.data, folder=self.config.data_dir or None, download=False)
+        self._check(found)
+        return found
+
+    def evaluate(self, dataset: data.Dataset | None = None, *, checkpoint: str = "best") -> Evaluation:
+        """Return how well a net of the run does on the test images of its data set, or of another one."""
+        dataset = self.dataset() if dataset is None else dataset
+        config = dataclasses.replace(self.config, validation=0, train_images=0)
+        split = recipe.split(dataset, config)
+        return evaluate(
+            self.net(checkpoint),
+            split.x_test,
+            split.y_test,
+            mean=dataset.mean,
+            std=dataset.std,
+            classes=len(dataset.classes),
+        )
+
+    def plot(self) -> Figure:
+        """Return a matplotlib Figure of the run's curves; ConfigError if matplotlib is not installed."""
+        from .plots import curves
+
+        return curves([self])
+
+    def report(self, path: str | Path | None = None, *, dataset: data.Dataset | None = None) -> Path:
+        """Write the HTML report, to report.html in the run folder if no path is given, and return where it is.
+
+        Without a dataset the pictures come from the run's own, if it is on this machine.
+        """
+        from .html_report import write
+
+        if dataset is None:
+            try:
+                dataset = self.dataset()
+            except (GpuconvError, OSError):  # the report says that the pictures could not be had
+                dataset = None
+        else:
+            self._check(dataset)
+        return write(self, dataset, None if path is None else Path(path))
+
+    def _check(self, dataset: data.Dataset) -> None:
+        fingerprint = recipe.fingerprint(dataset)
+        if self.facts.get("data_fingerprint", fingerprint) != fingerprint:
+            msg = f"{self.name} was trained on {self.facts.get('data')}, the data given or found are others: {dataset.name}"
+            raise ConfigError(msg)
+
+    def _checkpoint(self, name: str) -> Path:
+        if name not in ("best", "last"):
+            msg = f'checkpoint must be "best" or "last", got {name!r}'
+            raise ConfigError(msg)
+        return self.path / f"{name}.safetensors"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}): {self.state}"
+
+    @property
+    def state(self) -> str:
+        """How far the run is, in words."""
+        if self.result is not None:
+            return f"finished, test accuracy {self.result['test_accuracy']:.2%}"
+        planned = self.facts.get("epochs") or self.config.epochs
+        return f"not finished, {len(self.metrics)} of {planned} epochs done"
+
+    def _repr_html_(self) -> str:
+        return metrics_table(self.name, self.state, self.metrics)
+
+
+def metrics_table(name: str, state: str, rows: list[dict[str, Any]]) -> str:
+    """Return an HTML table of a run's epochs, for notebooks."""
+    shown = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
+    head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in shown)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(column, row[column])}</td>' for column in shown)}</tr>" for row in rows)
+    return (
+        f"<div><b>{escape(name)}</b>: {escape(state)}"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(column: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    if column.endswith("accuracy"):
+        return f"{value:.2%}"
+    return f"{value:.4f}" if column.endswith("loss") else f"{value:g}"
+
+
+def _number(text: str | None) -> float | None:
+    """Return a cell of metrics.csv: an int where it is one."""
+    if text is None:
+        raise TypeError
+    if text == "":
+        return None
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

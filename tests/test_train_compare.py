@@ -1,0 +1,170 @@
+"""Runs side by side: what differs, by how much, and whether that can be chance."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from train_helpers import TINY, shapes
+
+from gpuconv import cli, data, train
+from gpuconv.train import Run, compare, evaluation
+
+
+def go(folder: Path, dataset=None, **settings) -> Run:
+    config = dataclasses.replace(TINY, **settings)
+    return Run(train.train(config, folder=folder, dataset=dataset or shapes(), progress="none").folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs that differ in seed and learning rate."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [go(folder / "first"), go(folder / "second", seed=1, lr=0.05)]
+
+
+def changed(run: Run, folder: Path, **values) -> Run:
+    """Return a copy of a run whose result.json holds other values."""
+    shutil.copytree(run.path, folder)
+    path = folder / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return Run(folder)
+
+
+def block(text: str, start: str) -> list[str]:
+    """Return the lines of the block of a comparison that begins with a word."""
+    return next(part.splitlines() for part in text.split("\n\n") if part.startswith(start))
+
+
+# McNemar ------------------------------------------------------------------------------------------------------------
+
+COUNTS = {
+    "none": (0, 0, 1.0),
+    "one": (1, 0, 1.0),
+    "even": (5, 5, 1.0),
+    "six_to_none": (6, 0, 2 / 2**6),
+    "ten_to_two": (10, 2, 2 * (1 + 12 + 66) / 2**12),
+    "two_to_ten": (2, 10, 2 * (1 + 12 + 66) / 2**12),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "p"), COUNTS.values(), ids=COUNTS.keys())
+def test_p_is_the_binomial_share_of_counts_as_uneven(first, second, p):
+    a = np.array([True] * first + [False] * second + [True, False])
+    b = np.array([False] * first + [True] * second + [True, False])
+    found = compare.mcnemar(a, b)
+    assert (found.only_first, found.only_second) == (first, second)
+    assert found.p == p
+
+
+def test_p_of_large_counts_is_that_of_the_normal_curve():
+    found = compare.mcnemar(np.arange(10_000) < 5150, np.arange(10_000) >= 5150)
+    # With the correction for continuity; what is left is of the order of 1 / count, relative to p.
+    z = (abs(5150 - 4850) - 1) / math.sqrt(10_000)
+    assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.01)
+
+
+def test_p_of_the_most_uneven_counts_does_not_overflow():
+    assert compare.mcnemar(np.ones(10_000, bool), np.zeros(10_000, bool)).p == 0.0
+
+
+# The text -----------------------------------------------------------------------------------------------------------
+
+
+def test_only_the_settings_that_differ_are_shown(runs):
+    lines = block(compare.as_text(runs), "setting")
+    assert [line.split() for line in lines[2:]] == [["seed", "0", "1"], ["lr", "0.02", "0.05"]]
+    assert "settings: all the same" in compare.as_text([runs[0], runs[0]])
+
+
+def test_outcomes_come_with_their_standard_error(runs):
+    lines = block(compare.as_text(runs), "run ")
+    for line, run in zip(lines[2:], runs, strict=True):
+        share = run.result["test_accuracy"]
+        name, test, error, validation, *_ = line.split()
+        assert (name, test) == (run.name, f"{share:.2%}")
+        assert error == f"{math.sqrt(share * (1 - share) / 60):.2%}"
+        assert validation == f"{run.result['validation_accuracy']:.2%}"
+
+
+def test_runs_on_the_same_images_are_tested_in_pairs(runs, tmp_path):
+    right = np.zeros((2, 60), bool)
+    right[0, :20], right[1, 10:45] = True, True  # 10 only the first, 25 only the second
+    pair = [
+        changed(run, tmp_path / run.name, test_right=evaluation.pack_bits(bits), test_accuracy=float(bits.mean()))
+        for run, bits in zip(runs, right, strict=True)
+    ]
+    text = "\n".join(block(compare.as_text(pair), "second against"))
+    assert "second against first: +25.00 points of accuracy on 60 test images" in text
+    assert "25 only second recognised, 10 only first" in text
+    assert "McNemar p = 0.017: on these test images the difference is more than chance" in text
+    again = "\n".join(block(compare.as_text([pair[0], pair[0]]), str(pair[0].path)))
+    assert "McNemar p = 1: on these test images the difference can be chance" in again
+
+
+def test_data_that_are_not_the_same_are_pointed_out(runs, tmp_path):
+    other = go(tmp_path / "other", data.draw_shapes(300, 100, seed=1))
+    text = compare.as_text([runs[0], other])
+    assert "data: NOT the same" in text
+    assert other.facts["data"] in text
+    assert "McNemar" not in text
+    assert "points of accuracy" not in text
+
+
+def test_runs_of_other_numbers_of_test_images_are_tested_on_those_they_share(runs, tmp_path):
+    fewer = go(tmp_path / "fewer", test_images=50)  # the same net
+    text = compare.as_text([runs[0], fewer])
+    assert "fewer against first: +0.00 points of accuracy on 50 test images; 0 only fewer" in text
+    assert "but not as many test images" in text
+
+
+def test_classes_are_compared_one_by_one(runs):
+    lines = block(compare.as_text(runs), "class")
+    shares = [run.result["test_accuracy_by_class"] for run in runs]
+    assert [line.split()[0] for line in lines[2:]] == list(shapes().classes)
+    for line in lines[2:]:
+        name, first, second, change = line.split()
+        assert (first, second) == tuple(f"{each[name]:.1%}" for each in shares)
+        assert change == f"{100 * (shares[1][name] - shares[0][name]):+.1f}"
+
+
+def test_of_many_classes_the_most_different_are_shown(runs, tmp_path):
+    shares = [{f"c{n}": 0.5 for n in range(30)}, {f"c{n}": 0.5 + n / 100 for n in range(30)}]
+    pair = [changed(run, tmp_path / run.name, test_accuracy_by_class=of) for run, of in zip(runs, shares, strict=True)]
+    lines = block(compare.as_text(pair), "class")
+    assert [line.split()[0] for line in lines[2:22]] == [f"c{n}" for n in range(29, 9, -1)]
+    assert lines[22] == "(the 20 of 30 classes that differ most)"
+
+
+def test_unfinished_runs_and_runs_without_validation_can_be_compared(runs, tmp_path):
+    shutil.copytree(runs[0].path, tmp_path / "open")
+    (tmp_path / "open" / "result.json").unlink()
+    bare = go(tmp_path / "bare", validation=0)
+    text = compare.as_text([runs[0], Run(tmp_path / "open"), bare])
+    assert "open: not finished, 2 of 2 epochs done" in text
+    assert "bare against first" in text
+    assert "open against first" not in text
+
+
+def test_a_run_that_records_no_data_is_named(runs, tmp_path):
+    (tmp_path / "old").mkdir()
+    shutil.copy(runs[0].path / "config.toml", tmp_path / "old")
+    assert "data: not recorded by old" in compare.as_text([runs[0], Run(tmp_path / "old")])
+
+
+# The command --------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_compares_and_saves_the_curves(runs, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    code = cli.main(["compare", *(str(run.path) for run in runs), "--save", str(tmp_path / "x.png")])
+    out = capsys.readouterr().out
+    assert code == 0
+    assert out.startswith(compare.as_text(runs))
+    assert out.endswith("x.png is written\n")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
