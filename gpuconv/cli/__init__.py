@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
-from . import bench, data, doctor, eval, train
+from . import bench, data, doctor, eval, export, import_, train
 from .parser import EXIT_CODES, Parser
 
-_COMMANDS = (train, eval, data, doctor, bench)
+_COMMANDS = (train, eval, export, import_, data, doctor, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
