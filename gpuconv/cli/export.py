@@ -23,8 +23,8 @@ def add(commands: Any) -> None:
         help="write a trained net for ONNX or PyTorch",
         description=(
             "Write the net of a run for other programs: an ONNX file, or for PyTorch a\n"
-            "safetensors file and a Python module beside it that builds the net.  The net is\n"
-            "run in the other program first, where that is installed, and its scores compared."
+            "safetensors file and a Python module beside it that builds the net.  The other\n"
+            "program, where it is installed, first runs the net, and the scores are compared."
         ),
     )
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")

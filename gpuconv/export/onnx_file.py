@@ -259,6 +259,11 @@ def _weights(graph: _Graph, name: str, layer: Any, *keys: str) -> list[str]:
     return [graph.array(walk.dotted(name, key), found[key]) for key in keys if key in found]
 
 
+def _constant(graph: _Graph, number: float) -> str:
+    """Add a number, once for all who use it."""
+    return graph.array(f"constant {number!r}", number)
+
+
 def _window(settings: dict[str, Any]) -> dict[str, list[int]]:
     """Return window, stride and pad as ONNX wants them."""
     window, pad = _pair(settings["window"]), _pair(settings["pad"])
@@ -279,8 +284,11 @@ def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, 
 
 
 def _batch_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
-    inputs = _weights(graph, name, layer, "gamma", "beta", *walk.RUNNING)
-    return graph.node("BatchNormalization", name or "bn", value, *inputs, epsilon=layer.settings["eps"])
+    inputs, eps = _weights(graph, name, layer, "gamma", "beta", *walk.RUNNING), layer.settings["eps"]
+    if graph.kind == np.float64:  # an attribute is a float32, too coarse: eps comes as a node's input
+        inputs[-1] = graph.node("Add", walk.dotted(name, "var_eps"), inputs[-1], _constant(graph, eps))
+        eps = 0.0
+    return graph.node("BatchNormalization", name or "bn", value, *inputs, epsilon=eps)
 
 
 def _max_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
@@ -304,21 +312,18 @@ def _relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ..
 def _gelu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     """x/2 (1 + erf(x / sqrt 2)), or x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): opset 17 has no node for it."""
 
-    def constant(number: float) -> str:
-        return graph.array(f"constant {number!r}", number)
-
     def node(op: str, part: str, *inputs: str) -> str:
         return graph.node(op, walk.dotted(name, part), *inputs)
 
     if layer.settings["approximate"] == "tanh":
         square = node("Mul", "square", value, value)
-        slope = node("Mul", "slope", square, constant(0.044715))
-        growth = node("Mul", "growth", node("Add", "one_more", slope, constant(1.0)), value)
-        curve = node("Tanh", "tanh", node("Mul", "inner", growth, constant(math.sqrt(2 / math.pi))))
+        slope = node("Mul", "slope", square, _constant(graph, 0.044715))
+        growth = node("Mul", "growth", node("Add", "one_more", slope, _constant(graph, 1.0)), value)
+        curve = node("Tanh", "tanh", node("Mul", "inner", growth, _constant(graph, math.sqrt(2 / math.pi))))
     else:
-        curve = node("Erf", "erf", node("Mul", "inner", value, constant(math.sqrt(0.5))))
-    half = node("Mul", "half", value, constant(0.5))
-    return graph.node("Mul", name or "gelu", half, node("Add", "share", curve, constant(1.0)))
+        curve = node("Erf", "erf", node("Mul", "inner", value, _constant(graph, math.sqrt(0.5))))
+    half = node("Mul", "half", value, _constant(graph, 0.5))
+    return graph.node("Mul", name or "gelu", half, node("Add", "share", curve, _constant(graph, 1.0)))
 
 
 def _nothing(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:

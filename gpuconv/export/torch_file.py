@@ -179,18 +179,18 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     except OSError as error:
         msg = f"{path} could not be read ({error.strerror or error})"
         raise ConfigError(msg) from error
-    if content[:2] == b"PK" or content[:1] == b"\x80":
-        msg = (
-            f"{path} is a pickle of PyTorch, which can run code when it is read: "
-            "save it as safetensors.torch.save_file(model.state_dict(), FILE)"
-        )
-        raise UnsupportedError(msg)
     try:
         arrays = safetensors.numpy.load(content)
     except (KeyError, AttributeError, TypeError) as error:  # bfloat16 and what else NumPy does not have
         msg = f"{path} holds a type that NumPy does not have ({error}): convert it to float32 first"
         raise UnsupportedError(msg) from error
     except (safetensors.SafetensorError, ValueError) as error:
+        if content[:2] == b"PK" or content[:1] == b"\x80":
+            msg = (
+                f"{path} is a pickle of PyTorch, which can run code when it is read: "
+                "save it as safetensors.torch.save_file(model.state_dict(), FILE)"
+            )
+            raise UnsupportedError(msg) from error
         msg = f"{path} is not a safetensors file: {error}"
         raise CheckpointCorruptError(msg) from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
