@@ -65,8 +65,8 @@ def test_onnx_is_checked_and_written_beside_the_checkpoint(gpuconv, run):
     code, out, err = gpuconv("export", "run", "--to", "onnx")
     assert (code, err) == (0, "")
     assert out.startswith("run/best.safetensors, after epoch ")
-    assert "32 random inputs: scores differ by at most" in out
-    assert f"32 test pictures of {shapes().name}: scores differ by at most" in out
+    assert "16 random inputs: scores differ by at most" in out
+    assert f"16 test pictures of {shapes().name}: scores differ by at most" in out
     assert out.count("the same class for all") == 2
     assert f"wrote run/net.onnx, {(run / 'net.onnx').stat().st_size:,} bytes" in out
     np.testing.assert_array_equal(export.from_onnx(run / "net.onnx").flat_params, flat(run / "best.safetensors"))

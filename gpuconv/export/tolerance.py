@@ -1,8 +1,9 @@
 """How far two computations of one net may lie apart: rounding errors, followed through the layers.
 
-A layer's own error is at most c u S + u |y|, with S the same operation on absolute values and c = 4 + 2 sqrt(K), at
-least 8, for sums of K terms: the rule that the operators are held to.  What comes in passes through a sum of products
-as independent errors do, by the root of the sum of their squares.  (The part that is not independent, such as the
+A layer's own error is what the operators are held to: 8 u S where the terms of a sum cancel, S being the same operation
+on absolute values, and (4 + 2 sqrt(K)) u for the part of K terms that does not cancel and grows along the sum, which is
+|y|; storing the result adds u |y|.  What comes in passes through a sum of products as independent errors do, by the
+root of the sum of their squares.  (The part that is not independent, such as the
 rounding of a batch norm's factor, is relative to each value: in the next sum it is at most u S, which c covers.)
 Through a pool, a residual sum or an activation it passes at its full size.
 """
@@ -46,7 +47,7 @@ class _Rounding:
 
     def of(self, size: np.ndarray, y: np.ndarray, terms: int = 1) -> np.ndarray:
         """Return the bound for results y of sums of some terms, whose absolute values sum to size."""
-        return (max(8.0, 4 + 2 * terms**0.5) * size + np.abs(y)) * self.u + (1 + terms) * self.tiny
+        return (8 * size + (5 + 2 * terms**0.5) * np.abs(y)) * self.u + (1 + terms) * self.tiny
 
 
 _Pair = tuple[np.ndarray, np.ndarray]  # values and the bounds of their errors
