@@ -124,7 +124,11 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _verdict(what: str, found: Any) -> str:
     """Return one line on an agreement, or raise ExportCheckError if there is none."""
-    classes = "the same class for all" if found.same_class == found.count else f"the same class for {found.same_class}"
+    classes = (
+        "the same class for all"
+        if found.same_class == found.count
+        else f"the same class for {found.same_class} of them"
+    )
     line = f"{found.program}, {found.count} {what}: scores differ by at most {found.largest:.2g}, {classes}"
     if not found.within:
         msg = f"{line}; rounding explains {found.allowed:.2g} where it is worst: nothing was written"

@@ -3,9 +3,9 @@
 A layer's own error is what the operators are held to: 8 u S where the terms of a sum cancel, S being the same operation
 on absolute values, and (4 + 2 sqrt(K)) u for the part of K terms that does not cancel and grows along the sum, which is
 |y|; storing the result adds u |y|.  What comes in passes through a sum of products as independent errors do, by the
-root of the sum of their squares.  (The part that is not independent, such as the
-rounding of a batch norm's factor, is relative to each value: in the next sum it is at most u S, which c covers.)
-Through a pool, a residual sum or an activation it passes at its full size.
+root of the sum of their squares.  (The part that is not independent, such as the rounding of a batch norm's factor, is
+relative to each value: in the next sum it is at most u S, for which 8 u S has room.)  Through a pool, a residual sum or
+an activation it passes at its full size.
 """
 
 from __future__ import annotations
