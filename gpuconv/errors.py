@@ -81,6 +81,10 @@ class CheckpointWriteError(GpuconvError, OSError):
     """A checkpoint that could not be written; the previous one is untouched."""
 
 
+class ExportCheckError(GpuconvError, ArithmeticError):
+    """An exported net whose scores, in the other program, are not ours; nothing was written."""
+
+
 # Data ---------------------------------------------------------------------------------------------------------------
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
-from . import bench, compare, data, doctor, eval, plot, train
+from . import bench, compare, data, doctor, eval, export, import_, plot, train
 from .parser import EXIT_CODES, Parser
 
-_COMMANDS = (train, eval, plot, compare, data, doctor, bench)
+_COMMANDS = (train, eval, plot, compare, export, import_, data, doctor, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

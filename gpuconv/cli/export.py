@@ -1,0 +1,160 @@
+"""`gpuconv export`: a trained net as a file for ONNX programs or for PyTorch, checked there before it is written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, ExportCheckError, GpuconvError
+
+_INPUTS = 16  # of each kind that a check compares: each layer meets many values, and onnx.reference is slow
+_SEED = 0
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "export",
+        help="write a trained net for ONNX or PyTorch",
+        description=(
+            "Write the net of a run for other programs: an ONNX file, or for PyTorch a\n"
+            "safetensors file and a Python module beside it that builds the net.  The other\n"
+            "program, where it is installed, first runs the net, and the scores are compared."
+        ),
+    )
+    parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")
+    parser.add_argument("--to", dest="target", choices=("onnx", "torch"), required=True, help="for which program")
+    parser.add_argument(
+        *("-o", "--output"), metavar="FILE", type=Path, help="file to write [net.onnx, net_torch.safetensors in RUN]"
+    )
+    parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
+    parser.add_argument(
+        "--input",
+        choices=("normalized", "unit", "uint8"),
+        help="onnx: what the file takes: inputs of the net, pictures from 0 to 1, or bytes [normalized]",
+    )
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32", "float64"), help="onnx: type of weights and scores [the net's]"
+    )
+    parser.add_argument(
+        "--check", action=argparse.BooleanOptionalAction, help="compare scores before writing [yes, if installed]"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the run's data set")
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    parser.set_defaults(run=_export)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """What the data set of a run gives to an export."""
+
+    facts: dict[str, Any]  # classes, mean, std
+    pictures: Any  # (N, C, H, W) uint8, from the test images
+    name: str
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from .. import export
+    from ..export import check, onnx_file, torch_file, walk
+    from ..train import snapshot
+
+    to_onnx = arguments.target == "onnx"
+    if not to_onnx and (arguments.input or arguments.dtype):
+        msg = "--input and --dtype are for --to onnx: a module of PyTorch is the net alone, and changes its own dtype"
+        raise ConfigError(msg)
+    path = arguments.run_path
+    if path.is_dir():
+        path = path / f"{arguments.checkpoint}.safetensors"
+    then = snapshot.load(path)
+    net = snapshot.net_of(then)
+    output = arguments.output or path.with_name("net.onnx" if to_onnx else "net_torch.safetensors")
+    output = walk.target(output, ".onnx" if to_onnx else ".safetensors")
+    if output.resolve() == path.resolve():
+        msg = f"{output} is the checkpoint itself: choose another name"
+        raise ConfigError(msg)
+    outputs = [output] if to_onnx else [output, output.with_suffix(".py")]
+    if not arguments.force:
+        walk.refuse_existing(*outputs)
+    checked = check.available(arguments.target)
+    if arguments.check and not checked:
+        msg = f"--check needs {'the package onnx' if to_onnx else 'PyTorch'}, which is not installed"
+        raise ConfigError(msg)
+    checked = checked and arguments.check is not False
+
+    wanted = arguments.input or "normalized"
+    inputs = _inputs(then, arguments.data_dir, needed=wanted != "normalized")
+    facts = inputs.facts if inputs is not None else {}
+    written: Any
+    if to_onnx:
+        model = export.onnx_model(net, **facts, input=wanted, dtype=arguments.dtype)
+        contents = [onnx_file.encode(model)]
+        written = (model,)
+    else:
+        contents = list(torch_file.encode(net, output.name, **facts))
+        written = tuple(contents)
+    lines = [f"{path}, after epoch {len(then.position.rows)}"]
+    if inputs is None:
+        lines.append(f"without names of classes, mean and std: {then.data_name} is not here")
+    if checked:
+        compare = export.check_onnx if to_onnx else export.check_torch
+        rng = np.random.default_rng(_SEED)
+        if wanted == "normalized":
+            x = rng.standard_normal((_INPUTS, *net.input_shape))
+            lines.append(_verdict("random inputs", compare(net, *written, normalized=x)))
+        if inputs is not None:
+            statistics = {name: facts[name] for name in ("mean", "std")}
+            if wanted != "normalized":
+                noise = rng.integers(0, 256, inputs.pictures.shape, dtype=np.uint8)
+                lines.append(_verdict("random pictures", compare(net, *written, pictures=noise, **statistics)))
+            agreement = compare(net, *written, pictures=inputs.pictures, **statistics)
+            lines.append(_verdict(f"test pictures of {inputs.name}", agreement))
+    else:
+        asked = arguments.check is False
+        lines.append("not checked" if asked else "not checked: PyTorch is not installed")
+    walk.write(dict(zip(outputs, contents, strict=True)), overwrite=arguments.force)
+    lines += [f"wrote {name}, {len(content):,} bytes" for name, content in zip(outputs, contents, strict=True)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _verdict(what: str, found: Any) -> str:
+    """Return one line on an agreement, or raise ExportCheckError if there is none."""
+    classes = (
+        "the same class for all"
+        if found.same_class == found.count
+        else f"the same class for {found.same_class} of them"
+    )
+    line = f"{found.program}, {found.count} {what}: scores differ by at most {found.largest:.2g}, {classes}"
+    if not found.within:
+        msg = f"{line}; rounding explains {found.allowed:.2g} where it is worst: nothing was written"
+        raise ExportCheckError(msg)
+    return line
+
+
+def _inputs(then: Any, folder: str | None, *, needed: bool) -> _Inputs | None:
+    """Return what a run's data set gives, or None if it is not on this machine and neither named nor needed."""
+    from .. import data
+    from ..train import recipe
+
+    config = then.config
+    try:
+        dataset = data.load(
+            config.data, folder=folder or config.data_dir or None, download=False, notice=lambda text: None
+        )
+        if recipe.fingerprint(dataset) != then.data_fingerprint:
+            msg = f"the run was trained on {then.data_name}, and what is here is another: {dataset.name}"
+            raise ConfigError(msg)
+    except GpuconvError as error:
+        if folder is not None:
+            raise
+        if needed:
+            msg = f"pictures can be normalised in the file only with the run's data set at hand: {error}"
+            raise ConfigError(msg) from error
+        return None
+    facts = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
+    return _Inputs(facts, dataset.x_test[:_INPUTS], dataset.name)

@@ -1,0 +1,166 @@
+"""Run an exported net in the other program and hold its scores against ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..backend import asarray, asnumpy
+from ..ops.augment import augment
+from . import onnx_file
+from .tolerance import error_bound
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How the scores of another program compare with ours on the same inputs."""
+
+    program: str  # with its version
+    count: int  # inputs
+    largest: float  # difference of two scores
+    allowed: float  # for the score with the largest difference
+    within: bool  # no difference is larger than allowed
+    same_class: int  # inputs whose highest score is the same one
+
+
+def check_onnx(
+    net: nn.Net, model: Any, *, normalized: Any = None, pictures: Any = None, mean: Any = None, std: Any = None
+) -> Agreement:
+    """Return how a model of `onnx_model` agrees with its net: in onnxruntime if it is installed, else onnx.reference.
+
+    normalized: (N, *input_shape) inputs of the net, on the host; or pictures: (N, C, H, W) uint8, with mean and std.
+    The scores may differ by what rounding can do to either; see tolerance.py.
+    """
+    values = {prop.key: prop.value for prop in model.metadata_props}
+    kind = onnx_file.scores_dtype(model)
+    x = _normalized(net, normalized, pictures, mean, std)
+    match values["input"]:
+        case "normalized":
+            feed, x_error = x.astype(kind), 0.0
+        case "unit":
+            feed, x_error = _wide_input(pictures, kind), _normalising(mean, std)
+        case _:
+            feed, x_error = pictures, _normalising(mean, std)
+    program, run = _onnx_program(model)
+    return _compare(program, net, x, run(feed), kind, x_error)
+
+
+def check_torch(
+    net: nn.Net,
+    weights: bytes,
+    source: bytes,
+    *,
+    normalized: Any = None,
+    pictures: Any = None,
+    mean: Any = None,
+    std: Any = None,
+) -> Agreement:
+    """Return how the two files of to_torch agree with their net, in PyTorch; imports torch, through the module."""
+    x = _normalized(net, normalized, pictures, mean, std)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "exported.safetensors"
+        path.write_bytes(weights)
+        module_path = path.with_suffix(".py")
+        module_path.write_bytes(source)
+        module = _load_module(module_path)
+        theirs = module.load(path)
+    torch = module.torch
+    with torch.no_grad():
+        scores = theirs(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+    return _compare(f"PyTorch {torch.__version__}", net, x, scores, net.dtype, 0.0)
+
+
+def available(target: str) -> bool:
+    """Return whether what a check needs is installed: target is "onnx" or "torch"."""
+    needed = {"onnx": ("onnx",), "torch": ("torch", "safetensors")}[target]
+    return all(importlib.util.find_spec(name) is not None for name in needed)
+
+
+def _compare(program: str, net: nn.Net, x: np.ndarray, theirs: Any, kind: np.dtype, x_error: float) -> Agreement:
+    ours = asnumpy(net.forward(asarray(x, beside=net.flat_params)))
+    rows = len(x), math.prod(ours.shape[1:])
+    got, want = (scores.reshape(rows).astype(np.float64) for scores in (np.asarray(theirs), ours))
+    allowed = error_bound(net, x, dtype=net.dtype) + error_bound(net, x, dtype=kind, x_error=x_error)
+    allowed = allowed.reshape(rows)
+    with np.errstate(divide="ignore", invalid="ignore"):  # infinity less itself is no number
+        difference = np.where((got == want) | (np.isnan(got) & np.isnan(want)), 0.0, np.abs(got - want))
+        difference = np.where(np.isnan(difference), np.inf, difference)
+        excess = np.where(difference == 0, 0.0, np.where(np.isinf(difference), np.inf, difference / allowed))
+    worst = np.unravel_index(int(excess.argmax()), rows) if excess.size else None
+    return Agreement(
+        program=program,
+        count=len(x),
+        largest=float(np.max(difference, initial=0.0)),
+        allowed=float(allowed[worst]) if worst is not None else 0.0,
+        within=bool((excess <= 1).all()),
+        same_class=int((got.argmax(axis=1) == want.argmax(axis=1)).sum()),
+    )
+
+
+def _normalized(net: nn.Net, normalized: Any, pictures: Any, mean: Any, std: Any) -> np.ndarray:
+    """Return the inputs of the net, on the host, in its dtype."""
+    if pictures is None:
+        return np.asarray(normalized).astype(net.dtype)
+    return augment(np.ascontiguousarray(pictures), mean=mean, std=std, dtype=net.dtype)
+
+
+def _wide_input(pictures: Any, kind: np.dtype) -> np.ndarray:
+    return (pictures / 255.0).astype(np.promote_types(kind, np.float32))
+
+
+def _normalising(mean: Any, std: Any) -> float:
+    """Return how far normalising inside the graph may be off, in u max(|x|, 1).
+
+    v / 255 and mean are rounded before they are subtracted: 2 u (1 + |mean|) / std, then 3 u |x| for the rest.
+    """
+    return 3 + max(2 * (1 + abs(m)) / s for m, s in zip(mean, std, strict=True))
+
+
+def _onnx_program(model: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
+    """Return the name of what runs ONNX files here, and how."""
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotThere
+
+        try:
+            session = onnxruntime.InferenceSession(onnx_file.encode(model), providers=["CPUExecutionProvider"])
+        except NotThere:  # it has no float64 convolution, for one: the reference has
+            session = None
+        if session is not None:
+            name = f"ONNX Runtime {onnxruntime.__version__}"
+            return name, lambda x: np.asarray(session.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0])
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class Erf(OpRun):  # that of onnx 1.23 rounds to float32, whatever the type of x
+        op_domain = ""
+
+        def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+            return (np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),)
+
+    evaluator: Any = ReferenceEvaluator(model, new_ops=[Erf])
+    return f"onnx.reference {onnx.__version__}", lambda x: evaluator.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0]
+
+
+def _load_module(path: Path) -> Any:
+    """Return a Python file as a module that nothing else can see."""
+    spec = importlib.util.spec_from_file_location("_gpuconv_exported", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.dont_write_bytecode = before
+    return module

@@ -1,0 +1,403 @@
+"""A net as an ONNX graph, and back.
+
+Opset 17, IR version 8: what programs of 2022 and later read.  Initialisers keep gpuconv's names and layouts, "conv1.w"
+and the like; a node has the name of its layer.  Dropout is the identity and leaves no node.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, ParamError, UnsupportedError
+from ..nn.store import float_dtype
+from . import walk
+
+OPSET, IR_VERSION = 17, 8
+INPUT, OUTPUT = "images", "scores"
+INPUTS = ("normalized", "unit", "uint8")
+
+_LARGEST = (1 << 31) - 1  # bytes of one protobuf message
+
+
+def to_onnx(
+    net: nn.Net,
+    path: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input: str = "normalized",
+    dtype: Any = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a net as an ONNX file; see onnx_model.
+
+    Raises ConfigError, before anything is written, for a path that does not end in .onnx or whose folder is missing,
+    and for a file that is there, unless overwrite=True.
+    """
+    path = walk.target(path, ".onnx")
+    content = encode(onnx_model(net, classes=classes, mean=mean, std=std, input=input, dtype=dtype))
+    walk.write({path: content}, overwrite=overwrite)
+
+
+def onnx_model(
+    net: nn.Net,
+    *,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    input: str = "normalized",
+    dtype: Any = None,
+) -> Any:
+    """Return a net, as it is used (running statistics, no dropout), as an onnx.ModelProto.
+
+    images: (N, *input_shape)   ->   scores: (N, classes), N free
+
+    input: what the graph takes.  "normalized" is what net.forward takes: the graph is the net and nothing else.
+    "unit": pictures from 0 to 1.   "uint8": pictures as they are stored.  Both need mean and std, and normalise inside:
+    (v - mean[c]) / std[c], of v / 255 for uint8, in float32 or wider.
+    dtype: of the weights, the scores and what lies between; None is the net's.  ONNX Runtime has no float64
+    convolution on the CPU: write such a net with dtype="float32".
+    classes, mean and std go into the metadata as JSON.
+    Raises UnsupportedError for a layer without a writer here, and without the package onnx.
+    """
+    walk.check_net(net)
+    if input not in INPUTS:
+        msg = f"input must be one of {', '.join(INPUTS)}, got {input!r}"
+        raise ParamError(msg)
+    facts = walk.facts(net, classes, mean, std)
+    if input != "normalized" and (facts.mean is None or len(net.input_shape) != 3):
+        msg = f'input="{input}" needs mean and std, and a net that takes images (C, H, W); it takes {net.input_shape}'
+        raise ConfigError(msg)
+    onnx = _onnx()
+    kind = net.dtype if dtype is None else float_dtype(dtype)
+    graph = _Graph(kind)
+    value = _normalise(graph, facts, input)
+    value, shape = _write(graph, "", net.body, value, net.input_shape)
+    graph.finish(value)
+    tensor_type = onnx.helper.np_dtype_to_tensor_dtype
+    input_type = np.dtype(np.uint8) if input == "uint8" else _input_kind(input, kind)
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            type(net).__name__,
+            [onnx.helper.make_tensor_value_info(INPUT, tensor_type(input_type), ["N", *net.input_shape])],
+            [onnx.helper.make_tensor_value_info(OUTPUT, tensor_type(kind), ["N", *shape])],
+            [onnx.numpy_helper.from_array(array, name) for name, array in graph.initialisers.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="gpuconv",
+    )
+    values = {"gpuconv": walk.record(net, kind), "input": input}
+    for name in ("classes", "mean", "std"):
+        if (fact := getattr(facts, name)) is not None:
+            values[name] = json.dumps(fact, ensure_ascii=False)
+    onnx.helper.set_model_props(model, values)
+    if model.ByteSize() > _LARGEST:
+        msg = f"an ONNX file holds at most {_LARGEST} bytes, the net needs {model.ByteSize()}"
+        raise UnsupportedError(msg)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net:
+    """Return the net of an ONNX file that gpuconv wrote: `net` with the file's weights, or a new one.
+
+    The graph must be, node for node, the one that this version writes for the net; weights are taken by name, bit for
+    bit.  Not supported: files of other programs, or changed by one (an optimiser or converter renames and fuses).
+    Raises ConfigError for a missing file, CheckpointCorruptError for one that is no ONNX file, CheckpointMismatchError
+    if the graph is another net's; the net is untouched then.
+    """
+    path = Path(path)
+    if net is not None:
+        walk.check_net(net)
+    onnx = _onnx()
+    try:
+        model = onnx.load_model_from_string(path.read_bytes())
+        onnx.checker.check_model(model)
+    except OSError as error:
+        msg = f"{path} could not be read ({error.strerror or error})"
+        raise ConfigError(msg) from error
+    except Exception as error:  # protobuf's own, which differ between its versions, and the checker's
+        msg = f"{path} is not a sound ONNX file: {_first_line(error)}"
+        raise CheckpointCorruptError(msg) from error
+    values = {prop.key: prop.value for prop in model.metadata_props}
+    if model.producer_name != "gpuconv" or "gpuconv" not in values:
+        msg = f"{path} was not written by gpuconv: only such files can be read back"
+        raise UnsupportedError(msg)
+    if net is None:
+        net = walk.rebuilt(values["gpuconv"], path)
+    found = {tensor.name: _array(onnx, tensor, path) for tensor in model.graph.initializer}
+    weights = {name: found[name] for name in (*net.params, *net.state) if name in found}
+    kinds = {array.dtype for array in weights.values()}
+    try:
+        facts = {name: json.loads(values[name]) if name in values else None for name in ("classes", "mean", "std")}
+        expected = onnx_model(net, **facts, input=values.get("input", ""), dtype=kinds.pop() if kinds else None)
+    except (ValueError, TypeError) as error:
+        msg = f"{path} does not fit the net: {error}"
+        raise CheckpointMismatchError(msg) from error
+    _compare(model.graph, expected.graph, path)
+    constants = {tensor.name: tensor for tensor in expected.graph.initializer}
+    if missing := [name for name in constants if name not in found]:
+        msg = f"{path} does not fit the net: missing: {', '.join(missing)}"
+        raise CheckpointMismatchError(msg)
+    for name, array in found.items():
+        if name not in constants:
+            msg = f"{path} does not fit the net: unexpected: {name}"
+            raise CheckpointMismatchError(msg)
+        if name not in weights and array.tobytes() != _array(onnx, constants[name], path).tobytes():
+            msg = f"{path} does not fit the net: its constant {name} is another"
+            raise CheckpointMismatchError(msg)
+    walk.fill(net, weights, path)
+    return net
+
+
+def encode(model: Any) -> bytes:
+    """Return the bytes of a model; equal models give equal bytes."""
+    return model.SerializeToString(deterministic=True)
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.checker
+        import onnx.helper
+        import onnx.numpy_helper
+    except ImportError as error:
+        msg = 'ONNX files need the package onnx: pip install "gpuconv[onnx]"'
+        raise UnsupportedError(msg) from error
+    return onnx
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+
+class _Graph:
+    """Nodes and initialisers so far."""
+
+    def __init__(self, kind: np.dtype) -> None:
+        self.kind = kind
+        self.nodes: list[Any] = []
+        self.initialisers: dict[str, np.ndarray] = {}
+
+    def node(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """Add a node with one output; return the output's name."""
+        output = f"{name}.y"
+        self.nodes.append(_onnx().helper.make_node(op, list(inputs), [output], name=name, **attributes))
+        return output
+
+    def array(self, name: str, values: Any, kind: np.dtype | None = None) -> str:
+        """Add an initialiser, in the graph's dtype unless another is given; return its name."""
+        self.initialisers[name] = np.ascontiguousarray(np.asarray(values).astype(kind or self.kind))
+        return name
+
+    def finish(self, value: str) -> None:
+        """Give the last value the name of the output."""
+        if self.nodes and value == self.nodes[-1].output[0]:
+            self.nodes[-1].output[0] = OUTPUT
+        else:  # a net of nothing but dropout
+            self.nodes.append(_onnx().helper.make_node("Identity", [value], [OUTPUT], name=OUTPUT))
+
+
+_Step = tuple[str, tuple[int, ...]]  # a value of the graph and the shape of one sample of it
+
+
+def _write(graph: _Graph, name: str, layer: nn.Layer, value: str, shape: tuple[int, ...]) -> _Step:
+    """Add a layer and those inside it; return its output."""
+    writer = walk.entry(_WRITERS, name, layer, "ONNX")
+    return writer(graph, name, layer, value, shape), layer.output_shape(shape)
+
+
+def _input_kind(input: str, kind: np.dtype) -> np.dtype:
+    """Return the dtype in which pictures are normalised; float16 would be too coarse for that."""
+    return kind if input == "normalized" or kind == np.float64 else np.dtype(np.float32)
+
+
+def _normalise(graph: _Graph, facts: walk.Facts, input: str) -> str:
+    """Add what turns pictures into the net's input."""
+    if input == "normalized":
+        return INPUT
+    kind, value = _input_kind(input, graph.kind), INPUT
+    tensor_type = _onnx().helper.np_dtype_to_tensor_dtype
+    if input == "uint8":
+        value = graph.node("Cast", "input.float", value, to=tensor_type(kind))
+        value = graph.node("Div", "input.unit", value, graph.array("input.255", 255.0, kind))
+    for op, name in (("Sub", "mean"), ("Div", "std")):
+        column = np.reshape(getattr(facts, name), (-1, 1, 1))
+        value = graph.node(op, f"input.by_{name}", value, graph.array(f"input.{name}", column, kind))
+    return value if kind == graph.kind else graph.node("Cast", "input.cast", value, to=tensor_type(graph.kind))
+
+
+def _sequential(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    for key, child in layer.children().items():
+        value, shape = _write(graph, walk.dotted(name, key), child, value, shape)
+    return value
+
+
+def _residual(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    branches = [
+        _write(graph, walk.dotted(name, key), child, value, shape)[0] for key, child in layer.children().items()
+    ]
+    if len(branches) == 1:
+        branches.append(value)
+    return graph.node("Add", walk.dotted(name, "sum"), *branches)
+
+
+def _weights(graph: _Graph, name: str, layer: Any, *keys: str) -> list[str]:
+    """Add those of a layer's arrays that it has."""
+    found = walk.arrays(layer)
+    return [graph.array(walk.dotted(name, key), found[key]) for key in keys if key in found]
+
+
+def _constant(graph: _Graph, number: float) -> str:
+    """Add a number, once for all who use it."""
+    return graph.array(f"constant {number!r}", number)
+
+
+def _window(settings: dict[str, Any]) -> dict[str, list[int]]:
+    """Return window, stride and pad as ONNX wants them."""
+    window, pad = _pair(settings["window"]), _pair(settings["pad"])
+    stride = window if settings["stride"] is None else _pair(settings["stride"])
+    return {"kernel_shape": window, "strides": stride, "pads": [*pad, *pad]}
+
+
+def _conv(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    settings = layer.settings
+    geometry = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
+    return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **geometry)
+
+
+def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    if len(shape) > 1:
+        value = graph.node("Flatten", walk.dotted(name, "rows"), value, axis=1)
+    return graph.node("Gemm", name or "affine", value, *_weights(graph, name, layer, "w", "b"))
+
+
+def _batch_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    inputs, eps = _weights(graph, name, layer, "gamma", "beta", *walk.RUNNING), layer.settings["eps"]
+    if graph.kind == np.float64:  # an attribute is a float32, too coarse: eps comes as a node's input
+        inputs[-1] = graph.node("Add", walk.dotted(name, "var_eps"), inputs[-1], _constant(graph, eps))
+        eps = 0.0
+    return graph.node("BatchNormalization", name or "bn", value, *inputs, epsilon=eps)
+
+
+def _max_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    return graph.node("MaxPool", name or "pool", value, **_window(layer.settings))
+
+
+def _average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    count = int(layer.settings["count_pad"])
+    return graph.node("AveragePool", name or "pool", value, **_window(layer.settings), count_include_pad=count)
+
+
+def _global_average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    value = graph.node("GlobalAveragePool", walk.dotted(name, "mean"), value)
+    return graph.node("Flatten", name or "pool", value, axis=1)
+
+
+def _relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    return graph.node("Relu", name or "relu", value)
+
+
+def _gelu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    """x/2 (1 + erf(x / sqrt 2)), or x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): opset 17 has no node for it."""
+
+    def node(op: str, part: str, *inputs: str) -> str:
+        return graph.node(op, walk.dotted(name, part), *inputs)
+
+    if layer.settings["approximate"] == "tanh":
+        square = node("Mul", "square", value, value)
+        slope = node("Mul", "slope", square, _constant(graph, 0.044715))
+        growth = node("Mul", "growth", node("Add", "one_more", slope, _constant(graph, 1.0)), value)
+        curve = node("Tanh", "tanh", node("Mul", "inner", growth, _constant(graph, math.sqrt(2 / math.pi))))
+    else:
+        curve = node("Erf", "erf", node("Mul", "inner", value, _constant(graph, math.sqrt(0.5))))
+    half = node("Mul", "half", value, _constant(graph, 0.5))
+    return graph.node("Mul", name or "gelu", half, node("Add", "share", curve, _constant(graph, 1.0)))
+
+
+def _nothing(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    return value
+
+
+def _flatten(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    return graph.node("Flatten", name or "flatten", value, axis=1)
+
+
+def _scale(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    return graph.node("Mul", name or "scale", value, graph.array(walk.dotted(name, "factor"), layer.settings["factor"]))
+
+
+_Writer = Callable[[_Graph, str, Any, str, tuple[int, ...]], str]
+
+# By the names of the classes in gpuconv.nn.
+_WRITERS: dict[str, _Writer] = {
+    "Affine": _affine,
+    "AveragePool": _average_pool,
+    "BatchNorm": _batch_norm,
+    "Conv": _conv,
+    "Dropout": _nothing,
+    "Flatten": _flatten,
+    "Gelu": _gelu,
+    "GlobalAveragePool": _global_average_pool,
+    "MaxPool": _max_pool,
+    "Relu": _relu,
+    "Residual": _residual,
+    "Scale": _scale,
+    "Sequential": _sequential,
+}
+
+
+def _pair(value: Any) -> list[int]:
+    return list(value) if isinstance(value, (list, tuple)) else [value, value]
+
+
+# Reading ------------------------------------------------------------------------------------------------------------
+
+
+def _array(onnx: Any, tensor: Any, path: Path) -> np.ndarray:
+    """Return the values of an initialiser that lies in the file itself."""
+    if tensor.data_location != onnx.TensorProto.DEFAULT:
+        msg = f"{path}: the values of {tensor.name} lie in another file, which gpuconv does not write or read"
+        raise UnsupportedError(msg)
+    if len(tensor.raw_data) > prod(tensor.dims) * 8:
+        msg = f"{path}: {tensor.name} has more bytes than its shape {tuple(tensor.dims)} holds"
+        raise CheckpointCorruptError(msg)
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def _compare(graph: Any, expected: Any, path: Path) -> None:
+    """Raise CheckpointMismatchError, with the first node that differs, unless the graphs are one."""
+    for place in range(max(len(graph.node), len(expected.node))):
+        found, wanted = (g.node[place] if place < len(g.node) else None for g in (graph, expected))
+        if found is None or wanted is None or found != wanted:
+            shown = [f"{n.op_type} {n.name}" if n is not None else "none" for n in (found, wanted)]
+            detail = "with other settings or inputs" if shown[0] == shown[1] else f"the net's is {shown[1]}"
+            msg = f"{path} does not fit the net: its node {place + 1} is {shown[0]}, {detail}"
+            raise CheckpointMismatchError(msg)
+    for what, found, wanted in (
+        ("input", graph.input, expected.input),
+        ("output", graph.output, expected.output),
+    ):
+        if list(found) != list(wanted):
+            msg = f"{path} does not fit the net: its {what} has another name, shape or type"
+            raise CheckpointMismatchError(msg)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def scores_dtype(model: Any) -> np.dtype:
+    """Return the dtype of a model's scores."""
+    return np.dtype(_onnx().helper.tensor_dtype_to_np_dtype(model.graph.output[0].type.tensor_type.elem_type))

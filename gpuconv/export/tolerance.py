@@ -1,0 +1,167 @@
+"""How far two computations of one net may lie apart: rounding errors, followed through the layers.
+
+A layer's own error is what the operators are held to: 8 u S where the terms of a sum cancel, S being the same operation
+on absolute values, and (4 + 2 sqrt(K)) u for the part of K terms that does not cancel and grows along the sum, which is
+|y|; storing the result adds u |y|.  What comes in passes through a sum of products as independent errors do, by the
+root of the sum of their squares.  (The part that is not independent, such as the rounding of a batch norm's factor, is
+relative to each value: in the next sum it is at most u S, for which 8 u S has room.)  Through a pool, a residual sum or
+an activation it passes at its full size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import nn, ops
+from ..backend import using
+from . import walk
+
+_ROUNDOFF = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
+_TINY = {"float16": 2.0**-25, "float32": 2.0**-150, "float64": 0.0}  # half the distance of the smallest numbers
+_STEEPEST_GELU = 1.13  # the largest slope
+
+
+def error_bound(net: nn.Net, x: Any, *, dtype: Any, x_error: float = 0.0) -> np.ndarray:
+    """Return how far scores computed in dtype may lie from the exact ones.
+
+    x: (N, *input_shape), on the host   ->   (N, *output_shape) float64
+
+    Every array is taken as rounded to dtype once, and every sum as kept in it, whatever the order.
+    x_error: how far x itself may be off, in units of u max(|x|, 1).
+    """
+    kind = np.dtype(dtype)
+    rule = _Rounding(_ROUNDOFF[kind.name], _TINY[kind.name])
+    x = np.asarray(x, np.float64)
+    with using("cpu"):
+        return _follow("", net.body, x, (1 + x_error) * rule.u * np.maximum(np.abs(x), 1), rule)[1]
+
+
+class _Rounding:
+    """The error of one operation."""
+
+    def __init__(self, u: float, tiny: float) -> None:
+        self.u, self.tiny = u, tiny
+
+    def of(self, size: np.ndarray, y: np.ndarray, terms: int = 1) -> np.ndarray:
+        """Return the bound for results y of sums of some terms, whose absolute values sum to size."""
+        return (8 * size + (5 + 2 * terms**0.5) * np.abs(y)) * self.u + (1 + terms) * self.tiny
+
+
+_Pair = tuple[np.ndarray, np.ndarray]  # values and the bounds of their errors
+_Rule = Callable[[str, Any, np.ndarray, np.ndarray, _Rounding], _Pair]
+
+
+def _follow(name: str, layer: nn.Layer, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    return walk.entry(_RULES, name, layer, "a rule of rounding")(name, layer, x, e, rule)
+
+
+def _wide(layer: nn.Layer) -> dict[str, np.ndarray]:
+    return {name: array.astype(np.float64) for name, array in walk.arrays(layer).items()}
+
+
+def _sequential(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    for key, child in layer.children().items():
+        x, e = _follow(walk.dotted(name, key), child, x, e, rule)
+    return x, e
+
+
+def _residual(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    found = [_follow(walk.dotted(name, key), child, x, e, rule) for key, child in layer.children().items()]
+    (y, y_error), (short, short_error) = found if len(found) == 2 else (*found, (x, e))
+    total = y + short
+    return total, y_error + short_error + rule.u * np.abs(total)
+
+
+def _products(x: np.ndarray, e: np.ndarray, w: np.ndarray, b: Any, apply: Any, rule: _Rounding, terms: int) -> _Pair:
+    y = apply(x, w, b)
+    size = apply(np.abs(x), np.abs(w), None if b is None else np.abs(b))
+    return y, np.sqrt(apply(e * e, w * w, None)) + rule.of(size, y, terms)
+
+
+def _conv(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    arrays = _wide(layer)
+    w = arrays["w"]
+
+    def apply(x: Any, w: Any, b: Any) -> Any:
+        return ops.conv_forward(x, w, b, **layer.geometry)[0]
+
+    return _products(x, e, w, arrays.get("b"), apply, rule, w[0].size + 1)
+
+
+def _affine(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    arrays = _wide(layer)
+    w = arrays["w"]
+
+    def apply(x: Any, w: Any, b: Any) -> Any:
+        return ops.affine_forward(x, w, b)[0]
+
+    return _products(x, e, w, arrays.get("b"), apply, rule, len(w) + 1)
+
+
+def _batch_norm(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    column = {key: array.reshape(-1, *(1,) * (x.ndim - 2)) for key, array in _wide(layer).items()}
+    slope = column["gamma"] / np.sqrt(column["running_var"] + layer.settings["eps"])
+    y = (x - column["running_mean"]) * slope + column["beta"]
+    size = (np.abs(x) + np.abs(column["running_mean"])) * np.abs(slope) + np.abs(column["beta"])
+    return y, e * np.abs(slope) + rule.of(size, y, 3)
+
+
+def _max_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y, bound = (ops.max_pool_forward(array, **layer.settings)[0] for array in (x, e))
+    return y, bound
+
+
+def _average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y, bound, size = (ops.average_pool_forward(array, **layer.settings)[0] for array in (x, e, np.abs(x)))
+    height, width = (
+        layer.settings["window"] if isinstance(layer.settings["window"], list) else (layer.settings["window"],) * 2
+    )
+    return y, bound + rule.of(size, y, height * width)
+
+
+def _global_average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y, bound, size = (array.mean((2, 3)) for array in (x, e, np.abs(x)))
+    return y, bound + rule.of(size, y, x.shape[2] * x.shape[3])
+
+
+def _relu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    return np.maximum(x, 0), e
+
+
+def _gelu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y = ops.gelu_forward(x, **layer.settings)[0]
+    # 1 + erf(a) is rounded at the size of 1: where it is small, at the left, the error is relative to x.
+    return y, _STEEPEST_GELU * e + rule.of(np.abs(x), y)
+
+
+def _same(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    return x, e
+
+
+def _flatten(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    return x.reshape(len(x), -1), e.reshape(len(x), -1)
+
+
+def _scale(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    factor = layer.settings["factor"]
+    return x * factor, e * abs(factor) + 2 * rule.u * np.abs(x * factor) + rule.tiny
+
+
+_RULES: dict[str, _Rule] = {
+    "Affine": _affine,
+    "AveragePool": _average_pool,
+    "BatchNorm": _batch_norm,
+    "Conv": _conv,
+    "Dropout": _same,
+    "Flatten": _flatten,
+    "Gelu": _gelu,
+    "GlobalAveragePool": _global_average_pool,
+    "MaxPool": _max_pool,
+    "Relu": _relu,
+    "Residual": _residual,
+    "Scale": _scale,
+    "Sequential": _sequential,
+}

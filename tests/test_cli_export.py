@@ -1,0 +1,236 @@
+"""`gpuconv export` and `gpuconv import`: files, messages, exit codes."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from train_helpers import TINY, names, run_state, shapes
+
+from gpuconv import cli, data, export, train
+from gpuconv.errors import DatasetMissingError
+from gpuconv.export import check, tolerance
+from gpuconv.train import checkpoint, snapshot
+
+pytest.importorskip("onnx")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of TINY from the first step to the last."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train.train(TINY, folder=folder, dataset=shapes(), progress="none")
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the run in the folder of the test."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for path in finished.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def gpuconv(tmp_path, monkeypatch, capsys):
+    """Run the command in the folder of the test on a small data set; return (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def no_data(monkeypatch):
+    """A machine without the data set of the run."""
+
+    def missing(name, **_):
+        msg = "CIFAR-10 is not here"
+        raise DatasetMissingError(msg)
+
+    return lambda: monkeypatch.setattr(data, "load", missing)
+
+
+def flat(path):
+    return snapshot.load_net(path).flat_params
+
+
+def test_onnx_is_checked_and_written_beside_the_checkpoint(gpuconv, run):
+    code, out, err = gpuconv("export", "run", "--to", "onnx")
+    assert (code, err) == (0, "")
+    assert out.startswith("run/best.safetensors, after epoch ")
+    assert "16 random inputs: scores differ by at most" in out
+    assert f"16 test pictures of {shapes().name}: scores differ by at most" in out
+    assert out.count("the same class for all") == 2
+    assert f"wrote run/net.onnx, {(run / 'net.onnx').stat().st_size:,} bytes" in out
+    np.testing.assert_array_equal(export.from_onnx(run / "net.onnx").flat_params, flat(run / "best.safetensors"))
+
+
+def test_torch_is_checked_and_written_with_its_module(gpuconv, run):
+    pytest.importorskip("torch")
+    code, out, err = gpuconv("export", "run", "--to", "torch", "--checkpoint", "last", "-o", "last_torch.safetensors")
+    assert (code, err) == (0, "")
+    assert out.count("PyTorch") == 2
+    path = run.parent / "last_torch.safetensors"
+    np.testing.assert_array_equal(export.from_torch(path).flat_params, flat(run / "last.safetensors"))
+    spec = importlib.util.spec_from_file_location("written", path.with_suffix(".py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert shapes().classes == module.CLASSES
+    pictures = module.torch.from_numpy(shapes().x_test[:5])
+    with module.torch.no_grad():
+        assert module.load()(module.normalize(pictures)).shape == (5, 10)
+
+
+@pytest.mark.parametrize("kind", ["normalized", "unit", "uint8"])
+def test_the_input_can_be_chosen(kind, gpuconv, run):
+    import onnx
+
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "--input", kind, "--dtype", "float32")
+    assert (code, err) == (0, "")
+    assert ("random pictures" in out) == (kind != "normalized")
+    values = {prop.key: prop.value for prop in onnx.load(run / "net.onnx").metadata_props}
+    assert values["input"] == kind
+    assert json.loads(values["classes"]) == list(shapes().classes)
+    assert json.loads(values["mean"]) == list(shapes().mean)
+
+
+def test_without_the_data_set_the_file_says_less(gpuconv, run, no_data):
+    no_data()
+    code, out, err = gpuconv("export", "run", "--to", "onnx")
+    assert (code, err) == (0, "")
+    assert f"without names of classes, mean and std: {shapes().name} is not here" in out
+    assert "test pictures" not in out
+    code, _, err = gpuconv("export", "run", "--to", "onnx", "--input", "uint8", "-o", "other.onnx")
+    assert code == 2
+    assert "only with the run's data set at hand: CIFAR-10 is not here" in err
+    assert gpuconv("export", "run", "--to", "onnx", "--data-dir", "there", "--force")[0] == 1
+    assert names(run.parent) == ["run"]
+
+
+def test_another_data_set_is_not_taken_for_that_of_the_run(gpuconv, run, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda name, **_: data.draw_shapes(200, 50, seed=1))
+    code, out, _ = gpuconv("export", "run", "--to", "onnx")
+    assert code == 0
+    assert "without names of classes" in out
+    code, _, err = gpuconv("export", "run", "--to", "onnx", "--force", "--input", "unit")
+    assert code == 2
+    assert f"the run was trained on {shapes().name}, and what is here is another" in err
+
+
+def test_a_check_that_fails_writes_nothing(gpuconv, run, monkeypatch):
+    monkeypatch.setattr(check, "error_bound", lambda *a, **k: tolerance.error_bound(*a, **k) * 1e-9)
+    before = names(run)
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "--input", "uint8")
+    assert (code, out) == (1, "")
+    assert "nothing was written" in err
+    assert names(run) == before
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "--input", "uint8", "--no-check")
+    assert (code, err) == (0, "")
+    assert "not checked\n" in out
+
+
+def test_what_is_not_installed_is_said(gpuconv, run, monkeypatch):
+    monkeypatch.setattr(check, "available", lambda target: target == "onnx")
+    code, out, err = gpuconv("export", "run", "--to", "torch")
+    assert (code, err) == (0, "")
+    assert "not checked: PyTorch is not installed" in out
+    code, _, err = gpuconv("export", "run", "--to", "torch", "--check", "--force")
+    assert code == 2
+    assert "--check needs PyTorch, which is not installed" in err
+
+
+@pytest.mark.parametrize(("target", "name"), [("onnx", "net.onnx"), ("torch", "net_torch.safetensors")])
+@pytest.mark.parametrize("which", ["run", "run/config.toml", "run/best.safetensors"])
+def test_what_was_exported_comes_back_as_a_checkpoint(target, name, which, gpuconv, run):
+    gpuconv("export", "run", "--to", target, "--checkpoint", "best", "--no-check")
+    code, out, err = gpuconv("import", run / name, "--net", which, "-o", "back.safetensors")
+    assert (code, err) == (0, "")
+    back = run.parent / "back.safetensors"
+    assert out.startswith("wrote back.safetensors: ")
+    wanted, found = (run_state(path)[0] for path in (run / "best.safetensors", back))
+    kept = [key for key in wanted if not key.startswith("optimizer/")]
+    assert {key: found[key] for key in kept} == {key: wanted[key] for key in kept}
+    assert [key for key in found if key not in kept] == [key for key in wanted if key not in kept]
+    assert not any(array.any() for key, array in checkpoint.load(back)[0].items() if key.startswith("optimizer/"))
+    # The first line, with the name and the epoch, differs.
+    scores = [
+        gpuconv("eval", path, "--test-images", 60)[1].splitlines()[1:] for path in (run / "best.safetensors", back)
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_run_can_start_from_imported_weights(gpuconv, run):
+    gpuconv("export", "run", "--to", "onnx")
+    start = run.parent / "start"
+    start.mkdir()
+    (start / "config.toml").write_bytes((run / "config.toml").read_bytes())
+    assert gpuconv("import", run / "net.onnx", "--net", start / "config.toml", "-o", start / "last.safetensors")[0] == 0
+    code, _, err = gpuconv("train", "--resume", "start", "--progress", "none")
+    assert (code, err) == (0, "")
+    losses = [float(json.loads((folder / "result.json").read_text())["test_loss"]) for folder in (run, start)]
+    assert losses[1] < losses[0]
+
+
+BAD = {
+    "no_run": (["export", "nowhere", "--to", "onnx"], "there is no checkpoint nowhere"),
+    "no_target": (["export", "run"], "the following arguments are required: --to"),
+    "other_target": (["export", "run", "--to", "keras"], "invalid choice: 'keras'"),
+    "input_for_torch": (["export", "run", "--to", "torch", "--input", "uint8"], "are for --to onnx"),
+    "dtype_for_torch": (["export", "run", "--to", "torch", "--dtype", "float16"], "are for --to onnx"),
+    "suffix": (["export", "run", "--to", "onnx", "-o", "net.pb"], "must end in .onnx, got net.pb"),
+    "folder": (["export", "run", "--to", "onnx", "-o", "no/net.onnx"], "there is no folder no to write"),
+    "existing": (["export", "run", "--to", "onnx", "-o", "mine.onnx"], "mine.onnx is there already"),
+    "existing_module": (["export", "run", "--to", "torch", "-o", "mine.safetensors"], "mine.py is there already"),
+    "the_checkpoint": (
+        ["export", "run", "--to", "torch", "-o", "run/best.safetensors", "--force"],
+        "is the checkpoint itself",
+    ),
+    "import_nothing": (["import", "no.onnx", "--net", "run", "-o", "a.safetensors"], "no.onnx could not be read"),
+    "import_pickle": (["import", "w.pt", "--net", "run", "-o", "a.safetensors"], "must end in .safetensors or .onnx"),
+    "import_no_net": (["import", "a.onnx", "-o", "a.safetensors"], "the following arguments are required: --net"),
+    "import_other_net": (["import", "a.onnx", "--net", "no.toml", "-o", "a.safetensors"], "no.toml could not be read"),
+    "import_empty_run": (["import", "a.onnx", "--net", ".", "-o", "a.safetensors"], "there is no checkpoint"),
+    "import_suffix": (["import", "a.onnx", "--net", "run", "-o", "a.pt"], "must end in .safetensors, got a.pt"),
+    "import_existing": (
+        ["import", "a.onnx", "--net", "run", "-o", "run/last.safetensors"],
+        "run/last.safetensors is there already",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_what_cannot_be_used_exits_with_2_and_says_why(arguments, message, gpuconv, run):
+    for name in ("mine.onnx", "mine.py"):
+        (run.parent / name).write_text("mine")
+    before = names(run), names(run.parent)
+    code, out, err = gpuconv(*arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("gpuconv: error: ")
+    assert message in err
+    assert (names(run), names(run.parent)) == before
+
+
+def test_weights_of_another_net_exit_with_1(gpuconv, run, tmp_path):
+    train.train(train.Config(**{**vars(TINY), "widths": (6,), "epochs": 1}), folder=tmp_path / "other", dataset=shapes(), progress="none")  # fmt: skip
+    gpuconv("export", "other", "--to", "onnx")
+    gpuconv("export", "other", "--to", "torch", "--no-check")
+    for name in ("net.onnx", "net_torch.safetensors"):
+        code, out, err = gpuconv("import", f"other/{name}", "--net", "run", "-o", "a.safetensors")
+        assert (code, out) == (1, "")
+        assert "does not fit the net" in err
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_help_fits_80_columns(gpuconv):
+    for command in ("export", "import"):
+        code, out, err = gpuconv(command, "--help")
+        assert (code, err) == (0, "")
+        assert all(len(line) <= 80 for line in out.splitlines())
