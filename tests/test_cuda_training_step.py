@@ -18,7 +18,7 @@ from train_helpers import assert_same_run, metrics, shapes
 from gpuconv import backend, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
-from gpuconv.train import PRESETS, checkpoint, loop, resume, train
+from gpuconv.train import PRESETS, checkpoint, loop, precision, resume, train
 
 pytestmark = pytest.mark.compilers
 
@@ -118,14 +118,14 @@ def test_the_record_says_which_gpu(emulated_gpu, tmp_path):
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_update(emulated_gpu, tmp_path, monkeypatch):
-    real = loop.ops.softmax_cross_entropy
+    real = precision.ops.softmax_cross_entropy
 
     def injected(*arguments, **keywords):
         loss, dscores = real(*arguments, **keywords)
         dscores[3, 3] = np.inf
         return loss, dscores
 
-    monkeypatch.setattr(loop.ops, "softmax_cross_entropy", injected)
+    monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
     with pytest.raises(NonFiniteLossError, match="a gradient is NaN or infinite"):
         train(_config("convnet", device="cuda"), folder=tmp_path / "run", dataset=shapes(), progress="none")
     _, values = checkpoint.load(tmp_path / "run" / "last.safetensors")

@@ -44,25 +44,33 @@ class Plan:
 
 
 def split(dataset: Any, config: Config) -> Split:
-    """Return the images of a run: the last `validation` training images are held out, whatever the other limits."""
+    """Return the images of a run: the last `validation` training images are held out, whatever the other limits.
+
+    With overfit=N the first N are trained on, and the very same chosen by.
+    """
     images, tests = len(dataset.y_train), len(dataset.y_test)
     kept = images - config.validation
     count = config.train_images or kept
+    if config.overfit:
+        kept, count = images, config.overfit
     if not 0 < count <= kept:
         msg = (
             f"{dataset.name} has {images} training images: "
             f"validation={config.validation} leaves {max(kept, 0)}, too few for train_images={config.train_images}"
+            if not config.overfit
+            else f"{dataset.name} has {images} training images, too few for overfit={config.overfit}"
         )
         raise ConfigError(msg)
     if tests == 0 or config.test_images > tests:
         msg = f"{dataset.name} has {tests} test images, too few for test_images={config.test_images}"
         raise ConfigError(msg)
     tested = slice(0, config.test_images or tests)
+    held_out = slice(0, count) if config.overfit else slice(kept, None)
     return Split(
         dataset.x_train[:count],
         dataset.y_train[:count],
-        dataset.x_train[kept:],
-        dataset.y_train[kept:],
+        dataset.x_train[held_out],
+        dataset.y_train[held_out],
         dataset.x_test[tested],
         dataset.y_test[tested],
     )
