@@ -14,7 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
+from train_helpers import (
+    TINY,
+    again,
+    assert_same_run,
+    change,
+    go,
+    interrupt,
+    metrics,
+    names,
+    run_state,
+    shapes,
+    watch,
+)
 
 from gpuconv import data, durable, train
 from gpuconv.cuda.device import gpu_status
@@ -28,18 +40,6 @@ from gpuconv.errors import (
 )
 from gpuconv.random import Stream, words
 from gpuconv.train import Config, Interrupted, checkpoint, feed, loop, precision, recipe, run_folder, snapshot
-
-
-def change(**settings) -> Config:
-    return dataclasses.replace(TINY, **settings)
-
-
-def go(config: Config, folder: Path, **keywords) -> train.Result:
-    return train.train(config, folder=folder, dataset=shapes(), progress="none", **keywords)
-
-
-def again(folder: Path) -> train.Result:
-    return train.resume(folder, dataset=shapes(), progress="none")
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +127,6 @@ def test_the_first_losses_are_the_golden_ones(dtype, tmp_path, monkeypatch):
 def test_the_golden_losses_are_those_of_pytorch(torch_losses):
     for step, (theirs, golden) in enumerate(zip(torch_losses, GOLDEN, strict=True)):
         assert abs(theirs - golden) <= allowed(step, "float64") * golden
-
-
-def watch(monkeypatch, owner, name: str) -> list[tuple]:
-    """Return a list to which every call adds (arguments, keywords, what it returned)."""
-    real, seen = getattr(owner, name), []
-
-    def watched(*arguments, **keywords):
-        result = real(*arguments, **keywords)
-        seen.append((arguments, keywords, result))
-        return result
-
-    monkeypatch.setattr(owner, name, watched)
-    return seen
 
 
 def test_each_epoch_has_an_order_and_draws_of_its_own(tmp_path, monkeypatch):
@@ -350,24 +337,6 @@ def test_the_rate_follows_the_settings(settings, rates):
 
 
 # Going on -----------------------------------------------------------------------------------------------------------
-
-
-def interrupt(folder: Path, config: Config, *, step: int, signum: int = signal.SIGINT) -> Interrupted:
-    """Start a run in folder that gets a signal within a step."""
-    with pytest.MonkeyPatch.context() as patch:
-        real, seen = loop._Run._step, []
-
-        def watched(self, *arguments):
-            seen.append(None)
-            if len(seen) == step:
-                signal.raise_signal(signum)
-            return real(self, *arguments)
-
-        patch.setattr(loop._Run, "_step", watched)
-        with pytest.raises(Interrupted) as caught:
-            go(config, folder)
-        assert len(seen) == step  # the step was finished, and no other begun
-    return caught.value
 
 
 @pytest.mark.parametrize("step", range(1, 21))

@@ -41,7 +41,9 @@ class Config:
     hidden: int = _setting(500, "three-layer: units of the hidden layer", least=1)
     weight_scale: float = _setting(0.0, "three-layer: spread of first weights; 0: He's", least=0)
     dtype: str = _setting("float32", "type of weights and activations", choices=("float32", "float64"))
-    precision: str = _setting("float32", "float16: mixed, with float32 weights", choices=("float32", "tf32", "float16"))
+    precision: str = _setting(
+        "float32", "float16: steps in it, weights in float32", choices=("float32", "tf32", "float16")
+    )
     device: str = _setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     seed: int = _setting(0, "same seed, same run, bit for bit", least=0, most=2**64 - 1)
 
@@ -59,10 +61,10 @@ class Config:
     epochs: int = _setting(8, "passes over the training images", least=1)
     max_steps: int = _setting(0, "end after N steps, schedule included; 0: no limit", least=0)
     batch_size: int = _setting(128, "images per step", least=1)
-    accumulate: int = _setting(1, "parts a step's images are taken in: less memory", least=1)
+    accumulate: int = _setting(1, "parts of a step, batch norm in each: less memory", least=1)
     patience: int = _setting(0, "end after N epochs without a better validation; 0: never", least=0)
     max_minutes: float = _setting(0.0, "end after X minutes, tested and saved; 0: no limit", least=0)
-    overfit: int = _setting(0, "train and validate on the same first N images; 0: no", least=0)
+    overfit: int = _setting(0, "learn the first N images by heart, as a check; 0: no", least=0)
 
     # How
     optimizer: str = _setting("sgd", "update rule", choices=("sgd", "rmsprop", "adam", "adamw"))
@@ -85,7 +87,7 @@ class Config:
     lr_every: int = _setting(2, "step: epochs between two reductions", least=1)
     lr_factor: float = _setting(0.1, "step: factor of a reduction", least=0, most=1)
 
-    tta: str = _setting("none", "views averaged in the final test, too", choices=("none", "flip", "flip+shift"))
+    tta: str = _setting("none", "second test, of averaged views", choices=("none", "flip", "flip+shift"))
     checkpoint_every: int = _setting(0, "save after every N steps, too; 0: only after epochs", least=0)
 
     def __post_init__(self) -> None:

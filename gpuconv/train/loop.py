@@ -74,16 +74,23 @@ def train(
     data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
     """
     with using(config.device), report(progress) as says:
-        if dataset is None:
-            dataset, config = _load_data(config, says)
-        run = _Run(config, dataset, says)
-        run.prepare()
+        run = begin(config, dataset, says)
+        config = run.config
         path = None if folder is None else Path(folder)
         with run_folder.create(path, runs=Path(runs), name=name or config.preset) as run.folder:
             run.folder.write_config(config)
             run.folder.write_metrics([])
             run.save_last()  # a disk that cannot be written shows now, not after the first epoch
             return run.go()
+
+
+def begin(config: Config, dataset: Any, says: Report) -> _Run:
+    """Return a new run before its first step, with its data, and without a folder."""
+    if dataset is None:
+        dataset, config = load_data(config, says)
+    run = _Run(config, dataset, says)
+    run.prepare()
+    return run
 
 
 def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None) -> Result:
@@ -101,7 +108,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
             raise CheckpointMismatchError(msg)
         if dataset is None:
             where = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
-            dataset = _load_data(where, says)[0]
+            dataset = load_data(where, says)[0]
         with using(config.device):
             return _go_on(config, dataset, says, folder, then, from_file=path.is_file())
 
@@ -123,7 +130,7 @@ def _go_on(config: Config, dataset: Any, says: Report, folder: RunFolder, then: 
 class _Run:
     """A run in progress."""
 
-    folder: RunFolder
+    folder: RunFolder  # which a dry run has not
 
     def __init__(self, config: Config, dataset: Any, says: Report) -> None:
         self.config = config
@@ -143,7 +150,8 @@ class _Run:
         self.outcomes = Outcomes(_LOOK_EVERY, config.accumulate) if deferred else None
         self.position = Position()
         self.last_loss: float | None = None
-        self.saved, self.saved_steps = self._where, 0
+        self.saved = self._where
+        self.kept = ""  # a sentence on the last checkpoint
         self.guard = Guard()
 
     def prepare(self) -> None:
@@ -198,7 +206,11 @@ class _Run:
 
     def save_last(self) -> None:
         self.save(self.folder.last)
-        self.saved, self.saved_steps = self._where, self.steps_done
+        self._note_saved()
+
+    def _note_saved(self) -> None:
+        self.saved = self._where
+        self.kept = f"  The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     def restore(self, then: Snapshot) -> None:
         if (then.data_name, then.data_fingerprint) != (self.dataset.name, self.fingerprint):
@@ -208,13 +220,18 @@ class _Run:
         then.restore(self.net, self.optimiser, self.average, self.arithmetic.scale)
         self.arithmetic.follow()
         self.position = then.position
-        self.saved, self.saved_steps = self._where, self.steps_done
+        self._note_saved()
 
     # The loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> Result:
         """Train to the end, test the best epoch, write the result."""
-        self.says.begin(self._facts(), epochs=self.plan.epochs, steps=self.plan.steps, done=self.steps_done)
+        self.says.begin(
+            [*self.facts(), ("run", str(self.folder.path))],
+            epochs=self.plan.epochs,
+            steps=self.plan.steps,
+            done=self.steps_done,
+        )
         with self.guard, self.feed:
             try:
                 while not self.finished:
@@ -280,6 +297,12 @@ class _Run:
         found = np.concatenate([asnumpy(part) for part in scores])
         self._note(loss_value, hits(found, batch.labels))
 
+    def rehearse(self, batch: Batch) -> None:
+        """Do a step and wait for it, on behalf of a dry run."""
+        self._step(batch)
+        self.position.steps += 1
+        self._look()
+
     def _may_update(self, step: int, loss: float) -> bool:
         """Return whether the gradients are finite; a step in float16 may do without them, another may not."""
         scale = self.arithmetic.scale
@@ -319,8 +342,8 @@ class _Run:
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
         return NonFiniteLossError(
-            f"{what} in epoch {self.position.epoch + 1}, step {step}.  The weights of step {self.saved_steps} are kept "
-            f"in {self.folder.last}; a lower --lr or a --clip-norm often helps"
+            f"{what} in epoch {self.position.epoch + 1}, step {step}.{self.kept or '  Nothing was saved'}; "
+            "a lower --lr or a --clip-norm often helps"
         )
 
     def _end_of_epoch(self) -> None:
@@ -436,7 +459,7 @@ class _Run:
 
     # Words ----------------------------------------------------------------------------------------------------------
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
         config, split = self.config, self.split
         facts = machine()
         where = facts.get("gpu") or f"the CPU with {facts['threads']} threads"
@@ -461,7 +484,6 @@ class _Run:
             ("net", f"{config.net}, {self.net.flat_params.size:,} parameters"),
             ("data", images),
             ("recipe", how + (f"; {' and '.join(moves)}" if moves else "")),
-            ("run", str(self.folder.path)),
         ]
 
     def _summary(self, result: Result, test: Evaluation) -> list[str]:
@@ -510,7 +532,7 @@ def _finished(folder: RunFolder, then: Snapshot) -> Result | None:
     return Result(folder=folder.path, metrics=then.position.rows, **{name: record[name] for name in names})
 
 
-def _load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
+def load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
     """Return the data set and the settings that name it for good, in place of "auto"."""
     if config.data_dir and not Path(config.data_dir).expanduser().exists():
         msg = f"data_dir {config.data_dir} does not exist"

@@ -83,9 +83,8 @@ class Plain(Report):
             self._print(f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
 
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
-        for label, text in facts:
-            for number, line in enumerate(textwrap.wrap(text, 71, break_on_hyphens=False) or [""]):
-                self._print(f"{'' if number else label:<9}", "bold", line)
+        for line in labelled(facts):
+            self._print(line[:9], "bold", line[9:])
         self._print()
         self._print(_HEADING, "bold")
         self._epochs, self._steps, self._done = epochs, steps, done
@@ -188,6 +187,15 @@ class Bar(Plain):
             description=f"epoch {epoch}/{self._epochs}",
             state=f"loss {_shown(loss)}  {speed:,.0f} images/s  {left} left",
         )
+
+
+def labelled(facts: Sequence[tuple[str, str]]) -> list[str]:
+    """Return (label, text) as lines of at most 80 columns, the text from the tenth on."""
+    return [
+        f"{'' if number else label:<9}{line}"
+        for label, text in facts
+        for number, line in enumerate(textwrap.wrap(text, 71, break_on_hyphens=False) or [""])
+    ]
 
 
 def _shown(loss: float | None) -> str:

@@ -3,7 +3,7 @@
 config.toml        every setting: `gpuconv train --config` repeats the run from it
 metrics.csv        one line per epoch
 last.safetensors   where to go on from
-best.safetensors   the epoch with the best validation accuracy
+best.safetensors   the epoch with the best validation accuracy; of a run with an average of weights, the average
 result.json        the outcome, with data set, machine and versions; there when the run is finished
 """
 
