@@ -405,8 +405,10 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         code, out, err = gpuconv(*arguments)
         assert (code, err) == (0, "")
         assert all(len(line) <= 80 for line in out.splitlines())
-        if arguments[:1] in ([], ["train"]):
+        if arguments[:1] in ([], ["train"], ["eval"]):
             assert "130, 143  stopped by Ctrl-C or SIGTERM, after saving" in out
+        if arguments[:1] in (["train"], ["eval"]):
+            assert f"examples:\n  gpuconv {arguments[0]} " in out
 
 
 # eval, data, doctor -------------------------------------------------------------------------------------------------

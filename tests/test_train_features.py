@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import signal
 import threading
 
 import numpy as np
@@ -193,6 +194,27 @@ def test_float16_learns_as_float32_does(tmp_path):
     assert abs(losses[0] - losses[1]) <= 3 * 5 * 2 * 8 * 2.0**-11 * losses[0]
 
 
+def test_float16_gradients_are_those_of_float32_but_for_rounding():
+    """Per layer there and back 8 u of float16, of the largest gradient: scale and number of parts are taken out."""
+    config = change(**NO_NORM | {"dtype": "float32"})
+    found = []
+    for settings in ({}, {"precision": "float16", "accumulate": 4}):
+        run = loop._Run(dataclasses.replace(config, **settings), shapes(), train.report.Report())
+        if run.arithmetic.scale is not None:
+            run.arithmetic.scale.value = 1024.0  # these gradients, times the first scale, leave float16
+        run.arithmetic.begin()
+        with run.feed:
+            batch = next(run.feed.epoch(0, 0, 1))
+        for x, labels in batch.parts:
+            scores = run.arithmetic.forward(x, step=0)
+            run.arithmetic.backward(run.arithmetic.loss(scores, labels, label_smoothing=0.1)[1])
+        run.arithmetic.end()
+        found.append(run.net.flat_grads)
+    largest = np.abs(found[0]).max()
+    assert largest > 0.01
+    assert np.abs(found[0] - found[1]).max() <= 5 * 2 * 8 * 2.0**-11 * largest
+
+
 def test_a_gradient_beyond_float16_halves_the_scale_and_skips_the_step(tmp_path, monkeypatch):
     real, calls = precision.Half.backward, []
 
@@ -284,10 +306,25 @@ def test_a_run_whose_time_is_over_ends_after_the_step_as_a_finished_one(steps, t
     assert run_state(result.folder / "last.safetensors") == before
 
 
+def test_a_run_interrupted_after_its_time_was_over_makes_no_more_steps(tmp_path, monkeypatch):
+    real = loop.evaluate
+
+    def interrupted(*arguments, **keywords):
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)
+    with pytest.raises(train.Interrupted):
+        go(change(max_minutes=1e-9), tmp_path / "run")
+    monkeypatch.undo()
+    result = again(tmp_path / "run")
+    assert (result.steps, result.ended_by, len(result.metrics)) == (1, "max-minutes", 1)
+
+
 def test_the_rest_of_a_short_epoch_is_divided_by_its_own_steps(tmp_path, monkeypatch):
     seen = watch(monkeypatch, loop._Run, "_note")
     result = go(change(max_minutes=1e-9), tmp_path / "run")
-    ((_, loss, correct), _, _) = seen[0]
+    ((_, _, loss, correct), _, _) = seen[0]
     assert len(seen) == 1
     assert (result.metrics[0]["train_loss"], result.metrics[0]["train_accuracy"]) == (loss, correct / 20)
 

@@ -56,7 +56,7 @@ def losses(config: Config, steps: int, tmp_path: Path, monkeypatch) -> list[floa
     """Return the losses of a run's first steps."""
     seen = watch(monkeypatch, loop._Run, "_note")
     go(dataclasses.replace(config, epochs=1, max_steps=steps), tmp_path / config.dtype)
-    return [loss for (_, loss, _), _, _ in seen]
+    return [loss for (_, _, loss, _), _, _ in seen]
 
 
 FIVE = change(widths=(4, 8), lr=0.05, schedule="constant")
@@ -162,7 +162,7 @@ def test_the_line_of_an_epoch_is_the_mean_of_its_steps(tmp_path, monkeypatch):
     seen = watch(monkeypatch, loop._Run, "_note")
     result = go(TINY, tmp_path / "run")
     for epoch, row in enumerate(result.metrics):
-        steps = [step for (_, *step), _, _ in seen[10 * epoch : 10 * epoch + 10]]
+        steps = [step for (_, _, *step), _, _ in seen[10 * epoch : 10 * epoch + 10]]
         assert row["train_loss"] == pytest.approx(np.mean([loss for loss, _ in steps]), rel=1e-12)
         assert row["train_accuracy"] == sum(correct for _, correct in steps) / 200
 

@@ -115,7 +115,7 @@ class Config:
         elif self.ema == 1.0:
             msg = "ema must be below 1, got ema=1.0: the average would never move"
         elif self.patience and not (self.validation or self.overfit):
-            msg = f"patience={self.patience} needs validation images, got validation=0"
+            msg = f"patience={self.patience} needs validation images, got validation=0: hold some out"
         if msg:
             raise ConfigError(msg)
 

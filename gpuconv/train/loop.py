@@ -295,7 +295,7 @@ class _Run:
         if self._may_update(step, loss_value):
             self._update(step)
         found = np.concatenate([asnumpy(part) for part in scores])
-        self._note(loss_value, hits(found, batch.labels))
+        self._note(step, loss_value, hits(found, batch.labels))
 
     def rehearse(self, batch: Batch) -> None:
         """Do a step and wait for it, on behalf of a dry run."""
@@ -332,10 +332,10 @@ class _Run:
             if not outcome.finite:
                 what = f"a gradient is NaN or infinite (and the loss {outcome.loss:.4g})"
                 raise self._not_finite(what, outcome.step + 1)
-            self._note(outcome.loss, outcome.correct)
+            self._note(outcome.step, outcome.loss, outcome.correct)
 
-    def _note(self, loss: float, correct: int) -> None:
-        """Add a step to the sums of its epoch."""
+    def _note(self, step: int, loss: float, correct: int) -> None:
+        """Add a step (counted from 0) to the sums of its epoch; called once for each, in order, late on a GPU."""
         self.last_loss = loss
         self.position.loss_sum += loss
         self.position.correct += correct
@@ -535,7 +535,7 @@ def _finished(folder: RunFolder, then: Snapshot) -> Result | None:
 def load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
     """Return the data set and the settings that name it for good, in place of "auto"."""
     if config.data_dir and not Path(config.data_dir).expanduser().exists():
-        msg = f"data_dir {config.data_dir} does not exist"
+        msg = f"data_dir {config.data_dir} does not exist: name the folder that holds CIFAR-10, or leave it out"
         raise ConfigError(msg)
     dataset = data.load(config.data, folder=config.data_dir or None, download=config.download, progress=says.download)
     if config.data == "auto":

@@ -56,13 +56,13 @@ def split(dataset: Any, config: Config) -> Split:
     if not 0 < count <= kept:
         msg = (
             f"{dataset.name} has {images} training images: "
-            f"validation={config.validation} leaves {max(kept, 0)}, too few for train_images={config.train_images}"
+            f"validation={config.validation} leaves {max(kept, 0)}, too few for train_images={config.train_images}: lower one of the two"
             if not config.overfit
-            else f"{dataset.name} has {images} training images, too few for overfit={config.overfit}"
+            else f"{dataset.name} has {images} training images, too few for overfit={config.overfit}: lower it"
         )
         raise ConfigError(msg)
     if tests == 0 or config.test_images > tests:
-        msg = f"{dataset.name} has {tests} test images, too few for test_images={config.test_images}"
+        msg = f"{dataset.name} has {tests} test images, too few for test_images={config.test_images}: lower it, or leave it out for all"
         raise ConfigError(msg)
     tested = slice(0, config.test_images or tests)
     held_out = slice(0, count) if config.overfit else slice(kept, None)
@@ -80,7 +80,7 @@ def plan(config: Config, images: int) -> Plan:
     """Return the steps of a run; a last batch that is not full is left out of each epoch."""
     steps_per_epoch = images // config.batch_size
     if steps_per_epoch == 0:
-        msg = f"batch_size={config.batch_size} is more than the {images} training images"
+        msg = f"batch_size={config.batch_size} is more than the {images} training images: choose a smaller batch"
         raise ConfigError(msg)
     steps = config.epochs * steps_per_epoch
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))
