@@ -2,6 +2,14 @@
 
 A run moves through consistent points only: after a step, and after a batch of a validation.  Signals are looked at
 and checkpoints written there and nowhere else.
+
+On the CPU each step is looked at before it changes the weights: one whose loss or gradients are not finite changes
+none.  On a GPU, where looking means waiting, steps are looked at every 16, at the end of an epoch and before anything
+is saved: weights may have gone bad by then, but no file holds them.  Steps that clip gradients or compute in float16
+need their gradients' norm or finiteness at once, and wait on a GPU, too.  Not yet run on a GPU.
+
+With an average of weights (ema), validation and test are those of the average, and it is what best.safetensors holds;
+last.safetensors holds the weights of the last step, and the average beside them.
 """
 
 from __future__ import annotations
@@ -173,6 +181,7 @@ class _Run:
 
     @property
     def ended_by(self) -> str:
+        """What ended the run; one that did all its steps was ended by nothing else."""
         if self.steps_done < self.plan.steps:
             return self.position.ended_by
         return "max-steps" if self.plan.steps == self.config.max_steps else "epochs"
@@ -259,8 +268,7 @@ class _Run:
             position.seconds += elapsed
             position.training_seconds += elapsed
             self.says.step(epoch=position.epoch + 1, images=len(batch.labels), loss=self.last_loss)
-            if config.max_minutes and self.seconds >= 60 * config.max_minutes:
-                position.ended_by = "max-minutes"
+            self._look_at_the_clock()
             self.guard.check()
             if position.ended_by:
                 break
@@ -268,6 +276,10 @@ class _Run:
                 self.save_last()
             start = time.perf_counter()
         self._look()
+
+    def _look_at_the_clock(self) -> None:
+        if self.config.max_minutes and self.seconds >= 60 * self.config.max_minutes:
+            self.position.ended_by = "max-minutes"
 
     def _step(self, batch: Batch) -> None:
         """Update the weights once, unless their gradients are not finite, and note what came out."""
@@ -374,8 +386,9 @@ class _Run:
         position.rows.append(row)
         position.epoch, position.step = position.epoch + 1, 0
         position.loss_sum, position.correct, position.seconds = 0.0, 0, 0.0
+        self._look_at_the_clock()  # a validation takes time, too
         if self.config.patience and position.epoch - position.best_epoch >= self.config.patience:
-            position.ended_by = position.ended_by or ("patience" if position.epoch < self.plan.epochs else "")
+            position.ended_by = position.ended_by or "patience"
         # In this order each file on the disk is explained by the ones before it, wherever the process dies.
         if best:
             self.save(self.folder.best, averaged=True)
@@ -498,7 +511,7 @@ class _Run:
                 f"{self.arithmetic.scale.skipped} of {result.steps} steps skipped for gradients beyond float16"
             )
         if self.config.overfit and (accuracy := result.validation_accuracy) is not None:
-            verdict = "it can learn" if accuracy >= _OVERFITTED else "expected about 100 %: look at rate, net and data"
+            verdict = "it can learn" if accuracy >= _OVERFITTED else "expected about 100 %"
             lines.append(f"overfit: {accuracy:.2%} of the {self.config.overfit:,} images it was trained on: {verdict}")
         return [
             *lines,
