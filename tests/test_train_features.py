@@ -389,6 +389,28 @@ def test_more_images_to_overfit_than_there_are_is_refused():
         recipe.split(shapes(), change(overfit=301))
 
 
+# A dry run ----------------------------------------------------------------------------------------------------------
+
+HELD = {
+    "plain": ({"dtype": "float64"}, 3 * 8, 8),
+    "average_and_parts": ({"ema": 0.9, "accumulate": 2}, 5 * 4, 4),
+    "adam": ({"optimizer": "adam", "lr": 1e-3}, 4 * 4, 4),
+}
+
+
+@pytest.mark.parametrize(("settings", "bytes_a_weight", "size"), HELD.values(), ids=HELD.keys())
+def test_a_dry_run_counts_what_a_run_holds(settings, bytes_a_weight, size):
+    config = change(**settings)
+    found = train.rehearse(config, progress="none", dataset=shapes())
+    weights = 4 * 3 * 9 + 2 * 4 + (4 * 16 * 16 + 1) * 10
+    statistics = 2 * 4 * size * (2 if config.ema else 1)
+    assert found.weight_bytes == weights * bytes_a_weight + statistics
+    outputs = 3 * 32 * 32 + 2 * 4 * 32 * 32 + 3 * 4 * 16 * 16 + 10  # pictures; conv, bn; pool, relu, flatten; affine
+    assert found.activation_bytes == outputs * size * 20 // config.accumulate
+    assert found.data_bytes == (200 + 100 + 60) * 3 * 32 * 32
+    assert found.steps == 20
+
+
 # A new net looks at the data ----------------------------------------------------------------------------------------
 
 

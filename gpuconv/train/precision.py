@@ -60,6 +60,11 @@ class Same:
         self._parts = parts
         self._total = zeros_like(net.flat_grads) if parts > 1 else None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors that it keeps beside the net's."""
+        return 0 if self._total is None else int(self._total.nbytes)
+
     def begin(self) -> None:
         """Start the step."""
         if self._total is not None:
@@ -111,6 +116,11 @@ class Half(Same):
         largest = max(prod(array.shape) for array, _ in self._grads)
         self._wide = zeros((largest,), net.dtype)  # one gradient of the twin, in float32
         self.follow()
+
+    @property
+    def nbytes(self) -> int:
+        twin = self._twin
+        return int(twin.flat_params.nbytes + twin.flat_grads.nbytes + self._wide.nbytes)
 
     def begin(self) -> None:
         self.net.flat_grads[...] = 0

@@ -76,10 +76,10 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
 
 
 def _weights(run: Any) -> int:
-    """Return the bytes of a run's vectors."""
+    """Return the bytes of a run's vectors and statistics."""
     arrays = [run.net.flat_params, run.net.flat_grads, *run.net.state.values(), *run.optimiser.state.values()]
     arrays += [] if run.average is None else run.average.state.values()
-    return sum(array.nbytes for array in arrays)
+    return sum(array.nbytes for array in arrays) + run.arithmetic.nbytes
 
 
 def _activations(net: Any, config: Config) -> int:
