@@ -153,7 +153,16 @@ def on_gpu(array: Any) -> bool:
 
 def all_finite(array: Any) -> bool:
     """Return whether no element is NaN or infinite; waits for the GPU."""
-    return _load(f"{_PACKAGE_OF[_library(type(array)) or 'NumPy']}.reduce").all_finite(array)
+    return _reduce(array).all_finite(array)
+
+
+def finite_flags(array: Any) -> Any:
+    """Return one or more flags, in the array's place, that are all True if no element is NaN or infinite."""
+    return _reduce(array).finite_flags(array)
+
+
+def _reduce(array: Any) -> ModuleType:
+    return _load(f"{_PACKAGE_OF[_library(type(array)) or 'NumPy']}.reduce")
 
 
 def gpu_name() -> str | None:

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,93 @@ def test_train_shows_a_line_for_each_epoch_and_the_outcome(gpuconv, finished):
     assert "gpuconv eval runs/convnet-1" in out
 
 
+def test_a_dry_run_shows_net_memory_and_time_and_leaves_nothing(gpuconv, tmp_path):
+    code, out, err = gpuconv("train", *FLAGS, "--dry-run", "--tta", "flip")
+    assert (code, err) == (0, "")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    for text in ("conv1     Conv(3, 4", "memory   ", "a step   ", "a test   ", "for 20 steps", "nothing was written"):
+        assert text in out
+    assert names(tmp_path) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gpuconv-feed")]
+
+
+def test_a_dry_run_that_blows_up_says_so(gpuconv, tmp_path):
+    code, _, err = gpuconv("train", *FLAGS, "--dry-run", "--lr", "1e38", "--schedule", "constant")
+    assert code == 5
+    assert "Nothing was saved; a lower --lr or a --clip-norm often helps" in err
+    assert names(tmp_path) == []
+
+
+def test_seeds_are_runs_of_their_own_with_a_table(gpuconv, finished, tmp_path):
+    code, out, err = gpuconv("train", *FLAGS, "--seeds", "2", "--progress", "plain")
+    assert (code, err) == (0, "")
+    folder = tmp_path / "runs" / "convnet-seeds-1"
+    assert names(folder) == [".lock", "config.toml", "plan.json", "seed-0", "seed-1", "seeds.json"]
+    assert_same_run(folder / "seed-0", finished.folder)
+    record = json.loads((folder / "seeds.json").read_text())
+    accuracies = [json.loads((folder / f"seed-{i}" / "result.json").read_text())["test_accuracy"] for i in (0, 1)]
+    assert [run["test_accuracy"] for run in record["seeds"]] == accuracies
+    found = record["statistics"]["test_accuracy"]
+    assert found["mean"] == pytest.approx(sum(accuracies) / 2)
+    assert found["standard_deviation"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+    assert "test_accuracy_tta" not in record["statistics"]
+    lines = out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("seed   "))
+    assert [line.split()[0] for line in lines[at + 1 :]] == ["0", "1", "-" * 61, "mean", "deviation", "everything"]
+    assert lines[at + 1].split()[2] == f"{accuracies[0]:.2%}"
+    assert lines[at + 4].split()[2] == f"{found['mean']:.2%}"
+    assert all(len(line) <= 80 for line in lines[at:])
+
+
+def test_interrupted_seeds_go_on(gpuconv, tmp_path, monkeypatch):
+    real, calls = train.loop._Run._step, []
+
+    def stops(self, batch):
+        calls.append(None)
+        if len(calls) == 25:  # in the second run
+            signal.raise_signal(signal.SIGTERM)
+        real(self, batch)
+
+    monkeypatch.setattr(train.loop._Run, "_step", stops)
+    code, _, err = gpuconv("train", *FLAGS, "--seeds", "3", "--run-dir", "all", "--progress", "none")
+    assert (code, err) == (143, "gpuconv: stopped by SIGTERM; to go on: gpuconv train --resume all\n")
+    monkeypatch.setattr(train.loop._Run, "_step", real)
+    code, out, err = gpuconv("train", "--resume", "all", "--progress", "none")
+    assert (code, out, err) == (0, "", "")
+    whole = train.train_seeds(TINY, 3, folder=tmp_path / "whole", dataset=shapes(), progress="none")
+    for seed in whole.seeds:
+        assert_same_run(tmp_path / "all" / f"seed-{seed}", whole.folder / f"seed-{seed}")
+    found, wanted = (json.loads((folder / "seeds.json").read_text()) for folder in (tmp_path / "all", whole.folder))
+    for record in (found, wanted):
+        del record["statistics"]["seconds"]
+        for run in record["seeds"]:
+            del run["seconds"]
+    assert found == wanted
+
+
+def test_overfit_changes_what_stands_in_its_way_and_nothing_that_was_given(gpuconv, tmp_path):
+    flags = (
+        "--widths",
+        "4",
+        "--data",
+        "shapes",
+        "--test-images",
+        "60",
+        "--overfit",
+        "20",
+        "--epochs",
+        "2",
+        "--crop",
+        "1",
+    )
+    code, out, _ = gpuconv("train", *flags)
+    assert code == 0
+    config = train.config.read(tmp_path / "runs" / "convnet-1" / "config.toml")
+    assert (config.overfit, config.batch_size, config.epochs, config.crop, config.flip) == (20, 20, 2, 1, False)
+    assert (config.weight_decay, config.label_smoothing) == (0.0, 0.0)
+    assert "of the 20 images it was trained on" in out
+
+
 def test_progress_none_is_silent(gpuconv):
     assert gpuconv("train", *FLAGS, "--progress", "none") == (0, "", "")
 
@@ -276,6 +364,16 @@ BAD = {
     "too_many_stages": (["train", *FLAGS, "--widths", "2,2,2,2,2,2"], "6 stages halve the image 6 times"),
     "resume_nothing": (["train", "--resume", "runs/none-1"], "there is no run folder runs/none-1"),
     "resume_without_name": (["train", "--resume"], "argument --resume: expected one argument"),
+    "no_seeds": (["train", *FLAGS, "--seeds", "0"], "seeds must be a number from 1 on"),
+    "dry_run_with_a_folder": (
+        ["train", "--dry-run", "--run-dir", "x"],
+        "--dry-run leaves no run behind: leave out --run-dir",
+    ),
+    "resume_with_seeds": (["train", "--resume", "x", "--seeds", "2"], "leave out --seeds"),
+    "resume_dry": (["train", "--resume", "x", "--dry-run"], "leave out --dry-run"),
+    "tf32": (["train", "--precision", "tf32"], "precision tf32 is not built"),
+    "parts_that_do_not_divide": (["train", "--accumulate", "3"], "accumulate must divide batch_size"),
+    "eval_unknown_views": (["eval", "x", "--tta", "all"], "tta must be one of none, flip, flip+shift, got 'all'"),
     "eval_nothing": (["eval", "nowhere"], "there is no checkpoint nowhere"),
     "eval_without_run": (["eval"], "the following arguments are required: RUN"),
     "eval_other_checkpoint": (["eval", "x", "--checkpoint", "first"], "invalid choice: 'first'"),
@@ -309,8 +407,10 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         code, out, err = gpuconv(*arguments)
         assert (code, err) == (0, "")
         assert all(len(line) <= 80 for line in out.splitlines())
-        if arguments[:1] in ([], ["train"]):
+        if arguments[:1] in ([], ["train"], ["eval"]):
             assert "130, 143  stopped by Ctrl-C or SIGTERM, after saving" in out
+        if arguments[:1] in (["train"], ["eval"]):
+            assert f"examples:\n  gpuconv {arguments[0]} " in out
 
 
 # eval, data, doctor -------------------------------------------------------------------------------------------------
@@ -329,6 +429,18 @@ def test_eval_shows_the_accuracy_of_each_class_and_of_all(which, gpuconv, finish
         record = json.loads((finished.folder / "result.json").read_text())
         assert shown == {name: f"{share:.2%}" for name, share in record["test_accuracy_by_class"].items()}
         assert lines[-1].split()[:2] == ["all", f"{finished.test_accuracy:.2%}"]
+
+
+def test_eval_averages_views(gpuconv, finished):
+    code, out, _ = gpuconv("eval", finished.folder, "--test-images", 60, "--tta", "flip+shift")
+    assert code == 0
+    assert "scores averaged over the views of tta flip+shift" in out
+    pictures, net = shapes(), train.load_net(finished.folder / "best.safetensors")
+    wanted = train.evaluate(
+        net, pictures.x_test[:60], pictures.y_test[:60],
+        mean=pictures.mean, std=pictures.std, classes=10, tta="flip+shift",
+    )  # fmt: skip
+    assert out.splitlines()[-1].split() == ["all", f"{wanted.accuracy:.2%}", "loss", f"{wanted.loss:.4f}"]
 
 
 def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):

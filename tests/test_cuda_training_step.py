@@ -18,7 +18,7 @@ from train_helpers import assert_same_run, metrics, shapes
 from gpuconv import backend, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
-from gpuconv.train import PRESETS, checkpoint, loop, resume, train
+from gpuconv.train import PRESETS, checkpoint, loop, precision, resume, train
 
 pytestmark = pytest.mark.compilers
 
@@ -108,6 +108,56 @@ def test_an_interrupted_run_goes_on_on_the_gpu(emulated_gpu, tmp_path, monkeypat
     assert_same_run(tmp_path / "again", tmp_path / "whole")
 
 
+FEATURES = {
+    "parts": {"accumulate": 2},
+    "clipping": {"clip_norm": 0.1},
+    "average": {"ema": 0.9},
+    "float16_in_parts": {"precision": "float16", "accumulate": 2},
+}
+
+
+@pytest.mark.parametrize("settings", FEATURES.values(), ids=FEATURES.keys())
+def test_what_a_step_may_do_besides_ends_where_the_cpu_s_does(settings, emulated_gpu, tmp_path):
+    """As above; float16 loses 2^13 times more than float32, whose loss is taken for scale."""
+    config = _config("convnet", max_steps=2, **settings)
+    runs = {}
+    for name, changes in {
+        "cpu": {"device": "cpu"},
+        "cuda": {"device": "cuda"},
+        "exact": {"device": "cpu", "dtype": "float64", "precision": "float32"},
+    }.items():
+        train(dataclasses.replace(config, **changes), folder=tmp_path / name, dataset=shapes(), progress="none")
+        runs[name] = _outcome(tmp_path / name)
+    for name, exact in runs["exact"].items():
+        lost, largest = np.abs(runs["cpu"][name] - exact).max(), np.abs(exact).max()
+        unit = U_OUT["float16" if "precision" in settings else "float32"]
+        bound = 4 * lost + 8 * unit * largest
+        error = np.abs(runs["cuda"][name] - exact).max()
+        assert error <= bound, f"{name}: {error:.3g} away, allowed {bound:.3g}"
+
+
+def test_a_run_is_asked_for_its_outcomes_now_and_then(emulated_gpu, tmp_path, monkeypatch):
+    """Nine steps, of which every fourth and the last of an epoch are followed by a look: three reads each."""
+    monkeypatch.setattr(loop, "_LOOK_EVERY", 4)
+    config = _config("convnet", batch_size=2, epochs=1, device="cuda", validation=0)
+    real, reads, at = Emulated.device.asnumpy, [], []
+    monkeypatch.setattr(Emulated.device, "asnumpy", lambda array: reads.append(None) or real(array))
+    step = loop._Run._step
+
+    def counted(run, batch):
+        before = len(reads)
+        step(run, batch)
+        at.append(len(reads) - before)
+
+    monkeypatch.setattr(loop._Run, "_step", counted)
+    train(config, folder=tmp_path / "late", dataset=shapes(), progress="none")
+    assert at == [0, 0, 0, 3, 0, 0, 0, 3, 0]
+    monkeypatch.setattr(loop, "_LOOK_EVERY", 1)
+    train(config, folder=tmp_path / "at once", dataset=shapes(), progress="none")
+    assert at[9:] == [3] * 9
+    assert_same_run(tmp_path / "late", tmp_path / "at once")
+
+
 def test_the_record_says_which_gpu(emulated_gpu, tmp_path):
     config = _config("three-layer", max_steps=1)
     for device in ("cpu", "cuda"):
@@ -118,14 +168,14 @@ def test_the_record_says_which_gpu(emulated_gpu, tmp_path):
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_update(emulated_gpu, tmp_path, monkeypatch):
-    real = loop.ops.softmax_cross_entropy
+    real = precision.ops.softmax_cross_entropy
 
     def injected(*arguments, **keywords):
         loss, dscores = real(*arguments, **keywords)
         dscores[3, 3] = np.inf
         return loss, dscores
 
-    monkeypatch.setattr(loop.ops, "softmax_cross_entropy", injected)
+    monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
     with pytest.raises(NonFiniteLossError, match="a gradient is NaN or infinite"):
         train(_config("convnet", device="cuda"), folder=tmp_path / "run", dataset=shapes(), progress="none")
     _, values = checkpoint.load(tmp_path / "run" / "last.safetensors")

@@ -14,7 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
+from train_helpers import (
+    TINY,
+    again,
+    assert_same_run,
+    change,
+    go,
+    interrupt,
+    metrics,
+    names,
+    run_state,
+    shapes,
+    watch,
+)
 
 from gpuconv import data, durable, train
 from gpuconv.cuda.device import gpu_status
@@ -27,19 +39,7 @@ from gpuconv.errors import (
     NonFiniteLossError,
 )
 from gpuconv.random import Stream, words
-from gpuconv.train import Config, Interrupted, checkpoint, loop, recipe, run_folder, snapshot
-
-
-def change(**settings) -> Config:
-    return dataclasses.replace(TINY, **settings)
-
-
-def go(config: Config, folder: Path, **keywords) -> train.Result:
-    return train.train(config, folder=folder, dataset=shapes(), progress="none", **keywords)
-
-
-def again(folder: Path) -> train.Result:
-    return train.resume(folder, dataset=shapes(), progress="none")
+from gpuconv.train import Config, Interrupted, checkpoint, feed, loop, precision, recipe, run_folder, snapshot
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def finished(tmp_path_factory):
 
 def losses(config: Config, steps: int, tmp_path: Path, monkeypatch) -> list[float]:
     """Return the losses of a run's first steps."""
-    seen = watch(monkeypatch, loop._Run, "_step")
+    seen = watch(monkeypatch, loop._Run, "_note")
     go(dataclasses.replace(config, epochs=1, max_steps=steps), tmp_path / config.dtype)
-    return [loss for _, _, (loss, _) in seen]
+    return [loss for (_, _, loss, _), _, _ in seen]
 
 
 FIVE = change(widths=(4, 8), lr=0.05, schedule="constant")
@@ -129,22 +129,10 @@ def test_the_golden_losses_are_those_of_pytorch(torch_losses):
         assert abs(theirs - golden) <= allowed(step, "float64") * golden
 
 
-def watch(monkeypatch, owner, name: str) -> list[tuple]:
-    """Return a list to which every call adds (arguments, keywords, what it returned)."""
-    real, seen = getattr(owner, name), []
-
-    def watched(*arguments, **keywords):
-        result = real(*arguments, **keywords)
-        seen.append((arguments, keywords, result))
-        return result
-
-    monkeypatch.setattr(owner, name, watched)
-    return seen
-
-
 def test_each_epoch_has_an_order_and_draws_of_its_own(tmp_path, monkeypatch):
-    seen = watch(monkeypatch, loop.ops, "augment")
+    seen = watch(monkeypatch, feed.ops, "augment")
     go(change(batch_size=30, seed=5), tmp_path / "run")
+    seen = seen[1:]  # without the look that a new net takes
     assert len(seen) == 12
     pictures = shapes()
     for epoch in range(2):
@@ -171,10 +159,10 @@ def test_each_step_has_its_number_and_its_rate(tmp_path, monkeypatch):
 
 
 def test_the_line_of_an_epoch_is_the_mean_of_its_steps(tmp_path, monkeypatch):
-    seen = watch(monkeypatch, loop._Run, "_step")
+    seen = watch(monkeypatch, loop._Run, "_note")
     result = go(TINY, tmp_path / "run")
     for epoch, row in enumerate(result.metrics):
-        steps = [step for _, _, step in seen[10 * epoch : 10 * epoch + 10]]
+        steps = [step for (_, _, *step), _, _ in seen[10 * epoch : 10 * epoch + 10]]
         assert row["train_loss"] == pytest.approx(np.mean([loss for loss, _ in steps]), rel=1e-12)
         assert row["train_accuracy"] == sum(correct for _, correct in steps) / 200
 
@@ -350,24 +338,6 @@ def test_the_rate_follows_the_settings(settings, rates):
 
 
 # Going on -----------------------------------------------------------------------------------------------------------
-
-
-def interrupt(folder: Path, config: Config, *, step: int, signum: int = signal.SIGINT) -> Interrupted:
-    """Start a run in folder that gets a signal within a step."""
-    with pytest.MonkeyPatch.context() as patch:
-        real, seen = loop._Run._step, []
-
-        def watched(self, *arguments):
-            seen.append(None)
-            if len(seen) == step:
-                signal.raise_signal(signum)
-            return real(self, *arguments)
-
-        patch.setattr(loop._Run, "_step", watched)
-        with pytest.raises(Interrupted) as caught:
-            go(config, folder)
-        assert len(seen) == step  # the step was finished, and no other begun
-    return caught.value
 
 
 @pytest.mark.parametrize("step", range(1, 21))
@@ -572,14 +542,14 @@ def test_a_sound_checkpoint_of_something_else_is_refused(values, tmp_path):
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("step", [1, 2, 10, 11, 17, 20])
 def test_a_loss_that_is_no_number_stops_before_the_update(bad, step, tmp_path, monkeypatch):
-    real, calls = loop.ops.softmax_cross_entropy, []
+    real, calls = precision.ops.softmax_cross_entropy, []
 
     def injected(*arguments, **keywords):
         calls.append(None)
         loss, dscores = real(*arguments, **keywords)
         return (np.float32(bad), dscores) if len(calls) == step else (loss, dscores)
 
-    monkeypatch.setattr(loop.ops, "softmax_cross_entropy", injected)
+    monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
     with pytest.raises(NonFiniteLossError) as caught:
         go(change(checkpoint_every=4), tmp_path / "run")
     epoch, saved = (step - 1) // 10 + 1, max(point for point in (0, 4, 8, 10, 12, 16) if point < step)
@@ -589,14 +559,14 @@ def test_a_loss_that_is_no_number_stops_before_the_update(bad, step, tmp_path, m
 
 
 def test_a_gradient_that_is_no_number_stops_before_the_update(tmp_path, monkeypatch):
-    real = loop.ops.softmax_cross_entropy
+    real = precision.ops.softmax_cross_entropy
 
     def injected(*arguments, **keywords):
         loss, dscores = real(*arguments, **keywords)
         dscores[3, 3] = np.inf
         return loss, dscores
 
-    monkeypatch.setattr(loop.ops, "softmax_cross_entropy", injected)
+    monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
     with np.errstate(invalid="ignore"), pytest.raises(NonFiniteLossError, match="a gradient is NaN or infinite"):
         go(TINY, tmp_path / "run")
     assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == 0

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
+import signal
 from pathlib import Path
 
-from gpuconv import data
-from gpuconv.train import Config, checkpoint
+import pytest
+
+from gpuconv import data, train
+from gpuconv.train import Config, Interrupted, checkpoint, loop
 
 TINY = Config(
     widths=(4,), epochs=2, batch_size=20, lr=0.02, data="shapes", validation=100, train_images=200, test_images=60
@@ -50,3 +54,49 @@ def assert_same_run(folder: Path, other: Path) -> None:
         assert arrays == other_arrays
     assert metrics(folder) == metrics(other)
     assert (folder / "config.toml").read_text() == (other / "config.toml").read_text()
+
+
+def change(**settings) -> Config:
+    """Return TINY with other settings."""
+    return dataclasses.replace(TINY, **settings)
+
+
+def go(config: Config, folder: Path, **keywords) -> train.Result:
+    """Run from the first step to the last."""
+    return train.train(config, folder=folder, dataset=shapes(), progress="none", **keywords)
+
+
+def again(folder: Path) -> train.Result:
+    """Go on with a run."""
+    return train.resume(folder, dataset=shapes(), progress="none")
+
+
+def watch(monkeypatch, owner, name: str) -> list[tuple]:
+    """Return a list to which every call adds (arguments, keywords, what it returned)."""
+    real, seen = getattr(owner, name), []
+
+    def watched(*arguments, **keywords):
+        result = real(*arguments, **keywords)
+        seen.append((arguments, keywords, result))
+        return result
+
+    monkeypatch.setattr(owner, name, watched)
+    return seen
+
+
+def interrupt(folder: Path, config: Config, *, step: int, signum: int = signal.SIGINT) -> Interrupted:
+    """Start a run in folder that gets a signal within a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        real, seen = loop._Run._step, []
+
+        def watched(self, *arguments):
+            seen.append(None)
+            if len(seen) == step:
+                signal.raise_signal(signum)
+            return real(self, *arguments)
+
+        patch.setattr(loop._Run, "_step", watched)
+        with pytest.raises(Interrupted) as caught:
+            go(config, folder)
+        assert len(seen) == step  # the step was finished, and no other begun
+    return caught.value

@@ -7,7 +7,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
 from ..train.config import from_values
+from ..train.evaluation import TTA
+from .parser import EXIT_CODES
+
+_EXAMPLES = """\
+examples:
+  gpuconv eval runs/convnet-1
+  gpuconv eval runs/convnet-1 --checkpoint last --test-images 1000
+  gpuconv eval runs/convnet-1 --tta flip+shift     six views, six times the work
+"""
 
 
 def add(commands: Any) -> None:
@@ -16,12 +26,16 @@ def add(commands: Any) -> None:
         "eval",
         help="accuracy of a trained net, overall and by class",
         description="Test the net of a run on the test images of its data set.",
+        epilog=_EXAMPLES + "\n" + EXIT_CODES,
     )
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
     parser.add_argument("--data", metavar="NAME", help="another data set than the run's: cifar10, shapes")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     parser.add_argument("--test-images", metavar="N", type=int, default=0, help="only the first N [0: all]")
+    parser.add_argument(
+        "--tta", metavar="NAME", default="none", help=f"average the scores of views: {', '.join(TTA)} [none]"
+    )
     parser.set_defaults(run=_eval)
 
 
@@ -30,6 +44,9 @@ def _eval(arguments: argparse.Namespace) -> int:
     from ..train import recipe, snapshot
     from ..train.evaluation import evaluate
 
+    if arguments.tta not in TTA:
+        msg = f"tta must be one of {', '.join(TTA)}, got {arguments.tta!r}"
+        raise ConfigError(msg)
     path = arguments.run_path
     if path.is_dir():
         path = path / f"{arguments.checkpoint}.safetensors"
@@ -39,10 +56,24 @@ def _eval(arguments: argparse.Namespace) -> int:
     name = arguments.data or config.data
     folder = arguments.data_dir or (config.data_dir if name == config.data else "") or None
     dataset = data.load(name, folder=folder)
-    config = from_values({"test_images": arguments.test_images, "validation": 0, "train_images": 0}, config)
+    config = from_values(
+        {"test_images": arguments.test_images, "validation": 0, "train_images": 0, "overfit": 0, "patience": 0}, config
+    )
     split = recipe.split(dataset, config)
-    found = evaluate(net, split.x_test, split.y_test, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes))
-    lines = [f"{path}, after epoch {len(then.position.rows)}:", f"{found.count:,} test images of {dataset.name}"]
+    found = evaluate(
+        net,
+        split.x_test,
+        split.y_test,
+        mean=dataset.mean,
+        std=dataset.std,
+        classes=len(dataset.classes),
+        tta=arguments.tta,
+    )
+    with_views = "" if arguments.tta == "none" else f", scores averaged over the views of tta {arguments.tta}"
+    lines = [
+        f"{path}, after epoch {len(then.position.rows)}:",
+        f"{found.count:,} test images of {dataset.name}{with_views}",
+    ]
     if dataset.name != then.data_name:
         lines.append(f"(the net was trained on {then.data_name})")
     lines.append("")

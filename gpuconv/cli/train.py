@@ -8,21 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..train.config import PRESETS, Config, from_values, read
+from ..train.config import PRESETS, Config, from_values, overfitting, read
 from ..train.report import PROGRESS
 from .parser import EXIT_CODES
 
 # Which fields of Config stand under which heading of `gpuconv train --help`.
 _GROUPS = {
-    "net": ("net", "widths", "filters", "window", "hidden", "weight_scale", "dtype", "device", "seed"),
+    "net": ("net", "widths", "filters", "window", "hidden", "weight_scale"),
     "data": ("data", "data_dir", "download", "validation", "train_images", "test_images", "flip", "crop"),
-    "length": ("epochs", "max_steps", "batch_size"),
+    "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate"),
     "update": (
         *("optimizer", "momentum", "nesterov", "beta1", "beta2", "smoothing", "eps"),
-        *("weight_decay", "label_smoothing"),
+        *("weight_decay", "label_smoothing", "clip_norm", "ema"),
     ),
     "learning rate": ("lr", "schedule", "warmup", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
+    "machine and arithmetic": ("device", "dtype", "precision", "seed"),
+    "saving and testing": ("checkpoint_every", "tta"),
 }
+
+_EXAMPLES = """\
+examples:
+  gpuconv train                              preset convnet, in runs/convnet-1
+  gpuconv train --dry-run --batch-size 512   how long, how much memory? no run
+  gpuconv train --overfit 100                can it learn 100 images? (~100 %)
+  gpuconv train --epochs 20 --ema 0.99 --tta flip --seeds 5
+  gpuconv train --resume runs/convnet-1      go on where Ctrl-C stopped it
+"""
 
 
 def add(commands: Any) -> None:
@@ -37,7 +48,7 @@ def add(commands: Any) -> None:
             "weights, metrics and result in a run folder.  Ctrl-C saves and stops, and\n"
             "--resume goes on from there."
         ),
-        epilog="\n".join(["in brackets: the value in preset convnet", *others, "", EXIT_CODES]),
+        epilog="\n".join(["in brackets: the value in preset convnet", *others, "", _EXAMPLES, EXIT_CODES]),
     )
     run = parser.add_argument_group("run")
     run.add_argument("--preset", metavar="NAME", help=f"recipe to start from: {', '.join(PRESETS)} [convnet]")
@@ -46,7 +57,9 @@ def add(commands: Any) -> None:
     run.add_argument("--name", help="keep the run in runs/NAME-<number> [the preset]")
     run.add_argument("--run-dir", metavar="DIR", type=Path, help="keep the run in this new or empty folder")
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
-    _add_setting(run, "checkpoint_every")
+    run.add_argument("--seeds", metavar="N", type=int, help="N runs with seeds from --seed on: mean, deviation")
+    run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes nothing")
+    _add_setting(run, "overfit")
     _add_setting(run, "tensorboard")
     for title, names in _GROUPS.items():
         group = parser.add_argument_group(title)
@@ -109,13 +122,27 @@ def _train(arguments: argparse.Namespace) -> int:
     base = read(arguments.config) if arguments.config is not None else None
     if base is None:
         base = from_values({"preset": preset} if preset is not None else {})
-    train.train(
-        from_values(settings, base),
-        folder=arguments.run_dir,
-        name=arguments.name,
-        progress=arguments.progress,
-    )
+    config = from_values(settings, base)
+    if config.overfit and "overfit" in settings:
+        config = overfitting(config, given=settings)
+    if arguments.dry_run:
+        _refuse_beside("--dry-run", arguments, "seeds", "run_dir", "name")
+        train.rehearse(config, progress=arguments.progress)
+        return 0
+    place = {"folder": arguments.run_dir, "name": arguments.name, "progress": arguments.progress}
+    if arguments.seeds is not None:
+        train.train_seeds(config, arguments.seeds, **place)
+    else:
+        train.train(config, **place)
     return 0
+
+
+def _refuse_beside(flag: str, arguments: argparse.Namespace, *names: str) -> None:
+    """Raise ConfigError if one of the named arguments was given."""
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
+    if given:
+        msg = f"{flag} leaves no run behind: leave out {', '.join(given)}"
+        raise ConfigError(msg)
 
 
 def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[str, Any]) -> None:
@@ -123,9 +150,13 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
 
     data_dir = settings.pop("data_dir", None)
     given = {"preset": preset, "config": arguments.config, "run-dir": arguments.run_dir, "name": arguments.name}
+    given |= {"seeds": arguments.seeds, "dry-run": arguments.dry_run or None}
     refused = [name for name, value in given.items() if value is not None]
     refused += [name.replace("_", "-") for name in settings]
     if refused:
         msg = f"--resume goes on with the run's own settings: leave out --{', --'.join(refused)}"
         raise ConfigError(msg)
-    train.resume(arguments.resume, progress=arguments.progress, data_dir=data_dir)
+    if train.seeds.is_seeds(arguments.resume):
+        train.resume_seeds(arguments.resume, progress=arguments.progress, data_dir=data_dir)
+    else:
+        train.resume(arguments.resume, progress=arguments.progress, data_dir=data_dir)

@@ -121,6 +121,11 @@ def pieces(view: np.ndarray, layout: Rows | Planes) -> list[tuple[int, slice]]:
     return [(i, slice(*piece)) for i, piece in enumerate(ranges(view.shape[0], layout.per_piece))]
 
 
+def finite_flags(x: np.ndarray) -> np.ndarray:
+    """Return whether no element is NaN or infinite, as one flag (1,)."""
+    return np.array([all_finite(x)])
+
+
 def all_finite(x: np.ndarray) -> bool:
     """Return whether no element is NaN or infinite."""
     return bool(np.isfinite(x).all())

@@ -130,13 +130,18 @@ def merge_chunks(device: Device, partial: Any, out: Any, z: Channels) -> None:
     _MERGE(device, (out.dtype,), z.merge_blocks, partial, out, z.channels, z.chunks, z.merge_lanes)
 
 
-def all_finite(x: Any) -> bool:
-    """Return whether no element of a C-contiguous array is NaN or infinite.  Reads the answer: waits for the GPU."""
+def finite_flags(x: Any) -> Any:
+    """Return whether each block's share of a C-contiguous array is finite throughout, (blocks,) bool; does not wait."""
     device = device_of(x)
     blocks = cover(device, -(-x.size * x.dtype.itemsize // _PACK_BYTES))
     found = device.empty((blocks,), np.bool_)
     _FINITE(device, (x.dtype,), blocks, x, found, x.size)
-    return bool(device.asnumpy(found).all())
+    return found
+
+
+def all_finite(x: Any) -> bool:
+    """Return whether no element of a C-contiguous array is NaN or infinite.  Reads the answer: waits for the GPU."""
+    return bool(device_of(x).asnumpy(finite_flags(x)).all())
 
 
 def _power_of_two(least: int) -> int:

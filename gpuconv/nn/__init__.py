@@ -1,6 +1,8 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
+from .average import WeightAverage
 from .build import build, build_layer
+from .clip import clip_gradients
 from .containers import Residual, Sequential
 from .layer import Declared, Layer
 from .layers import (
@@ -48,8 +50,10 @@ __all__ = [
     "Sequential",
     "Step",
     "ThreeLayerConvNet",
+    "WeightAverage",
     "build",
     "build_layer",
+    "clip_gradients",
     "optimiser",
     "schedule",
 ]

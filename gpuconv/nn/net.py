@@ -46,6 +46,12 @@ class Net:
             "dtype": self.dtype.name,
         }
 
+    def prepare(self, x: Any) -> None:
+        """Look at normalised training images before the first step of a new run; here there is nothing to learn.
+
+        x: (N, *input_shape), up to 5000 images without augmentation
+        """
+
     def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
         """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).
 

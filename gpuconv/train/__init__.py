@@ -3,8 +3,26 @@
 from .config import PRESETS, Config
 from .evaluation import Evaluation, evaluate
 from .loop import Result, resume, train
+from .rehearsal import Rehearsal, rehearse
 from .run import Run
+from .seeds import Seeds, resume_seeds, train_seeds
 from .signals import Interrupted
 from .snapshot import load_net
 
-__all__ = ["PRESETS", "Config", "Evaluation", "Interrupted", "Result", "Run", "evaluate", "load_net", "resume", "train"]
+__all__ = [
+    "PRESETS",
+    "Config",
+    "Evaluation",
+    "Interrupted",
+    "Rehearsal",
+    "Result",
+    "Run",
+    "Seeds",
+    "evaluate",
+    "load_net",
+    "rehearse",
+    "resume",
+    "resume_seeds",
+    "train",
+    "train_seeds",
+]

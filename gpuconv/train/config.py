@@ -10,13 +10,15 @@ import difflib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import checks
 from ..errors import ConfigError, GpuconvError
+
+_OVERFIT_STEPS = 300
 
 
 def _setting(
@@ -39,6 +41,9 @@ class Config:
     hidden: int = _setting(500, "three-layer: units of the hidden layer", least=1)
     weight_scale: float = _setting(0.0, "three-layer: spread of first weights; 0: He's", least=0)
     dtype: str = _setting("float32", "type of weights and activations", choices=("float32", "float64"))
+    precision: str = _setting(
+        "float32", "float16: steps in it, weights in float32", choices=("float32", "tf32", "float16")
+    )
     device: str = _setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     seed: int = _setting(0, "same seed, same run, bit for bit", least=0, most=2**64 - 1)
 
@@ -56,6 +61,10 @@ class Config:
     epochs: int = _setting(8, "passes over the training images", least=1)
     max_steps: int = _setting(0, "end after N steps, schedule included; 0: no limit", least=0)
     batch_size: int = _setting(128, "images per step", least=1)
+    accumulate: int = _setting(1, "parts of a step, batch norm in each: less memory", least=1)
+    patience: int = _setting(0, "end after N epochs without a better validation; 0: never", least=0)
+    max_minutes: float = _setting(0.0, "end after X minutes, tested and saved; 0: no limit", least=0)
+    overfit: int = _setting(0, "learn the first N images by heart, as a check; 0: no", least=0)
 
     # How
     optimizer: str = _setting("sgd", "update rule", choices=("sgd", "rmsprop", "adam", "adamw"))
@@ -66,6 +75,8 @@ class Config:
     smoothing: float = _setting(0.99, "rmsprop: share of the mean square kept", least=0, most=1)
     eps: float = _setting(1e-8, "adam, rmsprop: added to the root mean square", least=0)
     weight_decay: float = _setting(5e-4, "L2 penalty on weights; adamw: decoupled", least=0)
+    clip_norm: float = _setting(0.0, "shorten longer gradients to this norm; 0: never", least=0)
+    ema: float = _setting(0.0, "decay of the average of weights that is tested; 0: none", least=0, most=1)
     label_smoothing: float = _setting(0.0, "share of the target given to all classes", least=0, most=1)
     lr: float = _setting(0.1, "learning rate; of a schedule, the highest", least=0)
     schedule: str = _setting("one-cycle", "course of the rate", choices=("constant", "step", "cosine", "one-cycle"))
@@ -76,6 +87,7 @@ class Config:
     lr_every: int = _setting(2, "step: epochs between two reductions", least=1)
     lr_factor: float = _setting(0.1, "step: factor of a reduction", least=0, most=1)
 
+    tta: str = _setting("none", "second test, of averaged views", choices=("none", "flip", "flip+shift"))
     tensorboard: bool = _setting(False, "write TensorBoard events, too")
     checkpoint_every: int = _setting(0, "save after every N steps, too; 0: only after epochs", least=0)
 
@@ -89,6 +101,23 @@ class Config:
                 raise ConfigError(str(error)) from None
         if self.window % 2 == 0:
             msg = f"window must be odd, got {self.window}: the convolution keeps the image size"
+            raise ConfigError(msg)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise ConfigError for settings that exclude each other."""
+        msg = ""
+        if self.batch_size % self.accumulate:
+            msg = f"accumulate must divide batch_size, got accumulate={self.accumulate}, batch_size={self.batch_size}"
+        elif self.precision == "tf32":
+            msg = "precision tf32 is not built: no kernel rounds to TF32 yet; choose float32 or float16"
+        elif self.precision == "float16" and self.dtype != "float32":
+            msg = f"precision float16 keeps its weights in float32: leave dtype at float32, got {self.dtype}"
+        elif self.ema == 1.0:
+            msg = "ema must be below 1, got ema=1.0: the average would never move"
+        elif self.patience and not (self.validation or self.overfit):
+            msg = f"patience={self.patience} needs validation images, got validation=0: hold some out"
+        if msg:
             raise ConfigError(msg)
 
 
@@ -113,6 +142,24 @@ def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config
 def to_values(config: Config) -> dict[str, Any]:
     """Return every setting as a plain value: what from_values takes, TOML and JSON write."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
+def overfitting(config: Config, given: Iterable[str]) -> Config:
+    """Return the settings of a run that must learn its `overfit` images by heart, changed only where not `given`.
+
+    Batches of at most as many images, nothing that makes it harder to learn them, and at least 300 steps.
+    """
+    batch_size = min(config.batch_size, config.overfit)
+    easier: dict[str, Any] = {
+        "batch_size": batch_size,
+        "accumulate": config.accumulate if batch_size % config.accumulate == 0 else 1,
+        "epochs": -(-_OVERFIT_STEPS // (config.overfit // batch_size)),
+        "flip": False,
+        "crop": 0,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+    }
+    return dataclasses.replace(config, **{name: value for name, value in easier.items() if name not in given})
 
 
 def read(path: Path) -> Config:

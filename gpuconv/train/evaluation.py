@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from ..ops.augment import augment
 from ..ops.loss import softmax_cross_entropy
 
 BATCH_SIZE = 250
+TTA = ("none", "flip", "flip+shift")
 MOST_MISTAKES = 36
 
 
@@ -59,15 +60,24 @@ def evaluate(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     classes: int,
+    tta: str = "none",
     between: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
     images: (N, C, H, W) uint8   labels: (N,)   between is called after each batch (and may raise to end it early).
+
+    tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
+    "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
+    pixel up and left, and down and right, with the border reflected: six views, six times the work.
+    Source of the six views and their weights: Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498.
     """
     count = len(labels)
     if count == 0:
         msg = "images must not be empty: there is no accuracy of nothing"
+        raise ParamError(msg)
+    if tta not in TTA:
+        msg = f"tta must be one of {', '.join(TTA)}, got {tta!r}"
         raise ParamError(msg)
     loss_sum = 0.0
     counts, correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
@@ -75,13 +85,20 @@ def evaluate(
     mistakes: list[Mistake] = []
     for start in range(0, count, BATCH_SIZE):
         batch = slice(start, min(start + BATCH_SIZE, count))
-        pictures = asarray(images[batch], beside=net.flat_params)
-        x = augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
-        scores = net.forward(x)
-        if scores.shape[1] != classes:
-            msg = f"the net has {scores.shape[1]} classes but the data set has {classes}"
-            raise CheckpointMismatchError(msg)
-        loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=net.flat_params))
+        scores = None
+        for weight, pictures in views(images[batch], tta):
+            on_device = asarray(pictures, beside=net.flat_params)
+            x = augment(on_device, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
+            found = net.forward(x)
+            if found.shape[1] != classes:
+                msg = f"the net has {found.shape[1]} classes but the data set has {classes}"
+                raise CheckpointMismatchError(msg)
+            if tta == "none":
+                scores = found
+            else:
+                weighted = weight * asnumpy(found)
+                scores = weighted if scores is None else scores + weighted
+        loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
         loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
         found = asnumpy(scores)
         predicted = found.argmax(axis=1)
@@ -123,3 +140,18 @@ def pack_bits(bits: np.ndarray) -> str:
 def unpack_bits(text: str, count: int) -> np.ndarray:
     """Return the first count bools that pack_bits wrote."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
+
+
+def views(images: Any, tta: str) -> Iterator[tuple[float, Any]]:
+    """Yield (weight, images) for every view of images (N, C, H, W); the weights add up to 1."""
+    if tta == "none":
+        yield 1.0, images
+        return
+    shifted = []
+    if tta == "flip+shift":
+        height, width = images.shape[2:]
+        framed = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+        shifted = [framed[:, :, top : top + height, top : top + width] for top in (0, 2)]
+    for weight, view in [(0.25 if shifted else 0.5, images), *((0.125, view) for view in shifted)]:
+        for each in (view, view[:, :, :, ::-1]):
+            yield weight, np.ascontiguousarray(each)

@@ -34,7 +34,34 @@ _VARIABLES = re.compile(r"GPUCONV_\w+|CUPY_\w+|CUDA_\w+|NVIDIA_TF32_OVERRIDE|(OM
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.])(~|[A-Za-z]:)?[/\\][^\s,;:'\"()]+")
 
 
-class Journal:
+class NoJournal:
+    """Notes nothing: what a run without a folder has."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the TensorBoard file."""
+
+    def step(self, step: int, epoch: int, values: Callable[[], Mapping[str, float]]) -> None:
+        """Note a training step, if it is one of those written down; values is called only then.
+
+        step, epoch: the one just done and the one it belongs to, counted from 1.
+        """
+
+    def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """Note the end of an epoch: row is its line in metrics.csv."""
+
+    def end(self, result: Mapping[str, Any]) -> None:
+        """Note the outcome: what of result is a number or None."""
+
+    def event(self, kind: str, **values: Any) -> None:
+        """Note anything else; step and epoch are those of the last step or epoch noted."""
+
+
+class Journal(NoJournal):
     """The events of one run.  Use it in a `with` block: leaving it closes the TensorBoard file.
 
     steps: those of the whole run; of its training steps, about a thousand at most are written down.
@@ -54,9 +81,6 @@ class Journal:
         if resumed_step is not None:
             self.event("resumed")
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -68,10 +92,6 @@ class Journal:
         self.event("start", **info)
 
     def step(self, step: int, epoch: int, values: Callable[[], Mapping[str, float]]) -> None:
-        """Note a training step, if it is one of those written down; values is called only then.
-
-        step, epoch: the one just done and the one it belongs to, counted from 1.
-        """
         self._step = step
         if step != 1 and step % self.every:
             return
@@ -81,7 +101,6 @@ class Journal:
             self._board.scalars(step, {f"step/{name}": value for name, value in found.items()})
 
     def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
-        """Note the end of an epoch: row is its line in metrics.csv."""
         self._step, self._epoch = row["step"], row["epoch"]
         self._write("epoch", row)
         if best:
@@ -91,7 +110,6 @@ class Journal:
             self._board.scalars(row["step"], values)
 
     def end(self, result: Mapping[str, Any]) -> None:
-        """Note the outcome: what of result is a number or None."""
         self.event("end", **{name: value for name, value in result.items() if isinstance(value, (int, float))})
         if self._board is not None:
             self._board.scalars(
@@ -99,7 +117,6 @@ class Journal:
             )
 
     def event(self, kind: str, **values: Any) -> None:
-        """Note anything else; step and epoch are those of the last step or epoch noted."""
         self._write(kind, {"step": self._step, "epoch": self._epoch, **values})
 
     def _write(self, kind: str, values: Mapping[str, Any], *, flush: bool = True) -> None:

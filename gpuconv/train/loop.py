@@ -2,6 +2,14 @@
 
 A run moves through consistent points only: after a step, and after a batch of a validation.  Signals are looked at
 and checkpoints written there and nowhere else.
+
+On the CPU each step is looked at before it changes the weights: one whose loss or gradients are not finite changes
+none.  On a GPU, where looking means waiting, steps are looked at every 16, at the end of an epoch and before anything
+is saved: weights may have gone bad by then, but no file holds them.  Steps that clip gradients or compute in float16
+need their gradients' norm or finiteness at once, and wait on a GPU, too.  Not yet run on a GPU.
+
+With an average of weights (ema), validation and test are those of the average, and it is what best.safetensors holds;
+last.safetensors holds the weights of the last step, and the average beside them.
 """
 
 from __future__ import annotations
@@ -10,24 +18,34 @@ import dataclasses
 import datetime
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import data, nn, ops
-from ..backend import all_finite, asarray, asnumpy, using
+import numpy as np
+
+from .. import data, nn
+from ..backend import all_finite, asnumpy, finite_flags, on_gpu, using
 from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError, NonFiniteLossError
 from . import html_report, recipe, run_folder, snapshot
 from .config import Config, difference, to_values
 from .evaluation import Evaluation, evaluate, pack_bits
-from .journal import Journal, check_tensorboard, write_environment
+from .feed import Batch, Feed
+from .journal import Journal, NoJournal, check_tensorboard, write_environment
 from .machine import gpuconv_version, machine, versions
+from .outcomes import Outcomes, hits, mean
+from .precision import arithmetic
 from .report import Report, duration, report
 from .run import metrics_table
 from .run_folder import RunFolder
 from .signals import Guard, Interrupted, Stop
 from .snapshot import Position, Snapshot
+
+_LOOK_EVERY = 16  # steps on a GPU between two looks at what they came to
+_PREPARE_IMAGES = 5000
+_OVERFITTED = 0.99
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +62,8 @@ class Result:
     steps: int
     seconds: float
     images_per_second: float
+    test_accuracy_tta: float | None  # with the views that config.tta asks for; None without
+    ended_by: str  # "epochs", "max-steps", "max-minutes" or "patience"
 
     def _repr_html_(self) -> str:
         return metrics_table(self.folder.name, f"test accuracy {self.test_accuracy:.2%}", self.metrics)
@@ -69,9 +89,8 @@ def train(
     if config.tensorboard:
         check_tensorboard()
     with using(config.device), report(progress) as says:
-        if dataset is None:
-            dataset, config = _load_data(config, says)
-        run = _Run(config, dataset, says)
+        run = begin(config, dataset, says)
+        config = run.config
         path = None if folder is None else Path(folder)
         with run_folder.create(path, runs=Path(runs), name=name or config.preset) as run.folder:
             run.folder.write_config(config)
@@ -79,6 +98,15 @@ def train(
             run.open_journal()
             run.save_last()  # a disk that cannot be written shows now, not after the first epoch
             return run.go()
+
+
+def begin(config: Config, dataset: Any, says: Report) -> _Run:
+    """Return a new run before its first step, with its data, and without a folder."""
+    if dataset is None:
+        dataset, config = load_data(config, says)
+    run = _Run(config, dataset, says)
+    run.prepare()
+    return run
 
 
 def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None) -> Result:
@@ -98,7 +126,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
             check_tensorboard()
         if dataset is None:
             where = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
-            dataset = _load_data(where, says)[0]
+            dataset = load_data(where, says)[0]
         with using(config.device):
             return _go_on(config, dataset, says, folder, then, from_file=path.is_file())
 
@@ -121,31 +149,59 @@ def _go_on(config: Config, dataset: Any, says: Report, folder: RunFolder, then: 
 class _Run:
     """A run in progress."""
 
-    folder: RunFolder
-    journal: Journal
+    folder: RunFolder  # which a dry run has not
 
     def __init__(self, config: Config, dataset: Any, says: Report) -> None:
         self.config = config
         self.dataset = dataset
         self.says = says
         self.split = recipe.split(dataset, config)
-        self.images = asarray(self.split.x_train)  # copied once: a step then reads them where it runs
         self.plan = recipe.plan(config, len(self.split.y_train))
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
         self.optimiser = recipe.optimiser(config, self.net)
         self.rate = recipe.schedule(config, self.plan)
         self.fingerprint = recipe.fingerprint(dataset)
+        self.arithmetic = arithmetic(self.net, config.precision, config.accumulate)
+        self.average = nn.WeightAverage(self.net, config.ema) if config.ema else None
+        self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
+        # A step that must know its gradients, to shorten them or to do without them, waits for them anyway.
+        deferred = on_gpu(self.net.flat_params) and not config.clip_norm and self.arithmetic.scale is None
+        self.outcomes = Outcomes(_LOOK_EVERY, config.accumulate) if deferred else None
+        self.journal = NoJournal()
         self.position = Position()
+        self.last_loss: float | None = None
         self.saved = self._where
+        self.kept = ""  # a sentence on the last checkpoint
         self.guard = Guard()
+
+    def prepare(self) -> None:
+        """Let a new net look at the data, before anything is computed or saved."""
+        self.net.prepare(self.feed.first(_PREPARE_IMAGES))
+        self.arithmetic.follow()
+        if self.average is not None:
+            self.average = nn.WeightAverage(self.net, self.config.ema)
 
     @property
     def steps_done(self) -> int:
-        return min(self.position.epoch * self.plan.steps_per_epoch + self.position.step, self.plan.steps)
+        return self.position.steps
 
     @property
     def finished(self) -> bool:
-        return self.position.epoch == self.plan.epochs
+        """True after the last epoch, or after the end of the epoch within which the run was told to end."""
+        position = self.position
+        return position.epoch == self.plan.epochs or (bool(position.ended_by) and position.step == 0)
+
+    @property
+    def ended_by(self) -> str:
+        """What ended the run; one that did all its steps was ended by nothing else."""
+        if self.steps_done < self.plan.steps:
+            return self.position.ended_by
+        return "max-steps" if self.plan.steps == self.config.max_steps else "epochs"
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took until the last step, validations included, over all its sessions."""
+        return sum(row["seconds"] for row in self.position.rows) + self.position.seconds
 
     @property
     def _where(self) -> tuple[int, int]:
@@ -153,7 +209,9 @@ class _Run:
 
     # To and from the disk -------------------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, *, averaged: bool = False) -> None:
+        """Write a checkpoint, after a look at the steps nobody has looked at yet: none is of weights gone bad."""
+        self._look()
         snapshot.save(
             path,
             config=self.config,
@@ -162,14 +220,21 @@ class _Run:
             data_name=self.dataset.name,
             data_fingerprint=self.fingerprint,
             position=self.position,
+            average=self.average,
+            averaged=averaged,
+            scale=self.arithmetic.scale,
         )
 
     def save_last(self) -> None:
         self.save(self.folder.last)
+        self._note_saved()
+
+    def _note_saved(self) -> None:
         self.saved = self._where
+        self.kept = f"  The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     def open_journal(self, *, resumed: bool = False) -> None:
-        self.journal = Journal(
+        journal = self.journal = Journal(
             self.folder.path,
             steps=self.plan.steps,
             resumed_step=self.steps_done if resumed else None,
@@ -177,7 +242,7 @@ class _Run:
             tensorboard=self.config.tensorboard,
         )
         if not resumed:
-            self.journal.start(self._about())
+            journal.start(self._about())
             write_environment(self.folder.path)
 
     def restore(self, then: Snapshot) -> None:
@@ -185,16 +250,22 @@ class _Run:
             same_name = "another version of it" if then.data_name == self.dataset.name else self.dataset.name
             msg = f"{then.path} was trained on {then.data_name}, the data found here is {same_name}"
             raise CheckpointMismatchError(msg)
-        then.restore(self.net, self.optimiser)
+        then.restore(self.net, self.optimiser, self.average, self.arithmetic.scale)
+        self.arithmetic.follow()
         self.position = then.position
-        self.saved = self._where
+        self._note_saved()
 
     # The loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> Result:
         """Train to the end, test the best epoch, write the result."""
-        self.says.begin(self._facts(), epochs=self.plan.epochs, steps=self.plan.steps, done=self.steps_done)
-        with self.guard, self.journal:
+        self.says.begin(
+            [*self.facts(), ("run", str(self.folder.path))],
+            epochs=self.plan.epochs,
+            steps=self.plan.steps,
+            done=self.steps_done,
+        )
+        with self.guard, self.feed, self.journal:
             try:
                 while not self.finished:
                     self._steps()
@@ -210,68 +281,113 @@ class _Run:
                 raise Interrupted(self.guard.signum, self.folder.path) from None
 
     def _steps(self) -> None:
-        """Do the steps that are left of the epoch."""
-        config, position, split = self.config, self.position, self.split
-        count = len(split.y_train)
-        draws = data.epoch_draws(count, seed=config.seed, epoch=position.epoch) if config.flip or config.crop else None
-        batches = data.epoch_batches(count, config.batch_size, seed=config.seed, epoch=position.epoch)
+        """Do the steps that are left of the epoch, or of the time."""
+        config, position = self.config, self.position
         steps = self.plan.steps_of(position.epoch)
-        for batch in batches[position.step : steps]:
-            start = time.perf_counter()
-            images, labels = self.images[asarray(batch)], split.y_train[batch]
-            loss, correct = self._step(images, labels, None if draws is None else draws[batch])
+        start = time.perf_counter()
+        for batch in self.feed.epoch(position.epoch, position.step, 0 if position.ended_by else steps):
+            self._step(batch)
             elapsed = time.perf_counter() - start
             position.step += 1
-            position.loss_sum += loss
-            position.correct += correct
+            position.steps += 1
             position.seconds += elapsed
             position.training_seconds += elapsed
-            self._note_step(loss, correct)
-            self.says.step(epoch=position.epoch + 1, images=len(batch), loss=loss)
+            self.says.step(epoch=position.epoch + 1, images=len(batch.labels), loss=self.last_loss)
+            self._look_at_the_clock()
             self.guard.check()
+            if position.ended_by:
+                break
             if config.checkpoint_every and self.steps_done % config.checkpoint_every == 0 and position.step < steps:
                 self.save_last()
                 self.journal.event("saved")
+            start = time.perf_counter()
+        self._look()
 
-    def _note_step(self, loss: float, correct: int) -> None:
-        step, share = self.steps_done, correct / self.config.batch_size
-        self.journal.step(
-            step,
-            self.position.epoch + 1,
-            lambda: {"loss": loss, "accuracy": share, "learning_rate": self.rate(step - 1)},
-        )
+    def _look_at_the_clock(self) -> None:
+        if self.config.max_minutes and self.seconds >= 60 * self.config.max_minutes:
+            self.position.ended_by = "max-minutes"
 
-    def _step(self, images: Any, labels: Any, draws: Any) -> tuple[float, int]:
-        """Update the weights once; return the loss and how many scores were right before the update."""
-        config, dataset, step = self.config, self.dataset, self.steps_done
-        x = ops.augment(
-            images,
-            None if draws is None else asarray(draws),
-            mean=dataset.mean,
-            std=dataset.std,
-            pad=config.crop,
-            flip=config.flip,
-            dtype=config.dtype,
-            channels_last=True,
-        )
-        scores = self.net.forward(x, training=True, step=step)
-        loss, dscores = ops.softmax_cross_entropy(scores, asarray(labels), label_smoothing=config.label_smoothing)
-        value = float(asnumpy(loss))
-        if not math.isfinite(value):
-            what = f"the loss is {value}"
-            raise self._not_finite(what, step + 1)
-        self.net.backward(dscores)
-        if not all_finite(self.net.flat_grads):
-            what = f"a gradient is NaN or infinite (and the loss {value:.4g})"
-            raise self._not_finite(what, step + 1)
+    def _step(self, batch: Batch) -> None:
+        """Update the weights once, unless their gradients are not finite, and note what came out."""
+        step, arithmetic = self.steps_done, self.arithmetic
+        losses, scores = [], []
+        arithmetic.begin()
+        for part, (x, labels) in enumerate(batch.parts):
+            # Parts have numbers of their own, so that dropout draws anew for each.
+            found = arithmetic.forward(x, step=step * self.config.accumulate + part)
+            loss, dscores = arithmetic.loss(found, labels, label_smoothing=self.config.label_smoothing)
+            losses.append(loss)
+            scores.append(found)
+            if self.outcomes is None and not math.isfinite(value := float(asnumpy(loss))):
+                what = f"the loss is {value}"
+                raise self._not_finite(what, step + 1)
+            arithmetic.backward(dscores)
+        arithmetic.end()
+        if self.outcomes is not None:
+            self.outcomes.add(step, losses, scores, finite_flags(self.net.flat_grads), batch.labels)
+            self._update(step)
+            if self.outcomes.full:
+                self._look()
+            return
+        loss_value = mean([asnumpy(loss) for loss in losses])
+        if self._may_update(step, loss_value):
+            self._update(step)
+        found = np.concatenate([asnumpy(part) for part in scores])
+        self._note(step, loss_value, hits(found, batch.labels))
+
+    def rehearse(self, batch: Batch) -> None:
+        """Do a step and wait for it, on behalf of a dry run."""
+        self._step(batch)
+        self.position.steps += 1
+        self._look()
+
+    def _may_update(self, step: int, loss: float) -> bool:
+        """Return whether the gradients are finite; a step in float16 may do without them, another may not."""
+        scale = self.arithmetic.scale
+        if all_finite(self.net.flat_grads):
+            if scale is not None:
+                scale.succeed()
+            return True
+        if scale is not None and scale.fail():
+            return False
+        what = f"a gradient is NaN or infinite (and the loss {loss:.4g})"
+        raise self._not_finite(what, step + 1)
+
+    def _update(self, step: int) -> None:
+        if self.config.clip_norm:
+            nn.clip_gradients(self.net, self.config.clip_norm)
         self.optimiser.step(self.rate(step))
-        return value, int((asnumpy(scores).argmax(axis=1) == labels).sum())
+        self.arithmetic.follow()
+        if self.average is not None:
+            self.average.update(step)
+
+    def _look(self) -> None:
+        """Read the outcomes of steps on a GPU; raise NonFiniteLossError at the first bad one, which no file holds."""
+        for outcome in () if self.outcomes is None else self.outcomes.look():
+            if not math.isfinite(outcome.loss):
+                what = f"the loss is {outcome.loss}"
+                raise self._not_finite(what, outcome.step + 1)
+            if not outcome.finite:
+                what = f"a gradient is NaN or infinite (and the loss {outcome.loss:.4g})"
+                raise self._not_finite(what, outcome.step + 1)
+            self._note(outcome.step, outcome.loss, outcome.correct)
+
+    def _note(self, step: int, loss: float, correct: int) -> None:
+        """Add a step (counted from 0) to the sums of its epoch; called once for each, in order, late on a GPU."""
+        self.last_loss = loss
+        self.position.loss_sum += loss
+        self.position.correct += correct
+        share = correct / self.config.batch_size
+        self.journal.step(
+            step + 1,
+            self.position.epoch + 1,
+            lambda: {"loss": loss, "accuracy": share, "learning_rate": self.rate(step)},
+        )
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
-        saved = self.saved[0] * self.plan.steps_per_epoch + self.saved[1]
         return NonFiniteLossError(
-            f"{what} in epoch {self.position.epoch + 1}, step {step}.  The weights of step {saved} are kept in "
-            f"{self.folder.last}; a lower learning rate often helps"
+            f"{what} in epoch {self.position.epoch + 1}, step {step}.{self.kept or '  Nothing was saved'}; "
+            "a lower --lr or a --clip-norm often helps"
         )
 
     def _end_of_epoch(self) -> None:
@@ -279,11 +395,12 @@ class _Run:
         position = self.position
         start = time.perf_counter()
         self.says.validating()
-        found = self._evaluate(self.net, self.split.x_validation, self.split.y_validation)
+        with nullcontext() if self.average is None else self.average.applied():
+            found = self._evaluate(self.net, self.split.x_validation, self.split.y_validation)
         if found is not None and not math.isfinite(found.loss):
             what = f"the validation loss is {found.loss}"
             raise self._not_finite(what, self.steps_done)
-        steps = self.plan.steps_of(position.epoch)
+        steps = position.step  # fewer than planned if the time was over
         accuracy = found.accuracy if found is not None else None
         row = {
             "epoch": position.epoch + 1,
@@ -301,15 +418,18 @@ class _Run:
         position.rows.append(row)
         position.epoch, position.step = position.epoch + 1, 0
         position.loss_sum, position.correct, position.seconds = 0.0, 0, 0.0
+        self._look_at_the_clock()  # a validation takes time, too
+        if self.config.patience and position.epoch - position.best_epoch >= self.config.patience:
+            position.ended_by = position.ended_by or "patience"
         # In this order each file on the disk is explained by the ones before it, wherever the process dies.
         if best:
-            self.save(self.folder.best)
+            self.save(self.folder.best, averaged=True)
         self.folder.append_metrics(row)
         self.journal.epoch(row, best=best)
         self.save_last()
         self.says.epoch(row, best=best)
 
-    def _evaluate(self, net: nn.Net, images: Any, labels: Any) -> Evaluation | None:
+    def _evaluate(self, net: nn.Net, images: Any, labels: Any, *, tta: str = "none") -> Evaluation | None:
         if len(labels) == 0:
             return None
         return evaluate(
@@ -319,17 +439,25 @@ class _Run:
             mean=self.dataset.mean,
             std=self.dataset.std,
             classes=len(self.dataset.classes),
+            tta=tta,
             between=self.guard.check,
         )
 
     # The end --------------------------------------------------------------------------------------------------------
 
     def _result(self) -> Result:
-        """Test the best epoch's weights, as they lie on the disk, and write result.json."""
+        """Test the best epoch's weights, as they lie on the disk, and write result.json.
+
+        Validation and the first test look at each image once; config.tta asks for a second test with more views.
+        """
         position, split = self.position, self.split
-        test = self._evaluate(snapshot.load_net(self.folder.best), split.x_test, split.y_test)
+        net = snapshot.load_net(self.folder.best)
+        test = self._evaluate(net, split.x_test, split.y_test)
         assert test is not None
-        images = self.plan.steps * self.config.batch_size
+        with_views = None
+        if self.config.tta != "none":
+            with_views = self._evaluate(net, split.x_test, split.y_test, tta=self.config.tta)
+        images = self.steps_done * self.config.batch_size
         result = Result(
             folder=self.folder.path,
             data=self.dataset.name,
@@ -338,9 +466,11 @@ class _Run:
             validation_accuracy=position.best_accuracy,
             test_accuracy=test.accuracy,
             test_loss=test.loss,
-            steps=self.plan.steps,
+            steps=self.steps_done,
             seconds=round(sum(row["seconds"] for row in position.rows), 3),
             images_per_second=round(images / max(position.training_seconds, 1e-9), 1),
+            test_accuracy_tta=None if with_views is None else with_views.accuracy,
+            ended_by=self.ended_by,
         )
         record = self._record(result, test)
         self.journal.end(record)  # before result.json, with which the run is over
@@ -370,6 +500,7 @@ class _Run:
             "validation_accuracy": result.validation_accuracy,
             "test_accuracy": result.test_accuracy,
             "test_loss": result.test_loss,
+            "test_accuracy_tta": result.test_accuracy_tta,
             "test_accuracy_by_class": dict(zip(self.dataset.classes, test.class_accuracy, strict=True)),
             "classes": list(self.dataset.classes),
             "confusion": test.confusion.tolist(),
@@ -380,8 +511,10 @@ class _Run:
             "training_images": len(self.split.y_train),
             "validation_images": len(self.split.y_validation),
             "best_epoch": result.best_epoch,
-            "epochs": self.plan.epochs,
+            "epochs": len(self.position.rows),
             "steps": result.steps,
+            "ended_by": result.ended_by,
+            "skipped_steps": 0 if self.arithmetic.scale is None else self.arithmetic.scale.skipped,
             "seconds": result.seconds,
             "images_per_second": result.images_per_second,
             "parameters": int(self.net.flat_params.size),
@@ -393,7 +526,7 @@ class _Run:
 
     # Words ----------------------------------------------------------------------------------------------------------
 
-    def _facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[tuple[str, str]]:
         config, split = self.config, self.split
         facts = machine()
         where = facts.get("gpu") or f"the CPU with {facts['threads']} threads"
@@ -401,23 +534,41 @@ class _Run:
             f"{self.dataset.name}: {len(split.y_train):,} train, {len(split.y_validation):,} validation, "
             f"{len(split.y_test):,} test"
         )
+        computes = config.dtype if config.precision == "float32" else f"{config.precision} with float32 weights"
         moves = [*(["flips"] if config.flip else []), *([f"shifts up to {config.crop} pixels"] if config.crop else [])]
         how = (
             f"{self.plan.epochs} epochs of {self.plan.steps_of(0):,} steps of {config.batch_size} images; "
             f"{config.optimizer}, {config.schedule} lr {config.lr:g}"
         )
+        if config.accumulate > 1:
+            how += f", {config.accumulate} parts a step"
+        if config.clip_norm:
+            how += f", gradients clipped to {config.clip_norm:g}"
+        if config.ema:
+            how += f", average of weights {config.ema:g}"
         return [
-            ("gpuconv", f"{gpuconv_version()}, {config.dtype} on {where}, seed {config.seed}"),
+            ("gpuconv", f"{gpuconv_version()}, {computes} on {where}, seed {config.seed}"),
             ("net", f"{config.net}, {self.net.flat_params.size:,} parameters"),
             ("data", images),
             ("recipe", how + (f"; {' and '.join(moves)}" if moves else "")),
-            ("run", str(self.folder.path)),
         ]
 
     def _summary(self, result: Result, test: Evaluation) -> list[str]:
         chosen = "" if result.validation_accuracy is None else f"validation {result.validation_accuracy:.2%}, "
+        lines = [f"best epoch {result.best_epoch}: {chosen}test {result.test_accuracy:.2%} of {test.count:,} images"]
+        if result.test_accuracy_tta is not None:
+            lines.append(f"with the views of tta {self.config.tta}: test {result.test_accuracy_tta:.2%}")
+        if result.ended_by in ("max-minutes", "patience"):
+            lines.append(f"ended by {result.ended_by} in epoch {len(result.metrics)} of {self.plan.epochs}")
+        if self.arithmetic.scale is not None:
+            lines.append(
+                f"{self.arithmetic.scale.skipped} of {result.steps} steps skipped for gradients beyond float16"
+            )
+        if self.config.overfit and (accuracy := result.validation_accuracy) is not None:
+            verdict = "it can learn" if accuracy >= _OVERFITTED else "expected about 100 %"
+            lines.append(f"overfit: {accuracy:.2%} of the {self.config.overfit:,} images it was trained on: {verdict}")
         return [
-            f"best epoch {result.best_epoch}: {chosen}test {result.test_accuracy:.2%} of {test.count:,} images",
+            *lines,
             f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training",
             f"everything is in {result.folder}; accuracy by class: gpuconv eval {result.folder}",
         ]
@@ -448,10 +599,10 @@ def _finished(folder: RunFolder, then: Snapshot) -> Result | None:
     return Result(folder=folder.path, metrics=then.position.rows, **{name: record[name] for name in names})
 
 
-def _load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
+def load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
     """Return the data set and the settings that name it for good, in place of "auto"."""
     if config.data_dir and not Path(config.data_dir).expanduser().exists():
-        msg = f"data_dir {config.data_dir} does not exist"
+        msg = f"data_dir {config.data_dir} does not exist: name the folder that holds CIFAR-10, or leave it out"
         raise ConfigError(msg)
     dataset = data.load(config.data, folder=config.data_dir or None, download=config.download, progress=says.download)
     if config.data == "auto":

@@ -44,25 +44,33 @@ class Plan:
 
 
 def split(dataset: Any, config: Config) -> Split:
-    """Return the images of a run: the last `validation` training images are held out, whatever the other limits."""
+    """Return the images of a run: the last `validation` training images are held out, whatever the other limits.
+
+    With overfit=N the first N are trained on, and the very same chosen by.
+    """
     images, tests = len(dataset.y_train), len(dataset.y_test)
     kept = images - config.validation
     count = config.train_images or kept
+    if config.overfit:
+        kept, count = images, config.overfit
     if not 0 < count <= kept:
         msg = (
             f"{dataset.name} has {images} training images: "
-            f"validation={config.validation} leaves {max(kept, 0)}, too few for train_images={config.train_images}"
+            f"validation={config.validation} leaves {max(kept, 0)}, too few for train_images={config.train_images}: lower one of the two"
+            if not config.overfit
+            else f"{dataset.name} has {images} training images, too few for overfit={config.overfit}: lower it"
         )
         raise ConfigError(msg)
     if tests == 0 or config.test_images > tests:
-        msg = f"{dataset.name} has {tests} test images, too few for test_images={config.test_images}"
+        msg = f"{dataset.name} has {tests} test images, too few for test_images={config.test_images}: lower it, or leave it out for all"
         raise ConfigError(msg)
     tested = slice(0, config.test_images or tests)
+    held_out = slice(0, count) if config.overfit else slice(kept, None)
     return Split(
         dataset.x_train[:count],
         dataset.y_train[:count],
-        dataset.x_train[kept:],
-        dataset.y_train[kept:],
+        dataset.x_train[held_out],
+        dataset.y_train[held_out],
         dataset.x_test[tested],
         dataset.y_test[tested],
     )
@@ -72,7 +80,7 @@ def plan(config: Config, images: int) -> Plan:
     """Return the steps of a run; a last batch that is not full is left out of each epoch."""
     steps_per_epoch = images // config.batch_size
     if steps_per_epoch == 0:
-        msg = f"batch_size={config.batch_size} is more than the {images} training images"
+        msg = f"batch_size={config.batch_size} is more than the {images} training images: choose a smaller batch"
         raise ConfigError(msg)
     steps = config.epochs * steps_per_epoch
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))

@@ -51,7 +51,7 @@ class Report:
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
         """Say what is about to happen, in lines of (label, text)."""
 
-    def step(self, *, epoch: int, images: int, loss: float) -> None:
+    def step(self, *, epoch: int, images: int, loss: float | None) -> None:
         """A training step of so many images is done."""
 
     def validating(self) -> None:
@@ -83,15 +83,14 @@ class Plain(Report):
             self._print(f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
 
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
-        for label, text in facts:
-            for number, line in enumerate(textwrap.wrap(text, 71, break_on_hyphens=False) or [""]):
-                self._print(f"{'' if number else label:<9}", "bold", line)
+        for line in labelled(facts):
+            self._print(line[:9], "bold", line[9:])
         self._print()
         self._print(_HEADING, "bold")
         self._epochs, self._steps, self._done = epochs, steps, done
         self._began = self._spoke = time.perf_counter()
 
-    def step(self, *, epoch: int, images: int, loss: float) -> None:
+    def step(self, *, epoch: int, images: int, loss: float | None) -> None:
         self._done += 1
         self._session_steps += 1
         self._session_images += images
@@ -112,10 +111,10 @@ class Plain(Report):
         for line in lines:
             self._print(line)
 
-    def _status(self, epoch: int, loss: float) -> None:
+    def _status(self, epoch: int, loss: float | None) -> None:
         """Show the state within an epoch."""
         speed, left = self._pace()
-        self._print(f"  step {self._done}/{self._steps}, loss {loss:.3f}, {speed:,.0f} images/s, {left} left")
+        self._print(f"  step {self._done}/{self._steps}, loss {_shown(loss)}, {speed:,.0f} images/s, {left} left")
 
     def _pace(self) -> tuple[float, str]:
         """Return images per second of this session, and the time left at its pace, validation included."""
@@ -155,7 +154,7 @@ class Bar(Plain):
         super().begin(facts, epochs=epochs, steps=steps, done=done)
         self._show("", steps, done)
 
-    def step(self, *, epoch: int, images: int, loss: float) -> None:
+    def step(self, *, epoch: int, images: int, loss: float | None) -> None:
         super().step(epoch=epoch, images=images, loss=loss)
         self._status(epoch, loss)
 
@@ -180,14 +179,28 @@ class Bar(Plain):
         self._task = self._bar.add_task(description, total=total, completed=completed, state="")
         self._bar.start()
 
-    def _status(self, epoch: int, loss: float) -> None:
+    def _status(self, epoch: int, loss: float | None) -> None:
         speed, left = self._pace()
         self._bar.update(
             self._task,
             completed=self._done,
             description=f"epoch {epoch}/{self._epochs}",
-            state=f"loss {loss:.3f}  {speed:,.0f} images/s  {left} left",
+            state=f"loss {_shown(loss)}  {speed:,.0f} images/s  {left} left",
         )
+
+
+def labelled(facts: Sequence[tuple[str, str]]) -> list[str]:
+    """Return (label, text) as lines of at most 80 columns, the text from the tenth on."""
+    return [
+        f"{'' if number else label:<9}{line}"
+        for label, text in facts
+        for number, line in enumerate(textwrap.wrap(text, 71, break_on_hyphens=False) or [""])
+    ]
+
+
+def _shown(loss: float | None) -> str:
+    """Return a loss as text; that of the first steps on a GPU is not known at once."""
+    return "-" if loss is None else f"{loss:.3f}"
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ metrics.csv        one line per epoch
 events.jsonl       what happened when, see journal.py
 env.json           machine, versions, the environment's settings
 last.safetensors   where to go on from
-best.safetensors   the epoch with the best validation accuracy
+best.safetensors   the epoch with the best validation accuracy; of a run with an average of weights, the average
 result.json        the outcome, with data set, machine and versions; there when the run is finished
 report.html        all of it to look at, in one file
 tensorboard/       events for TensorBoard, if asked for

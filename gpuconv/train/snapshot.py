@@ -19,6 +19,7 @@ from ..errors import CheckpointMismatchError, GpuconvError
 from . import checkpoint
 from .config import Config, from_values, to_values
 from .machine import gpuconv_version
+from .precision import LossScale
 
 
 @dataclass(slots=True)
@@ -34,6 +35,8 @@ class Position:
     best_epoch: int = 0  # counted from 1; 0: none yet
     best_accuracy: float | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.csv
+    steps: int = 0  # of the whole run
+    ended_by: str = ""  # "max-minutes" or "patience", if that ended the run before its last epoch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,21 +51,34 @@ class Snapshot:
     position: Position
     arrays: Mapping[str, np.ndarray]
     optimiser_steps: int
+    loss_scale: Mapping[str, Any] | None = None
 
     def part(self, kind: str) -> dict[str, np.ndarray]:
-        """Return the arrays of one kind: "params", "state" or "optimizer"."""
+        """Return the arrays of one kind: "params", "state", "optimizer", "average"."""
         prefix = f"{kind}/"
         return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
 
-    def restore(self, net: nn.Net, optimiser: nn.Optimiser) -> None:
-        """Put weights, running statistics and the optimiser's vectors back."""
+    def restore(
+        self,
+        net: nn.Net,
+        optimiser: nn.Optimiser,
+        average: nn.WeightAverage | None = None,
+        scale: LossScale | None = None,
+    ) -> None:
+        """Put weights, running statistics, the optimiser's vectors, the average and the loss scale back."""
         if checkpoint.same_values(net.config) != self.net:
             msg = f"{self.path} holds another net: {_difference(self.net, checkpoint.same_values(net.config))}"
             raise CheckpointMismatchError(msg)
         try:
-            net.load(self.part("params"), self.part("state"))
+            own = "live_" if self.part("live_params") else ""  # of a checkpoint whose weights are the average
+            net.load(self.part(f"{own}params"), self.part(f"{own}state"))
             optimiser.load(self.part("optimizer"), self.optimiser_steps)
-        except GpuconvError as error:
+            if average is not None:
+                average.load(self.part("average"))
+            if scale is not None:
+                for name, value in (self.loss_scale or {}).items():
+                    setattr(scale, name, value)
+        except (GpuconvError, AttributeError) as error:
             msg = f"{self.path} does not fit this run: {error}"
             raise CheckpointMismatchError(msg) from error
 
@@ -76,11 +92,21 @@ def save(
     data_name: str,
     data_fingerprint: str,
     position: Position,
+    average: nn.WeightAverage | None = None,
+    averaged: bool = False,
+    scale: LossScale | None = None,
 ) -> None:
-    """Write a checkpoint of a run."""
-    arrays: dict[str, np.ndarray] = {}
-    for kind, part in (("params", net.params), ("state", net.state), ("optimizer", optimiser.state)):
-        arrays |= {f"{kind}/{name}": asnumpy(array) for name, array in part.items()}
+    """Write a checkpoint of a run.
+
+    averaged=True: the weights in it are those of the average, and the net's own ones lie beside them to go on from.
+    """
+    arrays = _arrays(optimizer=optimiser.state, average={} if average is None else average.state)
+    if average is not None and averaged:
+        arrays |= {name: array.copy() for name, array in _arrays(live_params=net.params, live_state=net.state).items()}
+        with average.applied():
+            arrays |= {name: array.copy() for name, array in _arrays(params=net.params, state=net.state).items()}
+    else:
+        arrays |= _arrays(params=net.params, state=net.state)
     values = {
         "gpuconv": gpuconv_version(),
         "config": to_values(config),
@@ -88,8 +114,14 @@ def save(
         "data": {"name": data_name, "fingerprint": data_fingerprint},
         "optimizer": {"name": config.optimizer, "steps": optimiser.steps},
         "position": dataclasses.asdict(position),
+        "loss_scale": None if scale is None else dataclasses.asdict(scale),
     }
     checkpoint.save(path, arrays, values)
+
+
+def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return arrays by kind and name, on the host."""
+    return {f"{kind}/{name}": asnumpy(array) for kind, part in kinds.items() for name, array in part.items()}
 
 
 def load(path: Path) -> Snapshot:
@@ -102,9 +134,11 @@ def load(path: Path) -> Snapshot:
             net=values["net"],
             data_name=values["data"]["name"],
             data_fingerprint=values["data"]["fingerprint"],
-            position=Position(**values["position"]),
+            # A run of an earlier version counted no steps of its own; each of its steps was one of the optimiser.
+            position=Position(**{"steps": values["optimizer"]["steps"], **values["position"]}),
             arrays=arrays,
             optimiser_steps=values["optimizer"]["steps"],
+            loss_scale=values.get("loss_scale"),
         )
     except (KeyError, TypeError, GpuconvError) as error:
         msg = f"{path} is not the checkpoint of a training run of this version: {error}"

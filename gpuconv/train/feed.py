@@ -1,0 +1,101 @@
+"""Batches for the steps of an epoch: each a pure function of (settings, epoch, step), made where the step will run.
+
+On the CPU a thread prepares the next batch while a step computes; which thread made a batch changes none of its bits.
+On a GPU the pictures lie there from the beginning, an epoch's order and random words go there once, and indexing and
+augmentation are queued like the rest of the step: no step waits for the host.  Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from .. import data, ops
+from ..backend import asarray, on_gpu
+from ..cpu.parallel import threads
+from .config import Config
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The images of a step in its parts: normalised images and labels, and all the labels on the host."""
+
+    parts: list[tuple[Any, Any]]
+    labels: np.ndarray
+
+
+class Feed:
+    """Makes the batches of a run.  Use it in a `with` block: leaving it ends its thread, however the run ended."""
+
+    def __init__(self, images: Any, labels: np.ndarray, config: Config, *, mean: Any, std: Any) -> None:
+        """Keep what batches are made of.   images: (N, C, H, W) uint8   labels: (N,)."""
+        self._images = asarray(images)
+        self._labels = labels
+        self._placed_labels = asarray(labels)
+        self._config = config
+        self._statistics = {"mean": mean, "std": std}
+        self._executor: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if not on_gpu(self._images) and threads() > 1:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuconv-feed")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def first(self, count: int) -> Any:
+        """Return up to so many training images, normalised and not augmented: what `Net.prepare` looks at."""
+        return ops.augment(self._images[:count], None, **self._statistics, dtype=self._config.dtype, channels_last=True)
+
+    def epoch(self, epoch: int, first: int, last: int) -> Iterator[Batch]:
+        """Yield the batches of steps first to last - 1 of an epoch, in order; an error in making one is raised here."""
+        make = self._maker(epoch)
+        if self._executor is None:
+            yield from map(make, range(first, last))
+            return
+        ahead = self._executor.submit(make, first) if first < last else None
+        for step in range(first, last):
+            assert ahead is not None
+            batch = ahead.result()
+            ahead = self._executor.submit(make, step + 1) if step + 1 < last else None
+            yield batch
+
+    def _maker(self, epoch: int) -> Callable[[int], Batch]:
+        """Return the function that makes an epoch's batch by its number."""
+        config, count = self._config, len(self._labels)
+        batches = data.epoch_batches(count, config.batch_size, seed=config.seed, epoch=epoch)
+        order = np.concatenate(batches)
+        placed_order = asarray(order)
+        moves = config.flip or config.crop
+        draws = asarray(data.epoch_draws(count, seed=config.seed, epoch=epoch)) if moves else None
+        dtype = "float16" if config.precision == "float16" else config.dtype
+        size = config.batch_size // config.accumulate
+
+        def part(start: int) -> tuple[Any, Any]:
+            chosen = placed_order[start : start + size]
+            x = ops.augment(
+                self._images[chosen],
+                None if draws is None else draws[chosen],
+                **self._statistics,
+                pad=config.crop,
+                flip=config.flip,
+                dtype=dtype,
+                channels_last=True,
+            )
+            return x, self._placed_labels[chosen]
+
+        def make(step: int) -> Batch:
+            start, end = step * config.batch_size, (step + 1) * config.batch_size
+            return Batch([part(place) for place in range(start, end, size)], self._labels[order[start:end]])
+
+        return make

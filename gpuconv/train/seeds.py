@@ -1,0 +1,159 @@
+"""One recipe with several seeds: what a single run cannot say, the mean and the spread.
+
+A folder of its own holds config.toml, one run folder seed-<number> each, and, when all are done, seeds.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import durable
+from ..errors import ConfigError
+from . import run_folder
+from .config import Config, to_values
+from .loop import Result, load_data, resume, train
+from .report import report
+from .signals import Interrupted
+
+_COLUMNS = ("validation_accuracy", "test_accuracy", "test_accuracy_tta", "seconds")
+_PLAN = "plan.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seeds:
+    """The outcome: one Result for each seed, in order."""
+
+    folder: Path
+    seeds: list[int]
+    results: list[Result]
+
+    def statistics(self) -> dict[str, dict[str, float | None]]:
+        """Return mean and standard deviation of each number that every run has; a single run has no deviation."""
+        found = {}
+        for name in _COLUMNS:
+            values = [getattr(result, name) for result in self.results]
+            if None not in values:
+                spread = statistics.stdev(values) if len(values) > 1 else None
+                found[name] = {"mean": statistics.fmean(values), "standard_deviation": spread}
+        return found
+
+
+def train_seeds(
+    config: Config,
+    count: int,
+    *,
+    folder: str | Path | None = None,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    progress: str = "auto",
+    dataset: Any = None,
+) -> Seeds:
+    """Train with seeds config.seed to config.seed + count - 1, one after the other, and return their Results.
+
+    folder, runs, name, progress, dataset: as of `train`.   Raises what `train` raises; `resume_seeds` goes on.
+    """
+    if count < 1 or config.seed + count > 2**64:
+        msg = (
+            f"seeds must be a number from 1 on, and the last seed below 2^64, got seeds={count} from seed={config.seed}"
+        )
+        raise ConfigError(msg)
+    with report(progress) as says:
+        if dataset is None:
+            dataset, config = load_data(config, says)
+        path = None if folder is None else Path(folder)
+        with run_folder.create(path, runs=Path(runs), name=name or f"{config.preset}-seeds") as place:
+            place.write_config(config)
+            durable.write(place.path / _PLAN, json.dumps({"first": config.seed, "count": count}).encode() + b"\n")
+    return _go(place.path, config, count, progress, dataset)
+
+
+def resume_seeds(
+    folder: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None
+) -> Seeds:
+    """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained."""
+    place = Path(folder)
+    try:
+        plan = json.loads((place / _PLAN).read_text(encoding="utf-8"))
+        first, count = int(plan["first"]), int(plan["count"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{place / _PLAN} does not say which seeds were to be trained ({error})"
+        raise ConfigError(msg) from error
+    with run_folder.RunFolder(place) as held:
+        config = dataclasses.replace(held.read_config(), seed=first)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    return _go(place, config, count, progress, dataset)
+
+
+def is_seeds(folder: Path) -> bool:
+    """Return whether a folder is one that `train_seeds` made."""
+    return (folder / _PLAN).is_file()
+
+
+def _go(place: Path, config: Config, count: int, progress: str, dataset: Any) -> Seeds:
+    """Train or finish every seed, show the table, write seeds.json."""
+    if dataset is None:
+        with report(progress) as says:
+            dataset, _ = load_data(config, says)
+    seeds = [config.seed + number for number in range(count)]
+    results = []
+    for seed in seeds:
+        run = place / f"seed-{seed}"
+        try:
+            if (run / "last.safetensors").exists():
+                results.append(resume(run, progress=progress, dataset=dataset))
+            else:
+                settings = dataclasses.replace(config, seed=seed)
+                results.append(train(settings, folder=run, progress=progress, dataset=dataset))
+        except Interrupted as stop:  # what to go on with is all of them
+            raise Interrupted(stop.signum, place) from None
+    outcome = Seeds(place, seeds, results)
+    record = {
+        "data": results[0].data,
+        "seeds": [
+            {"seed": seed, "ended_by": result.ended_by} | {name: getattr(result, name) for name in _COLUMNS}
+            for seed, result in zip(seeds, results, strict=True)
+        ],
+        "statistics": outcome.statistics(),
+        "config": {name: value for name, value in to_values(config).items() if name not in ("data_dir", "seed")},
+    }
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    durable.write(place / "seeds.json", text.encode() + b"\n")
+    with report(progress) as says:
+        for line in table(outcome):
+            says.note(line)
+    return outcome
+
+
+def table(outcome: Seeds) -> Sequence[str]:
+    """Return a line for each seed, the mean, and the standard deviation between seeds."""
+    numbers = outcome.statistics()
+    views = "test_accuracy_tta" in numbers
+    heading = f"{'seed':<12}{'validation':>13}{'test':>11}{'with views' if views else '':>13}{'seconds':>12}"
+    lines = ["", heading.rstrip()]
+    rows: list[tuple[str, dict[str, float | None]]] = [
+        (str(seed), {name: getattr(result, name) for name in _COLUMNS})
+        for seed, result in zip(outcome.seeds, outcome.results, strict=True)
+    ]
+    rows.append(("mean", {name: of["mean"] for name, of in numbers.items()}))
+    rows.append(("deviation", {name: of["standard_deviation"] for name, of in numbers.items()}))
+    for label, values in rows:
+        if label == "mean":
+            lines.append("-" * len(heading))
+        shares = [_share(values.get(name)) for name in _COLUMNS[:3]]
+        seconds = values.get("seconds")
+        lines.append(
+            f"{label:<12}{shares[0]:>13}{shares[1]:>11}{shares[2] if views else '':>13}"
+            f"{'-' if seconds is None else f'{seconds:.1f}':>12}"
+        )
+    return [*lines, f"everything is in {outcome.folder}"]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"

@@ -1,0 +1,645 @@
+"""What a run may do beyond plain steps: parts, clipping, averages, float16, early ends, test-time views, batches ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import signal
+import threading
+
+import numpy as np
+import pytest
+from train_helpers import TINY, again, assert_same_run, change, go, interrupt, run_state, shapes, watch
+
+from gpuconv import nn, ops, train
+from gpuconv.backend import using
+from gpuconv.errors import ConfigError, NonFiniteLossError, ParamError
+from gpuconv.nn import vectors
+from gpuconv.train import Config, checkpoint, evaluation, feed, loop, outcomes, precision, recipe, snapshot
+
+# Everything comes back ----------------------------------------------------------------------------------------------
+
+FEATURES = {
+    "accumulate": {"accumulate": 4},
+    "clip": {"clip_norm": 0.5},
+    "ema": {"ema": 0.9},
+    "float16": {"precision": "float16"},
+    "patience": {"patience": 1, "epochs": 3, "lr": 0.0},
+    "all": {"accumulate": 2, "clip_norm": 1.0, "ema": 0.9, "precision": "float16", "patience": 3, "tta": "flip"},
+}
+
+
+@pytest.mark.parametrize("settings", FEATURES.values(), ids=FEATURES.keys())
+def test_an_interrupted_run_ends_in_the_same_bits(settings, tmp_path):
+    config = change(**settings)
+    whole = go(config, tmp_path / "whole")
+    for step in (3, 13) if config.tta == "flip" else (13,):
+        folder = tmp_path / str(step)
+        interrupt(folder, config, step=step)
+        result = again(folder)
+        assert_same_run(folder, whole.folder)
+        for name in ("test_accuracy", "test_loss", "test_accuracy_tta", "ended_by", "steps"):
+            assert getattr(result, name) == getattr(whole, name)
+
+
+def test_a_run_goes_on_from_the_weights_behind_an_average(tmp_path):
+    config = change(ema=0.9, epochs=3)
+    whole = go(config, tmp_path / "whole")
+    folder = tmp_path / "parts"
+    interrupt(folder, config, step=17)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop._Run, "go", lambda self: None)
+        train.resume(folder / "best.safetensors", dataset=shapes(), progress="none")
+    again(folder)
+    assert_same_run(folder, whole.folder)
+
+
+def test_a_checkpoint_of_the_version_before_counts_its_steps(tmp_path):
+    interrupt(tmp_path / "run", TINY, step=13)
+    path = tmp_path / "run" / "last.safetensors"
+    arrays, values = checkpoint.load(path)
+    for name in ("steps", "ended_by"):
+        del values["position"][name]
+    del values["loss_scale"]
+    checkpoint.save(path, arrays, values)
+    assert again(tmp_path / "run").steps == 20
+
+
+# A step in parts ----------------------------------------------------------------------------------------------------
+
+NO_NORM = {"net": "three-layer", "filters": 3, "hidden": 8, "dtype": "float64", "lr": 0.01, "weight_scale": 0.1}
+
+
+def test_parts_give_the_step_of_the_whole_batch_where_no_batch_norm_is(tmp_path):
+    """The mean of the parts' gradients is the gradient of the mean: the same weights but for float64 rounding."""
+    found = []
+    for parts in (1, 4):
+        go(change(**NO_NORM, accumulate=parts), tmp_path / str(parts))
+        found.append(checkpoint.load(tmp_path / str(parts) / "last.safetensors"))
+    (one, first), (four, second) = found
+    for name, array in one.items():
+        assert_close(four[name], array)
+    losses = [values["position"]["rows"][-1]["train_loss"] for values in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+
+
+def assert_close(found, wanted) -> None:
+    """20 steps of five layers there and back lose at most 20 * 10 * 8 u of the largest entry, as the loop's tests say."""
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=20 * 10 * 8 * 2.0**-53 * max(1.0, np.abs(wanted).max()))
+
+
+def test_batch_norm_sees_each_part_alone_and_dropout_draws_for_each(tmp_path, monkeypatch):
+    seen = watch(monkeypatch, nn.Net, "forward")
+    go(change(accumulate=4, max_steps=2), tmp_path / "run")
+    training = [(len(arguments[1]), keywords["step"]) for arguments, keywords, _ in seen if keywords.get("training")]
+    assert training == [(5, number) for number in range(8)]
+
+
+# Clipping and averages ----------------------------------------------------------------------------------------------
+
+
+def small_net(**settings) -> nn.Net:
+    return nn.ConvNet(2, input_shape=(3, 4, 4), seed=1, **settings)
+
+
+@pytest.mark.parametrize(("limit", "factor"), [(2.5, 0.5), (5.0, 1.0), (7.0, 1.0)])
+def test_gradients_are_shortened_to_the_norm_and_never_lengthened(limit, factor):
+    net = small_net(dtype="float64")
+    net.flat_grads[:2] = 3, -4
+    assert nn.clip_gradients(net, limit) == 5.0
+    np.testing.assert_array_equal(net.flat_grads[:2], [3 * factor, -4 * factor])
+
+
+def test_clipping_happens_before_each_update(tmp_path, monkeypatch):
+    norms = watch(monkeypatch, loop.nn, "clip_gradients")
+    real, after = nn.Optimiser.step, []
+
+    def step(self, lr):
+        after.append(max(np.linalg.norm(np.concatenate([arrays[1] for arrays, *_ in self._parts])), 0))
+        real(self, lr)
+
+    monkeypatch.setattr(nn.Optimiser, "step", step)
+    go(change(clip_norm=0.25), tmp_path / "run")
+    assert len(norms) == len(after) == 20
+    assert any(norm > 0.25 for _, _, norm in norms)
+    assert max(after) <= 0.25 * (1 + 2.0**-20)  # float32: the factor and the products are rounded
+
+
+def test_the_average_follows_its_formula():
+    net = small_net(dtype="float64")
+    average = nn.WeightAverage(net, 0.9)
+    wanted = net.flat_params.copy()
+    for step in range(30):
+        net.flat_params += 0.1
+        decay = min(0.9, (1 + step) / (10 + step))
+        wanted = decay * wanted + (1 - decay) * net.flat_params
+        average.update(step)
+    np.testing.assert_allclose(average.state["params"], wanted, rtol=1e-13)
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_the_net_has_its_own_weights_back_after_an_evaluation(error):
+    net = small_net()
+    average = nn.WeightAverage(net, 0.9)
+    net.flat_params += 1 / 3
+    net.state["bn1.running_var"][...] = 7
+    before = [array.copy() for array in (net.flat_params, *net.state.values())]
+    try:
+        with average.applied():
+            np.testing.assert_array_equal(net.flat_params, average.state["params"])
+            if error:
+                raise error
+    except KeyboardInterrupt:
+        pass
+    for old, new in zip(before, (net.flat_params, *net.state.values()), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_the_best_checkpoint_holds_the_average_and_the_validation_is_of_it(tmp_path):
+    result = go(change(ema=0.9), tmp_path / "run")
+    arrays, _ = checkpoint.load(result.folder / "best.safetensors")
+    assert np.any(arrays["params/conv1.w"] != arrays["live_params/conv1.w"])
+    net = train.load_net(result.folder / "best.safetensors")
+    np.testing.assert_array_equal(net.flat_params, arrays["average/params"])
+    pictures = shapes()
+    split = recipe.split(pictures, TINY)
+    found = train.evaluate(
+        net, split.x_validation, split.y_validation, mean=pictures.mean, std=pictures.std, classes=10
+    )
+    assert found.accuracy == result.validation_accuracy
+
+
+# float16 ------------------------------------------------------------------------------------------------------------
+
+
+def test_float16_steps_keep_float32_weights_and_statistics(tmp_path, monkeypatch):
+    seen = watch(monkeypatch, precision.ops, "softmax_cross_entropy")
+    inputs = watch(monkeypatch, nn.Net, "forward")
+    result = go(change(precision="float16"), tmp_path / "run")
+    arrays, values = checkpoint.load(result.folder / "last.safetensors")
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
+    assert values["loss_scale"] == {"value": 65536.0, "good": 20, "skipped": 0}
+    assert {arguments[0].dtype for arguments, _, _ in seen} == {np.dtype(np.float32)}
+    kinds = {bool(keywords.get("training")): arguments[1].dtype for arguments, keywords, _ in inputs}
+    assert kinds == {True: np.float16, False: np.float32}
+
+
+def test_float16_learns_as_float32_does(tmp_path):
+    """Losses agree to a few units of float16: 8 u for each of the five layers there and back, and each update."""
+    losses = [
+        go(change(precision=name, max_steps=3), tmp_path / name).metrics[0]["train_loss"]
+        for name in ("float32", "float16")
+    ]
+    assert abs(losses[0] - losses[1]) <= 3 * 5 * 2 * 8 * 2.0**-11 * losses[0]
+
+
+def test_float16_gradients_are_those_of_float32_but_for_rounding():
+    """Per layer there and back 8 u of float16, of the largest gradient: scale and number of parts are taken out."""
+    config = change(**NO_NORM | {"dtype": "float32"})
+    found = []
+    for settings in ({}, {"precision": "float16", "accumulate": 4}):
+        run = loop._Run(dataclasses.replace(config, **settings), shapes(), train.report.Report())
+        if run.arithmetic.scale is not None:
+            run.arithmetic.scale.value = 1024.0  # these gradients, times the first scale, leave float16
+        run.arithmetic.begin()
+        with run.feed:
+            batch = next(run.feed.epoch(0, 0, 1))
+        for x, labels in batch.parts:
+            scores = run.arithmetic.forward(x, step=0)
+            run.arithmetic.backward(run.arithmetic.loss(scores, labels, label_smoothing=0.1)[1])
+        run.arithmetic.end()
+        found.append(run.net.flat_grads)
+    largest = np.abs(found[0]).max()
+    assert largest > 0.01
+    assert np.abs(found[0] - found[1]).max() <= 5 * 2 * 8 * 2.0**-11 * largest
+
+
+def test_a_gradient_beyond_float16_halves_the_scale_and_skips_the_step(tmp_path, monkeypatch):
+    real, calls = precision.Half.backward, []
+
+    def overflows(self, dscores):
+        calls.append(self.scale.value)
+        real(self, dscores)
+        if len(calls) in (1, 2, 5):
+            self.net.flat_grads[3] = np.inf
+
+    monkeypatch.setattr(precision.Half, "backward", overflows)
+    config = change(precision="float16", ema=0.9)
+    result = go(config, tmp_path / "run")
+    values = run_state(result.folder / "last.safetensors")[1]
+    assert values["loss_scale"] == {"value": 8192.0, "good": 15, "skipped": 3}
+    assert values["optimizer"]["steps"] == 17
+    assert values["position"]["steps"] == result.steps == 20
+    assert calls[:6] == [65536.0, 32768.0, 16384.0, 16384.0, 16384.0, 8192.0]
+    assert json.loads((result.folder / "result.json").read_text())["skipped_steps"] == 3
+
+
+def test_the_scale_doubles_after_2000_good_steps():
+    scale = precision.LossScale()
+    for _ in range(1999):
+        scale.succeed()
+    assert (scale.value, scale.good) == (65536.0, 1999)
+    scale.succeed()
+    assert (scale.value, scale.good) == (131072.0, 0)
+    scale.good = 5
+    assert scale.fail()
+    assert (scale.value, scale.good, scale.skipped) == (65536.0, 0, 1)
+
+
+def test_a_gradient_that_stays_no_number_ends_the_run(tmp_path, monkeypatch):
+    real = precision.Half.backward
+
+    def broken(self, dscores):
+        real(self, dscores)
+        self.net.flat_grads[0] = np.nan
+
+    monkeypatch.setattr(precision.Half, "backward", broken)
+    with pytest.raises(NonFiniteLossError, match=r"a gradient is NaN or infinite .* in epoch 2, step 17"):
+        go(change(precision="float16"), tmp_path / "run")  # 2^16 is 16 halvings away from 1
+
+
+@pytest.mark.parametrize("factor", [-2.0, 0.0, 0.375])
+def test_vectors_are_added_and_moved(factor, device):
+    host = np.arange(5, dtype=np.float32), np.array([4, 2, 1, -8, 16], np.float32)
+    target, source = (device.array(each.copy()) for each in host)
+    vectors.add_scaled(target, source, factor)
+    np.testing.assert_array_equal(device.numpy(target), host[0] + np.float32(factor) * host[1])
+    target = device.array(host[0].copy())
+    vectors.move_towards(target, source, 0.25)
+    np.testing.assert_array_equal(device.numpy(target), host[0] + np.float32(0.25) * (host[1] - host[0]))
+
+
+# Early ends ---------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test moves, in place of time.perf_counter."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("steps", [1, 7, 10, 13])
+def test_a_run_whose_time_is_over_ends_after_the_step_as_a_finished_one(steps, tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(loop.time, "perf_counter", clock.perf_counter)
+    real = loop._Run._step
+
+    def slow(self, batch):
+        clock.now += 6.0
+        real(self, batch)
+
+    monkeypatch.setattr(loop._Run, "_step", slow)
+    result = go(change(max_minutes=steps / 10), tmp_path / "run")
+    assert (result.steps, result.ended_by) == (steps, "max-minutes")
+    assert [row["step"] for row in result.metrics] == ([steps] if steps <= 10 else [10, steps])
+    record = json.loads((result.folder / "result.json").read_text())
+    assert (record["ended_by"], record["epochs"], record["steps"]) == ("max-minutes", len(result.metrics), steps)
+    before = run_state(result.folder / "last.safetensors")
+    assert again(result.folder).test_accuracy == result.test_accuracy
+    (result.folder / "result.json").unlink()
+    assert again(result.folder).steps == steps  # not a step more
+    assert run_state(result.folder / "last.safetensors") == before
+
+
+def test_a_run_whose_time_is_over_in_a_validation_begins_no_epoch(tmp_path, monkeypatch):
+    clock, real = Clock(), loop.evaluate
+
+    def slow(*arguments, **keywords):
+        clock.now += 60.0
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(loop.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(loop, "evaluate", slow)
+    result = go(change(max_minutes=1), tmp_path / "run")
+    assert (result.steps, result.ended_by) == (10, "max-minutes")
+
+
+def test_a_run_interrupted_after_its_time_was_over_makes_no_more_steps(tmp_path, monkeypatch):
+    real = loop.evaluate
+
+    def interrupted(*arguments, **keywords):
+        signal.raise_signal(signal.SIGINT)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(loop, "evaluate", interrupted)
+    with pytest.raises(train.Interrupted):
+        go(change(max_minutes=1e-9), tmp_path / "run")
+    monkeypatch.undo()
+    result = again(tmp_path / "run")
+    assert (result.steps, result.ended_by, len(result.metrics)) == (1, "max-minutes", 1)
+
+
+def test_the_rest_of_a_short_epoch_is_divided_by_its_own_steps(tmp_path, monkeypatch):
+    seen = watch(monkeypatch, loop._Run, "_note")
+    result = go(change(max_minutes=1e-9), tmp_path / "run")
+    ((_, _, loss, correct), _, _) = seen[0]
+    assert len(seen) == 1
+    assert (result.metrics[0]["train_loss"], result.metrics[0]["train_accuracy"]) == (loss, correct / 20)
+
+
+def test_a_run_that_gets_no_better_ends(tmp_path, monkeypatch):
+    accuracies = iter([0.3, 0.5, 0.5, 0.4, 0.75])  # four validations and the test
+    real = loop.evaluate
+    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: dataclasses.replace(real(*a, **k), accuracy=next(accuracies)))
+    result = go(change(epochs=9, patience=2), tmp_path / "run")
+    assert (len(result.metrics), result.best_epoch, result.ended_by) == (4, 2, "patience")
+    assert result.test_accuracy == 0.75
+
+
+def test_other_runs_say_how_they_ended(tmp_path):
+    assert go(change(patience=1, epochs=1), tmp_path / "a").ended_by == "epochs"
+    assert go(change(max_steps=3), tmp_path / "b").ended_by == "max-steps"
+
+
+def test_a_run_that_must_overfit_learns_its_images(tmp_path, capsys):
+    config = train.config.overfitting(change(overfit=20, lr=0.05), given={"lr"})
+    assert (config.batch_size, config.epochs, config.flip, config.crop) == (20, 300, False, 0)
+    parts = recipe.split(shapes(), config)
+    np.testing.assert_array_equal(parts.x_train, parts.x_validation)
+    assert len(parts.y_train) == 20
+    config = dataclasses.replace(config, epochs=30, widths=(8, 16), test_images=20)
+    result = train.train(config, folder=tmp_path / "run", dataset=shapes(), progress="plain")
+    assert result.validation_accuracy == 1.0
+    assert "overfit: 100.00% of the 20 images it was trained on: it can learn" in capsys.readouterr().out
+
+
+REFUSED = {
+    "parts_that_do_not_divide": ({"accumulate": 3}, "accumulate must divide batch_size, got accumulate=3"),
+    "tf32": ({"precision": "tf32"}, "precision tf32 is not built"),
+    "float16_of_float64": ({"precision": "float16", "dtype": "float64"}, "leave dtype at float32, got float64"),
+    "average_that_never_moves": ({"ema": 1.0}, "ema must be below 1"),
+    "patience_without_validation": ({"patience": 2, "validation": 0}, "patience=2 needs validation images"),
+    "unknown_views": ({"tta": "flop"}, "tta 'flop' is not known; did you mean \"flip\""),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        change(**settings)
+
+
+def test_more_images_to_overfit_than_there_are_is_refused():
+    with pytest.raises(ConfigError, match="300 training images, too few for overfit=301"):
+        recipe.split(shapes(), change(overfit=301))
+
+
+# A dry run ----------------------------------------------------------------------------------------------------------
+
+HELD = {
+    "plain": ({"dtype": "float64"}, 3 * 8, 8),
+    "average_and_parts": ({"ema": 0.9, "accumulate": 2}, 5 * 4, 4),
+    "adam": ({"optimizer": "adam", "lr": 1e-3}, 4 * 4, 4),
+}
+
+
+@pytest.mark.parametrize(("settings", "bytes_a_weight", "size"), HELD.values(), ids=HELD.keys())
+def test_a_dry_run_counts_what_a_run_holds(settings, bytes_a_weight, size):
+    config = change(**settings)
+    found = train.rehearse(config, progress="none", dataset=shapes())
+    weights = 4 * 3 * 9 + 2 * 4 + (4 * 16 * 16 + 1) * 10
+    statistics = 2 * 4 * size * (2 if config.ema else 1)
+    assert found.weight_bytes == weights * bytes_a_weight + statistics
+    outputs = 3 * 32 * 32 + 2 * 4 * 32 * 32 + 3 * 4 * 16 * 16 + 10  # pictures; conv, bn; pool, relu, flatten; affine
+    assert found.activation_bytes == outputs * size * 20 // config.accumulate
+    assert found.data_bytes == (200 + 100 + 60) * 3 * 32 * 32
+    assert found.steps == 20
+
+
+# A new net looks at the data ----------------------------------------------------------------------------------------
+
+
+def test_a_new_net_is_prepared_once_with_plain_images_and_a_resumed_one_never(tmp_path, monkeypatch):
+    seen = watch(monkeypatch, nn.Net, "prepare")
+    interrupt(tmp_path / "run", TINY, step=3)
+    assert len(seen) == 1
+    ((_, x), _, _) = seen[0]
+    pictures = shapes()
+    wanted = ops.augment(pictures.x_train[:200], mean=pictures.mean, std=pictures.std, channels_last=True)
+    assert (x.dtype, x.strides) == (np.float32, wanted.strides)
+    np.testing.assert_array_equal(x, wanted)
+    again(tmp_path / "run")
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("settings", [{"ema": 0.9}, {"precision": "float16"}], ids=["average", "float16"])
+def test_the_average_and_the_float16_twin_start_from_the_prepared_net(settings, monkeypatch):
+    def prepare(self, x):
+        self.flat_params[...] = 0.5
+
+    monkeypatch.setattr(nn.Net, "prepare", prepare)
+    run = loop._Run(change(**settings), shapes(), train.report.Report())
+    run.prepare()
+    if run.average is not None:
+        assert set(run.average.state["params"]) == {np.float32(0.5)}
+    else:
+        assert set(run.arithmetic._twin.params["conv1.w"].ravel()) == {np.float16(0.5)}
+
+
+# Batches ahead ------------------------------------------------------------------------------------------------------
+
+
+def feed_of(config: Config = TINY) -> feed.Feed:
+    pictures = shapes()
+    split = recipe.split(pictures, config)
+    return feed.Feed(split.x_train, split.y_train, config, mean=pictures.mean, std=pictures.std)
+
+
+def feeders() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("gpuconv-feed")]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_batches_made_ahead_are_those_made_in_order(parts, monkeypatch):
+    config = change(accumulate=parts)
+    found = []
+    for threads in ("1", "2"):
+        monkeypatch.setenv("GPUCONV_THREADS", threads)
+        with feed_of(config) as source:
+            found.append(list(source.epoch(1, 2, 10)))
+            assert bool(feeders()) == (threads == "2")
+    assert len(found[0]) == 8
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert len(one.parts) == parts
+        for (x, y), (other_x, other_y) in zip(one.parts, other.parts, strict=True):
+            assert x.tobytes() == other_x.tobytes()
+            np.testing.assert_array_equal(y, other_y)
+    assert feeders() == []
+
+
+def test_an_error_in_making_a_batch_arrives_where_the_batch_is_wanted(monkeypatch):
+    monkeypatch.setenv("GPUCONV_THREADS", "2")
+    real, calls = feed.ops.augment, []
+
+    def third_fails(*arguments, **keywords):
+        calls.append(threading.current_thread().name)
+        if len(calls) == 3:
+            raise ZeroDivisionError
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(feed.ops, "augment", third_fails)
+    came = []
+    with pytest.raises(ZeroDivisionError), feed_of() as source:
+        came.extend(source.epoch(0, 0, 10))
+    assert len(came) == 2  # those before it
+    assert {name.rsplit("_", 1)[0] for name in calls} == {"gpuconv-feed"}
+    assert feeders() == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_no_thread_is_left_after_an_error_in_a_step(error, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUCONV_THREADS", "2")
+    real, calls = loop._Run._step, []
+
+    def fails(self, batch):
+        calls.append(feeders())
+        if len(calls) == 4:
+            raise error
+        real(self, batch)
+
+    monkeypatch.setattr(loop._Run, "_step", fails)
+    with pytest.raises(error):
+        go(TINY, tmp_path / "run")
+    assert all(len(names) == 1 for names in calls)
+    assert feeders() == []
+
+
+# Outcomes that are read late ----------------------------------------------------------------------------------------
+
+
+def late(monkeypatch, every: int) -> None:
+    """Let runs on the CPU read their outcomes as runs on a GPU do."""
+    monkeypatch.setattr(loop, "on_gpu", lambda array: True)
+    monkeypatch.setattr(loop, "_LOOK_EVERY", every)
+
+
+@pytest.mark.parametrize("every", [3, 16])
+def test_outcomes_read_late_are_the_same(every, tmp_path, monkeypatch):
+    config = change(checkpoint_every=4, accumulate=2)
+    whole = go(config, tmp_path / "at once")
+    late(monkeypatch, every)
+    go(config, tmp_path / "late")
+    assert_same_run(tmp_path / "late", whole.folder)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("step", [2, 5, 10, 11])
+def test_no_checkpoint_holds_what_came_after_a_bad_step(step, what, tmp_path, monkeypatch):
+    """Read every 16 steps, with a checkpoint due after every 4: the bad step is found before one is written."""
+    late(monkeypatch, 16)
+    real, calls = precision.ops.softmax_cross_entropy, []
+
+    def injected(*arguments, **keywords):
+        calls.append(None)
+        loss, dscores = real(*arguments, **keywords)
+        if len(calls) == step:
+            if what == "loss":
+                return np.array(np.nan, np.float32), dscores
+            dscores[0, 0] = np.inf
+        return loss, dscores
+
+    monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
+    folder = tmp_path / "run"
+    message = "the loss is nan" if what == "loss" else "a gradient is NaN or infinite"
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteLossError, match=rf"{message}.* step {step}\.  The weights"):
+        go(change(checkpoint_every=4), folder)
+    saved = max(point for point in (0, 4, 8, 10) if point < step)
+    assert run_state(folder / "last.safetensors")[1]["optimizer"]["steps"] == saved
+
+
+def test_a_signal_after_a_bad_step_saves_nothing(tmp_path, monkeypatch):
+    late(monkeypatch, 16)
+    real = precision.Same.backward
+
+    def broken(self, dscores):
+        real(self, dscores)
+        self.net.flat_grads[0] = math.nan
+
+    monkeypatch.setattr(precision.Same, "backward", broken)
+    real_step, calls = loop._Run._step, []
+
+    def step(self, batch):
+        calls.append(None)
+        if len(calls) == 3:
+            self.guard.signum = 2
+        real_step(self, batch)
+
+    monkeypatch.setattr(loop._Run, "_step", step)
+    with np.errstate(all="ignore"), pytest.raises(NonFiniteLossError, match="step 1"):
+        go(TINY, tmp_path / "run")
+    assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == 0
+
+
+def test_outcomes_are_copies_in_the_order_of_the_steps():
+    with using("cpu"):
+        ring = outcomes.Outcomes(2, 2)
+        scores = [np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)]
+        for step in (5, 6):
+            scores[0][:, step - 5] = scores[1][:, 2] = step
+            losses = [np.array(step, np.float32), np.array(step + 1, np.float32)]
+            ring.add(step, losses, scores, np.array([True, step == 5]), np.array([0, 0, 2, 2]))
+        assert ring.full
+        found = list(ring.look())
+    assert found == [outcomes.Outcome(5, 5.5, 4, True), outcomes.Outcome(6, 6.5, 2, False)]
+    assert list(ring.look()) == []
+
+
+# Test-time views ----------------------------------------------------------------------------------------------------
+
+
+def test_the_views_and_their_weights():
+    images = np.arange(2 * 1 * 3 * 3, dtype=np.uint8).reshape(2, 1, 3, 3)
+    assert [weight for weight, _ in evaluation.views(images, "none")] == [1.0]
+    (one, same), (other, mirrored) = evaluation.views(images, "flip")
+    assert (one, other) == (0.5, 0.5)
+    np.testing.assert_array_equal(same, images)
+    np.testing.assert_array_equal(mirrored, np.flip(images, 3))
+    six = list(evaluation.views(images, "flip+shift"))
+    assert [weight for weight, _ in six] == [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
+    np.testing.assert_array_equal(six[2][1][0, 0], [[4, 3, 4], [1, 0, 1], [4, 3, 4]])  # moved down and right
+    np.testing.assert_array_equal(six[4][1][0, 0], [[4, 5, 4], [7, 8, 7], [4, 5, 4]])
+    np.testing.assert_array_equal(six[3][1], six[2][1][:, :, :, ::-1])
+
+
+def test_views_average_the_scores():
+    pictures, net = shapes(), nn.ConvNet(4, seed=3)
+    labels = pictures.y_test[:20]
+    wanted = 0
+    for weight, images in evaluation.views(pictures.x_test[:20], "flip+shift"):
+        x = ops.augment(images, mean=pictures.mean, std=pictures.std, channels_last=True)
+        wanted = wanted + weight * net.forward(x)
+    found = train.evaluate(
+        net, pictures.x_test[:20], labels, mean=pictures.mean, std=pictures.std, classes=10, tta="flip+shift"
+    )
+    assert found.accuracy == (wanted.argmax(axis=1) == labels).mean()
+    assert found.loss == float(ops.softmax_cross_entropy(wanted, labels)[0])
+
+
+def test_unknown_views_are_refused():
+    with pytest.raises(ParamError, match="tta must be one of none, flip, flip\\+shift, got 'all'"):
+        train.evaluate(None, [0], [0], mean=(), std=(), classes=1, tta="all")
+
+
+def test_both_test_accuracies_are_in_the_result_and_validation_has_no_views(tmp_path, monkeypatch):
+    seen = watch(monkeypatch, loop, "evaluate")
+    result = go(change(tta="flip"), tmp_path / "run")
+    assert [keywords["tta"] for _, keywords, _ in seen] == ["none", "none", "none", "flip"]
+    record = json.loads((result.folder / "result.json").read_text())
+    assert record["test_accuracy"] == result.test_accuracy == seen[2][2].accuracy
+    assert record["test_accuracy_tta"] == result.test_accuracy_tta == seen[3][2].accuracy
+    assert go(TINY, tmp_path / "plain").test_accuracy_tta is None
+
+
+def test_the_snapshot_of_another_version_with_a_strange_scale_is_refused(tmp_path):
+    result = go(change(precision="float16", max_steps=1), tmp_path / "run")
+    there = snapshot.load(result.folder / "last.safetensors")
+    run = loop._Run(change(precision="float16"), shapes(), train.report.Report())
+    strange = dataclasses.replace(there, loss_scale={"colour": 3})
+    with pytest.raises(loop.CheckpointMismatchError, match="does not fit this run"):
+        strange.restore(run.net, run.optimiser, None, run.arithmetic.scale)
