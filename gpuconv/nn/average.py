@@ -1,0 +1,66 @@
+"""A moving average of a net's weights, to evaluate and to keep: steadier than the weights of any one step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from .. import checks
+from ..errors import ParamError
+from .store import check_fit, copy_in
+
+
+class WeightAverage:
+    """The exponential moving average of a net's parameters and running statistics.
+
+    After the update number t (from 0), average += (1 - d) (net - average) with d = min(decay, (1 + t) / (10 + t)):
+    early on it forgets the initial weights quickly.  Weights that do not learn are not averaged.
+
+    state: the arrays of the average, for a checkpoint: "params", the flat vector, and "bn1.running_mean" and the like.
+    Source: Polyak and Juditsky, Acceleration of stochastic approximation by averaging (1992).
+    """
+
+    def __init__(self, net: Any, decay: float = 0.99) -> None:
+        self.decay = checks.real("decay", decay, low=0.0, high=1.0)
+        if self.decay == 1.0:
+            msg = "decay must be below 1, got decay=1.0: the average would never leave the initial weights"
+            raise ParamError(msg)
+        self._live = {"params": net.flat_params}
+        self._live |= {name: array for name, array in net.state.items() if name.split(".")[-1].startswith("running_")}
+        self.state = {name: array.copy() for name, array in self._live.items()}
+        self._applied = False
+
+    def update(self, step: int) -> None:
+        """Take the net's weights in; step counts the updates from 0."""
+        step = checks.integer("step", step, least=0)
+        self._check_away()
+        share = 1.0 - min(self.decay, (1 + step) / (10 + step))
+        for name, average in self.state.items():
+            average[...] += share * (self._live[name] - average)
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the average of an earlier run; raise CheckpointMismatchError if it does not fit."""
+        self._check_away()
+        check_fit("weight average", self.state, state)
+        copy_in(self.state, state)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the net hold the average inside a with block; afterwards it has its own weights back, bit for bit."""
+        self._check_away()
+        own = {name: array.copy() for name, array in self._live.items()}
+        for name, array in self._live.items():
+            array[...] = self.state[name]
+        self._applied = True
+        try:
+            yield
+        finally:
+            self._applied = False
+            for name, array in self._live.items():
+                array[...] = own[name]
+
+    def _check_away(self) -> None:
+        if self._applied:
+            msg = "the net holds the average now: end the `with average.applied()` block first"
+            raise ParamError(msg)
