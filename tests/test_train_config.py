@@ -35,7 +35,6 @@ REFUSED = {
     "unknown_data": ({"data": "mnist"}, "data 'mnist' is not known; known: auto, cifar10, shapes"),
     "half_precision": ({"dtype": "float16"}, "dtype 'float16' is not known"),
     "text_setting_as_number": ({"net": 3}, "net must be a text, got 3"),
-    "no_widths": ({"widths": ()}, "widths must be one or more ints"),
     "width_of_zero": ({"widths": (8, 0)}, "widths must be an int from 1"),
     "widths_as_int": ({"widths": 8}, "widths must be one or more ints"),
     "even_window": ({"window": 4}, "window must be odd, got 4"),

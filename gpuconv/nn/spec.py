@@ -21,7 +21,7 @@ from .net import Net
 
 Shape = tuple[int, ...]
 
-SUFFIXES = (".toml", ".py")
+NET_FILES = (".toml", ".py")
 
 
 def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: Any = "float32") -> Net:
@@ -53,7 +53,7 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
     and the layer with its line.
     """
     path = Path(path)
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in NET_FILES:
         msg = f"a net's file must end in .toml or .py, got {path}"
         raise ConfigError(msg)
     read = _from_toml if path.suffix == ".toml" else _from_python
