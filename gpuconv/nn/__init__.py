@@ -2,6 +2,7 @@
 
 from .average import WeightAverage
 from .build import build, build_layer, optimiser
+from .clip import clip_gradients
 from .containers import Residual, Sequential
 from .layer import Declared, Layer
 from .layers import (
@@ -20,7 +21,7 @@ from .layers import (
 from .models import VGG, ConvNet, ResNet9, ResNet18, SpeedrunNet, ThreeLayerConvNet
 from .muon import Muon
 from .net import Net
-from .optim import SGD, Adam, AdamW, Optimiser, RMSprop, clip_gradients
+from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 from .schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule
 from .spec import NET_FILES, from_file
 

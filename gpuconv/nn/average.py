@@ -9,6 +9,7 @@ from typing import Any
 from .. import checks
 from ..errors import ParamError
 from .store import check_fit, copy_in
+from .vectors import copy_of, move_towards
 
 
 class WeightAverage:
@@ -28,7 +29,7 @@ class WeightAverage:
             raise ParamError(msg)
         self._live = {"params": net.flat_params}
         self._live |= {name: array for name, array in net.state.items() if name.split(".")[-1].startswith("running_")}
-        self.state = {name: array.copy() for name, array in self._live.items()}
+        self.state = {name: copy_of(array) for name, array in self._live.items()}
         self._applied = False
 
     def update(self, step: int) -> None:
@@ -37,7 +38,7 @@ class WeightAverage:
         self._check_away()
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
         for name, average in self.state.items():
-            average[...] += share * (self._live[name] - average)
+            move_towards(average, self._live[name], share)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over the average of an earlier run; raise CheckpointMismatchError if it does not fit."""
@@ -49,7 +50,7 @@ class WeightAverage:
     def applied(self) -> Iterator[None]:
         """Let the net hold the average inside a with block; afterwards it has its own weights back, bit for bit."""
         self._check_away()
-        own = {name: array.copy() for name, array in self._live.items()}
+        own = {name: copy_of(array) for name, array in self._live.items()}
         for name, array in self._live.items():
             array[...] = self.state[name]
         self._applied = True

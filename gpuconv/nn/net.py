@@ -47,6 +47,12 @@ class Net:
             "dtype": self.dtype.name,
         }
 
+    def prepare(self, x: Any) -> None:
+        """Look at normalised training images before the first step of a new run; here there is nothing to learn.
+
+        x: (N, *input_shape), up to 5000 images without augmentation
+        """
+
     def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
         """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).
 
@@ -63,12 +69,6 @@ class Net:
     def backward(self, dscores: Any) -> None:
         """Overwrite the gradients, for the last forward(training=True).   dscores: (N, classes)."""
         self.body.backward(dscores, input_grad=False)
-
-    def prepare(self, x: Any) -> None:
-        """Look at training images before the first step of a new run; most nets have nothing to do.
-
-        x: (N, *input_shape), as they come to `forward`, not augmented.  What a net computes here is in its state.
-        """
 
     def load(self, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Copy parameters and running statistics in, by name.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -146,23 +145,3 @@ class AdamW(Adam):
         bias_lr: float = 1.0,
     ) -> None:
         super().__init__(net, beta1, beta2, eps, weight_decay, bias_lr=bias_lr)
-
-
-def clip_gradients(net: Any, max_norm: float) -> float:
-    """Shrink net.flat_grads to a Euclidean norm of at most max_norm; return the norm it had.
-
-    The norm is summed in float64.  Gradients whose norm is not finite are left as they are: the norm tells.
-    """
-    max_norm = checks.real("max_norm", max_norm, low=0.0, open_low=True)
-    grads = net.flat_grads
-    squares = 0.0
-    for start in range(0, grads.size, _CLIP_BLOCK):
-        block = grads[start : start + _CLIP_BLOCK].astype("float64")
-        squares = squares + (block * block).sum()
-    norm = float(squares) ** 0.5
-    if max_norm < norm < math.inf:
-        grads[...] *= max_norm / norm
-    return norm
-
-
-_CLIP_BLOCK = 2**18  # 2 MiB of float64: the copy of a block stays in the cache
