@@ -23,10 +23,9 @@ from .muon import Muon
 from .net import Net
 from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 from .schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule
-from .spec import NET_FILES, from_file
+from .spec import from_file
 
 __all__ = [
-    "NET_FILES",
     "SGD",
     "VGG",
     "Adam",

@@ -22,7 +22,7 @@ class Muon(Optimiser):
     Affine weights step by sgd_update with rate affine_lr lr, biases, gamma and beta with bias_lr lr; both with momentum
     sgd_momentum.  weight_decay applies to affine weights only: renormalised filters have a length already.
 
-    The matrix products are the arrays' own, in float32 or wider.
+    The matrix products are the arrays' own, in float32 or wider.  Not yet run on a GPU.
     Sources: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), and the speed run
     airbench94_muon, whose settings the defaults are.
     """

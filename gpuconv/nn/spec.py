@@ -12,12 +12,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from .. import checks
 from ..errors import ConfigError, GpuconvError
 from . import layers
 from .build import build
 from .containers import Residual, Sequential
 from .layer import Layer
-from .net import Net
+from .net import Net, sample_shape
+from .store import float_dtype
 
 Shape = tuple[int, ...]
 
@@ -42,29 +44,30 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
         pad = 1
 
         [[layer]]
-        kind = "affine"     # units: by default one for each class
+        kind = "affine"     # units, bias, init; by default a unit for each class and Xavier's weights
 
     name = "..." names a layer; without it, kind and a number do.
 
-    A .py file defines net(input_shape, classes), which returns a layer or a Net, of gpuconv.nn's layers.  It is
-    executed, as any Python file that is run: use only files that you trust.
+    A .py file defines net(input_shape, classes), which returns a layer, or a Net (which keeps its own seed), made of
+    gpuconv.nn's layers.  It is executed, as any Python file that is run: use only files that you trust.
 
     The config of the net is complete: a checkpoint needs the file no more.  Raises ConfigError that names the file,
     and the layer with its line.
     """
-    path = Path(path)
+    path, input_shape, dtype = Path(path), sample_shape(input_shape), float_dtype(dtype)
+    classes = checks.integer("classes", classes, least=1)
     if path.suffix not in NET_FILES:
         msg = f"a net's file must end in .toml or .py, got {path}"
         raise ConfigError(msg)
     read = _from_toml if path.suffix == ".toml" else _from_python
     try:
-        found = read(path, tuple(input_shape), classes)
+        found = read(path, input_shape, classes)
         net = found if isinstance(found, Net) else Net(found, input_shape, seed=seed, dtype=dtype)
         if net.output_shape != (classes,):
             msg = f"gives one sample the shape {net.output_shape}, but {classes} classes need ({classes},)"
             raise ConfigError(msg)
-        if net.input_shape != tuple(input_shape) or net.dtype != dtype:
-            msg = f"is a net for {net.input_shape} in {net.dtype}, but {tuple(input_shape)} in {dtype} is wanted"
+        if net.input_shape != input_shape or net.dtype != dtype:
+            msg = f"is a net for {net.input_shape} in {net.dtype}, but {input_shape} in {dtype} is wanted"
             raise ConfigError(msg)
         _check_config(net)
     except GpuconvError as error:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import checks, nn
+from .. import checks
 from ..errors import ConfigError, GpuconvError
+from ..nn.spec import NET_FILES
 
 
 def _setting(
@@ -44,7 +45,7 @@ class Config:
 
     # What is trained
     net: str = _setting(
-        "convnet", "the net, or a .toml or .py file that describes one", choices=_NETS, suffixes=nn.NET_FILES
+        "convnet", "the net, or a .toml or .py file that describes one", choices=_NETS, suffixes=NET_FILES
     )
     widths: tuple[int, ...] = _setting(
         (), "filters of each stage (vgg: of each convolution); left out: the net's own", least=1
@@ -180,8 +181,8 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     if kind is bool:
         return checks.flag(name, value)
     if kind is tuple:
-        if not isinstance(value, (tuple, list)) or (spec.default and not value):
-            msg = f"{name} must be one or more ints, got {value!r}"
+        if not isinstance(value, (tuple, list)):
+            msg = f"{name} must be ints in a list, got {value!r}"
             raise ConfigError(msg)
         return tuple(checks.integer(name, entry, least=rule["least"]) for entry in value)
     if kind is float:

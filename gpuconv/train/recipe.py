@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import nn
 from ..errors import ConfigError, GpuconvError
+from ..nn.spec import NET_FILES
 from .config import Config
 
 
@@ -83,7 +84,7 @@ def net(config: Config, input_shape: tuple[int, ...], classes: int, built: Mappi
 
     built: the net's own config, from a checkpoint.  It takes the place of a file, which may have changed since.
     """
-    if built is not None and config.net.endswith(nn.NET_FILES):
+    if built is not None and config.net.endswith(NET_FILES):
         return _build(lambda: nn.build(built))
     return _build(lambda: _net(config, input_shape, classes))
 
@@ -136,7 +137,7 @@ def fingerprint(dataset: Any) -> str:
 
 def _net(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.Net:
     fixed: dict[str, Any] = {"input_shape": input_shape, "classes": classes, "seed": config.seed, "dtype": config.dtype}
-    if config.net.endswith(nn.NET_FILES):
+    if config.net.endswith(NET_FILES):
         return nn.from_file(config.net, **fixed)
     if config.net == "convnet":
         return nn.ConvNet(*config.widths or (32, 64, 128), **fixed)
