@@ -151,7 +151,7 @@ def test_net_equals_the_same_net_in_pytorch(rng, cls, widths, shape, count):
 # Counted by hand from the layers: VGG of the documented widths; ResNet-18 for CIFAR is known to have 11,173,962,
 # Page's ResNet-9 6,573,120, airbench94 1,971,352 that learn (and a frozen bank of 24 x 3 x 2 x 2).
 PARAMETERS = {
-    "vgg": 27 * 64 + 9 * (64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 256 * 256) + 2 * 896 + 4096 * 10 + 10,
+    "vgg": 27 * 64 + 9 * (64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 256 * 256) + 2 * 896 + 256 * 10 + 10,
     "resnet9": 6_573_120,
     "resnet18": 11_173_962,
     "speedrun": 1_971_352,
@@ -178,7 +178,7 @@ def test_whitening_and_gammas_of_the_speedrun_net_do_not_learn():
 
 
 SIZES = {
-    "vgg_16x24": (nn.VGG, (2,) * 6, (3, 16, 24)),
+    "vgg_odd": (nn.VGG, (2,) * 6, (3, 8, 27)),
     "vgg_of_one_stage": (nn.VGG, (2, 3), (1, 6, 2)),
     "resnet9_of_the_smallest_image": (nn.ResNet9, (2, 2, 2, 2), (3, 8, 8)),
     "resnet9_odd": (nn.ResNet9, (2, 2, 2, 2), (1, 15, 37)),
@@ -200,7 +200,7 @@ def test_other_image_sizes_work(rng, cls, widths, shape):
 
 BAD = {
     "vgg_odd_widths": (lambda: nn.VGG(4, 4, 4), ParamError, "two widths for each stage, got 3"),
-    "vgg_size": (lambda: nn.VGG(input_shape=(3, 28, 28)), ShapeError, "multiples of 8, got input_shape"),
+    "vgg_size": (lambda: nn.VGG(input_shape=(3, 28, 7)), ShapeError, "VGG of 3 stages needs.*at least 8x8"),
     "vgg_width_zero": (lambda: nn.VGG(4, 0), ParamError, "widths"),
     "resnet9_widths": (lambda: nn.ResNet9(4, 4, 4), ParamError, "ResNet9 takes 4 widths.*got 3"),
     "resnet9_size": (lambda: nn.ResNet9(input_shape=(3, 32, 7)), ShapeError, "at least 8x8, got input_shape"),

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from ... import checks
-from ...errors import ParamError, ShapeError
+from ...errors import ParamError
 from ..containers import Sequential
 from ..layer import Layer
-from ..layers import Affine, BatchNorm, Conv, Flatten, MaxPool, Relu
+from ..layers import Affine, BatchNorm, Conv, GlobalAveragePool, MaxPool, Relu
 from ..net import Net
-from .common import image_shape
+from .common import image_shape, large_enough
 
 
 class VGG(Net):
-    """[conv 3x3 - batch norm - relu] for each width, a 2x2 max pool after every second one; an affine layer to the scores.
+    """[conv 3x3 - batch norm - relu] for each width, a 2x2 max pool after every second one; the mean over the image.
 
     widths: filters of each convolution, two for each stage; by default six, 64 64 128 128 256 256.  The second relu of
-    a stage stands after its pool, as in ConvNet, which changes nothing.  Height and width must be multiples of
-    2^stages.
+    a stage stands after its pool, as in ConvNet, which changes nothing.  An affine layer takes the mean of each channel
+    to the scores; one on all pixels, as in the paper, starts unsteady at the rates that batch norm allows.  Works for
+    every image of at least 2^stages x 2^stages.
     Source: Simonyan and Zisserman, Very deep convolutional networks, arXiv 1409.1556 (its idea, at the size of CIFAR).
     """
 
@@ -30,22 +31,15 @@ class VGG(Net):
         if len(widths) % 2:
             msg = f"VGG takes two widths for each stage, got {len(widths)}: {widths}"
             raise ParamError(msg)
-        channels, height, width = input_shape = image_shape(input_shape)
-        stages = len(widths) // 2
-        parts = 2**stages
-        if height % parts or width % parts:
-            msg = (
-                f"{stages} stages halve the image {stages} times: "
-                f"height and width must be multiples of {parts}, got input_shape {input_shape}"
-            )
-            raise ShapeError(msg)
+        input_shape = image_shape(input_shape)
+        large_enough(f"VGG of {len(widths) // 2} stages", input_shape, 2 ** (len(widths) // 2))
+        channels = input_shape[0]
         layers: list[Layer] = []
         for place, filters in enumerate(widths):
             layers += [Conv(channels, filters, pad=1, bias=False), BatchNorm(filters)]
             layers += [MaxPool(2), Relu()] if place % 2 else [Relu()]
             channels = filters
-        features = channels * (height // parts) * (width // parts)
-        body = Sequential(*layers, Flatten(), Affine(features, classes, init="xavier"))
+        body = Sequential(*layers, GlobalAveragePool(), Affine(channels, classes, init="xavier"))
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
         del self.config["body"]
         self.config |= {"net": "VGG", "widths": list(widths), "classes": classes}
