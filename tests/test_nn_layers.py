@@ -18,10 +18,15 @@ LAYERS = {
         lambda: nn.Conv(4, 6, (2, 3), stride=(1, 2), pad=(0, 2), dilation=(2, 1), groups=2, init="xavier"),
         (2, 4, 5, 4),
     ),
+    "conv_frozen": (lambda: nn.Conv(2, 3, 2, frozen=True), (2, 2, 3, 4)),
+    "conv_frozen_without_bias": (lambda: nn.Conv(2, 3, 2, bias=False, frozen=True), (2, 2, 3, 4)),
+    "conv_of_identities": (lambda: nn.Conv(2, 3, pad=1, init="dirac"), (2, 2, 3, 4)),
     "affine": (lambda: nn.Affine(4, 3), (5, 4)),
     "affine_of_images": (lambda: nn.Affine(12, 3, bias=False, init=0.5), (3, 2, 2, 3)),
     "batchnorm_of_rows": (lambda: nn.BatchNorm(3), (6, 3)),
     "batchnorm_of_images": (lambda: nn.BatchNorm(3, momentum=0.5, eps=1e-2), (2, 3, 3, 2)),
+    "batchnorm_without_scale": (lambda: nn.BatchNorm(3, momentum=0.6, eps=1e-12, scale=False), (2, 3, 3, 2)),
+    "batchnorm_of_rows_without_scale": (lambda: nn.BatchNorm(3, scale=False), (6, 3)),
     "max_pool": (nn.MaxPool, (2, 2, 4, 4)),
     "max_pool_overlapping": (lambda: nn.MaxPool(3, stride=2, pad=1), (2, 2, 5, 6)),
     "average_pool": (lambda: nn.AveragePool((2, 3), stride=1, pad=1, count_pad=False), (2, 2, 4, 4)),
@@ -29,6 +34,7 @@ LAYERS = {
     "relu": (nn.Relu, (3, 4)),
     "gelu": (nn.Gelu, (3, 4)),
     "gelu_tanh": (lambda: nn.Gelu(approximate="tanh"), (2, 3, 2, 2)),
+    "scale": (lambda: nn.Scale(-0.25), (2, 3, 2, 2)),
     "dropout": (lambda: nn.Dropout(0.3), (6, 5)),
     "flatten": (nn.Flatten, (2, 3, 2, 4)),
     "sequential": (lambda: nn.Sequential(nn.Conv(2, 3), nn.Gelu(), nn.Flatten(), nn.Affine(12, 2)), (2, 2, 4, 4)),
@@ -145,8 +151,38 @@ def test_initial_weights_are_the_documented_draws():
     assert_same(nn.Affine(30, 20, init="xavier").create(seed=7, dtype="float64").params["w"], draws)
 
 
+def test_filters_of_identities_pass_channels_on():
+    limit = 1 / np.sqrt(3 * 6)
+    draws = generator(7, Stream.INIT, 0).uniform(-limit, limit, (5, 3, 2, 3))
+    assert_same(nn.Conv(3, 5, (2, 3), init="uniform").create(seed=7, dtype="float64").params["w"], draws)
+    w = nn.Conv(3, 5, (2, 3), init="dirac").create(seed=7, dtype="float64").params["w"]
+    assert_same(w[3:], draws[3:])
+    for i in range(3):
+        assert w[i].sum() == w[i, i, 1, 1] == 1
+        assert np.count_nonzero(w[i]) == 1
+    narrow = nn.Conv(4, 2, 3, pad=1, init="dirac").create(dtype="float64")
+    x = normal(np.random.default_rng(1), (2, 4, 3, 3))
+    assert_same(narrow.forward(x), x[:, :2])
+
+
+def test_frozen_weights_are_state():
+    conv = nn.Conv(2, 3, frozen=True).create(seed=7, dtype="float64")
+    assert list(conv.params) == list(conv.grads) == ["b"]
+    assert_same(conv.state["w"], nn.Conv(2, 3).create(seed=7, dtype="float64").params["w"])
+    assert nn.Conv(2, 3, bias=False, frozen=True).trainable is False
+    bn = nn.BatchNorm(3, scale=False).create()
+    assert list(bn.params) == ["beta"]
+    assert list(bn.state) == ["gamma", "running_mean", "running_var"]
+    assert (bn.state["gamma"] == 1).all()
+    net = nn.Net(nn.Sequential(nn.Conv(2, 3, frozen=True), nn.Conv(3, 4), nn.BatchNorm(4, scale=False)), (2, 8, 8))
+    assert (net.flat_params.size, net.decayed) == (3 + 108 + 4 + 4, 108)
+    assert_same(net.params["conv2.w"], nn.Net(nn.Sequential(nn.Conv(2, 3), nn.Conv(3, 4)), (2, 8, 8)).params["conv2.w"])
+
+
 @pytest.mark.parametrize(
-    ("init", "variance"), {"he": 2 / (16 * 9), "xavier": 2 / (16 * 9 + 64 * 9), 0.01: 1e-4}.items(), ids=str
+    ("init", "variance"),
+    {"uniform": 1 / (3 * 16 * 9), "he": 2 / (16 * 9), "xavier": 2 / (16 * 9 + 64 * 9), 0.01: 1e-4}.items(),
+    ids=str,
 )
 def test_initial_weights_have_the_variance_of_their_rule(init, variance):
     w = nn.Conv(16, 64, init=init).create().params["w"]
@@ -237,6 +273,12 @@ BAD = {
     "more_groups_than_channels": (lambda: nn.Conv(2, 8, groups=4), ParamError, "groups=4"),
     "bias_is_a_number": (lambda: nn.Conv(3, 8, bias=1), ArgTypeError, "bias"),
     "init_unknown": (lambda: nn.Conv(3, 8, init="random"), ParamError, "init"),
+    "init_of_filters_only": (lambda: nn.Affine(3, 8, init="dirac"), ParamError, '"he", "xavier", "uniform" or'),
+    "identities_in_groups": (lambda: nn.Conv(4, 8, groups=2, init="dirac"), ParamError, "groups=1, got groups=2"),
+    "frozen_text": (lambda: nn.Conv(3, 8, frozen="yes"), ArgTypeError, "frozen"),
+    "scale_a_number": (lambda: nn.BatchNorm(3, scale=1), ArgTypeError, "scale"),
+    "factor_nan": (lambda: nn.Scale(float("nan")), ParamError, "factor"),
+    "factor_text": (lambda: nn.Scale("2"), ArgTypeError, "factor"),
     "init_negative": (lambda: nn.Affine(3, 8, init=-1.0), ParamError, "init"),
     "init_none": (lambda: nn.Affine(3, 8, init=None), ArgTypeError, "init"),
     "init_word_of_a_constant": (lambda: nn.Affine(3, 8, init="ones"), ParamError, "init"),

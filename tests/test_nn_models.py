@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from compare import U_OUT, assert_same, normal, whole
-from nn_checks import assert_gradient
+from compare import assert_same, normal, whole
+from nn_checks import assert_gradient, assert_near
 
 import gpuconv
 from gpuconv import nn
@@ -23,19 +23,6 @@ def tiny_conv_net(**settings):
 
 TINY = {"three_layer": tiny_three_layer, "conv_net": tiny_conv_net}
 each_tiny_net = pytest.mark.parametrize("make", TINY.values(), ids=TINY.keys())
-
-
-def assert_near(actual, expected, *, terms, sums):
-    """Check two computations of a net against each other, relative to the largest entry.
-
-    A sum of `terms` zero-mean products is off by up to 8 u S (see compare.py), with S about sqrt(terms) times its
-    value; `sums` of them in a row, forward and back, add their errors.
-    """
-    assert actual.dtype == expected.dtype
-    assert actual.shape == expected.shape
-    bound = sums * 8 * U_OUT[actual.dtype.name] * np.sqrt(terms) * np.abs(expected).max()
-    assert bound > 0
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
 
 
 def channels_last(x):

@@ -18,8 +18,9 @@ _GROUPS = {
     "data": ("data", "data_dir", "download", "validation", "train_images", "test_images", "flip", "crop"),
     "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate"),
     "update": (
-        *("optimizer", "momentum", "nesterov", "beta1", "beta2", "smoothing", "eps"),
-        *("weight_decay", "label_smoothing", "clip_norm", "ema"),
+        *("optimizer", "momentum", "nesterov", "muon_momentum", "muon_iterations"),
+        *("beta1", "beta2", "smoothing", "eps"),
+        *("weight_decay", "affine_lr", "bias_lr", "label_smoothing", "clip_norm", "ema"),
     ),
     "learning rate": ("lr", "schedule", "warmup", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
     "machine and arithmetic": ("device", "dtype", "precision", "seed"),

@@ -1,7 +1,7 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
 from .average import WeightAverage
-from .build import build, build_layer
+from .build import build, build_layer, optimiser
 from .clip import clip_gradients
 from .containers import Residual, Sequential
 from .layer import Declared, Layer
@@ -16,14 +16,18 @@ from .layers import (
     GlobalAveragePool,
     MaxPool,
     Relu,
+    Scale,
 )
-from .models import ConvNet, ThreeLayerConvNet
+from .models import VGG, ConvNet, ResNet9, ResNet18, SpeedrunNet, ThreeLayerConvNet
+from .muon import Muon
 from .net import Net
-from .optim import SGD, Adam, AdamW, Optimiser, RMSprop, optimiser
+from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 from .schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule
+from .spec import from_file
 
 __all__ = [
     "SGD",
+    "VGG",
     "Adam",
     "AdamW",
     "Affine",
@@ -40,20 +44,26 @@ __all__ = [
     "GlobalAveragePool",
     "Layer",
     "MaxPool",
+    "Muon",
     "Net",
     "OneCycle",
     "Optimiser",
     "RMSprop",
     "Relu",
+    "ResNet9",
+    "ResNet18",
     "Residual",
+    "Scale",
     "Schedule",
     "Sequential",
+    "SpeedrunNet",
     "Step",
     "ThreeLayerConvNet",
     "WeightAverage",
     "build",
     "build_layer",
     "clip_gradients",
+    "from_file",
     "optimiser",
     "schedule",
 ]

@@ -1,4 +1,4 @@
-"""Nets and layers from their configs: plain values that a checkpoint holds."""
+"""Nets and layers from their configs, the plain values that a checkpoint holds; optimisers by name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from ..errors import ArgTypeError, ConfigError
 from . import choice, layers
 from .containers import Residual, Sequential
 from .layer import Layer
-from .models import ConvNet, ThreeLayerConvNet
+from .models import VGG, ConvNet, ResNet9, ResNet18, SpeedrunNet, ThreeLayerConvNet
+from .muon import Muon
 from .net import Net
+from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 
 
 def build(config: Mapping[str, Any]) -> Net:
@@ -21,6 +23,14 @@ def build(config: Mapping[str, Any]) -> Net:
 def build_layer(config: Mapping[str, Any]) -> Layer:
     """Return the layer whose `config` this is, without parameters yet; raise ConfigError if there is none."""
     return choice.make("layer", _LAYERS, *_split("layer", config))
+
+
+def optimiser(name: str, net: Any, /, **settings: Any) -> Optimiser:
+    """Return an optimiser by name: "sgd", "rmsprop", "adam", "adamw" or "muon".
+
+    Raises ConfigError for an unknown name or setting.
+    """
+    return choice.make("optimiser", _OPTIMISERS, name, settings, net)
 
 
 def _split(key: str, config: Any) -> tuple[Any, dict[str, Any]]:
@@ -38,11 +48,16 @@ def _net(body: Any, **settings: Any) -> Net:
     return choice.call("net 'Net'", Net, settings, build_layer(body))
 
 
-def _conv_net(widths: Any, **settings: Any) -> Net:
-    if not isinstance(widths, (list, tuple)):
-        msg = f"widths must be a list, got {widths!r}"
-        raise ConfigError(msg)
-    return choice.call("net 'ConvNet'", ConvNet, settings, *widths)
+def _by_widths(net: Callable[..., Net]) -> Callable[..., Net]:
+    """Return the maker of a net whose positional arguments are its widths."""
+
+    def make(widths: Any, **settings: Any) -> Net:
+        if not isinstance(widths, (list, tuple)):
+            msg = f"widths must be a list, got {widths!r}"
+            raise ConfigError(msg)
+        return choice.call(f"net {net.__name__!r}", net, settings, *widths)
+
+    return make
 
 
 def _sequential(layers: Any) -> Layer:
@@ -62,7 +77,22 @@ def _residual(body: Any, shortcut: Any = None) -> Layer:
     return Residual(build_layer(body), None if shortcut is None else build_layer(shortcut))
 
 
-_NETS: dict[str, Callable[..., Net]] = {"ConvNet": _conv_net, "Net": _net, "ThreeLayerConvNet": ThreeLayerConvNet}
+_OPTIMISERS: dict[str, Callable[..., Optimiser]] = {
+    "sgd": SGD,
+    "rmsprop": RMSprop,
+    "adam": Adam,
+    "adamw": AdamW,
+    "muon": Muon,
+}
+_NETS: dict[str, Callable[..., Net]] = {
+    "ConvNet": _by_widths(ConvNet),
+    "Net": _net,
+    "ResNet18": _by_widths(ResNet18),
+    "ResNet9": _by_widths(ResNet9),
+    "SpeedrunNet": _by_widths(SpeedrunNet),
+    "ThreeLayerConvNet": ThreeLayerConvNet,
+    "VGG": _by_widths(VGG),
+}
 _LAYERS: dict[str, Callable[..., Layer]] = {
     "Affine": layers.Affine,
     "AveragePool": layers.AveragePool,
@@ -75,5 +105,6 @@ _LAYERS: dict[str, Callable[..., Layer]] = {
     "MaxPool": layers.MaxPool,
     "Relu": layers.Relu,
     "Residual": _residual,
+    "Scale": layers.Scale,
     "Sequential": _sequential,
 }

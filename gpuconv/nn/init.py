@@ -33,6 +33,26 @@ def xavier(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray
     return generator.uniform(-limit, limit, shape)
 
 
+def uniform(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw from the uniform distribution between -1 / sqrt(inputs) and 1 / sqrt(inputs), PyTorch's default."""
+    inputs, _ = fans(shape)
+    limit = 1.0 / math.sqrt(inputs)
+    return generator.uniform(-limit, limit, shape)
+
+
+def dirac(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Draw as `uniform`, then let filter i pass channel i on unchanged, for as many as there are of both.
+
+    Source: Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498, section 3.
+    """
+    w = uniform(generator, shape)
+    K, C, R, S = shape
+    for i in range(min(K, C)):
+        w[i] = 0.0
+        w[i, i, R // 2, S // 2] = 1.0
+    return w
+
+
 def normal(generator: np.random.Generator, shape: tuple[int, ...], scale: float) -> np.ndarray:
     """Draw from a normal distribution of standard deviation scale."""
     return scale * generator.standard_normal(shape)
@@ -46,11 +66,12 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return C * R * S, K * R * S
 
 
-def check(init: Any) -> str | float:
-    """Return init if it is "he", "xavier", or a number: the standard deviation of a normal distribution."""
+def check(init: Any, known: tuple[str, ...] = ("he", "xavier", "uniform")) -> str | float:
+    """Return init if it is a known name, or a number: the standard deviation of a normal distribution."""
     if isinstance(init, str):
-        if init not in _DRAWN:
-            msg = f'init must be "he", "xavier" or a standard deviation, got {init!r}'
+        if init not in known:
+            names = ", ".join(f'"{name}"' for name in known)
+            msg = f"init must be {names} or a standard deviation, got {init!r}"
             raise ParamError(msg)
         return init
     return checks.real("init", init, low=0.0)
@@ -61,4 +82,4 @@ def draw(init: str | float, shape: tuple[int, ...], generator: np.random.Generat
     return _DRAWN[init](generator, shape) if isinstance(init, str) else normal(generator, shape, init)
 
 
-_DRAWN = {"he": he, "xavier": xavier}
+_DRAWN = {"he": he, "xavier": xavier, "uniform": uniform, "dirac": dirac}

@@ -25,8 +25,8 @@ class Declared:
 class Layer:
     """A function of one array with parameters.  Subclasses write `_forward`, `_backward` and `output_shape`.
 
-    A constructor checks its arguments and declares arrays; `params`, `grads` and `state` (running statistics) are
-    empty until a Net, or `create` for a layer on its own, gives them memory.
+    A constructor checks its arguments and declares arrays; `params`, `grads` and `state` (running statistics, weights
+    that do not learn) are empty until a Net, or `create` for a layer on its own, gives them memory.
     """
 
     kind: ClassVar[str] = "layer"  # the first half of its name in a Sequential: conv1, conv2, ...

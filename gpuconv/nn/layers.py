@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from math import prod
 from typing import Any
 
@@ -18,7 +19,8 @@ class Conv(Layer):
     """2-D convolution: w (filters, in_channels / groups, R, S), b (filters,); see gpuconv.conv_forward.
 
     window, stride, pad and dilation are an int or a pair (vertical, horizontal).
-    init: "he", "xavier", or the standard deviation of a normal distribution.
+    init: "he", "xavier", "uniform", "dirac" (groups=1), or the standard deviation of a normal distribution.
+    frozen=True keeps w in `state`: it is saved and loaded but never updated; b still learns.
     """
 
     kind = "conv"
@@ -35,6 +37,7 @@ class Conv(Layer):
         groups: int = 1,
         bias: bool = True,
         init: str | float = "he",
+        frozen: bool = False,
     ) -> None:
         C = checks.integer("in_channels", in_channels, least=1)
         K = checks.integer("filters", filters, least=1)
@@ -49,7 +52,11 @@ class Conv(Layer):
         w = (K, C // groups, R, S)
         z = conv_sizes(smallest, _stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
         self.geometry: dict[str, Any] = {"stride": z.stride, "pad": z.pad, "dilation": z.dilation, "groups": groups}
-        bias, init = checks.flag("bias", bias), initialisers.check(init)
+        bias, frozen = checks.flag("bias", bias), checks.flag("frozen", frozen)
+        init = initialisers.check(init, ("he", "xavier", "uniform", "dirac"))
+        if init == "dirac" and groups > 1:
+            msg = f'init="dirac" needs groups=1, got groups={groups}'
+            raise ParamError(msg)
         super().__init__(
             in_channels=C,
             filters=K,
@@ -60,21 +67,25 @@ class Conv(Layer):
             groups=groups,
             bias=bias,
             init=init,
+            frozen=frozen,
         )
-        self.declared["w"] = Declared(w, init, decayed=True)
+        self.w_shape = w
+        (self.declared_state if frozen else self.declared)["w"] = Declared(w, init, decayed=not frozen)
         if bias:
             self.declared["b"] = Declared((K,), "zeros")
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        z = conv_sizes(_stand_in(1, *shape), _stand_in(*self.declared["w"].shape), None, **self.geometry)
+        z = conv_sizes(_stand_in(1, *shape), _stand_in(*self.w_shape), None, **self.geometry)
         return z.K, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.conv_forward(x, self.params["w"], self.params.get("b"), **self.geometry)
+        w = self.state["w"] if self.settings["frozen"] else self.params["w"]
+        return ops.conv_forward(x, w, self.params.get("b"), **self.geometry)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dx, dw, db = ops.conv_backward(dy, cache, input_grad=input_grad)
-        self.grads["w"][...] = dw
+        if "w" in self.grads:
+            self.grads["w"][...] = dw
         if "b" in self.grads:
             self.grads["b"][...] = db
         return dx
@@ -83,7 +94,7 @@ class Conv(Layer):
 class Affine(Layer):
     """Fully connected layer: w (in_features, out_features), b (out_features,); see gpuconv.affine_forward.
 
-    init: "he", "xavier", or the standard deviation of a normal distribution.
+    init: "he", "xavier", "uniform", or the standard deviation of a normal distribution.
     """
 
     kind = "affine"
@@ -119,17 +130,19 @@ class BatchNorm(Layer):
     """Batch normalisation of rows (N, C) or images (N, C, H, W): gamma, beta (C,); see gpuconv.batchnorm_forward.
 
     state: running_mean (from 0) and running_var (from 1), updated by forward(training=True), used by training=False.
+    scale=False keeps gamma at 1, in `state`: only beta learns.
     """
 
     kind = "bn"
 
-    def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, scale: bool = True) -> None:
         C = checks.integer("channels", channels, least=1)
         momentum = checks.real("momentum", momentum, low=0.0, high=1.0)
         eps = checks.real("eps", eps, low=0.0, open_low=True)
-        super().__init__(channels=C, momentum=momentum, eps=eps)
-        self.declared = {"gamma": Declared((C,), "ones"), "beta": Declared((C,), "zeros")}
-        self.declared_state = {"running_mean": Declared((C,), "zeros"), "running_var": Declared((C,), "ones")}
+        super().__init__(channels=C, momentum=momentum, eps=eps, scale=checks.flag("scale", scale))
+        (self.declared if scale else self.declared_state)["gamma"] = Declared((C,), "ones")
+        self.declared["beta"] = Declared((C,), "zeros")
+        self.declared_state |= {"running_mean": Declared((C,), "zeros"), "running_var": Declared((C,), "ones")}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) not in (1, 3) or shape[0] != self.settings["channels"]:
@@ -145,7 +158,8 @@ class BatchNorm(Layer):
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         backward = ops.batchnorm_backward if cache.x.ndim == 2 else ops.spatial_batchnorm_backward
         dx, dgamma, dbeta = backward(dy, cache)
-        self.grads["gamma"][...] = dgamma
+        if "gamma" in self.grads:
+            self.grads["gamma"][...] = dgamma
         self.grads["beta"][...] = dbeta
         return dx if input_grad else None
 
@@ -247,6 +261,26 @@ class Gelu(Layer):
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         return ops.gelu_backward(dy, cache)
+
+
+class Scale(Layer):
+    """factor x, for any shape, with a factor that does not learn."""
+
+    kind = "scale"
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(factor=checks.real("factor", factor, low=-math.inf))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        checks.common_dtype(x=x)
+        return x * self.settings["factor"], (tuple(x.shape), x.dtype)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        checks.upstream(dy, *cache)
+        return dy * self.settings["factor"]
 
 
 class Dropout(Layer):

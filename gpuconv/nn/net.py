@@ -21,7 +21,8 @@ class Net:
 
     flat_params and flat_grads are one vector each; params and grads map names such as "conv1.w" to views into them,
     so an update of the vector is an update of every layer.  The first `decayed` entries of the vectors are the weights
-    of convolutions and affine layers; biases, gamma and beta follow.  state maps "bn1.running_mean" and the like.
+    of convolutions and affine layers; biases, gamma and beta follow.  state maps "bn1.running_mean" and the like: running
+    statistics, and weights that do not learn.
     """
 
     def __init__(self, body: Layer, input_shape: Any, *, seed: int = 0, dtype: Any = "float32") -> None:

@@ -8,33 +8,37 @@ from typing import Any, ClassVar
 from .. import checks, ops
 from ..backend import zeros_like
 from ..errors import ParamError
-from . import choice
 from .store import check_fit, copy_in
 
 
 class Optimiser:
     """Steps on net.flat_params along net.flat_grads.  Weight decay applies to the first net.decayed entries only.
 
+    bias_lr: the rate of the entries that it does not apply to (biases, gamma, beta), as a multiple of lr.
+
     state: the flat vectors that a rule carries from step to step; steps: how many were taken.  Both go into a
     checkpoint, and `load` brings them back.
     """
 
-    def __init__(self, net: Any, vectors: tuple[str, ...], weight_decay: float, **settings: Any) -> None:
+    def __init__(
+        self, net: Any, vectors: tuple[str, ...], weight_decay: float, bias_lr: float, **settings: Any
+    ) -> None:
         self.weight_decay = checks.real("weight_decay", weight_decay, low=0.0)
+        self.bias_lr = checks.real("bias_lr", bias_lr, low=0.0)
         self.settings = settings
         self.state = {name: zeros_like(net.flat_params) for name in vectors}
         self.steps = 0
         arrays = [net.flat_params, net.flat_grads, *self.state.values()]
-        border, size = net.decayed if self.weight_decay else 0, net.flat_params.size
-        parts = [(0, border, self.weight_decay), (border, size, 0.0)]
-        self._parts = [([array[i:j] for array in arrays], decay) for i, j, decay in parts if i < j]
+        border, size = net.decayed if self.weight_decay or self.bias_lr != 1 else 0, net.flat_params.size
+        parts = [(0, border, self.weight_decay, 1.0), (border, size, 0.0, self.bias_lr)]
+        self._parts = [([array[i:j] for array in arrays], decay, factor) for i, j, decay, factor in parts if i < j]
 
     def step(self, lr: float) -> None:
         """Take one step with learning rate lr."""
         lr = checks.real("lr", lr, low=0.0)
         self.steps += 1
-        for arrays, weight_decay in self._parts:
-            self._update(arrays, lr, weight_decay)
+        for arrays, weight_decay, factor in self._parts:
+            self._update(arrays, lr * factor, weight_decay)
 
     def load(self, state: Mapping[str, Any], steps: int) -> None:
         """Take over the state of an earlier run; raise CheckpointMismatchError if it does not fit."""
@@ -49,20 +53,30 @@ class Optimiser:
 
     def __repr__(self) -> str:
         settings = {**self.settings, "weight_decay": self.weight_decay}
+        if self.bias_lr != 1:
+            settings["bias_lr"] = self.bias_lr
         return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in settings.items())})"
 
 
 class SGD(Optimiser):
     """Gradient descent with momentum (heavy ball, or Nesterov's); see gpuconv.sgd_update."""
 
-    def __init__(self, net: Any, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        net: Any,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        *,
+        bias_lr: float = 1.0,
+    ) -> None:
         momentum = checks.real("momentum", momentum, low=0.0, high=1.0)
         nesterov = checks.flag("nesterov", nesterov)
         if nesterov and not momentum:
             msg = "nesterov=True needs a momentum above 0, got momentum=0.0"
             raise ParamError(msg)
         vectors = ("velocity",) if momentum else ()
-        super().__init__(net, vectors, weight_decay, momentum=momentum, nesterov=nesterov)
+        super().__init__(net, vectors, weight_decay, bias_lr, momentum=momentum, nesterov=nesterov)
 
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
@@ -71,10 +85,18 @@ class SGD(Optimiser):
 class RMSprop(Optimiser):
     """Steps divided by a running root mean square of the gradient; see gpuconv.rmsprop_update."""
 
-    def __init__(self, net: Any, smoothing: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        net: Any,
+        smoothing: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        bias_lr: float = 1.0,
+    ) -> None:
         smoothing = checks.real("smoothing", smoothing, low=0.0, high=1.0)
         eps = checks.real("eps", eps, low=0.0, open_low=True)
-        super().__init__(net, ("square",), weight_decay, smoothing=smoothing, eps=eps)
+        super().__init__(net, ("square",), weight_decay, bias_lr, smoothing=smoothing, eps=eps)
 
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.rmsprop_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
@@ -86,14 +108,21 @@ class Adam(Optimiser):
     decoupled: ClassVar[bool] = False
 
     def __init__(
-        self, net: Any, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0
+        self,
+        net: Any,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        *,
+        bias_lr: float = 1.0,
     ) -> None:
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if checks.real(name, beta, low=0.0, high=1.0) == 1.0:
                 msg = f"{name} must be below 1, got {name}=1.0"
                 raise ParamError(msg)
         eps = checks.real("eps", eps, low=0.0, open_low=True)
-        super().__init__(net, ("m", "v"), weight_decay, beta1=float(beta1), beta2=float(beta2), eps=eps)
+        super().__init__(net, ("m", "v"), weight_decay, bias_lr, beta1=float(beta1), beta2=float(beta2), eps=eps)
 
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         rule = {"step": self.steps, "decoupled": self.decoupled, **self.settings}
@@ -106,14 +135,13 @@ class AdamW(Adam):
     decoupled = True
 
     def __init__(
-        self, net: Any, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.01
+        self,
+        net: Any,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        *,
+        bias_lr: float = 1.0,
     ) -> None:
-        super().__init__(net, beta1, beta2, eps, weight_decay)
-
-
-def optimiser(name: str, net: Any, /, **settings: Any) -> Optimiser:
-    """Return an optimiser by name: "sgd", "rmsprop", "adam" or "adamw"; ConfigError for an unknown name or setting."""
-    return choice.make("optimiser", _OPTIMISERS, name, settings, net)
-
-
-_OPTIMISERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}
+        super().__init__(net, beta1, beta2, eps, weight_decay, bias_lr=bias_lr)

@@ -95,18 +95,18 @@ def _lay_out(leaves: list[Layer], dtype: np.dtype) -> Store:
 
 
 def _fill(leaves: list[Layer], seed: int, dtype: np.dtype) -> None:
-    """Write initial values into the parameters, and make the running statistics."""
+    """Write initial values into the parameters; make the frozen weights and running statistics."""
     drawn = 0
     for leaf in leaves:
-        for name, array in leaf.declared.items():
-            if array.init in init.FIXED:
-                leaf.params[name][...] = init.FIXED[array.init]
-            else:
-                _put(leaf.params[name], init.draw(array.init, array.shape, generator(seed, Stream.INIT, drawn)))
-                drawn += 1
         for name, array in leaf.declared_state.items():
             leaf.state[name] = zeros(array.shape, dtype)
-            leaf.state[name][...] = init.FIXED[array.init]
+        for held, declared in ((leaf.params, leaf.declared), (leaf.state, leaf.declared_state)):
+            for name, array in declared.items():
+                if array.init in init.FIXED:
+                    held[name][...] = init.FIXED[array.init]
+                else:
+                    put(held[name], init.draw(array.init, array.shape, generator(seed, Stream.INIT, drawn)))
+                    drawn += 1
 
 
 def _gather(layer: Layer) -> None:
@@ -140,9 +140,9 @@ def check_fit(what: str, targets: Mapping[str, Any], sources: Mapping[str, Any])
 def copy_in(targets: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
     """Copy arrays that `check_fit` has accepted."""
     for name, target in targets.items():
-        _put(target, sources[name])
+        put(target, sources[name])
 
 
-def _put(target: Any, source: Any) -> None:
+def put(target: Any, source: Any) -> None:
     """Copy an array, from wherever it is, into another, rounding to its dtype."""
     target[...] = asarray(asnumpy(source).astype(target.dtype, copy=False), beside=target)

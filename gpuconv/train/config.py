@@ -17,25 +17,41 @@ from typing import Any
 
 from .. import checks
 from ..errors import ConfigError, GpuconvError
+from ..nn.spec import NET_FILES
 
 _OVERFIT_STEPS = 300
 
 
 def _setting(
-    default: Any, help: str, *, least: float | None = None, most: float = math.inf, choices: tuple[str, ...] = ()
+    default: Any,
+    help: str,
+    *,
+    least: float | None = None,
+    most: float = math.inf,
+    choices: tuple[str, ...] = (),
+    suffixes: tuple[str, ...] = (),
 ) -> Any:
-    return field(default=default, metadata={"help": help, "least": least, "most": most, "choices": choices})
+    """Return a field; a text with choices may also be a path with one of the suffixes."""
+    rule = {"help": help, "least": least, "most": most, "choices": choices, "suffixes": suffixes}
+    return field(default=default, metadata=rule)
+
+
+_NETS = ("convnet", "three-layer", "vgg", "resnet9", "resnet18", "speedrun")  # each has a preset of its name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Every setting of a training run.  Construction checks each one and raises ConfigError."""
 
-    preset: str = _setting("convnet", "the recipe the other settings start from", choices=("convnet", "three-layer"))
+    preset: str = _setting("convnet", "the recipe the other settings start from", choices=_NETS)
 
     # What is trained
-    net: str = _setting("convnet", "the net", choices=("convnet", "three-layer"))
-    widths: tuple[int, ...] = _setting((32, 64, 128), "convnet: filters of each stage", least=1)
+    net: str = _setting(
+        "convnet", "the net, or a .toml or .py file that describes one", choices=_NETS, suffixes=NET_FILES
+    )
+    widths: tuple[int, ...] = _setting(
+        (), "filters of each stage (vgg: of each convolution); left out: the net's own", least=1
+    )
     filters: int = _setting(64, "three-layer: filters of the convolution", least=1)
     window: int = _setting(3, "three-layer: height and width of a filter", least=1)
     hidden: int = _setting(500, "three-layer: units of the hidden layer", least=1)
@@ -67,9 +83,13 @@ class Config:
     overfit: int = _setting(0, "learn the first N images by heart, as a check; 0: no", least=0)
 
     # How
-    optimizer: str = _setting("sgd", "update rule", choices=("sgd", "rmsprop", "adam", "adamw"))
-    momentum: float = _setting(0.9, "sgd: share of the previous step kept", least=0, most=1)
-    nesterov: bool = _setting(True, "sgd: look ahead along the momentum")
+    optimizer: str = _setting("sgd", "update rule", choices=("sgd", "rmsprop", "adam", "adamw", "muon"))
+    momentum: float = _setting(0.9, "sgd, muon but for filters: share of the previous step kept", least=0, most=1)
+    nesterov: bool = _setting(True, "sgd, muon: look ahead along the momentum")
+    muon_momentum: float = _setting(0.6, "muon: share of the filters' previous step kept", least=0, most=1)
+    muon_iterations: int = _setting(3, "muon: Newton-Schulz iterations of a step", least=1)
+    affine_lr: float = _setting(1.0, "muon: rate of affine weights, as a multiple of lr", least=0)
+    bias_lr: float = _setting(1.0, "rate of biases, gamma and beta, as a multiple of lr", least=0)
     beta1: float = _setting(0.9, "adam: share of the mean gradient kept", least=0, most=1)
     beta2: float = _setting(0.999, "adam: share of the mean square kept", least=0, most=1)
     smoothing: float = _setting(0.99, "rmsprop: share of the mean square kept", least=0, most=1)
@@ -203,7 +223,7 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
         if not isinstance(value, str):
             msg = f"{name} must be a text, got {value!r}"
             raise ConfigError(msg)
-        if rule["choices"] and value not in rule["choices"]:
+        if rule["choices"] and value not in rule["choices"] and not value.endswith(rule["suffixes"]):
             raise ConfigError(_unknown(name, value, list(rule["choices"])))
         try:
             value.encode()
@@ -214,8 +234,8 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     if kind is bool:
         return checks.flag(name, value)
     if kind is tuple:
-        if not isinstance(value, (tuple, list)) or not value:
-            msg = f"{name} must be one or more ints, got {value!r}"
+        if not isinstance(value, (tuple, list)):
+            msg = f"{name} must be ints in a list, got {value!r}"
             raise ConfigError(msg)
         return tuple(checks.integer(name, entry, least=rule["least"]) for entry in value)
     if kind is float:
@@ -249,5 +269,24 @@ PRESETS = {
     "convnet": Config(),
     "three-layer": Config(
         preset="three-layer", net="three-layer", optimizer="adam", lr=1e-3, epochs=8, crop=0, weight_decay=0.0
+    ),
+    "vgg": Config(preset="vgg", net="vgg", epochs=10),
+    "resnet9": Config(preset="resnet9", net="resnet9", epochs=10, batch_size=256, lr=0.2),
+    "resnet18": Config(preset="resnet18", net="resnet18", epochs=10),
+    # Rates, momenta and weight decay of airbench94_muon, from its sum over a batch of 2000 to a mean over 512.
+    "speedrun": Config(
+        preset="speedrun",
+        net="speedrun",
+        epochs=4,
+        batch_size=512,
+        optimizer="muon",
+        lr=0.24,
+        momentum=0.85,
+        affine_lr=1.86,
+        bias_lr=113.0,
+        weight_decay=2.3e-3,
+        label_smoothing=0.2,
+        warmup=0.0,
+        crop=2,
     ),
 }

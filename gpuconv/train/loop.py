@@ -18,6 +18,7 @@ import dataclasses
 import datetime
 import math
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
 
 
 def _go_on(config: Config, dataset: Any, says: Report, folder: RunFolder, then: Snapshot, *, from_file: bool) -> Result:
-    again = _Run(config, dataset, says)
+    again = _Run(config, dataset, says, then.net)
     again.folder = folder
     again.restore(then)
     if from_file:
@@ -151,13 +152,13 @@ class _Run:
 
     folder: RunFolder  # which a dry run has not
 
-    def __init__(self, config: Config, dataset: Any, says: Report) -> None:
+    def __init__(self, config: Config, dataset: Any, says: Report, built: Mapping[str, Any] | None = None) -> None:
         self.config = config
         self.dataset = dataset
         self.says = says
         self.split = recipe.split(dataset, config)
         self.plan = recipe.plan(config, len(self.split.y_train))
-        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
+        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built)
         self.optimiser = recipe.optimiser(config, self.net)
         self.rate = recipe.schedule(config, self.plan)
         self.fingerprint = recipe.fingerprint(dataset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import nn
 from ..errors import ConfigError, GpuconvError
+from ..nn.spec import NET_FILES
 from .config import Config
 
 
@@ -86,15 +87,23 @@ def plan(config: Config, images: int) -> Plan:
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))
 
 
-def net(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.Net:
-    """Return the net with its initial weights."""
+def net(config: Config, input_shape: tuple[int, ...], classes: int, built: Mapping[str, Any] | None = None) -> nn.Net:
+    """Return the net with its initial weights.
+
+    built: the net's own config, from a checkpoint.  It takes the place of a file, which may have changed since.
+    """
+    if built is not None and config.net.endswith(NET_FILES):
+        return _build(lambda: nn.build(built))
     return _build(lambda: _net(config, input_shape, classes))
 
 
 def optimiser(config: Config, net: nn.Net) -> nn.Optimiser:
     """Return the optimiser of a net."""
-    settings: dict[str, Any] = {"weight_decay": config.weight_decay}
+    settings: dict[str, Any] = {"weight_decay": config.weight_decay, "bias_lr": config.bias_lr}
     match config.optimizer:
+        case "muon":
+            settings |= {"momentum": config.muon_momentum, "iterations": config.muon_iterations}
+            settings |= {"sgd_momentum": config.momentum, "nesterov": config.nesterov, "affine_lr": config.affine_lr}
         case "sgd":
             settings |= {"momentum": config.momentum, "nesterov": config.nesterov}
         case "rmsprop":
@@ -136,8 +145,12 @@ def fingerprint(dataset: Any) -> str:
 
 def _net(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.Net:
     fixed: dict[str, Any] = {"input_shape": input_shape, "classes": classes, "seed": config.seed, "dtype": config.dtype}
+    if config.net.endswith(NET_FILES):
+        return nn.from_file(config.net, **fixed)
     if config.net == "convnet":
-        return nn.ConvNet(*config.widths, **fixed)
+        return nn.ConvNet(*config.widths or (32, 64, 128), **fixed)
+    if config.net in _BY_WIDTHS:
+        return _BY_WIDTHS[config.net](*config.widths, **fixed)
     return nn.ThreeLayerConvNet(
         filters=config.filters,
         window=config.window,
@@ -145,6 +158,14 @@ def _net(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.Net:
         weight_scale=config.weight_scale or None,
         **fixed,
     )
+
+
+_BY_WIDTHS: dict[str, Callable[..., nn.Net]] = {
+    "vgg": nn.VGG,
+    "resnet9": nn.ResNet9,
+    "resnet18": nn.ResNet18,
+    "speedrun": nn.SpeedrunNet,
+}
 
 
 def _build(make: Callable[[], Any]) -> Any:

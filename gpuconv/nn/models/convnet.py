@@ -1,15 +1,16 @@
-"""The nets that the trainer offers: the course's, and one that trains well."""
+"""The net of the course, and a small one that trains well."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .. import checks
-from ..errors import ParamError, ShapeError
-from .containers import Sequential
-from .layer import Layer
-from .layers import Affine, BatchNorm, Conv, Flatten, MaxPool, Relu
-from .net import Net, sample_shape
+from ... import checks
+from ...errors import ParamError, ShapeError
+from ..containers import Sequential
+from ..layer import Layer
+from ..layers import Affine, BatchNorm, Conv, Flatten, MaxPool, Relu
+from ..net import Net
+from .common import image_shape
 
 
 class ThreeLayerConvNet(Net):
@@ -31,7 +32,7 @@ class ThreeLayerConvNet(Net):
         seed: int = 0,
         dtype: Any = "float32",
     ) -> None:
-        input_shape = _image_shape(input_shape)
+        input_shape = image_shape(input_shape)
         window = checks.integer("window", window, least=1)
         hidden, classes = checks.integer("hidden", hidden, least=1), checks.integer("classes", classes, least=1)
         if weight_scale is not None:
@@ -76,7 +77,7 @@ class ConvNet(Net):
             raise ParamError(msg)
         widths = tuple(checks.integer("widths", filters, least=1) for filters in widths)
         classes = checks.integer("classes", classes, least=1)
-        channels, height, width = input_shape = _image_shape(input_shape)
+        channels, height, width = input_shape = image_shape(input_shape)
         parts = 2 ** len(widths)
         if height % parts or width % parts:
             msg = (
@@ -93,11 +94,3 @@ class ConvNet(Net):
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
         del self.config["body"]
         self.config |= {"net": "ConvNet", "widths": list(widths), "classes": classes}
-
-
-def _image_shape(shape: Any) -> tuple[int, ...]:
-    shape = sample_shape(shape)
-    if len(shape) != 3:
-        msg = f"input_shape must be (C, H, W), got {shape}"
-        raise ShapeError(msg)
-    return shape

@@ -1,0 +1,276 @@
+"""A net of one's own, from a file: a list of layers in TOML, or a Python function."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import runpy
+import tomllib
+from collections.abc import Callable, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from .. import checks
+from ..errors import ConfigError, GpuconvError
+from . import layers
+from .build import build
+from .containers import Residual, Sequential
+from .layer import Layer
+from .net import Net, sample_shape
+from .store import float_dtype
+
+Shape = tuple[int, ...]
+
+NET_FILES = (".toml", ".py")
+
+
+def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: Any = "float32") -> Net:
+    """Return the net that a .toml or .py file describes, with its initial weights.
+
+    A .toml file is a list of layers, in order; what follows from the shape that reaches a layer is left out:
+
+        [[layer]]
+        kind = "conv"       # conv, bn, relu, gelu, max-pool, average-pool, global-average-pool, dropout, flatten,
+        filters = 32        # affine, scale, residual, sequential; settings are the arguments of the layer's class
+        pad = 1
+
+        [[layer]]
+        kind = "residual"   # body and, if wanted, shortcut are lists of layers; repeat = 3 puts three in a row
+        [[layer.body]]
+        kind = "conv"
+        filters = 32
+        pad = 1
+
+        [[layer]]
+        kind = "affine"     # units, bias, init; by default a unit for each class and Xavier's weights
+
+    name = "..." names a layer; without it, kind and a number do.
+
+    A .py file defines net(input_shape, classes), which returns a layer, or a Net (which keeps its own seed), made of
+    gpuconv.nn's layers.  It is executed, as any Python file that is run: use only files that you trust.
+
+    The config of the net is complete: a checkpoint needs the file no more.  Raises ConfigError that names the file,
+    and the layer with its line.
+    """
+    path, input_shape, dtype = Path(path), sample_shape(input_shape), float_dtype(dtype)
+    classes = checks.integer("classes", classes, least=1)
+    if path.suffix not in NET_FILES:
+        msg = f"a net's file must end in .toml or .py, got {path}"
+        raise ConfigError(msg)
+    read = _from_toml if path.suffix == ".toml" else _from_python
+    try:
+        found = read(path, input_shape, classes)
+        net = found if isinstance(found, Net) else Net(found, input_shape, seed=seed, dtype=dtype)
+        if net.output_shape != (classes,):
+            msg = f"gives one sample the shape {net.output_shape}, but {classes} classes need ({classes},)"
+            raise ConfigError(msg)
+        if net.input_shape != input_shape or net.dtype != dtype:
+            msg = f"is a net for {net.input_shape} in {net.dtype}, but {input_shape} in {dtype} is wanted"
+            raise ConfigError(msg)
+        _check_config(net)
+    except GpuconvError as error:
+        msg = f"net {path}: {error}"
+        raise ConfigError(msg) from error
+    return net
+
+
+def _check_config(net: Net) -> None:
+    """Check that a checkpoint of this net can be read without its file."""
+    try:
+        again = build(net.config)
+    except GpuconvError as error:
+        msg = f"a checkpoint could not hold it: {error}"
+        raise ConfigError(msg) from error
+    shapes, held = ({name: tuple(w.shape) for name, w in (n.params | n.state).items()} for n in (net, again))
+    if shapes != held:
+        msg = "a checkpoint could not hold it: its config makes another net"
+        raise ConfigError(msg)
+
+
+# Python -------------------------------------------------------------------------------------------------------------
+
+
+def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
+    if not path.is_file():
+        msg = "there is no such file"
+        raise ConfigError(msg)
+    try:
+        make = runpy.run_path(str(path)).get("net")
+    except Exception as error:
+        raise _failed(error, "when it is run") from error
+    if not callable(make):
+        msg = "it must define a function net(input_shape, classes)"
+        raise ConfigError(msg)
+    try:
+        found = make(input_shape, classes)
+    except GpuconvError:
+        raise
+    except Exception as error:
+        raise _failed(error, "in net(input_shape, classes)") from error
+    if not isinstance(found, (Layer, Net)):
+        msg = f"net(input_shape, classes) must return a layer or a Net of gpuconv.nn, got {type(found).__qualname__}"
+        raise ConfigError(msg)
+    return found
+
+
+def _failed(error: Exception, when: str) -> ConfigError:
+    return ConfigError(f"{type(error).__name__} {when}: {error}")
+
+
+# TOML ---------------------------------------------------------------------------------------------------------------
+
+
+def _from_toml(path: Path, input_shape: Shape, classes: int) -> Layer:
+    try:
+        text = path.read_text(encoding="utf-8")
+        spec = tomllib.loads(text)
+    except OSError as error:
+        msg = f"it could not be read ({error.strerror or error})"
+        raise ConfigError(msg) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"it is not TOML: {error}"
+        raise ConfigError(msg) from None
+    for name in spec:
+        if name != "layer":
+            msg = f'"{name}" is not known: a net is a list of [[layer]]'
+            raise ConfigError(msg)
+    return _Reader(text, classes).sequence(spec.get("layer"), "layer", input_shape)[0]
+
+
+class _Reader:
+    """Turns tables into layers, with the shape that each is given."""
+
+    def __init__(self, text: str, classes: int) -> None:
+        self.classes = classes
+        # Line of each [[header]], in order; the tables of one header come in the order of the file.
+        self.lines: dict[str, list[int]] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            if header := re.match(r"\s*\[\[\s*([\w.\s]+?)\s*\]\]", line):
+                self.lines.setdefault(re.sub(r"\s", "", header[1]), []).append(number)
+        self.seen: dict[str, int] = {}
+
+    def sequence(self, tables: Any, path: str, shape: Shape) -> tuple[Sequential, Shape]:
+        """Return the layers of a list of tables, one after the other, and the shape that comes out."""
+        if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+            msg = f"{path} must be a list of layers, [[{path}]], with one at least"
+            raise ConfigError(msg)
+        named: dict[str, Layer] = {}
+        count: dict[str, int] = {}
+        for place, table in enumerate(tables, 1):
+            where = self._where(path, place, table)
+            settings = dict(table)
+            name, repeat = settings.pop("name", None), settings.pop("repeat", 1)
+            if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
+                msg = f"{where}: repeat must be an int above 0, got {repeat!r}"
+                raise _Placed(msg)
+            if name is not None and (not isinstance(name, str) or not name or "." in name):
+                msg = f"{where}: name must be a text without a dot, got {name!r}"
+                raise _Placed(msg)
+            for round_ in range(1, repeat + 1):
+                try:
+                    layer = self._layer(settings, path, shape, first=round_ == 1)
+                    shape = layer.output_shape(shape)
+                except _Placed:
+                    raise
+                except GpuconvError as error:
+                    msg = f"{where}, given {shape}: {error}"
+                    raise _Placed(msg) from error
+                if name is None:
+                    count[layer.kind] = count.get(layer.kind, 0) + 1
+                    key = f"{layer.kind}{count[layer.kind]}"
+                else:
+                    key = name if repeat == 1 else f"{name}{round_}"
+                if key in named:
+                    msg = f"{where}: there are two layers of the name {key!r}"
+                    raise _Placed(msg)
+                named[key] = layer
+        return Sequential(**named), shape
+
+    def _where(self, path: str, place: int, table: Mapping[str, Any]) -> str:
+        seen = self.seen[path] = self.seen.get(path, 0) + 1
+        lines = self.lines.get(path, [])
+        line = f"line {lines[seen - 1]}, " if seen <= len(lines) else ""
+        return f"{line}{path} {place} ({table.get('kind', 'no kind')})"
+
+    def _layer(self, settings: Mapping[str, Any], path: str, shape: Shape, *, first: bool) -> Layer:
+        if "kind" not in settings:
+            msg = f"kind is missing; known: {', '.join(_KINDS)}"
+            raise ConfigError(msg)
+        kind, given = settings["kind"], {name: value for name, value in settings.items() if name != "kind"}
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise ConfigError(_unknown("kind", kind, list(_KINDS)))
+        if kind not in ("residual", "sequential"):
+            make, inferred = _KINDS[kind]
+            return _call(make, given, inferred(shape, self.classes))
+        known = ["body", "shortcut"] if kind == "residual" else ["body"]
+        for name in given:
+            if name not in known:
+                raise ConfigError(_unknown("setting", name, known))
+        if not first:  # the tables inside are read again: so are their lines
+            self._forget(given, path)
+        body, _ = self.sequence(given.get("body"), f"{path}.body", shape)
+        if kind == "sequential":
+            return body
+        if "shortcut" not in given:
+            return Residual(body)
+        return Residual(body, self.sequence(given["shortcut"], f"{path}.shortcut", shape)[0])
+
+    def _forget(self, given: Mapping[str, Any], path: str) -> None:
+        """Step back over the headers of the tables inside a layer."""
+        for name, tables in given.items():
+            self.seen[f"{path}.{name}"] -= len(tables)
+            for table in tables:
+                inside = {key: value for key, value in table.items() if key in ("body", "shortcut")}
+                self._forget(inside, f"{path}.{name}")
+
+
+class _Placed(ConfigError):
+    """An error that says already which layer it is about."""
+
+
+def _call(make: Callable[..., Layer], given: Mapping[str, Any], inferred: Mapping[str, Any]) -> Layer:
+    """Return make(**inferred, **given) after a look at the names; what is given wins."""
+    parameters = inspect.signature(make).parameters
+    for name in given:
+        if name not in parameters:
+            raise ConfigError(_unknown("setting", name, list(parameters) or ["none"]))
+    settings = {**inferred, **given}
+    for name, parameter in parameters.items():
+        if parameter.default is parameter.empty and name not in settings:
+            msg = f"{name} is missing"
+            raise ConfigError(msg)
+    return make(**settings)
+
+
+def _affine(units: int, in_features: int, bias: bool = True, init: str | float = "xavier") -> Layer:
+    return layers.Affine(in_features, units, bias=bias, init=init)
+
+
+def _nothing(shape: Shape, classes: int) -> dict[str, Any]:
+    return {}
+
+
+# kind -> (what makes it, what follows from the shape of one sample)
+_KINDS: dict[str, tuple[Callable[..., Layer], Callable[[Shape, int], dict[str, Any]]]] = {
+    "conv": (layers.Conv, lambda shape, _: {"in_channels": shape[0]}),
+    "bn": (layers.BatchNorm, lambda shape, _: {"channels": shape[0]}),
+    "relu": (layers.Relu, _nothing),
+    "gelu": (layers.Gelu, _nothing),
+    "max-pool": (layers.MaxPool, _nothing),
+    "average-pool": (layers.AveragePool, _nothing),
+    "global-average-pool": (layers.GlobalAveragePool, _nothing),
+    "dropout": (layers.Dropout, _nothing),
+    "flatten": (layers.Flatten, _nothing),
+    "affine": (_affine, lambda shape, classes: {"in_features": prod(shape), "units": classes}),
+    "scale": (layers.Scale, _nothing),
+    "residual": (Residual, _nothing),
+    "sequential": (Sequential, _nothing),
+}
+
+
+def _unknown(what: str, name: object, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else "known: " + ", ".join(known)
+    return f"{what} {name!r} is not known; {hint}"

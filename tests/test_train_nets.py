@@ -1,0 +1,128 @@
+"""The trainer with every net: its preset, its settings, a net from a file, and a resumed run without the file."""
+
+import dataclasses
+
+import pytest
+from train_helpers import TINY, assert_same_run, shapes
+
+from gpuconv import nn, train
+from gpuconv.errors import ConfigError, GpuconvError
+from gpuconv.train import PRESETS, Config, loop, recipe, snapshot
+
+NETS = {
+    "convnet": (nn.ConvNet, (4, 4)),
+    "vgg": (nn.VGG, (2, 3)),
+    "resnet9": (nn.ResNet9, (2, 3, 3, 4)),
+    "resnet18": (nn.ResNet18, (2, 2, 3, 3)),
+    "speedrun": (nn.SpeedrunNet, (2, 3, 3)),
+}
+SMALL = {"data": "shapes", "batch_size": 10, "train_images": 30, "validation": 20, "test_images": 10, "max_steps": 2}
+
+OWN = """
+[[layer]]
+kind = "conv"
+filters = 4
+stride = 4
+
+[[layer]]
+kind = "residual"
+[[layer.body]]
+kind = "conv"
+filters = 4
+pad = 1
+[[layer.body]]
+kind = "relu"
+
+[[layer]]
+kind = "affine"
+"""
+
+
+def go(config, folder):
+    return train.train(config, folder=folder, dataset=shapes(), progress="none")
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_run_of_each_preset_trains_the_net_of_its_name(name, tmp_path):
+    cls, widths = NETS[name]
+    result = go(dataclasses.replace(PRESETS[name], widths=widths, **SMALL), tmp_path)
+    assert result.steps == 2
+    net = snapshot.load_net(tmp_path / "best.safetensors")
+    assert type(net) is cls
+    assert net.config["widths"] == list(widths)
+    assert not (net.flat_params == nn.build(net.config).flat_params).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_widths_left_out_are_the_nets_own(name):
+    cls, _ = NETS[name]
+    own = nn.ConvNet(32, 64, 128) if name == "convnet" else cls()
+    assert recipe.net(Config(net=name), (3, 32, 32), 10).config == own.config
+
+
+def test_settings_of_muon_reach_it():
+    config = Config(
+        optimizer="muon", momentum=0.7, nesterov=False, muon_momentum=0.5, muon_iterations=4, affine_lr=3, bias_lr=5,
+        weight_decay=0.1,
+    )  # fmt: skip
+    optimiser = recipe.optimiser(config, nn.ConvNet(2, input_shape=(3, 4, 4)))
+    assert type(optimiser) is nn.Muon
+    assert optimiser.settings == {
+        "iterations": 4, "renormalise": True, "affine_lr": 3.0, "momentum": 0.5, "nesterov": False, "sgd_momentum": 0.7,
+    }  # fmt: skip
+    assert (optimiser.weight_decay, optimiser.bias_lr) == (0.1, 5.0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam", "adamw", "muon"])
+def test_bias_lr_reaches_every_optimiser(name):
+    optimiser = recipe.optimiser(Config(optimizer=name, bias_lr=3.0), nn.ConvNet(2, input_shape=(3, 4, 4)))
+    assert optimiser.bias_lr == 3.0
+
+
+def test_what_does_not_fit_a_net_is_a_bad_setting():
+    for settings, message in (
+        ({"net": "vgg", "widths": (4, 4, 4)}, "two widths"),
+        ({"net": "resnet9", "widths": (4, 4)}, "4 widths"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            recipe.net(Config(**settings), (3, 32, 32), 10)
+    with pytest.raises(ConfigError, match=r'did you mean "resnet(9|18)"'):
+        Config(net="resnet")
+    with pytest.raises(ConfigError, match=r"net 'mine\.json' is not known"):
+        Config(net="mine.json")
+
+
+def test_a_net_from_a_file_is_trained_and_read_without_it(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN)
+    config = dataclasses.replace(TINY, net=str(path))
+    result = go(config, tmp_path / "run")
+    path.unlink()
+    assert train.config.read(result.folder / "config.toml").net == str(path)
+    net = snapshot.load_net(result.folder / "best.safetensors")
+    assert set(net.params) == {f"{layer}.{w}" for layer in ("conv1", "residual1.body.conv1", "affine1") for w in "wb"}
+    with pytest.raises(GpuconvError, match=r"mine\.toml.*could not be read"):
+        go(config, tmp_path / "again")
+
+
+@pytest.mark.parametrize("change", [None, OWN.replace("filters = 4", "filters = 5")], ids=["removed", "changed"])
+def test_a_resumed_run_takes_the_net_from_its_checkpoint(change, tmp_path, monkeypatch):
+    path = tmp_path / "mine.toml"
+    path.write_text(OWN)
+    config = dataclasses.replace(TINY, net=str(path), epochs=1, checkpoint_every=1)
+    go(config, tmp_path / "whole")
+    real, seen = loop._Run._step, []
+
+    def dies(run, *arguments):
+        seen.append(None)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return real(run, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop._Run, "_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            go(config, tmp_path / "run")
+    path.unlink() if change is None else path.write_text(change)
+    train.resume(tmp_path / "run", dataset=shapes(), progress="none")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
