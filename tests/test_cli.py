@@ -372,14 +372,14 @@ def facts(name: str, *, official: bool = True, problem: str = "") -> data.FileFa
 
 VERIFIED = {
     "original": ([facts("a.bin"), facts("b.bin")], 0, "original"),
-    "look_alike": ([facts("a.bin", official=False)], 0, "sound, but not the original CIFAR-10"),
+    "look_alike": ([facts("a.bin", official=False)], 0, "sound, but not known to be the original CIFAR-10"),
     "broken": ([facts("a.bin"), facts("b.bin", problem="label 11 in record 3")], 1, "label 11 in record 3"),
 }
 
 
 @pytest.mark.parametrize(("rows", "code", "verdict"), VERIFIED.values(), ids=VERIFIED.keys())
 def test_data_verify_names_each_file(rows, code, verdict, gpuconv, monkeypatch):
-    monkeypatch.setattr(data, "verify", lambda folder: rows)
+    monkeypatch.setattr(data, "verify", lambda folder, name: rows)
     found, out, _ = gpuconv("data", "verify")
     assert found == code
     assert [line.split()[0] for line in out.splitlines()] == [row.name for row in rows]

@@ -188,7 +188,10 @@ class _Run:
         """Do the steps that are left of the epoch."""
         config, position, split = self.config, self.position, self.split
         count = len(split.y_train)
-        draws = data.epoch_draws(count, seed=config.seed, epoch=position.epoch) if config.flip or config.crop else None
+        draws = None
+        if config.flip or config.crop or config.cutout:
+            alternate = config.flip_mode == "alternate"
+            draws = data.epoch_draws(count, seed=config.seed, epoch=position.epoch, alternate_flip=alternate)
         batches = data.epoch_batches(count, config.batch_size, seed=config.seed, epoch=position.epoch)
         steps = self.plan.steps_of(position.epoch)
         for batch in batches[position.step : steps]:
@@ -215,7 +218,9 @@ class _Run:
             mean=dataset.mean,
             std=dataset.std,
             pad=config.crop,
+            pad_mode=config.pad_mode,
             flip=config.flip,
+            cutout=config.cutout,
             dtype=config.dtype,
             channels_last=True,
         )
@@ -313,6 +318,7 @@ class _Run:
     def _record(self, result: Result, test: Evaluation) -> dict[str, Any]:
         """Return what result.json holds: nothing in it tells whose machine it was."""
         settings = {name: value for name, value in to_values(self.config).items() if name != "data_dir"}
+        settings["data"] = settings["data"] if settings["data"] in data.sources.NAMES else result.data
         return {
             "data": result.data,
             "validation_accuracy": result.validation_accuracy,
@@ -345,6 +351,7 @@ class _Run:
             f"{len(split.y_test):,} test"
         )
         moves = [*(["flips"] if config.flip else []), *([f"shifts up to {config.crop} pixels"] if config.crop else [])]
+        moves += [f"squares of {config.cutout} pixels cut out"] if config.cutout else []
         how = (
             f"{self.plan.epochs} epochs of {self.plan.steps_of(0):,} steps of {config.batch_size} images; "
             f"{config.optimizer}, {config.schedule} lr {config.lr:g}"
@@ -396,7 +403,13 @@ def _load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
     if config.data_dir and not Path(config.data_dir).expanduser().exists():
         msg = f"data_dir {config.data_dir} does not exist"
         raise ConfigError(msg)
-    dataset = data.load(config.data, folder=config.data_dir or None, download=config.download, progress=says.download)
+    dataset = data.load(
+        config.data,
+        folder=config.data_dir or None,
+        image_size=config.image_size,
+        download=config.download,
+        progress=says.download,
+    )
     if config.data == "auto":
         config = dataclasses.replace(config, data="shapes" if dataset.classes == SHAPES else "cifar10")
     return dataset, config
