@@ -46,8 +46,8 @@ def add(commands: Any) -> None:
         help="train a net, or go on with an interrupted run",
         usage="gpuconv train [--preset NAME | --config FILE] [SETTING ...]\n       gpuconv train --resume RUN",
         description=(
-            "Train a net on CIFAR-10 or, where that cannot be had, on built-in shapes; or on\n"
-            "CIFAR-100 or a folder of pictures (--data).  Weights, metrics and result are kept\n"
+            "Train a net on CIFAR-10 or, where that cannot be had, on built-in shapes; with\n"
+            "--data on CIFAR-100 or a folder of pictures.  Keep weights, metrics and result\n"
             "in a run folder.  Ctrl-C saves and stops, and --resume goes on from there."
         ),
         epilog="\n".join(["in brackets: the value in preset convnet", *others, "", EXIT_CODES]),

@@ -254,10 +254,7 @@ def _decoded(path: Path, image_size: int) -> np.ndarray:
                 _check(path, image)
                 image.load()
                 upright = _rgb(path, PIL.ImageOps.exif_transpose(image))
-                if image_size and upright.size != (image_size, image_size):
-                    size = image_size, image_size
-                    upright = PIL.ImageOps.fit(upright, size, method=PIL.Image.Resampling.BICUBIC)
-                return np.asarray(upright)
+                return np.asarray(_scaled(upright, image_size) if image_size else upright)
     except (DatasetCorruptError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders of a damaged file raise nearly anything
@@ -293,6 +290,16 @@ def _rgb(path: Path, image: Image) -> Image:
         msg = f"{path} has pixels of mode {image.mode!r}, expected {modes} or 16-bit grey"
         raise DatasetCorruptError(msg)
     return image.convert("RGB")
+
+
+def _scaled(image: Image, side: int) -> Image:
+    """Return the largest square in the middle of a picture, side x side; what lies around it has no influence."""
+    import PIL.Image
+
+    length = min(image.size)
+    left, top = ((size - length) // 2 for size in image.size)
+    square = image.crop((left, top, left + length, top + length))
+    return square if length == side else square.resize((side, side), PIL.Image.Resampling.BICUBIC)
 
 
 def _size(side: Sequence[int]) -> str:

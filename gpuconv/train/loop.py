@@ -117,6 +117,7 @@ class _Run:
         self.dataset = dataset
         self.says = says
         self.split = recipe.split(dataset, config)
+        recipe.check_moves(config, dataset.x_train.shape[1:])
         self.images = asarray(self.split.x_train)  # copied once: a step then reads them where it runs
         self.plan = recipe.plan(config, len(self.split.y_train))
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
