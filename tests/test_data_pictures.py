@@ -183,6 +183,12 @@ def test_cmyk_is_converted(tmp_path):
     assert pictures._decoded(path, 0).reshape(-1, 3).mean(axis=0) == pytest.approx([0, 255, 255], abs=3)
 
 
+def test_a_cameras_picture_may_have_previews_after_it(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
+    frames[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    assert pictures._decoded(tmp_path / "x.jpg", 0).mean() == pytest.approx(10, abs=1)
+
+
 def test_pictures_are_turned_as_their_exif_says(tmp_path):
     image, exif = turned()
     path = put(tmp_path / "x.png", image, exif=exif)

@@ -32,7 +32,8 @@ def _image_size(name: str, then: Any) -> int:
         return 0
     if name == then.config.data:
         return then.config.image_size
-    return then.net["input_shape"][1]
+    _, height, width = then.net["input_shape"]
+    return height if height == width else 0
 
 
 def _eval(arguments: argparse.Namespace) -> int:

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 # Endings that say "picture", and the formats that Pillow may take a file for: those that run no other program.
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-_PLAIN_MODES = ("RGB", "RGBX", "L", "1", "P", "CMYK", "YCbCr")
-_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "L", "LA", "1", "P", "PA", "CMYK", "YCbCr")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 
 _MOST_PIXELS = 1 << 26  # of one picture: 200 MB while it is decoded
@@ -269,7 +268,7 @@ def _check(path: Path, image: Image) -> None:
     if width * height > _MOST_PIXELS:
         msg = f"{path} is {_size((height, width))}, expected at most {_MOST_PIXELS:,} pixels"
         raise DatasetCorruptError(msg)
-    frames = getattr(image, "n_frames", 1)
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a camera's JPEG with previews after it
     if frames != 1:
         msg = f"{path} has {frames} frames, expected a single picture"
         raise DatasetCorruptError(msg)
@@ -282,13 +281,12 @@ def _rgb(path: Path, image: Image) -> Image:
     if image.mode in _GREY_16 or (image.mode == "I" and image.format == "PNG"):  # the latter: older Pillows'
         grey = np.asarray(image).astype(np.uint32) >> 8
         return PIL.Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode in _ALPHA_MODES or (image.mode in _PLAIN_MODES and "transparency" in image.info):
+    if image.mode not in _MODES:
+        msg = f"{path} has pixels of mode {image.mode!r}, expected {', '.join(_MODES)} or 16-bit grey"
+        raise DatasetCorruptError(msg)
+    if image.has_transparency_data:
         black = PIL.Image.new("RGBA", image.size, (0, 0, 0, 255))
         return PIL.Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    if image.mode not in _PLAIN_MODES:
-        modes = ", ".join((*_PLAIN_MODES, *_ALPHA_MODES))
-        msg = f"{path} has pixels of mode {image.mode!r}, expected {modes} or 16-bit grey"
-        raise DatasetCorruptError(msg)
     return image.convert("RGB")
 
 

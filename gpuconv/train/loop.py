@@ -351,7 +351,8 @@ class _Run:
             f"{self.dataset.name}: {len(split.y_train):,} train, {len(split.y_validation):,} validation, "
             f"{len(split.y_test):,} test"
         )
-        moves = [*(["flips"] if config.flip else []), *([f"shifts up to {config.crop} pixels"] if config.crop else [])]
+        flips = ["flips in turns" if config.flip_mode == "alternate" else "flips"] if config.flip else []
+        moves = [*flips, *([f"shifts up to {config.crop} pixels"] if config.crop else [])]
         moves += [f"squares of {config.cutout} pixels cut out"] if config.cutout else []
         how = (
             f"{self.plan.epochs} epochs of {self.plan.steps_of(0):,} steps of {config.batch_size} images; "
