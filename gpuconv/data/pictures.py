@@ -251,7 +251,6 @@ def _decoded(path: Path, image_size: int) -> np.ndarray:
             warnings.simplefilter("ignore")  # of details of a file that do not matter here; sizes are checked below
             with PIL.Image.open(path, formats=_FORMATS) as image:
                 _check(path, image)
-                image.load()
                 upright = _rgb(path, PIL.ImageOps.exif_transpose(image))
                 return np.asarray(_scaled(upright, image_size) if image_size else upright)
     except (DatasetCorruptError, MemoryError):
