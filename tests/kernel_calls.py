@@ -321,15 +321,14 @@ def _affine(x: tuple[int, ...], out: int, *, bias: bool = True, turned: bool = F
 
 
 def _augment(
-    shape: tuple[int, ...], pad: int, *, flip: bool, drawn: bool = True, layout: str | None = None
+    shape: tuple[int, ...], pad: int, *, flip: bool, drawn: bool = True, layout: str | None = None, **moves: Any
 ) -> Callable[[Inputs], Results]:
     def run(d: Inputs) -> Results:
         images = d.integers(0, 256, shape, "uint8", layout)
         draws = d.put(words(shape[0], seed=1, stream=Stream.AUGMENT)) if drawn else None
         levels = {"mean": [0.5, 0.4, 0.3][: shape[1]], "std": [0.25, 0.2, 0.3][: shape[1]]}
-        return (
-            gpuconv.augment(images, draws, **levels, pad=pad, flip=flip, dtype=d.dtype, channels_last=d.channels_last),
-        )
+        form = {"dtype": d.dtype, "channels_last": d.channels_last}
+        return (gpuconv.augment(images, draws, **levels, pad=pad, flip=flip, **moves, **form),)
 
     return run
 
@@ -495,6 +494,9 @@ CALLS = {
         Call("augment", _augment((5, 3, 6, 5), 2, flip=True)),
         Call("augment_far", _augment((7, 2, 4, 3), 4, flip=False, layout="negative_strides")),
         Call("augment_as_it_is", _augment((2, 3, 4, 4), 0, flip=False, drawn=False)),
+        Call("augment_reflected", _augment((9, 2, 4, 5), 3, flip=True, pad_mode="reflect")),
+        Call("augment_cut_out", _augment((9, 2, 5, 6), 1, flip=True, cutout=3)),
+        Call("augment_reflected_and_cut", _augment((6, 1, 6, 4), 2, flip=False, pad_mode="reflect", cutout=4)),
     )
 }
 

@@ -18,9 +18,10 @@ def _pictures(rng, shape):
     return rng.integers(0, 256, shape, dtype=np.uint8)
 
 
-def _check(device, images, draws, dtype, *, mean, std, pad=0, flip=False, channels_last=False):
+def _check(device, images, draws, dtype, *, mean, std, pad=0, flip=False, channels_last=False, **moves):
     """Hold the result to the oracle: (v / 255 - mean) / std is known to 8 u (v / 255 + |mean|) / std."""
     options = {"mean": mean, "std": std, "pad": pad, "flip": flip, "channels_last": channels_last}
+    options |= {"pad_mode": "zero", "cutout": 0} | moves
     before = images.copy()
     got = device.numpy(gpuconv.augment(device.array(images), device.array(draws), dtype=dtype, **options))
     ref = naive.augment(images, draws, dtype=np.dtype(dtype), **options)
@@ -66,6 +67,89 @@ def test_matches_oracle(shape, pad, flip, channels_last, device, dtype, rng):
     assert stored.flags.c_contiguous
     if shape[0] and shape[2] * shape[3] > 1 and C > 1:  # elsewhere the two formats are one
         assert is_channels_last(got) == channels_last
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "pad", "cutout"),
+    [
+        ((20, 3, 8, 8), 2, 0),
+        ((20, 1, 5, 9), 4, 3),
+        ((40, 4, 3, 2), 1, 2),
+        ((33, 3, 6, 6), 0, 6),
+        ((9, 3, 1, 1), 0, 1),
+        ((0, 3, 8, 8), 2, 4),
+    ],
+    ids=[
+        "reflected",
+        "as_far_as_it_goes",
+        "four_channels",
+        "square_as_large_as_the_picture",
+        "one_pixel",
+        "empty_batch",
+    ],
+)
+def test_reflected_and_cut_out_match_oracle(shape, pad, cutout, channels_last, device, dtype, rng):
+    draws = words(shape[0], seed=1, stream=Stream.AUGMENT)
+    C = shape[1]
+    options = {"mean": rng.uniform(0.3, 0.6, C).tolist(), "std": rng.uniform(0.2, 0.3, C).tolist(), "pad": pad}
+    for moves in ({"pad_mode": "reflect"}, {"cutout": cutout}, {"pad_mode": "reflect", "cutout": cutout}):
+        options |= {"flip": True, "channels_last": channels_last}
+        _check(device, _pictures(rng, shape), draws, dtype, **options, **moves)
+
+
+def test_reflection_leaves_the_border_once(device):
+    images = np.arange(1, 9, dtype=np.uint8).reshape(1, 1, 1, 8).repeat(4, axis=2)
+    for word, expected in ((_word(0, 0), [4, 3, 2, 1, 2, 3, 4, 5]), (_word(0, 0xFFFF), [4, 5, 6, 7, 8, 7, 6, 5])):
+        got = gpuconv.augment(
+            device.array(images), device.array(word), pad=3, pad_mode="reflect", dtype="float64", **PLAIN
+        )
+        assert device.numpy(got)[0, 0, 0].round(9).tolist() == expected
+
+
+def _square(row, column, high=0):
+    """Return a random word that stands for fractions row and column of the height and width, each in [0, 2^15)."""
+    return np.array([row << 33 | column << 48 | high], dtype=np.uint64)
+
+
+@pytest.mark.parametrize(
+    ("word", "cutout", "rows", "columns"),
+    [
+        (_square(0, 0), 4, (0, 2), (0, 2)),
+        (_square(0x7FFF, 0x7FFF), 4, (2, 5), (4, 7)),
+        (_square(0x7FFF, 0), 3, (3, 5), (0, 2)),
+        (_square(0x4000, 0x4000), 3, (1, 4), (2, 5)),
+        (_square(0x4000, 0x4000), 2, (1, 3), (2, 4)),
+        (_square(6553, 9363), 1, (0, 1), (2, 3)),  # the last word of row 0 of 5, the first of column 2 of 7
+        (_square(6554, 9362), 1, (1, 2), (1, 2)),
+        (_square(0, 0, high=1 << 63), 1, (0, 1), (0, 1)),
+    ],
+    ids=["first", "last", "corner", "odd", "even", "border_of_a_row", "border_of_a_column", "bit_63_is_free"],
+)
+def test_square_lies_around_its_centre_and_ends_at_the_border(word, cutout, rows, columns, device, rng):
+    images = _pictures(rng, (1, 2, 5, 7)) | 1
+    levels = {"mean": [0.3, 0.6], "std": [0.2, 0.7]}
+    got = device.numpy(gpuconv.augment(device.array(images), device.array(word), cutout=cutout, **levels))
+    expected = device.numpy(gpuconv.augment(device.array(images), None, cutout=cutout, **levels))
+    assert (expected != 0).all()
+    expected[:, :, slice(*rows), slice(*columns)] = 0
+    assert_same(got, expected)
+
+
+def test_square_stays_where_it_is_when_the_picture_moves(device, rng):
+    """It is cut last: neither the shift nor the mirror moves it."""
+    images = _pictures(rng, (1, 1, 6, 6)) | 1
+    square = int(_square(0x2000, 0x6000)[0])
+    hidden = []
+    for word in (square, square | 0xFFFF, square | 1 << 32):
+        draws = device.array(np.array([word], np.uint64))
+        moves = {"pad": 2, "pad_mode": "reflect", "flip": True, "cutout": 3}
+        got = gpuconv.augment(device.array(images), draws, mean=[1.5], std=[0.1], **moves)
+        hidden.append(device.numpy(got) == 0)
+    assert hidden[0].sum() == 9
+    assert_same(hidden[0], hidden[1])
+    assert_same(hidden[0], hidden[2])
 
 
 def test_without_draws_pictures_stay(device, dtype, rng):
@@ -124,7 +208,7 @@ def test_bit_32_is_ignored_without_flip(device, rng):
 def test_higher_bits_change_nothing(device, rng):
     images, draws = _pictures(rng, (9, 3, 4, 4)), words(9, seed=5, stream=Stream.AUGMENT)
     options = {"mean": [0.5] * 3, "std": [0.25] * 3, "pad": 2, "flip": True}
-    low = draws & np.uint64(2**33 - 1)
+    low = draws & np.uint64(2**33 - 1)  # the others choose the square that cutout hides
     a, b = (device.numpy(gpuconv.augment(device.array(images), device.array(d), **options)) for d in (draws, low))
     assert_same(a, b)
 
@@ -158,13 +242,18 @@ def test_all_shifts_are_equally_likely(pad, device):
     st.integers(0, 9),
     st.booleans(),
     st.booleans(),
+    st.sampled_from(["zero", "reflect"]),
+    st.integers(0, 7),
     st.integers(0, 2**32),
 )
-def test_random_sizes_match_oracle(device, shape, pad, flip, channels_last, seed):
+def test_random_sizes_match_oracle(device, shape, pad, flip, channels_last, pad_mode, cutout, seed):
+    smaller = min(shape[2:])
+    pad = min(pad, smaller - 1) if pad_mode == "reflect" else pad
     rng = np.random.default_rng(seed)
     draws = rng.integers(0, 2**64, shape[0], dtype=np.uint64)
     mean, std = rng.uniform(-1, 1, shape[1]).tolist(), rng.uniform(0.1, 2, shape[1]).tolist()
     options = {"mean": mean, "std": std, "pad": pad, "flip": flip, "channels_last": channels_last}
+    options |= {"pad_mode": pad_mode, "cutout": min(cutout, smaller)}
     _check(device, _pictures(rng, shape), draws, "float32", **options)
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
 
@@ -402,6 +403,7 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         ["compare", "-h"],
         ["data", "-h"],
         ["data", "get", "-h"],
+        ["data", "show", "-h"],
         ["doctor", "-h"],
     ):
         code, out, err = gpuconv(*arguments)
@@ -457,14 +459,15 @@ def test_eval_says_when_the_data_is_not_that_of_the_training(gpuconv, finished, 
     assert "the net was trained on CIFAR-10" in out
 
 
-def test_data_get_fetches_and_shows_progress(gpuconv, monkeypatch):
+@pytest.mark.parametrize(("arguments", "name"), [((), "cifar10"), (("cifar100",), "cifar100")])
+def test_data_get_fetches_and_shows_progress(arguments, name, gpuconv, monkeypatch):
     def fetched(folder, *, progress):
         for done in range(0, 101, 5):
             progress(done * 10**6, 100 * 10**6)
         return Path(folder) / "archive"
 
-    monkeypatch.setattr(sources, "download_cifar10", fetched)
-    code, out, _ = gpuconv("data", "get", "--data-dir", "here")
+    monkeypatch.setattr(sources, f"download_{name}", fetched)
+    code, out, _ = gpuconv("data", "get", *arguments, "--data-dir", "here")
     assert code == 0
     assert "50 of 100 MB" in out
     assert out.endswith("here/archive is complete and its SHA-256 is right\n")
@@ -486,14 +489,14 @@ def facts(name: str, *, official: bool = True, problem: str = "") -> data.FileFa
 
 VERIFIED = {
     "original": ([facts("a.bin"), facts("b.bin")], 0, "original"),
-    "look_alike": ([facts("a.bin", official=False)], 0, "sound, but not the original CIFAR-10"),
+    "look_alike": ([facts("a.bin", official=False)], 0, "sound, but not known to be the original CIFAR-10"),
     "broken": ([facts("a.bin"), facts("b.bin", problem="label 11 in record 3")], 1, "label 11 in record 3"),
 }
 
 
 @pytest.mark.parametrize(("rows", "code", "verdict"), VERIFIED.values(), ids=VERIFIED.keys())
 def test_data_verify_names_each_file(rows, code, verdict, gpuconv, monkeypatch):
-    monkeypatch.setattr(data, "verify", lambda folder: rows)
+    monkeypatch.setattr(data, "verify", lambda folder, name: rows)
     found, out, _ = gpuconv("data", "verify")
     assert found == code
     assert [line.split()[0] for line in out.splitlines()] == [row.name for row in rows]
@@ -504,6 +507,89 @@ def test_data_verify_without_data_exits_with_1(gpuconv, monkeypatch, tmp_path):
     code, _, err = gpuconv("data", "verify", "--data-dir", tmp_path)
     assert code == 1
     assert "holds no CIFAR-10" in err
+
+
+def test_data_show_tells_size_classes_and_statistics(gpuconv, monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "load", lambda *_, **__: shapes())
+    code, out, err = gpuconv("data", "show", "shapes")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:3] == [
+        shapes().name,
+        f"source  {shapes().source}",
+        "size    32 x 32 pixels (width x height), 3 channels",
+    ]
+    assert lines[3].split()[1:] == [f"{value:.4f}{',' * (i < 2)}" for i, value in enumerate(shapes().mean)]
+    counts = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in lines[7:17]}
+    assert tuple(counts) == shapes().classes
+    assert [sum(column) for column in zip(*counts.values(), strict=True)] == [300, 100]
+    assert lines[-1].split() == ["all", "300", "100"]
+    pytest.importorskip("matplotlib")
+    code, out, _ = gpuconv("data", "show", "shapes", "--save", tmp_path / "x.png")
+    assert code == 0
+    assert out.endswith(f"pictures are in {tmp_path / 'x.png'}\n")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = gpuconv("data", "show", "shapes", "--save", tmp_path / "x.nonsense")
+    assert code == 2
+    assert "x.nonsense cannot be written: " in err
+
+
+@pytest.fixture
+def pets(gpuconv, tmp_path, monkeypatch):
+    """Write a folder of 40 + 40 pictures, 8 wide and 10 high, of two colours; let the command read what it is told."""
+    monkeypatch.setattr(data, "load", sources.load)
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    rng = np.random.default_rng(8)
+    for name, colour in (("cat", 60), ("dog", 180)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = (colour + rng.integers(0, 60, (10, 8, 3))).astype(np.uint8)
+            image.fromarray(pixels).save(tmp_path / "pets" / name / f"{number}.png")
+    return tmp_path / "pets"
+
+
+def test_a_net_is_trained_and_tested_on_a_folder_of_pictures(gpuconv, pets, tmp_path):
+    flags = ("--widths", "4", "--epochs", "6", "--batch-size", "8", "--validation", "8", "--lr", "0.05", "--crop", "1")
+    code, out, err = gpuconv("train", "--data", "pets", *flags, "--cutout", "3", "--flip-mode", "alternate")
+    assert (code, err) == (0, "")
+    assert "pictures in pets: 56 train, 8 validation, 16 test" in out
+    record = json.loads((tmp_path / "runs" / "convnet-1" / "result.json").read_text())
+    assert record["test_accuracy"] == 1
+    assert record["test_accuracy_by_class"] == {"cat": 1, "dog": 1}
+    code, out, err = gpuconv("eval", "runs/convnet-1")
+    assert (code, err) == (0, "")
+    assert "16 test images of pictures in pets" in out
+    code, out, err = gpuconv("data", "show", "pets")
+    assert (code, err) == (0, "")
+    assert "size    8 x 10 pixels (width x height), 3 channels" in out
+
+
+def test_a_run_tells_no_folder_of_the_machine(gpuconv, pets, tmp_path):
+    flags = ("--widths", "4", "--max-steps", "1", "--batch-size", "8", "--validation", "8", "--crop", "1")
+    code, _, err = gpuconv("train", "--data", pets, "--image-size", "12", *flags)
+    assert (code, err) == (0, "")
+    record = (tmp_path / "runs" / "convnet-1" / "result.json").read_text()
+    assert str(tmp_path) not in record
+    assert json.loads(record)["config"]["data"] == "pictures in pets, scaled to 12 x 12 pixels (width x height)"
+    code, out, err = gpuconv("eval", "runs/convnet-1", "--data", f"{pets}/.")
+    assert (code, err) == (0, "")
+    assert "scaled to 12 x 12" in out
+
+
+def test_a_size_that_does_not_fit_the_net_is_refused(gpuconv, pets):
+    few = ("--validation", "8", "--batch-size", "8")
+    code, _, err = gpuconv("train", "--data", pets, *few)
+    assert code == 2
+    assert "height and width must be multiples of 8, got input_shape (3, 10, 8)" in err
+    code, _, err = gpuconv("train", "--data", pets, *few, "--widths", "4", "--cutout", "9")
+    assert code == 2
+    assert "cutout=9 is a square larger than a picture: the pictures are 8 x 10 pixels" in err
+    code, _, err = gpuconv("train", "--data", pets, *few, "--widths", "4", "--pad-mode", "reflect", "--crop", "8")
+    assert code == 2
+    assert "crop=8 shifts further" in err
+    code, _, err = gpuconv("train", "--data", pets)
+    assert code == 2
+    assert "pictures in pets has 64 training images: validation=5000 leaves 0" in err
 
 
 def test_doctor_reports_in_words_and_in_json(gpuconv, monkeypatch):

@@ -72,11 +72,11 @@ def test_dropout_of_any_shape(device, shape, seed, step, rate):
 def test_augmentation(pad, channels_last, device, dtype, rng):
     images, draws = rng.integers(0, 256, (9, 3, 7, 5), np.uint8), words(9, seed=3, stream=Stream.AUGMENT)
     options = {"mean": [0.49, 0.48, 0.45], "std": [0.247, 0.243, 0.262], "dtype": dtype}
-    got, expected = _both(
-        device, gpuconv.augment, images, draws, pad=pad, flip=True, channels_last=channels_last, **options
-    )
-    assert_same_bits(device.numpy(got), expected)
-    assert is_channels_last(device.numpy(got)) == channels_last
+    options |= {"pad": pad, "flip": True, "channels_last": channels_last}
+    for moves in ({}, {"pad_mode": "reflect", "pad": min(pad, 4)}, {"cutout": 4}):
+        got, expected = _both(device, gpuconv.augment, images, draws, **options | moves)
+        assert_same_bits(device.numpy(got), expected)
+        assert is_channels_last(device.numpy(got)) == channels_last
 
 
 def test_every_pixel_value_of_every_channel(device, dtype):

@@ -70,6 +70,21 @@ def test_a_picture_keeps_its_word(count, seed, epoch):
     assert not np.array_equal(draws, epoch_draws(count, seed=seed ^ 1, epoch=epoch))
 
 
+@given(count=COUNTS, seed=WORDS, epoch=WORDS)
+def test_alternating_flips_turn_the_first_ones_over(count, seed, epoch):
+    bit = np.uint64(1 << 32)
+    draws = epoch_draws(count, seed=seed, epoch=epoch, alternate_flip=True)
+    first = epoch_draws(count, seed=seed, epoch=0)
+    np.testing.assert_array_equal((draws ^ first) & bit, bit if epoch % 2 else 0)
+    np.testing.assert_array_equal(draws & ~bit, epoch_draws(count, seed=seed, epoch=epoch) & ~bit)
+
+
+def test_alternating_flips_begin_as_random_ones():
+    first = epoch_draws(1000, seed=3, epoch=0, alternate_flip=True)
+    np.testing.assert_array_equal(first, epoch_draws(1000, seed=3, epoch=0))
+    assert 400 < np.count_nonzero(first & np.uint64(1 << 32)) < 600
+
+
 def test_no_pictures_have_no_words():
     assert epoch_draws(0, seed=0, epoch=0).shape == (0,)
 

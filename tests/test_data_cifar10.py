@@ -9,7 +9,7 @@ import pytest
 import tiny_cifar10 as tiny
 from tiny_cifar10 import BINARY, PYTHON
 
-from gpuconv.data import cifar10
+from gpuconv.data import cifar, cifar10
 from gpuconv.errors import DatasetCorruptError, GpuconvError
 
 
@@ -108,9 +108,9 @@ def test_the_nearest_then_the_binary_form_is_taken(tmp_path):
     tiny.write_archive(tmp_path, BINARY)
     tiny.write_folder(tmp_path, PYTHON)
     tiny.write_folder(tmp_path / "further", BINARY)
-    assert cifar10.find(tmp_path, tiny.spec()).path == tmp_path / "cifar-10-batches-py"
+    assert cifar.find(tmp_path, tiny.spec()).path == tmp_path / "cifar-10-batches-py"
     tiny.write_folder(tmp_path, BINARY)
-    assert cifar10.find(tmp_path, tiny.spec()).path == tmp_path / "cifar-10-batches-bin"
+    assert cifar.find(tmp_path, tiny.spec()).path == tmp_path / "cifar-10-batches-bin"
 
 
 NOTHING = {
@@ -125,14 +125,14 @@ NOTHING = {
 @pytest.mark.parametrize("arrange", NOTHING.values(), ids=NOTHING.keys())
 def test_nothing_is_found_where_nothing_is(tmp_path, arrange):
     arrange(tmp_path)
-    assert cifar10.find(tmp_path, tiny.spec()) is None
+    assert cifar.find(tmp_path, tiny.spec()) is None
 
 
 def test_a_file_of_another_name_is_no_archive(tmp_path):
     path = tiny.write_archive(tmp_path, BINARY).rename(tmp_path / "other.tar.gz")
-    assert cifar10.find(path, tiny.spec()) is None
+    assert cifar.find(path, tiny.spec()) is None
     named = tiny.write_archive(tmp_path, BINARY)
-    assert cifar10.find(named, tiny.spec()).packed
+    assert cifar.find(named, tiny.spec()).packed
 
 
 # What is wrong -----------------------------------------------------------------------------------------------------
@@ -413,7 +413,7 @@ def test_wrong_names_are_refused(tmp_path, text):
 
 
 def facts(place):
-    return cifar10.facts(cifar10.find(place, tiny.spec()), tiny.spec())
+    return cifar.facts(cifar.find(place, tiny.spec()), tiny.spec())
 
 
 @pytest.mark.parametrize("kind", [BINARY, PYTHON])

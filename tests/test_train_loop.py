@@ -146,6 +146,22 @@ def test_each_epoch_has_an_order_and_draws_of_its_own(tmp_path, monkeypatch):
             assert (settings["pad"], settings["flip"]) == (4, True)
 
 
+@pytest.mark.parametrize("how", [{"cutout": 7}, {"pad_mode": "reflect", "crop": 3}, {"flip_mode": "alternate"}])
+def test_the_ways_to_augment_are_those_of_the_settings(how, tmp_path, monkeypatch):
+    seen = watch(monkeypatch, loop.ops, "augment")
+    config = change(crop=0, flip="flip_mode" in how)
+    go(dataclasses.replace(config, **how), tmp_path / "run")
+    expected = {"pad": 0, "pad_mode": "zero", "cutout": 0, "flip": config.flip} | how | {"pad": how.get("crop", 0)}
+    alternate = expected.pop("flip_mode", "random") == "alternate"
+    expected.pop("crop", None)
+    for epoch in range(2):
+        order = np.argsort(words(200, seed=config.seed, stream=Stream.SHUFFLE, step=epoch), kind="stable")
+        draws = data.epoch_draws(200, seed=config.seed, epoch=epoch, alternate_flip=alternate)
+        (_, found), settings, _ = seen[10 * epoch]
+        np.testing.assert_array_equal(found, draws[order[:20]])
+        assert {name: settings[name] for name in expected} == expected
+
+
 def test_each_step_has_its_number_and_its_rate(tmp_path, monkeypatch):
     forwards = watch(monkeypatch, loop.nn.Net, "forward")
     updates = watch(monkeypatch, loop.nn.Optimiser, "step")

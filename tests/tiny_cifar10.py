@@ -9,7 +9,7 @@ import tarfile
 
 import numpy as np
 
-from gpuconv.data import cifar10
+from gpuconv.data import cifar, cifar10
 
 RECORDS = 100
 BATCHES = cifar10.OFFICIAL.batches
@@ -119,11 +119,13 @@ def official_archive(kind):
 @functools.cache
 def spec():
     """Return the specification by which these pictures are the original."""
-    return cifar10.Spec(
-        records=RECORDS,
+    return cifar.Spec(
+        name="CIFAR-10",
+        labels=cifar10.OFFICIAL.labels,
+        records=dict.fromkeys(BATCHES, RECORDS),
         sha256={batch: hashlib.sha256(rows.tobytes()).hexdigest() for batch, rows in records().items()},
         layouts=tuple(
-            cifar10.Layout(
+            cifar.Layout(
                 kind=kind,
                 folder=_FOLDERS[kind],
                 suffix=_SUFFIX[kind],
@@ -145,6 +147,6 @@ def write_archive(folder, kind, content=None):
 
 def read(place):
     """Find and read the CIFAR-10 at a place as `load` does."""
-    source = cifar10.find(place, spec())
+    source = cifar.find(place, spec())
     assert source is not None, f"nothing found in {place}"
-    return cifar10.read(source, spec())
+    return cifar.read(source, spec())

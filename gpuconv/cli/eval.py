@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..data.sources import NAMES
 from ..errors import ConfigError
 from ..train.config import from_values
 from ..train.evaluation import TTA
@@ -30,13 +31,23 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
-    parser.add_argument("--data", metavar="NAME", help="another data set than the run's: cifar10, shapes")
+    parser.add_argument("--data", metavar="NAME|DIR", help="another data set than the run's, or a folder of pictures")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
     parser.add_argument("--test-images", metavar="N", type=int, default=0, help="only the first N [0: all]")
     parser.add_argument(
         "--tta", metavar="NAME", default="none", help=f"average the scores of views: {', '.join(TTA)} [none]"
     )
     parser.set_defaults(run=_eval)
+
+
+def _image_size(name: str, then: Any) -> int:
+    """Return the size to scale a folder's pictures to: what the run was trained with."""
+    if name in NAMES:
+        return 0
+    if name == then.config.data:
+        return then.config.image_size
+    _, height, width = then.net["input_shape"]
+    return height if height == width else 0
 
 
 def _eval(arguments: argparse.Namespace) -> int:
@@ -55,7 +66,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     config = then.config
     name = arguments.data or config.data
     folder = arguments.data_dir or (config.data_dir if name == config.data else "") or None
-    dataset = data.load(name, folder=folder)
+    dataset = data.load(name, folder=folder, image_size=_image_size(name, then))
     config = from_values(
         {"test_images": arguments.test_images, "validation": 0, "train_images": 0, "overfit": 0, "patience": 0}, config
     )

@@ -34,6 +34,7 @@ def add(commands: Any) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from .. import nn
     from ..export import from_onnx, from_torch, walk
     from ..train import recipe, snapshot
 
@@ -57,6 +58,7 @@ def _import(arguments: argparse.Namespace) -> int:
         data_name=data[0],
         data_fingerprint=data[1],
         position=snapshot.Position(),
+        average=nn.WeightAverage(net, config.ema) if config.ema else None,
     )
     sys.stdout.write(f"wrote {output}: {net.flat_params.size:,} parameters from {arguments.file}\n")
     return 0
@@ -75,6 +77,8 @@ def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str]]:
         then = snapshot.load(path)
         return then.config, snapshot.net_of(then), (then.data_name, then.data_fingerprint)
     config = read(path)
-    dataset = data.load(config.data, folder=data_dir or config.data_dir or None, download=config.download)
+    dataset = data.load(
+        config.data, folder=data_dir or config.data_dir or None, image_size=config.image_size, download=config.download
+    )
     net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
     return config, net, (dataset.name, recipe.fingerprint(dataset))

@@ -15,7 +15,10 @@ from .parser import EXIT_CODES
 # Which fields of Config stand under which heading of `gpuconv train --help`.
 _GROUPS = {
     "net": ("net", "widths", "filters", "window", "hidden", "weight_scale"),
-    "data": ("data", "data_dir", "download", "validation", "train_images", "test_images", "flip", "crop"),
+    "data": (
+        *("data", "data_dir", "download", "image_size", "validation", "train_images", "test_images"),
+        *("flip", "flip_mode", "crop", "pad_mode", "cutout"),
+    ),
     "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate"),
     "update": (
         *("optimizer", "momentum", "nesterov", "muon_momentum", "muon_iterations"),
@@ -45,9 +48,9 @@ def add(commands: Any) -> None:
         help="train a net, or go on with an interrupted run",
         usage="gpuconv train [--preset NAME | --config FILE] [SETTING ...]\n       gpuconv train --resume RUN",
         description=(
-            "Train a net on CIFAR-10 or, where that cannot be had, on built-in shapes; keep\n"
-            "weights, metrics and result in a run folder.  Ctrl-C saves and stops, and\n"
-            "--resume goes on from there."
+            "Train a net on CIFAR-10 or, where that cannot be had, on built-in shapes; with\n"
+            "--data on CIFAR-100 or a folder of pictures.  Keep weights, metrics and result\n"
+            "in a run folder.  Ctrl-C saves and stops, and --resume goes on from there."
         ),
         epilog="\n".join(["in brackets: the value in preset convnet", *others, "", _EXAMPLES, EXIT_CODES]),
     )
@@ -81,7 +84,9 @@ def _add_setting(group: Any, name: str) -> None:
         shown = "yes" if shown else "no"
     else:
         settings["type"] = _integers if isinstance(spec.default, tuple) else type(spec.default)
-        settings["metavar"] = {str: "DIR", float: "X", int: "N", tuple: "N,N,..."}[type(spec.default)]
+        settings["metavar"] = {str: "NAME|DIR" if name == "data" else "DIR", float: "X", int: "N", tuple: "N,N,..."}[
+            type(spec.default)
+        ]
         if spec.metadata["choices"]:
             settings["metavar"] = "NAME"
             settings["help"] += f": {', '.join(spec.metadata['choices'])}"

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .. import data
-from ..data import cifar10
+from ..data import cifar, cifar10
 from ..data.pickles import Array, read_pickle
 from ..errors import DatasetMissingError
 
@@ -31,7 +31,7 @@ def load_pickle(f: BinaryIO) -> Any:
 
 def load_CIFAR_batch(filename: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return (X, Y) of one batch file.   X: (N, 32, 32, 3) float64   Y: (N,)."""
-    images, labels = cifar10.read_batch(Path(filename), cifar10.OFFICIAL)
+    images, labels = cifar.read_batch(Path(filename), cifar10.OFFICIAL)
     return images.transpose(_NOT_CHANNELS).astype(np.float64), labels
 
 
@@ -52,7 +52,7 @@ def get_CIFAR10_data(
     """
     folder = None
     if not os.environ.get("GPUCONV_DATA"):
-        folder = next((name for name in _FOLDERS if cifar10.find(Path(name), cifar10.OFFICIAL, depth=0)), None)
+        folder = next((name for name in _FOLDERS if cifar.find(Path(name), cifar10.OFFICIAL, depth=0)), None)
     found = data.load("cifar10", folder=folder)
     cuts = {
         "train": (found.x_train, found.y_train, slice(0, num_training)),

@@ -21,7 +21,9 @@ def augment(
     mean: list[float],
     std: list[float],
     pad: int,
+    pad_mode: str,
     flip: bool,
+    cutout: int,
     dtype: np.dtype,
     channels_last: bool,
 ) -> Any:
@@ -34,7 +36,8 @@ def augment(
     count = elements(shape)
     templates = dtype, channels_last, index_type(count)
     levels = _levels(device, tuple(mean), tuple(std), dtype)
-    _AUGMENT(device, templates, cover(device, count), images, draws, levels, target, steps, *shape, pad, flip)
+    moves = pad, pad_mode == "reflect", flip, cutout
+    _AUGMENT(device, templates, cover(device, count), images, draws, levels, target, steps, *shape, *moves)
     return out
 
 

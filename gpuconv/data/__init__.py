@@ -1,10 +1,11 @@
-"""Data sets: CIFAR-10 from files or mirrors, a built-in drawn set, and the order in which an epoch shows them."""
+"""Data sets: CIFAR-10, CIFAR-100, folders of pictures, a built-in drawn set; and the order an epoch shows them in."""
 
 from .batches import epoch_batches, epoch_draws
-from .cifar10 import FileFacts
+from .cifar import FileFacts
 from .dataset import Dataset, channel_statistics
 from .drawn import draw_shapes
-from .sources import cache_folder, download_cifar10, find_cifar10, load, verify
+from .pictures import read_pictures
+from .sources import cache_folder, download_cifar10, download_cifar100, find_cifar10, load, verify
 
 __all__ = [
     "Dataset",
@@ -12,10 +13,12 @@ __all__ = [
     "cache_folder",
     "channel_statistics",
     "download_cifar10",
+    "download_cifar100",
     "draw_shapes",
     "epoch_batches",
     "epoch_draws",
     "find_cifar10",
     "load",
+    "read_pictures",
     "verify",
 ]

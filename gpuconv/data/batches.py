@@ -38,13 +38,20 @@ def epoch_batches(
     return [order[start : start + batch_size] for start in range(0, end, batch_size)]
 
 
-def epoch_draws(count: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Return one random word for every picture of an epoch, which `gpuconv.augment` turns into a crop and a flip.
+def epoch_draws(count: int, *, seed: int, epoch: int, alternate_flip: bool = False) -> np.ndarray:
+    """Return one random word for every picture of an epoch, for `gpuconv.augment` to crop, flip and cut by.
 
     -> (count,) uint64
 
     A picture's word depends on its place in the data set, not on its batch: draws[batch] goes with images[batch].
+    alternate_flip: the pictures mirrored in epoch 0, at random, are those mirrored in every even epoch, and the others
+    in every odd one, so that two epochs show both sides of each.  Only bit 32 of the words differs.
+    Source of the alternating flip: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (arXiv 2404.00498).
     """
     count = checks.integer("count", count, least=0)
     seed, epoch = checks.word("seed", seed), checks.word("epoch", epoch)
-    return words(count, seed=seed, stream=Stream.AUGMENT, step=epoch)
+    draws = words(count, seed=seed, stream=Stream.AUGMENT, step=epoch)
+    if checks.flag("alternate_flip", alternate_flip):
+        first = words(count, seed=seed, stream=Stream.AUGMENT, step=0) ^ np.uint64(epoch % 2 << 32)
+        draws ^= (draws ^ first) & np.uint64(1 << 32)
+    return draws

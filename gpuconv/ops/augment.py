@@ -1,4 +1,4 @@
-"""From stored pictures to a training batch in one pass: crop, flip, normalise.  What the user calls."""
+"""From stored pictures to a training batch in one pass: crop, flip, normalise, cut out.  What the user calls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
-from ..errors import ArgTypeError, DTypeError, ShapeError
+from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
+
+PAD_MODES = ("zero", "reflect")
 
 
 def augment(
@@ -18,18 +20,26 @@ def augment(
     mean: Any,
     std: Any,
     pad: int = 0,
+    pad_mode: str = "zero",
     flip: bool = False,
+    cutout: int = 0,
     dtype: Any = "float32",
     channels_last: bool = False,
 ) -> Any:
-    """Return images as normalised floats, each shifted by up to pad pixels and mirrored at random.
+    """Return images as normalised floats, each shifted by up to pad pixels, mirrored and cut into at random.
 
     images: (N, C, H, W) uint8   draws: (N,) uint64 or None   ->   (N, C, H, W) of dtype
 
-    Every value becomes (v / 255 - mean[c]) / std[c], mean and std being sequences of C numbers; pixels shifted in from
-    outside are black (value 0) before that.  Of an image's random word d, bits 0-15 choose its vertical shift, bits
-    16-31 the horizontal one, bit 32 whether it is mirrored: a pure function of d, the same on every backend.
-    draws=None leaves the pictures where they are.  channels_last chooses the memory format of the result.
+    Every value becomes (v / 255 - mean[c]) / std[c], mean and std being sequences of C numbers.  Pixels shifted in
+    from outside are black (value 0) before that, or with pad_mode="reflect" those inside as the border mirrors them,
+    the border itself not repeated.  Last, cutout=N sets a square of N x N pixels to 0, the mean: its centre is any
+    pixel of the result, and what would stick out over the border is left off, so that some pictures lose less.
+
+    Of an image's random word d, bits 0-15 choose its vertical shift, bits 16-31 the horizontal one, bit 32 whether it
+    is mirrored, bits 33-47 the row of the square's centre, bits 48-62 its column; bit 63 chooses nothing.  The result
+    is a pure function of d, the same on every backend.  draws=None leaves the pictures as they are.  channels_last
+    chooses the memory format of the result.
+    Source of cutout: DeVries and Taylor, Improved Regularization of CNNs with Cutout (arXiv 1708.04552).
     """
     checks.given(images=images)
     backend = backend_of(images=images, draws=draws)
@@ -44,7 +54,18 @@ def augment(
             raise DTypeError(msg)
         checks.same_shape("draws", draws, (images.shape[0],), "one word per image,")
     pad = checks.integer("pad", pad, least=0)
+    if pad_mode not in PAD_MODES:
+        msg = f'pad_mode must be "zero" or "reflect", got {pad_mode!r}'
+        raise ParamError(msg)
+    size = f"images are {images.shape[2]} x {images.shape[3]}"
+    if pad_mode == "reflect" and pad >= min(images.shape[2:]):
+        msg = f'pad must be less than the height and width of images for pad_mode="reflect", got pad={pad}, {size}'
+        raise ParamError(msg)
     flip = checks.flag("flip", flip)
+    cutout = checks.integer("cutout", cutout, least=0)
+    if cutout > min(images.shape[2:]):
+        msg = f"cutout must be at most the height and width of images, got cutout={cutout}, {size}"
+        raise ParamError(msg)
     channels_last = checks.flag("channels_last", channels_last)
     try:
         result_dtype = np.dtype(dtype)
@@ -60,7 +81,16 @@ def augment(
         msg = f"mean and std must have one entry per channel ({images.shape[1]}), got {len(mean)} and {len(std)}"
         raise ShapeError(msg)
     return backend.augment(
-        images, draws, mean=mean, std=std, pad=pad, flip=flip, dtype=result_dtype, channels_last=channels_last
+        images,
+        draws,
+        mean=mean,
+        std=std,
+        pad=pad,
+        pad_mode=pad_mode,
+        flip=flip,
+        cutout=cutout,
+        dtype=result_dtype,
+        channels_last=channels_last,
     )
 
 

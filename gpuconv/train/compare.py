@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import to_values
+from .config import shareable
 from .evaluation import unpack_bits
 from .html_report import standard_error
 from .report import duration
@@ -91,7 +91,7 @@ def _outcomes(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 
 def _settings(runs: Sequence[Run], names: Sequence[str]) -> str:
-    values = [{k: v for k, v in to_values(run.config).items() if k != "data_dir"} for run in runs]
+    values = [shareable(run.config) for run in runs]
     differing = [name for name in values[0] if any(other[name] != values[0][name] for other in values)]
     if not differing:
         return "settings: all the same"

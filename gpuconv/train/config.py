@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import checks
+from ..data.sources import NAMES, is_path
 from ..errors import ConfigError, GpuconvError
 from ..nn.spec import NET_FILES
+from ..ops.augment import PAD_MODES
 
 _OVERFIT_STEPS = 300
 
@@ -64,14 +67,18 @@ class Config:
     seed: int = _setting(0, "same seed, same run, bit for bit", least=0, most=2**64 - 1)
 
     # On what
-    data: str = _setting("auto", "data set", choices=("auto", "cifar10", "shapes"))
-    data_dir: str = _setting("", "folder of CIFAR-10 [GPUCONV_DATA, else the cache]")
-    download: bool = _setting(True, "fetch CIFAR-10 if it is not here")
+    data: str = _setting("auto", f"{', '.join(NAMES)}, or a folder of pictures")
+    data_dir: str = _setting("", "folder of CIFAR's files [GPUCONV_DATA, else the cache]")
+    download: bool = _setting(True, "fetch CIFAR if it is not here")
+    image_size: int = _setting(0, "scale a folder's pictures to N x N; 0: as they are", least=0)
     validation: int = _setting(5000, "last training images held out to choose the best epoch", least=0)
     train_images: int = _setting(0, "train on the first N only; 0: all", least=0)
     test_images: int = _setting(0, "test on the first N only; 0: all", least=0)
     flip: bool = _setting(True, "mirror training images at random")
+    flip_mode: str = _setting("random", "mirror each time at random, or in turns", choices=("random", "alternate"))
     crop: int = _setting(4, "shift training images by up to N pixels", least=0)
+    pad_mode: str = _setting("zero", "what a shift brings in: black, or the mirrored border", choices=PAD_MODES)
+    cutout: int = _setting(0, "hide a square of N x N pixels of training images; 0: none", least=0)
 
     # For how long
     epochs: int = _setting(8, "passes over the training images", least=1)
@@ -119,6 +126,10 @@ class Config:
                 raise
             except GpuconvError as error:
                 raise ConfigError(str(error)) from None
+        object.__setattr__(self, "data", _data(self.data))
+        if self.image_size and self.data in NAMES:
+            msg = f"image_size={self.image_size} scales the pictures of a folder; data {self.data!r} has its own size"
+            raise ConfigError(msg)
         if self.window % 2 == 0:
             msg = f"window must be odd, got {self.window}: the convolution keeps the image size"
             raise ConfigError(msg)
@@ -176,10 +187,20 @@ def overfitting(config: Config, given: Iterable[str]) -> Config:
         "epochs": -(-_OVERFIT_STEPS // (config.overfit // batch_size)),
         "flip": False,
         "crop": 0,
+        "cutout": 0,
         "weight_decay": 0.0,
         "label_smoothing": 0.0,
     }
     return dataclasses.replace(config, **{name: value for name, value in easier.items() if name not in given})
+
+
+def shareable(config: Config) -> dict[str, Any]:
+    """Return the settings as anyone may see them: without data_dir, and of other paths the last part alone."""
+    values = {name: value for name, value in to_values(config).items() if name != "data_dir"}
+    return {
+        name: re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
+        for name, value in values.items()
+    }
 
 
 def read(path: Path) -> Config:
@@ -249,6 +270,15 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     return checks.integer(name, value, least=rule["least"])
 
 
+def _data(name: str) -> str:
+    """Return the name of a data set, or the path of a folder with a separator, by which it stays known as a path."""
+    if name in NAMES or is_path(name):
+        return name
+    if name and Path(name).is_dir():
+        return f"./{name}"
+    raise ConfigError(_unknown("data", name, list(NAMES)) + ", or the path of a folder of pictures")
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -288,5 +318,8 @@ PRESETS = {
         label_smoothing=0.2,
         warmup=0.0,
         crop=2,
+        pad_mode="reflect",
+        flip_mode="alternate",
+        tta="flip+shift",
     ),
 }

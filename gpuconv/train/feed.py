@@ -76,8 +76,10 @@ class Feed:
         batches = data.epoch_batches(count, config.batch_size, seed=config.seed, epoch=epoch)
         order = np.concatenate(batches)
         placed_order = asarray(order)
-        moves = config.flip or config.crop
-        draws = asarray(data.epoch_draws(count, seed=config.seed, epoch=epoch)) if moves else None
+        draws = None
+        if config.flip or config.crop or config.cutout:
+            alternate = config.flip_mode == "alternate"
+            draws = asarray(data.epoch_draws(count, seed=config.seed, epoch=epoch, alternate_flip=alternate))
         dtype = "float16" if config.precision == "float16" else config.dtype
         size = config.batch_size // config.accumulate
 
@@ -88,7 +90,9 @@ class Feed:
                 None if draws is None else draws[chosen],
                 **self._statistics,
                 pad=config.crop,
+                pad_mode=config.pad_mode,
                 flip=config.flip,
+                cutout=config.cutout,
                 dtype=dtype,
                 channels_last=True,
             )

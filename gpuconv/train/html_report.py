@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -15,7 +14,7 @@ from .. import durable, nn
 from ..backend import asnumpy
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
-from .config import to_values, values_to_toml
+from .config import shareable, values_to_toml
 from .drawing import Line, chart, data_uri, image
 from .report import duration
 from .run import Run
@@ -71,8 +70,8 @@ def page(run: Run, dataset: Dataset | None) -> str:
 
 def _head(run: Run) -> str:
     facts, result = run.facts, run.result
-    about = [_settings_of(run)["net"], *([f"{facts['parameters']:,} parameters"] if "parameters" in facts else [])]
-    about.append(str(facts.get("data", _settings_of(run)["data"])))
+    about = [shareable(run.config)["net"], *([f"{facts['parameters']:,} parameters"] if "parameters" in facts else [])]
+    about.append(str(facts.get("data", shareable(run.config)["data"])))
     if result is not None:
         about.append(str(result["date"])[:10])
     tiles = []
@@ -300,12 +299,12 @@ def _timing(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    values = [(name, _value(value)) for name, value in _settings_of(run).items()]
+    values = [(name, _value(value)) for name, value in shareable(run.config).items()]
     return _section("Settings", f'<div class="columns">{_facts(values)}</div>')
 
 
 def _repeat(run: Run) -> str:
-    text = values_to_toml(_settings_of(run))
+    text = values_to_toml(shareable(run.config))
     command = escape(f"gpuconv train --config {run.name}/config.toml")
     return _section(
         "Repeat it",
@@ -323,21 +322,12 @@ def _machine(run: Run) -> str:
             facts.append((name.replace("_", " "), _value(value)))
     facts += [(name, _value(value)) for name, value in known.get("versions", {}).items()]
     facts += [(name, _value(value)) for name, value in run.environment.get("variables", {}).items()]
-    facts.append(("data", str(run.facts.get("data", _settings_of(run)["data"]))))
+    facts.append(("data", str(run.facts.get("data", shareable(run.config)["data"]))))
     counts = [(f"{kind} images", run.facts.get(f"{kind}_images")) for kind in ("training", "validation", "test")]
     facts += [(name, f"{count:,}") for name, count in counts if count is not None]
     if "data_fingerprint" in run.facts:
         facts.append(("data fingerprint", str(run.facts["data_fingerprint"])))
     return _section("Machine, versions, data", f'<div class="columns">{_facts(facts)}</div>')
-
-
-def _settings_of(run: Run) -> dict[str, Any]:
-    """Return the settings as they can be shown to anyone: of a path its last part, for the others name people."""
-    values = {name: value for name, value in to_values(run.config).items() if name != "data_dir"}
-    return {
-        name: re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
-        for name, value in values.items()
-    }
 
 
 # Pieces ---------------------------------------------------------------------------------------------------------------

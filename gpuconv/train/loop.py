@@ -31,7 +31,7 @@ from ..backend import all_finite, asnumpy, finite_flags, on_gpu, using
 from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError, NonFiniteLossError
 from . import html_report, recipe, run_folder, snapshot
-from .config import Config, difference, to_values
+from .config import Config, difference, shareable
 from .evaluation import Evaluation, evaluate, pack_bits
 from .feed import Batch, Feed
 from .journal import Journal, NoJournal, check_tensorboard, write_environment
@@ -157,6 +157,7 @@ class _Run:
         self.dataset = dataset
         self.says = says
         self.split = recipe.split(dataset, config)
+        recipe.check_moves(config, dataset.x_train.shape[1:])
         self.plan = recipe.plan(config, len(self.split.y_train))
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built)
         self.optimiser = recipe.optimiser(config, self.net)
@@ -495,7 +496,6 @@ class _Run:
 
     def _record(self, result: Result, test: Evaluation) -> dict[str, Any]:
         """Return what result.json holds: nothing in it tells whose machine it was."""
-        settings = {name: value for name, value in to_values(self.config).items() if name != "data_dir"}
         return {
             "data": result.data,
             "validation_accuracy": result.validation_accuracy,
@@ -522,7 +522,7 @@ class _Run:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions(),
-            "config": settings,
+            "config": shareable(self.config),
         }
 
     # Words ----------------------------------------------------------------------------------------------------------
@@ -536,7 +536,9 @@ class _Run:
             f"{len(split.y_test):,} test"
         )
         computes = config.dtype if config.precision == "float32" else f"{config.precision} with float32 weights"
-        moves = [*(["flips"] if config.flip else []), *([f"shifts up to {config.crop} pixels"] if config.crop else [])]
+        flips = ["flips in turns" if config.flip_mode == "alternate" else "flips"] if config.flip else []
+        moves = [*flips, *([f"shifts up to {config.crop} pixels"] if config.crop else [])]
+        moves += [f"squares of {config.cutout} pixels cut out"] if config.cutout else []
         how = (
             f"{self.plan.epochs} epochs of {self.plan.steps_of(0):,} steps of {config.batch_size} images; "
             f"{config.optimizer}, {config.schedule} lr {config.lr:g}"
@@ -605,7 +607,13 @@ def load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
     if config.data_dir and not Path(config.data_dir).expanduser().exists():
         msg = f"data_dir {config.data_dir} does not exist: name the folder that holds CIFAR-10, or leave it out"
         raise ConfigError(msg)
-    dataset = data.load(config.data, folder=config.data_dir or None, download=config.download, progress=says.download)
+    dataset = data.load(
+        config.data,
+        folder=config.data_dir or None,
+        image_size=config.image_size,
+        download=config.download,
+        progress=says.download,
+    )
     if config.data == "auto":
         config = dataclasses.replace(config, data="shapes" if dataset.classes == SHAPES else "cifar10")
     return dataset, config

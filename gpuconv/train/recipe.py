@@ -77,6 +77,18 @@ def split(dataset: Any, config: Config) -> Split:
     )
 
 
+def check_moves(config: Config, input_shape: tuple[int, ...]) -> None:
+    """Raise ConfigError if the augmentation does not fit pictures of a shape (C, H, W)."""
+    height, width = input_shape[1:]
+    size = f"the pictures are {width} x {height} pixels (width x height)"
+    if config.cutout > min(height, width):
+        msg = f"cutout={config.cutout} is a square larger than a picture: {size}"
+        raise ConfigError(msg)
+    if config.pad_mode == "reflect" and config.crop >= min(height, width):
+        msg = f'crop={config.crop} shifts further than pad_mode="reflect" can mirror: {size}'
+        raise ConfigError(msg)
+
+
 def plan(config: Config, images: int) -> Plan:
     """Return the steps of a run; a last batch that is not full is left out of each epoch."""
     steps_per_epoch = images // config.batch_size

@@ -111,7 +111,8 @@ class Run:
 
         Raises DatasetMissingError if it is not here, ConfigError if what is here is not what the run was trained on.
         """
-        found = data.load(self.config.data, folder=self.config.data_dir or None, download=False)
+        config = self.config
+        found = data.load(config.data, folder=config.data_dir or None, image_size=config.image_size, download=False)
         self._check(found)
         return found
 

@@ -16,7 +16,7 @@ from typing import Any
 from .. import durable
 from ..errors import ConfigError
 from . import run_folder
-from .config import Config, to_values
+from .config import Config, shareable
 from .loop import Result, load_data, resume, train
 from .report import report
 from .signals import Interrupted
@@ -121,7 +121,7 @@ def _go(place: Path, config: Config, count: int, progress: str, dataset: Any) ->
             for seed, result in zip(seeds, results, strict=True)
         ],
         "statistics": outcome.statistics(),
-        "config": {name: value for name, value in to_values(config).items() if name not in ("data_dir", "seed")},
+        "config": {name: value for name, value in shareable(config).items() if name != "seed"},
     }
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     durable.write(place / "seeds.json", text.encode() + b"\n")

@@ -1,0 +1,404 @@
+"""Folders of pictures: which are read, in which order, as which colours; and what is refused, by the file's name."""
+
+import hashlib
+import os
+import struct
+import sys
+import zlib
+
+import numpy as np
+import pytest
+
+from gpuconv import data
+from gpuconv.data import pictures
+from gpuconv.errors import ConfigError, DatasetCorruptError, DatasetMissingError, UnsupportedError
+
+Image = pytest.importorskip("PIL.Image", reason="needs Pillow: pip install 'gpuconv[pictures]'")
+
+
+def colours(seed, side=(6, 5)):
+    return np.random.default_rng(seed).integers(0, 256, (*side, 3), dtype=np.uint8)
+
+
+def put(path, pixels=None, **options):
+    """Save pixels, (H, W, 3) uint8 or what else Pillow takes, as a file of the path's ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(colours(0) if pixels is None else pixels)
+    image.save(path, **options)
+    return path
+
+
+def folder(root, counts, side=(6, 5)):
+    """Write counts[class] pictures of each class."""
+    for name, count in counts.items():
+        for number in range(count):
+            put(root / name / f"{number}.png", colours([number, *name.encode()], side))
+    return root
+
+
+def heard(root, **options):
+    said = []
+    return data.read_pictures(root, notice=said.append, **options), said
+
+
+# What is read -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fifth_of_every_class_is_held_out_whatever_the_file_system_says(tmp_path, monkeypatch):
+    root = folder(tmp_path / "pets", {"cat": 10, "dog": 3, "10": 2, "9": 12, "Bee": 8})
+    found, said = heard(root)
+    assert found.classes == ("9", "10", "Bee", "cat", "dog")
+    assert np.bincount(found.y_test).tolist() == [2, 1, 2, 2, 1]
+    assert np.bincount(found.y_train).tolist() == [10, 1, 6, 8, 2]
+    assert (found.x_train.shape, found.x_train.dtype) == ((27, 3, 6, 5), np.uint8)
+    assert found.name == "pictures in pets"
+    assert found.source == str(root)
+    assert said == []
+    assert found.mean == pytest.approx(found.x_train.mean(axis=(0, 2, 3)) / 255, rel=1e-12)
+    assert found.std == pytest.approx(found.x_train.std(axis=(0, 2, 3)) / 255, rel=1e-12)
+    listing = pictures.Path.iterdir
+    monkeypatch.setattr(pictures.Path, "iterdir", lambda self: reversed(list(listing(self))))
+    again, _ = heard(root)
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+
+
+def test_order_is_that_of_the_hashes_of_names(tmp_path):
+    root = folder(tmp_path, {"a": 4, "b": 4})
+    found, _ = heard(root)
+    ranked = sorted((hashlib.sha256(f"{c}/{n}.png".encode()).digest(), c, n) for c in "ab" for n in range(4))
+    first = {c: next(n for _, label, n in ranked if label == c) for c in "ab"}
+    kept = [(c, n) for _, c, n in ranked if first[c] != n]
+    expected = [colours([n, *c.encode()]).transpose(2, 0, 1) for c, n in kept]
+    np.testing.assert_array_equal(found.x_train, np.stack(expected))
+    assert found.y_train.tolist() == ["ab".index(c) for c, _ in kept]
+    assert len({c for c, _ in kept[:4]}) == 2, "classes are mixed: the last ones are held out for validation"
+
+
+def test_a_new_picture_leaves_the_order_of_the_others(tmp_path):
+    root = folder(tmp_path, {"train/a": 6, "train/b": 6, "test/a": 2, "test/b": 1})
+    before, _ = heard(root)
+    put(root / "train" / "a" / "new.png", colours(99))
+    after, _ = heard(root)
+    new = colours(99).transpose(2, 0, 1)
+    others = [i for i, image in enumerate(after.x_train) if not np.array_equal(image, new)]
+    assert len(others) == 12
+    np.testing.assert_array_equal(after.x_train[others], before.x_train)
+
+
+def test_own_test_pictures_are_taken(tmp_path):
+    root = folder(tmp_path, {"train/a": 3, "train/b": 2, "test/a": 1, "test/b": 4, "annotations": 1})
+    found, said = heard(root)
+    assert (np.bincount(found.y_train).tolist(), np.bincount(found.y_test).tolist()) == ([3, 2], [1, 4])
+    assert said == [f"{root}: passing over 1 entry that is no picture or class, such as {root / 'annotations'}"]
+
+
+def test_a_train_folder_alone_is_split(tmp_path):
+    found, _ = heard(folder(tmp_path, {"train/a": 5, "train/b": 5}))
+    assert (found.classes, len(found.y_train), len(found.y_test)) == (("a", "b"), 8, 2)
+
+
+def test_train_and_test_may_be_classes(tmp_path):
+    found, _ = heard(folder(tmp_path, {"train": 2, "tram": 2, "test": 2}))
+    assert found.classes == ("test", "train", "tram")
+
+
+def test_what_is_no_picture_is_passed_over_and_said(tmp_path):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    (root / "a" / "notes.txt").write_text("x")
+    (root / "readme.md").write_text("x")
+    (root / "b" / ".hidden.png").write_text("x")
+    (root / ".cache").mkdir()
+    found, said = heard(root)
+    assert len(found.y_train) + len(found.y_test) == 4
+    assert said == [f"{root}: passing over 2 entries that are no picture or class, such as {root / 'readme.md'}"]
+
+
+def test_endings_may_be_capitals_and_wrong(tmp_path):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    put(root / "a" / "x.PNG")
+    put(root / "b" / "y.bmp")
+    (root / "b" / "y.bmp").rename(root / "b" / "y.JPEG")
+    assert len(heard(root)[0].y_train) + len(heard(root)[0].y_test) == 6
+
+
+# Colours ------------------------------------------------------------------------------------------------------------
+
+
+def grey_alpha():
+    pixels = np.full((6, 5, 4), 200, np.uint8)
+    pixels[:, :, 3] = [0, 51, 102, 204, 255]
+    return Image.fromarray(pixels)
+
+
+def palette(**info):
+    image = Image.fromarray((np.arange(30, dtype=np.uint8) % 3).reshape(6, 5)).convert("P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.info |= info
+    return image
+
+
+def turned():
+    """Return a picture lying on its side, with the EXIF entry that says so."""
+    image = Image.fromarray(np.rot90(colours(3)).copy())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    return image, exif
+
+
+GREY = np.arange(30, dtype=np.uint8).reshape(6, 5)
+RGB = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+COLOURS = {
+    "grey": (Image.fromarray(GREY), {}, np.stack([GREY] * 3, axis=2)),
+    "black_and_white": (Image.fromarray(GREY % 2 * 255).convert("1"), {}, np.stack([GREY % 2 * 255] * 3, axis=2)),
+    "grey_of_16_bits": (
+        Image.fromarray(GREY.astype(np.uint16) * 256 + 255),
+        {},
+        np.stack([GREY] * 3, axis=2),
+    ),
+    "palette": (palette(), {}, RGB[np.arange(30).reshape(6, 5) % 3]),
+    "palette_with_a_transparent_colour": (
+        palette(),
+        {"transparency": 1},
+        (RGB * [[1], [0], [1]])[np.arange(30).reshape(6, 5) % 3],
+    ),
+    "alpha_over_black": (
+        grey_alpha(),
+        {},
+        np.broadcast_to(np.array([0, 40, 80, 160, 200], np.uint8)[None, :, None], (6, 5, 3)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("image", "options", "expected"), COLOURS.values(), ids=COLOURS.keys())
+def test_every_kind_of_picture_becomes_rgb_by_its_rule(tmp_path, image, options, expected):
+    path = put(tmp_path / "x.png", image, **options)
+    np.testing.assert_array_equal(pictures._decoded(path, 0), expected)
+
+
+def test_cmyk_is_converted(tmp_path):
+    ink = np.zeros((8, 8, 4), np.uint8)
+    ink[:, :, 0] = 255  # cyan alone: no red
+    path = put(tmp_path / "x.jpg", Image.frombytes("CMYK", (8, 8), ink.tobytes()))
+    assert pictures._decoded(path, 0).reshape(-1, 3).mean(axis=0) == pytest.approx([0, 255, 255], abs=3)
+
+
+def test_a_cameras_picture_may_have_previews_after_it(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
+    frames[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    assert pictures._decoded(tmp_path / "x.jpg", 0).mean() == pytest.approx(10, abs=1)
+
+
+def test_pictures_are_turned_as_their_exif_says(tmp_path):
+    image, exif = turned()
+    path = put(tmp_path / "x.png", image, exif=exif)
+    np.testing.assert_array_equal(pictures._decoded(path, 0), colours(3))
+
+
+def test_other_pixels_are_refused(tmp_path):
+    path = put(tmp_path / "x.tif", Image.fromarray(np.zeros((6, 5), np.float32)))
+    with pytest.raises(DatasetCorruptError, match=r"x\.tif has pixels of mode 'F', expected RGB"):
+        pictures._decoded(path, 0)
+
+
+# Sizes --------------------------------------------------------------------------------------------------------------
+
+
+def test_mixed_sizes_are_an_error_that_names_two_files(tmp_path):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    put(root / "b" / "wide.png", colours(1, (6, 50)))
+    with pytest.raises(DatasetCorruptError) as caught:
+        heard(root)
+    assert "50 x 6 pixels (width x height)" in str(caught.value)
+    assert "5 x 6 pixels" in str(caught.value)
+    assert "wide.png" in str(caught.value)
+    assert "--image-size" in str(caught.value)
+    found, _ = heard(root, image_size=4)
+    assert found.x_train.shape[1:] == (3, 4, 4)
+    assert found.name.endswith(", scaled to 4 x 4 pixels (width x height)")
+
+
+def test_the_square_in_the_middle_is_scaled(tmp_path):
+    pixels = np.zeros((8, 24, 3), np.uint8)
+    pixels[:, 8:16] = 255  # 8 x 8 white in the middle
+    path = put(tmp_path / "x.png", pixels)
+    np.testing.assert_array_equal(pictures._decoded(path, 4), 255)
+    assert pictures._decoded(path, 16).shape == (16, 16, 3)
+
+
+def test_pictures_of_the_right_size_are_left_as_they_are(tmp_path):
+    path = put(tmp_path / "x.png", colours(4, (7, 7)))
+    np.testing.assert_array_equal(pictures._decoded(path, 7), colours(4, (7, 7)))
+
+
+def test_too_many_bytes_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "_MOST_BYTES", 1 << 20)
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    with pytest.raises(DatasetCorruptError, match=r"4 pictures of 1,000 x 1,000 pixels .* expected at most 0 GB"):
+        heard(root, image_size=1000)
+
+
+# What is refused ----------------------------------------------------------------------------------------------------
+
+
+def png_header(width, height):
+    """Return the beginning of a PNG that claims a size: what a decompression bomb starts with."""
+    head = struct.pack(">II5B", width, height, 8, 2, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(b"\0" * 1000)), (b"IEND", b"")]
+    chunks = (struct.pack(">I", len(p)) + n + p + struct.pack(">I", zlib.crc32(n + p)) for n, p in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:80])
+
+
+def animation(path):
+    frames = [Image.fromarray(colours(i)) for i in range(3)]
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:])
+
+
+FILES = {
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read as a picture: cannot identify image file"),
+    "text": (lambda path: path.write_text("hello"), "cannot be read as a picture: cannot identify"),
+    "cut_short": (cut, "cannot be read as a picture: .*truncated"),
+    "postscript": (
+        lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        "cannot be.*identify",
+    ),
+    "bomb": (lambda path: path.write_bytes(png_header(9000, 9000)), "is 9,000 x 9,000 pixels .*at most 67,108,864"),
+    "bomb_that_pillow_refuses": (lambda path: path.write_bytes(png_header(60000, 60000)), "cannot be read.* exceeds"),
+    "less_than_it_claims": (lambda path: path.write_bytes(png_header(500, 500)), "cannot be read as a picture: "),
+    "animation": (animation, "has 3 frames, expected a single picture"),
+}
+
+
+@pytest.mark.parametrize("image_size", [0, 4])
+@pytest.mark.parametrize(("harm", "words"), FILES.values(), ids=FILES.keys())
+def test_files_that_cannot_be_read_are_named(tmp_path, harm, words, image_size):
+    root = folder(tmp_path, {"a": 3, "b": 3})
+    harm(root / "b" / "1.png")
+    with pytest.raises(DatasetCorruptError, match=r"b.1\.png " + words):
+        heard(root, image_size=image_size)
+
+
+def link(target, path):
+    path.symlink_to(target, target_is_directory=True)
+
+
+FOLDERS = {
+    "missing": (lambda root: root / "none", DatasetMissingError, "none does not exist"),
+    "a_file": (lambda root: put(root / "x.png"), DatasetMissingError, r"x\.png is not a folder"),
+    "empty": (lambda root: root, DatasetMissingError, "holds no folders, expected one folder of pictures per class"),
+    "one_class": (lambda root: folder(root, {"cat": 3}), DatasetCorruptError, "holds one class, 'cat', expected two"),
+    "one_class_to_train": (
+        lambda root: folder(root, {"train/cat": 3, "test/cat": 1}),
+        DatasetCorruptError,
+        "train holds one class, 'cat'",
+    ),
+    "empty_class": (
+        lambda root: [folder(root, {"cat": 3, "dog": 2}), (root / "ant").mkdir()][0],
+        DatasetCorruptError,
+        r"the class .*ant has no pictures, expected files ending in \.png, \.jpg",
+    ),
+    "one_picture": (
+        lambda root: folder(root, {"cat": 3, "dog": 1}),
+        DatasetCorruptError,
+        "dog has 1 picture, expected",
+    ),
+    "folder_in_a_class": (
+        lambda root: folder(root, {"cat": 3, "dog": 2, "dog/puppy": 2}),
+        DatasetCorruptError,
+        "dog holds a folder 'puppy', expected pictures directly in it",
+    ),
+    "test_alone": (
+        lambda root: folder(root, {"test/cat": 3, "test/dog": 2}),
+        DatasetCorruptError,
+        "has a folder test with classes, expected a folder train",
+    ),
+    "class_to_train_alone": (
+        lambda root: folder(root, {"train/cat": 3, "train/dog": 2, "train/ant": 1, "test/cat": 1, "test/dog": 1}),
+        DatasetCorruptError,
+        "train has a class 'ant' that test has not",
+    ),
+    "class_to_test_alone": (
+        lambda root: folder(root, {"train/cat": 3, "train/dog": 2, "test/bee": 1, "test/cat": 1, "test/dog": 1}),
+        DatasetCorruptError,
+        "test has a class 'bee' that train has not",
+    ),
+    "link_to_itself_from_within": (
+        lambda root: [folder(root, {"cat": 3, "dog": 2}), link(root, root / "loop")][0],
+        DatasetCorruptError,
+        "the class .*loop holds a folder 'cat'",
+    ),
+    "one_class_twice": (
+        lambda root: [folder(root, {"cat": 3, "dog": 2}), link(root / "cat", root / "kitten")][0],
+        DatasetCorruptError,
+        "kitten and .*cat are one folder",
+    ),
+    "test_is_train": (
+        lambda root: [folder(root, {"train/cat": 3, "train/dog": 2}), link(root / "train", root / "test")][0],
+        DatasetCorruptError,
+        "test.cat and .*train.cat are one folder",
+    ),
+    "name_with_an_escape": (
+        lambda root: folder(root, {"cat": 3, "dog\x1b[2J": 2}),
+        DatasetCorruptError,
+        r"holds a folder 'dog\\x1b\[2J', expected a name of printable characters",
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and control characters in names are POSIX's")
+@pytest.mark.parametrize(("make", "error", "words"), FOLDERS.values(), ids=FOLDERS.keys())
+def test_folders_that_are_no_data_set_are_refused(tmp_path, make, error, words):
+    with pytest.raises(error, match=words):
+        heard(make(tmp_path))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_links_that_lead_nowhere_are_passed_over(tmp_path):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    link(root / "loop", root / "loop")
+    link(root / "gone.png", root / "a" / "gone.png")
+    found, said = heard(root)
+    assert found.classes == ("a", "b")
+    assert "passing over 2 entries" in said[0]
+
+
+def test_pictures_that_are_linked_are_read(tmp_path):
+    root = folder(tmp_path / "set", {"a": 2, "b": 2})
+    target = put(tmp_path / "store" / "x.png")
+    os.symlink(target, root / "a" / "linked.png")  # noqa: PTH211 - also on Windows
+    assert len(heard(root)[0].y_train) == 3
+
+
+def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(UnsupportedError, match=r"pip install 'gpuconv\[pictures\]'"):
+        data.load(str(folder(tmp_path, {"a": 2, "b": 2})))
+
+
+# By name ------------------------------------------------------------------------------------------------------------
+
+
+def test_load_takes_a_path_or_the_name_of_a_folder_that_is_there(tmp_path, monkeypatch):
+    folder(tmp_path / "pets", {"a": 2, "b": 2})
+    monkeypatch.chdir(tmp_path)
+    for name in ("pets", "./pets", str(tmp_path / "pets")):
+        assert data.load(name).name == "pictures in pets"
+    assert data.load("pets", image_size=3).x_train.shape == (2, 3, 3, 3)
+    with pytest.raises(DatasetMissingError, match="pets/none does not exist"):
+        data.load("pets/none")
+    with pytest.raises(ConfigError, match="the data set 'pets' is a folder itself"):
+        data.load("pets", folder="elsewhere")
+    with pytest.raises(ConfigError, match='the data set "shapes" has a size of its own, got 8'):
+        data.load("shapes", image_size=8)
+
+
+def test_a_set_cannot_call_itself_cifar10(tmp_path):
+    assert heard(folder(tmp_path / "CIFAR-10", {"a": 2, "b": 2}))[0].name == "pictures in CIFAR-10"
+
+
+def test_accents_rank_alike_however_they_are_composed():
+    assert pictures._rank("caf\u00e9", "\u00fc.png") == pictures._rank("cafe\u0301", "u\u0308.png")
