@@ -235,12 +235,12 @@ def test_the_settings_in_the_report_repeat_the_run(finished, tmp_path):
 
 
 def test_paths_in_settings_are_cut_to_their_last_part(finished, tmp_path, monkeypatch):
-    values = {**train.config.to_values(TINY), "net": "/home/me/a b/net.safetensors", "data": "C:\\me\\pictures\\"}
-    monkeypatch.setattr(html_report, "to_values", lambda config: values)
+    values = {**train.config.to_values(TINY), "net": "/home/me/a b/net.toml", "data": "C:\\me\\pictures\\"}
+    monkeypatch.setattr(train.config, "to_values", lambda config: values)
     text = html_report.page(Run(finished.folder), None)
     assert "home" not in text
     assert "a b" not in text
-    assert 'net = "net.safetensors"' in Page(text).text
+    assert 'net = "net.toml"' in Page(text).text
     assert 'data = "pictures"' in Page(text).text
 
 

@@ -11,17 +11,19 @@ from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
 
 @quiet
-def elementwise(function: Callable[..., object], inputs: list[np.ndarray], out: np.ndarray) -> np.ndarray:
-    """Call function(*inputs, out) on matching blocks of the arrays, all of one shape; return out."""
+def elementwise(
+    function: Callable[..., object], inputs: list[np.ndarray], out: np.ndarray, block: int = BLOCK_ELEMENTS
+) -> np.ndarray:
+    """Call function(*inputs, out) on matching blocks of so many elements of the arrays, all of one shape; return out."""
     flat = stored_order(*inputs, out)
     if flat is None:  # stored in different orders: one pass, element by element
         function(*inputs, out)
         return out
 
-    def work(block: tuple[int, int]) -> None:
-        function(*(array[slice(*block)] for array in flat))
+    def work(part: tuple[int, int]) -> None:
+        function(*(array[slice(*part)] for array in flat))
 
-    for_each(work, ranges(out.size, BLOCK_ELEMENTS))
+    for_each(work, ranges(out.size, block))
     return out
 
 
