@@ -7,7 +7,7 @@ import numpy as np
 from ..shapes import PoolSizes, is_channels_last
 from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
-from .taps import column_taps, column_taps_tile, image_ranges, row_taps, row_taps_tile, taps
+from .taps import column_taps, image_ranges, row_taps, taps
 
 _BOOL = np.dtype(bool)
 
@@ -39,15 +39,19 @@ def max_pool_forward(x: np.ndarray, sizes: PoolSizes) -> tuple[np.ndarray, np.nd
 def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> np.ndarray:
     z = sizes
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(argmax))
-    # Windows that tile the image: every pixel is written exactly once, so nothing is cleared or added.
-    tiled = row_taps_tile(z) and column_taps_tile(z)
+    # Windows side by side: every pixel under one is written exactly once, so nothing is added, and only what the
+    # floor leaves over is cleared.
+    tiled = z.stride == (z.R, z.S) and z.pad == (0, 0)
     bits, kind = np.dtype(f"i{dy.dtype.itemsize}"), accumulator(dy.dtype)
 
     def work(images: tuple[int, int]) -> None:
         part = slice(*images)
         gradient, place, out = dy[part].view(bits), argmax[part], dx[part]
         total = out if dx.dtype == kind else scratch_like("total", out, kind)
-        if not tiled:
+        if tiled:
+            out[:, :, z.P * z.R :] = 0
+            out[:, :, :, z.Q * z.S :] = 0
+        else:
             total.fill(0)
         for index, source, target in taps(z):
             here = place[target]
