@@ -22,14 +22,15 @@ _CPU = "operators-cpu-*.json"
 def training_table(runs: list[dict[str, Any]]) -> str:
     """Return the table of training runs, one row per result.json."""
     lines = [
-        "| preset | data | validation | test | epochs | time | machine |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        "| preset | data | validation | test | test, averaged views | epochs | time | machine |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for run in runs:
         machine, minutes = run["machine"], run["seconds"] / 60
+        views = run.get("test_accuracy_tta")
         lines.append(
             f"| `{run['config']['preset']}` | {run['data']} | {run['validation_accuracy']:.1%} "
-            f"| {run['test_accuracy']:.1%} | {run['epochs']} | {minutes:.1f} min "
+            f"| {run['test_accuracy']:.1%} | {'' if views is None else f'{views:.1%}'} | {run['epochs']} | {minutes:.1f} min "
             f"| {machine['processor']}, {machine['threads']} threads, {run['date'][:10]} |"
         )
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from bench import report
+from gpuconv import nn
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +25,14 @@ def test_code_runs_and_prints_what_it_says(tmp_path):
     assert run.returncode == 0, run.stderr
     (comment,) = re.findall(r"^print\(p\.shape.*  # (.*)$", README, flags=re.MULTILINE)
     assert run.stdout.splitlines()[0] == comment
+
+
+def test_the_net_of_ones_own_is_one(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "net.toml").write_text(text)
+    net = nn.from_file(tmp_path / "net.toml", input_shape=(3, 32, 32), classes=10)
+    assert net.output_shape == (10,)
+    assert len(net.params) == 10  # four convolutions and the classifier with biases, a batch norm
 
 
 def test_tables_are_those_of_the_results():
