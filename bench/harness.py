@@ -30,7 +30,7 @@ from .results import FAILED, MEASURED, NOT_INSTALLED, NOT_OFFERED, OURS, WRONG, 
 
 _ROUND_SECONDS = 0.06
 _REST_SECONDS = 0.01  # lets the threads of the side that just ran stop spinning
-_LEAST_ROUNDS = 4
+_LEAST_ROUNDS = 4  # and one for each process
 _THREAD_VARIABLES = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -217,7 +217,7 @@ def compare(case: Case, regime: str, sides: Sequence[Asked], settings: Settings)
         if process:
             _renew(sides, case, regime, list(rows.values()))
         for direction, row in rows.items():
-            _time(row, direction, by_name, settings)
+            _time(row, direction, by_name, settings, process)
     for side in sides:
         with contextlib.suppress(SideError):
             side.ask("forget")
@@ -274,8 +274,8 @@ def _renew(sides: Sequence[Asked], case: Case, regime: str, rows: Sequence[Row])
                         entry.status, entry.why, entry.times = error.status, str(error), {}
 
 
-def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings) -> None:
-    """Fill in the times of a row's entries."""
+def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings, process: int) -> None:
+    """Fill in the times of a row's entries that this process of each side, counted from 0, is to take."""
     running, slowest = [], 0.0
     for entry in row.entries:
         if entry.measured:
@@ -284,9 +284,11 @@ def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings)
                 running.append(entry)
             except SideError as error:
                 entry.status, entry.why = error.status, str(error)
-    rounds = min(settings.rounds, max(_LEAST_ROUNDS, int(settings.row_seconds / max(slowest, 1e-9))))
-    rounds = -(-rounds // settings.processes)
-    for entry in turns(running, rounds):
+    rounds = min(
+        settings.rounds, max(_LEAST_ROUNDS, settings.processes, int(settings.row_seconds / max(slowest, 1e-9)))
+    )
+    first, last = (rounds * share // settings.processes for share in (process, process + 1))
+    for entry in turns(running, last - first, first):
         if not entry.measured:
             continue  # it failed in an earlier round
         time.sleep(_REST_SECONDS)
@@ -297,9 +299,9 @@ def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings)
             entry.status, entry.why, entry.times = error.status, str(error), {}
 
 
-def turns(entries: Sequence[Any], rounds: int) -> Iterator[Any]:
-    """Yield the entries of each round, every other round in reverse."""
-    for index in range(rounds):
+def turns(entries: Sequence[Any], rounds: int, first: int = 0) -> Iterator[Any]:
+    """Yield the entries of each round, those of odd rounds in reverse, counted from `first`."""
+    for index in range(first, first + rounds):
         yield from entries if index % 2 == 0 else reversed(entries)
 
 

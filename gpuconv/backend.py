@@ -140,6 +140,8 @@ def asnumpy(array: Any) -> Any:
 def free_memory() -> int:
     """Give the memory that the CPU backend keeps for coming results back to the system; return how many bytes.
 
+    The scratch memory of its threads, a few megabytes each, stays.
+
     At most GPUCONV_KEEP_MB megabytes (1024) are kept, and only ever what arrays in use have needed before.  Memory on
     a GPU is CuPy's: cupy.get_default_memory_pool().free_all_blocks().
     """

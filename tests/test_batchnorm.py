@@ -223,6 +223,24 @@ def test_constant_channel_gives_exactly_beta(constant, shape, stored, device, dt
     assert np.isfinite(dx).all()
 
 
+@pytest.mark.parametrize("deviation", [1e-7, 1e-6, 1e-5, 1e-4, 1e-3])
+@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+def test_a_variance_far_below_eps_keeps_its_digits(deviation, stored, device, rng):
+    """The mean is near 0 by the measure of eps only: gradients must not be taken from x itself."""
+    x = (5e-3 + deviation * rng.standard_normal((64, 4, 8, 8))).astype(np.float32)
+    dy = rng.standard_normal(x.shape).astype(np.float32)
+    if stored == "channels_last":
+        x, dy = _channels_last(x), _channels_last(dy)
+    vectors = [np.ones(4, np.float32), np.zeros(4, np.float32), np.zeros(4, np.float32), np.ones(4, np.float32)]
+    *_, dgamma, _ = _computed(device, x, vectors, dy, momentum=0.0)
+    wide = x.astype(np.float64)
+    centred = wide - wide.mean(axis=(0, 2, 3), keepdims=True)
+    terms = dy * centred / np.sqrt(centred.var(axis=(0, 2, 3), keepdims=True) + 1e-5)
+    # The mean is a float32: what its rounding, 5e-3 u, adds to every term stands beside the rule's 8 u of each.
+    slack = 8 * np.abs(terms).sum(axis=(0, 2, 3)) + 5e-3 * np.abs(dy.sum(axis=(0, 2, 3))) / np.sqrt(1e-5)
+    assert (np.abs(dgamma - terms.sum(axis=(0, 2, 3))) <= 2.0**-24 * slack).all()
+
+
 @pytest.mark.parametrize("eps", [1e-12, 1e-5, 1e-2, 1.0])
 def test_eps_stands_inside_the_root(eps, training, device, rng):
     """Small variances show where eps is added."""

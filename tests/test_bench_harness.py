@@ -69,6 +69,7 @@ def compared(*sides, settings=QUICK, case=CASE):
 def test_rounds_go_forwards_and_backwards():
     assert list(harness.turns("AB", 2)) == list("ABBA")
     assert list(harness.turns("ABC", 3)) == list("ABCCBAABC")
+    assert list(harness.turns("AB", 2, 3)) == list("BAAB")
 
 
 def test_every_side_and_format_is_timed_in_turn_once_all_are_warm():

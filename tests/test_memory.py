@@ -81,39 +81,44 @@ def test_arrays_begin_with_a_cache_line_and_can_be_written():
 def test_small_arrays_are_numpys_own(pool):
     assert memory.empty_array((100,), np.float32).base is None
     assert memory.empty_array((0, 7), np.float32).shape == (0, 7)
-    assert pool._used_bytes == 0
+    assert pool.state()[0] == 0
 
 
 def test_what_is_kept_and_what_is_used_never_exceed_what_was_used_at_once(pool):
     sizes = [MB, 2 * MB, 3 * MB, MB, 5 * MB, 4 * MB]
     for size in sizes:
-        del_me = memory.empty_array((size,), np.uint8)
-        del del_me
-        assert pool._used_bytes == 0
-        assert pool._idle_bytes <= pool._most_used
-    assert pool._most_used == 5 * MB
+        array = memory.empty_array((size,), np.uint8)
+        used, idle, most = pool.state()
+        assert used == size
+        assert used + idle <= most
+        del array
+    assert pool.state()[::2] == (0, 5 * MB)
     held = memory.empty_array((5 * MB,), np.uint8)
-    assert pool._idle_bytes == 0
+    assert pool.state() == (5 * MB, 0, 5 * MB)
     del held
-    assert pool._idle_bytes == sum(block.size for blocks in pool._idle.values() for block in blocks) <= 5 * MB
+    assert pool.state() == (0, 5 * MB, 5 * MB)
+    assert [block.size for blocks in pool._idle.values() for block in blocks] == [5 * MB]
 
 
 def test_sizes_longest_unused_go_first(pool):
     arrays = [memory.empty_array((size,), np.uint8) for size in (MB, 2 * MB, 3 * MB)]
     while arrays:
         arrays.pop()  # comes back in the order 3, 2, 1
+    assert pool.state()[1] == 6 * MB
     assert list(pool._idle) == [3 * MB, 2 * MB, MB]
     held = memory.empty_array((4 * MB,), np.uint8)  # 6 MB were used at once: 2 MB may stay
     assert list(pool._idle) == [MB]
     del held
 
 
-@pytest.mark.parametrize(("megabytes", "kept"), [("0", 0), ("1", 0), ("5", 4_194_304), ("", 4_194_304)])
-def test_the_setting_bounds_what_is_kept(pool, monkeypatch, megabytes, kept):
+@pytest.mark.parametrize(("megabytes", "kept"), [("0", 0), ("1", 0), ("5", 4 * MB), ("", 4 * MB)])
+def test_the_setting_bounds_what_is_kept_when_an_array_is_made(pool, monkeypatch, megabytes, kept):
     monkeypatch.setenv("GPUCONV_KEEP_MB", megabytes)
-    array = floats(MB)
-    del array
-    assert pool._idle_bytes == kept
+    arrays = [floats(MB), floats(MB // 4)]
+    while arrays:
+        arrays.pop()
+    other = floats(20_000)
+    assert pool.state()[:2] == (other.base.size, kept)
 
 
 @pytest.mark.usefixtures("pool")
@@ -128,7 +133,7 @@ def test_a_setting_spoiled_later_harms_no_array_that_ends(pool, monkeypatch):
     array = floats(MB)
     monkeypatch.setenv("GPUCONV_KEEP_MB", "many")
     del array
-    assert pool._used_bytes == 0
+    assert pool.state()[0] == 0
 
 
 def test_free_memory_gives_back_what_is_kept_and_nothing_else(pool):
@@ -136,14 +141,37 @@ def test_free_memory_gives_back_what_is_kept_and_nothing_else(pool):
     array.fill(3.0)
     del other
     assert gpuconv.free_memory() == 4 * MB
-    assert gpuconv.free_memory() == pool._idle_bytes == 0
+    assert gpuconv.free_memory() == pool.state()[1] == 0
     assert (array == 3.0).all()
 
 
 def test_an_allocation_that_fails_leaves_the_count_right(pool):
     with pytest.raises(MemoryError):
         memory.empty_array((sys.maxsize // 16,), np.float64)
-    assert pool._used_bytes == 0
+    assert pool.state()[0] == 0
+
+
+def test_an_allocation_that_fails_is_tried_again_without_what_is_idle(pool, monkeypatch):
+    array = floats(MB)
+    del array
+    real = memory.aligned
+
+    def scarce(size):
+        if pool.state()[1]:
+            raise MemoryError
+        return real(size)
+
+    monkeypatch.setattr(memory, "aligned", scarce)
+    kept = floats(2 * MB)
+    assert pool.state()[:2] == (kept.nbytes, 0)
+
+
+def test_arrays_may_end_while_the_pool_is_locked(pool):
+    """As they do when a garbage collection runs inside it: their end neither waits nor touches what is being changed."""
+    arrays = [floats(MB), floats(MB)]
+    with pool._lock:
+        arrays.clear()
+    assert pool.state()[:2] == (0, 8 * MB)
 
 
 def test_threads_never_get_the_same_memory(pool):
@@ -165,7 +193,7 @@ def test_threads_never_get_the_same_memory(pool):
     for thread in threads:
         thread.join()
     assert not wrong
-    assert pool._used_bytes == 0
+    assert pool.state()[0] == 0
 
 
 def _child(held, queue):

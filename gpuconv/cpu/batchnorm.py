@@ -80,13 +80,14 @@ def batchnorm_backward(
     inv_std64 = inv_std.astype(np.float64)
     dgamma = (weighted - np.where(near, mean * dbeta, 0.0)) * inv_std64
 
-    # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)), where everything but dy is linear in x.
+    # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)), where everything but dy is linear in x - centre.
     # Without training the statistics are constants, and only the first term is left.
     count = max(1, x.size // layout.channels)
     scale = (gamma * inv_std64).astype(kind)
     slope = dgamma / count * inv_std64
-    level = (dbeta / count - slope * mean).astype(kind)
+    level = (dbeta / count - np.where(near, slope * mean, 0.0)).astype(kind)
     slope = slope.astype(kind)
+    centred = bool(centre.any())
     dx = empty_as(x_view)
 
     def propagate(part: tuple[int, slice]) -> None:
@@ -95,7 +96,10 @@ def batchnorm_backward(
         gradient, target = layout.widen(dy_view[where]), layout.widen(dx[where])
         out = target if dx.dtype == kind else scratch("out", target.shape, kind)
         if training:
-            np.multiply(layout.widen(piece), layout.spread(slope, piece), out=out, dtype=kind)
+            linear = layout.widen(piece)
+            if centred:
+                linear = np.subtract(linear, layout.spread(centre, piece), out=out, dtype=kind)
+            np.multiply(linear, layout.spread(slope, piece), out=out, dtype=kind)
             np.add(out, layout.spread(level, piece), out=out)
             np.subtract(gradient, out, out=out)
             np.multiply(out, layout.spread(scale, piece), out=out)
@@ -112,14 +116,15 @@ def _near_zero(view: np.ndarray, layout: Rows | Planes, mean: np.ndarray, inv_st
     """Return for each channel whether a sum of dy x loses nothing that one of dy (x - mean) keeps, (C,) bool.
 
     That is so where the mean lies within a few standard deviations of 0.  inv_std knows the variance only with eps
-    added, which hides that of a constant channel; so channels that are constant in their first pixels do not count as
-    near, and the gradient of gamma of a constant channel is exactly 0.
+    added, which hides a small one; so the first pixels must spread over half the mean, too.  A constant channel never
+    counts as near (unless it is 0), and the gradient of its gamma is exactly 0.
     """
     near = np.abs(mean * inv_std) <= _NEAR
     first = view[: layout.sample]
     if first.size:
         axes = tuple(axis for axis in range(first.ndim) if axis != 1)
-        near &= (first.max(axis=axes) > first.min(axis=axes)) | (mean == 0)
+        spread = first.max(axis=axes).astype(mean.dtype) - first.min(axis=axes)
+        near &= (spread >= 0.5 * np.abs(mean)) & ((spread > 0) | (mean == 0))
     return near
 
 

@@ -16,14 +16,14 @@ def elementwise(
 ) -> np.ndarray:
     """Call function(*inputs, out) on matching blocks of so many elements of the arrays, all of one shape; return out."""
     flat = stored_order(*inputs, out)
-    if flat is None:  # stored in different orders: one pass, element by element
-        function(*inputs, out)
-        return out
+    if flat is None:  # stored in different orders: blocks of the first axis, element by element
+        flat = [*inputs, out]
+        block = max(1, block * out.shape[0] // max(1, out.size))
 
     def work(part: tuple[int, int]) -> None:
         function(*(array[slice(*part)] for array in flat))
 
-    for_each(work, ranges(out.size, block))
+    for_each(work, ranges(flat[-1].shape[0], block))
     return out
 
 

@@ -4,8 +4,9 @@ The system hands out fresh memory page by page, each cleared at its first touch:
 long as a pass of arithmetic.  A training step makes the same arrays again and again, so from the second step on nearly
 all its results lie where earlier ones lay.
 
-What is kept is bounded: together with the arrays in use it never comes to more than arrays in use once did, nor is it
-ever more than GPUCONV_KEEP_MB megabytes (1024; 0: nothing is kept).
+What is kept is bounded, whenever a new array is made: together with the arrays in use it comes to no more than arrays
+in use once did, and itself to no more than GPUCONV_KEEP_MB megabytes (1024; 0: nothing is kept).  The scratch memory of
+the worker threads (parallel.py) is apart from this: a few megabytes each, for as long as the thread lives.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import os
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any
 
 import numpy as np
@@ -53,46 +54,74 @@ class _Pool:
     """Blocks that no array uses, by size, the size longest unused first."""
 
     def __init__(self) -> None:
-        # Re-entrant: a garbage collection inside a locked section may end an array, whose block then comes back.
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        # Blocks whose arrays have died.  An array may die anywhere, inside a locked section too, where a garbage
+        # collection can run: so its end only appends here, and everything else waits for the next call.
+        self._returned: deque[np.ndarray] = deque()
         self._idle: OrderedDict[int, list[np.ndarray]] = OrderedDict()
-        self._idle_bytes = self._used_bytes = self._most_used = self._keep = 0
+        self._idle_bytes = self._used_bytes = self._most_used = 0
 
     def lend(self, nbytes: int) -> np.ndarray:
         """Return at least nbytes of uninitialised memory, (size,) uint8, whose block comes back when no view is left."""
         size = -(-nbytes // _PAGE) * _PAGE
         keep = _keep_bytes()
         with self._lock:
+            self._take_back()
             block = self._take(size)
-            self._keep = keep
             self._used_bytes += size
             self._most_used = max(self._most_used, self._used_bytes)
-            self._shrink()
+            self._shrink(keep)
         if block is None:
-            try:
-                block = aligned(size)
-            except MemoryError:
-                with self._lock:
-                    self._used_bytes -= size
-                self.clear()
-                raise
+            block = self._fresh(size)
         # An array over a memoryview: its views have it, and nothing beyond it, as their base, so its end is theirs.
         lent = np.frombuffer(block.data, np.uint8)
-        weakref.finalize(lent, self._take_back, block).atexit = False
+        weakref.finalize(lent, self._returned.append, block).atexit = False
         return lent
 
     def clear(self) -> int:
         """Let go of all idle blocks; return how many bytes that was."""
         with self._lock:
+            self._take_back()
             freed, self._idle_bytes = self._idle_bytes, 0
             self._idle.clear()
             self._most_used = self._used_bytes
             return freed
 
+    def state(self) -> tuple[int, int, int]:
+        """Return the bytes that arrays use, that are idle, and that arrays used at most."""
+        with self._lock:
+            self._take_back()
+            return self._used_bytes, self._idle_bytes, self._most_used
+
     def start_anew(self) -> None:
-        """Forget what is idle, and who held the lock: for a forked child, where that thread does not exist."""
-        self._lock = threading.RLock()
+        """Forget what is idle, and who held the lock: for a forked child, where that thread does not exist.
+
+        What is lent stays counted: those arrays live on in the child, and their blocks come back here.
+        """
+        self._lock = threading.Lock()
         self._idle, self._idle_bytes = OrderedDict(), 0
+
+    def _fresh(self, size: int) -> np.ndarray:
+        """Return a new block; if there is no memory for it, after giving back what is idle."""
+        try:
+            return aligned(size)
+        except MemoryError:
+            self.clear()
+        try:
+            return aligned(size)
+        except MemoryError:
+            with self._lock:
+                self._used_bytes -= size
+            raise
+
+    def _take_back(self) -> None:
+        """Sort in the blocks whose arrays have died."""
+        while self._returned:
+            block = self._returned.popleft()
+            self._used_bytes -= block.size
+            self._idle_bytes += block.size
+            self._idle.setdefault(block.size, []).append(block)
+            self._idle.move_to_end(block.size)
 
     def _take(self, size: int) -> np.ndarray | None:
         blocks = self._idle.get(size)
@@ -104,18 +133,10 @@ class _Pool:
             del self._idle[size]
         return block
 
-    def _take_back(self, block: np.ndarray) -> None:
-        with self._lock:
-            self._used_bytes -= block.size
-            self._idle_bytes += block.size
-            self._idle.setdefault(block.size, []).append(block)
-            self._idle.move_to_end(block.size)
-            self._shrink()
-
-    def _shrink(self) -> None:
+    def _shrink(self, keep: int) -> None:
         """Let go of blocks, of the sizes longest unused, until the idle ones are within their bounds."""
-        bound = min(self._keep, self._most_used - self._used_bytes)
-        while self._idle_bytes > bound:
+        bound = min(keep, self._most_used - self._used_bytes)
+        while self._idle and self._idle_bytes > bound:
             self._take(next(iter(self._idle)))
 
 

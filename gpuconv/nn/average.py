@@ -16,10 +16,13 @@ class WeightAverage:
     """The exponential moving average of a net's parameters and running statistics.
 
     After the update number t (from 0), average += (1 - d) (net - average) with d = min(decay, (1 + t) / (10 + t)):
-    early on it forgets the initial weights quickly.  Weights that do not learn are not averaged.
+    early on it forgets the initial weights quickly.  Weights that do not learn are not averaged.  Of a net in float16
+    the average is kept in float16, too, and stands still where 1 - d of a difference is less than it can hold: average
+    the float32 weights of mixed precision instead.
 
     state: the arrays of the average, for a checkpoint: "params", the flat vector, and "bn1.running_mean" and the like.
-    Source: Polyak and Juditsky, Acceleration of stochastic approximation by averaging (1992).
+    Sources: the idea is Polyak and Juditsky's, Acceleration of stochastic approximation by averaging (1992), with equal
+    weights for all steps; the moving average and its start are those of TensorFlow's ExponentialMovingAverage.
     """
 
     def __init__(self, net: Any, decay: float = 0.99) -> None:

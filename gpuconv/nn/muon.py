@@ -20,11 +20,12 @@ class Muon(Optimiser):
     w *= sqrt(K) / |w| with renormalise;   w -= lr orthogonal(u).
 
     Affine weights step by sgd_update with rate affine_lr lr, biases, gamma and beta with bias_lr lr; both with momentum
-    sgd_momentum.  weight_decay applies to affine weights only: renormalised filters have a length already.
+    sgd_momentum.  weight_decay applies to affine weights only: renormalised filters have a length already, and biases
+    are decayed by no optimiser here.
 
     The matrix products are the arrays' own, in float32 or wider.  Not yet run on a GPU.
     Sources: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), and the speed run
-    airbench94_muon, whose settings the defaults are.
+    airbench94_muon, whose momenta, coefficients and number of iterations the defaults are.
     """
 
     def __init__(
