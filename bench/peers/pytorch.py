@@ -172,7 +172,7 @@ def net_of(inputs: Inputs) -> tuple[Any, Any]:
     else:
         stages: list[Any] = []
         channels = 3
-        for width in config.widths:
+        for width in widths:
             stages += [
                 nn.Conv2d(channels, width, 3, padding=1, bias=False),
                 nn.BatchNorm2d(width),
@@ -180,7 +180,7 @@ def net_of(inputs: Inputs) -> tuple[Any, Any]:
                 nn.ReLU(),
             ]
             channels = width
-        size = inputs.case.x[2] // 2 ** len(config.widths)
+        size = inputs.case.x[2] // 2 ** len(widths)
         net = nn.Sequential(*stages, nn.Flatten(), nn.Linear(channels * size * size, 10))
     with torch.no_grad():
         for parameter, weight in zip(net.parameters(), weights, strict=True):

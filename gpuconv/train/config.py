@@ -311,7 +311,7 @@ PRESETS = {
     "speedrun": Config(
         preset="speedrun",
         net="speedrun",
-        epochs=4,
+        epochs=5,
         batch_size=512,
         optimizer="muon",
         lr=0.24,
