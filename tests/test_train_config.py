@@ -152,4 +152,4 @@ def test_a_bad_file_is_named_with_what_is_wrong(content, message, tmp_path):
 
 def test_differences_are_named():
     assert c.difference(Config(), Config()) == ""
-    assert c.difference(Config(), Config(lr=0.5, epochs=7)) == "epochs 8 -> 7, lr 0.1 -> 0.5"
+    assert c.difference(Config(), Config(lr=0.5, epochs=7)) == "epochs 12 -> 7, lr 0.1 -> 0.5"

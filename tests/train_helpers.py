@@ -14,7 +14,17 @@ from gpuconv import data, train
 from gpuconv.train import Config, Interrupted, checkpoint, loop
 
 TINY = Config(
-    widths=(4,), epochs=2, batch_size=20, lr=0.02, data="shapes", validation=100, train_images=200, test_images=60
+    widths=(4,),
+    epochs=2,
+    batch_size=20,
+    lr=0.02,
+    data="shapes",
+    validation=100,
+    train_images=200,
+    test_images=60,
+    crop=4,
+    pad_mode="zero",
+    flip_mode="random",
 )  # two epochs of ten steps
 
 

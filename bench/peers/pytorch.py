@@ -156,7 +156,9 @@ def net_of(inputs: Inputs) -> tuple[Any, Any]:
     from gpuconv.train.config import PRESETS
 
     config = PRESETS[inputs.case.options["preset"]]
-    weights = [torch.from_numpy(array.copy()) for array in recipe.net(config, inputs.case.x[1:], 10).params.values()]
+    ours = recipe.net(config, inputs.case.x[1:], 10)
+    weights = [torch.from_numpy(array.copy()) for array in ours.params.values()]
+    widths = ours.config.get("widths", [])
     window = config.window
     if config.net == "three-layer":
         features = config.filters * (inputs.case.x[2] // 2) * (inputs.case.x[3] // 2)

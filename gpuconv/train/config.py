@@ -75,13 +75,13 @@ class Config:
     train_images: int = _setting(0, "train on the first N only; 0: all", least=0)
     test_images: int = _setting(0, "test on the first N only; 0: all", least=0)
     flip: bool = _setting(True, "mirror training images at random")
-    flip_mode: str = _setting("random", "mirror each time at random, or in turns", choices=("random", "alternate"))
-    crop: int = _setting(4, "shift training images by up to N pixels", least=0)
-    pad_mode: str = _setting("zero", "what a shift brings in: black, or the mirrored border", choices=PAD_MODES)
+    flip_mode: str = _setting("alternate", "mirror each time at random, or in turns", choices=("random", "alternate"))
+    crop: int = _setting(2, "shift training images by up to N pixels", least=0)
+    pad_mode: str = _setting("reflect", "what a shift brings in: black, or the mirrored border", choices=PAD_MODES)
     cutout: int = _setting(0, "hide a square of N x N pixels of training images; 0: none", least=0)
 
     # For how long
-    epochs: int = _setting(8, "passes over the training images", least=1)
+    epochs: int = _setting(12, "passes over the training images", least=1)
     max_steps: int = _setting(0, "end after N steps, schedule included; 0: no limit", least=0)
     batch_size: int = _setting(128, "images per step", least=1)
     accumulate: int = _setting(1, "parts of a step, batch norm in each: less memory", least=1)
@@ -298,7 +298,14 @@ def _unknown(what: str, name: object, known: list[str]) -> str:
 PRESETS = {
     "convnet": Config(),
     "three-layer": Config(
-        preset="three-layer", net="three-layer", optimizer="adam", lr=1e-3, epochs=8, crop=0, weight_decay=0.0
+        preset="three-layer",
+        net="three-layer",
+        optimizer="adam",
+        lr=1e-3,
+        epochs=8,
+        crop=0,
+        flip_mode="random",
+        weight_decay=0.0,
     ),
     "vgg": Config(preset="vgg", net="vgg", epochs=10),
     "resnet9": Config(preset="resnet9", net="resnet9", epochs=10, batch_size=256, lr=0.2),
@@ -321,9 +328,6 @@ PRESETS = {
         weight_decay=2.3e-3,
         label_smoothing=0.2,
         warmup=0.0,
-        crop=2,
-        pad_mode="reflect",
-        flip_mode="alternate",
         tta="flip+shift",
     ),
 }
