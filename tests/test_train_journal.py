@@ -106,7 +106,7 @@ def test_the_end_says_what_ended_the_run_and_what_it_has_not(tmp_path):
     assert "date" not in end
 
 
-def test_the_epoch_of_every_line_is_the_one_in_progress(tmp_path, monkeypatch):
+def test_the_epoch_of_every_line_is_the_one_in_progress(tmp_path):
     go(tmp_path / "run", checkpoint_every=4)
     for event in journal.read(tmp_path / "run"):
         step = max(event["step"], 1)
@@ -128,9 +128,10 @@ def test_a_run_that_goes_on_says_within_which_epoch(tmp_path, monkeypatch):
         if event["event"] in own
     ]
     assert found == [("interrupted", 20, 2), ("resumed", 20, 2)]
-    with Journal(tmp_path, steps=40, resumed_step=10, epochs=1):
-        pass
-    assert journal.read(tmp_path)[-1]["epoch"] == 2
+    with Journal(tmp_path, steps=40, resumed_step=10, epochs=1) as events:
+        events.step(21, 3, dict)
+        events.event("saved")
+    assert [(event["step"], event["epoch"]) for event in journal.read(tmp_path)] == [(10, 2), (21, 3), (21, 3)]
 
 
 def test_a_run_that_fails_leaves_a_line_with_the_reason(tmp_path, monkeypatch):

@@ -55,10 +55,9 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(own, tmp_pat
     if own:
         (tmp_path / "config.toml").write_text(OWN)
         config = change(max_steps=2, net=str(tmp_path / "config.toml"))
-    real, calls = loop._Run.save_last, []
+    real = loop._Run.save_last
 
     def full(self):
-        calls.append(None)
         if self.config.seed == 1:
             msg = "No space left on device"
             raise CheckpointWriteError(msg)
@@ -173,10 +172,9 @@ def test_a_comparison_takes_a_group_for_its_runs(gpuconv, group):
 
 
 def test_seeds_are_in_the_order_of_their_numbers(tmp_path):
-    for name in ("plan.json/..", "seed-10", "seed-9", "seed-x"):
-        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    for name in ("seed-10", "seed-9", "seed-x"):
+        (tmp_path / name).mkdir()
     assert run_folder.members(tmp_path) is None
-    (tmp_path / "plan.json").rmdir()
     (tmp_path / "plan.json").write_text("{}")
     assert [path.name for path in run_folder.members(tmp_path)] == ["seed-9", "seed-10"]
 

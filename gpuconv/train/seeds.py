@@ -113,7 +113,7 @@ def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any
     for seed in seeds:
         run = place / f"seed-{seed}"
         try:
-            if _has_checkpoint(run):
+            if _can_go_on(run):
                 results.append(resume(run, progress=progress, dataset=dataset))
             else:
                 settings = dataclasses.replace(config, seed=seed)
@@ -138,7 +138,7 @@ def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any
     return outcome
 
 
-def _has_checkpoint(run: Path) -> bool:
+def _can_go_on(run: Path) -> bool:
     """Return whether there is something to go on with; what a run left that had not come so far is cleared away."""
     if not run.is_dir():
         return False
