@@ -40,6 +40,35 @@ def write(path: Path, content: bytes) -> None:
         raise CheckpointWriteError(msg) from error
 
 
+def append(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Add to the end of a file; raise CheckpointWriteError if that fails, perhaps with a part of it written.
+
+    flush: to the disk; without it the content may be lost with the machine, though not with the process.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        msg = f"{path} could not be written ({error.strerror or error})"
+        raise CheckpointWriteError(msg) from error
+
+
+def remove(*paths: Path) -> None:
+    """Delete files of one folder, those that are there, so that no crash brings them back; or CheckpointWriteError."""
+    there = [path for path in paths if path.exists()]
+    try:
+        for path in there:
+            path.unlink()
+        if there:
+            flush_folder(there[0].parent)
+    except OSError as error:
+        msg = f"{there[0].parent} could not be cleared of {there[0].name} ({error.strerror or error})"
+        raise CheckpointWriteError(msg) from error
+
+
 def remove_stale(folder: Path) -> list[str]:
     """Delete the temporaries that killed writers left in a folder, and return their names.
 

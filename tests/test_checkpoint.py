@@ -428,3 +428,39 @@ def test_a_file_size_limit_is_a_clear_error(tmp_path):
     assert "File too large" in seen["message"]
     assert seen["problems"] == []
     assert seen["leftovers_before_cleaning"] == []
+
+
+# Files that grow ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_added_comes_after_what_was_there(tmp_path, monkeypatch):
+    flushed = []
+    real = os.fsync
+    monkeypatch.setattr(durable.os, "fsync", lambda descriptor: flushed.append(None) or real(descriptor))
+    durable.append(tmp_path / "a", b"one")
+    durable.append(tmp_path / "a", b"two", flush=False)
+    assert (tmp_path / "a").read_bytes() == b"onetwo"
+    assert len(flushed) == 1
+
+
+def test_what_cannot_be_added_or_removed_is_named(tmp_path, monkeypatch):
+    with pytest.raises(CheckpointWriteError, match=r"none.a could not be written \(No such file"):
+        durable.append(tmp_path / "none" / "a", b"one")
+    (tmp_path / "a").write_bytes(b"one")
+
+    def refuses(self):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuses)
+    with pytest.raises(CheckpointWriteError, match=r"could not be cleared of a \(Permission denied\)"):
+        durable.remove(tmp_path / "b", tmp_path / "a")
+
+
+def test_removing_is_flushed_and_what_is_not_there_is_no_matter(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(durable, "flush_folder", flushed.append)
+    durable.remove(tmp_path / "a")
+    assert flushed == []
+    (tmp_path / "a").write_bytes(b"one")
+    durable.remove(tmp_path / "a", tmp_path / "b")
+    assert (names(tmp_path), flushed) == ([], [tmp_path])

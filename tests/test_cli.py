@@ -570,7 +570,7 @@ def test_a_run_tells_no_folder_of_the_machine(gpuconv, pets, tmp_path):
     assert (code, err) == (0, "")
     record = (tmp_path / "runs" / "convnet-1" / "result.json").read_text()
     assert str(tmp_path) not in record
-    assert json.loads(record)["config"]["data"] == "pets"
+    assert json.loads(record)["config"]["data"] == "./pets"  # still a path
     assert json.loads(record)["data"] == "pictures in pets, scaled to 12 x 12 pixels (width x height)"
     code, out, err = gpuconv("eval", "runs/convnet-1", "--data", f"{pets}/.")
     assert (code, err) == (0, "")

@@ -178,6 +178,21 @@ def test_a_run_can_start_from_imported_weights(gpuconv, run):
     assert losses[1] < losses[0]
 
 
+def test_imported_weights_alone_start_a_run_in_a_folder_of_its_own(gpuconv, run):
+    gpuconv("export", "run", "--to", "onnx")
+    start = run.parent / "new"
+    start.mkdir()
+    assert gpuconv("import", "run/net.onnx", "--net", "run", "-o", "new/start.safetensors")[0] == 0
+    code, _, err = gpuconv("train", "--resume", "new/start.safetensors", "--progress", "none")
+    assert (code, err) == (0, "")
+    assert train.config.read(start / "config.toml") == TINY
+    events = train.Run(start).events
+    assert [event["event"] for event in events if event["event"] in ("start", "resumed")] == ["start"]
+    assert (start / "env.json").exists()
+    assert train.Run(start).result["test_loss"] < train.Run(run).result["test_loss"]
+    assert gpuconv("train", "--resume", "new", "--progress", "none")[0] == 0  # finished
+
+
 BAD = {
     "no_run": (["export", "nowhere", "--to", "onnx"], "there is no checkpoint nowhere"),
     "no_target": (["export", "run"], "the following arguments are required: --to"),

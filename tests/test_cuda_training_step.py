@@ -18,7 +18,7 @@ from train_helpers import assert_same_run, metrics, shapes
 from gpuconv import backend, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
-from gpuconv.train import PRESETS, checkpoint, loop, precision, resume, train
+from gpuconv.train import PRESETS, checkpoint, evaluate, load_net, loop, precision, resume, train
 
 pytestmark = pytest.mark.compilers
 
@@ -80,6 +80,28 @@ def test_a_step_of_each_preset_ends_where_the_cpu_s_does(preset, optimizer, emul
         for dtype, bound in allowed.items():
             error = np.abs(runs["cuda", dtype][name] - exact).max()
             assert error <= bound, f"{name} in {dtype}: {error:.3g} away, allowed {bound:.3g}"
+
+
+def test_pictures_go_to_the_gpu_once_and_views_are_made_there(emulated_gpu, tmp_path, monkeypatch):
+    real, placed = Emulated.device.asarray, []
+
+    def watched(host):
+        if host.ndim == 4 and host.dtype == np.uint8:
+            placed.append(host.shape[0])
+        return real(host)
+
+    monkeypatch.setattr(Emulated.device, "asarray", watched)
+    config = _config("convnet", device="cuda", epochs=2, max_steps=4, tta="flip+shift")
+    result = train(config, folder=tmp_path / "run", dataset=shapes(), progress="none")
+    assert sorted(placed) == [10, 12, 18]  # validation, test, training: once each
+    with backend.using("cuda"):
+        net = load_net(tmp_path / "run" / "best.safetensors")
+    pictures = shapes()
+    keywords = {"mean": pictures.mean, "std": pictures.std, "classes": 10, "tta": "flip+shift"}
+    found = evaluate(net, pictures.x_test[:12], pictures.y_test[:12], **keywords)
+    there = evaluate(net, real(pictures.x_test[:12]), pictures.y_test[:12], **keywords)
+    assert (found.loss, found.accuracy) == (there.loss, there.accuracy)
+    assert found.accuracy == result.test_accuracy_tta
 
 
 @pytest.mark.parametrize("preset", TINY)

@@ -402,3 +402,13 @@ def test_a_set_cannot_call_itself_cifar10(tmp_path):
 
 def test_accents_rank_alike_however_they_are_composed():
     assert pictures._rank("caf\u00e9", "\u00fc.png") == pictures._rank("cafe\u0301", "u\u0308.png")
+
+
+def test_a_home_folder_is_not_called_by_its_name(tmp_path, monkeypatch):
+    home = folder(tmp_path / "somebody", {"a": 2, "b": 2})
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    for path in ("~", "~/", home):
+        assert heard(path)[0].name == "pictures in the home folder"
+    folder(home / "pets", {"a": 2, "b": 2})
+    assert heard("~/pets")[0].name == "pictures in pets"

@@ -605,6 +605,13 @@ def test_the_views_and_their_weights():
     np.testing.assert_array_equal(six[2][1][0, 0], [[4, 3, 4], [1, 0, 1], [4, 3, 4]])  # moved down and right
     np.testing.assert_array_equal(six[4][1][0, 0], [[4, 5, 4], [7, 8, 7], [4, 5, 4]])
     np.testing.assert_array_equal(six[3][1], six[2][1][:, :, :, ::-1])
+    wide = np.random.default_rng(0).integers(0, 256, (3, 2, 5, 7), np.uint8)
+    framed = np.pad(wide, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    views = [view for _, view in evaluation.views(wide, "flip+shift")]
+    for pair, plain in zip((0, 2, 4), (wide, framed[:, :, :5, :7], framed[:, :, 2:, 2:]), strict=True):
+        np.testing.assert_array_equal(views[pair], plain)
+        np.testing.assert_array_equal(views[pair + 1], plain[:, :, :, ::-1])
+    assert all(view.flags.c_contiguous for view in views)
 
 
 def test_views_average_the_scores():

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from train_helpers import TINY, shapes
 
-from gpuconv import train
-from gpuconv.errors import CheckpointWriteError, ConfigError
+from gpuconv import durable, train
+from gpuconv.errors import CheckpointWriteError, ConfigError, NonFiniteLossError
 from gpuconv.train import Interrupted, journal, loop
 from gpuconv.train.journal import Journal
 
@@ -61,7 +61,7 @@ def test_the_start_says_what_is_trained_on_what(finished):
     assert start["classes"] == list(shapes().classes)
     assert (start["training_images"], start["validation_images"], start["test_images"]) == (200, 100, 60)
     assert (start["epochs"], start["steps"]) == (2, 20)
-    assert (start["step"], start["epoch"]) == (0, 0)
+    assert (start["step"], start["epoch"]) == (0, 1)
 
 
 def test_the_steps_and_epochs_are_those_of_the_metrics(finished):
@@ -94,6 +94,63 @@ def test_every_line_is_on_the_disk_when_the_call_returns(tmp_path):
     events.start({"data": "x"})
     events.step(1, 1, lambda: {"loss": 0.5})
     assert kinds(tmp_path) == ["start", "step"]
+
+
+def test_the_end_says_what_ended_the_run_and_what_it_has_not(tmp_path):
+    result = go(tmp_path / "run", validation=0, patience=0)
+    end = journal.read(tmp_path / "run")[-1]
+    assert (end["event"], end["ended_by"], end["step"], end["epoch"]) == ("end", "epochs", 20, 2)
+    assert end["validation_accuracy"] is None
+    assert end["test_accuracy_tta"] is None
+    assert end["test_accuracy"] == result.test_accuracy
+    assert "date" not in end
+
+
+def test_the_epoch_of_every_line_is_the_one_in_progress(tmp_path):
+    go(tmp_path / "run", checkpoint_every=4)
+    for event in journal.read(tmp_path / "run"):
+        step = max(event["step"], 1)
+        assert event["epoch"] == (step - 1) // 10 + 1
+    saved = [(event["step"], event["epoch"]) for event in journal.read(tmp_path / "run") if event["event"] == "saved"]
+    assert saved == [(4, 1), (8, 1), (12, 2), (16, 2)]
+
+
+def test_a_run_that_goes_on_says_within_which_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop._Run, "_result", lambda self: self.guard.__setattr__("signum", 2) or self.guard.check())
+    with pytest.raises(Interrupted):
+        go(tmp_path / "over")
+    monkeypatch.undo()
+    train.resume(tmp_path / "over", dataset=shapes(), progress="none")
+    own = ("interrupted", "resumed")
+    found = [
+        (event["event"], event["step"], event["epoch"])
+        for event in journal.read(tmp_path / "over")
+        if event["event"] in own
+    ]
+    assert found == [("interrupted", 20, 2), ("resumed", 20, 2)]
+    with Journal(tmp_path, steps=40, resumed_step=10, epochs=1) as events:
+        events.step(21, 3, dict)
+        events.event("saved")
+    assert [(event["step"], event["epoch"]) for event in journal.read(tmp_path)] == [(10, 2), (21, 3), (21, 3)]
+
+
+def test_a_run_that_fails_leaves_a_line_with_the_reason(tmp_path, monkeypatch):
+    real = loop._Run._step
+
+    def bad(self, batch):
+        if self.steps_done == 10:
+            what = "the loss is nan"
+            raise self._not_finite(what, 11)
+        real(self, batch)
+
+    monkeypatch.setattr(loop._Run, "_step", bad)
+    with pytest.raises(NonFiniteLossError):
+        go(tmp_path / "run")
+    failed = journal.read(tmp_path / "run")[-1]
+    assert (failed["event"], failed["step"], failed["epoch"]) == ("failed", 10, 2)
+    assert failed["message"].startswith("the loss is nan in epoch 2, step 11.")
+    assert "of step 10 are kept in last.safetensors" in failed["message"]
+    assert str(tmp_path) not in failed["message"]
 
 
 # Going on -----------------------------------------------------------------------------------------------------------
@@ -164,7 +221,7 @@ def test_a_full_disk_is_a_checkpoint_that_could_not_be_written(tmp_path, monkeyp
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(journal.os, "fsync", full)
+    monkeypatch.setattr(durable.os, "fsync", full)
     with pytest.raises(CheckpointWriteError, match=r"events\.jsonl could not be written \(No space left on device\)"):
         events.start({})
 

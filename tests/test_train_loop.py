@@ -444,6 +444,64 @@ def test_a_lost_result_is_made_again(content, finished, tmp_path):
     assert {**new, "date": None} == {**old, "date": None}
 
 
+def test_a_finished_run_that_goes_on_from_its_best_epoch_has_no_result_until_it_ends(tmp_path, monkeypatch):
+    accuracies = iter([0.5, 0.3, 0.4])  # two validations and the test
+    real = loop.evaluate
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "evaluate", lambda *a, **k: dataclasses.replace(real(*a, **k), accuracy=next(accuracies)))
+        go(TINY, tmp_path / "run")
+    folder = tmp_path / "run"
+
+    def dies(self):
+        assert not {"result.json", "report.html"} & set(names(folder))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # before the first checkpoint, and before the first step
+        for name in ("save_last", "go"):
+            patch.setattr(loop._Run, name, dies)
+            with pytest.raises(KeyboardInterrupt):
+                again(folder / "best.safetensors")
+            patch.undo()
+    assert not train.Run(folder).finished
+    assert again(folder / "best.safetensors").test_accuracy != 0.4
+    assert train.Run(folder).finished
+
+
+def test_the_result_of_another_length_is_not_that_of_the_run(tmp_path):
+    result = go(TINY, tmp_path / "run")
+    path = tmp_path / "run" / "result.json"
+    old = json.loads(path.read_text())
+    path.write_text(json.dumps({**old, "steps": 13, "test_accuracy": 2.0}))
+    assert again(tmp_path / "run").test_accuracy == result.test_accuracy
+    assert json.loads(path.read_text())["steps"] == 20
+
+
+def test_the_checkpoint_that_is_passed_on_holds_no_path(tmp_path):
+    place = tmp_path / "secret" / "place"
+    for name, settings in {"files": {"data_dir": str(place)}, "pictures": {"data": f"{place}/pets"}}.items():
+        config = change(**settings)
+        folder = tmp_path / name
+        go(config, folder)
+        assert b"secret" not in (folder / "best.safetensors").read_bytes()
+        assert b"secret" in (folder / "last.safetensors").read_bytes()
+        assert snapshot.load(folder / "best.safetensors").config == config  # by config.toml beside it
+        (tmp_path / f"{name}.safetensors").write_bytes((folder / "best.safetensors").read_bytes())
+        alone = snapshot.load(tmp_path / f"{name}.safetensors").config
+        assert (alone.data, alone.data_dir) == ("./pets" if name == "pictures" else "shapes", "")
+        interrupt(tmp_path / f"{name}-parts", config, step=17)
+        (tmp_path / f"{name}-parts" / "last.safetensors").unlink()
+        again(tmp_path / f"{name}-parts" / "best.safetensors")
+        assert_same_run(tmp_path / f"{name}-parts", folder)
+
+
+def test_settings_edited_beside_the_best_checkpoint_are_refused_with_their_names(tmp_path):
+    go(change(data_dir="/somewhere"), tmp_path / "run")
+    path = tmp_path / "run" / "config.toml"
+    path.write_text(path.read_text().replace("epochs = 2", "epochs = 3"))
+    with pytest.raises(CheckpointMismatchError, match=r"with \(epochs 2 -> 3\)"):
+        again(tmp_path / "run" / "best.safetensors")
+
+
 def test_lines_after_the_checkpoint_are_dropped_and_stale_files_removed(finished, tmp_path):
     folder = tmp_path / "run"
     interrupt(folder, TINY, step=15)

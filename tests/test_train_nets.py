@@ -98,7 +98,13 @@ def test_a_net_from_a_file_is_trained_and_read_without_it(tmp_path):
     config = dataclasses.replace(TINY, net=str(path))
     result = go(config, tmp_path / "run")
     path.unlink()
-    assert train.config.read(result.folder / "config.toml").net == str(path)
+    assert (result.folder / "mine.toml").read_text() == OWN
+    assert 'net = "mine.toml"' in (result.folder / "config.toml").read_text()
+    assert train.config.read(result.folder / "config.toml").net == str(result.folder / "mine.toml")
+    go(train.config.read(result.folder / "config.toml"), tmp_path / "repeated")
+    assert_same_run(tmp_path / "repeated", result.folder)
+    report = (result.folder / "report.html").read_text()
+    assert "For the text below to do the same: put mine.toml, from the run folder, beside the file." in report
     net = snapshot.load_net(result.folder / "best.safetensors")
     assert set(net.params) == {f"{layer}.{w}" for layer in ("conv1", "residual1.body.conv1", "affine1") for w in "wb"}
     with pytest.raises(GpuconvError, match=r"mine\.toml.*could not be read"):
@@ -126,3 +132,24 @@ def test_a_resumed_run_takes_the_net_from_its_checkpoint(change, tmp_path, monke
     path.unlink() if change is None else path.write_text(change)
     train.resume(tmp_path / "run", dataset=shapes(), progress="none")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_net_called_as_the_settings_are_has_another_name_in_the_folder(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(OWN)
+    go(dataclasses.replace(TINY, net=str(path), epochs=1), tmp_path / "run")
+    config = train.config.read(tmp_path / "run" / "config.toml")
+    assert config.net == str(tmp_path / "run" / "net-config.toml")
+    train.resume(tmp_path / "run" / "best.safetensors", dataset=shapes(), progress="none")
+
+
+def test_a_net_is_looked_for_beside_the_settings_first(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / "there" / "my settings.toml"
+    settings.write_text('net = "mine.py"')
+    assert train.config.read(settings).net == "mine.py"
+    for place in (tmp_path, tmp_path / "there"):
+        (place / "mine.py").write_text("")
+    assert train.config.read(settings).net == str(tmp_path / "there" / "mine.py")
+    assert train.config.read(settings, find_net=False).net == "mine.py"

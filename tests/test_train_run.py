@@ -241,7 +241,8 @@ def test_paths_in_settings_are_cut_to_their_last_part(finished, tmp_path, monkey
     assert "home" not in text
     assert "a b" not in text
     assert 'net = "net.toml"' in Page(text).text
-    assert 'data = "pictures"' in Page(text).text
+    assert 'data = "./pictures"' in Page(text).text
+    assert "the path ./pictures is cut to its last part" in Page(text).text
 
 
 def test_the_pictures_are_those_of_the_mistakes(finished):
@@ -510,3 +511,18 @@ def test_runs_results_and_nets_show_as_tables(finished):
     shown = Page(net._repr_html_())
     assert shown.tags.count("tr") == len(net.summary().splitlines()) - 1
     assert f"{net.flat_params.size:,}" in shown.text
+
+
+def test_an_evaluation_shows_as_a_table(finished, here):
+    found = Run(finished.folder).evaluate()
+    shown = Page(found._repr_html_())
+    assert shown.tags.count("tr") == 11
+    assert f"accuracy {found.accuracy:.2%}" in shown.text
+    assert f"{found.class_accuracy[3]:.2%}" in shown.text
+
+
+def test_the_report_says_that_the_folder_of_the_data_is_left_out(tmp_path):
+    go(tmp_path / "run", data_dir="/somewhere/else")
+    text = page(tmp_path / "run").text
+    assert "For the text below to do the same: data_dir, the folder of the data set's files, is left out" in text
+    assert "somewhere" not in text

@@ -20,19 +20,25 @@ def add(commands: Any) -> None:
             "and whether the difference can be chance (McNemar's test, on the same images)."
         ),
     )
-    parser.add_argument("run_paths", metavar="RUN", type=Path, nargs="+", help="run folders, two or more")
+    parser.add_argument(
+        "run_paths", metavar="RUN", type=Path, nargs="+", help="run folders, two or more, or one of --seeds"
+    )
     parser.add_argument("--save", metavar="FILE", type=Path, help="picture of all curves: .png, .svg or .pdf")
     parser.set_defaults(run=_compare)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..train import compare, plots
+    from ..train import compare, plots, run_folder
     from ..train.run import Run
 
-    if len(arguments.run_paths) < 2:
-        msg = f"a comparison needs two runs or more, got {arguments.run_paths[0]} only"
+    paths: list[Path] = []
+    for path in arguments.run_paths:
+        several = run_folder.members(path)
+        paths += [path] if several is None else several
+    if len(paths) < 2:
+        msg = f"a comparison needs two runs or more, got {', '.join(map(str, paths or arguments.run_paths))} only"
         raise ConfigError(msg)
-    runs = [Run(path) for path in arguments.run_paths]
+    runs = [Run(path) for path in paths]
     if arguments.save is not None:
         plots.check(arguments.save)
     sys.stdout.write(compare.as_text(runs) + "\n")

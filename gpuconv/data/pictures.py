@@ -80,7 +80,7 @@ def read_pictures(folder: str | os.PathLike[str], *, image_size: int = 0, notice
     x_test, y_test = _read(test, side, train[0].path, image_size)
     mean, std = channel_statistics(x_train)
     scaled = f", scaled to {_size(side)}" if image_size else ""
-    name = f"pictures in {_printable(root.resolve()) or 'the root folder'}{scaled}"
+    name = f"pictures in {_called(Path(folder), root)}{scaled}"
     return Dataset(name, classes, x_train, y_train, x_test, y_test, mean, std, str(root))
 
 
@@ -303,5 +303,13 @@ def _size(side: Sequence[int]) -> str:
     return f"{side[1]:,} x {side[0]:,} pixels (width x height)"
 
 
-def _printable(path: Path) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in path.name)
+def _called(folder: Path, root: Path) -> str:
+    """Return what a data set calls its folder: the name alone, and of a home folder not that, for it is a person's."""
+    place = root.resolve()
+    try:
+        home = Path.home().resolve()
+    except RuntimeError:  # a user without one
+        home = None
+    if place == home or (len(folder.parts) == 1 and folder.parts[0].startswith("~")):
+        return "the home folder"
+    return "".join(letter if letter.isprintable() else "?" for letter in place.name) or "the root folder"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .config import shareable
+from .config import shareable, shown
 from .evaluation import unpack_bits
 from .html_report import standard_error
 from .report import duration
@@ -96,7 +96,7 @@ def _settings(runs: Sequence[Run], names: Sequence[str]) -> str:
     if not differing:
         return "settings: all the same"
     rows = [["setting", *names]]
-    rows += [[name, *(_shown(each[name]) for each in values)] for name in differing]
+    rows += [[name, *(shown(each[name]) for each in values)] for name in differing]
     return _columns(rows)
 
 
@@ -168,14 +168,6 @@ def _names(runs: Sequence[Run]) -> list[str]:
     if len(set(names)) < len(names):
         names = [str(run.path) for run in runs]
     return names
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value) or "-"
 
 
 def _share(value: float | None) -> str:

@@ -195,18 +195,36 @@ def overfitting(config: Config, given: Iterable[str]) -> Config:
 
 
 def shareable(config: Config) -> dict[str, Any]:
-    """Return the settings as anyone may see them: without data_dir, and of other paths the last part alone."""
+    """Return the settings as anyone may see them: without data_dir, and of other paths the last part alone.
+
+    A folder of pictures is "./<its name>", by which it stays known as a path: `from_values` takes what this returns.
+    """
     values = {name: value for name, value in to_values(config).items() if name != "data_dir"}
-    return {
+    short = {
         name: re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
         for name, value in values.items()
     }
+    if short["data"] != values["data"]:
+        short["data"] = f"./{short['data']}"
+    return short
 
 
-def read(path: Path) -> Config:
-    """Return the Config of a TOML file; settings it leaves out come from its preset."""
+def shown(value: object) -> str:
+    """Return the value of a setting or a fact as words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "-"
+
+
+def read(path: Path, *, find_net: bool = True) -> Config:
+    """Return the Config of a TOML file; settings it leaves out come from its preset.
+
+    find_net: the file of a net is looked for beside this one first, and then net is the path of what was found.
+    """
     try:
-        return from_values(tomllib.loads(path.read_text(encoding="utf-8")))
+        config = from_values(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         msg = f"config file {path} could not be read ({error.strerror or error})"
         raise ConfigError(msg) from None
@@ -216,6 +234,10 @@ def read(path: Path) -> Config:
     except ConfigError as error:
         msg = f"config file {path}: {error}"
         raise ConfigError(msg) from None
+    beside = path.parent / config.net
+    if find_net and config.net.endswith(NET_FILES) and beside.is_file():
+        return dataclasses.replace(config, net=str(beside))
+    return config
 
 
 def to_toml(config: Config) -> str:

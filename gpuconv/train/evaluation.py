@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import asarray, asnumpy
+from ..backend import asarray, asnumpy, on_gpu
 from ..errors import CheckpointMismatchError, ParamError
 from ..ops.augment import augment
 from ..ops.loss import softmax_cross_entropy
+from .notebook import table
 
 BATCH_SIZE = 250
 TTA = ("none", "flip", "flip+shift")
@@ -51,6 +52,16 @@ class Evaluation:
         pairs = zip(self.class_correct.tolist(), self.class_counts.tolist(), strict=True)
         return [right / count if count else None for right, count in pairs]
 
+    def _repr_html_(self) -> str:
+        rows = [
+            [str(label), f"{count:,}", f"{right:,}", "-" if share is None else f"{share:.2%}"]
+            for label, (count, right, share) in enumerate(
+                zip(self.class_counts.tolist(), self.class_correct.tolist(), self.class_accuracy, strict=True)
+            )
+        ]
+        state = f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} on {self.count:,} images"
+        return table("Evaluation", state, ["class", "images", "recognised", "accuracy"], rows)
+
 
 def evaluate(
     net: Any,
@@ -65,7 +76,8 @@ def evaluate(
 ) -> Evaluation:
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
-    images: (N, C, H, W) uint8   labels: (N,)   between is called after each batch (and may raise to end it early).
+    images: (N, C, H, W) uint8   labels: (N,) on the host   between is called after each batch (and may raise to end it
+    early).   Images on the host go to the net's place batch by batch; those that lie there already stay.
 
     tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
     "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
@@ -86,9 +98,10 @@ def evaluate(
     for start in range(0, count, BATCH_SIZE):
         batch = slice(start, min(start + BATCH_SIZE, count))
         scores = None
-        for weight, pictures in views(images[batch], tta):
-            on_device = asarray(pictures, beside=net.flat_params)
-            x = augment(on_device, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
+        seen = images[batch]
+        placed = seen if on_gpu(seen) else asarray(seen, beside=net.flat_params)
+        for weight, pictures in views(placed, tta):
+            x = augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
             found = net.forward(x)
             if found.shape[1] != classes:
                 msg = f"the net has {found.shape[1]} classes but the data set has {classes}"
@@ -143,15 +156,27 @@ def unpack_bits(text: str, count: int) -> np.ndarray:
 
 
 def views(images: Any, tta: str) -> Iterator[tuple[float, Any]]:
-    """Yield (weight, images) for every view of images (N, C, H, W); the weights add up to 1."""
+    """Yield (weight, images) for every view of images (N, C, H, W), made where they are; the weights add up to 1."""
     if tta == "none":
         yield 1.0, images
         return
-    shifted = []
+    yield from _flipped(images, 0.25 if tta == "flip+shift" else 0.5)
     if tta == "flip+shift":
-        height, width = images.shape[2:]
-        framed = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
-        shifted = [framed[:, :, top : top + height, top : top + width] for top in (0, 2)]
-    for weight, view in [(0.25 if shifted else 0.5, images), *((0.125, view) for view in shifted)]:
-        for each in (view, view[:, :, :, ::-1]):
-            yield weight, np.ascontiguousarray(each)
+        for start in (0, 2):
+            shifted = images
+            for axis in (2, 3):
+                size = images.shape[axis]
+                framed = np.pad(np.arange(size), 1, mode="reflect")  # the numbers of rows or columns
+                shifted = _picked(shifted, framed[start : start + size], axis)
+            yield from _flipped(shifted, 0.125)
+
+
+def _flipped(images: Any, weight: float) -> Iterator[tuple[float, Any]]:
+    """Yield images and their mirror images."""
+    yield weight, images
+    yield weight, _picked(images, np.arange(images.shape[3])[::-1].copy(), 3)
+
+
+def _picked(images: Any, numbers: np.ndarray, axis: int) -> Any:
+    """Return the rows or columns with these numbers, in a new array beside the old one."""
+    return images.take(asarray(numbers, beside=images), axis=axis)

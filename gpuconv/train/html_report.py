@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from .. import durable, nn
 from ..backend import asnumpy
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
-from .config import shareable, values_to_toml
+from .config import shareable, shown, to_values, values_to_toml
 from .drawing import Line, chart, data_uri, image
 from .report import duration
 from .run import Run
@@ -299,18 +298,27 @@ def _timing(run: Run) -> str:
 
 
 def _settings(run: Run) -> str:
-    values = [(name, _value(value)) for name, value in shareable(run.config).items()]
+    values = [(name, shown(value)) for name, value in shareable(run.config).items()]
     return _section("Settings", f'<div class="columns">{_facts(values)}</div>')
 
 
 def _repeat(run: Run) -> str:
-    text = values_to_toml(shareable(run.config))
+    short, whole = shareable(run.config), to_values(run.config)
+    text = values_to_toml(short)
+    missing = []
+    if short["net"] != whole["net"]:
+        missing.append(f"put {short['net']}, from the run folder, beside the file")
+    if short["data"] != whole["data"]:
+        missing.append(f"in data, the path {short['data']} is cut to its last part: write it in full")
+    if whole["data_dir"]:
+        missing.append("data_dir, the folder of the data set's files, is left out: write yours")
+    note = f"<p>For the text below to do the same: {escape('; '.join(missing))}.</p>" if missing else ""
     command = escape(f"gpuconv train --config {run.name}/config.toml")
     return _section(
         "Repeat it",
         f"<p>Beside the run folder, or with the text below as the file config.toml:</p><pre>{command}</pre>"
         "<p>Same settings, same data and same machine give the same numbers, bit for bit.</p>"
-        f"<details><summary>config.toml</summary><pre>{escape(text)}</pre></details>",
+        f"{note}<details><summary>config.toml</summary><pre>{escape(text)}</pre></details>",
     )
 
 
@@ -319,9 +327,9 @@ def _machine(run: Run) -> str:
     facts: list[tuple[str, str]] = []
     for name, value in known.get("machine", {}).items():
         if name != "thread_settings":
-            facts.append((name.replace("_", " "), _value(value)))
-    facts += [(name, _value(value)) for name, value in known.get("versions", {}).items()]
-    facts += [(name, _value(value)) for name, value in run.environment.get("variables", {}).items()]
+            facts.append((name.replace("_", " "), shown(value)))
+    facts += [(name, shown(value)) for name, value in known.get("versions", {}).items()]
+    facts += [(name, shown(value)) for name, value in run.environment.get("variables", {}).items()]
     facts.append(("data", str(run.facts.get("data", shareable(run.config)["data"]))))
     counts = [(f"{kind} images", run.facts.get(f"{kind}_images")) for kind in ("training", "validation", "test")]
     facts += [(name, f"{count:,}") for name, count in counts if count is not None]
@@ -369,14 +377,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) 
 
 def _facts(pairs: Sequence[tuple[str, str]]) -> str:
     return f"<dl>{''.join(f'<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>' for name, text in pairs)}</dl>"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _range(values: Sequence[float]) -> str:

@@ -1,6 +1,7 @@
 """What happens in a run, as it happens: events.jsonl, env.json and, if asked for, TensorBoard events.
 
-events.jsonl holds one JSON object a line: its "event", the "time" (UTC), the "step" and "epoch" it belongs to, values.
+events.jsonl holds one JSON object a line: its "event", the "time" (UTC), the last "step" done and the "epoch" in
+progress, both counted from 1, and values; of a run that is over, and of a line on an epoch, that epoch.
 A line that a killed process left unfinished is passed over by `read`, and cut when the run goes on.
 """
 
@@ -55,26 +56,34 @@ class NoJournal:
         """Note the end of an epoch: row is its line in metrics.csv."""
 
     def end(self, result: Mapping[str, Any]) -> None:
-        """Note the outcome: what of result is a number or None."""
+        """Note the outcome: what of result is a number or None, and ended_by."""
 
     def event(self, kind: str, **values: Any) -> None:
-        """Note anything else; step and epoch are those of the last step or epoch noted."""
+        """Note anything else; where values say no other, step and epoch are those of the last step or epoch noted."""
 
 
 class Journal(NoJournal):
     """The events of one run.  Use it in a `with` block: leaving it closes the TensorBoard file.
 
     steps: those of the whole run; of its training steps, about a thousand at most are written down.
-    resumed_step, epochs: where the checkpoint stands that a run goes on from; what lies after it is cut, as
-    metrics.csv is.   Every method raises CheckpointWriteError if the disk is full or the like.
+    resumed_step, epochs: where the checkpoint stands that a run goes on from, and how many epochs had ended there; what
+    lies after it is cut, as metrics.csv is.   epoch: the one in progress, if not the next.
+    Every method raises CheckpointWriteError if the disk is full or the like.
     """
 
     def __init__(
-        self, path: Path, *, steps: int, resumed_step: int | None = None, epochs: int = 0, tensorboard: bool = False
+        self,
+        path: Path,
+        *,
+        steps: int,
+        resumed_step: int | None = None,
+        epochs: int = 0,
+        epoch: int | None = None,
+        tensorboard: bool = False,
     ) -> None:
         self.path = path / EVENTS
         self.every = max(1, steps // _MOST_STEPS)
-        self._step, self._epoch = resumed_step or 0, epochs
+        self._step, self._epoch = resumed_step or 0, epochs + 1 if epoch is None else epoch
         kept = [] if resumed_step is None else [e for e in read(path) if _lies_before(e, resumed_step, epochs)]
         durable.write(self.path, b"".join(_line(event) for event in kept))
         self._board = _Board(path / TENSORBOARD, resumed_step) if tensorboard else None
@@ -92,7 +101,7 @@ class Journal(NoJournal):
         self.event("start", **info)
 
     def step(self, step: int, epoch: int, values: Callable[[], Mapping[str, float]]) -> None:
-        self._step = step
+        self._step, self._epoch = step, epoch
         if step != 1 and step % self.every:
             return
         found = values()
@@ -110,7 +119,12 @@ class Journal(NoJournal):
             self._board.scalars(row["step"], values)
 
     def end(self, result: Mapping[str, Any]) -> None:
-        self.event("end", **{name: value for name, value in result.items() if isinstance(value, (int, float))})
+        kept = {
+            name: value
+            for name, value in result.items()
+            if value is None or isinstance(value, (int, float)) or name == "ended_by"
+        }
+        self.event("end", **kept)
         if self._board is not None:
             self._board.scalars(
                 self._step, {f"test/{name}": result.get(f"test_{name}") for name in ("accuracy", "loss")}
@@ -121,15 +135,7 @@ class Journal(NoJournal):
 
     def _write(self, kind: str, values: Mapping[str, Any], *, flush: bool = True) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        try:
-            with self.path.open("ab") as file:
-                file.write(_line({"event": kind, "time": now, **values}))
-                if flush:  # to the disk; a step's line may be lost with the machine, not with the process
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:
-            msg = f"{self.path} could not be written ({error.strerror or error})"
-            raise CheckpointWriteError(msg) from error
+        durable.append(self.path, _line({"event": kind, "time": now, **values}), flush=flush)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

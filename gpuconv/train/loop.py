@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -27,14 +28,14 @@ from typing import Any
 import numpy as np
 
 from .. import data, nn
-from ..backend import all_finite, asnumpy, finite_flags, on_gpu, using
+from ..backend import all_finite, asarray, asnumpy, finite_flags, on_gpu, using
 from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError, NonFiniteLossError
 from . import html_report, recipe, run_folder, snapshot
 from .config import Config, difference, shareable
 from .evaluation import Evaluation, evaluate, pack_bits
 from .feed import Batch, Feed
-from .journal import Journal, NoJournal, check_tensorboard, write_environment
+from .journal import Journal, NoJournal, check_tensorboard, without_paths, write_environment
 from .machine import gpuconv_version, machine, versions
 from .outcomes import Outcomes, hits, mean
 from .precision import arithmetic
@@ -94,11 +95,19 @@ def train(
         config = run.config
         path = None if folder is None else Path(folder)
         with run_folder.create(path, runs=Path(runs), name=name or config.preset) as run.folder:
-            run.folder.write_config(config)
+            run.config = run.folder.start(config)
             run.folder.write_metrics([])
             run.open_journal()
             run.save_last()  # a disk that cannot be written shows now, not after the first epoch
             return run.go()
+
+
+def check(config: Config, dataset: Any) -> None:
+    """Raise what `train` would raise of these settings before it makes a folder."""
+    if config.tensorboard:
+        check_tensorboard()
+    with using(config.device):
+        _Run(config, dataset, Report())
 
 
 def begin(config: Config, dataset: Any, says: Report) -> _Run:
@@ -113,38 +122,49 @@ def begin(config: Config, dataset: Any, says: Report) -> _Run:
 def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None) -> Result:
     """Go on with an interrupted run and return the Result that the uninterrupted one would have had, bit for bit.
 
-    run: the run folder (its last.safetensors is used), or one of its checkpoints.
+    run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint that stands before the
+    first step, in a folder where no run has been begun, is the start of a run there.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
     """
     path = Path(run)
+    run_folder.refuse_several(path)
     with report(progress) as says, RunFolder(path.parent if path.is_file() else path) as folder:
         then = _load(folder, path if path.is_file() else folder.last)
-        config = then.config
-        if changed := difference(config, folder.read_config()):
+        config, written = then.config, folder.read_config()
+        new = then.position.steps == 0 and not folder.has_events()
+        if written is not None and (changed := difference(config, written)):
             msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
             raise CheckpointMismatchError(msg)
         if config.tensorboard:
             check_tensorboard()
         if dataset is None:
             where = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
-            dataset = load_data(where, says)[0]
+            dataset, found = load_data(where, says)
+            if new:  # in place of "auto"
+                config = dataclasses.replace(config, data=found.data)
         with using(config.device):
-            return _go_on(config, dataset, says, folder, then, from_file=path.is_file())
+            again = _Run(config, dataset, says, then.net)
+            again.folder = folder
+            again.restore(then)
+            if config != written:  # it was not there, or says "auto"
+                folder.write_config(config)
+            return _go_on(again, then, from_file=path.is_file(), new=new)
 
 
-def _go_on(config: Config, dataset: Any, says: Report, folder: RunFolder, then: Snapshot, *, from_file: bool) -> Result:
-    again = _Run(config, dataset, says, then.net)
-    again.folder = folder
-    again.restore(then)
+def _go_on(run: _Run, then: Snapshot, *, from_file: bool, new: bool) -> Result:
+    folder, says = run.folder, run.says
+    result = _finished(folder, then) if run.finished else None
+    if result is None:
+        folder.reopen()  # before anything that says how far the run is: a crash leaves no result of another one
     if from_file:
-        again.save_last()
-    if again.finished and (result := _finished(folder, then)) is not None:
+        run.save_last()
+    if result is not None:
         says.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
         return result
     folder.write_metrics(then.position.rows)
-    again.open_journal(resumed=True)
-    says.note(f"going on with {folder.path} after step {again.steps_done}")
-    return again.go()
+    run.open_journal(resumed=not new)
+    says.note(f"going on with {folder.path} after step {run.steps_done}")
+    return run.go()
 
 
 class _Run:
@@ -166,6 +186,7 @@ class _Run:
         self.arithmetic = arithmetic(self.net, config.precision, config.accumulate)
         self.average = nn.WeightAverage(self.net, config.ema) if config.ema else None
         self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
+        self.x_validation = asarray(self.split.x_validation)  # placed once, as the feed's are
         # A step that must know its gradients, to shorten them or to do without them, waits for them anyway.
         deferred = on_gpu(self.net.flat_params) and not config.clip_norm and self.arithmetic.scale is None
         self.outcomes = Outcomes(_LOOK_EVERY, config.accumulate) if deferred else None
@@ -194,6 +215,11 @@ class _Run:
         return position.epoch == self.plan.epochs or (bool(position.ended_by) and position.step == 0)
 
     @property
+    def epoch(self) -> int:
+        """The number of the epoch in progress, counted from 1; of a run that is over, the last one's."""
+        return self.position.epoch + (0 if self.finished else 1)
+
+    @property
     def ended_by(self) -> str:
         """What ended the run; one that did all its steps was ended by nothing else."""
         if self.steps_done < self.plan.steps:
@@ -211,8 +237,11 @@ class _Run:
 
     # To and from the disk -------------------------------------------------------------------------------------------
 
-    def save(self, path: Path, *, averaged: bool = False) -> None:
-        """Write a checkpoint, after a look at the steps nobody has looked at yet: none is of weights gone bad."""
+    def save(self, path: Path, *, best: bool = False) -> None:
+        """Write a checkpoint, after a look at the steps nobody has looked at yet: none is of weights gone bad.
+
+        The best one holds the average of weights, if there is one, and no paths: it is what people pass on.
+        """
         self._look()
         snapshot.save(
             path,
@@ -223,8 +252,9 @@ class _Run:
             data_fingerprint=self.fingerprint,
             position=self.position,
             average=self.average,
-            averaged=averaged,
+            averaged=best,
             scale=self.arithmetic.scale,
+            to_share=best,
         )
 
     def save_last(self) -> None:
@@ -241,6 +271,7 @@ class _Run:
             steps=self.plan.steps,
             resumed_step=self.steps_done if resumed else None,
             epochs=self.position.epoch,
+            epoch=self.epoch,
             tensorboard=self.config.tensorboard,
         )
         if not resumed:
@@ -279,8 +310,11 @@ class _Run:
                 assert self.guard.signum is not None
                 if self.saved != self._where:
                     self.save_last()
-                self.journal.event("interrupted")
+                self._event("interrupted")
                 raise Interrupted(self.guard.signum, self.folder.path) from None
+            except NonFiniteLossError as error:
+                self._event("failed", message=without_paths(str(error).replace(f"{self.folder.path}{os.sep}", "")))
+                raise
 
     def _steps(self) -> None:
         """Do the steps that are left of the epoch, or of the time."""
@@ -301,9 +335,12 @@ class _Run:
                 break
             if config.checkpoint_every and self.steps_done % config.checkpoint_every == 0 and position.step < steps:
                 self.save_last()
-                self.journal.event("saved")
+                self._event("saved")
             start = time.perf_counter()
         self._look()
+
+    def _event(self, kind: str, **values: Any) -> None:
+        self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)
 
     def _look_at_the_clock(self) -> None:
         if self.config.max_minutes and self.seconds >= 60 * self.config.max_minutes:
@@ -398,7 +435,7 @@ class _Run:
         start = time.perf_counter()
         self.says.validating()
         with nullcontext() if self.average is None else self.average.applied():
-            found = self._evaluate(self.net, self.split.x_validation, self.split.y_validation)
+            found = self._evaluate(self.net, self.x_validation, self.split.y_validation)
         if found is not None and not math.isfinite(found.loss):
             what = f"the validation loss is {found.loss}"
             raise self._not_finite(what, self.steps_done)
@@ -425,7 +462,7 @@ class _Run:
             position.ended_by = position.ended_by or "patience"
         # In this order each file on the disk is explained by the ones before it, wherever the process dies.
         if best:
-            self.save(self.folder.best, averaged=True)
+            self.save(self.folder.best, best=True)
         self.folder.append_metrics(row)
         self.journal.epoch(row, best=best)
         self.save_last()
@@ -454,11 +491,12 @@ class _Run:
         """
         position, split = self.position, self.split
         net = snapshot.load_net(self.folder.best)
-        test = self._evaluate(net, split.x_test, split.y_test)
+        x_test = asarray(split.x_test)
+        test = self._evaluate(net, x_test, split.y_test)
         assert test is not None
         with_views = None
         if self.config.tta != "none":
-            with_views = self._evaluate(net, split.x_test, split.y_test, tta=self.config.tta)
+            with_views = self._evaluate(net, x_test, split.y_test, tta=self.config.tta)
         images = self.steps_done * self.config.batch_size
         result = Result(
             folder=self.folder.path,
@@ -497,28 +535,22 @@ class _Run:
     def _record(self, result: Result, test: Evaluation) -> dict[str, Any]:
         """Return what result.json holds: nothing in it tells whose machine it was."""
         return {
-            "data": result.data,
+            **self._about(),
+            "epochs": len(self.position.rows),
+            "steps": result.steps,
             "validation_accuracy": result.validation_accuracy,
             "test_accuracy": result.test_accuracy,
             "test_loss": result.test_loss,
             "test_accuracy_tta": result.test_accuracy_tta,
             "test_accuracy_by_class": dict(zip(self.dataset.classes, test.class_accuracy, strict=True)),
-            "classes": list(self.dataset.classes),
             "confusion": test.confusion.tolist(),
             "mistakes": [list(mistake) for mistake in test.mistakes],
             "test_right": pack_bits(test.right),
-            "data_fingerprint": self.fingerprint,
-            "test_images": test.count,
-            "training_images": len(self.split.y_train),
-            "validation_images": len(self.split.y_validation),
             "best_epoch": result.best_epoch,
-            "epochs": len(self.position.rows),
-            "steps": result.steps,
             "ended_by": result.ended_by,
             "skipped_steps": 0 if self.arithmetic.scale is None else self.arithmetic.scale.skipped,
             "seconds": result.seconds,
             "images_per_second": result.images_per_second,
-            "parameters": int(self.net.flat_params.size),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions(),
@@ -594,10 +626,10 @@ def _load(folder: RunFolder, path: Path) -> Snapshot:
 
 
 def _finished(folder: RunFolder, then: Snapshot) -> Result | None:
-    """Return the Result of a run that is over and has its result.json; None if that is still to be written."""
+    """Return the Result of a run that is over and has its own result.json; None if that is still to be written."""
     record = folder.read_result() or {}
     names = [name for name in Result.__dataclass_fields__ if name not in ("folder", "metrics")]
-    if any(name not in record for name in names):
+    if any(name not in record for name in names) or record["steps"] != then.position.steps:
         return None
     return Result(folder=folder.path, metrics=then.position.rows, **{name: record[name] for name in names})
 

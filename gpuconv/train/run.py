@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from . import config as configs
 from . import journal, recipe, snapshot
 from .config import Config
 from .evaluation import Evaluation, evaluate
+from .notebook import table
+from .run_folder import refuse_several
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,11 +34,12 @@ class Run:
     """What lies in a run folder.  Nothing is locked or changed: a run in progress can be looked at.
 
     Each file is read when it is first asked for, and once; `Run(path)` again sees what is new.
-    Raises ConfigError if the folder is not there or is not a run's.
+    Raises ConfigError if the folder is not there, is not a run's or holds several.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        refuse_several(self.path)
         if not (self.path / "config.toml").is_file():
             msg = f"{self.path} is not a run folder: it has no config.toml"
             raise ConfigError(msg)
@@ -182,12 +184,8 @@ class Run:
 def metrics_table(name: str, state: str, rows: list[dict[str, Any]]) -> str:
     """Return an HTML table of a run's epochs, for notebooks."""
     shown = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
-    head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in shown)
-    body = "".join(f"<tr>{''.join(f'<td>{_cell(column, row[column])}</td>' for column in shown)}</tr>" for row in rows)
-    return (
-        f"<div><b>{escape(name)}</b>: {escape(state)}"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    head = [column.replace("_", " ") for column in shown]
+    return table(name, state, head, [[_cell(column, row[column]) for column in shown] for row in rows])
 
 
 def _cell(column: str, value: float | None) -> str:

@@ -8,17 +8,20 @@ last.safetensors   where to go on from
 best.safetensors   the epoch with the best validation accuracy; of a run with an average of weights, the average
 result.json        the outcome, with data set, machine and versions; there when the run is finished
 report.html        all of it to look at, in one file
+<name>.toml, .py   the net, if a file describes it: a copy, which config.toml names
 tensorboard/       events for TensorBoard, if asked for
 """
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,13 +29,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from .. import durable
-from ..errors import CheckpointWriteError, ConfigError
+from ..errors import ConfigError
+from ..nn.spec import NET_FILES
 from .config import Config, read, to_toml
+from .journal import ENVIRONMENT, EVENTS, TENSORBOARD
 
 if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+PLAN = "plan.json"  # makes a folder one of several runs, see seeds.py
 
 COLUMNS = (
     "epoch",
@@ -58,6 +65,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self._metrics = path / "metrics.csv"
         self._result = path / "result.json"
+        self._config = path / "config.toml"
         self._lock = _lock(path)
         durable.remove_stale(path)
 
@@ -75,13 +83,50 @@ class RunFolder:
             os.close(self._lock)
             self._lock = None
 
+    def start(self, config: Config) -> Config:
+        """Write config.toml and a copy of the net's file, if it has one; return the settings, which name the copy."""
+        if not config.net.endswith(NET_FILES):
+            self.write_config(config)
+            return config
+        file = Path(config.net)
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            msg = f"net {file} could not be read ({error.strerror or error})"
+            raise ConfigError(msg) from error
+        name = f"net-{file.name}" if file.name.lower() == self._config.name else file.name
+        config = dataclasses.replace(config, net=name)
+        self.write_config(config)
+        durable.write(self.path / name, content)
+        return config
+
     def write_config(self, config: Config) -> None:
         """Write config.toml."""
-        durable.write(self.path / "config.toml", to_toml(config).encode())
+        durable.write(self._config, to_toml(config).encode())
 
-    def read_config(self) -> Config:
-        """Return the settings in config.toml."""
-        return read(self.path / "config.toml")
+    def read_config(self) -> Config | None:
+        """Return the settings in config.toml as they stand there, None if there is no such file."""
+        return read(self._config, find_net=False) if self._config.exists() else None
+
+    def has_events(self) -> bool:
+        """Return whether a run has been begun here."""
+        return (self.path / EVENTS).exists()
+
+    def reopen(self) -> None:
+        """Remove result.json and report.html: they are of a run that was finished, and it goes on."""
+        durable.remove(self._result, self.path / "report.html")
+
+    def clear(self) -> None:
+        """Remove what a run without a checkpoint has left: nothing of it can be gone on with."""
+        files = [self._metrics, self.path / EVENTS, self.path / ENVIRONMENT]
+        try:
+            config = self.read_config()
+        except ConfigError:  # not ours, and not to be lost
+            return
+        if config is not None and config.net.endswith(NET_FILES):
+            files.append(self.path / Path(config.net).name)
+        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
+        durable.remove(*files, self._config)  # last: it names the others
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv anew: a resumed run starts with the lines that its checkpoint knows."""
@@ -89,14 +134,7 @@ class RunFolder:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add the line of one epoch to metrics.csv."""
-        try:
-            with self._metrics.open("ab") as file:
-                file.write(_csv([row]))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            msg = f"{self._metrics} could not be written ({error.strerror or error})"
-            raise CheckpointWriteError(msg) from error
+        durable.append(self._metrics, _csv([row]))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json."""
@@ -121,11 +159,11 @@ def create(path: Path | None, *, runs: Path, name: str) -> RunFolder:
     """
     try:
         if path is not None:
-            if path.is_dir() and any(path.iterdir()):
+            if path.is_dir() and _holds_files(path):
                 raise _in_use(path)
             path.mkdir(parents=True, exist_ok=True)
             folder = RunFolder(path)
-            if any(entry.name != ".lock" for entry in path.iterdir()):  # someone else was faster, and is gone again
+            if _holds_files(path):  # someone else was faster, and is gone again
                 folder.close()
                 raise _in_use(path)
             return folder
@@ -148,6 +186,28 @@ def create(path: Path | None, *, runs: Path, name: str) -> RunFolder:
     except OSError as error:
         msg = f"the run folder in {path or runs} could not be made ({error.strerror or error}): choose another with --run-dir"
         raise ConfigError(msg) from error
+
+
+def members(path: Path) -> list[Path] | None:
+    """Return the run folders that a folder of several runs holds, in the order of their seeds; None of any other."""
+    if not (path / PLAN).is_file():
+        return None
+    found = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in path.iterdir())
+    return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in found if match and entry.is_dir())]
+
+
+def refuse_several(path: Path) -> None:
+    """Raise ConfigError if a folder holds several runs: what is wanted is one."""
+    runs = members(path)
+    if runs is not None:
+        named = ", ".join(map(str, runs[:3])) + (", ..." if len(runs) > 3 else "")
+        msg = f"{path} holds several runs: {named + ' (name one)' if named else 'none of them begun'}"
+        raise ConfigError(msg)
+
+
+def _holds_files(path: Path) -> bool:
+    """Return whether there is more in a folder than a lock, which stays when nobody holds it any more."""
+    return any(entry.name != ".lock" for entry in path.iterdir())
 
 
 def _in_use(path: Path) -> ConfigError:

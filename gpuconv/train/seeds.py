@@ -1,6 +1,7 @@
 """One recipe with several seeds: what a single run cannot say, the mean and the spread.
 
-A folder of its own holds config.toml, one run folder seed-<number> each, and, when all are done, seeds.json.
+A folder of its own holds config.toml (the first seed in it), with a copy of the net's file if there is one, plan.json
+(how many), one run folder seed-<number> each, and, when all are done, seeds.json.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import Any
 from .. import durable
 from ..errors import ConfigError
 from . import run_folder
-from .config import Config, shareable
-from .loop import Result, load_data, resume, train
+from .config import Config, read, shareable
+from .loop import Result, check, load_data, resume, train
+from .notebook import table as html_table
 from .report import report
+from .run_folder import PLAN, RunFolder
 from .signals import Interrupted
 
 _COLUMNS = ("validation_accuracy", "test_accuracy", "test_accuracy_tta", "seconds")
-_PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +44,10 @@ class Seeds:
                 spread = statistics.stdev(values) if len(values) > 1 else None
                 found[name] = {"mean": statistics.fmean(values), "standard_deviation": spread}
         return found
+
+    def _repr_html_(self) -> str:
+        head = ["seed", *(name.replace("_", " ") for name in _COLUMNS)]
+        return html_table(self.folder.name, f"{len(self.seeds)} seeds", head, _rows(self))
 
 
 def train_seeds(
@@ -66,11 +72,12 @@ def train_seeds(
     with report(progress) as says:
         if dataset is None:
             dataset, config = load_data(config, says)
-        path = None if folder is None else Path(folder)
-        with run_folder.create(path, runs=Path(runs), name=name or f"{config.preset}-seeds") as place:
-            place.write_config(config)
-            durable.write(place.path / _PLAN, json.dumps({"first": config.seed, "count": count}).encode() + b"\n")
-    return _go(place.path, config, count, progress, dataset)
+        check(config, dataset)  # a folder of what cannot be trained would stand in the way of what can
+    path = None if folder is None else Path(folder)
+    with run_folder.create(path, runs=Path(runs), name=name or f"{config.preset}-seeds") as place:
+        place.start(config)
+        durable.write(place.path / PLAN, json.dumps({"count": count}).encode() + b"\n")
+        return _go(place, read(place.path / "config.toml"), count, progress, dataset)
 
 
 def resume_seeds(
@@ -78,26 +85,26 @@ def resume_seeds(
 ) -> Seeds:
     """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained."""
     place = Path(folder)
-    try:
-        plan = json.loads((place / _PLAN).read_text(encoding="utf-8"))
-        first, count = int(plan["first"]), int(plan["count"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{place / _PLAN} does not say which seeds were to be trained ({error})"
-        raise ConfigError(msg) from error
-    with run_folder.RunFolder(place) as held:
-        config = dataclasses.replace(held.read_config(), seed=first)
-    if data_dir is not None:
-        config = dataclasses.replace(config, data_dir=data_dir)
-    return _go(place, config, count, progress, dataset)
+    with RunFolder(place) as held:
+        try:
+            count = int(json.loads((place / PLAN).read_text(encoding="utf-8"))["count"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            msg = f"{place / PLAN} does not say how many seeds were to be trained ({error})"
+            raise ConfigError(msg) from error
+        config = read(place / "config.toml")
+        if data_dir is not None:
+            config = dataclasses.replace(config, data_dir=data_dir)
+        return _go(held, config, count, progress, dataset)
 
 
 def is_seeds(folder: Path) -> bool:
     """Return whether a folder is one that `train_seeds` made."""
-    return (folder / _PLAN).is_file()
+    return (folder / PLAN).is_file()
 
 
-def _go(place: Path, config: Config, count: int, progress: str, dataset: Any) -> Seeds:
-    """Train or finish every seed, show the table, write seeds.json."""
+def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any) -> Seeds:
+    """Train or finish every seed in a folder that this process holds, show the table, write seeds.json."""
+    place = held.path
     if dataset is None:
         with report(progress) as says:
             dataset, _ = load_data(config, says)
@@ -106,7 +113,7 @@ def _go(place: Path, config: Config, count: int, progress: str, dataset: Any) ->
     for seed in seeds:
         run = place / f"seed-{seed}"
         try:
-            if (run / "last.safetensors").exists():
+            if _can_go_on(run):
                 results.append(resume(run, progress=progress, dataset=dataset))
             else:
                 settings = dataclasses.replace(config, seed=seed)
@@ -131,29 +138,43 @@ def _go(place: Path, config: Config, count: int, progress: str, dataset: Any) ->
     return outcome
 
 
+def _can_go_on(run: Path) -> bool:
+    """Return whether there is something to go on with; what a run left that had not come so far is cleared away."""
+    if not run.is_dir():
+        return False
+    with RunFolder(run) as folder:
+        if folder.last.exists() or folder.best.exists():
+            return True
+        folder.clear()
+        return False
+
+
 def table(outcome: Seeds) -> Sequence[str]:
     """Return a line for each seed, the mean, and the standard deviation between seeds."""
     numbers = outcome.statistics()
     views = "test_accuracy_tta" in numbers
     heading = f"{'seed':<12}{'validation':>13}{'test':>11}{'with views' if views else '':>13}{'seconds':>12}"
     lines = ["", heading.rstrip()]
+    for label, validation, test, with_views, seconds in _rows(outcome):
+        if label == "mean":
+            lines.append("-" * len(heading))
+        lines.append(f"{label:<12}{validation:>13}{test:>11}{with_views if views else '':>13}{seconds:>12}")
+    return [*lines, f"everything is in {outcome.folder}"]
+
+
+def _rows(outcome: Seeds) -> list[list[str]]:
+    """Return label and cells, one for each of _COLUMNS, of every seed, of the mean and of the deviation."""
+    numbers = outcome.statistics()
     rows: list[tuple[str, dict[str, float | None]]] = [
         (str(seed), {name: getattr(result, name) for name in _COLUMNS})
         for seed, result in zip(outcome.seeds, outcome.results, strict=True)
     ]
     rows.append(("mean", {name: of["mean"] for name, of in numbers.items()}))
     rows.append(("deviation", {name: of["standard_deviation"] for name, of in numbers.items()}))
-    for label, values in rows:
-        if label == "mean":
-            lines.append("-" * len(heading))
-        shares = [_share(values.get(name)) for name in _COLUMNS[:3]]
-        seconds = values.get("seconds")
-        lines.append(
-            f"{label:<12}{shares[0]:>13}{shares[1]:>11}{shares[2] if views else '':>13}"
-            f"{'-' if seconds is None else f'{seconds:.1f}':>12}"
-        )
-    return [*lines, f"everything is in {outcome.folder}"]
+    return [[label, *(_cell(name, values.get(name)) for name in _COLUMNS)] for label, values in rows]
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
+def _cell(column: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if column == "seconds" else f"{value:.2%}"

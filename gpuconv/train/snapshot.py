@@ -15,11 +15,12 @@ import numpy as np
 
 from .. import nn
 from ..backend import asnumpy
-from ..errors import CheckpointMismatchError, GpuconvError
+from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from . import checkpoint
-from .config import Config, from_values, to_values
+from .config import Config, from_values, read, shareable, to_values
 from .machine import gpuconv_version
 from .precision import LossScale
+from .run_folder import refuse_several
 
 
 @dataclass(slots=True)
@@ -95,10 +96,12 @@ def save(
     average: nn.WeightAverage | None = None,
     averaged: bool = False,
     scale: LossScale | None = None,
+    to_share: bool = False,
 ) -> None:
     """Write a checkpoint of a run.
 
     averaged=True: the weights in it are those of the average, and the net's own ones lie beside them to go on from.
+    to_share=True: the settings in it hold no paths; `load` takes them from the config.toml beside it, if there is one.
     """
     arrays = _arrays(optimizer=optimiser.state, average={} if average is None else average.state)
     if average is not None and averaged:
@@ -109,7 +112,7 @@ def save(
         arrays |= _arrays(params=net.params, state=net.state)
     values = {
         "gpuconv": gpuconv_version(),
-        "config": to_values(config),
+        "config": shareable(config) if to_share else to_values(config),
         "net": net.config,
         "data": {"name": data_name, "fingerprint": data_fingerprint},
         "optimizer": {"name": config.optimizer, "steps": optimiser.steps},
@@ -126,11 +129,13 @@ def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def load(path: Path) -> Snapshot:
     """Return the snapshot in a checkpoint; raise CheckpointMismatchError if it is the checkpoint of something else."""
+    if not path.exists():
+        refuse_several(path.parent)
     arrays, values = checkpoint.load(path)
     try:
         return Snapshot(
             path=path,
-            config=from_values(values["config"]),
+            config=_settings(values["config"], path.parent),
             net=values["net"],
             data_name=values["data"]["name"],
             data_fingerprint=values["data"]["fingerprint"],
@@ -143,6 +148,22 @@ def load(path: Path) -> Snapshot:
     except (KeyError, TypeError, GpuconvError) as error:
         msg = f"{path} is not the checkpoint of a training run of this version: {error}"
         raise CheckpointMismatchError(msg) from error
+
+
+def _settings(values: Mapping[str, Any], folder: Path) -> Config:
+    """Return the settings of a checkpoint, with the paths that it does not hold from config.toml in its folder."""
+    config = from_values(values)
+    if "data_dir" in values:
+        return config
+    try:
+        beside = read(folder / "config.toml", find_net=False)
+    except ConfigError:
+        return config
+    short = shareable(beside)
+    places = {name: getattr(beside, name) for name in ("data", "net") if short[name] == values.get(name)}
+    if "data" in places:
+        places["data_dir"] = beside.data_dir
+    return dataclasses.replace(config, **places)
 
 
 def load_net(path: Path) -> nn.Net:
