@@ -16,9 +16,9 @@ import numpy as np
 from .. import nn
 from ..backend import asnumpy
 from ..errors import CheckpointMismatchError, GpuconvError
+from ..version import gpuconv_version
 from . import checkpoint
 from .config import Config, from_values, to_values
-from .machine import gpuconv_version
 from .precision import LossScale
 
 
