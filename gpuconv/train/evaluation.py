@@ -13,6 +13,7 @@ from ..backend import asarray, asnumpy
 from ..errors import CheckpointMismatchError, ParamError
 from ..ops.augment import augment
 from ..ops.loss import softmax_cross_entropy
+from . import recipe
 
 BATCH_SIZE = 250
 TTA = ("none", "flip", "flip+shift")
@@ -119,6 +120,12 @@ def evaluate(
         rights,
         mistakes,
     )
+
+
+def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "none") -> Evaluation:
+    """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
+    images, labels = recipe.test_images(dataset, test_images)
+    return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes), tta=tta)
 
 
 def _worst(known: list[Mistake], start: int, scores: Any, labels: Any, predicted: Any) -> list[Mistake]:
