@@ -376,6 +376,7 @@ BAD = {
     "parts_that_do_not_divide": (["train", "--accumulate", "3"], "accumulate must divide batch_size"),
     "eval_unknown_views": (["eval", "x", "--tta", "all"], "tta must be one of none, flip, flip+shift, got 'all'"),
     "eval_nothing": (["eval", "nowhere"], "there is no checkpoint nowhere"),
+    "two_folders_of_data": (["train", "--data", "./a", "--data-dir", "b"], "--data ./a is a folder itself"),
     "eval_without_run": (["eval"], "the following arguments are required: RUN"),
     "eval_other_checkpoint": (["eval", "x", "--checkpoint", "first"], "invalid choice: 'first'"),
     "data_without_action": (["data"], "the following arguments are required: COMMAND"),
@@ -451,12 +452,22 @@ def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):
     assert "100 test images" in out
 
 
-def test_eval_says_when_the_data_is_not_that_of_the_training(gpuconv, finished, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("name", "said"), [("CIFAR-10", "CIFAR-10"), (shapes().name, "another version of it")])
+def test_eval_on_other_data_than_the_training_must_be_asked_for(name, said, gpuconv, finished, tmp_path):
     values = checkpoint.load(finished.folder / "last.safetensors")
-    values[1]["data"]["name"] = "CIFAR-10"
+    values[1]["data"] = {"name": name, "fingerprint": "0"}
+    values[1]["config"]["data"] = "cifar10"
     checkpoint.save(tmp_path / "x.safetensors", *values)
-    _, out, _ = gpuconv("eval", "x.safetensors")
-    assert "the net was trained on CIFAR-10" in out
+    code, out, err = gpuconv("eval", "x.safetensors")
+    assert (code, out) == (2, "")
+    assert f"the run was trained on {name}, the data given or found are others: " in err
+    code, out, err = gpuconv("eval", "x.safetensors", "--data", "shapes")
+    assert (code, err) == (0, "")
+    assert f"(the net was trained on {said})" in out
+
+
+def test_eval_on_the_data_of_the_training_says_nothing_of_it(gpuconv, finished):
+    assert "the net was trained on" not in gpuconv("eval", finished.folder)[1]
 
 
 @pytest.mark.parametrize(("arguments", "name"), [((), "cifar10"), (("cifar100",), "cifar100")])
@@ -588,9 +599,11 @@ def test_a_size_that_does_not_fit_the_net_is_refused(gpuconv, pets):
     code, _, err = gpuconv("train", "--data", pets, *few, "--widths", "4", "--pad-mode", "reflect", "--crop", "8")
     assert code == 2
     assert "crop=8 shifts further" in err
-    code, _, err = gpuconv("train", "--data", pets)
+    code, _, err = gpuconv("train", "--data", pets, "--validation", "64")
     assert code == 2
-    assert "pictures in pets has 64 training images: validation=5000 leaves 0" in err
+    assert (
+        "pictures in pets has 64 training images: validation=64 leaves 0 to train on: a smaller --validation N" in err
+    )
 
 
 def test_doctor_reports_in_words_and_in_json(gpuconv, monkeypatch):

@@ -121,7 +121,7 @@ def test_another_data_set_is_not_taken_for_that_of_the_run(gpuconv, run, monkeyp
     assert "without names of classes" in out
     code, _, err = gpuconv("export", "run", "--to", "onnx", "--force", "--input", "unit")
     assert code == 2
-    assert f"the run was trained on {shapes().name}, and what is here is another" in err
+    assert f"the run was trained on {shapes().name}, the data given or found are others" in err
 
 
 def test_a_check_that_fails_writes_nothing(gpuconv, run, monkeypatch):

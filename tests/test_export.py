@@ -474,9 +474,10 @@ def test_what_is_frozen_here_is_frozen_there(name, rng, torch_module):
 def test_names_that_a_module_of_pytorch_has_already_are_refused(tmp_path):
     torch = pytest.importorskip("torch")
     assert {name for name in dir(torch.nn.Sequential()) if not name.startswith("_")} <= torch_source.TAKEN
-    net = nn.Net(nn.Sequential(train=nn.Affine(2, 2)), (2,))
-    with pytest.raises(UnsupportedError, match="layer 'train' cannot be called so"):
-        export.to_torch(net, tmp_path / "net.safetensors")
+    for name in ("train", "_modules", "_own"):
+        net = nn.Net(nn.Sequential(**{name: nn.Affine(2, 2)}), (2,))
+        with pytest.raises(UnsupportedError, match=f"layer '{name}' cannot be called so"):
+            export.to_torch(net, tmp_path / "net.safetensors")
     assert not list(tmp_path.iterdir())
 
 

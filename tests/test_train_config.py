@@ -29,7 +29,7 @@ REFUSED = {
     "smoothing_above_1": ({"label_smoothing": 2}, "label_smoothing must be"),
     "negative_seed": ({"seed": -1}, "seed must be an int from 0"),
     "seed_of_65_bits": ({"seed": 2**64}, "seed must be an int from 0 to 2\\^64 - 1"),
-    "negative_validation": ({"validation": -1}, "validation must be an int from 0"),
+    "negative_validation": ({"validation": -2}, "validation must be an int from -1"),
     "flag_as_number": ({"flip": 1}, "flip must be True or False, got 1"),
     "unknown_optimizer": ({"optimizer": "sgdd"}, "optimizer 'sgdd' is not known; did you mean \"sgd\""),
     "unknown_data": (

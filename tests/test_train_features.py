@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from train_helpers import TINY, again, assert_same_run, change, go, interrupt, run_state, shapes, watch
 
-from gpuconv import nn, ops, train
+from gpuconv import data, nn, ops, train
 from gpuconv.backend import using
+from gpuconv.data import sources
 from gpuconv.errors import ConfigError, NonFiniteLossError, ParamError
 from gpuconv.nn import vectors
-from gpuconv.train import Config, checkpoint, evaluation, feed, loop, outcomes, precision, recipe, snapshot
+from gpuconv.train import Config, checkpoint, evaluation, feed, loop, outcomes, precision, recipe, rehearsal, snapshot
 
 # Everything comes back ----------------------------------------------------------------------------------------------
 
@@ -384,6 +385,15 @@ def test_settings_that_cannot_be_are_refused(settings, message):
         change(**settings)
 
 
+def test_overfit_in_too_large_batches_names_what_chooses_them(tmp_path):
+    with pytest.raises(ConfigError, match=r"more than the 10 training images: .*train\.overfitting\(config\)"):
+        go(change(overfit=10), tmp_path / "run")
+    config = train.overfitting(change(overfit=10))
+    assert (config.batch_size, config.epochs, config.flip) == (10, 300, False)
+    with pytest.raises(ConfigError, match="overfit must say how many"):
+        train.overfitting(TINY)
+
+
 def test_more_images_to_overfit_than_there_are_is_refused():
     with pytest.raises(ConfigError, match="300 training images, too few for overfit=301"):
         recipe.split(shapes(), change(overfit=301))
@@ -409,6 +419,29 @@ def test_a_dry_run_counts_what_a_run_holds(settings, bytes_a_weight, size):
     assert found.activation_bytes == outputs * size * 20 // config.accumulate
     assert found.data_bytes == (200 + 100 + 60) * 3 * 32 * 32
     assert found.steps == 20
+
+
+def test_a_dry_run_counts_images_to_overfit_once():
+    config = train.overfitting(change(overfit=20))
+    found = train.rehearse(config, progress="none", dataset=shapes())
+    assert found.data_bytes == (20 + 60) * 3 * 32 * 32
+
+
+def test_a_dry_run_downloads_nothing(monkeypatch):
+    seen = watch(monkeypatch, data, "load")
+    monkeypatch.setattr(sources, "draw_shapes", lambda seed: shapes())
+    train.rehearse(TINY, progress="none")
+    assert [keywords["download"] for _, keywords, _ in seen] == [False]
+
+
+def test_a_dry_run_wants_tensorboard_as_a_run_does(monkeypatch):
+    def missing():
+        msg = "no tensorboard"
+        raise ConfigError(msg)
+
+    monkeypatch.setattr(rehearsal, "check_tensorboard", missing)
+    with pytest.raises(ConfigError, match="no tensorboard"):
+        train.rehearse(change(tensorboard=True), progress="none", dataset=shapes())
 
 
 # A new net looks at the data ----------------------------------------------------------------------------------------

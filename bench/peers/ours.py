@@ -12,7 +12,7 @@ import gpuconv
 from gpuconv import backend, ops
 from gpuconv.train import recipe
 from gpuconv.train.config import PRESETS
-from gpuconv.train.machine import gpuconv_version
+from gpuconv.version import gpuconv_version
 
 from ..clocks import Clock, HostClock, cupy_clock
 from ..inputs import Inputs

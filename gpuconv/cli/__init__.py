@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        from ..train.machine import gpuconv_version
+        from ..version import gpuconv_version
 
         sys.stdout.write(f"gpuconv {gpuconv_version()}\n")
         parser.exit()

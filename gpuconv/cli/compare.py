@@ -41,7 +41,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     runs = [Run(path) for path in paths]
     if arguments.save is not None:
         plots.check(arguments.save)
-    sys.stdout.write(compare.as_text(runs) + "\n")
+    sys.stdout.write(compare.compare_runs(runs) + "\n")
     if arguments.save is not None:
         plots.save(plots.curves(runs), arguments.save)
         sys.stdout.write(f"\n{arguments.save} is written\n")

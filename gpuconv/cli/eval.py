@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..data.sources import NAMES
 from ..errors import ConfigError
-from ..train.config import from_values
 from ..train.evaluation import TTA
 from .parser import EXIT_CODES
 
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
     parser.add_argument("--data", metavar="NAME|DIR", help="another data set than the run's, or a folder of pictures")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data set")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder that the data set is in now")
     parser.add_argument("--test-images", metavar="N", type=int, default=0, help="only the first N [0: all]")
     parser.add_argument(
         "--tta", metavar="NAME", default="none", help=f"average the scores of views: {', '.join(TTA)} [none]"
@@ -40,20 +41,15 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_eval)
 
 
-def _image_size(name: str, then: Any) -> int:
-    """Return the size to scale a folder's pictures to: what the run was trained with."""
-    if name in NAMES:
-        return 0
-    if name == then.config.data:
-        return then.config.image_size
-    _, height, width = then.net["input_shape"]
-    return height if height == width else 0
+def _image_size(name: str, input_shape: Sequence[int]) -> int:
+    """Return the size to scale another folder's pictures to: what the net takes, if that is a square."""
+    _, height, width = input_shape
+    return height if height == width and name not in NAMES else 0
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from .. import data
     from ..train import recipe, snapshot
-    from ..train.evaluation import evaluate
+    from ..train.evaluation import evaluate_on
 
     if arguments.tta not in TTA:
         msg = f"tta must be one of {', '.join(TTA)}, got {arguments.tta!r}"
@@ -63,30 +59,22 @@ def _eval(arguments: argparse.Namespace) -> int:
         path = path / f"{arguments.checkpoint}.safetensors"
     then = snapshot.load(path)
     net = snapshot.net_of(then)
-    config = then.config
-    name = arguments.data or config.data
-    folder = arguments.data_dir or (config.data_dir if name == config.data else "") or None
-    dataset = data.load(name, folder=folder, image_size=_image_size(name, then))
-    config = from_values(
-        {"test_images": arguments.test_images, "validation": 0, "train_images": 0, "overfit": 0, "patience": 0}, config
-    )
-    split = recipe.split(dataset, config)
-    found = evaluate(
-        net,
-        split.x_test,
-        split.y_test,
-        mean=dataset.mean,
-        std=dataset.std,
-        classes=len(dataset.classes),
-        tta=arguments.tta,
-    )
+    if arguments.data in (None, then.config.data):
+        known = then.data_name, then.data_fingerprint
+        dataset = recipe.dataset(then.config, data_dir=arguments.data_dir, trained_on=known)
+    else:
+        other = dataclasses.replace(then.config, data=arguments.data, data_dir=arguments.data_dir or "", image_size=0)
+        other = dataclasses.replace(other, image_size=_image_size(other.data, then.net["input_shape"]))
+        dataset = recipe.dataset(other)
+    found = evaluate_on(net, dataset, test_images=arguments.test_images, tta=arguments.tta)
     with_views = "" if arguments.tta == "none" else f", scores averaged over the views of tta {arguments.tta}"
     lines = [
         f"{path}, after epoch {len(then.position.rows)}:",
         f"{found.count:,} test images of {dataset.name}{with_views}",
     ]
-    if dataset.name != then.data_name:
-        lines.append(f"(the net was trained on {then.data_name})")
+    if recipe.fingerprint(dataset) != then.data_fingerprint:
+        which = then.data_name if then.data_name != dataset.name else "another version of it"
+        lines.append(f"(the net was trained on {which})")
     lines.append("")
     width = max(map(len, dataset.classes))
     for label, accuracy in zip(dataset.classes, found.class_accuracy, strict=True):

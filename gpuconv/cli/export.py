@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--check", action=argparse.BooleanOptionalAction, help="compare scores before writing [yes, if installed]"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the run's data set")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder that the run's data set is in now")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
     parser.set_defaults(run=_export)
 
@@ -138,17 +138,13 @@ def _verdict(what: str, found: Any) -> str:
 
 def _inputs(then: Any, folder: str | None, *, needed: bool) -> _Inputs | None:
     """Return what a run's data set gives, or None if it is not on this machine and neither named nor needed."""
-    from .. import data
     from ..train import recipe
 
-    config = then.config
+    known = then.data_name, then.data_fingerprint
     try:
-        dataset = data.load(
-            config.data, folder=folder or config.data_dir or None, download=False, notice=lambda text: None
+        dataset = recipe.dataset(
+            then.config, data_dir=folder, download=False, notice=lambda text: None, trained_on=known
         )
-        if recipe.fingerprint(dataset) != then.data_fingerprint:
-            msg = f"the run was trained on {then.data_name}, and what is here is another: {dataset.name}"
-            raise ConfigError(msg)
     except GpuconvError as error:
         if folder is not None:
             raise

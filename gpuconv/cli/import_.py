@@ -66,7 +66,6 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str]]:
     """Return settings, a net, and name and fingerprint of the data set, of a run or as a config file asks for them."""
-    from .. import data
     from ..train import recipe, snapshot
     from ..train.config import read
 
@@ -77,8 +76,6 @@ def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str]]:
         then = snapshot.load(path)
         return then.config, snapshot.net_of(then), (then.data_name, then.data_fingerprint)
     config = read(path)
-    dataset = data.load(
-        config.data, folder=data_dir or config.data_dir or None, image_size=config.image_size, download=config.download
-    )
+    dataset = recipe.dataset(config, data_dir=data_dir)
     net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
     return config, net, (dataset.name, recipe.fingerprint(dataset))

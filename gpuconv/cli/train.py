@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from ..data.sources import is_path
 from ..errors import ConfigError
 from ..train.config import PRESETS, Config, from_values, overfitting, read
 from ..train.report import PROGRESS
@@ -62,7 +63,7 @@ def add(commands: Any) -> None:
     run.add_argument("--run-dir", metavar="DIR", type=Path, help="keep the run in this new or empty folder")
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
     run.add_argument("--seeds", metavar="N", type=int, help="N runs with seeds from --seed on: mean, deviation")
-    run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes nothing")
+    run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes and fetches nothing")
     _add_setting(run, "overfit")
     _add_setting(run, "tensorboard")
     for title, names in _GROUPS.items():
@@ -129,6 +130,9 @@ def _train(arguments: argparse.Namespace) -> int:
     if base is None:
         base = from_values({"preset": preset} if preset is not None else {})
     config = from_values(settings, base)
+    if "data" in settings and "data_dir" in settings and is_path(config.data):
+        msg = f"--data {config.data} is a folder itself: leave out --data-dir"
+        raise ConfigError(msg)
     if config.overfit and "overfit" in settings:
         config = overfitting(config, given=settings)
     if arguments.dry_run:

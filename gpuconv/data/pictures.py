@@ -33,6 +33,8 @@ _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _MODES = ("RGB", "RGBA", "RGBX", "RGBa", "L", "LA", "1", "P", "PA", "CMYK", "YCbCr")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 
+NAMED = "pictures in "  # how the name of every such data set begins
+
 _MOST_PIXELS = 1 << 26  # of one picture: 200 MB while it is decoded
 _MOST_BYTES = 1 << 34  # of all
 _TEST_SHARE = 5  # one in
@@ -80,7 +82,7 @@ def read_pictures(folder: str | os.PathLike[str], *, image_size: int = 0, notice
     x_test, y_test = _read(test, side, train[0].path, image_size)
     mean, std = channel_statistics(x_train)
     scaled = f", scaled to {_size(side)}" if image_size else ""
-    name = f"pictures in {_called(Path(folder), root)}{scaled}"
+    name = f"{NAMED}{_called(Path(folder), root)}{scaled}"
     return Dataset(name, classes, x_train, y_train, x_test, y_test, mean, std, str(root))
 
 

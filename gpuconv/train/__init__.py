@@ -1,6 +1,7 @@
 """Train nets, keep what they learned, and go on after any interruption: `train(Config(...))`, `resume(folder)`."""
 
-from .config import PRESETS, Config
+from .compare import compare_runs
+from .config import PRESETS, Config, overfitting
 from .evaluation import Evaluation, evaluate
 from .loop import Result, resume, train
 from .rehearsal import Rehearsal, rehearse
@@ -18,8 +19,10 @@ __all__ = [
     "Result",
     "Run",
     "Seeds",
+    "compare_runs",
     "evaluate",
     "load_net",
+    "overfitting",
     "rehearse",
     "resume",
     "resume_seeds",

@@ -54,7 +54,7 @@ def paired(first: Run, second: Run) -> Paired | None:
     return mcnemar(*(unpack_bits(result["test_right"], count) for result in (a, b)))
 
 
-def as_text(runs: Sequence[Run]) -> str:
+def compare_runs(runs: Sequence[Run]) -> str:
     """Return the comparison as lines; every run is held against the first."""
     names = _names(runs)
     parts = [_outcomes(runs, names), _settings(runs, names), _data(runs, names), _tests(runs, names)]

@@ -61,17 +61,21 @@ class Config:
     weight_scale: float = _setting(0.0, "three-layer: spread of first weights; 0: He's", least=0)
     dtype: str = _setting("float32", "type of weights and activations", choices=("float32", "float64"))
     precision: str = _setting(
-        "float32", "float16: steps in it, weights in float32", choices=("float32", "tf32", "float16")
+        "float32", "float16: weights stay float32; tf32: not built yet", choices=("float32", "tf32", "float16")
     )
     device: str = _setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     seed: int = _setting(0, "same seed, same run, bit for bit", least=0, most=2**64 - 1)
 
     # On what
     data: str = _setting("auto", f"{', '.join(NAMES)}, or a folder of pictures")
-    data_dir: str = _setting("", "folder of CIFAR's files [GPUCONV_DATA, else the cache]")
+    data_dir: str = _setting("", "folder of CIFAR's files [GPUCONV_DATA, else the cache], or of pictures that moved")
     download: bool = _setting(True, "fetch CIFAR if it is not here")
     image_size: int = _setting(0, "scale a folder's pictures to N x N; 0: as they are", least=0)
-    validation: int = _setting(5000, "last training images held out to choose the best epoch", least=0)
+    validation: int = _setting(
+        -1,
+        "last training images held out to choose the best epoch; -1: 5000, of a folder a tenth if that is less",
+        least=-1,
+    )
     train_images: int = _setting(0, "train on the first N only; 0: all", least=0)
     test_images: int = _setting(0, "test on the first N only; 0: all", least=0)
     flip: bool = _setting(True, "mirror training images at random")
@@ -175,11 +179,14 @@ def to_values(config: Config) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
 
 
-def overfitting(config: Config, given: Iterable[str]) -> Config:
+def overfitting(config: Config, given: Iterable[str] = ()) -> Config:
     """Return the settings of a run that must learn its `overfit` images by heart, changed only where not `given`.
 
     Batches of at most as many images, nothing that makes it harder to learn them, and at least 300 steps.
     """
+    if not config.overfit:
+        msg = "overfit must say how many images are to be learnt, got overfit=0"
+        raise ConfigError(msg)
     batch_size = min(config.batch_size, config.overfit)
     easier: dict[str, Any] = {
         "batch_size": batch_size,

@@ -13,6 +13,7 @@ from ..backend import asarray, asnumpy, on_gpu
 from ..errors import CheckpointMismatchError, ParamError
 from ..ops.augment import augment
 from ..ops.loss import softmax_cross_entropy
+from . import recipe
 from .notebook import table
 
 BATCH_SIZE = 250
@@ -132,6 +133,12 @@ def evaluate(
         rights,
         mistakes,
     )
+
+
+def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "none") -> Evaluation:
+    """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
+    images, labels = recipe.test_images(dataset, test_images)
+    return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes), tta=tta)
 
 
 def _worst(known: list[Mistake], start: int, scores: Any, labels: Any, predicted: Any) -> list[Mistake]:

@@ -114,7 +114,7 @@ def begin(config: Config, dataset: Any, says: Report) -> _Run:
     """Return a new run before its first step, with its data, and without a folder."""
     if dataset is None:
         dataset, config = load_data(config, says)
-    run = _Run(config, dataset, says)
+    run = _Run(recipe.settled(config, dataset), dataset, says)
     run.prepare()
     return run
 
@@ -138,10 +138,10 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
         if config.tensorboard:
             check_tensorboard()
         if dataset is None:
-            where = config if data_dir is None else dataclasses.replace(config, data_dir=data_dir)
-            dataset, found = load_data(where, says)
+            known = then.data_name, then.data_fingerprint
+            dataset, found = load_data(config, says, data_dir=data_dir, trained_on=known)
             if new:  # in place of "auto"
-                config = dataclasses.replace(config, data=found.data)
+                config = dataclasses.replace(config, data=found.data, validation=found.validation)
         with using(config.device):
             again = _Run(config, dataset, says, then.net)
             again.folder = folder
@@ -634,18 +634,18 @@ def _finished(folder: RunFolder, then: Snapshot) -> Result | None:
     return Result(folder=folder.path, metrics=then.position.rows, **{name: record[name] for name in names})
 
 
-def load_data(config: Config, says: Report) -> tuple[data.Dataset, Config]:
-    """Return the data set and the settings that name it for good, in place of "auto"."""
-    if config.data_dir and not Path(config.data_dir).expanduser().exists():
-        msg = f"data_dir {config.data_dir} does not exist: name the folder that holds CIFAR-10, or leave it out"
+def load_data(
+    config: Config, says: Report, *, data_dir: str | None = None, trained_on: tuple[str, str] | None = None
+) -> tuple[data.Dataset, Config]:
+    """Return the data set and the settings as they are for good: its name for "auto", how many images validate.
+
+    data_dir, trained_on: as of `recipe.dataset`.
+    """
+    place = data_dir or config.data_dir
+    if place and not Path(place).expanduser().exists():
+        msg = f"data_dir {place} does not exist: name the folder that holds the data, or leave it out"
         raise ConfigError(msg)
-    dataset = data.load(
-        config.data,
-        folder=config.data_dir or None,
-        image_size=config.image_size,
-        download=config.download,
-        progress=says.download,
-    )
+    dataset = recipe.dataset(config, data_dir=data_dir, notice=says.note, progress=says.download, trained_on=trained_on)
     if config.data == "auto":
         config = dataclasses.replace(config, data="shapes" if dataset.classes == SHAPES else "cifar10")
-    return dataset, config
+    return dataset, recipe.settled(config, dataset)

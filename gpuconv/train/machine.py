@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import threadpoolctl
 
 from ..backend import gpu_name
 from ..cpu.parallel import threads
+from ..version import gpuconv_version
 
 _THREAD_SETTINGS = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -41,19 +41,6 @@ def versions() -> dict[str, str]:
         "blas": blas(),
         "safetensors": importlib.metadata.version("safetensors"),
     }
-
-
-def gpuconv_version() -> str:
-    """Return the version of this package, installed or run from its source tree."""
-    try:
-        return importlib.metadata.version("gpuconv")
-    except importlib.metadata.PackageNotFoundError:
-        pass
-    try:
-        project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
-        return "unknown"
-    return project["version"] if project.get("name") == "gpuconv" else "unknown"
 
 
 def blas() -> str:

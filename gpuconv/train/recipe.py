@@ -1,7 +1,8 @@
-"""From settings to the things that train: net, optimiser, schedule, and which images are for what."""
+"""From settings to the things that train: data, net, optimiser, schedule, and which images are for what."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,10 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn
+from .. import data, nn
+from ..data import cifar10, cifar100
+from ..data.download import Notice, Progress
+from ..data.drawn import SHAPES
+from ..data.pictures import NAMED
+from ..data.sources import is_path, to_stderr
 from ..errors import ConfigError, GpuconvError
 from ..nn.spec import NET_FILES
 from .config import Config
+
+_VALIDATION = 5000
+_OWN_SHARE = 10  # of pictures of one's own one in so many is held out, if that is fewer
+_OURS = (cifar10.CLASSES, cifar100.CLASSES, cifar100.SUPERCLASSES, SHAPES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,37 +54,100 @@ class Plan:
         return min(self.steps_per_epoch, self.steps - epoch * self.steps_per_epoch)
 
 
+def dataset(
+    config: Config,
+    *,
+    data_dir: str | None = None,
+    download: bool | None = None,
+    notice: Notice = to_stderr,
+    progress: Progress | None = None,
+    trained_on: tuple[str, str] | None = None,
+) -> data.Dataset:
+    """Return the data set that settings name, as every command and function that needs a run's data gets it.
+
+    data_dir, or else config.data_dir, is the folder of CIFAR's files; of a folder of pictures, where it is now.
+    download: None leaves it to config.   notice, progress: as of `data.load`.
+    trained_on: name and fingerprint of what a run was trained on.  Raises ConfigError for other data, whatever they are
+    called; pictures that are the same keep the name they had in another folder.
+    """
+    name, folder = config.data, data_dir or config.data_dir
+    if folder and is_path(name):
+        name, folder = folder if is_path(folder) else f"./{folder}", ""
+    found = data.load(
+        name,
+        folder=folder or None,
+        image_size=config.image_size,
+        download=config.download if download is None else download,
+        notice=notice,
+        progress=progress,
+    )
+    if trained_on is not None:
+        check_same(found, *trained_on)
+        if found.name.startswith(NAMED):
+            found = dataclasses.replace(found, name=trained_on[0])
+    return found
+
+
+def check_same(dataset: Any, name: str, known: str) -> None:
+    """Raise ConfigError if a data set is not the one of this name and fingerprint."""
+    if fingerprint(dataset) != known:
+        other = dataset.name if dataset.name != name else "another version of it"
+        msg = f"the run was trained on {name}, the data given or found are others: {other}"
+        raise ConfigError(msg)
+
+
+def settled(config: Config, dataset: Any) -> Config:
+    """Return the settings with the number of validation images that they leave to the data."""
+    if config.validation >= 0:
+        return config
+    images = len(dataset.y_train)
+    # One at least, so that an epoch can be chosen, but never the only one.
+    count = _VALIDATION if _is_ours(dataset) else min(_VALIDATION, max(images // _OWN_SHARE, 1), images - 1)
+    return dataclasses.replace(config, validation=max(count, 0))
+
+
 def split(dataset: Any, config: Config) -> Split:
     """Return the images of a run: the last `validation` training images are held out, whatever the other limits.
 
     With overfit=N the first N are trained on, and the very same chosen by.
     """
-    images, tests = len(dataset.y_train), len(dataset.y_test)
+    config = settled(config, dataset)
+    images = len(dataset.y_train)
     kept = images - config.validation
     count = config.train_images or kept
     if config.overfit:
         kept, count = images, config.overfit
     if not 0 < count <= kept:
-        msg = (
-            f"{dataset.name} has {images} training images: "
-            f"validation={config.validation} leaves {max(kept, 0)}, too few for train_images={config.train_images}: lower one of the two"
-            if not config.overfit
-            else f"{dataset.name} has {images} training images, too few for overfit={config.overfit}: lower it"
-        )
+        left = f"validation={config.validation} leaves {max(kept, 0)}"
+        if config.overfit:
+            what = f", too few for overfit={config.overfit}: lower it"
+        elif config.train_images:
+            what = f": {left}, too few for train_images={config.train_images}: lower one of the two"
+        else:
+            what = f": {left} to train on: a smaller --validation N (validation=N) holds out fewer"
+        msg = f"{dataset.name} has {images} training images{what}"
         raise ConfigError(msg)
-    if tests == 0 or config.test_images > tests:
-        msg = f"{dataset.name} has {tests} test images, too few for test_images={config.test_images}: lower it, or leave it out for all"
-        raise ConfigError(msg)
-    tested = slice(0, config.test_images or tests)
     held_out = slice(0, count) if config.overfit else slice(kept, None)
     return Split(
         dataset.x_train[:count],
         dataset.y_train[:count],
         dataset.x_train[held_out],
         dataset.y_train[held_out],
-        dataset.x_test[tested],
-        dataset.y_test[tested],
+        *test_images(dataset, config.test_images),
     )
+
+
+def test_images(dataset: Any, count: int) -> tuple[Any, Any]:
+    """Return the first `count` test images and their labels, or all for 0."""
+    tests = len(dataset.y_test)
+    if count < 0:
+        msg = f"test_images must be an int from 0 on, got {count}"
+        raise ConfigError(msg)
+    if tests == 0 or count > tests:
+        msg = f"{dataset.name} has {tests} test images, too few for test_images={count}: lower it, or leave it out for all"
+        raise ConfigError(msg)
+    tested = slice(0, count or tests)
+    return dataset.x_test[tested], dataset.y_test[tested]
 
 
 def check_moves(config: Config, input_shape: tuple[int, ...]) -> None:
@@ -94,6 +167,7 @@ def plan(config: Config, images: int) -> Plan:
     steps_per_epoch = images // config.batch_size
     if steps_per_epoch == 0:
         msg = f"batch_size={config.batch_size} is more than the {images} training images: choose a smaller batch"
+        msg += " (in Python train.overfitting(config) does)" if config.overfit else ""
         raise ConfigError(msg)
     steps = config.epochs * steps_per_epoch
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))
@@ -145,14 +219,25 @@ def schedule(config: Config, plan: Plan) -> Callable[[int], float]:
 
 
 def fingerprint(dataset: Any) -> str:
-    """Return a short digest of a data set: all labels, every 50th image, how they are normalised."""
+    """Return a short digest of a data set: all labels, the images, the classes, how images are normalised.
+
+    Of CIFAR, whose files have hashes of their own, and of the drawn shapes every 50th image stands for all.
+    """
+    ours = _is_ours(dataset)
     digest = hashlib.blake2b(digest_size=16)
     for labels in (dataset.y_train, dataset.y_test):
         digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     for images in (dataset.x_train, dataset.x_test):
-        digest.update(np.ascontiguousarray(images[::50]).tobytes())
+        digest.update(np.ascontiguousarray(images[:: 50 if ours else 1]).reshape(-1).data)
     digest.update(repr((tuple(map(float, dataset.mean)), tuple(map(float, dataset.std)))).encode())
+    if not ours:
+        digest.update(repr((dataset.x_train.shape, tuple(dataset.classes))).encode())
     return digest.hexdigest()
+
+
+def _is_ours(dataset: Any) -> bool:
+    """Return whether this is CIFAR or the drawn shapes, rather than pictures of one's own."""
+    return tuple(dataset.classes) in _OURS and not dataset.name.startswith(NAMED)
 
 
 def _net(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.Net:

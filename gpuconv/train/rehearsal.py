@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from ..backend import using
 from .config import Config
 from .evaluation import BATCH_SIZE, evaluate, views
+from .journal import check_tensorboard
 from .loop import begin
 from .report import duration, labelled, report
 
@@ -30,13 +31,16 @@ class Rehearsal:
 
 
 def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> Rehearsal:
-    """Show what a run would be and how long it would take; nothing is written.
+    """Show what a run would be and how long it would take; nothing is written, and nothing downloaded.
 
     The memory is what the run is known to hold; what operators need for a moment comes on top.
-    Raises what `train` raises before its first step, and NonFiniteLossError if that step would.
+    Raises what `train` raises before its first step, NonFiniteLossError if that step would, and DatasetMissingError for
+    data that are still to be downloaded.
     """
+    if config.tensorboard:
+        check_tensorboard()
     with using(config.device), report(progress) as says:
-        run = begin(config, dataset, says)
+        run = begin(replace(config, download=False), dataset, says)
         config = run.config
         with run.feed:
             for number, batch in enumerate(run.feed.epoch(0, 0, min(_STEPS, run.plan.steps_of(0)))):
@@ -61,6 +65,7 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
         times = sum(1 for _ in views(split.x_test[:1], config.tta))
         tested = len(split.y_test) * (1 if times == 1 else 1 + times) + run.plan.epochs * len(split.y_validation)
         seconds = run.plan.steps * step_seconds + tested / seen * evaluation_seconds
+        held_out = split.x_validation[: 0 if config.overfit else None]  # which are the training images otherwise
         found = Rehearsal(
             steps=run.plan.steps,
             step_seconds=step_seconds,
@@ -68,7 +73,7 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
             seconds=seconds,
             weight_bytes=_weights(run),
             activation_bytes=_activations(run.net, config),
-            data_bytes=split.x_train.nbytes + split.x_validation.nbytes + split.x_test.nbytes,
+            data_bytes=split.x_train.nbytes + held_out.nbytes + split.x_test.nbytes,
         )
         for line in _lines(run, found):
             says.note(line)

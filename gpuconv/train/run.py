@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from ..errors import ConfigError, GpuconvError
 from . import config as configs
 from . import journal, recipe, snapshot
 from .config import Config
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate_on
 from .notebook import table
 from .run_folder import refuse_several
 
@@ -108,29 +107,33 @@ class Run:
         """Return the net of the run's "best" or "last" checkpoint."""
         return snapshot.load_net(self._checkpoint(checkpoint))
 
-    def dataset(self) -> data.Dataset:
+    def dataset(self, data_dir: str | Path | None = None) -> data.Dataset:
         """Return the data set of the run, from this machine; nothing is downloaded.
 
+        data_dir: the folder it lies in now, if that is another than it was.
         Raises DatasetMissingError if it is not here, ConfigError if what is here is not what the run was trained on.
         """
-        config = self.config
-        found = data.load(config.data, folder=config.data_dir or None, image_size=config.image_size, download=False)
-        self._check(found)
-        return found
-
-    def evaluate(self, dataset: data.Dataset | None = None, *, checkpoint: str = "best") -> Evaluation:
-        """Return how well a net of the run does on the test images of its data set, or of another one."""
-        dataset = self.dataset() if dataset is None else dataset
-        config = dataclasses.replace(self.config, validation=0, train_images=0)
-        split = recipe.split(dataset, config)
-        return evaluate(
-            self.net(checkpoint),
-            split.x_test,
-            split.y_test,
-            mean=dataset.mean,
-            std=dataset.std,
-            classes=len(dataset.classes),
+        return recipe.dataset(
+            self.config,
+            data_dir=None if data_dir is None else str(data_dir),
+            download=False,
+            notice=lambda text: None,
+            trained_on=self._trained_on,
         )
+
+    def evaluate(
+        self, dataset: data.Dataset | None = None, *, checkpoint: str = "best", tta: str = "none"
+    ) -> Evaluation:
+        """Return how well a net of the run does on the test images of its data set, or on all of another one.
+
+        tta: as of `evaluate`.
+        """
+        if dataset is None:
+            dataset = self.dataset()
+        known = self._trained_on
+        own = known is None or recipe.fingerprint(dataset) == known[1]
+        count = self.config.test_images if own else 0
+        return evaluate_on(self.net(checkpoint), dataset, test_images=count, tta=tta)
 
     def plot(self) -> Figure:
         """Return a matplotlib Figure of the run's curves; ConfigError if matplotlib is not installed."""
@@ -150,15 +153,15 @@ class Run:
                 dataset = self.dataset()
             except (GpuconvError, OSError):  # the report says that the pictures could not be had
                 dataset = None
-        else:
-            self._check(dataset)
+        elif self._trained_on is not None:
+            recipe.check_same(dataset, *self._trained_on)
         return write(self, dataset, None if path is None else Path(path))
 
-    def _check(self, dataset: data.Dataset) -> None:
-        fingerprint = recipe.fingerprint(dataset)
-        if self.facts.get("data_fingerprint", fingerprint) != fingerprint:
-            msg = f"{self.name} was trained on {self.facts.get('data')}, the data given or found are others: {dataset.name}"
-            raise ConfigError(msg)
+    @property
+    def _trained_on(self) -> tuple[str, str] | None:
+        """Name and fingerprint of the data set; None of a run that has not come to its first step."""
+        facts = self.facts
+        return (facts["data"], facts["data_fingerprint"]) if "data_fingerprint" in facts else None
 
     def _checkpoint(self, name: str) -> Path:
         if name not in ("best", "last"):

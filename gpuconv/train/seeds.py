@@ -91,10 +91,7 @@ def resume_seeds(
         except (OSError, ValueError, KeyError, TypeError) as error:
             msg = f"{place / PLAN} does not say how many seeds were to be trained ({error})"
             raise ConfigError(msg) from error
-        config = read(place / "config.toml")
-        if data_dir is not None:
-            config = dataclasses.replace(config, data_dir=data_dir)
-        return _go(held, config, count, progress, dataset)
+        return _go(held, read(place / "config.toml"), count, progress, dataset, data_dir)
 
 
 def is_seeds(folder: Path) -> bool:
@@ -102,12 +99,12 @@ def is_seeds(folder: Path) -> bool:
     return (folder / PLAN).is_file()
 
 
-def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any) -> Seeds:
+def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any, data_dir: str | None = None) -> Seeds:
     """Train or finish every seed in a folder that this process holds, show the table, write seeds.json."""
     place = held.path
     if dataset is None:
         with report(progress) as says:
-            dataset, _ = load_data(config, says)
+            dataset, _ = load_data(config, says, data_dir=data_dir)
     seeds = [config.seed + number for number in range(count)]
     results = []
     for seed in seeds:

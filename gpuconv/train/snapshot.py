@@ -16,9 +16,9 @@ import numpy as np
 from .. import nn
 from ..backend import asnumpy
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
+from ..version import gpuconv_version
 from . import checkpoint
 from .config import Config, from_values, read, shareable, to_values
-from .machine import gpuconv_version
 from .precision import LossScale
 from .run_folder import refuse_several
 

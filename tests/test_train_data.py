@@ -1,0 +1,257 @@
+"""The data of a run: found again by every command, told from others, split where the settings leave that open."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from train_helpers import change, go, shapes, watch
+
+from gpuconv import cli, data, train
+from gpuconv.data import cifar10, sources
+from gpuconv.errors import ConfigError
+from gpuconv.train import Run, recipe
+
+FLAGS = ("--widths", "4", "--epochs", "2", "--batch-size", "8", "--lr", "0.05", "--crop", "1", "--image-size", "8")
+
+
+def own(classes=("cat", "dog"), images=100, tests=20, name="mine") -> data.Dataset:
+    """Return pictures of noise that are not one of the package's own data sets."""
+    rng = np.random.default_rng(3)
+    x = rng.integers(0, 256, (images + tests, 3, 32, 32), dtype=np.uint8)
+    y = np.arange(images + tests) % len(classes)
+    statistics = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    return data.Dataset(
+        name=name, classes=tuple(classes), x_train=x[:images], y_train=y[:images], x_test=x[images:],
+        y_test=y[images:], source="drawn", **statistics,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def gpuconv(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; return (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """A folder of 40 + 40 pictures, 12 wide and 10 high, of two colours."""
+    image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    rng = np.random.default_rng(8)
+    for name, colour in (("cat", 60), ("dog", 180)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(40):
+            pixels = (colour + rng.integers(0, 60, (10, 12, 3))).astype(np.uint8)
+            image.fromarray(pixels).save(tmp_path / "pets" / name / f"{number}.png")
+    return tmp_path / "pets"
+
+
+@pytest.fixture
+def no_cifar(tmp_path, monkeypatch):
+    """A machine without CIFAR and, as far as the package can tell, without network; the drawn set is small."""
+    monkeypatch.delenv("GPUCONV_DATA", raising=False)
+    monkeypatch.setenv("GPUCONV_CACHE", str(tmp_path / "cache"))
+
+    def download(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(sources, "fetch", download)
+    monkeypatch.setattr(sources, "draw_shapes", lambda seed: shapes())
+
+
+# Every place loads by the same rule ---------------------------------------------------------------------------------
+
+
+def test_the_notice_that_shapes_stand_in_goes_where_the_run_reports(no_cifar, tmp_path, capsys):
+    config = change(data="auto", download=False, max_steps=1)
+    train.train(config, folder=tmp_path / "silent", progress="none")
+    assert capsys.readouterr() == ("", "")
+    train.train(config, folder=tmp_path / "plain", progress="plain")
+    out, err = capsys.readouterr()
+    assert "NOT CIFAR-10" in out
+    assert err == ""
+    assert train.config.read(tmp_path / "plain" / "config.toml").data == "shapes"
+
+
+def test_a_run_looks_for_its_data_silently(no_cifar, tmp_path, capsys):
+    go(change(data="auto", max_steps=1), tmp_path / "run")
+    assert Run(tmp_path / "run").dataset() is shapes()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_dry_run_without_the_data_says_how_to_get_them(no_cifar, gpuconv):
+    code, out, err = gpuconv("train", "--data", "cifar10", "--dry-run")
+    assert (code, out) == (1, "")
+    assert "CIFAR-10 is not in" in err
+    assert "`gpuconv data get cifar10` fetches it" in err
+    code, _, err = gpuconv("train", "--data", "cifar100-coarse", "--dry-run")
+    assert "`gpuconv data get cifar100` fetches it" in err
+    few = ("--widths", "4", "--batch-size", "20", "--validation", "100", "--dry-run")
+    code, out, err = gpuconv("train", *few)
+    assert (code, err) == (0, "")
+    assert "NOT CIFAR-10" in out
+
+
+@pytest.mark.parametrize("download", [True, False])
+def test_eval_downloads_only_if_the_run_might(download, tmp_path, monkeypatch, gpuconv):
+    go(change(max_steps=1, download=download), tmp_path / "run")
+    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
+    seen = watch(monkeypatch, data, "load")
+    assert gpuconv("eval", "run")[0] == gpuconv("eval", "run", "--data", "cifar10")[0] == 0
+    assert [keywords["download"] for _, keywords, _ in seen] == [download] * 2
+    assert [arguments for arguments, _, _ in seen] == [("shapes",), ("cifar10",)]
+
+
+def test_a_run_on_pictures_is_resumed_tested_and_exported_where_they_were_moved(pets, gpuconv, tmp_path):
+    assert gpuconv("train", "--data", "pets", *FLAGS, "--run-dir", "run", "--progress", "none") == (0, "", "")
+    accuracy = Run(tmp_path / "run").result["test_accuracy"]
+    (tmp_path / "run" / "result.json").unlink()  # as if the process had died before
+    pets.rename(tmp_path / "animals")
+    for command in (["train", "--resume", "run"], ["eval", "run"]):
+        code, _, err = gpuconv(*command)
+        assert code == 1
+        assert "pets does not exist" in err
+    assert gpuconv("train", "--resume", "run", "--data-dir", "animals", "--progress", "none") == (0, "", "")
+    record = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (record["test_accuracy"], record["data"]) == (accuracy, "pictures in pets, scaled to 8 x 8 pixels (width x height)")  # fmt: skip
+    code, out, err = gpuconv("eval", "run", "--data-dir", tmp_path / "animals")
+    assert (code, err) == (0, "")
+    assert "the net was trained on" not in out
+    assert f"all  {accuracy:>7.2%}" in out
+    run = Run(tmp_path / "run")
+    assert run.evaluate(run.dataset("animals")).accuracy == accuracy
+    pytest.importorskip("onnx")
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "--input", "uint8", "--data-dir", "animals")
+    assert (code, err) == (0, "")
+    assert "16 test pictures of pictures in pets" in out
+
+
+def test_other_pictures_in_the_place_of_a_runs_are_refused(pets, gpuconv, tmp_path):
+    assert gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1", "--run-dir", "run")[0] == 0
+    image = pytest.importorskip("PIL.Image")
+    path = min((pets / "cat").iterdir())
+    image.fromarray(np.zeros((10, 12, 3), np.uint8)).save(path)
+    (tmp_path / "run" / "result.json").unlink()
+    for command in (
+        ["train", "--resume", "run"],
+        ["eval", "run"],
+        ["export", "run", "--to", "onnx", "--data-dir", "pets"],
+    ):
+        code, _, err = gpuconv(*command)
+        assert code == 2
+        assert "the run was trained on pictures in pets, scaled to 8 x 8" in err
+    assert "(the net was trained on another version of it)" in gpuconv("eval", "run", "--data", pets)[1]
+
+
+def test_export_and_import_know_the_size_of_the_pictures(pets, gpuconv, tmp_path):
+    pytest.importorskip("onnx")
+    assert gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1", "--run-dir", "run")[0] == 0
+    code, out, err = gpuconv("export", "run", "--to", "onnx")
+    assert (code, err) == (0, "")
+    assert "16 test pictures of pictures in pets" in out
+    again = ["import", "run/net.onnx", "--net", "run/config.toml", "-o"]
+    code, _, err = gpuconv(*again, "a.safetensors")
+    assert (code, err) == (0, "")
+    pets.rename(tmp_path / "animals")
+    code, _, err = gpuconv(*again, "b.safetensors", "--data-dir", "animals")
+    assert (code, err) == (0, "")
+
+
+# Which data they are ------------------------------------------------------------------------------------------------
+
+
+def test_every_picture_of_ones_own_counts():
+    known = recipe.fingerprint(own())
+    assert recipe.fingerprint(own()) == known
+    assert recipe.fingerprint(own(["cat", "hound"])) != known
+    for part in ("x_train", "x_test"):
+        changed = getattr(own(), part).copy()
+        changed[1, 0, 0, 0] ^= 1
+        assert recipe.fingerprint(dataclasses.replace(own(), **{part: changed})) != known
+    flat = {part: getattr(own(), part).reshape(-1, 3, 64, 16) for part in ("x_train", "x_test")}
+    assert recipe.fingerprint(dataclasses.replace(own(), **flat)) != known
+
+
+def test_pictures_with_the_classes_of_cifar_are_still_ones_own():
+    pictures = own(cifar10.CLASSES, name="pictures in cifar")
+    changed = pictures.x_train.copy()
+    changed[1] ^= 1
+    assert recipe.fingerprint(pictures) != recipe.fingerprint(dataclasses.replace(pictures, x_train=changed))
+
+
+@pytest.mark.parametrize("dataset", [shapes(), own(cifar10.CLASSES, name="CIFAR-10")], ids=["shapes", "cifar10"])
+def test_checkpoints_on_the_packages_own_sets_keep_their_fingerprint(dataset):
+    digest = hashlib.blake2b(digest_size=16)
+    for labels in (dataset.y_train, dataset.y_test):
+        digest.update(labels.astype("<i8").tobytes())
+    for images in (dataset.x_train, dataset.x_test):
+        digest.update(images[::50].tobytes())
+    digest.update(repr((dataset.mean, dataset.std)).encode())
+    assert recipe.fingerprint(dataset) == digest.hexdigest()
+
+
+# How many validate --------------------------------------------------------------------------------------------------
+
+TENTHS = {1: 0, 2: 1, 9: 1, 19: 1, 100: 10, 1234: 123, 50_000: 5000, 100_000: 5000}
+
+
+@pytest.mark.parametrize(("images", "count"), TENTHS.items(), ids=map(str, TENTHS))
+def test_of_ones_own_pictures_a_tenth_validates(images, count):
+    labels = np.zeros(images, np.int64)
+    dataset = dataclasses.replace(own(), y_train=labels)
+    assert recipe.settled(train.Config(), dataset).validation == count
+    assert recipe.settled(train.Config(validation=7), dataset).validation == 7
+    for name in ("CIFAR-10", "any other"):
+        ours = dataclasses.replace(dataset, name=name, classes=cifar10.CLASSES)
+        assert recipe.settled(train.Config(), ours).validation == 5000
+
+
+def test_the_number_that_validate_is_kept_with_the_run(pets, gpuconv, tmp_path):
+    code, out, err = gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1", "--patience", "1")
+    assert (code, err) == (0, "")
+    assert "58 train, 6 validation, 16 test" in " ".join(out.split())
+    assert train.config.read(tmp_path / "runs" / "convnet-1" / "config.toml").validation == 6
+
+
+def test_given_data_settle_the_number_too(tmp_path):
+    config = change(validation=-1, train_images=0, test_images=0, max_steps=1)
+    train.train(config, folder=tmp_path / "run", dataset=own(), progress="none")
+    assert Run(tmp_path / "run").config.validation == 10
+    assert len(recipe.split(own(), config).y_train) == 90
+
+
+# Testing again ------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_with_patience_is_tested_again(tmp_path, monkeypatch):
+    result = go(change(patience=1, tta="flip"), tmp_path / "run")
+    run = Run(tmp_path / "run")
+    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
+    assert run.evaluate().accuracy == result.test_accuracy
+    assert run.evaluate(tta="flip").accuracy == result.test_accuracy_tta
+    assert run.evaluate(shapes()).count == 60
+
+
+def test_another_data_set_is_tested_whole(tmp_path):
+    go(change(max_steps=1), tmp_path / "run")
+    for tests in (20, 80):
+        assert Run(tmp_path / "run").evaluate(own(shapes().classes, 100, tests)).count == tests
+
+
+def test_test_images_are_the_first():
+    images, labels = recipe.test_images(shapes(), 7)
+    np.testing.assert_array_equal(images, shapes().x_test[:7])
+    np.testing.assert_array_equal(labels, shapes().y_test[:7])
+    assert len(recipe.test_images(shapes(), 0)[1]) == 100
+    for count, message in ((-1, "from 0 on, got -1"), (101, "has 100 test images, too few for test_images=101")):
+        with pytest.raises(ConfigError, match=message):
+            recipe.test_images(shapes(), count)
