@@ -731,7 +731,9 @@ WHOLE_NUMBERS = {"labels", "images", "draws"}
 
 
 def test_table_covers_every_operator():
-    functions = {name for name in gpuconv.__all__ if name not in ("GpuconvError", "default_device", "free_memory", "use")}
+    functions = {
+        name for name in gpuconv.__all__ if name not in ("GpuconvError", "default_device", "free_memory", "use")
+    }
     assert {op.split()[0] for op, _ in ARGUMENTS} == functions
 
 

@@ -266,7 +266,7 @@ def test_names_are_escaped(tmp_path):
 
 KINDS = {
     "no_validation": {"validation": 0},
-    "one_epoch": {"epochs": 1},
+    "one_epoch": {"epochs": 1, "tta": "flip"},
     "one_step": {"epochs": 1, "max_steps": 1},
     "short_last_epoch": {"max_steps": 13},
     "three_layer": {"net": "three-layer", "filters": 3, "hidden": 8},
@@ -278,6 +278,7 @@ def test_runs_of_every_kind_have_report_text_and_picture(settings, tmp_path, cap
     go(tmp_path / "run", **settings)
     text = page(tmp_path / "run").text
     assert ("validation accuracy" in text) == ("validation" not in settings)
+    assert ("averaged views" in text) == ("tta" in settings)
     assert "Filters of the first layer" in text
     assert cli.main(["plot", str(tmp_path / "run"), "--text"]) == 0
     assert "loss, training" in capsys.readouterr().out

@@ -78,6 +78,9 @@ def _head(run: Run) -> str:
         accuracy, count = result["test_accuracy"], result["test_images"]
         note = f"&plusmn; {standard_error(accuracy, count):.2%} standard error, {count:,} images"
         tiles.append(("test accuracy", f"{accuracy:.2%}", note))
+        if result.get("test_accuracy_tta") is not None:
+            views = escape(str(run.config.tta))
+            tiles.append(("test accuracy, averaged views", f"{result['test_accuracy_tta']:.2%}", views))
         if result["validation_accuracy"] is not None:
             note = f"best epoch: {result['best_epoch']} of {result['epochs']}"
             tiles.append(("validation accuracy", f"{result['validation_accuracy']:.2%}", note))
