@@ -228,7 +228,7 @@ class _Run:
 
     @property
     def seconds(self) -> float:
-        """How long the run took until the last step, validations included, over all its sessions."""
+        """How long the run took until the last step, validations included, however often it was gone on with."""
         return sum(row["seconds"] for row in self.position.rows) + self.position.seconds
 
     @property
