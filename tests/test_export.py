@@ -34,7 +34,7 @@ DTYPES = ("float16", "float32", "float64")
 def layers():
     """Return every kind of layer in its variants: name -> (how to make it, shape of a sample)."""
     image, row = (4, 7, 6), (5,)
-    found = {
+    return {
         "conv": (lambda: nn.Conv(4, 3), image),
         "conv_no_bias": (lambda: nn.Conv(4, 3, bias=False), image),
         "conv_pairs": (lambda: nn.Conv(4, 3, (3, 2), stride=(2, 1), pad=(1, 2), dilation=(1, 2)), image),
@@ -65,14 +65,10 @@ def layers():
             lambda: nn.Sequential(first=nn.Residual(nn.Conv(4, 6, stride=2, pad=1), nn.Conv(4, 6, 1, stride=2))),
             image,
         ),
+        "scale": (lambda: nn.Scale(0.125), row),
+        "conv_frozen": (lambda: nn.Conv(4, 3, frozen=True), image),
+        "bn_without_scale": (lambda: nn.BatchNorm(4, scale=False), image),
     }
-    if hasattr(nn, "Scale"):
-        found |= {
-            "scale": (lambda: nn.Scale(0.125), row),
-            "conv_frozen": (lambda: nn.Conv(4, 3, frozen=True), image),
-            "bn_without_scale": (lambda: nn.BatchNorm(4, scale=False), image),
-        }
-    return found
 
 
 LAYERS = layers()
@@ -103,16 +99,12 @@ NETS = {
     ),
     "residual_net": residual_net,
 }
-# The trainer's other nets, where this version has them, with small widths.
+# The trainer's other nets, with small widths.
 STRONG = {
-    name: widths
-    for name, widths in {
-        "VGG": (4, 4, 6, 6),
-        "ResNet9": (4, 6, 6, 8),
-        "ResNet18": (4, 6, 6, 8),
-        "SpeedrunNet": (6, 8, 8),
-    }.items()
-    if hasattr(nn, name)
+    "VGG": (4, 4, 6, 6),
+    "ResNet9": (4, 6, 6, 8),
+    "ResNet18": (4, 6, 6, 8),
+    "SpeedrunNet": (6, 8, 8),
 }
 each_layer = pytest.mark.parametrize("name", LAYERS)
 each_net = pytest.mark.parametrize("name", NETS)
@@ -464,7 +456,6 @@ def test_a_module_says_what_it_is_and_learns_where_it_should(rng, torch_module):
     assert '("conv1", nn.Conv2d(3, 6, 3, padding=1, bias=False)),' in text
 
 
-@pytest.mark.skipif(not hasattr(nn, "Scale"), reason="no frozen weights in this version")
 @pytest.mark.parametrize("name", ["conv_frozen", "bn_without_scale"])
 def test_what_is_frozen_here_is_frozen_there(name, rng, torch_module):
     model = torch_module(made(name, rng)).load()

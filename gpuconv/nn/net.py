@@ -47,6 +47,11 @@ class Net:
             "dtype": self.dtype.name,
         }
 
+    def describe(self, name: str, **settings: Any) -> None:
+        """Let `config` name the net and its settings, from which `build` makes it, in place of its layers."""
+        del self.config["body"]
+        self.config |= {"net": name, **settings}
+
     def prepare(self, x: Any) -> None:
         """Look at normalised training images before the first step of a new run; here there is nothing to learn.
 

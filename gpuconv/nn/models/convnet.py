@@ -56,9 +56,8 @@ class ThreeLayerConvNet(Net):
             Affine(hidden, classes, init=init),
         )
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
-        del self.config["body"]
-        self.config |= {"net": "ThreeLayerConvNet", "filters": filters, "window": window, "hidden": hidden}
-        self.config |= {"classes": classes, "weight_scale": weight_scale}
+        settings = {"filters": filters, "window": window, "hidden": hidden, "weight_scale": weight_scale}
+        self.describe("ThreeLayerConvNet", classes=classes, **settings)
 
 
 class ConvNet(Net):
@@ -92,5 +91,4 @@ class ConvNet(Net):
         features = channels * (height // parts) * (width // parts)
         body = Sequential(*stages, Flatten(), Affine(features, classes, init="xavier"))
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
-        del self.config["body"]
-        self.config |= {"net": "ConvNet", "widths": list(widths), "classes": classes}
+        self.describe("ConvNet", widths=list(widths), classes=classes)

@@ -46,8 +46,7 @@ class ResNet9(Net):
             scale=Scale(0.125),
         )
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
-        del self.config["body"]
-        self.config |= {"net": "ResNet9", "widths": list(widths), "classes": classes}
+        self.describe("ResNet9", widths=list(widths), classes=classes)
 
 
 class ResNet18(Net):
@@ -74,8 +73,7 @@ class ResNet18(Net):
             channels = filters
         body = Sequential(**stages, pool=GlobalAveragePool(), head=Affine(channels, classes, init="xavier"))
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
-        del self.config["body"]
-        self.config |= {"net": "ResNet18", "widths": list(widths), "classes": classes}
+        self.describe("ResNet18", widths=list(widths), classes=classes)
 
 
 def _conv_relu(channels: int, filters: int, stride: int = 1) -> tuple[Layer, ...]:

@@ -53,8 +53,7 @@ class SpeedrunNet(Net):
             scale=Scale(1 / 9),
         )
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
-        del self.config["body"]
-        self.config |= {"net": "SpeedrunNet", "widths": list(widths), "classes": classes}
+        self.describe("SpeedrunNet", widths=list(widths), classes=classes)
 
     def prepare(self, x: Any) -> None:
         """Set the whitening filters from training images, as they come to `forward`.   x: (N, *input_shape), N >= 1."""

@@ -41,5 +41,4 @@ class VGG(Net):
             channels = filters
         body = Sequential(*layers, GlobalAveragePool(), Affine(channels, classes, init="xavier"))
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
-        del self.config["body"]
-        self.config |= {"net": "VGG", "widths": list(widths), "classes": classes}
+        self.describe("VGG", widths=list(widths), classes=classes)
