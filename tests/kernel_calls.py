@@ -14,8 +14,8 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from conftest import LAYOUTS
 from emulate import EmulatedArray, EmulatedDevice
+from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend

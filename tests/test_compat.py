@@ -9,7 +9,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import tiny_cifar10 as tiny
-from conftest import Emulated, _place
+from places import CPU, EMULATED, GPU, Emulated, device_cuda
 
 from gpuconv import backend, compat
 from gpuconv.compat import (
@@ -29,7 +29,6 @@ from gpuconv.compat import (
     solver,
     vis_utils,
 )
-from gpuconv.cuda import device as cuda_device
 from gpuconv.data import cifar10
 from gpuconv.errors import ArgTypeError, CacheError, ConfigError, DatasetMissingError, ParamError, ShapeError
 
@@ -48,22 +47,9 @@ def installed():
     compat.uninstall()
 
 
-@pytest.fixture
-def emulated_gpu(monkeypatch):
-    """Let device "cuda" be the emulator."""
-    _place("cuda-emulated")
-    monkeypatch.setattr(cuda_device, "gpu_status", lambda: (True, "1 emulated GPU"))
-    monkeypatch.setattr(cuda_device, "current", lambda: Emulated.device)
-    Emulated.device.launches.clear()
-
-
-@pytest.fixture(params=["cpu", "cuda-emulated", "cuda"])
+@pytest.fixture(params=[CPU, EMULATED, GPU])
 def where(request):
-    if request.param == "cuda":
-        _place("cuda")
-    elif request.param == "cuda-emulated":
-        request.getfixturevalue("emulated_gpu")
-    with backend.using(request.param.partition("-")[0]):
+    with device_cuda(request.param), backend.using(request.param.partition("-")[0]):
         yield request.param
 
 

@@ -5,11 +5,12 @@ that correct solutions print; seeded cells use 231.  Where a cell compares with 
 on the CPU: its own error is what limits "e-8 or less", so bounds are what notebooks of correct solutions print.
 """
 
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import Emulated, _place
+from places import CPU, EMULATED, GPU, device_cuda
 
 from gpuconv import backend
 from gpuconv.compat import (
@@ -24,33 +25,30 @@ from gpuconv.compat import (
     optim_ucla,
     solver,
 )
-from gpuconv.cuda import device as cuda_device
 
 
-def _at(name, monkeypatch):
+@contextmanager
+def _at(name):
     if name == "oracle":
-        monkeypatch.setitem(backend._PACKAGE_OF, "NumPy", "gpuconv.naive")
-    elif name == "cuda-emulated":
-        _place(name)
-        monkeypatch.setattr(cuda_device, "gpu_status", lambda: (True, "1 emulated GPU"))
-        monkeypatch.setattr(cuda_device, "current", lambda: Emulated.device)
-        Emulated.device.launches.clear()
-    elif name == "cuda":
-        _place(name)
-    with backend.using(name.partition("-")[0] if name.startswith("cuda") else "cpu"):
+        with mock.patch.dict(backend._PACKAGE_OF, {"NumPy": "gpuconv.naive"}), backend.using("cpu"):
+            yield name
+    else:
+        with device_cuda(name), backend.using(name.partition("-")[0]):
+            yield name
+
+
+@pytest.fixture(params=["oracle", CPU, EMULATED, GPU])
+def where(request):
+    """Run a cell at every place."""
+    with _at(request.param) as name:
         yield name
 
 
-@pytest.fixture(params=["oracle", "cpu", "cuda-emulated", "cuda"])
-def where(request, monkeypatch):
-    """Run a cell at every place."""
-    yield from _at(request.param, monkeypatch)
-
-
-@pytest.fixture(params=["cpu", pytest.param("cuda-emulated", marks=pytest.mark.ladder), "cuda"])
-def where_fast(request, monkeypatch):
+@pytest.fixture(params=[CPU, pytest.param(*EMULATED.values, marks=[*EMULATED.marks, pytest.mark.ladder]), GPU])
+def where_fast(request):
     """Run a cell of much work: the oracle would need minutes, the emulator seconds."""
-    yield from _at(request.param, monkeypatch)
+    with _at(request.param) as name:
+        yield name
 
 
 def _error(x, y):

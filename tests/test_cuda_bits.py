@@ -5,9 +5,9 @@ import importlib
 import numpy as np
 import pytest
 from compare import assert_same, assert_same_bits, normal
-from conftest import LAYOUTS, Emulated
 from hypothesis import given
 from hypothesis import strategies as st
+from places import LAYOUTS, Emulated
 
 import gpuconv
 from gpuconv import checks

@@ -11,12 +11,11 @@ import json
 import numpy as np
 import pytest
 from compare import U_OUT, assert_same, normal
-from conftest import Emulated
 from emulate import EmulatedArray
+from places import Emulated
 from train_helpers import assert_same_run, metrics, shapes
 
 from gpuconv import backend, nn
-from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
 from gpuconv.train import PRESETS, checkpoint, evaluate, load_net, loop, precision, resume, train
 
@@ -28,14 +27,6 @@ TINY = {
     "vgg": {"widths": (3, 4), "lr_start": 1.0},
 }  # The other presets add, scale or multiply whole arrays, in CuPy's own arithmetic: that takes a real GPU.
 SMALL = {"data": "shapes", "batch_size": 6, "train_images": 18, "validation": 10, "test_images": 12}
-
-
-@pytest.fixture
-def emulated_gpu(monkeypatch):
-    """Let device "cuda" be the emulator."""
-    monkeypatch.setattr(cuda_device, "gpu_status", lambda: (True, "1 emulated GPU"))
-    monkeypatch.setattr(cuda_device, "current", lambda: Emulated.device)
-    Emulated.device.launches.clear()
 
 
 def _config(preset, **settings):

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from compare import TINY, U_OUT, assert_same_bits, normal, whole
 
-from gpuconv import durable, export, nn, ops
+from gpuconv import backend, durable, export, nn, ops
 from gpuconv.errors import (
     ArgTypeError,
     CheckpointCorruptError,
@@ -24,6 +24,7 @@ from gpuconv.errors import (
 )
 from gpuconv.export import check, onnx_file, torch_file, torch_source
 from gpuconv.export.tolerance import error_bound
+from gpuconv.nn import store
 
 onnx = pytest.importorskip("onnx")
 
@@ -118,14 +119,11 @@ def made(name, rng, draw=normal, **settings):
     else:
         make, shape = LAYERS[name]
         net = nn.Net(make(), shape, **settings)
-    for array in net.params.values():
-        array[...] = draw(rng, array.shape)
-    if draw is normal:
-        for key, array in net.params.items():
-            if key.endswith("w"):
-                array[...] /= np.sqrt(array[0].size)
+    for key, array in net.params.items():
+        scale = np.sqrt(array[0].size) if draw is normal and key.endswith("w") else 1
+        store.put(array, draw(rng, array.shape) / scale)
     for key, array in net.state.items():
-        array[...] = rng.uniform(0.5, 2, array.shape) if key.endswith("var") else draw(rng, array.shape)
+        store.put(array, rng.uniform(0.5, 2, array.shape) if key.endswith("var") else draw(rng, array.shape))
     return net
 
 
