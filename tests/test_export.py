@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from compare import TINY, U_OUT, assert_same_bits, normal, whole
 
-from gpuconv import backend, durable, export, nn, ops
+from gpuconv import durable, export, nn, ops
 from gpuconv.errors import (
     ArgTypeError,
     CheckpointCorruptError,
