@@ -1,0 +1,19 @@
+"""Load the stand-ins, and lead the calls of CuPy's runtime module to them."""
+
+from __future__ import annotations
+
+import ctypes
+
+from . import modules, patch, standins
+from .requirements import check, wheel
+
+
+def install() -> None:
+    """Do it, once the module is loaded and before anything of it runs."""
+    check()
+    driver = ctypes.CDLL(str(standins.driver()))  # later found by its name, libcuda.so.1
+    ctypes.CDLL(str(standins.empty(f"libcublasLt.so.{wheel().cuda}")))  # cuda-pathfinder loads it before cuBLAS
+    ctypes.CDLL(str(standins.cublas()))
+    driver.standin_server(str(standins.server()).encode())
+    modules.serve(driver)
+    patch.redirect(wheel().runtime, driver)
