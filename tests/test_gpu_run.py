@@ -9,7 +9,7 @@ import pytest
 from emulate import EmulatedDevice, hopper
 from kernel_calls import emulated_on, random_call
 
-from tests.ladder import calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, training
+from tests.ladder import ahead, calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, training
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
 from tests.ladder.predictions import predictions, share
@@ -468,5 +468,22 @@ def test_hopper_s_modules_are_known_before_they_run():
     assert {"conv_wgmma", "tensor_store", "tensor_load<4, true, false>"} <= expressions
 
 
-def test_accuracy_on_a_cpu_is_that_of_a_committed_run():
-    assert training._on_cpu("convnet", "no such data") is None
+def test_accuracy_is_held_to_a_committed_run_on_the_same_data_and_as_long():
+    assert training._on_cpu("convnet", "no such data", 12) is None
+    assert training._on_cpu("convnet", "CIFAR-10, JPEG-75 copy", 1000) is None
+    kept = json.loads((training.ROOT / "bench" / "results" / "train-convnet-2026-11-22.json").read_text())
+    assert training._on_cpu("convnet", kept["data"], kept["epochs"]) is not None
+
+
+def test_a_packed_copy_of_the_data_is_unpacked_and_named(tmp_path):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "unpack.py").write_text(
+        "import pathlib, sys\nplace = pathlib.Path(sys.argv[1], 'batches')\nplace.mkdir(parents=True)\n"
+    )
+    work = _work(tmp_path, data=packed, data_name="a copy")
+    assert ahead._unpacked(work, ahead._unpack(work)) is True
+    assert (training.unpacked(tmp_path) / "batches" / "dataset-name.txt").read_text() == "a copy\n"
+    (packed / "unpack.py").write_text("raise SystemExit('no Pillow')\n")
+    assert ahead._unpacked(work, ahead._unpack(work)) is False
+    assert "no Pillow" in work.found["data"]

@@ -113,6 +113,8 @@ def passed_on(arguments: argparse.Namespace) -> list[str]:
     given = ["--out", str(arguments.out)]
     if arguments.dry_run:
         given += ["--dry-run"]
+    if arguments.data_name:
+        given += ["--data-name", arguments.data_name]
     for name in ("data", "after"):
         if (value := getattr(arguments, name)) is not None:
             given += [f"--{name}", str(value.resolve())]
@@ -127,6 +129,7 @@ def _child(arguments: argparse.Namespace) -> int:
         time.monotonic() + arguments.seconds,
         dry=arguments.dry_run,
         data=arguments.data,
+        data_name=arguments.data_name,
         after=arguments.after,
         scratch=arguments.scratch,
         results=arguments.out,
@@ -201,6 +204,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data", type=Path, help="folder of CIFAR-10, or of a copy with an unpack.py (without: drawn shapes)"
     )
+    made.add_argument("--data-name", default="", help="what a copy that is unpacked is called in the results")
     made.add_argument(
         "--after", type=Path, help="B: the JSON that A wrote (default: gpu_run_A.json where B's will lie)"
     )
