@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -170,6 +171,16 @@ def _reduce(array: Any) -> ModuleType:
 def gpu_name() -> str | None:
     """Return the name of the GPU where nets and data are created, None on the CPU."""
     return None if default_device() == "cpu" else _gpu().current().name
+
+
+def gpu_error(error: BaseException) -> Exception | None:
+    """Return what gpuconv raises for an error of CuPy's own, as its arithmetic may raise it; None for any other error."""
+    return _gpu().told(error) if "cupy" in sys.modules else None
+
+
+def gpu_versions() -> dict[str, str]:
+    """Return the versions that results on the GPU where nets are created depend on; nothing on the CPU."""
+    return {} if default_device() == "cpu" else _load("gpuconv.cuda.installed").versions()
 
 
 def _gpu() -> ModuleType:
