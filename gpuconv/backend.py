@@ -50,7 +50,7 @@ def _load(package: str) -> ModuleType:
 
 def backend_of(**arrays: Any) -> ModuleType:
     """Return the backend package shared by all arrays, given by argument name; None is an absent optional array."""
-    first = library = None
+    first = library = gpu = None
     for name, array in arrays.items():
         if array is None:
             continue
@@ -60,9 +60,12 @@ def backend_of(**arrays: Any) -> ModuleType:
             msg = f"{name} must be a NumPy or CuPy array, got {cls.__module__}.{cls.__qualname__}"
             raise ArgTypeError(msg)
         if library is None:
-            first, library = name, here
+            first, library, gpu = name, here, getattr(array, "device", None)
         elif here != library:
             msg = f"{first} is a {library} array but {name} is a {here} array: move one of them first"
+            raise DeviceMismatchError(msg)
+        elif here == "CuPy" and (there := getattr(array, "device", None)) != gpu:
+            msg = f"{first} is on {gpu} but {name} is on {there}: move one of them first"
             raise DeviceMismatchError(msg)
     if library is None:
         msg = f"expected at least one array among {', '.join(arrays)}, got None"
