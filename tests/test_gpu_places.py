@@ -1,4 +1,4 @@
-"""Where CuPy's calls run: on the stream that is current, and on the GPU that holds the arrays, whichever is current."""
+"""How gpuconv calls CuPy: on the stream that is current, on the GPU that holds the arrays, with what a kernel declares."""
 
 import numpy as np
 import pytest
@@ -101,3 +101,42 @@ def test_a_captured_call_runs_when_it_is_replayed(cupy, rng):
             graph.launch(stream)
             expected, _ = gpuconv.conv_forward(factor * x, w, pad=1)
             assert_same(cupy.asnumpy(y), expected)
+
+
+KERNEL = """
+struct Sizes { int count; float scale; long long more[2]; };
+
+template <typename T>
+__global__ void spread(const T* x, const T* absent, T* y, const Sizes z, const bool negative, const short step) {
+  extern __shared__ double room[];
+  T* const copy = (T*)room;
+  const int i = threadIdx.x;
+  if (i < z.count) copy[i * step] = x[i];
+  __syncthreads();
+  if (i < z.count) y[i] = (negative ? -1 : 1) * (T)z.scale * copy[(z.count - 1 - i) * step] + z.more[1] + (absent ? 1 : 0);
+}
+"""
+
+
+@pytest.mark.parametrize("step", [1, 2000], ids=["little_shared_memory", "more_than_is_allowed_without_asking"])
+def test_a_kernel_gets_what_it_declares(step, cupy):
+    """A pointer, none, a struct, a bool and a short by value, and dynamic shared memory."""
+    device = cuda_device.current()
+    function = device.compile(KERNEL, "spread.cu", ("spread<float>",), ("-std=c++17",))["spread<float>"]
+    sizes = np.zeros((), np.dtype([("count", "i4"), ("scale", "f4"), ("more", "i8", 2)], align=True))
+    sizes["count"], sizes["scale"], sizes["more"] = 10, 0.5, (7, 100)
+    x, y = device.asarray(np.arange(10, dtype=np.float32)), device.empty((10,), np.float32)
+    args = x, None, y, sizes[()], np.bool_(True), np.int16(step)
+    device.launch(function, (1, 1, 1), (32, 1, 1), args, 4 * 10 * step)
+    assert_same(device.asnumpy(y), 100 - np.arange(10)[::-1] / 2, dtype="float32")
+
+
+def test_the_device_is_waited_for(cupy):
+    device = cuda_device.current()
+    begun, ended = cupy.cuda.Event(), cupy.cuda.Event()
+    begun.record()
+    zeros = device.zeros((1 << 16,), np.float64)
+    ended.record()
+    device.synchronize()
+    assert ended.done
+    assert not device.asnumpy(zeros).any()
