@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.core]
 # Between them: arrays made in each way, sums in parts, products, structs, null pointers, tables of the host.
 CHOSEN = [
     CALLS[name]
-    for name in ("conv_in_tiles", "max_pool_halves_special", "batchnorm_several_chunks", "affine", "augment", "softmax")
+    for name in ("conv_in_tiles", "max_pool_halves_special", "batchnorm_several_chunks", "affine", "augment", "adam")
 ]
 
 
