@@ -176,6 +176,14 @@ def gpu_name() -> str | None:
     return None if default_device() == "cpu" else _gpu().current().name
 
 
+def cuda_in_words() -> str:
+    """Return whether CUDA can be used here, or why not; if so far only the CPU was asked for, it is not looked for."""
+    if "gpuconv.cuda.device" not in sys.modules:
+        return "not looked for: only the CPU was asked for"
+    usable, found = _gpu().gpu_status()
+    return f"device cuda can be used: {found}" if usable else found
+
+
 def gpu_error(error: BaseException) -> Exception | None:
     """Return what gpuconv raises for an error of CuPy's own, as its arithmetic may raise it; None for any other error."""
     return _gpu().told(error) if "cupy" in sys.modules else None

@@ -1,25 +1,11 @@
-"""Batch normalisation of rows and of images, forward and backward.
-
-Tolerances, in units u of the sums, against the float64 oracle.  Inputs far from zero lose digits that no algorithm
-gets back: with inv = 1 / sqrt(variance + eps) and kappa = 1 + |mean| inv, rounding x, the mean or their difference
-moves x_hat by u kappa.  Hence, with c = 8 (for gradients c = 4 + 2 sqrt(values per channel) where dy has one sign):
-
-  mean      mean |x|
-  variance  variance (1 + 4 u kappa^2 / 8): a mean that is off by d adds d^2
-  y         |gamma| (|x_hat| + kappa) + |beta|
-  dbeta     sum |dy|
-  dgamma    sum |dy| (|x_hat| + kappa)
-  dx        |gamma| inv (|dy| + mean |dy| + |x_hat| mean(|dy| (|x_hat| + kappa)) + kappa |mean(dy x_hat)|),
-            without training |gamma| inv |dy|
-
-Where inv itself is as rough as the variance, (u kappa)^2 must be small beside u kappa: the cases keep u kappa below 1.
-"""
+"""Batch normalisation of rows and of images, forward and backward, against the float64 oracle within norm_scales.py."""
 
 import numpy as np
 import pytest
 from compare import U_SUM, assert_close, assert_same, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from norm_scales import batchnorm_scales
 
 import gpuconv
 from gpuconv import naive
@@ -92,43 +78,25 @@ def _by_channel(vector, ndim):
 
 
 def _check(got, x, vectors, dy, *, training=True, momentum=0.9, eps=1e-5, zero_mean=True):
-    """Hold results to the oracle with the tolerances at the top of this file; zero_mean says what dy is like."""
+    """Hold results to the oracle; zero_mean says what dy is like."""
     gamma, beta, running_mean, running_var = (v.astype(np.float64) for v in vectors)
-    old_mean, old_var = running_mean.copy(), running_var.copy()
+    options = {"training": training, "momentum": momentum, "eps": eps}
+    scales = batchnorm_scales(x, *vectors, dy, unit=U_SUM[x.dtype.name], **options)
     wide = x.astype(np.float64)
-    ref, mean, inv = naive.batchnorm_forward(
-        wide, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
-    )
+    ref, mean, inv = naive.batchnorm_forward(wide, gamma, beta, running_mean, running_var, **options)
     refs = naive.batchnorm_backward(dy, wide, gamma, mean, inv, training=training)
 
-    axes = (0, *range(2, x.ndim))
-    g, b, m, i = (np.abs(_by_channel(v, x.ndim)) for v in (gamma, beta, mean, inv))
-    x_hat = np.abs((wide - _by_channel(mean, x.ndim)) * i)
-    kappa, size = 1 + m * i, np.abs(dy.astype(np.float64))
     y, new_mean, new_var, *grads = got
-    assert_close(y, ref, scale=g * (x_hat + kappa) + b, dtype=x.dtype)
+    assert_close(y, ref, scale=scales.y, dtype=x.dtype)
     vector_dtype = vectors[0].dtype
     if training and x.shape[0]:
-        mean_abs, var = np.abs(wide).mean(axis=axes), wide.var(axis=axes)
-        scale = momentum * np.abs(old_mean) + (1 - momentum) * mean_abs
-        assert_close(new_mean, running_mean, scale=scale, dtype=vector_dtype)
-        wobble = var * (1 + 4 * U_SUM[x.dtype.name] * kappa.ravel() ** 2 / 8)
-        assert_close(new_var, running_var, scale=momentum * old_var + (1 - momentum) * wobble, dtype=vector_dtype)
+        assert_close(new_mean, running_mean, scale=scales.mean, dtype=vector_dtype)
+        assert_close(new_var, running_var, scale=scales.var, dtype=vector_dtype)
     else:
         assert_same(new_mean, vectors[2])
         assert_same(new_var, vectors[3])
-    if x.shape[0] == 0:
-        scales = size, np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    else:
-
-        def mean_of(a):
-            return a.mean(axis=axes, keepdims=True)
-
-        bend = kappa * np.abs(mean_of(dy * (wide - _by_channel(mean, x.ndim)) * i))
-        through = size + mean_of(size) + x_hat * mean_of(size * (x_hat + kappa)) + bend if training else size
-        scales = g * i * through, (size * (x_hat + kappa)).sum(axis=axes), size.sum(axis=axes)
-    terms = x.size // x.shape[1]
-    for actual, want, scale, kind in zip(grads, refs, scales, (x.dtype, vector_dtype, vector_dtype), strict=True):
+    terms, kinds = x.size // x.shape[1], (x.dtype, vector_dtype, vector_dtype)
+    for actual, want, scale, kind in zip(grads, refs, (scales.dx, scales.dgamma, scales.dbeta), kinds, strict=True):
         assert_close(actual, want, scale=scale, dtype=kind, terms=terms, zero_mean=zero_mean)
 
 

@@ -338,6 +338,34 @@ def test_memory_that_runs_out_is_one_message(gpuconv, monkeypatch):
     assert err.startswith("gpuconv: error: out of memory (Unable to allocate 93 GiB)")
 
 
+def test_an_error_of_cupy_s_own_is_one_message(gpuconv, monkeypatch):
+    """As CuPy's arithmetic raises it, outside of our launches."""
+
+    class CUDARuntimeError(RuntimeError):
+        __module__ = "cupy_backends.cuda.api.runtime"
+        status = 700
+
+    def broken(*_, **__):
+        msg = "cudaErrorIllegalAddress: an illegal memory access was encountered"
+        raise CUDARuntimeError(msg)
+
+    monkeypatch.setattr(train, "train", broken)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    code, _, err = gpuconv("train", *FLAGS)
+    assert code == 1
+    assert err.startswith("gpuconv: error: the GPU: an earlier kernel failed (cudaErrorIllegalAddress")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(gpuconv, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError
+
+    monkeypatch.setattr(train, "train", broken)
+    with pytest.raises(KeyError):
+        gpuconv("train", *FLAGS)
+
+
 BAD = {
     "unknown_command": (["trian"], "invalid choice: 'trian'"),
     "unknown_flag": (["train", "--epoch", "3"], "unrecognized arguments: --epoch"),

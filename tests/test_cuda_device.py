@@ -486,6 +486,25 @@ def test_memory_that_runs_out_stays_a_memory_error(name, broken):
     assert raised.value.__cause__ is of_cuda
 
 
+def test_cublas_is_not_blamed_for_an_earlier_fault(broken, cupy):
+    """It says just that it failed; CUDA is asked why."""
+
+    class CUBLASError(CUDARuntimeError):
+        __module__ = "cupy_backends.cuda.libs.cublas"
+
+    failed = CUBLASError("CUBLAS_STATUS_EXECUTION_FAILED", 13)
+    cupy.cuda.runtime.deviceSynchronize = lambda: None
+    with pytest.raises(GpuLaunchError, match="CUBLAS_STATUS_EXECUTION_FAILED") as raised:
+        broken(failed)["matmul"]()
+    assert not isinstance(raised.value, GpuFaultError)
+    cupy.cuda.runtime.deviceSynchronize = failing(FAULT)
+    with pytest.raises(GpuFaultError, match=r"an earlier kernel failed \(cudaErrorIllegalAddress") as raised:
+        broken(failed)["matmul"]()
+    assert raised.value.__cause__ is failed
+    with pytest.raises(MemoryError, match="CUBLAS_STATUS_ALLOC_FAILED"):
+        broken(CUBLASError("CUBLAS_STATUS_ALLOC_FAILED", 3))["matmul"]()
+
+
 @pytest.mark.parametrize("error", [TypeError("a mistake of ours"), ValueError("x"), KeyboardInterrupt()], ids=repr)
 def test_errors_that_are_not_cupy_s_stay(error, broken):
     with pytest.raises(type(error)) as raised:

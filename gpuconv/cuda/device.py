@@ -163,12 +163,25 @@ def told(error: BaseException, where: str = "the GPU") -> Exception | None:
         return None
     if status is not None and status == _NO_MEMORY.get(kind.__name__):
         return MemoryError(f"{where}: {error}")
+    if kind.__name__ == "CUBLASError":  # it fails after a fault, too, without a word of it
+        status, error = _fault(error)
     if status not in _FAULTS:
         return GpuLaunchError(f"{where}: {error}")
     which, how = "an earlier kernel", "; with GPUCONV_DEBUG=1 the launch that fails says so itself"
     if checks.debug():
         which, how = "a kernel", ""
     return GpuFaultError(f"{where}: {which} failed ({error}), and this process can use the GPU no more{how}")
+
+
+def _fault(error: BaseException) -> tuple[int | None, BaseException]:
+    """Return what CUDA says when it is waited for, and its number; if nothing is wrong, the error and no number."""
+    import cupy
+
+    try:
+        cupy.cuda.runtime.deviceSynchronize()
+    except cupy.cuda.runtime.CUDARuntimeError as fault:
+        return fault.status, fault
+    return None, error
 
 
 def _passed(arg: Any) -> Any:
