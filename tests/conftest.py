@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from emulate import EmulatedArray, EmulatedDevice, EmulatorUnavailableError, build, nvrtc, sass
 from hypothesis import settings
+from pairs import DEVICES, DTYPES, GPUS
 
 from gpuconv import backend
 from gpuconv.cuda import device as cuda_device
@@ -101,13 +102,13 @@ def _place(name):
     return Cuda
 
 
-@pytest.fixture(params=["cpu", "cuda-emulated", "cuda"], scope="session")
+@pytest.fixture(params=DEVICES, scope="session")
 def device(request):
     """Every place that computes."""
     return _place(request.param)
 
 
-@pytest.fixture(params=["cuda-emulated", "cuda"], scope="session")
+@pytest.fixture(params=GPUS, scope="session")
 def gpu(request):
     """Every place that runs kernels."""
     return _place(request.param)
@@ -174,7 +175,7 @@ def pytest_sessionfinish():
     _builders.shutdown(cancel_futures=True)
 
 
-@pytest.fixture(params=["float64", "float32", "float16"], scope="session")
+@pytest.fixture(params=DTYPES, scope="session")
 def dtype(request):
     return request.param
 
