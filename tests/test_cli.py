@@ -60,7 +60,11 @@ def start(*arguments: object, folder: Path, place: str = "never", signals: str =
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=100)
+    """Wait for a process; one that does not end is killed, for it would go on beside the tests that follow."""
+    try:
+        out, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
     return process.returncode, out, err
 
 
