@@ -32,7 +32,7 @@ FORMATS = ("NCHW", "NHWC")
 class Inputs:
     """Draws the inputs of a call, rounded to a dtype, and stores them where and how the call is to run.
 
-    place: makes and reads arrays, one of conftest's devices.  wide: the same numbers as float64.
+    place: makes and reads arrays, one of places.py's.  wide: the same numbers as float64.
     """
 
     def __init__(self, place: Any, dtype: str, memory: str, *, wide: bool = False) -> None:
@@ -46,7 +46,7 @@ class Inputs:
         return self.memory == "NHWC"
 
     def put(self, host: np.ndarray, layout: str | None = None) -> Any:
-        """Store an array: images in the memory format of this run, unless a layout of conftest is named."""
+        """Store an array: images in the memory format of this run, unless one of LAYOUTS is named."""
         if host.dtype == self.narrow:
             host = host.astype(self.dtype)
         chosen = layout or ("channels_last" if self.channels_last and host.ndim == 4 else "c_order")
@@ -106,7 +106,7 @@ class Call:
     settings: tuple[tuple[Any, str, int], ...] = ()  # (module, name, value) of launchers, for small shapes
 
     def on(self, place: Any, dtype: str, memory: str) -> list[np.ndarray | None]:
-        """Run on conftest's device `place`; return the results on the host."""
+        """Run at one of the places of places.py; return the results on the host."""
         return self._host(Inputs(place, dtype, memory))
 
     def expected(self, dtype: str, memory: str) -> Expected:
@@ -623,7 +623,7 @@ def _random_rest(rng: random.Random) -> Callable[[Inputs], Results]:
 
 
 class Place:
-    """conftest's face of one emulated device."""
+    """One emulated device as a place."""
 
     def __init__(self, device: EmulatedDevice) -> None:
         self.device = device

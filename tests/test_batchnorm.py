@@ -6,6 +6,8 @@ from compare import U_SUM, assert_close, assert_same, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
 from norm_scales import batchnorm_scales
+from pairs import DEVICES, DTYPES, STORED, pairs
+from places import LAYOUTS
 
 import gpuconv
 from gpuconv import naive
@@ -33,12 +35,10 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def shape(request):
-    return request.param
+TRAINING = {"training": True, "evaluation": False}
 
 
-@pytest.fixture(params=[True, False], ids=["training", "evaluation"])
+@pytest.fixture(params=TRAINING.values(), ids=TRAINING.keys())
 def training(request):
     return request.param
 
@@ -100,7 +100,7 @@ def _check(got, x, vectors, dy, *, training=True, momentum=0.9, eps=1e-5, zero_m
         assert_close(actual, want, scale=scale, dtype=kind, terms=terms, zero_mean=zero_mean)
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(shape=CASES, training=TRAINING, stored=STORED, device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(shape, training, stored, device, dtype, rng):
     x, dy = (3 * normal(rng, shape) + 1).astype(dtype), normal(rng, shape, dtype)
@@ -112,6 +112,7 @@ def test_matches_oracle(shape, training, stored, device, dtype, rng):
     _check(got, x, vectors, dy, training=training)
 
 
+@pytest.mark.parametrize("shape", CASES.values(), ids=CASES.keys())
 def test_float16_images_with_float32_vectors(shape, training, device, rng):
     """What a net in half precision keeps: parameters and statistics in float32."""
     x, dy = (3 * normal(rng, shape) + 1).astype(np.float16), normal(rng, shape, np.float16)
@@ -119,7 +120,7 @@ def test_float16_images_with_float32_vectors(shape, training, device, rng):
     _check(_computed(device, x, vectors, dy, training=training), x, vectors, dy, training=training)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 3, 5), (6, 4)], ids=["images", "rows"])
+@pairs(shape={"images": (2, 4, 3, 5), "rows": (6, 4)}, layout=LAYOUTS, training=TRAINING, device=DEVICES)
 def test_any_memory_layout(shape, layout, training, device, rng):
     x, dy, vectors = normal(rng, shape), normal(rng, shape), _vectors(rng, 4, np.float64)
     for arrays in ((layout(x), dy), (x, layout(dy)), (layout(x), layout(dy))):
@@ -143,9 +144,7 @@ def test_broadcast_views(axis, device, rng):
 # Numbers that break careless code -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", [1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6, -1e4])
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
-@pytest.mark.parametrize("kind", ["float64", "float32"])
+@pairs(offset=[1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6, -1e4], stored=STORED, kind=["float64", "float32"], device=DEVICES)
 def test_variance_far_from_zero_does_not_cancel(offset, stored, kind, device, rng):
     """A one-pass variance is wrong from 1e3 on in float32 and negative at 1e6."""
     x, dy = (normal(rng, (4, 3, 8, 9)) + offset).astype(kind), normal(rng, (4, 3, 8, 9), kind)
@@ -170,9 +169,14 @@ def test_one_image_far_from_the_others(device, rng):
     _check(_computed(device, x, vectors, dy, momentum=0.0), x, vectors, dy, momentum=0.0)
 
 
-@pytest.mark.parametrize("constant", [0.0, 1e-3, 0.1, 1.0, 1 / 3, 1e3, 1e7, 1e10, -1e10])
-@pytest.mark.parametrize("shape", [(3, 2, 7, 7), (49, 2), (2, 2, 64, 65), (600, 2, 8, 8)], ids=str)
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(
+    constant=[0.0, 1e-3, 0.1, 1.0, 1 / 3, 1e3, 1e7, 1e10, -1e10],
+    shape={"small": (3, 2, 7, 7), "rows": (49, 2), "wide": (2, 2, 64, 65), "many": (600, 2, 8, 8)},
+    stored=STORED,
+    device=DEVICES,
+    dtype=DTYPES,
+    together=[("constant", "stored", "dtype")],  # how the mean is rounded depends on all of them
+)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_constant_channel_gives_exactly_beta(constant, shape, stored, device, dtype, rng):
     if dtype == "float16":
@@ -264,8 +268,7 @@ def test_one_value_per_channel_is_refused_and_changes_nothing(device):
     assert device.numpy(y).shape == (1, 3)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(value=[np.nan, np.inf, -np.inf], stored=STORED, device=DEVICES, dtype=DTYPES)
 def test_nan_or_infinity_spoils_its_channel_only(value, stored, device, dtype, rng):
     x, dy = normal(rng, (3, 3, 4, 4), dtype), normal(rng, (3, 3, 4, 4), dtype)
     vectors = _vectors(rng, 3, dtype)
@@ -323,8 +326,13 @@ def test_sizes_beyond_a_launch_grid(shape, device, rng):
 # Second oracles, algebra, determinism -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(8, 16, 17, 19), (64, 128)], ids=["images", "rows"])
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(
+    shape={"images": (8, 16, 17, 19), "rows": (64, 128)},
+    stored=STORED,
+    training=TRAINING,
+    device=DEVICES,
+    dtype=DTYPES,
+)
 def test_matches_pytorch(shape, training, stored, device, dtype, rng):
     """Sizes beyond the loops; PyTorch's float64 results, within what the two-pass formula allows at kappa near 1."""
     torch = pytest.importorskip("torch")

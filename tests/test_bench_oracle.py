@@ -1,5 +1,6 @@
 """bench/cases.py, inputs.py, oracle.py and peers: the sampled oracle is the loops', and every side agrees with it."""
 
+import functools
 import math
 
 import numpy as np
@@ -99,6 +100,12 @@ def test_samples_are_places_of_the_whole_array():
     assert not oracle.sample(np.array([1.0, np.inf]), "y").finite
 
 
+@functools.cache
+def _references():
+    """Return the cases that every side is held to, with their references, which are the same for all sides."""
+    return [(case, oracle.references(inputs.draw(case))) for case in [*TINY.values(), *cases.SETS["quick"]]]
+
+
 @pytest.mark.parametrize(
     "name", [name for name in peers.MODULES if name not in ("self", "cupy-im2col", "torch-compile")]
 )
@@ -107,8 +114,7 @@ def test_every_side_agrees_with_the_oracle(name):
     if absent := peer.missing():
         pytest.skip(f"not installed: {', '.join(absent)}")
     compared = 0
-    for case in [*TINY.values(), *cases.SETS["quick"]]:
-        references = oracle.references(inputs.draw(case))
+    for case, references in _references():
         for layout in cases.LAYOUTS:
             try:
                 found = samples(name, case, layout)
@@ -123,8 +129,8 @@ def test_every_side_agrees_with_the_oracle(name):
 
 @pytest.mark.parametrize("preset", ["convnet", "three-layer"])
 def test_a_training_step_that_is_a_little_wrong_is_seen(preset, monkeypatch):
-    (case,) = (case for case in cases.SETS["quick"] if case.options.get("preset") == preset)
-    (reference,) = oracle.references(inputs.draw(case))["step"]
+    ((case, references),) = (pair for pair in _references() if pair[0].options.get("preset") == preset)
+    (reference,) = references["step"]
     assert reference.agrees(samples("gpuconv", case)["step"][0])
     right = ours.first_rate
     monkeypatch.setattr(ours, "first_rate", lambda config: 0.95 * right(config))

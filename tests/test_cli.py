@@ -60,7 +60,11 @@ def start(*arguments: object, folder: Path, place: str = "never", signals: str =
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=100)
+    """Wait for a process; one that does not end is killed, for it would go on beside the tests that follow."""
+    try:
+        out, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
     return process.returncode, out, err
 
 
@@ -68,7 +72,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("place", ["step:7", "step:13", "replace:7", "evaluate:2"])
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, finished, tmp_path):
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, gpuconv, finished, tmp_path):
     """step: mid-epoch, between checkpoints; replace: while a checkpoint is being put in place; evaluate: after epoch 2."""
     run = tmp_path / "runs" / "convnet-1"
     code, _, err = finish(
@@ -76,7 +80,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, finished, tmp_path
     )
     assert (code, err) == (-signal.SIGKILL, "")
     assert not (run / "result.json").exists()
-    code, out, err = finish(start("train", "--resume", run, folder=tmp_path))
+    code, out, err = gpuconv("train", "--resume", run)
     assert (code, err) == (0, "")
     assert f"going on with {run}" in out
     wanted, found = (run_state(folder / "last.safetensors") for folder in (finished.folder, run))

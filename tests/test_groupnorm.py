@@ -6,6 +6,7 @@ from compare import assert_close, assert_same, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from norm_scales import groupnorm_scales
+from pairs import DEVICES, DTYPES, STORED, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -32,11 +33,6 @@ CASES = {
     "many_rows": ((700, 3), 1),
     "empty_batch_of_rows": ((0, 6), 1),
 }
-
-
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request):
-    return request.param
 
 
 def _channels_last(a):
@@ -69,7 +65,7 @@ def _check(got, x, gamma, beta, dy, *, groups=1, eps=1e-5):
         assert_close(actual, ref, scale=scale, dtype=kind)
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(case=CASES, stored=STORED, device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, stored, device, dtype, rng):
     shape, groups = case
@@ -104,9 +100,14 @@ def test_variance_far_from_zero_does_not_cancel(offset, kind, device, rng):
     _check(_computed(device, x, gamma, beta, dy, groups=2), x, gamma, beta, dy, groups=2)
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1e7, -1e10])
-@pytest.mark.parametrize(("shape", "groups"), [((3, 4, 7, 7), 2), ((5, 300), 1)], ids=["images", "rows"])
-def test_constant_group_gives_exactly_beta(constant, shape, groups, device, dtype):
+@pairs(
+    constant=[0.0, 0.1, 1 / 3, 1e7, -1e10],
+    case={"images": ((3, 4, 7, 7), 2), "rows": ((5, 300), 1)},
+    device=DEVICES,
+    dtype=DTYPES,
+)
+def test_constant_group_gives_exactly_beta(constant, case, device, dtype):
+    shape, groups = case
     constant = float(np.float16(np.clip(constant, -60000, 60000))) if dtype == "float16" else constant
     x = np.full(shape, constant, dtype)
     beta = np.linspace(-7.1, 0.3, shape[1]).astype(dtype)

@@ -10,16 +10,7 @@ what is left out is listed.  Exit status: 0 all passed, 1 something failed or wa
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import re
-import subprocess
-import sys
-import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
