@@ -6,6 +6,7 @@ import ctypes
 
 from . import modules, patch, standins
 from .requirements import check, wheel
+from .settings import settings
 
 
 def install() -> None:
@@ -14,6 +15,10 @@ def install() -> None:
     driver = ctypes.CDLL(str(standins.driver()))  # later found by its name, libcuda.so.1
     ctypes.CDLL(str(standins.empty(f"libcublasLt.so.{wheel().cuda}")))  # cuda-pathfinder loads it before cuBLAS
     ctypes.CDLL(str(standins.cublas()))
+    found = settings()
+    memory = ctypes.c_uint64(found.memory << 20)
+    numbers = found.arch, found.multiprocessors, found.devices, found.timeout, int(found.lazy), int(found.guard), memory
+    driver.standin_settings(*numbers, found.trace.encode())
     driver.standin_server(str(standins.server()).encode())
     modules.serve(driver)
     patch.redirect(wheel().runtime, driver)

@@ -60,7 +60,7 @@ def _compiler_version() -> str:
 def driver() -> Path:
     """Return the stand-in for the driver, which holds the one for the runtime, too."""
     name = "libcuda.so.1"
-    sources = ["core.cpp", "driver.cpp", "runtime.cpp"]
+    sources = ["trace.cpp", "memory.cpp", "streams.cpp", "launch.cpp", "driver.cpp", "runtime.cpp"]
     return _built(name, sources, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-lpthread")
 
 
@@ -78,7 +78,8 @@ def cublas() -> Path:
     """Return the stand-in for cuBLAS: what CuPy's module wants, or a stub that says "not supported"."""
     listed = build.run(["readelf", "--dyn-syms", "-W", wheel().cublas])
     wanted = re.findall(r" UND (cublas\w+)@(\S+)", listed)
-    own = set(re.findall(r"^int (cublas\w+)\(", (_NATIVE / "cublas.cpp").read_text(encoding="utf-8"), re.MULTILINE))
+    source = (_NATIVE / "cublas.cpp").read_text(encoding="utf-8")
+    own = set(re.findall(r"^(?:int |GEMM\w*\()(cublas\w+)[(,]", source, re.MULTILINE))
     stub = '{ fprintf(stderr, "cupy-emulated: %s is missing\\n", __func__); return 15; }'
     stubs = [f"int {name}() {stub}" for name, _ in wanted if name not in own]
     text = "\n".join(["#include <cstdio>", "#pragma GCC visibility push(default)", 'extern "C" {', *stubs, "}", ""])
