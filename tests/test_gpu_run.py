@@ -1,167 +1,472 @@
-"""bench/gpu_run.py without a GPU: it refuses clearly, and what needs no GPU works in the emulator."""
+"""tests/ladder without a GPU: it refuses clearly, loses nothing, and what needs no CuPy works."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
-from emulate import EmulatedDevice
-from kernel_calls import CALLS, emulated_on, random_call
+from emulate import EmulatedDevice, hopper
+from kernel_calls import emulated_on, random_call
 
-from bench import gpu_checks, gpu_run, gpu_timing, harness
-from bench.cases import SETS, choose
-from gpuconv import backend
+from tests.ladder import calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, training
+from tests.ladder import hopper as hopper_section
+from tests.ladder.finished import LINES
+from tests.ladder.predictions import predictions, share
+from tests.ladder.work import LOST, Work, read
+
+# The command line ----------------------------------------------------------------------------------------------------
 
 
-def test_help_and_dry_run_need_no_gpu(capsys):
+@pytest.mark.parametrize("command", gpu_run.COMMANDS)
+def test_help_and_list_need_no_gpu(command, capsys):
     with pytest.raises(SystemExit) as ended:
         gpu_run.main(["--help"])
     assert ended.value.code == 0
-    assert gpu_run.main(["--dry-run"]) == 0
+    assert gpu_run.main([command, "--list"]) == 0
     shown = capsys.readouterr().out
-    assert all(section.name in shown for section in gpu_run.SECTIONS)
+    assert all(section.name in shown for section in gpu_run.COMMANDS[command])
 
 
-def test_sections_fit_into_eight_minutes():
-    assert sum(section.seconds for section in gpu_run.SECTIONS) < 8 * 60
-    assert gpu_run.parser().parse_args([]).limit < 8 * 60
+def test_commands_fit_into_their_time():
+    shares = {name: sum(section.seconds for section in sections) for name, sections in gpu_run.COMMANDS.items()}
+    assert all(shares[name] <= limit for name, limit in gpu_run.LIMITS.items())
+    assert gpu_run.LIMITS["A"] < 300
+    assert gpu_run.LIMITS["B"] < 240
+
+
+def test_every_section_has_a_function():
+    for sections in gpu_run.COMMANDS.values():
+        assert all(callable(section.function()) for section in sections)
 
 
 def test_without_a_gpu_one_line_says_why(monkeypatch, capsys):
     monkeypatch.setattr(gpu_run, "gpu_status", lambda: (False, "CUDA finds no usable GPU"))
-    assert gpu_run.main([]) == 3
+    assert gpu_run.main(["A"]) == 3
     said = capsys.readouterr()
-    assert said.err == "bench.gpu_run needs a GPU: CUDA finds no usable GPU\n"
+    assert said.err == "tests.ladder.gpu_run needs a GPU: CUDA finds no usable GPU\n"
     assert said.out == ""
 
 
-def _without_processes(monkeypatch, results):
+@pytest.fixture
+def no_processes(monkeypatch):
+    """Let sections have been run already: what they found, by name."""
+    results = {section.name: {"ok": True, "seconds": 1.0} for part in gpu_run.COMMANDS.values() for section in part}
     monkeypatch.setattr(gpu_run, "gpu_status", lambda: (True, "1 GPU"))
     monkeypatch.setattr(gpu_run, "run_section", lambda section, *_: results[section.name])
+    return results
 
 
-def test_all_results_are_kept_and_one_failure_is_the_exit_status(monkeypatch, capsys, tmp_path):
-    results = {section.name: {"ok": True, "seconds": 1.0} for section in gpu_run.SECTIONS}
-    results["sanitizer"] = {"ok": None, "why": "not measured"}
-    row = {"case": "relu", "dtype": "float32", "memory": "NCHW", "direction": "forward", "gpuconv_ms": 0.5}
-    results["timings"]["rows"] = [{**row, "share of copy bandwidth": 0.8, "torch_ms": 0.25, "ratio": 2.0}]
-    _without_processes(monkeypatch, results)
-    out = tmp_path / "new" / "result.json"
-    assert gpu_run.main(["--out", str(out)]) == 0
-    assert json.loads(out.read_text())["sections"] == results
-    assert "80% of copying  torch" in capsys.readouterr().out
-    results["large"] = {"ok": False, "why": "wrong"}
-    assert gpu_run.main(["--out", str(out), "--only", "large"]) == 1
-    assert list(json.loads(out.read_text())["sections"]) == ["large"]
+def test_all_results_are_kept_and_one_failure_is_the_exit_status(no_processes, capsys, tmp_path):
+    no_processes["kernels"]["shown"] = ["conv forward x1.10 of predicted"]
+    no_processes["training"] = {"ok": None, "why": "not run", "left out": ["speedrun"]}
+    assert gpu_run.main(["A", "--out", str(tmp_path / "new")]) == 0
+    kept = json.loads((tmp_path / "new" / "gpu_run_A.json").read_text())
+    assert kept["sections"] == {section.name: no_processes[section.name] for section in gpu_run.COMMANDS["A"]}
+    assert "not a measurement" in kept["predictions"]
+    shown = capsys.readouterr().out
+    assert "x1.10 of predicted" in shown
+    assert "training: speedrun" in shown
+    no_processes["large"] = {"ok": False, "failed": ["100,000 channels: AssertionError: wrong"], "done": 4, "of": 4}
+    assert gpu_run.main(["B", "--out", str(tmp_path), "--only", "large"]) == 1
+    assert list(json.loads((tmp_path / "gpu_run_B.json").read_text())["sections"]) == ["large"]
+    assert "large: 100,000 channels: AssertionError: wrong" in capsys.readouterr().out
 
 
-def test_out_goes_to_the_folder_of_the_environment(monkeypatch, tmp_path):
+def test_results_go_to_the_folder_of_the_environment(no_processes, monkeypatch, tmp_path):
     monkeypatch.setenv("OUT", str(tmp_path))
-    _without_processes(monkeypatch, {"machine": {"ok": True}})
-    assert gpu_run.main(["--only", "machine"]) == 0
-    assert (tmp_path / "gpu_run.json").exists()
+    assert gpu_run.main(["A", "--only", "machine"]) == 0
+    assert (tmp_path / "gpu_run_A.json").exists()
+
+
+def test_what_a_section_leaves_of_its_time_goes_to_the_others(monkeypatch, tmp_path):
+    clock, given = [0.0], {}
+
+    def section_took(section, arguments, seconds, *_):
+        given[section.name] = seconds
+        clock[0] += 1.0 if section.name in ("machine", "compile") else seconds
+        return {"ok": True, "seconds": 0}
+
+    monkeypatch.setattr(gpu_run, "gpu_status", lambda: (True, "1 GPU"))
+    monkeypatch.setattr(gpu_run, "run_section", section_took)
+    monkeypatch.setattr(gpu_run.time, "monotonic", lambda: clock[0])
+    assert gpu_run.main(["A", "--out", str(tmp_path)]) == 0
+    shares = {section.name: section.seconds for section in gpu_run.COMMANDS["A"]}
+    assert given["machine"] == pytest.approx(shares["machine"] * gpu_run.LIMITS["A"] / sum(shares.values()))
+    later = {name: seconds for name, seconds in given.items() if name not in ("machine", "compile")}
+    assert sum(later.values()) == pytest.approx(gpu_run.LIMITS["A"] - 2)
+    assert all(seconds > shares[name] for name, seconds in later.items())
+
+
+def test_no_time_left_is_not_a_failure(no_processes, capsys, tmp_path):
+    assert gpu_run.main(["A", "--out", str(tmp_path), "--limit", "4"]) == 0
+    assert "not run: time was spent" in capsys.readouterr().out
+
+
+# A section and its processes -----------------------------------------------------------------------------------------
+
+
+def _arguments(tmp_path, command="A"):
+    return gpu_run.parser().parse_args([command, "--out", str(tmp_path), "--data", str(tmp_path)])
+
+
+def _processes(monkeypatch, tmp_path, *ends):
+    """Let the processes of a section end one after the other: status, and what each has kept by then."""
+    started = []
+
+    def run(command, seconds, noted):
+        status, found = ends[len(started)]
+        started.append(command)
+        (tmp_path / "smoke.kept").write_text(json.dumps(read(tmp_path / "smoke.kept") | found))
+        return status, "said", "its last words"
+
+    monkeypatch.setattr(gpu_run, "run_section_group", run)
+    section = next(section for section in gpu_run.COMMANDS["A"] if section.name == "smoke")
+    return gpu_run.run_section(section, _arguments(tmp_path), 60, tmp_path, tmp_path / "log"), started
+
+
+def test_a_lost_gpu_costs_one_case(monkeypatch, tmp_path):
+    found, started = _processes(
+        monkeypatch,
+        tmp_path,
+        (LOST, {"done": 3, "at": "relu", "failed": ["relu: illegal access"]}),
+        (0, {"done": 9, "ok": True}),
+    )
+    assert len(started) == 2
+    assert found["ok"] is False
+    assert found["done"] == 9
+    assert found["failed"] == ["relu: illegal access"]
+    assert found["ended"][0]["at"] == "relu"
+
+
+def test_a_process_that_dies_is_a_failure_and_keeps_what_it_found(monkeypatch, tmp_path):
+    found, started = _processes(monkeypatch, tmp_path, (-11, {"done": 3, "at": "relu"}), (-11, {"done": 3}))
+    assert len(started) == 2  # the second one came no further
+    assert found["ok"] is False
+    assert found["why"] == "its process ended with status -11, at relu"
+    assert found["ended"][0]["said"] == "its last words"
+    assert "its last words" in (tmp_path / "log").read_text()
+
+
+def test_a_section_that_hangs_keeps_what_it_found(monkeypatch, tmp_path):
+    found, started = _processes(monkeypatch, tmp_path, (None, {"done": 3, "of": 9}))
+    assert len(started) == 1
+    ended = {"why": "did not end in its time", "at": None, "said": "its last words"}
+    del found["seconds"]
+    assert found == {"done": 3, "of": 9, "ok": False, "why": ended["why"], "ended": [ended]}
+
+
+def _child(monkeypatch, tmp_path, function):
+    monkeypatch.setattr(gpu_run, "gpu_status", lambda: (True, "1 GPU"))
+    monkeypatch.setattr(gpu_run.Section, "function", lambda self: function)
+    kept = tmp_path / "kept"
+    command = ["A", "--section", "smoke", "--kept", str(kept), "--seconds", "5", "--out", str(tmp_path)]
+    assert gpu_run.main([*command, "--scratch", str(tmp_path)]) == 0
+    return json.loads(kept.read_text())
 
 
 def test_a_section_that_raises_says_what(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_run, "gpu_status", lambda: (True, "1 GPU"))
-
-    def fails(arguments, seconds):
+    def fails(work):
+        work.keep(before=1)
         msg = "no such thing"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(gpu_run, "SECTIONS", [gpu_run.Section("broken", 5, "fails", fails)])
-    out = tmp_path / "result.json"
-    assert gpu_run.main(["--child", "broken", "--out", str(out)]) == 0
-    result = json.loads(out.read_text())
-    assert result["ok"] is False
-    assert result["why"] == "RuntimeError: no such thing"
-    assert "fails(arguments, seconds)" in result["trace"] or "in fails" in result["trace"]
+    found = _child(monkeypatch, tmp_path, fails)
+    assert found["ok"] is False
+    assert found["why"] == "RuntimeError: no such thing"
+    assert found["before"] == 1
+    assert "in fails" in found["trace"]
 
 
-def test_a_section_whose_process_dies_is_a_failure(monkeypatch):
-    section = gpu_run.Section("no such section", 20, "", lambda arguments, seconds: {})
-    result = gpu_run.run_section(section, [], time.monotonic(), 100)
-    assert result["ok"] is False
-    assert "ended with status" in result["why"]
+def test_a_section_is_given_its_time_and_places(monkeypatch, tmp_path):
+    given = []
+    found = _child(monkeypatch, tmp_path, given.append)
+    assert found == {"ok": None}
+    assert 0 < given[0].left() <= 5
+    assert (given[0].scratch, given[0].results) == (tmp_path, tmp_path)
 
 
-def test_no_time_left_is_not_a_failure():
-    section = gpu_run.SECTIONS[0]
-    assert gpu_run.run_section(section, [], time.monotonic() - 100, 100)["ok"] is None
+def _work(tmp_path, *, seconds=60.0, **options):
+    return Work(tmp_path / "kept", time.monotonic() + seconds, scratch=tmp_path, results=tmp_path, **options)
 
 
-def test_pytest_s_counts_are_read():
-    found = gpu_run.counts_of("FAILED tests/a.py::b\n3 failed, 120 passed, 4 skipped in 3.2s\n")
-    assert found == {"failed": 3, "passed": 120, "skipped": 4, "failures": ["FAILED tests/a.py::b"]}
+def test_items_go_on_behind_the_one_that_ended_the_process(tmp_path):
+    seen = []
+
+    def one(item):
+        seen.append(item)
+        if item == 1:
+            raise KeyboardInterrupt  # as if the process had died
+
+    with pytest.raises(KeyboardInterrupt):
+        _work(tmp_path).each(range(4), one)
+    assert read(tmp_path / "kept") == {"done": 2, "of": 4, "at": "1"}
+    assert _work(tmp_path).each(range(4), one) is True
+    assert seen == [0, 1, 2, 3]
 
 
-def test_each_tool_of_the_sanitizer_has_a_planted_fault():
-    assert set(gpu_checks.FAULTS) == {"memcheck", "racecheck", "initcheck", "synccheck"}
+def test_a_failed_item_is_named_and_hides_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.ladder.work.device_lost", lambda: False)
+    work, seen = _work(tmp_path), []
+
+    def one(item):
+        seen.append(item)
+        if item == 1:
+            msg = "one is wrong"
+            raise AssertionError(msg)
+
+    assert work.each(range(3), one) is False
+    assert seen == [0, 1, 2]
+    assert read(tmp_path / "kept")["failed"] == ["1: AssertionError: one is wrong"]
 
 
-def test_without_the_sanitizer_nothing_is_claimed(monkeypatch):
-    monkeypatch.setattr(gpu_checks, "sanitizer", lambda: None)
-    assert gpu_checks.sanitize(10)["ok"] is None
+def test_spent_time_leaves_items(tmp_path):
+    work = _work(tmp_path, seconds=-1)
+    assert work.each(range(3), print) is None
+    assert work.found["of"] == 3
+
+
+def test_a_program_ends_with_all_it_started(tmp_path):
+    # The grandchild keeps the output open: were it left, this would wait for ever.
+    wait = (
+        f"import signal, subprocess, sys; subprocess.Popen([{sys.executable!r}, '-c', 'import signal; signal.pause()'])"
+    )
+    assert groups.run_group([sys.executable, "-c", f"{wait}; signal.pause()"], 0.5)[0] is None
+    noted = tmp_path / "groups"
+    inner = f"from tests.ladder.groups import run_group; run_group([{sys.executable!r}, '-c', 'input()'], 60)"
+    status, _, _ = groups.run_section_group([sys.executable, "-c", inner], 60, noted)
+    assert status == 0
+    assert len(noted.read_text().splitlines()) == 1
+
+
+# The tests -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_line_a_test_is_kept_as_it_ends(tmp_path):
+    (tmp_path / "test_some.py").write_text(
+        "import os, pytest\n"
+        "def test_right(): pass\n"
+        "def test_wrong(): assert 1 == 2\n"
+        "@pytest.mark.skip(reason='no such thing')\n"
+        "def test_left_out(): pass\n"
+        "def test_that_ends_it(): os._exit(9)\n"
+    )
+    lines = tmp_path / "lines"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.ladder.finished", "-p", "no:cacheprovider", "."]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=groups.environment(**{LINES: str(lines)}), capture_output=True, check=False
+    )
+    assert ended.returncode == 9
+    found = gpu_tests.summary(lines)
+    assert next(iter(found)) == "failed"
+    assert found["failed"] == ["test_some.py::test_wrong"]
+    assert "assert 1 == 2" in found["messages"]["test_some.py::test_wrong"]
+    assert (found["collected"], found["ran"], found["skipped"]) == (4, 3, 1)
+    assert found["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
+    assert found["reasons"] == {"Skipped: no such thing": 1}
+
+
+def test_a_broken_line_is_the_last_one_of_a_process(tmp_path):
+    lines = tmp_path / "lines"
+    good = {"test": "a", "outcome": "failed", "when": "call", "seconds": 1, "said": "why"}
+    late = {"test": "a", "outcome": "passed", "when": "call", "seconds": 1, "said": ""}
+    lines.write_text(f'{json.dumps(good)}\n{json.dumps(late)}\n{{"test": "b", "outc')
+    found = gpu_tests.summary(lines)
+    assert (found["failed"], found["ran"]) == (["a"], 1)
 
 
 @pytest.mark.parametrize(
-    ("control", "tools", "said"),
-    [(86, 0, "clean"), (0, 0, "planted fault was not noticed"), (86, 86, "out of bounds")],
-    ids=["clean", "blind_tool", "fault_found"],
+    ("status", "collected", "ok"), [(0, 1, True), (0, 2, False), (None, 1, False), (3, 1, False)], ids=str
 )
-def test_a_tool_counts_only_if_it_sees_its_planted_fault(control, tools, said, monkeypatch):
-    def watched(program, tool, child, seconds):
-        return (control if child.startswith("fault") else tools), "========= out of bounds"
+def test_tests_are_well_only_if_all_of_them_ran(status, collected, ok, monkeypatch, tmp_path):
+    def ran(places, seconds, lines, **_):
+        passed = {"test": "a", "outcome": "passed", "when": "call", "seconds": 1, "said": ""}
+        lines.write_text(f"{json.dumps({'collected': collected})}\n{json.dumps(passed)}\n")
+        return status, "", "its last words"
 
-    monkeypatch.setattr(gpu_checks, "sanitizer", lambda: "compute-sanitizer")
-    monkeypatch.setattr(gpu_checks, "_watched", watched)
-    result = gpu_checks.sanitize(100)
-    assert result["ok"] is (said == "clean")
-    assert all(said in found for found in result["tools"].values())
+    monkeypatch.setattr(gpu_tests, "pytest", ran)
+    work = _work(tmp_path)
+    assert gpu_tests.run(work) is ok
+    assert ("why" in work.found) == (status != 0)
+
+
+# What failed, again --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sections", "ok", "said"),
+    [
+        (None, None, "nothing to repeat"),
+        ({"smoke": {"ok": True}}, True, "nothing failed"),
+        ({"smoke": {"ok": False, "failed": ["relu_rows, float32, NCHW: E"]}}, False, ""),
+    ],
+    ids=["no_result", "nothing_failed", "a_call"],
+)
+def test_what_failed_runs_again_with_debugging_on(sections, ok, said, monkeypatch, tmp_path):
+    after, asked = tmp_path / "A.json", []
+    if sections is not None:
+        after.write_text(json.dumps({"sections": sections}))
+
+    def run(command, seconds, **variables):
+        asked.append((command[3:], variables))
+        return 1, "", "wrong again"
+
+    monkeypatch.setattr(failed, "run_group", run)
+    work = _work(tmp_path, after=after)
+    assert failed.run(work) is ok
+    assert said in work.found.get("why", "")
+    if ok is False:
+        assert asked == [(["relu_rows", "float32", "NCHW"], {"CUDA_LAUNCH_BLOCKING": "1", "GPUCONV_DEBUG": "1"})]
+        assert "wrong again" in work.found["failed"][0]
+
+
+# Tools ---------------------------------------------------------------------------------------------------------------
+
+
+def test_without_the_sanitizer_nothing_is_claimed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sanitizer, "installed", lambda: None)
+    assert sanitizer.run(_work(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("control", "over_calls", "said", "ok"),
+    [
+        (86, 0, "clean", True),
+        (0, 0, "planted fault was not noticed", None),
+        (86, 86, "found: ========= out of bounds", False),
+        (1, 0, "planted fault was not noticed", None),
+        (86, 1, "not measured: status 1", None),
+        (86, None, "time was spent", None),
+    ],
+    ids=["clean", "blind_tool", "fault_found", "refused", "tool_fails", "no_time"],
+)
+def test_a_tool_counts_only_if_it_sees_its_planted_fault(control, over_calls, said, ok, monkeypatch, tmp_path):
+    def run(command, seconds, **_):
+        status = control if command[-1].startswith("fault") else over_calls
+        return status, "========= out of bounds\n", ""
+
+    monkeypatch.setattr(sanitizer, "installed", lambda: "compute-sanitizer")
+    monkeypatch.setattr(sanitizer, "run_group", run)
+    work = _work(tmp_path)
+    assert sanitizer.run(work) is ok
+    assert list(work.found["tools"]) == ["memcheck", "racecheck"]
+    assert all(said in found for found in work.found["tools"].values())
+
+
+_NCU = """==PROF== Connected to process 1
+"ID","Process ID","Kernel Name","gpu__time_duration.sum","launch__registers_per_thread"
+"","","","us","register/thread"
+"0","1","void conv_forward_tiled<float>(...)","286.2","128"
+"""
+
+
+def test_counters_are_read_with_their_units(monkeypatch, tmp_path):
+    wanted = [{"kernel": "void conv_forward_tiled<float>(...)", "time": "286.2 us", "registers": "128 register/thread"}]
+    assert counters.counted(_NCU) == wanted
+    assert counters.counted("==ERROR== ERR_NVGPUCTRPERM") == []
+    monkeypatch.setattr(counters, "installed", lambda: "ncu")
+    monkeypatch.setattr(counters, "run_group", lambda *_, **__: (1, "", "==ERROR== ERR_NVGPUCTRPERM"))
+    work = _work(tmp_path)
+    assert counters.run(work) is None
+    assert "ERR_NVGPUCTRPERM" in work.found["why"]
+
+
+# Predictions ---------------------------------------------------------------------------------------------------------
+
+
+def test_predictions_name_their_source_and_each_layer_once():
+    found = predictions()
+    assert found["source"] == "a model of the kernels' machine code, not a measurement"
+    names = [layer["name"] for layer in found["layers"] + found["passes"]]
+    assert len(names) == len(set(names))
+    assert {step["preset"] for step in found["steps"]} == {"convnet", "resnet18", "speedrun"}
+
+
+@pytest.mark.parametrize("layer", predictions()["layers"], ids=lambda layer: layer["name"])
+def test_a_predicted_layer_takes_at_least_what_its_arithmetic_takes(layer):
+    case = kernels.case_of(layer)
+    rates = predictions()["rates"]
+    arithmetic = case.flop("forward") / rates["GFLOP/s float32"] / 1e3
+    memory = case.bytes("forward") / rates["GB/s"] / 1e3
+    assert layer["floor_us"]["float32"] == pytest.approx(max(arithmetic, memory), rel=0.05, abs=0.6)
+    assert all(us is None or us > layer["floor_us"]["float32"] * 0.95 for us in layer["us"].values())
+
+
+def test_all_layers_are_measured_in_every_regime_ours_or_not():
+    items = kernels.items(dry=False)
+    assert len(items) == len({kernels.words(item) for item in items})
+    assert len(items) == 3 * len(predictions()["layers"]) + len(predictions()["passes"])
+    assert [regime for _, regime in items[:3]] == ["float32", "float16", "tf32"]
+
+
+@pytest.mark.parametrize(
+    ("measured", "predicted", "ratio"),
+    [(3.0, 2.0, 1.5), (3.0, [2, 4], 1.0), (1.0, [2, 4], 0.5), (8.0, [2, 4], 2.0), (3.0, None, None)],
+)
+def test_shares(measured, predicted, ratio):
+    assert share(measured, predicted) == ratio
+
+
+# What needs no CuPy --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.compilers
-def test_random_cases_and_repeats_in_the_emulator(monkeypatch):
-    calls = [(CALLS["relu_rows"], "NCHW"), (CALLS["sgd"], "NHWC")]
-    monkeypatch.setattr(gpu_checks, "_quick", lambda: calls)
+def test_random_calls_and_repeats_in_the_emulator(tmp_path):
+    items = [("relu_rows", "float32", "NCHW"), ("sgd", "float32", "NHWC")]
     with emulated_on(EmulatedDevice("emulated")) as place:
-        assert gpu_checks.random_cases(place, 3, 60) == {"cases": 3, "asked": 3, "failed": [], "ok": True}
-        repeated = gpu_checks.repeats(place, 3, 60)
-    assert repeated == {"calls": 2, "of": 2, "times each": 3, "changed": [], "ok": True}
+        work = _work(tmp_path)
+        assert calls.hold_random(work, place, 3) is True
+        assert work.found["done"] == 3
+        work = Work(tmp_path / "repeats", time.monotonic() + 60)
+        assert calls.hold_repeats(work, place, items, 3) is True
+        assert work.found["done"] == 2
 
 
-def test_a_wrong_result_is_named():
-    class Wrong:
-        array = staticmethod(lambda a: a)
+class _Host:
+    array = staticmethod(lambda a: a)
+    numpy = staticmethod(lambda a: a)
+
+
+def test_a_wrong_result_is_named(tmp_path, monkeypatch):
+    class Wrong(_Host):
         numpy = staticmethod(lambda a: a + a.dtype.type(1))
 
-    result = gpu_checks.random_cases(Wrong, 2, 60)
-    assert not result["ok"]
-    assert result["failed"][0].startswith("random_call(0), ")
+    monkeypatch.setattr("tests.ladder.work.device_lost", lambda: False)
+    work = _work(tmp_path)
+    assert calls.hold_random(work, Wrong, 2) is False
+    assert work.found["failed"][0].startswith("random_call(0): ")
 
 
-def test_random_calls_agree_with_the_oracle_on_the_cpu():
-    class Host:
-        array = staticmethod(lambda a: a)
-        numpy = staticmethod(lambda a: a)
+def test_changed_bits_are_named(tmp_path, monkeypatch):
+    class Changing(_Host):
+        numpy = staticmethod(lambda a: a + a.dtype.type(next(changes)))
 
-    result = gpu_checks.random_cases(Host, 60, 60)
-    assert result["failed"] == []
+    changes = iter(range(100))
+    monkeypatch.setattr("tests.ladder.work.device_lost", lambda: False)
+    work = _work(tmp_path)
+    assert calls.hold_repeats(work, Changing, [("relu_rows", "float32", "NCHW")], 3) is False
+    assert "2 of 2 repeats have other bits" in work.found["failed"][0]
+
+
+def test_random_calls_agree_with_the_oracle_on_the_cpu(tmp_path):
+    work = _work(tmp_path)
+    assert calls.hold_random(work, _Host, 60) is True
+    assert work.found["done"] == 60
     assert len({random_call(seed)[0].run.__qualname__ for seed in range(60)}) >= 6
 
 
-def test_timings_measure_until_the_time_is_spent(monkeypatch):
-    here = gpu_timing.Here
-    monkeypatch.setattr(gpu_timing, "Here", lambda name: here(name, "cpu"))
-    monkeypatch.setattr(gpu_timing.worker.Worker, "peaks", lambda self: {"GB/s": 10.0})
-    monkeypatch.setitem(SETS, "readme", choose("quick", ("relu",)))
-    monkeypatch.setattr(backend, "_chosen", backend._chosen)  # which a side changes
-    monkeypatch.setattr(harness, "_ROUND_SECONDS", 0.001)
-    monkeypatch.setattr(harness, "_REST_SECONDS", 0)
-    found = gpu_timing.timings(60)
-    ours = [(row["dtype"], row["memory"], row["direction"]) for row in found["rows"]]
-    assert len(ours) == len(set(ours)) == 8
-    assert all(row["gpuconv_ms"] > 0 and row["share of copy bandwidth"] > 0 for row in found["rows"])
-    assert gpu_timing.timings(-1)["left out, time was spent"] == [
-        "quick relu 8, 16x16 float32",
-        "quick relu 8, 16x16 float16",
-    ]
+def test_dry_calls_exist_and_launch_each_kind_of_kernel():
+    chosen = calls.chosen(dry=True)
+    assert {name for name, _, _ in chosen} == set(calls.DRY)
+    assert len(calls.chosen(dry=False)) > 20 * len(chosen)
+
+
+def test_hopper_s_modules_are_known_before_they_run():
+    modules = hopper_section.modules(list(hopper.EXAMPLES))
+    assert len(modules) == len(set(modules))
+    expressions = {expression for _, names in modules for expression in names}
+    assert {"conv_wgmma", "tensor_store", "tensor_load<4, true, false>"} <= expressions
+
+
+def test_accuracy_on_a_cpu_is_that_of_a_committed_run():
+    assert training._on_cpu("convnet", "no such data") is None

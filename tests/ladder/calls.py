@@ -1,0 +1,133 @@
+"""The calls of tests/kernel_calls.py on a GPU: each once beside the oracle, again and again, and random ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched, random_call
+from places import Cuda
+
+from gpuconv.cuda.kernel import Kernel
+
+from .work import Work
+
+_WITHOUT_ORACLE = ("all_finite",)  # no operator: its definition is NumPy's
+_REPEATS = 20
+_RANDOM = 2000
+# A dry run's calls: one of each kind of kernel, quick to compile.
+DRY = (
+    "conv_first_layer",
+    "conv_in_tiles",
+    "max_pool_halves",
+    "batchnorm_images",
+    "softmax",
+    "adam",
+    "affine",
+    "augment",
+)
+
+Item = tuple[str, str, str]  # name of a call, dtype, memory format
+
+
+def chosen(*, dry: bool, dtypes: tuple[str, ...] = DTYPES) -> list[Item]:
+    """Return what is run once; of a dry run a few calls in float32."""
+    return [
+        (call.name, dtype, memory)
+        for call in CALLS.values()
+        for dtype in (("float32",) if dry else dtypes)
+        for memory in FORMATS
+        if dtype in call.dtypes and memory in call.formats and (call.name in DRY or not dry)
+    ]
+
+
+def words(item: Item) -> str:
+    """Return an item as messages show it."""
+    return ", ".join(item)
+
+
+def smoke(work: Work) -> bool | None:
+    """Run every call once in every dtype and memory format, beside plain loops in float64."""
+    if work.dry:
+        work.leave_out(f"all calls but {', '.join(DRY)}", "float16 and float64")
+
+    def one(item: Item) -> None:
+        name, dtype, memory = item
+        call = CALLS[name]
+        wanted = call.expected if name in _WITHOUT_ORACLE else call.by_oracle
+        assert_as_expected(call.on(Cuda, dtype, memory), wanted(dtype, memory))
+
+    ok = work.each(chosen(dry=work.dry), one, words)
+    if not work.dry:
+        known, used = launched(), instances()
+        work.keep(**{"kernels launched": len(used), "never launched": sorted(set(known) - used)[:40]})
+    return ok
+
+
+def instances() -> set[str]:
+    """Return the C++ names of the kernels that this process has launched."""
+    return {known.expression(templates) for known in Kernel.all.values() for _, templates in known._ready}
+
+
+def quick(*, dry: bool = False) -> list[Item]:
+    """Return the calls that tools watch and that are repeated."""
+    return [
+        (call.name, "float32", memory)
+        for call in CALLS.values()
+        for memory in FORMATS
+        if call.quick and memory in call.formats and (call.name in DRY or not dry)
+    ]
+
+
+def repeats(work: Work) -> bool | None:
+    """Run every quick call again and again: its bits must not change."""
+    count = 3 if work.dry else _REPEATS
+    if work.dry:
+        work.leave_out(f"all calls but {', '.join(DRY)}", f"all repeats but {count}")
+    return hold_repeats(work, Cuda, quick(dry=work.dry), count)
+
+
+def hold_repeats(work: Work, place: Any, items: list[Item], count: int) -> bool | None:
+    """Hold so many runs of calls on a place to the bits of the first."""
+
+    def one(item: Item) -> None:
+        first = _bits(place, *item)
+        changed = sum(_bits(place, *item) != first for _ in range(count - 1))
+        if changed:
+            msg = f"{changed} of {count - 1} repeats have other bits"
+            raise AssertionError(msg)
+
+    work.keep(**{"times each": count})
+    return work.each(items, one, words)
+
+
+def _bits(place: Any, name: str, dtype: str, memory: str) -> list[bytes | None]:
+    return [None if result is None else result.tobytes() for result in CALLS[name].on(place, dtype, memory)]
+
+
+def random_calls(work: Work) -> bool:
+    """Hold random calls to plain loops in float64, as many as there is time for."""
+    return hold_random(work, Cuda, 5 if work.dry else _RANDOM)
+
+
+def hold_random(work: Work, place: Any, count: int) -> bool:
+    """Hold random calls on a place to the oracle, so many or those there is time for."""
+    if work.dry:
+        work.leave_out(f"all random calls but {count}")
+
+    def one(seed: int) -> None:
+        call, dtype, memory = random_call(seed)
+        assert_as_expected(call.on(place, dtype, memory), call.by_oracle(dtype, memory))
+
+    with np.errstate(over="ignore"):
+        return work.each(range(count), one, lambda seed: f"random_call({seed})") is not False
+
+
+def run_quick(*, dry: bool) -> None:
+    """Run every quick call once, each array an allocation of its own: what compute-sanitizer watches."""
+    import cupy
+
+    cupy.cuda.set_allocator(None)
+    for name, dtype, memory in quick(dry=dry):
+        CALLS[name].on(Cuda, dtype, memory)
+    cupy.cuda.runtime.deviceSynchronize()

@@ -1,0 +1,99 @@
+"""The cases of the tests that a GPU runs, in several processes, with results kept as they come."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .finished import LINES
+from .groups import run_group
+from .work import Work
+
+_PROCESSES, _TIMEOUT = 12, 60  # seconds of one test
+_DRY = ("tests/test_relu.py", "tests/test_max_pool_ties.py")  # quick to compile
+_BAD = ("failed", "crashed")
+
+
+def run(work: Work) -> bool | None:
+    """Run them, and keep what failed first."""
+    lines = work.results / "gpu_run_A_tests.jsonl"
+    lines.write_text("", encoding="utf-8")
+    places = list(_DRY) if work.dry else ["tests"]
+    if work.dry:
+        work.leave_out(f"all tests but those of {', '.join(_DRY)}")
+    start = time.monotonic()
+    status, out, errors = pytest(places, work.left(), lines, processes=2 if work.dry else _PROCESSES)
+    found = summary(lines)
+    work.keep(**found, **{"pytest s": round(time.monotonic() - start, 1)})
+    passed, bad = found["counts"].get("passed", 0), len(found["failed"])
+    shown = f"{found['ran']} of {found['collected']} ran: {passed} passed, {bad} failed, {found['skipped']} skipped"
+    work.keep(shown=[shown])
+    if status is None:
+        work.keep(why=f"not done in {time.monotonic() - start:.0f} s")
+    elif status != 0 and not bad:
+        work.keep(why=f"pytest ended with status {status}: {' '.join((out + errors).split())[-400:]}")
+    return status == 0 and not bad and found["ran"] == found["collected"] > 0
+
+
+def pytest(
+    places: list[str], seconds: float, lines: Path, *, processes: int = 0, long: bool = False, **variables: str
+) -> tuple[int | None, str, str]:
+    """Run the GPU's cases of files or tests, in one process or several; lines gets their results."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        f"{__package__}.finished",
+    ]
+    command += ["-W", "default", f"--tb={'long' if long else 'short'}"]
+    several = processes > 1 and importlib.util.find_spec("xdist") is not None
+    if several:
+        command += ["-n", str(processes), "--max-worker-restart", "60"]
+    if importlib.util.find_spec("pytest_timeout") is not None:
+        # A test that waits for a GPU in C hears no signal: its process must end, and another takes over.
+        command += ["--timeout", str(_TIMEOUT), "--timeout-method", "thread" if several else "signal"]
+    required = {"GPUCONV_REQUIRE_GPU": "1", "GPUCONV_ALLOW_MISSING_COMPILER": "1", LINES: str(lines)}
+    return run_group([*command, *places], seconds, **required, **variables)
+
+
+def summary(lines: Path) -> dict[str, Any]:
+    """Return what a file of results says, the failures first."""
+    collected, outcomes, said, seconds, reasons = 0, {}, {}, Counter[str](), Counter[str]()
+    for text in lines.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(text)
+        except ValueError:  # the last one of a process that was killed
+            continue
+        if "collected" in entry:
+            collected = entry["collected"]
+            continue
+        name = entry["test"]
+        seconds[name] += entry["seconds"]
+        if outcomes.get(name) not in _BAD:
+            outcomes[name] = entry["outcome"]
+            said[name] = entry["said"]
+        if entry["outcome"] == "skipped":
+            reasons[entry["said"]] += 1
+    bad = [name for name, outcome in outcomes.items() if outcome in _BAD]
+    counts = Counter(outcomes.values())
+    return {
+        "failed": bad,
+        "messages": {name: said[name][-1500:] for name in bad[:60]},
+        "collected": collected,
+        "ran": len(outcomes),
+        "skipped": counts["skipped"],
+        "counts": dict(counts),
+        "reasons": dict(reasons.most_common(20)),
+        "slowest": dict(seconds.most_common(10)),
+    }
