@@ -23,9 +23,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .cupy_run import CORE, emulated
-
-ROOT = Path(__file__).resolve().parents[2]
+from . import ROOT
+from .cupy_run import SETTINGS, emulated, marked
 
 
 @dataclass(frozen=True)
@@ -144,8 +143,8 @@ def noticed(fault: Fault | None) -> tuple[str | None, str]:
                 shutil.copy2(ROOT / name, root / name)
         if fault is not None:
             fault.plant(root)
-        command = emulated("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", CORE)
-        environment = {**os.environ, "PYTHONPATH": str(root), "GPUCONV_REQUIRE_GPU": "1"}
+        command = emulated("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", marked(core=True))
+        environment = {**os.environ, **SETTINGS, "PYTHONPATH": str(root)}
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     end = (done.stdout + done.stderr)[-2000:]
