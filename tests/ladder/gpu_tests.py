@@ -41,9 +41,9 @@ def run(work: Work) -> bool | None:
 
 
 def pytest(
-    places: list[str], seconds: float, lines: Path, *, processes: int = 0, long: bool = False, **variables: str
+    places: list[str], seconds: float, lines: Path, *, processes: int = 1, long: bool = False, **variables: str
 ) -> tuple[int | None, str, str]:
-    """Run the GPU's cases of files or tests, in one process or several; lines gets their results."""
+    """Run the GPU's cases of files or tests, in so many processes, each replaced when it dies; lines gets the results."""
     command = [
         sys.executable,
         "-m",
@@ -57,7 +57,7 @@ def pytest(
         f"{__package__}.finished",
     ]
     command += ["-W", "default", f"--tb={'long' if long else 'short'}"]
-    several = processes > 1 and importlib.util.find_spec("xdist") is not None
+    several = importlib.util.find_spec("xdist") is not None
     if several:
         command += ["-n", str(processes), "--max-worker-restart", "60"]
     if importlib.util.find_spec("pytest_timeout") is not None:

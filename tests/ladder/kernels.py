@@ -26,7 +26,7 @@ from .predictions import predictions, share
 from .replay import CupyReplay, TorchReplay, spread, turns
 from .work import Work, line
 
-_CALLS = 20  # captured in a graph
+_CALLS, _LEAST_CALLS, _GRAPH_US = 20, 4, 8000  # captured in a graph, and about how long it may take
 _MOST_BYTES = 150e6  # of the inputs of all captured calls: more than twice the L2 cache of an H200
 _FIRST = 6  # layers that come in every regime before the others
 _AHEAD = 3  # items that are prepared while one is measured
@@ -129,7 +129,8 @@ def prepared(layer: dict[str, Any], regime: str) -> tuple[Inputs, References]:
 
 def _measure(work: Work, torch: Any, layer: dict[str, Any], regime: str, inputs: Inputs, wanted: References) -> None:
     """Hold both sides of a layer's passes to the definition, then time them."""
-    copies, count = _copies(inputs, dry=work.dry), 2 if work.dry else _CALLS
+    count = 2 if work.dry else _captured(layer)
+    copies = _copies(inputs, count)
     # An input of its own for each captured call, as far as that takes: else the cache would be timed.
     ours = [_ours(inputs) for _ in range(copies)] if regime != "tf32" else []
     theirs = _theirs_or_not(work, torch, inputs, copies)
@@ -205,10 +206,15 @@ def _passes_of(case: Case) -> tuple[str, ...]:
     return ("forward", "dx", "dw") if case.op == "conv" else ("forward", "backward")
 
 
-def _copies(inputs: Inputs, *, dry: bool) -> int:
+def _captured(layer: dict[str, Any]) -> int:
+    """Return how many calls a graph holds: 20, or fewer where those would take long."""
+    return max(_LEAST_CALLS, min(_CALLS, round(_GRAPH_US / max(us for us in layer["us"].values() if us is not None))))
+
+
+def _copies(inputs: Inputs, most: int) -> int:
     """Return how many sets of inputs are needed so that none of them is in the cache when its turn comes."""
     bytes_ = sum(array.nbytes for array in (inputs.x, inputs.dy, inputs.w) if array is not None)
-    return 2 if dry else int(min(_CALLS, -(-_MOST_BYTES // bytes_)))
+    return int(min(most, -(-_MOST_BYTES // bytes_)))
 
 
 def _hold(wanted: References, inputs: Inputs, name: str, call: Callable[[], Any]) -> None:
@@ -292,8 +298,10 @@ def _theirs(torch: Any, inputs: Inputs) -> Passes:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = inputs.regime == "tf32"
 
     def put(array: Any) -> Any:
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(where)
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+        if array.ndim != 4:
+            return torch.from_numpy(array).to(where)
+        inner = np.ascontiguousarray(array.transpose(0, 2, 3, 1))  # of images as they are stored: no copy
+        return torch.from_numpy(inner).to(where, copy=True).permute(0, 3, 1, 2)
 
     x, dy = put(inputs.x), put(inputs.dy)
     if case.op == "conv":
