@@ -8,6 +8,7 @@ import pytest
 
 import gpuconv
 from bench import cases, inputs, oracle, peers
+from bench import conftest as bench_options
 from bench.cases import Case
 from bench.peers import ours
 from bench.worker import Worker
@@ -125,6 +126,38 @@ def test_every_side_agrees_with_the_oracle(name):
                     assert reference.agrees(one), (case, layout, direction, reference.name, reference.error(one))
                     compared += 1
     assert compared >= 5
+
+
+def test_plain_loops_take_what_they_can_do_in_a_moment():
+    taken = set()
+    for case in cases.SETS["quick"]:
+        try:
+            samples("naive", case)
+            taken.add(case.op)
+        except peers.NotOffered:
+            assert case.op == "train_step"
+    assert taken == set(cases.OPS) - {"train_step"}
+    assert backend._PACKAGE_OF["NumPy"] == "gpuconv.cpu"  # put back after each call
+    (large,) = (case for case in cases.SETS["readme"] if case.name == "conv three-layer 7x7, 3->32, 32x32")
+    with pytest.raises(peers.NotOffered, match="would need 616,562,688 steps of plain Python"):
+        samples("naive", large)
+
+
+def test_pytest_bench_has_every_side_on_every_device_it_knows():
+    sides = bench_options._sides(("naive", "torch", "cupy-im2col"), "all")
+    assert sides == [
+        *(("gpuconv", "cpu"), ("gpuconv", "cuda"), ("naive", "cpu")),
+        *(("torch", "cpu"), ("torch", "cuda"), ("cupy-im2col", "cuda")),
+    ]
+    installed = bench_options._sides((), "all")
+    assert installed[:2] == [("gpuconv", "cpu"), ("gpuconv", "cuda")]
+    assert installed[-1] == ("naive", "cpu")
+    assert not {"self", "torch-compile"} & {name for name, _ in installed}
+    assert not [name for name, _ in installed if peers.load(name).missing()]
+    with pytest.raises(ConfigError, match="the peer naive runs on cpu, not on cuda"):
+        bench_options._sides(("naive",), "cuda")
+    with pytest.raises(ConfigError, match="there is no peer 'pytorch'"):
+        bench_options._sides(("pytorch",), "all")
 
 
 @pytest.mark.parametrize("preset", ["convnet", "three-layer"])

@@ -319,7 +319,7 @@ def test_a_run_that_cannot_start_ends_with_1(bench, monkeypatch):
 
 def test_pytest_bench_runs_each_case_once():
     command = [sys.executable, "-m", "pytest", "bench", "-q", "-p", "no:cacheprovider", "--benchmark-disable"]
-    chosen = ["--bench-ops", "relu", "--bench-peers", "course"]
+    chosen = ["--bench-ops", "relu", "--bench-peers", "course", "--bench-device", "cpu"]
     run = subprocess.run([*command, *chosen], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     assert "6 passed, 2 skipped" in run.stdout  # the course knows one format

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
+
+from bench import cases
 
 pytestmark = pytest.mark.cupy
 
@@ -61,3 +65,31 @@ def test_a_gpu_without_tf32_has_no_such_peak():
     done = run("-c", PEAKS.format(before=""), CUPY_EMULATED_ARCH="75")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0] == [name for name in REGIMES if "tf32" not in name]
+
+
+def test_every_case_of_every_side_runs_once(tmp_path):
+    """pytest bench, not timed: what has CuPy arrays runs, beside the sides on the CPU."""
+    report = tmp_path / "report.xml"
+    options = ["-q", "--benchmark-disable", f"--junitxml={report}", "-p", "no:cacheprovider"]
+    done = run("-m", "pytest", "bench", *options)
+    assert done.returncode == 0, done.stdout[-4000:]
+    ran, skipped = set(), {}
+    for test in xml.etree.ElementTree.parse(report).iter("testcase"):
+        found = re.fullmatch(
+            r"bench_operator\[(.*)-(forward|backward|step)-(.*)-(cpu|cuda)-(NCHW|NHWC)\]", test.get("name")
+        )
+        case, direction, side, device, _ = found.groups()
+        reason = test.find("skipped")
+        if reason is None:
+            ran.add((side, device, case, direction))
+        else:
+            skipped.setdefault((side, device), set()).add(reason.get("message"))
+    rows = {(case.name, direction) for case in cases.SETS["quick"] for direction in case.directions}
+    for device in ("cpu", "cuda"):
+        assert {row[2:] for row in ran if row[:2] == ("gpuconv", device)} == rows
+    for side, device in (("naive", "cpu"), ("course", "cpu"), ("cupy-im2col", "cuda")):
+        of_side = {row[2:] for row in ran if row[:2] == (side, device)}
+        assert {name.partition(" ")[0] for name, _ in of_side} >= {"conv", "quick"}
+        assert skipped.get((side, device), set()).isdisjoint({None, ""})
+    for (side, _), reasons in skipped.items():
+        assert all(reason.startswith(side) for reason in reasons)

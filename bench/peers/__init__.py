@@ -15,13 +15,13 @@ __all__ = ["MODULES", "NotOffered", "Peer", "choose", "load"]
 MODULES = {
     "gpuconv": "ours:Ours",
     "self": "ours:Ours",
-    "naive": "naive:Naive",
     "torch": "pytorch:PyTorch",
     "torch-compile": "pytorch_compile:Compiled",
     "jax": "jax_xla:Jax",
     "course": "course:Course",
     "scipy": "scipy_signal:SciPy",
     "cupy-im2col": "cupy_im2col:CupyIm2col",
+    "naive": "naive:Naive",
 }
 
 
