@@ -153,10 +153,24 @@ def _missing_headers() -> Missing | None:
     except (RuntimeError, ImportError, OSError):
         options = []
     folders = [Path(option[2:]) for option in options if option.startswith("-I")]
-    if any(folder.joinpath(_HEADER).is_file() for folder in folders):
+    if any(folder.joinpath(_HEADER).is_file() for folder in folders) or _compiles(f"#include <{_HEADER}>", options):
         return None
     text = f"CUDA's headers ({_HEADER}), which CuPy compiles its own kernels with, are not found: "
     return Missing(f"{text}install {_with_toolkit()}, or set CUDA_PATH to a CUDA toolkit", broken=True)
+
+
+def _compiles(text: str, options: list[str]) -> bool:
+    """Return whether NVRTC compiles a text, which takes no GPU: the last word on what it finds."""
+    nvrtc = _cupy().cuda.nvrtc
+    try:
+        program = nvrtc.createProgram(text, "look.cu", (), ())
+        try:
+            nvrtc.compileProgram(program, tuple(options))
+        finally:
+            nvrtc.destroyProgram(program)
+    except (RuntimeError, ImportError, OSError, AttributeError):
+        return False
+    return True
 
 
 def _missing_cublas() -> Missing | None:
