@@ -5,7 +5,12 @@ EXTRAS ?= test
 ARGS   ?=
 BIN    := $(VENV)/bin
 
-.PHONY: train test check ladder mutate bench wheel clean
+# Real CuPy where there is no GPU: the wheel that runs all of a GPU's cases, and those that run CI's share of them.
+CUPY        ?= 14.2.0
+CUPY_WHEELS ?= cuda13x-14.0.1 cuda12x-14.2.0 cuda12x-14.0.1
+WITH_CUPY   := test,torch,emulated13x
+
+.PHONY: train test check style cupy cupy-core cupy-wheels ladder mutate bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -13,12 +18,33 @@ train: $(VENV)/.installed          ## train with the default preset
 test: $(VENV)/.installed-$(EXTRAS) ## all tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(VENV)/.installed-$(EXTRAS) ## what CI runs: style, types, tests, every benchmark once
+check: test style                  ## what CI runs: tests, style, types, every benchmark once, a GPU's cases by real CuPy
+	$(BIN)/python -m pytest bench --benchmark-disable --quiet
+	$(MAKE) cupy-core
+
+style: $(VENV)/.installed-$(EXTRAS) ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --durations=15
-	$(BIN)/python -m pytest bench --benchmark-disable --quiet
+
+cupy-core: $(VENV)/.installed-$(WITH_CUPY) ## CI's share of a GPU's cases, by real CuPy, without a GPU
+	$(BIN)/python -m tests.ladder.cupy_run --core
+
+cupy: $(VENV)/.installed-$(WITH_CUPY) ## all of a GPU's cases by real CuPy, dry runs of the GPU run, other wheels of CuPy: an hour
+	$(BIN)/python -m pytest -m cupy
+	$(BIN)/python -m tests.ladder.cupy_run
+	$(BIN)/python -m tests.cupy_emulated -m tests.ladder.gpu_run A --dry-run
+	$(BIN)/python -m tests.cupy_emulated -m tests.ladder.gpu_run B --dry-run
+	$(BIN)/python -m tests.cupy_emulated -m pytest bench --benchmark-disable --quiet
+	$(MAKE) cupy-wheels
+
+cupy-wheels: $(addprefix cupy-,$(CUPY_WHEELS))
+
+cupy-cuda%:                        ## CI's share by another wheel of CuPy, in an environment of its own: cupy-cuda12x-14.0.1
+	test -x .venv-cupy-cuda$*/bin/python || $(PYTHON) -m venv .venv-cupy-cuda$*
+	.venv-cupy-cuda$*/bin/python -m pip install --quiet --disable-pip-version-check --editable \
+	  '.[test,emulated$(firstword $(subst -, ,$*))]' cupy-cuda$(subst -,==,$*)
+	.venv-cupy-cuda$*/bin/python -m tests.ladder.cupy_run --core
 
 ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulator
 	$(BIN)/python -m pytest -m ladder $(ARGS)
@@ -34,7 +60,7 @@ wheel: $(VENV)/.installed-$(EXTRAS) ## source archive and wheel in dist/
 	$(BIN)/python -m build
 
 clean:                             ## remove what was built; runs/ and data stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-cupy-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -46,5 +72,6 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' \
+	  $(if $(findstring emulated,$*),cupy-cuda13x==$(CUPY))
 	touch $@ $(VENV)/.installed

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from .clocks import Clock, HostClock, cupy_clock
 
 _ROUNDS = 5
 _CPU_SIZE, _GPU_SIZE = 2048, 8192  # of the matrices
+_FIRST_WITH_TF32 = 80  # compute capability
 _CPU_BYTES, _GPU_BYTES = 2**28, 2**30  # copied
 
 
@@ -41,17 +43,30 @@ def cuda_peaks() -> dict[str, float]:
     source = cupy.zeros(min(_GPU_BYTES, free // 4), cupy.uint8)
     target = cupy.empty_like(source)
     found = {"GB/s": 2 * source.nbytes / _best(clock, lambda: cupy.copyto(target, source)) / 1e6}
-    before = os.environ.get("CUPY_TF32")
-    for regime, dtype, tf32 in (("float32", "float32", "0"), ("tf32", "float32", "1"), ("float16", "float16", "0")):
-        os.environ["CUPY_TF32"] = tf32  # CuPy looks at it in every product
+    for regime, dtype in (("float32", "float32"), ("tf32", "float32"), ("float16", "float16")):
+        if regime == "tf32" and int(cupy.cuda.Device().compute_capability) < _FIRST_WITH_TF32:
+            continue
         a = cupy.ones((n, n), dtype)
         out = cupy.empty_like(a)
-        found[f"GFLOP/s {regime}"] = 2 * n**3 / _best(clock, lambda a=a, out=out: cupy.matmul(a, a, out=out)) / 1e6
-    if before is None:
-        del os.environ["CUPY_TF32"]
-    else:
-        os.environ["CUPY_TF32"] = before
+        with _computing(dtype, "COMPUTE_TYPE_TF32" if regime == "tf32" else "COMPUTE_TYPE_DEFAULT"):
+            found[f"GFLOP/s {regime}"] = 2 * n**3 / _best(clock, lambda a=a, out=out: cupy.matmul(a, a, out=out)) / 1e6
     return found
+
+
+@contextmanager
+def _computing(dtype: str, name: str) -> Iterator[None]:
+    """Let CuPy's products of a dtype compute in a way that its own source names; then as before.
+
+    CUPY_TF32 is no way to change it: CuPy reads that once, at the first product of a dtype.
+    """
+    from cupy import _core
+
+    before = _core.get_compute_type(dtype)
+    _core.set_compute_type(dtype, getattr(_core._routines_linalg, name))
+    try:
+        yield
+    finally:
+        _core.set_compute_type(dtype, before)
 
 
 def _best(clock: Clock, call: Any) -> float:

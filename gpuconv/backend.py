@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -49,7 +50,7 @@ def _load(package: str) -> ModuleType:
 
 def backend_of(**arrays: Any) -> ModuleType:
     """Return the backend package shared by all arrays, given by argument name; None is an absent optional array."""
-    first = library = None
+    first = library = gpu = None
     for name, array in arrays.items():
         if array is None:
             continue
@@ -59,9 +60,12 @@ def backend_of(**arrays: Any) -> ModuleType:
             msg = f"{name} must be a NumPy or CuPy array, got {cls.__module__}.{cls.__qualname__}"
             raise ArgTypeError(msg)
         if library is None:
-            first, library = name, here
+            first, library, gpu = name, here, getattr(array, "device", None)
         elif here != library:
             msg = f"{first} is a {library} array but {name} is a {here} array: move one of them first"
+            raise DeviceMismatchError(msg)
+        elif here == "CuPy" and (there := getattr(array, "device", None)) != gpu:
+            msg = f"{first} is on {gpu} but {name} is on {there}: move one of them first"
             raise DeviceMismatchError(msg)
     if library is None:
         msg = f"expected at least one array among {', '.join(arrays)}, got None"
@@ -170,6 +174,24 @@ def _reduce(array: Any) -> ModuleType:
 def gpu_name() -> str | None:
     """Return the name of the GPU where nets and data are created, None on the CPU."""
     return None if default_device() == "cpu" else _gpu().current().name
+
+
+def cuda_in_words() -> str:
+    """Return whether CUDA can be used here, or why not; if so far only the CPU was asked for, it is not looked for."""
+    if "gpuconv.cuda.device" not in sys.modules:
+        return "not looked for: only the CPU was asked for"
+    usable, found = _gpu().gpu_status()
+    return f"device cuda can be used: {found}" if usable else found
+
+
+def gpu_error(error: BaseException) -> Exception | None:
+    """Return what gpuconv raises for an error of CuPy's own, as its arithmetic may raise it; None for any other error."""
+    return _gpu().told(error) if "cupy" in sys.modules else None
+
+
+def gpu_versions() -> dict[str, str]:
+    """Return the versions that results on the GPU where nets are created depend on; nothing on the CPU."""
+    return {} if default_device() == "cpu" else _load("gpuconv.cuda.installed").versions()
 
 
 def _gpu() -> ModuleType:

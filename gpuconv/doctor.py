@@ -10,9 +10,8 @@ from typing import Any
 import rich
 
 from . import data
-from .backend import resolve_device
 from .errors import GpuconvError
-from .train.machine import machine, versions
+from .train.machine import host_versions, machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,9 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything that a training run depends on; nothing is downloaded or changed."""
-    found = [Finding(name, version) for name, version in versions().items()]
+    found = [Finding(name, version) for name, version in host_versions().items()]
     found += _machine()
-    return [*found, _kernels(), _cuda(), _data(), _terminal()]
+    return [*found, _kernels(), *_cuda(), _data(), _terminal()]
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -67,11 +66,16 @@ def _kernels() -> Finding:
         return Finding("kernels", str(error), ok=False)
 
 
-def _cuda() -> Finding:
-    try:
-        return Finding("cuda", f"device {resolve_device('cuda')} can be used")
-    except GpuconvError as error:
-        return Finding("cuda", str(error))
+def _cuda() -> list[Finding]:
+    """Look at CUDA; what is missing is a problem where half of it is there, not on a machine without a GPU or CuPy."""
+    installed: Any = importlib.import_module("gpuconv.cuda.installed")
+    missing = installed.missing()
+    if missing is None:
+        found = [Finding("cuda", f"device cuda can be used: {installed.gpu_status()[1]}")]
+        found += [Finding(f"GPU {index}", words) for index, words in enumerate(installed.gpus())]
+    else:
+        found = [Finding("cuda", missing.text, ok=not missing.broken)]
+    return found + [Finding(name, version) for name, version in installed.versions().items()]
 
 
 def _data() -> Finding:

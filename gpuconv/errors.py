@@ -50,6 +50,10 @@ class GpuLaunchError(GpuconvError, RuntimeError):
     """A kernel that does not compile, cannot be launched, or (seen with GPUCONV_DEBUG=1) fails while running."""
 
 
+class GpuFaultError(GpuLaunchError, RuntimeError):
+    """A kernel that failed while running, seen at a later call; the process can use that GPU no more."""
+
+
 class SizeLimitError(GpuconvError, OverflowError):
     """A size beyond what a CUDA launch can count."""
 

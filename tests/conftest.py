@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from emulate import EmulatorUnavailableError, build, nvrtc, sass
 from hypothesis import settings
+from pairs import DTYPES
 from places import CPU, EMULATED, GPU, LAYOUTS, Emulated, device_cuda, place
 
 from gpuconv.cuda import device as cuda_device
@@ -140,7 +141,7 @@ def pytest_sessionfinish():
     _builders.shutdown(cancel_futures=True)
 
 
-@pytest.fixture(params=["float64", "float32", "float16"], scope="session")
+@pytest.fixture(params=DTYPES, scope="session")
 def dtype(request):
     return request.param
 

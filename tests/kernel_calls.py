@@ -1,7 +1,7 @@
 """Small calls of every operator that between them launch every kernel: what the ladder runs, in each of its ways.
 
 A call is a function of the inputs that it draws; it returns the operator's results.  The same call on the CPU backend
-in float64 tells what they must be.  Shapes are odd and tiny, since one call takes the emulator's check mode long.
+in float64 tells what they must be, and, where terms may cancel, how large these are.  Shapes are odd and tiny, since one call takes the emulator's check mode long.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from compare import U_SUM, assert_close
 from emulate import EmulatedArray, EmulatedDevice
+from norm_scales import batchnorm_scales, groupnorm_scales
 from places import LAYOUTS
 
 import gpuconv
@@ -30,11 +32,11 @@ FORMATS = ("NCHW", "NHWC")
 class Inputs:
     """Draws the inputs of a call, rounded to a dtype, and stores them where and how the call is to run.
 
-    place: makes and reads arrays, one of conftest's devices.  wide: the same numbers as float64.
+    place: makes and reads arrays, one of places.py's.  wide: the same numbers as float64.
     """
 
     def __init__(self, place: Any, dtype: str, memory: str, *, wide: bool = False) -> None:
-        self.place, self.memory = place, memory
+        self.place, self.memory, self.wide = place, memory, wide
         self.narrow = np.dtype(dtype)
         self.dtype = np.dtype(np.float64) if wide else self.narrow
         self._rng = np.random.default_rng(3)
@@ -44,7 +46,7 @@ class Inputs:
         return self.memory == "NHWC"
 
     def put(self, host: np.ndarray, layout: str | None = None) -> Any:
-        """Store an array: images in the memory format of this run, unless a layout of conftest is named."""
+        """Store an array: images in the memory format of this run, unless one of LAYOUTS is named."""
         if host.dtype == self.narrow:
             host = host.astype(self.dtype)
         chosen = layout or ("channels_last" if self.channels_last and host.ndim == 4 else "c_order")
@@ -80,7 +82,16 @@ class Inputs:
         return self.put(self._rng.integers(low, high, shape, dtype), layout)
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """An expected result whose terms may cancel, and what their sizes add up to: `scale` of compare.assert_close."""
+
+    values: Any
+    scale: np.ndarray
+
+
 Results = tuple[Any, ...]
+Expected = list["np.ndarray | Scaled | None"]
 
 
 @dataclass(frozen=True)
@@ -95,23 +106,24 @@ class Call:
     settings: tuple[tuple[Any, str, int], ...] = ()  # (module, name, value) of launchers, for small shapes
 
     def on(self, place: Any, dtype: str, memory: str) -> list[np.ndarray | None]:
-        """Run on conftest's device `place`; return the results on the host."""
+        """Run at one of the places of places.py; return the results on the host."""
         return self._host(Inputs(place, dtype, memory))
 
-    def expected(self, dtype: str, memory: str) -> list[np.ndarray | None]:
+    def expected(self, dtype: str, memory: str) -> Expected:
         """Run on the CPU backend in float64, from the same rounded inputs."""
         return self._host(Inputs(_Host, dtype, memory, wide=True))
 
-    def by_oracle(self, dtype: str, memory: str) -> list[np.ndarray | None]:
+    def by_oracle(self, dtype: str, memory: str) -> Expected:
         """Run on the oracle, plain loops in float64, from the same rounded inputs."""
         with mock.patch.dict(backend._PACKAGE_OF, {"NumPy": "gpuconv.naive"}):
             return self.expected(dtype, memory)
 
-    def _host(self, inputs: Inputs) -> list[np.ndarray | None]:
+    def _host(self, inputs: Inputs) -> list[Any]:
         with ExitStack() as stack:
             for module, name, value in self.settings:
                 stack.enter_context(mock.patch.object(module, name, value))
-            return [None if result is None else inputs.place.numpy(result) for result in self.run(inputs)]
+            results = self.run(inputs)
+            return [r if r is None or isinstance(r, Scaled) else inputs.place.numpy(r) for r in results]
 
 
 class _Host:
@@ -124,16 +136,24 @@ class _Host:
         return a
 
 
-# Relative to the largest result: several roundings of each dtype, far less than one wrong term.
+# Relative to the largest result: several roundings of each dtype, far less than one wrong term.  For results without a
+# scale: sums of whole numbers, which are exact but for how they are stored, and of terms that do not cancel.
 _TOLERANCE = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
 
 
-def assert_as_expected(got: Sequence[np.ndarray | None], expected: Sequence[np.ndarray | None]) -> None:
+def assert_as_expected(got: Sequence[np.ndarray | None], expected: Sequence[np.ndarray | Scaled | None]) -> None:
     """Hold results to those of the CPU backend: NaN and infinities, indices and masks exactly, numbers nearly."""
     assert len(got) == len(expected)
     for i, (actual, wanted) in enumerate(zip(got, expected, strict=True)):
         assert (actual is None) == (wanted is None), f"result {i}"
         if actual is None or wanted is None:
+            continue
+        if isinstance(wanted, Scaled):
+            try:
+                assert_close(actual, wanted.values, scale=wanted.scale, dtype=actual.dtype)
+            except AssertionError as error:
+                msg = f"result {i}: {error}"
+                raise AssertionError(msg) from None
             continue
         assert actual.shape == wanted.shape, f"result {i}: shape {actual.shape}, expected {wanted.shape}"
         if wanted.dtype.kind != "f":
@@ -214,16 +234,33 @@ def _pool(name: str, shape: tuple[int, ...], *, special: bool = False, **options
     return run
 
 
+def _scaled(d: Inputs, results: Results, scales: Callable[[], Sequence[Any]]) -> Results:
+    """Return the results, those that others will be held to with their scales."""
+    if not d.wide:
+        return results
+    return tuple(Scaled(values, scale) for values, scale in zip(results, scales(), strict=True))
+
+
+def _norm(name: str, d: Inputs, x: Any, vectors: Sequence[Any], dy: Callable[[], Any], **options: Any) -> Results:
+    """Run a normalisation forward and backward: y, dx, dgamma, dbeta and batch norm's running mean and variance."""
+    before = [v.copy() for v in vectors] if d.wide else []
+    y, cache = getattr(gpuconv, f"{name}_forward")(x, *vectors, **options)
+    gradient = dy()
+    results = y, *getattr(gpuconv, f"{name}_backward")(gradient, cache)
+    if name in ("groupnorm", "layernorm"):
+        return _scaled(d, results, lambda: groupnorm_scales(x, *before, gradient, **options)[:4])
+    unit = U_SUM[d.narrow.name]
+    return _scaled(d, (*results, *vectors[2:]), lambda: batchnorm_scales(x, *before, gradient, unit=unit, **options))
+
+
 def _batchnorm(shape: tuple[int, ...], *, mean: float = 2.0, **options: Any) -> Callable[[Inputs], Results]:
     def run(d: Inputs) -> Results:
         C = shape[1]
-        forward, backward = gpuconv.batchnorm_forward, gpuconv.batchnorm_backward
-        if len(shape) == 4:
-            forward, backward = gpuconv.spatial_batchnorm_forward, gpuconv.spatial_batchnorm_backward
         running_mean, running_var = d.normal(C), d.positive(C)
         x = d.put((d._rng.standard_normal(shape) + mean).astype(d.narrow))
-        y, cache = forward(x, d.normal(C), d.normal(C), running_mean, running_var, **options)
-        return y, *backward(d.normal(*shape), cache), running_mean, running_var
+        vectors = d.normal(C), d.normal(C), running_mean, running_var
+        name = "spatial_batchnorm" if len(shape) == 4 else "batchnorm"
+        return _norm(name, d, x, vectors, lambda: d.normal(*shape), **options)
 
     return run
 
@@ -240,8 +277,8 @@ def _groupnorm(shape: tuple[int, ...], *, mean: float = 2.0, **options: Any) -> 
     def run(d: Inputs) -> Results:
         name = "groupnorm" if len(shape) == 4 else "layernorm"
         x = d.put((d._rng.standard_normal(shape) + mean).astype(d.narrow))
-        y, cache = getattr(gpuconv, f"{name}_forward")(x, d.normal(shape[1]), d.normal(shape[1]), **options)
-        return y, *getattr(gpuconv, f"{name}_backward")(d.normal(*shape), cache)
+        vectors = d.normal(shape[1]), d.normal(shape[1])
+        return _norm(name, d, x, vectors, lambda: d.normal(*shape), **options)
 
     return run
 
@@ -265,7 +302,9 @@ def _anywhere(name: str, shape: tuple[int, ...], which: str, **options: Any) -> 
 
         vectors = {"batchnorm": 4, "spatial_batchnorm": 4, "groupnorm": 2}.get(name, 0)
         extra = [d.positive(shape[1]) for _ in range(vectors)]
-        y, cache = getattr(gpuconv, f"{name}_forward")(make("x", *shape), *extra, **options)
+        if vectors:
+            return _norm(name, d, make("x", *shape), extra, lambda: make("dy", *shape), **options)
+        y, cache = getattr(gpuconv, f"{name}_forward")(make("x", *shape), **options)
         back = getattr(gpuconv, f"{name}_backward")(make("dy", *y.shape), cache)
         return y, *(back if isinstance(back, tuple) else (back,))
 
@@ -584,7 +623,7 @@ def _random_rest(rng: random.Random) -> Callable[[Inputs], Results]:
 
 
 class Place:
-    """conftest's face of one emulated device."""
+    """One emulated device as a place."""
 
     def __init__(self, device: EmulatedDevice) -> None:
         self.device = device

@@ -85,10 +85,9 @@ class Cuda:
 
 PLACES = {place.name: place for place in (Cpu, Emulated, Cuda)}
 
-# Parameters of fixtures: pytest chooses cases by these marks, -m emulated or -m gpu.
-CPU = Cpu.name
-EMULATED = pytest.param(Emulated.name, marks=pytest.mark.emulated)
-GPU = pytest.param(Cuda.name, marks=pytest.mark.gpu)
+# pytest chooses cases by the marks of their place, -m emulated or -m gpu.
+MARKS = {Cpu.name: (), Emulated.name: (pytest.mark.emulated,), Cuda.name: (pytest.mark.gpu,)}
+CPU, EMULATED, GPU = (pytest.param(name, marks=marks) for name, marks in MARKS.items())  # of fixtures
 
 
 def place(name):

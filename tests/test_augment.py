@@ -5,6 +5,7 @@ import pytest
 from compare import assert_close, assert_same
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import DEVICES, DTYPES, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -32,32 +33,24 @@ def _check(device, images, draws, dtype, *, mean, std, pad=0, flip=False, channe
     return got
 
 
+# why the case exists: (shape, pad, flip)
+MOVED = {
+    "as_it_is": ((5, 3, 8, 8), 0, False),
+    "flip_only": ((5, 3, 8, 8), 0, True),
+    "cifar_like": ((20, 3, 8, 8), 2, True),
+    "not_square": ((20, 1, 5, 9), 4, True),
+    "pad_beyond_the_picture": ((20, 3, 4, 4), 7, False),
+    "four_channels": ((40, 4, 3, 2), 1, True),
+    "empty_batch": ((0, 3, 8, 8), 2, True),
+    "one_pixel": ((70, 3, 1, 1), 1, True),
+}
+CHANNELS_LAST = {"c_order": False, "channels_last": True}
+
+
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize(
-    ("shape", "pad", "flip"),
-    [
-        ((5, 3, 8, 8), 0, False),
-        ((5, 3, 8, 8), 0, True),
-        ((20, 3, 8, 8), 2, True),
-        ((20, 1, 5, 9), 4, True),
-        ((20, 3, 4, 4), 7, False),
-        ((40, 4, 3, 2), 1, True),
-        ((0, 3, 8, 8), 2, True),
-        ((70, 3, 1, 1), 1, True),
-    ],
-    ids=[
-        "as_it_is",
-        "flip_only",
-        "cifar_like",
-        "not_square",
-        "pad_beyond_the_picture",
-        "four_channels",
-        "empty_batch",
-        "one_pixel",
-    ],
-)
-def test_matches_oracle(shape, pad, flip, channels_last, device, dtype, rng):
+@pairs(case=MOVED, channels_last=CHANNELS_LAST, device=DEVICES, dtype=DTYPES)
+def test_matches_oracle(case, channels_last, device, dtype, rng):
+    shape, pad, flip = case
     draws = words(shape[0], seed=1, stream=Stream.AUGMENT)
     C = shape[1]
     mean, std = rng.uniform(0.3, 0.6, C).tolist(), rng.uniform(0.2, 0.3, C).tolist()
@@ -69,28 +62,21 @@ def test_matches_oracle(shape, pad, flip, channels_last, device, dtype, rng):
         assert is_channels_last(got) == channels_last
 
 
+# why the case exists: (shape, pad, cutout)
+CUT_OUT = {
+    "reflected": ((20, 3, 8, 8), 2, 0),
+    "as_far_as_it_goes": ((20, 1, 5, 9), 4, 3),
+    "four_channels": ((40, 4, 3, 2), 1, 2),
+    "square_as_large_as_the_picture": ((33, 3, 6, 6), 0, 6),
+    "one_pixel": ((9, 3, 1, 1), 0, 1),
+    "empty_batch": ((0, 3, 8, 8), 2, 4),
+}
+
+
 @pytest.mark.usefixtures("poisoned_memory")
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize(
-    ("shape", "pad", "cutout"),
-    [
-        ((20, 3, 8, 8), 2, 0),
-        ((20, 1, 5, 9), 4, 3),
-        ((40, 4, 3, 2), 1, 2),
-        ((33, 3, 6, 6), 0, 6),
-        ((9, 3, 1, 1), 0, 1),
-        ((0, 3, 8, 8), 2, 4),
-    ],
-    ids=[
-        "reflected",
-        "as_far_as_it_goes",
-        "four_channels",
-        "square_as_large_as_the_picture",
-        "one_pixel",
-        "empty_batch",
-    ],
-)
-def test_reflected_and_cut_out_match_oracle(shape, pad, cutout, channels_last, device, dtype, rng):
+@pairs(case=CUT_OUT, channels_last=CHANNELS_LAST, device=DEVICES, dtype=DTYPES)
+def test_reflected_and_cut_out_match_oracle(case, channels_last, device, dtype, rng):
+    shape, pad, cutout = case
     draws = words(shape[0], seed=1, stream=Stream.AUGMENT)
     C = shape[1]
     options = {"mean": rng.uniform(0.3, 0.6, C).tolist(), "std": rng.uniform(0.2, 0.3, C).tolist(), "pad": pad}

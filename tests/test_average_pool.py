@@ -5,21 +5,15 @@ import pytest
 from compare import absolute, assert_close, assert_same, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import DEVICES, DTYPES, STORED, pairs
+from places import LAYOUTS
 from test_max_pool import CASES, poolings
 
 import gpuconv
 from gpuconv import naive
 from gpuconv.shapes import is_channels_last, pool_sizes
 
-
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request):
-    return request.param
-
-
-@pytest.fixture(params=[True, False], ids=["count_pad", "real_pixels"])
-def count_pad(request):
-    return request.param
+COUNT_PAD = {"count_pad": True, "real_pixels": False}
 
 
 def _channels_last(a):
@@ -40,7 +34,7 @@ def _computed(device, x, dy, options):
     return device.numpy(y), device.numpy(dx)
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(case=CASES, count_pad=COUNT_PAD, stored=STORED, device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, count_pad, stored, device, dtype, rng):
     shape, options = case
@@ -169,9 +163,12 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("shape", IMAGES.values(), ids=IMAGES.keys())
-@pytest.mark.parametrize(
-    "make", [normal, lambda rng, shape, dtype: rng.uniform(0, 1, shape).astype(dtype)], ids=["random", "positive"]
+@pairs(
+    shape=IMAGES,
+    make={"random": normal, "positive": lambda rng, shape, dtype: rng.uniform(0, 1, shape).astype(dtype)},
+    layout=LAYOUTS,
+    device=DEVICES,
+    dtype=DTYPES,
 )
 def test_global_average_matches_oracle(shape, make, layout, device, dtype, rng):
     x, dy = make(rng, shape, dtype), make(rng, shape[:2], dtype)

@@ -1,25 +1,13 @@
-"""Batch normalisation of rows and of images, forward and backward.
-
-Tolerances, in units u of the sums, against the float64 oracle.  Inputs far from zero lose digits that no algorithm
-gets back: with inv = 1 / sqrt(variance + eps) and kappa = 1 + |mean| inv, rounding x, the mean or their difference
-moves x_hat by u kappa.  Hence, with c = 8 (for gradients c = 4 + 2 sqrt(values per channel) where dy has one sign):
-
-  mean      mean |x|
-  variance  variance (1 + 4 u kappa^2 / 8): a mean that is off by d adds d^2
-  y         |gamma| (|x_hat| + kappa) + |beta|
-  dbeta     sum |dy|
-  dgamma    sum |dy| (|x_hat| + kappa)
-  dx        |gamma| inv (|dy| + mean |dy| + |x_hat| mean(|dy| (|x_hat| + kappa)) + kappa |mean(dy x_hat)|),
-            without training |gamma| inv |dy|
-
-Where inv itself is as rough as the variance, (u kappa)^2 must be small beside u kappa: the cases keep u kappa below 1.
-"""
+"""Batch normalisation of rows and of images, forward and backward, against the float64 oracle within norm_scales.py."""
 
 import numpy as np
 import pytest
 from compare import U_SUM, assert_close, assert_same, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from norm_scales import batchnorm_scales
+from pairs import DEVICES, DTYPES, STORED, pairs
+from places import LAYOUTS
 
 import gpuconv
 from gpuconv import naive
@@ -47,12 +35,10 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def shape(request):
-    return request.param
+TRAINING = {"training": True, "evaluation": False}
 
 
-@pytest.fixture(params=[True, False], ids=["training", "evaluation"])
+@pytest.fixture(params=TRAINING.values(), ids=TRAINING.keys())
 def training(request):
     return request.param
 
@@ -92,47 +78,29 @@ def _by_channel(vector, ndim):
 
 
 def _check(got, x, vectors, dy, *, training=True, momentum=0.9, eps=1e-5, zero_mean=True):
-    """Hold results to the oracle with the tolerances at the top of this file; zero_mean says what dy is like."""
+    """Hold results to the oracle; zero_mean says what dy is like."""
     gamma, beta, running_mean, running_var = (v.astype(np.float64) for v in vectors)
-    old_mean, old_var = running_mean.copy(), running_var.copy()
+    options = {"training": training, "momentum": momentum, "eps": eps}
+    scales = batchnorm_scales(x, *vectors, dy, unit=U_SUM[x.dtype.name], **options)
     wide = x.astype(np.float64)
-    ref, mean, inv = naive.batchnorm_forward(
-        wide, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
-    )
+    ref, mean, inv = naive.batchnorm_forward(wide, gamma, beta, running_mean, running_var, **options)
     refs = naive.batchnorm_backward(dy, wide, gamma, mean, inv, training=training)
 
-    axes = (0, *range(2, x.ndim))
-    g, b, m, i = (np.abs(_by_channel(v, x.ndim)) for v in (gamma, beta, mean, inv))
-    x_hat = np.abs((wide - _by_channel(mean, x.ndim)) * i)
-    kappa, size = 1 + m * i, np.abs(dy.astype(np.float64))
     y, new_mean, new_var, *grads = got
-    assert_close(y, ref, scale=g * (x_hat + kappa) + b, dtype=x.dtype)
+    assert_close(y, ref, scale=scales.y, dtype=x.dtype)
     vector_dtype = vectors[0].dtype
     if training and x.shape[0]:
-        mean_abs, var = np.abs(wide).mean(axis=axes), wide.var(axis=axes)
-        scale = momentum * np.abs(old_mean) + (1 - momentum) * mean_abs
-        assert_close(new_mean, running_mean, scale=scale, dtype=vector_dtype)
-        wobble = var * (1 + 4 * U_SUM[x.dtype.name] * kappa.ravel() ** 2 / 8)
-        assert_close(new_var, running_var, scale=momentum * old_var + (1 - momentum) * wobble, dtype=vector_dtype)
+        assert_close(new_mean, running_mean, scale=scales.mean, dtype=vector_dtype)
+        assert_close(new_var, running_var, scale=scales.var, dtype=vector_dtype)
     else:
         assert_same(new_mean, vectors[2])
         assert_same(new_var, vectors[3])
-    if x.shape[0] == 0:
-        scales = size, np.zeros(x.shape[1]), np.zeros(x.shape[1])
-    else:
-
-        def mean_of(a):
-            return a.mean(axis=axes, keepdims=True)
-
-        bend = kappa * np.abs(mean_of(dy * (wide - _by_channel(mean, x.ndim)) * i))
-        through = size + mean_of(size) + x_hat * mean_of(size * (x_hat + kappa)) + bend if training else size
-        scales = g * i * through, (size * (x_hat + kappa)).sum(axis=axes), size.sum(axis=axes)
-    terms = x.size // x.shape[1]
-    for actual, want, scale, kind in zip(grads, refs, scales, (x.dtype, vector_dtype, vector_dtype), strict=True):
+    terms, kinds = x.size // x.shape[1], (x.dtype, vector_dtype, vector_dtype)
+    for actual, want, scale, kind in zip(grads, refs, (scales.dx, scales.dgamma, scales.dbeta), kinds, strict=True):
         assert_close(actual, want, scale=scale, dtype=kind, terms=terms, zero_mean=zero_mean)
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(shape=CASES, training=TRAINING, stored=STORED, device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(shape, training, stored, device, dtype, rng):
     x, dy = (3 * normal(rng, shape) + 1).astype(dtype), normal(rng, shape, dtype)
@@ -144,6 +112,7 @@ def test_matches_oracle(shape, training, stored, device, dtype, rng):
     _check(got, x, vectors, dy, training=training)
 
 
+@pytest.mark.parametrize("shape", CASES.values(), ids=CASES.keys())
 def test_float16_images_with_float32_vectors(shape, training, device, rng):
     """What a net in half precision keeps: parameters and statistics in float32."""
     x, dy = (3 * normal(rng, shape) + 1).astype(np.float16), normal(rng, shape, np.float16)
@@ -151,7 +120,7 @@ def test_float16_images_with_float32_vectors(shape, training, device, rng):
     _check(_computed(device, x, vectors, dy, training=training), x, vectors, dy, training=training)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 3, 5), (6, 4)], ids=["images", "rows"])
+@pairs(shape={"images": (2, 4, 3, 5), "rows": (6, 4)}, layout=LAYOUTS, training=TRAINING, device=DEVICES)
 def test_any_memory_layout(shape, layout, training, device, rng):
     x, dy, vectors = normal(rng, shape), normal(rng, shape), _vectors(rng, 4, np.float64)
     for arrays in ((layout(x), dy), (x, layout(dy)), (layout(x), layout(dy))):
@@ -175,9 +144,7 @@ def test_broadcast_views(axis, device, rng):
 # Numbers that break careless code -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("offset", [1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6, -1e4])
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
-@pytest.mark.parametrize("kind", ["float64", "float32"])
+@pairs(offset=[1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6, -1e4], stored=STORED, kind=["float64", "float32"], device=DEVICES)
 def test_variance_far_from_zero_does_not_cancel(offset, stored, kind, device, rng):
     """A one-pass variance is wrong from 1e3 on in float32 and negative at 1e6."""
     x, dy = (normal(rng, (4, 3, 8, 9)) + offset).astype(kind), normal(rng, (4, 3, 8, 9), kind)
@@ -202,9 +169,14 @@ def test_one_image_far_from_the_others(device, rng):
     _check(_computed(device, x, vectors, dy, momentum=0.0), x, vectors, dy, momentum=0.0)
 
 
-@pytest.mark.parametrize("constant", [0.0, 1e-3, 0.1, 1.0, 1 / 3, 1e3, 1e7, 1e10, -1e10])
-@pytest.mark.parametrize("shape", [(3, 2, 7, 7), (49, 2), (2, 2, 64, 65), (600, 2, 8, 8)], ids=str)
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(
+    constant=[0.0, 1e-3, 0.1, 1.0, 1 / 3, 1e3, 1e7, 1e10, -1e10],
+    shape={"small": (3, 2, 7, 7), "rows": (49, 2), "wide": (2, 2, 64, 65), "many": (600, 2, 8, 8)},
+    stored=STORED,
+    device=DEVICES,
+    dtype=DTYPES,
+    together=[("constant", "stored", "dtype")],  # how the mean is rounded depends on all of them
+)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_constant_channel_gives_exactly_beta(constant, shape, stored, device, dtype, rng):
     if dtype == "float16":
@@ -296,8 +268,7 @@ def test_one_value_per_channel_is_refused_and_changes_nothing(device):
     assert device.numpy(y).shape == (1, 3)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(value=[np.nan, np.inf, -np.inf], stored=STORED, device=DEVICES, dtype=DTYPES)
 def test_nan_or_infinity_spoils_its_channel_only(value, stored, device, dtype, rng):
     x, dy = normal(rng, (3, 3, 4, 4), dtype), normal(rng, (3, 3, 4, 4), dtype)
     vectors = _vectors(rng, 3, dtype)
@@ -355,8 +326,13 @@ def test_sizes_beyond_a_launch_grid(shape, device, rng):
 # Second oracles, algebra, determinism -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(8, 16, 17, 19), (64, 128)], ids=["images", "rows"])
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(
+    shape={"images": (8, 16, 17, 19), "rows": (64, 128)},
+    stored=STORED,
+    training=TRAINING,
+    device=DEVICES,
+    dtype=DTYPES,
+)
 def test_matches_pytorch(shape, training, stored, device, dtype, rng):
     """Sizes beyond the loops; PyTorch's float64 results, within what the two-pass formula allows at kappa near 1."""
     torch = pytest.importorskip("torch")

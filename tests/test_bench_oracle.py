@@ -1,5 +1,6 @@
 """bench/cases.py, inputs.py, oracle.py and peers: the sampled oracle is the loops', and every side agrees with it."""
 
+import functools
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import gpuconv
 from bench import cases, inputs, oracle, peers
+from bench import conftest as bench_options
 from bench.cases import Case
 from bench.peers import ours
 from bench.worker import Worker
@@ -99,6 +101,12 @@ def test_samples_are_places_of_the_whole_array():
     assert not oracle.sample(np.array([1.0, np.inf]), "y").finite
 
 
+@functools.cache
+def _references():
+    """Return the cases that every side is held to, with their references, which are the same for all sides."""
+    return [(case, oracle.references(inputs.draw(case))) for case in [*TINY.values(), *cases.SETS["quick"]]]
+
+
 @pytest.mark.parametrize(
     "name", [name for name in peers.MODULES if name not in ("self", "cupy-im2col", "torch-compile")]
 )
@@ -107,8 +115,7 @@ def test_every_side_agrees_with_the_oracle(name):
     if absent := peer.missing():
         pytest.skip(f"not installed: {', '.join(absent)}")
     compared = 0
-    for case in [*TINY.values(), *cases.SETS["quick"]]:
-        references = oracle.references(inputs.draw(case))
+    for case, references in _references():
         for layout in cases.LAYOUTS:
             try:
                 found = samples(name, case, layout)
@@ -121,10 +128,42 @@ def test_every_side_agrees_with_the_oracle(name):
     assert compared >= 5
 
 
+def test_plain_loops_take_what_they_can_do_in_a_moment():
+    taken = set()
+    for case in cases.SETS["quick"]:
+        try:
+            samples("naive", case)
+            taken.add(case.op)
+        except peers.NotOffered:
+            assert case.op == "train_step"
+    assert taken == set(cases.OPS) - {"train_step"}
+    assert backend._PACKAGE_OF["NumPy"] == "gpuconv.cpu"  # put back after each call
+    (large,) = (case for case in cases.SETS["readme"] if case.name == "conv three-layer 7x7, 3->32, 32x32")
+    with pytest.raises(peers.NotOffered, match="would need 616,562,688 steps of plain Python"):
+        samples("naive", large)
+
+
+def test_pytest_bench_has_every_side_on_every_device_it_knows():
+    sides = bench_options._sides(("naive", "torch", "cupy-im2col"), "all")
+    assert sides == [
+        *(("gpuconv", "cpu"), ("gpuconv", "cuda"), ("naive", "cpu")),
+        *(("torch", "cpu"), ("torch", "cuda"), ("cupy-im2col", "cuda")),
+    ]
+    installed = bench_options._sides((), "all")
+    assert installed[:2] == [("gpuconv", "cpu"), ("gpuconv", "cuda")]
+    assert installed[-1] == ("naive", "cpu")
+    assert not {"self", "torch-compile"} & {name for name, _ in installed}
+    assert not [name for name, _ in installed if peers.load(name).missing()]
+    with pytest.raises(ConfigError, match="the peer naive runs on cpu, not on cuda"):
+        bench_options._sides(("naive",), "cuda")
+    with pytest.raises(ConfigError, match="there is no peer 'pytorch'"):
+        bench_options._sides(("pytorch",), "all")
+
+
 @pytest.mark.parametrize("preset", ["convnet", "three-layer"])
 def test_a_training_step_that_is_a_little_wrong_is_seen(preset, monkeypatch):
-    (case,) = (case for case in cases.SETS["quick"] if case.options.get("preset") == preset)
-    (reference,) = oracle.references(inputs.draw(case))["step"]
+    ((case, references),) = (pair for pair in _references() if pair[0].options.get("preset") == preset)
+    (reference,) = references["step"]
     assert reference.agrees(samples("gpuconv", case)["step"][0])
     right = ours.first_rate
     monkeypatch.setattr(ours, "first_rate", lambda config: 0.95 * right(config))

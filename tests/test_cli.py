@@ -60,7 +60,11 @@ def start(*arguments: object, folder: Path, place: str = "never", signals: str =
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=100)
+    """Wait for a process; one that does not end is killed, for it would go on beside the tests that follow."""
+    try:
+        out, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
     return process.returncode, out, err
 
 
@@ -68,7 +72,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 
 
 @pytest.mark.parametrize("place", ["step:7", "step:13", "replace:7", "evaluate:2"])
-def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, finished, tmp_path):
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, gpuconv, finished, tmp_path):
     """step: mid-epoch, between checkpoints; replace: while a checkpoint is being put in place; evaluate: after epoch 2."""
     run = tmp_path / "runs" / "convnet-1"
     code, _, err = finish(
@@ -76,7 +80,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, finished, tmp_path
     )
     assert (code, err) == (-signal.SIGKILL, "")
     assert not (run / "result.json").exists()
-    code, out, err = finish(start("train", "--resume", run, folder=tmp_path))
+    code, out, err = gpuconv("train", "--resume", run)
     assert (code, err) == (0, "")
     assert f"going on with {run}" in out
     wanted, found = (run_state(folder / "last.safetensors") for folder in (finished.folder, run))
@@ -336,6 +340,34 @@ def test_memory_that_runs_out_is_one_message(gpuconv, monkeypatch):
     code, _, err = gpuconv("train", *FLAGS)
     assert code == 1
     assert err.startswith("gpuconv: error: out of memory (Unable to allocate 93 GiB)")
+
+
+def test_an_error_of_cupy_s_own_is_one_message(gpuconv, monkeypatch):
+    """As CuPy's arithmetic raises it, outside of our launches."""
+
+    class CUDARuntimeError(RuntimeError):
+        __module__ = "cupy_backends.cuda.api.runtime"
+        status = 700
+
+    def broken(*_, **__):
+        msg = "cudaErrorIllegalAddress: an illegal memory access was encountered"
+        raise CUDARuntimeError(msg)
+
+    monkeypatch.setattr(train, "train", broken)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    code, _, err = gpuconv("train", *FLAGS)
+    assert code == 1
+    assert err.startswith("gpuconv: error: the GPU: an earlier kernel failed (cudaErrorIllegalAddress")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(gpuconv, monkeypatch):
+    def broken(*_, **__):
+        raise KeyError
+
+    monkeypatch.setattr(train, "train", broken)
+    with pytest.raises(KeyError):
+        gpuconv("train", *FLAGS)
 
 
 BAD = {

@@ -5,6 +5,8 @@ import pytest
 from compare import absolute, assert_close, assert_same, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import DEVICES, DTYPES, STORED, pairs
+from places import LAYOUTS
 
 import gpuconv
 from gpuconv import naive
@@ -72,9 +74,12 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request):
-    return request.param
+def positive(rng, shape, dtype):
+    return rng.uniform(0, 1, shape).astype(dtype)
+
+
+def channels_last(a):
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 def _sizes(case):
@@ -120,31 +125,24 @@ def _check_close(got, x, w, b, dy, z, *, zero_mean=True):
 # Against the oracle -------------------------------------------------------------------------------------------------
 
 
-def test_matches_oracle_on_random_numbers(case, device, dtype, rng):
-    *arrays, z = _arrays(case, rng, dtype, normal)
-    _check_close(_computed(device, arrays, case[2]), *arrays, z)
-
-
-def test_matches_oracle_on_positive_numbers(case, device, dtype, rng):
-    """Sums that only grow lose most to rounding."""
-    *arrays, z = _arrays(case, rng, dtype, lambda rng, shape, dtype: rng.uniform(0, 1, shape).astype(dtype))
-    _check_close(_computed(device, arrays, case[2]), *arrays, z, zero_mean=False)
-
-
+@pairs(
+    case=CASES,
+    make={"random": normal, "positive": positive, "integers": whole},
+    stored=STORED,
+    device=DEVICES,
+    dtype=DTYPES,
+)
 @pytest.mark.usefixtures("poisoned_memory")
-def test_is_exact_on_integers(case, device, dtype, rng):
-    *arrays, z = _arrays(case, rng, dtype, whole)
-    for actual, expected in zip(_computed(device, arrays, case[2]), _expected(*arrays, z), strict=True):
-        assert_same(actual, expected, dtype=dtype)
-
-
-@pytest.mark.usefixtures("poisoned_memory")
-def test_is_exact_on_integers_in_channels_last(case, device, dtype, rng):
-    x, w, b, dy, z = _arrays(case, rng, dtype, whole)
-    last = [np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy)]
-    got = _computed(device, (last[0], w, b, last[1]), case[2])
-    for actual, expected in zip(got, _expected(x, w, b, dy, z), strict=True):
-        assert_same(actual, expected, dtype=dtype)
+def test_matches_oracle(case, make, stored, device, dtype, rng):
+    """Bit for bit on integers; sums of positive numbers, which only grow, lose most to rounding."""
+    x, w, b, dy, z = _arrays(case, rng, dtype, make)
+    last = stored == "channels_last"
+    got = _computed(device, (channels_last(x), w, b, channels_last(dy)) if last else (x, w, b, dy), case[2])
+    if make is whole:
+        for actual, expected in zip(got, _expected(x, w, b, dy, z), strict=True):
+            assert_same(actual, expected, dtype=dtype)
+    else:
+        _check_close(got, x, w, b, dy, z, zero_mean=make is normal)
 
 
 @pytest.mark.parametrize("name", ["odd_everything", "groups", "depthwise", "halving_3x3", "1x1_stride_1_pad_0"])
@@ -177,10 +175,19 @@ def test_pixels_no_window_reaches_get_no_gradient(size, stride, device, rng):
     assert_same(dx, np.broadcast_to(np.outer(reached, reached).astype(float), x.shape))
 
 
-@pytest.mark.parametrize("options", [{}, {"pad": 1}, {"stride": 2, "pad": (1, 2)}, {"dilation": 2, "pad": 2}])
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pairs(
+    layout=LAYOUTS,
+    options={
+        "no_pad": {},
+        "pad": {"pad": 1},
+        "stride": {"stride": 2, "pad": (1, 2)},
+        "dilation": {"dilation": 2, "pad": 2},
+    },
+    groups={"one_group": 1, "groups": 2, "depthwise": 4},
+    device=DEVICES,
+)
 def test_any_memory_layout(layout, options, groups, device, rng):
-    """Layouts of all three arrays, crossed with padding: bit-equal results, in the memory format of x."""
+    """Layouts of all three arrays, with every kind of window: bit-equal results, in the memory format of x."""
     x, w, b = whole(rng, (2, 4, 6, 7)), whole(rng, (8, 4 // groups, 3, 3)), whole(rng, (8,))
     options = {**options, "groups": groups}
     z = conv_sizes(x, w, b, **options)
@@ -200,7 +207,7 @@ def test_results_are_contiguous_in_the_format_of_x(stored, device, dtype, rng):
     x, w = normal(rng, (2, 4, 6, 7), dtype), normal(rng, (8, 4, 3, 3), dtype)
     dy = normal(rng, (2, 8, 4, 5), dtype)
     if stored == "channels_last":
-        x, dy = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy))
+        x, dy = channels_last(x), channels_last(dy)
     y, dx, dw, _ = _computed(device, (x, w, None, dy), {})
     for array in (y, dx):
         assert (array.transpose(0, 2, 3, 1) if stored == "channels_last" else array).flags.c_contiguous
@@ -236,16 +243,22 @@ SPECIAL = {
 }
 
 
-@pytest.mark.parametrize(("name", "place", "value"), SPECIAL.values(), ids=SPECIAL.keys())
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"pad": 1}, {"pad": 2, "stride": 2}, {"pad": (0, 1), "stride": (1, 3)}, {"dilation": 2, "pad": 2}],
-    ids=str,
+@pairs(
+    special=SPECIAL,
+    options={
+        "no_pad": {},
+        "pad": {"pad": 1},
+        "stride": {"pad": 2, "stride": 2},
+        "pad_and_stride_of_one_axis": {"pad": (0, 1), "stride": (1, 3)},
+        "dilation": {"dilation": 2, "pad": 2},
+    },
+    groups={"one_group": 1, "depthwise": 2},
+    stored=STORED,
+    device=DEVICES,
 )
-@pytest.mark.parametrize("groups", [1, 2], ids=["groups_1", "depthwise"])
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
-def test_nan_and_infinity_spread_as_the_sums_say(name, place, value, options, groups, stored, device, rng):
+def test_nan_and_infinity_spread_as_the_sums_say(special, options, groups, stored, device, rng):
     """Padding is the number 0 (0 * inf is NaN) in y and dw; dx sums over real outputs only."""
+    name, place, value = special
     options, dtype = {**options, "groups": groups}, "float32"
     arrays = {"x": whole(rng, (2, 2, 6, 7), dtype), "w": whole(rng, (2, 2 // groups, 3, 3), dtype)}
     z = conv_sizes(*arrays.values(), None, **options)
@@ -254,7 +267,7 @@ def test_nan_and_infinity_spread_as_the_sums_say(name, place, value, options, gr
     arrays[name][place] = value
     if stored == "channels_last":
         for key in ("x", "dy"):
-            arrays[key] = np.ascontiguousarray(arrays[key].transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+            arrays[key] = channels_last(arrays[key])
     got = _computed(device, tuple(arrays.values()), options)
     for actual, expected in zip(got, _expected(*arrays.values(), z), strict=True):
         assert_same(actual, expected, dtype=dtype)
@@ -294,8 +307,7 @@ LAYERS = {
 
 
 @pytest.mark.large
-@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS.keys())
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(layer=LAYERS, stored=STORED, device=DEVICES, dtype=DTYPES)
 def test_layers_of_real_nets_match_pytorch(layer, stored, device, dtype, rng):
     """Outputs within the tolerance rule of PyTorch's float64 results."""
     torch = pytest.importorskip("torch")
@@ -310,7 +322,7 @@ def test_layers_of_real_nets_match_pytorch(layer, stored, device, dtype, rng):
 
     refs, scales = by_torch(x, w, b, dy), by_torch(*absolute(x, w, b, dy))
     if stored == "channels_last":
-        x, dy = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy))
+        x, dy = channels_last(x), channels_last(dy)
     got = _computed(device, (x, w, b, dy), layer[2])
     for actual, ref, scale in zip(got, refs, scales, strict=True):
         assert_close(actual, ref, scale=scale, dtype=dtype)
@@ -337,7 +349,7 @@ def convolutions(draw):
 def test_random_sizes_match_oracle(device, case, seed, stored):
     x, w, b, dy, z = _arrays(case, np.random.default_rng(seed), "float64", whole)
     if stored == "channels_last":
-        x, dy = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy))
+        x, dy = channels_last(x), channels_last(dy)
     for actual, expected in zip(_computed(device, (x, w, b, dy), case[2]), _expected(x, w, b, dy, z), strict=True):
         assert_same(actual, expected)
 
@@ -379,7 +391,7 @@ def test_is_not_flipped(device):
 def test_same_bits_every_time_and_for_any_number_of_threads(layer, stored, device, rng, monkeypatch):
     x, w, b, dy, _ = _arrays(LAYERS[layer], rng, "float32", normal)
     if stored == "channels_last":
-        x, dy = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy))
+        x, dy = channels_last(x), channels_last(dy)
     runs = []
     for threads in ("1", "2", "3", "2"):
         monkeypatch.setenv("GPUCONV_THREADS", threads)

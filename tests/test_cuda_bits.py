@@ -7,6 +7,7 @@ import pytest
 from compare import assert_same, assert_same_bits, normal
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import DEVICES, DTYPES, STORED, pairs
 from places import LAYOUTS, Emulated
 
 import gpuconv
@@ -28,9 +29,16 @@ def _both(device, operator, *arrays, **options):
 # Dropout ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
-@pytest.mark.parametrize("shape", [(3, 5, 3, 3), (2, 4, 7, 1), (1, 33, 2, 9), (2, 3, 1, 1), (1, 1, 4, 8)], ids=str)
-@pytest.mark.parametrize("rate", [0.1, 0.5, 1 / 3])
+@pairs(
+    rate=[0.1, 0.5, 1 / 3],
+    shape={
+        f"planes_of_{H * W}": (N, C, H, W)
+        for N, C, H, W in ((3, 5, 3, 3), (2, 4, 7, 1), (1, 33, 2, 9), (2, 3, 1, 1), (1, 1, 4, 8))
+    },
+    stored=STORED,
+    device=DEVICES,
+    dtype=DTYPES,
+)
 def test_dropout_of_images(rate, shape, stored, device, dtype, rng):
     """Planes of every length modulo the eight elements of a block of random words, in both memory formats."""
     x, dy = (LAYOUTS[stored](normal(rng, shape, dtype)) for _ in range(2))
@@ -43,8 +51,7 @@ def test_dropout_of_images(rate, shape, stored, device, dtype, rng):
         assert is_channels_last(device.numpy(y))
 
 
-@pytest.mark.parametrize("seed", _WORDS)
-@pytest.mark.parametrize("step", _WORDS)
+@pairs(seed=_WORDS, step=_WORDS, device=DEVICES, place=False)
 def test_dropout_of_every_kind_of_seed_and_step(seed, step, device):
     x = np.ones(100, np.float32)
     (_, cache), (_, cache_cpu) = _both(device, gpuconv.dropout_forward, x, rate=0.5, seed=seed, step=step)

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 from compare import absolute, assert_close, assert_same, normal, whole
-from test_conv import CASES, SPECIAL
+from pairs import GPUS, STORED, pairs
+from test_conv import CASES, SPECIAL, channels_last
 
 import gpuconv
 from gpuconv import naive
@@ -18,10 +19,6 @@ FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
 
 def sizes(x, w, **options):
     return conv_sizes(np.empty(x), np.empty(w), None, **options)
-
-
-def channels_last(a):
-    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 def force(monkeypatch, *, forward="direct", data="direct", weight="direct"):
@@ -54,7 +51,7 @@ def expected(x, w, b, dy, z):
     return naive.conv_forward(x, w, b, z), *naive.conv_backward(dy, x, w, z, input_grad=True, bias_grad=True)
 
 
-STORED = pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+each_format = pytest.mark.parametrize("stored", STORED)
 
 # The rule -----------------------------------------------------------------------------------------------------------
 
@@ -100,7 +97,7 @@ def test_tile_wastes_least(pixels, columns, dtype, tile):
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-@STORED
+@each_format
 def test_tiled_kernels_serve_every_case(case, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward="tiled", data="tiled", weight="tiled")
     given, z = arrays(rng, *case)
@@ -113,7 +110,7 @@ SHORT_SUMS = {name: case for name, case in CASES.items() if int(np.prod(case[1][
 
 
 @pytest.mark.parametrize("case", SHORT_SUMS.values(), ids=SHORT_SUMS.keys())
-@STORED
+@each_format
 def test_few_channels_kernel_serves_every_short_sum(case, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward="few")
     (x, w, b, _), z = arrays(rng, *case)
@@ -131,10 +128,14 @@ SEVERAL_TILES = {
 TILES = {"large": conv.LARGE, "slim": conv.SLIM, "narrow": conv.NARROW, "small": conv.SMALL}
 
 
-@pytest.mark.parametrize("case", SEVERAL_TILES.values(), ids=SEVERAL_TILES.keys())
-@pytest.mark.parametrize("tile", TILES.values(), ids=TILES.keys())
-@pytest.mark.parametrize("forward", ["tiled", "few"])
-@STORED
+@pairs(
+    case=SEVERAL_TILES,
+    tile=TILES,
+    forward=["tiled", "few"],
+    stored=STORED,
+    gpu=GPUS,
+    together=[("tile", "forward", "stored")],  # each is a kernel
+)
 def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward=forward, data="tiled", weight="tiled")
     monkeypatch.setattr(conv, "tile_of", lambda *_: tile)
@@ -146,7 +147,7 @@ def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
 
 @pytest.mark.parametrize("case", SEVERAL_TILES.values(), ids=SEVERAL_TILES.keys())
 @pytest.mark.parametrize("tile", [conv.LARGE_WEIGHT, conv.SMALL_WEIGHT], ids=["large", "small"])
-@STORED
+@each_format
 def test_several_tiles_of_the_weight_gradient(case, tile, stored, gpu, rng, monkeypatch):
     force(monkeypatch, weight="tiled")
     monkeypatch.setattr(conv, "weight_tile_of", lambda *_: tile)
@@ -206,7 +207,7 @@ def test_the_fast_oracle_is_the_oracle(rng):
 
 
 @pytest.mark.parametrize("forward", ["tiled", "few"])
-@STORED
+@each_format
 def test_every_dtype_within_the_tolerance(forward, stored, gpu, dtype, rng, monkeypatch):
     case = (2, 9, 7, 10), (17, 9, 3, 3), {"pad": 1, "stride": (1, 2)}
     force(monkeypatch, forward=forward, data="tiled", weight="tiled")
@@ -221,7 +222,7 @@ def test_every_dtype_within_the_tolerance(forward, stored, gpu, dtype, rng, monk
 
 
 @pytest.mark.parametrize("method", ["direct", "tiled", "few"])
-@STORED
+@each_format
 def test_relu_in_the_epilogue(method, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward=method)
     (x, w, b, _), z = arrays(rng, (2, 5, 6, 7), (18, 5, 3, 3), {"pad": 1})
@@ -233,10 +234,14 @@ def test_relu_in_the_epilogue(method, stored, gpu, rng, monkeypatch):
     assert_same(gpu.numpy(got), np.where(y < 0, 0, y), dtype="float32")
 
 
-@pytest.mark.parametrize(("name", "place", "value"), SPECIAL.values(), ids=SPECIAL.keys())
-@pytest.mark.parametrize("options", [{"pad": 1}, {"pad": 2, "stride": 2}, {"dilation": 2, "pad": 2}], ids=str)
-@pytest.mark.parametrize("forward", ["tiled", "few"])
-def test_nan_and_infinity_spread_as_the_sums_say(name, place, value, options, forward, gpu, rng, monkeypatch):
+@pairs(
+    special=SPECIAL,
+    options={"pad": {"pad": 1}, "stride": {"pad": 2, "stride": 2}, "dilation": {"dilation": 2, "pad": 2}},
+    forward=["tiled", "few"],
+    gpu=GPUS,
+)
+def test_nan_and_infinity_spread_as_the_sums_say(special, options, forward, gpu, rng, monkeypatch):
+    name, place, value = special
     force(monkeypatch, forward=forward, data="tiled", weight="tiled")
     (x, w, b, dy), z = arrays(rng, (2, 2, 6, 7), (2, 2, 3, 3), options)
     array = {"x": x, "w": w, "b": b, "dy": dy}[name]
@@ -247,7 +252,7 @@ def test_nan_and_infinity_spread_as_the_sums_say(name, place, value, options, fo
         assert_same(actual, want, dtype="float32")
 
 
-@STORED
+@each_format
 def test_views_that_start_anywhere(stored, gpu, rng, monkeypatch):
     """An address that is no multiple of 16 bytes: packs must be read number by number."""
     force(monkeypatch, forward="tiled", data="tiled", weight="tiled")
@@ -259,7 +264,7 @@ def test_views_that_start_anywhere(stored, gpu, rng, monkeypatch):
         assert_same(actual, want, dtype="float32")
 
 
-@STORED
+@each_format
 def test_64_bit_indices(stored, gpu, rng, monkeypatch):
     """The kernels for arrays of 2^31 elements, on small ones."""
     force(monkeypatch)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from compare import assert_same, whole
-from test_cuda_conv import STORED, channels_last, off_by_one
+from test_cuda_conv import channels_last, each_format, off_by_one
 from test_max_pool import CASES
 
 import gpuconv
@@ -39,7 +39,7 @@ def test_rule(shape, options, dtype, last, halves):
 
 
 @pytest.mark.parametrize("name", ["asymmetric_pairs", "overlapping_with_pad", "stride_drops_last_column", "halving"])
-@STORED
+@each_format
 def test_64_bit_indices(name, stored, gpu, rng, monkeypatch):
     """The kernels for arrays of 2^31 elements, on small ones."""
     for module in (max_pool, average_pool):
@@ -69,7 +69,7 @@ def test_64_bit_indices_only_where_needed(width, bits):
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 6, 8), (1, 3, 5, 8)], ids=["packs", "odd"])
-@STORED
+@each_format
 def test_views_that_start_anywhere(shape, stored, gpu, dtype, rng):
     """An address that is no multiple of 16 bytes: packs must be read number by number."""
     z = sizes(shape, {})

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from compare import assert_close, assert_same, normal
+from pairs import DEVICES, DTYPES, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -19,8 +20,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.9, 1e-10, 1 - 2**-33])
+@pairs(shape=SHAPES, rate=[0.0, 0.25, 0.5, 0.9, 1e-10, 1 - 2**-33], device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(shape, rate, device, dtype, rng):
     """The kept places exactly; values by one rounded product with 1 / (1 - rate), itself rounded once."""

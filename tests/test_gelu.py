@@ -7,6 +7,7 @@ c = 8 units of |x|, dx to 8 units of |dy| (1 + |x|).
 import numpy as np
 import pytest
 from compare import assert_close, assert_same, normal
+from pairs import DEVICES, DTYPES, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -38,7 +39,7 @@ def _check(device, x, dy, approximate):
     return y, dx
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+@pairs(shape=SHAPES, approximate=["none", "tanh"], device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(shape, approximate, device, dtype, rng):
     x = np.asarray(3 * normal(rng, shape)).astype(dtype)

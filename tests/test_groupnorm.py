@@ -1,19 +1,12 @@
-"""Group normalisation of images and layer normalisation of rows, forward and backward.
-
-Tolerances as in test_batchnorm.py, with groups of an image for channels: c = 8, and with inv = 1 / sqrt(variance + eps)
-and kappa = 1 + |mean| inv, of g = gamma dy where that file has dy:
-
-  y         |gamma| (|x_hat| + kappa) + |beta|
-  dbeta     sum |dy|
-  dgamma    sum |dy| (|x_hat| + kappa)
-  dx        inv (|g| + mean |g| + |x_hat| mean(|g| (|x_hat| + kappa)) + kappa |mean(g x_hat)|)
-"""
+"""Group normalisation of images and layer normalisation of rows, forward and backward, within norm_scales.py."""
 
 import numpy as np
 import pytest
 from compare import assert_close, assert_same, normal
 from hypothesis import given
 from hypothesis import strategies as st
+from norm_scales import groupnorm_scales
+from pairs import DEVICES, DTYPES, STORED, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -42,11 +35,6 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request):
-    return request.param
-
-
 def _channels_last(a):
     return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
@@ -67,35 +55,17 @@ def _computed(device, x, gamma, beta, dy, *, groups=1, eps=1e-5):
 
 
 def _check(got, x, gamma, beta, dy, *, groups=1, eps=1e-5):
-    """Hold results to the oracle with the tolerances at the top of this file; dy has mean zero."""
+    """Hold results to the oracle; dy has mean zero."""
     wide, g, b, d = (a.astype(np.float64) for a in (x, gamma, beta, dy))
     y, mean, inv = naive.groupnorm_forward(wide, g, b, groups=groups, eps=eps)
     refs = y, *naive.groupnorm_backward(d, wide, g, mean, inv)
-    N, C = x.shape[:2]
-    by_group = (N, groups, C // groups, int(np.prod(x.shape[2:])))
-    gamma_, beta_ = (np.abs(v).reshape(1, groups, C // groups, 1) for v in (g, b))
-    mean, inv = mean.reshape(N, groups, 1, 1), inv.reshape(N, groups, 1, 1)
-    size, signed = np.abs(d).reshape(by_group), d.reshape(by_group) * g.reshape(1, groups, C // groups, 1)
-    x_hat = (wide.reshape(by_group) - mean) * inv
-    kappa, grown = 1 + np.abs(mean) * inv, np.abs(x_hat)
-
-    def mean_of(a):
-        return a.mean(axis=(2, 3), keepdims=True)
-
-    weight = size * gamma_
-    bend = kappa * np.abs(mean_of(signed * x_hat))
-    scales = (
-        gamma_ * (grown + kappa) + beta_,
-        inv * (weight + mean_of(weight) + grown * mean_of(weight * (grown + kappa)) + bend),
-        (size * (grown + kappa)).sum(axis=(0, 3)),
-        size.sum(axis=(0, 3)),
-    )
+    scales = groupnorm_scales(x, gamma, beta, dy, groups=groups, eps=eps)[:4]
     kinds = x.dtype, x.dtype, gamma.dtype, gamma.dtype
     for actual, ref, scale, kind in zip(got, refs, scales, kinds, strict=True):
-        assert_close(actual, ref, scale=np.broadcast_to(scale, scale.shape).reshape(ref.shape), dtype=kind)
+        assert_close(actual, ref, scale=scale, dtype=kind)
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pairs(case=CASES, stored=STORED, device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, stored, device, dtype, rng):
     shape, groups = case
@@ -130,9 +100,14 @@ def test_variance_far_from_zero_does_not_cancel(offset, kind, device, rng):
     _check(_computed(device, x, gamma, beta, dy, groups=2), x, gamma, beta, dy, groups=2)
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1e7, -1e10])
-@pytest.mark.parametrize(("shape", "groups"), [((3, 4, 7, 7), 2), ((5, 300), 1)], ids=["images", "rows"])
-def test_constant_group_gives_exactly_beta(constant, shape, groups, device, dtype):
+@pairs(
+    constant=[0.0, 0.1, 1 / 3, 1e7, -1e10],
+    case={"images": ((3, 4, 7, 7), 2), "rows": ((5, 300), 1)},
+    device=DEVICES,
+    dtype=DTYPES,
+)
+def test_constant_group_gives_exactly_beta(constant, case, device, dtype):
+    shape, groups = case
     constant = float(np.float16(np.clip(constant, -60000, 60000))) if dtype == "float16" else constant
     x = np.full(shape, constant, dtype)
     beta = np.linspace(-7.1, 0.3, shape[1]).astype(dtype)

@@ -8,8 +8,19 @@ import functools
 
 import numpy as np
 import pytest
+from conftest import Cpu, Emulated
 from emulate import EmulationError
-from kernel_calls import CALLS, DTYPES, FORMATS, GroupedDevice, assert_as_expected, emulated_on, launched
+from kernel_calls import (
+    CALLS,
+    DTYPES,
+    FORMATS,
+    GroupedDevice,
+    Scaled,
+    assert_as_expected,
+    emulated_on,
+    launched,
+    random_call,
+)
 
 from gpuconv.cuda import kernel
 from gpuconv.cuda.kernel import Kernel
@@ -112,3 +123,30 @@ def test_a_wrong_number_is_seen():
     for wrong in ([1.0, 2.0, 3.0], [1.0, np.nan, 3.001], [1.0, np.nan]):
         with pytest.raises(AssertionError):
             assert_as_expected([np.array(wrong, np.float32)], [right.astype(np.float64)])
+
+
+def test_a_wrong_number_beside_its_scale_is_seen():
+    """Where terms cancel, the error allowed is a share of the terms, not of what is left of them."""
+    expected = [Scaled(np.array([1e-9, 2.0]), np.array([1.0, 2.0]))]
+    assert_as_expected([np.array([3e-7, 2.0], np.float32)], expected)
+    for wrong in ([1e-6, 2.0], [0.0, 2.000003], [np.nan, 2.0], [0.0]):
+        with pytest.raises(AssertionError, match="result 0"):
+            assert_as_expected([np.array(wrong, np.float32)], expected)
+
+
+# Random calls whose results cancel: norms with few values in a group, gradients that are 0 but for eps.
+CANCELLING = (387, 391, 668, 874, 1323, 1366, 1551)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("seed", [*range(40), *CANCELLING])
+def test_random_calls_on_the_cpu(seed, dtype):
+    call, _, memory = random_call(seed)
+    assert_as_expected(call.on(Cpu, dtype, memory), call.expected(dtype, memory))
+
+
+@pytest.mark.parametrize("seed", CANCELLING)
+def test_random_calls_that_cancel(seed):
+    call, dtype, memory = random_call(seed)
+    assert_as_expected(call.on(Emulated, dtype, memory), call.expected(dtype, memory))
+    assert_as_expected(call.on(Emulated, dtype, memory), call.by_oracle(dtype, memory))

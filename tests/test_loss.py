@@ -10,6 +10,7 @@ import pytest
 from compare import assert_close, assert_same, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import DEVICES, DTYPES, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -25,11 +26,6 @@ CASES = {
     "primes": (7, 13),
     "empty_batch": (0, 10),
 }
-
-
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def shape(request):
-    return request.param
 
 
 def _check_softmax(device, scores, labels, smoothing=0.0):
@@ -51,8 +47,7 @@ def _check_softmax(device, scores, labels, smoothing=0.0):
     assert_close(device.numpy(dscores), dref, scale=scale, dtype=scores.dtype)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("kind", ["int64", "int32", "uint8"])
+@pairs(shape=CASES, smoothing=[0.0, 0.1, 1.0], kind=["int64", "int32", "uint8"], device=DEVICES, dtype=DTYPES)
 def test_softmax_matches_oracle(shape, smoothing, kind, device, dtype, rng):
     scores, labels = 3 * normal(rng, shape, dtype), rng.integers(0, shape[1], shape[0]).astype(kind)
     before = scores.copy(), labels.copy()
@@ -112,7 +107,7 @@ def _check_svm(device, scores, labels, margin=1.0):
     assert_close(device.numpy(dscores), dref, scale=np.abs(dref), dtype=scores.dtype, terms=classes, zero_mean=False)
 
 
-@pytest.mark.parametrize("margin", [0.0, 1.0, 2.5])
+@pairs(shape=CASES, margin=[0.0, 1.0, 2.5], device=DEVICES, dtype=DTYPES)
 def test_svm_matches_oracle(shape, margin, device, dtype, rng):
     """On quarters, so that the kinks are hit exactly too: there the gradient is 0."""
     scores = (whole(rng, shape, largest=8) / 4).astype(dtype)

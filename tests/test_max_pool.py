@@ -5,6 +5,8 @@ import pytest
 from compare import absolute, assert_close, assert_same, assert_same_bits, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import DEVICES, DTYPES, STORED, pairs
+from places import LAYOUTS
 
 import gpuconv
 from gpuconv import naive
@@ -41,11 +43,6 @@ CASES = {
 }
 
 
-@pytest.fixture(params=CASES.values(), ids=CASES.keys())
-def case(request):
-    return request.param
-
-
 def _channels_last(a):
     return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
@@ -79,8 +76,7 @@ def _overlap(z):
     return z.stride[0] < z.R or z.stride[1] < z.S
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
-@pytest.mark.parametrize("make", [normal, whole], ids=["random", "with_ties"])
+@pairs(case=CASES, make={"random": normal, "with_ties": whole}, stored=STORED, device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, make, stored, device, dtype, rng):
     """y and argmax bit for bit; dx too where windows do not overlap, else within 4 units of the few terms."""
@@ -101,16 +97,26 @@ def test_matches_oracle(case, make, stored, device, dtype, rng):
         assert_same(dx, ref, dtype=dtype)
 
 
-def test_gradient_is_exact_on_integers(case, device, dtype, rng):
+@pairs(case=CASES, stored=STORED, device=DEVICES, dtype=DTYPES, place=False)
+def test_gradient_is_exact_on_integers(case, stored, device, dtype, rng):
     shape, options = case
     x = whole(rng, shape, dtype)
     z = _sizes(x, options)
     dy = whole(rng, (z.N, z.C, z.P, z.Q), dtype)
     _, places = naive.max_pool_forward(x, z)
-    assert_same(_computed(device, x, dy, options)[2], naive.max_pool_backward(dy, places, z), dtype=dtype)
+    arrays = (_channels_last(x), _channels_last(dy)) if stored == "channels_last" else (x, dy)
+    assert_same(_computed(device, *arrays, options)[2], naive.max_pool_backward(dy, places, z), dtype=dtype)
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 3, "stride": 2, "pad": 1}, {"window": 3, "stride": 1}], ids=str)
+@pairs(
+    layout=LAYOUTS,
+    options={
+        "tiles": {},
+        "overlapping_with_pad": {"window": 3, "stride": 2, "pad": 1},
+        "overlapping_on_every_pixel": {"window": 3, "stride": 1},
+    },
+    device=DEVICES,
+)
 def test_any_memory_layout(layout, options, device, rng):
     x = whole(rng, (2, 4, 6, 7))
     z = _sizes(x, options)
@@ -160,10 +166,10 @@ WINDOWS = {  # name: four values in row order, place of the winner
 }
 
 
-@pytest.mark.parametrize(("values", "winner"), WINDOWS.values(), ids=WINDOWS.keys())
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
-def test_winner_of_one_window(values, winner, stored, device, dtype):
+@pairs(window=WINDOWS, stored=STORED, device=DEVICES, dtype=DTYPES)
+def test_winner_of_one_window(window, stored, device, dtype):
     """In the middle of ordinary windows, so that nothing leaks to a neighbour."""
+    values, winner = window
     x = np.arange(2 * 2 * 4 * 6, dtype=dtype).reshape(2, 2, 4, 6)
     x[1, 0, 2:4, 2:4] = np.reshape(values, (2, 2))
     dy = np.arange(1, 25, dtype=dtype).reshape(2, 2, 2, 3)

@@ -5,6 +5,7 @@ import pytest
 from compare import assert_close, assert_same, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
+from pairs import DEVICES, DTYPES, STORED, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -48,11 +49,11 @@ def test_the_three_rules(rule, device):
     assert_same(dx, np.array(RULES[rule], float).reshape(1, 1, 2, 2))
 
 
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
-@pytest.mark.parametrize(("shape", "options"), CASES.values(), ids=CASES.keys())
+@pairs(case=CASES, ties=["split", "every"], stored=STORED, device=DEVICES, dtype=DTYPES)
 @pytest.mark.usefixtures("poisoned_memory")
-def test_matches_oracle(shape, options, ties, stored, device, dtype, rng):
+def test_matches_oracle(case, ties, stored, device, dtype, rng):
     """Small whole numbers: most windows hold ties."""
+    shape, options = case
     x = whole(rng, shape, dtype)
     z = pool_sizes(x, window=options["window"], stride=options.get("stride"), pad=options.get("pad", 0))
     dy = normal(rng, (z.N, z.C, z.P, z.Q), dtype)

@@ -1,14 +1,18 @@
 """The wheel, the source archive, an editable install and a plain checkout all find the kernels and the package."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = (
@@ -101,3 +105,44 @@ def test_headers_are_spliced_once_with_true_line_numbers(tmp_path, monkeypatch):
     assert lines.count("in c") == 1
     assert lines[lines.index("last") - 1] == '#line 4 "kernels/a.cu"'
     assert lines[lines.index("in b") - 1] == '#line 3 "kernels/b.cuh"'
+
+
+# environment.yml ----------------------------------------------------------------------------------------------------
+
+PYPI_NAMES = {"matplotlib-base": "matplotlib", "cupy": "cupy-cuda13x"}  # of what conda-forge calls otherwise
+NOT_OF_PYPI = {"python", "pip", "cuda-version"}
+
+
+def _conda():
+    """Return what environment.yml asks conda for, name and bounds, what it only names for a GPU included."""
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8").partition("\ndependencies:\n")[2]
+    found = re.findall(r"^  (?:# )?- ([a-z][a-z0-9-]*)([=<>!][^\s]*)?$", text, re.MULTILINE)
+    assert len(dict(found)) == len(found), "a name twice"
+    return dict(found)
+
+
+def _pypi():
+    """Return what pyproject.toml asks pip for: the package's own needs, and those of its extras, by name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = {Requirement(text).name: Requirement(text).specifier for text in project["dependencies"]}
+    extras = [Requirement(text) for texts in project["optional-dependencies"].values() for text in texts]
+    bounds = {}
+    for one in extras:
+        if one.name != "gpuconv":
+            assert bounds.setdefault(one.name, one.specifier) == one.specifier, f"{one.name} has two bounds"
+    return needed, needed | bounds, project
+
+
+def test_the_conda_environment_has_the_bounds_of_the_package():
+    conda, (needed, known, _) = _conda(), _pypi()
+    listed = {PYPI_NAMES.get(name, name): bounds for name, bounds in conda.items() if name not in NOT_OF_PYPI}
+    assert needed.keys() <= listed.keys()
+    assert {name: SpecifierSet(bounds) for name, bounds in listed.items()} == {name: known[name] for name in listed}
+
+
+def test_the_conda_environment_has_a_python_and_a_cuda_that_the_package_takes():
+    conda, (_, _, project) = _conda(), _pypi()
+    python = conda["python"].removeprefix("=")
+    assert SpecifierSet(project["requires-python"]).contains(python)
+    assert f"Programming Language :: Python :: {python}" in project["classifiers"]
+    assert f"cuda{conda['cuda-version'].removeprefix('=')}x" in project["optional-dependencies"]

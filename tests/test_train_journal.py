@@ -9,6 +9,8 @@ import platform
 import re
 import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -251,6 +253,21 @@ def test_the_environment_names_machine_versions_and_settings(finished, monkeypat
     assert found["GPUCONV_THREADS"] == "1"
     assert found["GPUCONV_DATA"] == "(a path)"
     assert "SOMETHING_ELSE" not in found
+
+
+def test_the_record_of_a_cpu_run_imports_nothing_of_cuda(tmp_path):
+    code = """
+import sys
+import gpuconv
+from gpuconv.train import journal
+gpuconv.use("cpu")
+record = journal.environment()
+assert record["cuda"] == "not looked for: only the CPU was asked for", record["cuda"]
+assert not {"cupy", "nvrtc", "cublas", "cuda_driver", "cuda_runtime"} & record["versions"].keys()
+assert not {"cupy", "gpuconv.cuda.device", "gpuconv.cuda.installed"} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tensorboard_that_is_gone_is_said_when_the_run_goes_on(tmp_path, monkeypatch):

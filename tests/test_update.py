@@ -9,6 +9,7 @@ is used, which costs the step one more unit of float16.
 import numpy as np
 import pytest
 from compare import U_OUT, U_SUM, assert_close, assert_same, normal
+from pairs import DEVICES, DTYPES, pairs
 
 import gpuconv
 from gpuconv import naive
@@ -41,11 +42,6 @@ ADAM = {
 }
 
 
-@pytest.fixture(params=SIZES.values(), ids=SIZES.keys())
-def count(request):
-    return request.param
-
-
 def _run(device, update, arrays, options):
     """Return the arrays after one update by the backend; dw must not change."""
     dev = [None if a is None else device.array(a.copy()) for a in arrays]
@@ -71,7 +67,7 @@ def _extra(dtype):
     return U_OUT["float16"] / U_SUM["float16"] / 8 if dtype == "float16" else 0.0
 
 
-@pytest.mark.parametrize("options", SGD.values(), ids=SGD.keys())
+@pairs(options=SGD, count=SIZES, device=DEVICES, dtype=DTYPES)
 def test_sgd_matches_oracle(options, count, device, dtype, rng):
     w, dw = normal(rng, count, dtype), normal(rng, count, dtype)
     velocity = normal(rng, count, dtype) if "momentum" in options else None
@@ -88,7 +84,7 @@ def test_sgd_matches_oracle(options, count, device, dtype, rng):
     assert_close(got_w, ref_w, scale=scale, dtype=dtype)
 
 
-@pytest.mark.parametrize("options", RMSPROP.values(), ids=RMSPROP.keys())
+@pairs(options=RMSPROP, count=SIZES, device=DEVICES, dtype=DTYPES)
 def test_rmsprop_matches_oracle(options, count, device, dtype, rng):
     w, dw = normal(rng, count, dtype), normal(rng, count, dtype)
     square = rng.uniform(0.1, 2, count).astype(dtype)
@@ -102,7 +98,7 @@ def test_rmsprop_matches_oracle(options, count, device, dtype, rng):
     assert_close(got_w, ref_w, scale=np.abs(w.astype(np.float64)) + step * (1 + _extra(dtype)), dtype=dtype)
 
 
-@pytest.mark.parametrize("options", ADAM.values(), ids=ADAM.keys())
+@pairs(options=ADAM, count=SIZES, device=DEVICES, dtype=DTYPES)
 def test_adam_matches_oracle(options, count, device, dtype, rng):
     w, dw, m = (normal(rng, count, dtype) for _ in range(3))
     v = rng.uniform(0.1, 2, count).astype(dtype)

@@ -10,7 +10,8 @@ from .base import NotOffered, Peer
 
 __all__ = ["MODULES", "NotOffered", "Peer", "choose", "load"]
 
-# name: module and class.  "self" is gpuconv a second time: the ratio of a thing to itself shows the noise.
+# name: module and class.  "self" is gpuconv a second time: the ratio of a thing to itself shows the noise.  "naive" is
+# for cases of a moment.
 MODULES = {
     "gpuconv": "ours:Ours",
     "self": "ours:Ours",
@@ -20,6 +21,7 @@ MODULES = {
     "course": "course:Course",
     "scipy": "scipy_signal:SciPy",
     "cupy-im2col": "cupy_im2col:CupyIm2col",
+    "naive": "naive:Naive",
 }
 
 
@@ -31,7 +33,7 @@ def load(name: str) -> Peer:
 
 
 def choose(names: tuple[str, ...], device: str) -> list[str]:
-    """Return the peers of these names, which must exist for the device; of none: all but "self"."""
+    """Return the peers of these names, which must exist for the device; of none: all but "self" and "naive"."""
     known = {name: load(name) for name in MODULES if name != "gpuconv"}
     here = [name for name, peer in known.items() if device in peer.devices]
     for name in names:
@@ -41,4 +43,4 @@ def choose(names: tuple[str, ...], device: str) -> list[str]:
         if name not in here:
             msg = f"the peer {name} runs on {', '.join(known[name].devices)}, not on {device}"
             raise ConfigError(msg)
-    return list(dict.fromkeys(names)) or [name for name in here if name != "self"]
+    return list(dict.fromkeys(names)) or [name for name in here if name not in ("self", "naive")]

@@ -31,6 +31,9 @@ class Jax(Peer):
         except RuntimeError as error:
             msg = f"JAX {jax.__version__} has no {device}: {str(error).splitlines()[0]}"
             raise NotOffered(msg) from None
+        if jax.default_backend() != {"cpu": "cpu", "cuda": "gpu"}[device]:
+            msg = f"JAX {jax.__version__} has started on {jax.default_backend()} in this process, and stays there"
+            raise NotOffered(msg)
         return jax.__version__
 
     def calls(self, inputs: Inputs) -> Calls:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .. import backend
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
 from . import bench, compare, data, doctor, eval, export, import_, plot, train
 from .parser import EXIT_CODES, Parser
@@ -48,6 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _give_up_stdout()
         return _fail(error, 1)
+    except Exception as error:
+        said = backend.gpu_error(error)
+        if said is None:
+            raise
+        return _fail(said, 1)
     return code
 
 

@@ -11,7 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..errors import ArgTypeError, GpuUnavailableError
+from .. import checks
+from ..errors import ArgTypeError, GpuFaultError, GpuLaunchError, GpuUnavailableError
+from .installed import gpu_status
 
 
 class Device(Protocol):
@@ -69,9 +71,9 @@ class CupyDevice:
 
         self._cupy, self._index = cupy, index
         gpu = cupy.cuda.Device(index)
-        self._place = gpu
         model = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.name = f"cuda:{index} ({model})"
+        self._place = _Place(gpu, self.name)
         self.arch = int(gpu.compute_capability)
         self.sm_count = int(gpu.attributes["MultiProcessorCount"])
 
@@ -88,7 +90,8 @@ class CupyDevice:
             return self._cupy.array(host)
 
     def asnumpy(self, array: Any) -> np.ndarray:
-        return self._cupy.asnumpy(array)
+        with self._place:
+            return self._cupy.asnumpy(array)
 
     def compile(self, text: str, file: str, expressions: tuple[str, ...], options: tuple[str, ...]) -> dict[str, Any]:
         del file  # #line directives in the text name it
@@ -115,6 +118,70 @@ class CupyDevice:
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, self._cupy.ndarray) and array.device.id == self._index
+
+
+class _Place:
+    """A GPU, current in a with block; what CuPy raises there becomes gpuconv's error, with CuPy's for its cause."""
+
+    def __init__(self, gpu: Any, name: str) -> None:
+        self._gpu, self._name = gpu, name
+
+    def __enter__(self) -> None:
+        try:
+            self._gpu.__enter__()
+        except Exception as error:
+            self._tell(error)
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            self._gpu.__exit__(kind, error, trace)
+        except Exception as late:
+            self._tell(error or late)
+            raise
+        self._tell(error)
+
+    def _tell(self, error: BaseException | None) -> None:
+        if error is not None and (said := told(error, self._name)) is not None:
+            raise said from error
+
+
+# cudaErrorECCUncorrectable, IllegalAddress, LaunchTimeout, Assert, HardwareStackError, IllegalInstruction,
+# MisalignedAddress, InvalidAddressSpace, InvalidPc, LaunchFailure: what goes wrong while a kernel runs.  CUDA tells of
+# it at some later call, and refuses all others from then on.
+_FAULTS = (214, 700, 702, 710, 714, 715, 716, 717, 718, 719)
+_NO_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
+
+
+def told(error: BaseException, where: str = "the GPU") -> Exception | None:
+    """Return what gpuconv raises for an error of CuPy or of CUDA below it; None for any other error.
+
+    CuPy's OutOfMemoryError is a MemoryError and stays what it is; where CUDA itself has no memory left, it becomes one.
+    """
+    kind, status = type(error), getattr(error, "status", None)
+    if kind.__module__.partition(".")[0] not in ("cupy", "cupy_backends") or isinstance(error, MemoryError):
+        return None
+    if status is not None and status == _NO_MEMORY.get(kind.__name__):
+        return MemoryError(f"{where}: {error}")
+    if kind.__name__ == "CUBLASError":  # it fails after a fault, too, without a word of it
+        status, error = _fault(error)
+    if status not in _FAULTS:
+        return GpuLaunchError(f"{where}: {error}")
+    which, how = "an earlier kernel", "; with GPUCONV_DEBUG=1 the launch that fails says so itself"
+    if checks.debug():
+        which, how = "a kernel", ""
+    return GpuFaultError(f"{where}: {which} failed ({error}), and this process can use the GPU no more{how}")
+
+
+def _fault(error: BaseException) -> tuple[int | None, BaseException]:
+    """Return what CUDA says when it is waited for, and its number; if nothing is wrong, the error and no number."""
+    import cupy
+
+    try:
+        cupy.cuda.runtime.deviceSynchronize()
+    except cupy.cuda.runtime.CUDARuntimeError as fault:
+        return fault.status, fault
+    return None, error
 
 
 def _passed(arg: Any) -> Any:
@@ -171,30 +238,3 @@ def require_gpu() -> None:
     if not usable:
         msg = f"{reason}; device cpu needs none of this"
         raise GpuUnavailableError(msg)
-
-
-@functools.cache
-def gpu_status() -> tuple[bool, str]:
-    """Return (True, what was found) or (False, what is missing): CuPy, a driver with a GPU, or the CUDA compiler."""
-    try:
-        import cupy
-    except ImportError as error:
-        return False, f"CUDA needs CuPy, which cannot be imported ({_line(error)}): install gpuconv[cuda13x]"
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:  # 35: no driver, or too old a one; 100: no GPU
-        return False, f"CUDA finds no usable GPU: {_line(error)}; is NVIDIA's driver installed and new enough?"
-    if count < 1:
-        return False, "CUDA finds no usable GPU: the driver reports none"
-    try:
-        from cupy.cuda import nvrtc
-
-        version = nvrtc.getVersion()
-    except (RuntimeError, ImportError, OSError) as error:
-        return False, f"CUDA's compiler NVRTC cannot be loaded ({_line(error)}): install cupy-cuda13x[ctk]"
-    return True, f"{count} GPU{'s' if count > 1 else ''}, NVRTC {version[0]}.{version[1]}"
-
-
-def _line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

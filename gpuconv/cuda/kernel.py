@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import checks
-from ..errors import ArgTypeError, DeviceMismatchError, DTypeError, GpuLaunchError, SizeLimitError
+from ..errors import ArgTypeError, DeviceMismatchError, DTypeError, GpuFaultError, GpuLaunchError, SizeLimitError
 from .device import Device
 from .source import source
 
@@ -119,8 +119,11 @@ class Kernel:
             if checks.debug():
                 device.synchronize()
         except Exception as error:
-            msg = f"{self.name}{_shown(templates)} on {device.name} failed: {error}\n{self._described(blocks, args)}"
-            raise GpuLaunchError(msg) from error
+            if isinstance(error, MemoryError) or (isinstance(error, GpuFaultError) and not checks.debug()):
+                raise  # a fault is another kernel's, if nobody waits for this one
+            why = _origin(error)
+            msg = f"{self.name}{_shown(templates)} on {device.name} failed: {why}\n{self._described(blocks, args)}"
+            raise GpuLaunchError(msg) from why
 
     @functools.cached_property
     def signature(self) -> _Signature:
@@ -161,8 +164,11 @@ class Kernel:
         try:
             functions = device.compile(source(self.file), self.file, (expression,), OPTIONS)
         except Exception as error:
-            msg = f"{expression} of kernels/{self.file} does not compile for {device.name}: {error}"
-            raise GpuLaunchError(msg) from error
+            if isinstance(error, (MemoryError, GpuFaultError)):
+                raise
+            why = _origin(error)
+            msg = f"{expression} of kernels/{self.file} does not compile for {device.name}: {why}"
+            raise GpuLaunchError(msg) from why
         bound = {
             name: _C_NAMES[value]
             for (kind, name), value in zip(self.signature.templates, templates, strict=True)
@@ -359,6 +365,11 @@ def _structs(text: str) -> dict[str, np.dtype]:
 def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
     x, y, z = (*(sizes if isinstance(sizes, tuple) else (sizes,)), 1, 1)[:3]
     return int(x), int(y), int(z)
+
+
+def _origin(error: Exception) -> BaseException:
+    """Return what a device's own GpuLaunchError was raised from: a kernel's says the rest better."""
+    return error.__cause__ if isinstance(error, GpuLaunchError) and error.__cause__ is not None else error
 
 
 def _shown(templates: tuple[Any, ...]) -> str:

@@ -21,8 +21,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from .. import durable
-from ..backend import resolve_device
-from ..errors import CheckpointWriteError, ConfigError, GpuconvError
+from ..backend import cuda_in_words
+from ..errors import CheckpointWriteError, ConfigError
 from .machine import machine, versions
 
 EVENTS = "events.jsonl"
@@ -163,15 +163,11 @@ def write_environment(folder: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Return machine, versions, and the variables that change what a run does; no host, user or path is named."""
-    try:
-        cuda = f"device {resolve_device('cuda')} can be used"
-    except GpuconvError as error:
-        cuda = str(error)
     return {
         "machine": machine(),
         "versions": versions(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
-        "cuda": without_paths(cuda),
+        "cuda": without_paths(cuda_in_words()),
         "variables": {
             name: "(a path)" if re.search(r"[/\\]", value) else value
             for name, value in sorted(os.environ.items())

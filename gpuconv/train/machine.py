@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from ..backend import gpu_name
+from ..backend import gpu_name, gpu_versions
 from ..cpu.parallel import threads
 from ..version import gpuconv_version
 
@@ -33,7 +33,12 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions that a result depends on: those of CUDA, too, if nets are created on a GPU."""
+    return {**host_versions(), **gpu_versions()}
+
+
+def host_versions() -> dict[str, str]:
+    """Return the versions that a result depends on anywhere."""
     return {
         "gpuconv": gpuconv_version(),
         "python": platform.python_version(),

@@ -80,6 +80,10 @@ def headers(cuda: int) -> tuple[Path, ...]:
         crt = [r / "include" for r in (root, *nvrtc.cuda_roots()) if (r / "include/crt/host_defines.h").is_file()]
         if crt and (place / "cuda.h").is_file():
             return (place,) if crt[0] == place else (place, crt[0])
-    packages = "nvidia-cuda-runtime nvidia-cuda-crt" if cuda >= 13 else f"nvidia-cuda-runtime-cu{cuda}"
+    packages = (
+        "nvidia-cuda-runtime nvidia-cuda-crt"
+        if cuda >= 13
+        else f"nvidia-cuda-runtime-cu{cuda} nvidia-cuda-nvcc-cu{cuda}"
+    )
     msg = f"CuPy was built for CUDA {cuda}, whose headers are not installed: pip install {packages}"
     raise CupyEmulatedError(msg)

@@ -21,7 +21,7 @@ _NUMBERS = {  # name -> value that counts if nothing is set, least, most
     "TIMEOUT": (600, 1, 86400),
 }
 _SWITCHES = ("LAZY", "GUARD")
-_TEXTS = ("TRACE", "CACHE")
+_TEXTS = ("TRACE", "RECORD", "CACHE")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Settings:
     lazy: bool
     guard: bool
     trace: str  # "" no, "1" on stderr, else a file
+    record: str  # the file that lists the kernels which are built; "" none
     cache: Path
 
 
@@ -55,6 +56,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     number = {name: _number(environment, name, *limits) for name, limits in _NUMBERS.items()}
     lazy, guard = (_switch(environment, name) for name in _SWITCHES)
     trace = environment.get(f"{_PREFIX}TRACE", "")
+    record = environment.get(f"{_PREFIX}RECORD", "")
     home = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cache = Path(environment.get(f"{_PREFIX}CACHE") or home / "cupy-emulated").absolute()
     return Settings(
@@ -66,6 +68,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         lazy,
         guard,
         "" if trace == "0" else trace if trace == "1" or not trace else str(Path(trace).absolute()),
+        str(Path(record).absolute()) if record else "",
         cache,
     )
 

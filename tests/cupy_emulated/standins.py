@@ -23,7 +23,7 @@ _NATIVE = Path(__file__).resolve().parent / "native"
 def _built(name: str, sources: list[str], *arguments: str, text: str = "", versions: str = "") -> Path:
     """Compile sources of `native`, and generated text, into `name`, unless that exists; versions: of its symbols."""
     folders = headers(wheel().cuda)
-    command = [build.compiler(), "-std=c++17", "-O3", "-g1", "-fvisibility=hidden", f"-I{build.RUNTIME}"]
+    command = [build.compiler(), "-std=c++17", "-g1", "-fvisibility=hidden", f"-I{build.RUNTIME}"]
     command += [f"-I{folder}" for folder in folders]
     parts = [
         path.read_text(encoding="utf-8") for path in [*map(_NATIVE.joinpath, sources), *sorted(_NATIVE.glob("*.hpp"))]
@@ -60,13 +60,13 @@ def _compiler_version() -> str:
 def driver() -> Path:
     """Return the stand-in for the driver, which holds the one for the runtime, too."""
     name = "libcuda.so.1"
-    sources = ["core.cpp", "driver.cpp", "runtime.cpp"]
-    return _built(name, sources, "-shared", "-fPIC", f"-Wl,-soname,{name}", "-lpthread")
+    sources = ["trace.cpp", "memory.cpp", "streams.cpp", "launch.cpp", "driver.cpp", "runtime.cpp"]
+    return _built(name, sources, "-O1", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-lpthread")
 
 
 def server() -> Path:
     """Return the launch server."""
-    return _built("launch-server", ["server.cpp"], "-ldl")
+    return _built("launch-server", ["server.cpp"], "-O1", "-ldl")
 
 
 def empty(soname: str) -> Path:
@@ -78,11 +78,12 @@ def cublas() -> Path:
     """Return the stand-in for cuBLAS: what CuPy's module wants, or a stub that says "not supported"."""
     listed = build.run(["readelf", "--dyn-syms", "-W", wheel().cublas])
     wanted = re.findall(r" UND (cublas\w+)@(\S+)", listed)
-    own = set(re.findall(r"^int (cublas\w+)\(", (_NATIVE / "cublas.cpp").read_text(encoding="utf-8"), re.MULTILINE))
+    source = (_NATIVE / "cublas.cpp").read_text(encoding="utf-8")
+    own = set(re.findall(r"^(?:int |GEMM\w*\()(cublas\w+)[(,]", source, re.MULTILINE))
     stub = '{ fprintf(stderr, "cupy-emulated: %s is missing\\n", __func__); return 15; }'
     stubs = [f"int {name}() {stub}" for name, _ in wanted if name not in own]
     text = "\n".join(["#include <cstdio>", "#pragma GCC visibility push(default)", 'extern "C" {', *stubs, "}", ""])
     soname = wanted[0][1]  # the version of its symbols has its name
     versions = f"{soname} {{ global: cublas*; local: *; }};\n"
-    arguments = "-shared", "-fPIC", f"-Wl,-soname,{soname}", str(driver())
+    arguments = "-O3", "-shared", "-fPIC", f"-Wl,-soname,{soname}", str(driver())
     return _built(soname, ["cublas.cpp"], *arguments, text=text, versions=versions)

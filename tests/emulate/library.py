@@ -131,7 +131,7 @@ class Library:
             f = line.split(maxsplit=7)
             if len(f) == 8 and f[3] == "TLS" and f[2] != "0":
                 found.append(SharedArray(int(f[1], 16), int(f[2], 0), _array_name(f[7])))
-        return sorted(found)
+        return sorted(set(found))  # a linker may list a symbol in both tables
 
     def lines_of(self, addresses: list[int]) -> list[str]:
         """Return file:line of code addresses, relative to where the library was loaded.

@@ -136,11 +136,16 @@ def _move(i: Instruction) -> str:
     return i.write(i.read(1))
 
 
+def _volatile(i: Instruction) -> str:
+    """Return the word that keeps g++ from dropping an access: a loop around it may be meant to last."""
+    return "volatile " if "volatile" in i.parts else ""
+
+
 @_emits("ld", "ldu")
 def _load(i: Instruction) -> str:
     registers = vector(i.args[0])
     if len(registers) == 1:
-        return i.operands.write(registers[0], i.type, f"*(const {cpp_type(i.type)}*){i.address(1)}")
+        return i.operands.write(registers[0], i.type, f"*({_volatile(i)}const {cpp_type(i.type)}*){i.address(1)}")
     kind = f"emulate::Vec<{cpp_type(i.type)}, {len(registers)}>"
     return f"auto v_ = *(const {kind}*){i.address(1)}; {i.write_vector(0, i.type, 'v_.e')}"
 
@@ -149,7 +154,7 @@ def _load(i: Instruction) -> str:
 def _store(i: Instruction) -> str:
     registers = vector(i.args[1])
     if len(registers) == 1:
-        return f"*({cpp_type(i.type)}*){i.address(0)} = {i.operands.read(registers[0], i.type)};"
+        return f"*({_volatile(i)}{cpp_type(i.type)}*){i.address(0)} = {i.operands.read(registers[0], i.type)};"
     kind = f"emulate::Vec<{cpp_type(i.type)}, {len(registers)}>"
     return f"*({kind}*){i.address(0)} = {kind}{{{{{i.read_vector(1, i.type)}}}}};"
 

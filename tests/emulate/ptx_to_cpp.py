@@ -7,6 +7,7 @@ every basic block may bump a counter, and .loc becomes #line, so reports name li
 
 from __future__ import annotations
 
+import collections
 import itertools
 import re
 import struct
@@ -27,11 +28,14 @@ class Translation(NamedTuple):
     basic_blocks: list[dict[str, int]]
 
 
-def translate(ptx: str, kernels: Collection[str]) -> Translation:
-    """Translate these kernels of a PTX module and its variables; raise PtxError for what is not understood."""
+def translate(ptx: str, kernels: Collection[str], *, placed: bool = False) -> Translation:
+    """Translate these kernels of a PTX module and its variables; raise PtxError for what is not understood.
+
+    `placed`: variables lie where `emulate_place_variables` is told, not in the library; see runtime/ptx_variables.hpp.
+    """
     ptx = re.sub(r"/\*.*?\*/", "", ptx, flags=re.DOTALL)
     ptx = "\n".join(" ".join(re.sub(r"//.*", "", line).split()) for line in ptx.split("\n"))
-    return _Module(list(_pieces(ptx)), kernels).translation
+    return _Module(list(_pieces(ptx)), kernels, placed=placed).translation
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -72,7 +76,9 @@ def _closing_brace(text: str, at: int) -> int:
 class _Module:
     """A PTX module on its way to C++."""
 
-    def __init__(self, pieces: list[str], kernels: Collection[str]) -> None:
+    def __init__(self, pieces: list[str], kernels: Collection[str], *, placed: bool) -> None:
+        self._placed: dict[str, bool] | None = {} if placed else None  # C++ name -> does a kernel use it
+        self._words = collections.Counter(re.findall(r"[\w$]+", "\n".join(pieces))) if placed else collections.Counter()
         self.files: dict[str, str] = {}
         self.spaces: dict[str, str] = {}  # symbol -> state space
         self.blocks: list[dict[str, int]] = []
@@ -82,6 +88,13 @@ class _Module:
                 self.files[found[1]] = found[2]
         for piece in pieces:
             self._translate(piece, kernels)
+        if self._placed:
+            self.lines.append('#include "ptx_variables.hpp"')
+            listed = ", ".join(f"EMULATE_VARIABLE({name}, {int(used)})" for name, used in self._placed.items())
+            self.lines.append(f"EMULATE_VARIABLES({listed})")
+            used = [name for name, is_used in self._placed.items() if is_used]
+            places = " ".join(f"{name} = (decltype({name}))at[{i}];" for i, name in enumerate(used))
+            self.lines.append(f"EMULATE_PLACE_VARIABLES(char** at) {{ {places} }}")
         self.translation = Translation("\n".join(self.lines) + "\n", self.blocks)
 
     def _translate(self, piece: str, kernels: Collection[str]) -> None:
@@ -121,6 +134,10 @@ class _Module:
             return f"__shared__ {align}{kind} {name}[{count}];"
         if space == "local":
             return f"{align}{kind} {name}[{count}];"
+        if self._placed is not None:
+            self._placed[name] = self._words[symbol] > 1
+            first = f"static {align}const {kind} {name}_first[{count}]{_initial(initial, kind) or ' = {}'};"
+            return f"{first} static {kind}* {name};"
         return f"static {align}{kind} {name}[{count}]{_initial(initial, kind)};"
 
 

@@ -1,0 +1,54 @@
+"""Which of the calls that launch every kernel run on every change by CuPy, without a GPU.
+
+One rule: the calls of an operator take the dtypes in turns, and the memory formats in turns, and an operator with fewer
+calls than dtypes takes its calls in turns, too.  So each call runs, and each operator meets each dtype and each format.
+"""
+
+from kernel_calls import CALLS, DTYPES, FORMATS
+
+OPERATORS = (
+    *("conv", "max_pool", "average_pool", "global_pool", "global_average_pool"),
+    *("batchnorm", "spatial_batchnorm", "groupnorm", "layernorm", "relu", "gelu", "dropout", "copy"),
+    *("softmax", "svm", "sgd", "rmsprop", "adam", "all_finite", "affine", "augment"),
+)
+# What a launcher chooses for one dtype or format alone, and the turns leave out.
+_MORE = {
+    ("conv_first_layer", "float32", "NHWC"),
+    ("conv_large_tiles", "float32", "NCHW"),
+    ("conv_large_tiles", "float16", "NHWC"),
+    ("conv_narrow_tiles", "float32", "NHWC"),
+    ("conv_relu", "float64", "NHWC"),
+    ("conv_slim_tiles", "float32", "NCHW"),
+    ("average_pool_real_pixels", "float16", "NHWC"),
+    ("batchnorm_stored_moments", "float16", "NCHW"),
+    ("batchnorm_stored_moments", "float32", "NCHW"),
+    ("batchnorm_stored_moments_rows", "float32", "NHWC"),
+    ("dropout_two_runs_a_plane", "float16", "NHWC"),
+    ("global_pool_small_planes", "float64", "NHWC"),
+    ("groupnorm_in_packs", "float32", "NCHW"),
+    ("groupnorm_in_packs", "float64", "NHWC"),
+    ("max_pool_large_window", "float16", "NHWC"),
+    ("max_pool_minus_infinity", "float32", "NHWC"),
+    ("max_pool_three_overlapping", "float16", "NHWC"),
+    ("max_pool_ties_every", "float32", "NHWC"),
+    ("max_pool_ties_split", "float64", "NCHW"),
+    ("max_pool_two_odd_width", "float32", "NHWC"),
+}
+
+
+def operator_of(name):
+    """Return the operator whose call this is."""
+    return max((operator for operator in OPERATORS if f"{name}_".startswith(f"{operator}_")), key=len)
+
+
+def _core():
+    """Return the (call, dtype, format) that run on every change."""
+    chosen = set(_MORE)
+    for operator in OPERATORS:
+        names = [name for name in CALLS if operator_of(name) == operator]
+        for turn in range(max(len(names), len(DTYPES))):
+            chosen.add((names[turn % len(names)], DTYPES[turn % len(DTYPES)], FORMATS[turn % len(FORMATS)]))
+    return chosen
+
+
+CORE = _core()

@@ -1,0 +1,83 @@
+"""What rounding may do to a result that many operators make one after another.
+
+A sum that an operator computes with errors of c u S, as the suite's rule allows with c = 8, is the exact sum of terms
+that are off by c u of themselves.  So everything is computed again a few times, in float64, where each operator gets
+arrays whose elements are all off by 8 u, up or down at random.  How far that moves a result, twice the farthest of a few
+times, is how far rounding may; plus 8 u of the largest entry, for what happens to be exact.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from compare import U_OUT
+
+from gpuconv import backend, cpu
+
+_TIMES = 4
+# What an operator writes into must be the array itself: the places of arguments that may be another one.
+_READ = {"sgd_update": (1,), "adam_update": (1,), "rmsprop_update": (1,), "batchnorm_forward": (0, 1, 2)}
+
+
+def off(array: Any, rng: np.random.Generator) -> Any:
+    """Return an array of floats with each element off by 8 u of float32, in the same memory format; others as they are."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
+        return array
+    moved = array.copy(order="K")
+    moved *= 1 + 8 * U_OUT["float32"] * rng.choice([-1.0, 1.0], array.shape)
+    return moved
+
+
+def allowed(exact: Mapping[str, Any], again: Callable[[np.random.Generator], Mapping[str, Any]]) -> dict[str, float]:
+    """Return how far float32 may be from exact results; again(rng) computes them with arrays that are off."""
+    runs = [again(np.random.default_rng(seed)) for seed in range(_TIMES)]
+    bounds = {}
+    for name, array in exact.items():
+        moved = max(float(np.abs(run[name] - array).max()) for run in runs)
+        bounds[name] = 2 * moved + 8 * U_OUT["float32"] * float(np.abs(array).max())
+    return bounds
+
+
+def assert_allowed(found: Mapping[str, Any], exact: Mapping[str, Any], bounds: Mapping[str, float], dtype: str) -> None:
+    """Hold results to exact ones; in float64, where both sides lose, to 2 2^-29 of what float32 may be off."""
+    assert found.keys() == exact.keys()
+    for name, array in found.items():
+        error, bound = np.abs(array - exact[name]).max(), bounds[name]
+        if dtype == "float64":
+            bound = 2 * 2.0**-29 * bound
+        assert error <= bound, f"{name} in {dtype}: {error:.3g} away, allowed {bound:.3g}"
+
+
+@contextmanager
+def lossy_cpu(rng: np.random.Generator) -> Iterator[None]:
+    """Let each operator of the CPU backend get arrays that are off."""
+    real, lossy = backend._load, _Lossy(rng)
+
+    def load(package: str) -> Any:
+        return lossy if package == cpu.__name__ else real(package)
+
+    with mock.patch.object(backend, "_load", load):
+        yield
+
+
+class _Lossy:
+    """The CPU backend, whose operators are handed inexact arrays."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._for_pictures = rng.spawn(1)[0]  # batches are made in a thread of their own, in order
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        real, read = getattr(cpu, name), _READ.get(name)
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            taken = [
+                off(value, self._rng) if read is None or place in read else value
+                for place, value in enumerate(arguments)
+            ]
+            made = real(*taken, **keywords)
+            return off(made, self._for_pictures) if name == "augment" else made  # its pictures are exact
+
+        return call

@@ -1,0 +1,40 @@
+"""The calls that launch every kernel, by CuPy: held to the oracle's loops in each dtype and memory format."""
+
+import pytest
+from core_calls import CORE, OPERATORS, operator_of
+from kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched
+from places import GPU
+
+_CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in call.dtypes for memory in call.formats]
+
+
+@pytest.mark.parametrize("gpu", [GPU], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "dtype", "memory"),
+    [pytest.param(*case, marks=pytest.mark.core if case in CORE else (), id="-".join(case)) for case in _CASES],
+)
+def test_a_call_by_cupy_is_the_oracle_s(name, dtype, memory, gpu):
+    call = CALLS[name]
+    # Whether all elements are finite is asked of backends alone: the oracle has no word for it.
+    expected = call.expected if name == "all_finite" else call.by_oracle
+    assert_as_expected(call.on(gpu, dtype, memory), expected(dtype, memory))
+
+
+def _kernels(cases):
+    """Return what cases launch: kernels with their template arguments, element types and sizes of packs aside."""
+    found = set()
+    for name, dtype, memory in cases:
+        for one in launched([CALLS[name]], (dtype,), (memory,)).values():
+            templates = (str(argument) for argument in one.templates)
+            aside = ("type" if text in DTYPES else "pack" if text in ("2", "4", "8") else text for text in templates)
+            found.add((one.kernel.name, *aside))
+    return found
+
+
+def test_the_calls_of_every_change_meet_every_branch():
+    assert {name for name, _, _ in CORE} == set(CALLS)
+    for operator in OPERATORS:
+        of_it = [case for case in CORE if operator_of(case[0]) == operator]
+        assert {dtype for _, dtype, _ in of_it} == set(DTYPES), operator
+        assert {memory for _, _, memory in of_it} == set(FORMATS), operator
+    assert _kernels(_CASES) - _kernels(CORE) == set()
