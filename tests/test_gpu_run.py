@@ -133,6 +133,7 @@ def test_a_lost_gpu_costs_one_case(monkeypatch, tmp_path):
         (0, {"done": 9, "ok": True}),
     )
     assert len(started) == 2
+    assert started[0] == started[1]  # the same end of its time, too
     assert found["ok"] is False
     assert found["done"] == 9
     assert found["failed"] == ["relu: illegal access"]
@@ -160,7 +161,8 @@ def _child(monkeypatch, tmp_path, function):
     monkeypatch.setattr(gpu_run, "gpu_status", lambda: (True, "1 GPU"))
     monkeypatch.setattr(gpu_run.Section, "function", lambda self: function)
     kept = tmp_path / "kept"
-    command = ["A", "--section", "smoke", "--kept", str(kept), "--seconds", "5", "--out", str(tmp_path)]
+    until = str(time.monotonic() + 600)
+    command = ["A", "--section", "smoke", "--kept", str(kept), "--until", until, "--out", str(tmp_path)]
     assert gpu_run.main([*command, "--scratch", str(tmp_path)]) == 0
     return json.loads(kept.read_text())
 
@@ -182,11 +184,11 @@ def test_a_section_is_given_its_time_and_places(monkeypatch, tmp_path):
     given = []
     found = _child(monkeypatch, tmp_path, given.append)
     assert found == {"ok": None}
-    assert 0 < given[0].left() <= 5
+    assert 0 < given[0].left() <= 600
     assert (given[0].scratch, given[0].results) == (tmp_path, tmp_path)
 
 
-def _work(tmp_path, *, seconds=60.0, **options):
+def _work(tmp_path, *, seconds=600.0, **options):
     return Work(tmp_path / "kept", time.monotonic() + seconds, scratch=tmp_path, results=tmp_path, **options)
 
 
@@ -417,7 +419,7 @@ def test_random_calls_and_repeats_in_the_emulator(tmp_path):
         work = _work(tmp_path)
         assert calls.hold_random(work, place, 3) is True
         assert work.found["done"] == 3
-        work = Work(tmp_path / "repeats", time.monotonic() + 60)
+        work = Work(tmp_path / "repeats", time.monotonic() + 600)
         assert calls.hold_repeats(work, place, items, 3) is True
         assert work.found["done"] == 2
 

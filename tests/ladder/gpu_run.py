@@ -88,7 +88,7 @@ def run_section(section: Section, arguments: argparse.Namespace, seconds: float,
         left = seconds - (time.monotonic() - began)
         done = read(kept).get("done", 0)
         command = [sys.executable, "-m", f"{__package__}.gpu_run", arguments.command, *passed_on(arguments)]
-        command += ["--section", section.name, "--seconds", f"{left - _RESERVE:.1f}"]
+        command += ["--section", section.name, "--until", f"{began + seconds - _RESERVE:.3f}"]
         command += ["--kept", str(kept), "--scratch", str(scratch)]
         status, out, errors = run_section_group(command, left, scratch / "groups")
         with log.open("a", encoding="utf-8") as file:
@@ -126,7 +126,7 @@ def _child(arguments: argparse.Namespace) -> int:
     section = next(section for section in COMMANDS[arguments.command] if section.name == arguments.section)
     work = Work(
         arguments.kept,
-        time.monotonic() + arguments.seconds,
+        arguments.until,
         dry=arguments.dry_run,
         data=arguments.data,
         data_name=arguments.data_name,
@@ -215,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="name the sections and end")
     for name in ("--section", "--kept", "--scratch"):
         made.add_argument(name, type=Path if name != "--section" else str, help=argparse.SUPPRESS)
-    made.add_argument("--seconds", type=float, default=0, help=argparse.SUPPRESS)
+    made.add_argument("--until", type=float, default=0, help=argparse.SUPPRESS)  # by the clock of all processes
     return made
 
 

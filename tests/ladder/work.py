@@ -78,7 +78,7 @@ class Work:
 
     def leave_out(self, *names: str) -> None:
         """Say by name what a dry run does not do."""
-        self.keep(**{"left out": [*self.found.get("left out", []), *names]})
+        self.keep(**{"left out": list(dict.fromkeys([*self.found.get("left out", []), *names]))})
 
 
 def device_lost() -> bool:
