@@ -253,8 +253,10 @@ def test_a_line_a_test_is_kept_as_it_ends(tmp_path):
         "def test_left_out(): pass\n"
         "def test_that_ends_it(): os._exit(9)\n"
     )
+    (tmp_path / "test_other.py").write_text("import no_such_package\n")
     lines = tmp_path / "lines"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.ladder.finished", "-p", "no:cacheprovider", "."]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.ladder.finished", "-p", "no:cacheprovider"]
+    command += ["--continue-on-collection-errors", "."]
     ended = subprocess.run(
         command, cwd=tmp_path, env=groups.environment(**{LINES: str(lines)}), capture_output=True, check=False
     )
@@ -266,6 +268,7 @@ def test_a_line_a_test_is_kept_as_it_ends(tmp_path):
     assert (found["collected"], found["ran"], found["skipped"]) == (4, 3, 1)
     assert found["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
     assert found["reasons"] == {"Skipped: no such thing": 1}
+    assert "No module named 'no_such_package'" in found["not collected"]["test_other.py"]
 
 
 def test_a_broken_line_is_the_last_one_of_a_process(tmp_path):
@@ -277,19 +280,33 @@ def test_a_broken_line_is_the_last_one_of_a_process(tmp_path):
     assert (found["failed"], found["ran"]) == (["a"], 1)
 
 
+_ERROR = {"uncollected": "test_b.py", "said": "ImportError: cannot import name"}
+_MISSING = {"uncollected": "test_b.py", "said": "ModuleNotFoundError: No module named 'nbformat'"}
+
+
 @pytest.mark.parametrize(
-    ("status", "collected", "ok"), [(0, 1, True), (0, 2, False), (None, 1, False), (3, 1, False)], ids=str
+    ("status", "lines", "ok"),
+    [
+        (0, [{"collected": 1}], True),
+        (0, [{"collected": 2}], False),
+        (None, [{"collected": 1}], False),
+        (3, [{"collected": 1}], False),
+        (1, [{"collected": 1}, _MISSING], True),
+        (1, [{"collected": 1}, _MISSING, _ERROR], False),
+    ],
+    ids=["all", "one_is_missing", "not_done", "pytest_fails", "package_missing", "file_broken"],
 )
-def test_tests_are_well_only_if_all_of_them_ran(status, collected, ok, monkeypatch, tmp_path):
-    def ran(places, seconds, lines, **_):
-        passed = {"test": "a", "outcome": "passed", "when": "call", "seconds": 1, "said": ""}
-        lines.write_text(f"{json.dumps({'collected': collected})}\n{json.dumps(passed)}\n")
+def test_tests_are_well_only_if_all_of_them_ran(status, lines, ok, monkeypatch, tmp_path):
+    passed = {"test": "a", "outcome": "passed", "when": "call", "seconds": 1, "said": ""}
+
+    def ran(places, seconds, file, **_):
+        file.write_text("".join(f"{json.dumps(line)}\n" for line in [*lines, passed]))
         return status, "", "its last words"
 
     monkeypatch.setattr(gpu_tests, "pytest", ran)
     work = _work(tmp_path)
     assert gpu_tests.run(work) is ok
-    assert ("why" in work.found) == (status != 0)
+    assert ("why" in work.found) == (status in (None, 3))
 
 
 # What failed, again --------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import Cpu, Emulated
 from emulate import EmulationError
 from kernel_calls import (
     CALLS,
@@ -21,6 +20,7 @@ from kernel_calls import (
     launched,
     random_call,
 )
+from places import Cpu, Emulated
 
 from gpuconv.cuda import kernel
 from gpuconv.cuda.kernel import Kernel

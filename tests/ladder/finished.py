@@ -36,6 +36,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         _write(collected=len(session.items))
 
 
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        _write(uncollected=report.nodeid, said=report.longreprtext[-_SHORT:])
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     global _failures  # noqa: PLW0603 - once in a process
     if "PYTEST_XDIST_WORKER" in os.environ or (report.passed and report.when != "call"):
