@@ -9,7 +9,7 @@ import pytest
 from emulate import EmulatedDevice, hopper
 from kernel_calls import emulated_on, random_call
 
-from tests.ladder import calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, training
+from tests.ladder import ahead, calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, training
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
 from tests.ladder.predictions import predictions, share
@@ -133,6 +133,7 @@ def test_a_lost_gpu_costs_one_case(monkeypatch, tmp_path):
         (0, {"done": 9, "ok": True}),
     )
     assert len(started) == 2
+    assert started[0] == started[1]  # the same end of its time, too
     assert found["ok"] is False
     assert found["done"] == 9
     assert found["failed"] == ["relu: illegal access"]
@@ -160,7 +161,8 @@ def _child(monkeypatch, tmp_path, function):
     monkeypatch.setattr(gpu_run, "gpu_status", lambda: (True, "1 GPU"))
     monkeypatch.setattr(gpu_run.Section, "function", lambda self: function)
     kept = tmp_path / "kept"
-    command = ["A", "--section", "smoke", "--kept", str(kept), "--seconds", "5", "--out", str(tmp_path)]
+    until = str(time.monotonic() + 600)
+    command = ["A", "--section", "smoke", "--kept", str(kept), "--until", until, "--out", str(tmp_path)]
     assert gpu_run.main([*command, "--scratch", str(tmp_path)]) == 0
     return json.loads(kept.read_text())
 
@@ -182,11 +184,11 @@ def test_a_section_is_given_its_time_and_places(monkeypatch, tmp_path):
     given = []
     found = _child(monkeypatch, tmp_path, given.append)
     assert found == {"ok": None}
-    assert 0 < given[0].left() <= 5
+    assert 0 < given[0].left() <= 600
     assert (given[0].scratch, given[0].results) == (tmp_path, tmp_path)
 
 
-def _work(tmp_path, *, seconds=60.0, **options):
+def _work(tmp_path, *, seconds=600.0, **options):
     return Work(tmp_path / "kept", time.monotonic() + seconds, scratch=tmp_path, results=tmp_path, **options)
 
 
@@ -417,7 +419,7 @@ def test_random_calls_and_repeats_in_the_emulator(tmp_path):
         work = _work(tmp_path)
         assert calls.hold_random(work, place, 3) is True
         assert work.found["done"] == 3
-        work = Work(tmp_path / "repeats", time.monotonic() + 60)
+        work = Work(tmp_path / "repeats", time.monotonic() + 600)
         assert calls.hold_repeats(work, place, items, 3) is True
         assert work.found["done"] == 2
 
@@ -468,5 +470,22 @@ def test_hopper_s_modules_are_known_before_they_run():
     assert {"conv_wgmma", "tensor_store", "tensor_load<4, true, false>"} <= expressions
 
 
-def test_accuracy_on_a_cpu_is_that_of_a_committed_run():
-    assert training._on_cpu("convnet", "no such data") is None
+def test_accuracy_is_held_to_a_committed_run_on_the_same_data_and_as_long():
+    assert training._on_cpu("convnet", "no such data", 12) is None
+    assert training._on_cpu("convnet", "CIFAR-10, JPEG-75 copy", 1000) is None
+    kept = json.loads((training.ROOT / "bench" / "results" / "train-convnet-2026-11-22.json").read_text())
+    assert training._on_cpu("convnet", kept["data"], kept["epochs"]) is not None
+
+
+def test_a_packed_copy_of_the_data_is_unpacked_and_named(tmp_path):
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "unpack.py").write_text(
+        "import pathlib, sys\nplace = pathlib.Path(sys.argv[1], 'batches')\nplace.mkdir(parents=True)\n"
+    )
+    work = _work(tmp_path, data=packed, data_name="a copy")
+    assert ahead._unpacked(work, ahead._unpack(work)) is True
+    assert (training.unpacked(tmp_path) / "batches" / "dataset-name.txt").read_text() == "a copy\n"
+    (packed / "unpack.py").write_text("raise SystemExit('no Pillow')\n")
+    assert ahead._unpacked(work, ahead._unpack(work)) is False
+    assert "no Pillow" in work.found["data"]

@@ -15,6 +15,7 @@ from kernel_calls import CALLS, launched
 from gpuconv.cuda import device as cuda_device
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
+from gpuconv.data.cifar import NAME_FILE
 
 from . import training
 from .calls import DRY
@@ -99,5 +100,7 @@ def _unpacked(work: Work, process: Any) -> bool:
         process.kill()
         errors = "not unpacked in time"
     good = process.returncode == 0
+    for folder in training.unpacked(work.scratch).iterdir() if good and work.data_name else ():
+        (folder / NAME_FILE).write_text(f"{work.data_name}\n", encoding="utf-8")
     work.keep(data="unpacked" if good else f"not unpacked: {' '.join(errors.split())[-300:]}")
     return good

@@ -87,7 +87,14 @@ def _section(work: Work, name: str) -> list[str]:
     """Go through a section's dry run."""
     kept = work.scratch / f"{name}.again"
     command = [sys.executable, "-m", f"{__package__}.gpu_run", "A", "--dry-run", "--section", name]
-    command += ["--seconds", f"{min(20, work.left()):.0f}", "--kept", str(kept), "--scratch", str(work.scratch)]
+    command += [
+        "--until",
+        f"{time.monotonic() + min(20, work.left()):.3f}",
+        "--kept",
+        str(kept),
+        "--scratch",
+        str(work.scratch),
+    ]
     status, _, errors = run_group([*command, "--out", str(work.scratch)], min(25, work.left()), **DEBUG)
     found = read(kept)
     work.keep(**{f"{name} again": found})

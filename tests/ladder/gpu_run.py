@@ -88,7 +88,7 @@ def run_section(section: Section, arguments: argparse.Namespace, seconds: float,
         left = seconds - (time.monotonic() - began)
         done = read(kept).get("done", 0)
         command = [sys.executable, "-m", f"{__package__}.gpu_run", arguments.command, *passed_on(arguments)]
-        command += ["--section", section.name, "--seconds", f"{left - _RESERVE:.1f}"]
+        command += ["--section", section.name, "--until", f"{began + seconds - _RESERVE:.3f}"]
         command += ["--kept", str(kept), "--scratch", str(scratch)]
         status, out, errors = run_section_group(command, left, scratch / "groups")
         with log.open("a", encoding="utf-8") as file:
@@ -113,6 +113,8 @@ def passed_on(arguments: argparse.Namespace) -> list[str]:
     given = ["--out", str(arguments.out)]
     if arguments.dry_run:
         given += ["--dry-run"]
+    if arguments.data_name:
+        given += ["--data-name", arguments.data_name]
     for name in ("data", "after"):
         if (value := getattr(arguments, name)) is not None:
             given += [f"--{name}", str(value.resolve())]
@@ -124,9 +126,10 @@ def _child(arguments: argparse.Namespace) -> int:
     section = next(section for section in COMMANDS[arguments.command] if section.name == arguments.section)
     work = Work(
         arguments.kept,
-        time.monotonic() + arguments.seconds,
+        arguments.until,
         dry=arguments.dry_run,
         data=arguments.data,
+        data_name=arguments.data_name,
         after=arguments.after,
         scratch=arguments.scratch,
         results=arguments.out,
@@ -201,6 +204,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--data", type=Path, help="folder of CIFAR-10, or of a copy with an unpack.py (without: drawn shapes)"
     )
+    made.add_argument("--data-name", default="", help="what a copy that is unpacked is called in the results")
     made.add_argument(
         "--after", type=Path, help="B: the JSON that A wrote (default: gpu_run_A.json where B's will lie)"
     )
@@ -211,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--list", action="store_true", help="name the sections and end")
     for name in ("--section", "--kept", "--scratch"):
         made.add_argument(name, type=Path if name != "--section" else str, help=argparse.SUPPRESS)
-    made.add_argument("--seconds", type=float, default=0, help=argparse.SUPPRESS)
+    made.add_argument("--until", type=float, default=0, help=argparse.SUPPRESS)  # by the clock of all processes
     return made
 
 

@@ -145,6 +145,8 @@ def _measure(work: Work, torch: Any, layer: dict[str, Any], regime: str, inputs:
         if theirs and _agree(work, wanted, inputs, name, *theirs[0][name]) and torch.cuda.is_available():
             beside = TorchReplay([theirs[i % copies][name][1] for i in range(count)])
         our_us, their_us = turns(mine, beside, count, dry=work.dry)
+        if not (our_us or their_us or work.dry):
+            continue
         row = {"layer": layer["name"], "pass": name, "regime": regime}
         row |= _result(layer, inputs.case, name, regime, our_us, their_us)
         work.keep(rows=[*work.found["rows"], row])
@@ -185,6 +187,8 @@ def _shown(rows: list[dict[str, Any]]) -> list[str]:
             said += f" {row['us']:8.1f} us" + (f", x{ratio:.2f} of predicted" if ratio is not None else "")
         if "torch us" in row:
             said += f"  torch {row['torch us']:8.1f} us"
+        if not {"us", "torch us"} & row.keys():  # of a dry run
+            said += " right"
         lines.append(said + (f", torch / ours {row['torch / ours']:.2f}" if "torch / ours" in row else ""))
     return lines
 

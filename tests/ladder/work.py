@@ -19,7 +19,7 @@ LOST = 75
 class Work:
     """What a section is given, and what it has found so far.
 
-    dry: do a small share of everything, without times.   data: a folder with CIFAR-10, or None.
+    dry: do a small share of everything, without times.   data: a folder with CIFAR-10, or None; data_name: of a copy.
     after: the JSON of command A, for command B.   scratch: a folder that the sections of a command share.
     results: where files of its own go that outlive the run.
     """
@@ -28,6 +28,7 @@ class Work:
     end: float  # of its time, by time.monotonic()
     dry: bool = False
     data: Path | None = None
+    data_name: str = ""
     after: Path | None = None
     scratch: Path = field(default_factory=Path)
     results: Path = field(default_factory=Path)
@@ -77,7 +78,7 @@ class Work:
 
     def leave_out(self, *names: str) -> None:
         """Say by name what a dry run does not do."""
-        self.keep(**{"left out": [*self.found.get("left out", []), *names]})
+        self.keep(**{"left out": list(dict.fromkeys([*self.found.get("left out", []), *names]))})
 
 
 def device_lost() -> bool:
