@@ -199,6 +199,7 @@ def test_settings_that_make_no_sense_are_refused_in_one_sentence():
         ("SMS", "0", "must be a whole number from 1 to 1024"),
         ("DEVICES", "9", "must be a whole number from 1 to 8"),
         ("LAZY", "yes", "CUPY_EMULATED_LAZY=yes must be 0 or 1"),
+        ("TRACE", "no-such-folder/file", "is in a folder that does not exist"),
         ("SPEED", "1", "CUPY_EMULATED_SPEED is no setting; there are"),
     ):
         with pytest.raises(CupyEmulatedError, match=reason):
@@ -210,6 +211,15 @@ def test_settings_reach_the_device():
     code += "print(p['multiProcessorCount'], d.compute_capability, p['totalGlobalMem'] >> 20, p['name'].decode())"
     done = run("-c", code, CUPY_EMULATED_SMS="132", CUPY_EMULATED_ARCH="90", CUPY_EMULATED_MEMORY="100")
     assert done.stdout == "132 90 100 Emulated on the CPU\n", done.stderr
+
+
+def test_devices_can_be_hidden():
+    code = "import cupy; print(cupy.cuda.is_available()); cupy.cuda.runtime.getDeviceCount()"
+    done = run("-c", code, CUDA_VISIBLE_DEVICES="")
+    assert done.stdout == "False\n", done.stderr
+    assert "cudaErrorNoDevice" in done.stderr
+    for text, count in (("", 0), ("-1", 0), ("0", 1), ("1,0", 2), ("1,2,0", 1), ("0,1,2", 2)):
+        assert settings.read({"CUPY_EMULATED_DEVICES": "2", "CUDA_VISIBLE_DEVICES": text}).devices == count
 
 
 def test_every_setting_is_in_the_table():

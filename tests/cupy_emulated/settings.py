@@ -63,14 +63,35 @@ def read(environment: Mapping[str, str]) -> Settings:
         number["ARCH"],
         number["SMS"],
         number["MEMORY"],
-        number["DEVICES"],
+        _visible(environment, number["DEVICES"]),
         number["TIMEOUT"],
         lazy,
         guard,
-        "" if trace == "0" else trace if trace == "1" or not trace else str(Path(trace).absolute()),
-        str(Path(record).absolute()) if record else "",
+        trace if trace == "1" else "" if trace == "0" else _file("TRACE", trace),
+        _file("RECORD", record),
         cache,
     )
+
+
+def _visible(environment: Mapping[str, str], devices: int) -> int:
+    """Return how many devices CUDA_VISIBLE_DEVICES leaves: as CUDA reads it, up to the first that does not exist."""
+    text = environment.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return devices
+    count = 0
+    for name in text.split(","):
+        if not (name.strip().isascii() and name.strip().isdigit() and int(name) < devices):
+            break
+        count += 1
+    return min(count, devices)
+
+
+def _file(name: str, text: str) -> str:
+    """Return the whole path of a file that is to be written; "" if there is none."""
+    if text and not Path(text).absolute().parent.is_dir():
+        msg = f"{_PREFIX}{name}={text} is in a folder that does not exist"
+        raise CupyEmulatedError(msg)
+    return str(Path(text).absolute()) if text else ""
 
 
 def _number(environment: Mapping[str, str], name: str, otherwise: int, least: int, most: int) -> int:

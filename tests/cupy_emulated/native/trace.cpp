@@ -48,7 +48,10 @@ Call::Call() : held_(engine) {
     owner = getpid();
     pthread_atfork(nullptr, nullptr, after_fork);
   }
-  code = owner != getpid() ? NOT_INITIALIZED : in_host_function ? NOT_PERMITTED : wrong_of(current_device);
+  code = owner != getpid()     ? NOT_INITIALIZED
+         : !settings.devices   ? NO_DEVICE
+         : in_host_function    ? NOT_PERMITTED
+                               : wrong_of(current_device);
 }
 
 bool tracing() { return trace_file >= 0; }

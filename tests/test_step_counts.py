@@ -1,0 +1,55 @@
+"""What a training step asks of CUDA is what tests/ladder/step_counts.json says."""
+
+import copy
+import sys
+
+import pytest
+from places import GPU, place
+
+from tests.ladder import step_counts
+
+COUNTED = step_counts.read()["steps"]
+
+
+@pytest.mark.gpu
+@pytest.mark.core
+def test_a_step_asks_for_what_the_table_says():
+    place(*GPU.values)
+    if "cupy_emulated" not in sys.modules:
+        pytest.skip("a GPU's driver does not say what it was asked for: emulated CuPy does")
+    assert step_counts.check() == [], "if that is meant: python -m tests.ladder.step_counts --write"
+
+
+def test_the_table_has_every_preset():
+    assert list(COUNTED) == list(step_counts.CASES)
+
+
+def test_no_step_waits_but_those_that_must_know_their_gradients():
+    """float16 reads the loss, whether all gradients are finite, the loss again, and the scores."""
+    for case, counts in COUNTED.items():
+        assert counts["waits"] == (4 if case.endswith("float16") else 0), case
+
+
+def test_what_changed_is_named():
+    new = copy.deepcopy(COUNTED)
+    new["convnet-float32"]["own"]["relu_forward"] += 1
+    new["convnet-float32"]["own"]["relu_other"] = 2
+    del new["convnet-float32"]["copies"]["device to device"]
+    new["vgg-float16"]["waits"] = 5
+    was = COUNTED["convnet-float32"]["copies"]["device to device"]
+    assert step_counts.differences(COUNTED, COUNTED) == []
+    assert step_counts.differences(COUNTED, new) == [
+        f"convnet-float32: copies device to device: 0, was {was}",
+        "convnet-float32: own relu_forward: 4, was 3",
+        "convnet-float32: own relu_other: 2, was 0",
+        "vgg-float16: waits: 5, was 4",
+    ]
+
+
+def test_names_of_another_cupy_s_kernels_are_added_up():
+    old = {"step": {"launches": 3, "CuPy": {"cupy_copy__float32_float32": 2, "cupy_take": 1}}}
+    new = {"step": {"launches": 3, "CuPy": {"cupy_copy": 2, "cupy_take": 1}}}
+    assert len(step_counts.differences(old, new)) == 2
+    assert step_counts.differences(old, new, by_name=False) == []
+    new["step"]["CuPy"]["cupy_copy"] = 3
+    assert step_counts.differences(old, new, by_name=False) == ["step: CuPy's kernels: 4, was 3"]
