@@ -79,6 +79,7 @@ def outcomes(lines: Path) -> tuple[int, dict[str, str], dict[str, list[str]]]:
     for entry in map(json.loads, lines.read_text(encoding="utf-8").splitlines()):
         if "collected" in entry:
             collected = entry["collected"]
+        if "test" not in entry:  # a file that cannot be collected is pytest's exit status
             continue
         found[entry["test"]] = entry["outcome"]
         if entry["outcome"] == "skipped":
