@@ -79,6 +79,20 @@ def test_results_go_to_the_folder_of_the_environment(no_processes, monkeypatch, 
     assert (tmp_path / "gpu_run_A.json").exists()
 
 
+@pytest.mark.parametrize("kept", ["out", "results", None])
+def test_b_finds_what_a_found(kept, no_processes, monkeypatch, tmp_path):
+    places = {"out": tmp_path / "out", "results": tmp_path / "results"}
+    for folder in places.values():
+        folder.mkdir()
+    if kept is not None:
+        (places[kept] / "gpu_run_A.json").write_text("{}")
+    given = []
+    monkeypatch.setattr(gpu_run, "RESULTS", places["results"])
+    monkeypatch.setattr(gpu_run, "run_section", lambda section, arguments, *_: given.append(arguments) or {"ok": True})
+    assert gpu_run.main(["B", "--only", "failed", "--out", str(places["out"])]) == 0
+    assert given[0].after == places[kept or "results"] / "gpu_run_A.json"
+
+
 def test_what_a_section_leaves_of_its_time_goes_to_the_others(monkeypatch, tmp_path):
     clock, given = [0.0], {}
 

@@ -29,6 +29,7 @@ from .groups import run_section_group
 from .predictions import predictions
 from .work import LOST, Work, line, read, write
 
+RESULTS = ROOT / "bench" / "results"
 _NO_GPU = 3
 _MOST_PROCESSES = 8  # for one section whose processes die
 _START = 5.0  # seconds that a process needs before it does anything of use
@@ -207,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--data-name", default="", help="what a copy that is unpacked is called in the results")
     made.add_argument(
-        "--after", type=Path, help="B: the JSON that A wrote (default: gpu_run_A.json where B's will lie)"
+        "--after", type=Path, help="B: what A wrote (default: gpu_run_A.json beside B's results, else in bench/results)"
     )
     made.add_argument("--out", type=Path, help="folder of the results (default: $OUT, else bench/results)")
     made.add_argument("--only", default="", help="sections whose name contains this text")
@@ -234,10 +235,11 @@ def main(argv: list[str] | None = None) -> int:
         return _NO_GPU
     if arguments.section:
         return _child(arguments)
-    arguments.out = (arguments.out or Path(os.environ.get("OUT", ROOT / "bench" / "results"))).resolve()
+    arguments.out = (arguments.out or Path(os.environ.get("OUT", RESULTS))).resolve()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.command == "B" and arguments.after is None:
-        arguments.after = arguments.out / "gpu_run_A.json"
+        places = [folder / "gpu_run_A.json" for folder in (arguments.out, RESULTS)]
+        arguments.after = next((path for path in places if path.exists()), places[-1])
     with tempfile.TemporaryDirectory(prefix="gpu_run") as scratch:
         return _all(arguments, chosen, Path(scratch))
 
