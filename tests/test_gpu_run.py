@@ -206,15 +206,19 @@ def _work(tmp_path, *, seconds=600.0, **options):
     return Work(tmp_path / "kept", time.monotonic() + seconds, scratch=tmp_path, results=tmp_path, **options)
 
 
+class _Died(BaseException):
+    """The end of a process."""
+
+
 def test_items_go_on_behind_the_one_that_ended_the_process(tmp_path):
     seen = []
 
     def one(item):
         seen.append(item)
         if item == 1:
-            raise KeyboardInterrupt  # as if the process had died
+            raise _Died
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(_Died):
         _work(tmp_path).each(range(4), one)
     assert read(tmp_path / "kept") == {"done": 2, "of": 4, "at": "1"}
     assert _work(tmp_path).each(range(4), one) is True
@@ -234,6 +238,26 @@ def test_a_failed_item_is_named_and_hides_no_other(tmp_path, monkeypatch):
     assert work.each(range(3), one) is False
     assert seen == [0, 1, 2]
     assert read(tmp_path / "kept")["failed"] == ["1: AssertionError: one is wrong"]
+
+
+def test_an_item_that_leaves_the_gpu_unusable_ends_its_process(tmp_path, monkeypatch):
+    statuses = []
+
+    def ended(status):
+        statuses.append(status)
+        raise _Died
+
+    def one(item):
+        msg = "an illegal access"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr("tests.ladder.work.device_lost", lambda: True)
+    monkeypatch.setattr("tests.ladder.work.os._exit", ended)
+    with pytest.raises(_Died):
+        _work(tmp_path).each(range(3), one)
+    assert statuses == [LOST]
+    found = read(tmp_path / "kept")
+    assert (found["done"], found["failed"]) == (1, ["0: RuntimeError: an illegal access"])
 
 
 def test_spent_time_leaves_items(tmp_path):
