@@ -37,6 +37,8 @@ _MORE = {
     ("max_pool_ties_split", "float64", "NCHW"),
     ("max_pool_two_odd_width", "float32", "NHWC"),
 }
+# Held to the CPU backend: the oracle has no word for all_finite, and its sums of the largest float64 overflow.
+_NOT_BY_LOOPS = ("all_finite", "batchnorm_constant_channels")
 
 
 def _operator(name):
@@ -67,8 +69,7 @@ _CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in cal
 )
 def test_a_call_by_cupy_is_the_oracle_s(name, dtype, memory, gpu):
     call = CALLS[name]
-    # Whether all elements are finite is asked of backends alone: the oracle has no word for it.
-    expected = call.expected if name == "all_finite" else call.by_oracle
+    expected = call.expected if name in _NOT_BY_LOOPS else call.by_oracle
     assert_as_expected(call.on(gpu, dtype, memory), expected(dtype, memory))
 
 
