@@ -5,6 +5,9 @@ from core_calls import CORE, OPERATORS, operator_of
 from kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched
 from places import GPU
 
+# Held to the CPU backend: the oracle has no word for all_finite, and its sums of the largest float64 overflow.
+_NOT_BY_LOOPS = ("all_finite", "batchnorm_constant_channels")
+
 _CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in call.dtypes for memory in call.formats]
 
 
@@ -15,8 +18,7 @@ _CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in cal
 )
 def test_a_call_by_cupy_is_the_oracle_s(name, dtype, memory, gpu):
     call = CALLS[name]
-    # Whether all elements are finite is asked of backends alone: the oracle has no word for it.
-    expected = call.expected if name == "all_finite" else call.by_oracle
+    expected = call.expected if name in _NOT_BY_LOOPS else call.by_oracle
     assert_as_expected(call.on(gpu, dtype, memory), expected(dtype, memory))
 
 
