@@ -62,7 +62,8 @@ def for_each(work: Callable[[Block], object], blocks: Iterable[Block]) -> None:
         finally:
             _end(job, sys._getframe())
     finally:
-        _end(job, sys._getframe())
+        if not job.ended:
+            _end(job, sys._getframe())
     if job.errors:
         raise job.first_error()
 
@@ -74,6 +75,7 @@ def _end(job: _Job, frame: FrameType) -> None:
         try:
             job.close()
             _blas.let_go(frame)
+            job.ended = True
             break
         except KeyboardInterrupt as error:
             interrupt = error
@@ -117,6 +119,7 @@ class _Job:
 
     def __init__(self, work: Callable[[Any], object], blocks: Iterable[Any]) -> None:
         self.blocks = list(blocks)
+        self.ended = False
         self._next = itertools.count()  # each number is given out once, whoever asks
         self.errors: list[BaseException] = []
         self._work = work
