@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from .. import durable
+from .. import bounded, durable
 from ..errors import ConfigError
 from ..nn.spec import NET_FILES
 from .config import Config, read, to_toml
@@ -93,7 +93,7 @@ class RunFolder:
             return config
         file = Path(config.net)
         try:
-            content = file.read_bytes()
+            content = bounded.read(file, bounded.TEXT)
         except OSError as error:
             msg = f"net {file} could not be read ({error.strerror or error})"
             raise ConfigError(msg) from error
@@ -149,7 +149,7 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """Return what result.json holds, or None if the run is not finished or the file is damaged."""
         try:
-            result = json.loads(self._result.read_text(encoding="utf-8"))
+            result = bounded.from_json(bounded.text(self._result, bounded.LOG))
         except (OSError, ValueError):
             return None
         return result if isinstance(result, dict) else None
