@@ -28,9 +28,11 @@ def read(path: str | os.PathLike[str], most: int) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a plain file")
-        content = b"" if status.st_size > most else file.read(most + 1)
+        content = b"" if status.st_size > most else file.read(status.st_size + 1)  # one more shows that it grew
         if max(status.st_size, len(content)) > most:
             raise OSError(errno.EFBIG, f"it is longer than {most:,} bytes")
+        if len(content) > status.st_size:
+            raise OSError(errno.EIO, "it grows while it is read")
     return content
 
 

@@ -62,6 +62,35 @@ def test_an_index_error_of_the_last_blocks_is_not_taken_for_an_empty_queue(monke
         parallel.for_each(work, [1, 2])
 
 
+def test_a_block_that_a_helper_has_taken_is_worked_on_though_the_caller_ends_meanwhile():
+    """The caller finds no block left and closes the job, in the moment between a helper's number and its block."""
+    done, closing = [], threading.Event()
+    job = parallel._Job(done.append, ["a"])
+    turn = job.turn()
+    caller = threading.Thread(target=job.close)
+
+    class Watched:
+        def acquire(self):
+            closing.set()
+            turn.acquire()
+
+    class Numbers:
+        def __init__(self):
+            self.given = -1
+
+        def __next__(self):
+            if self.given < 0:
+                caller.start()
+                closing.wait(30)
+            self.given += 1
+            return self.given
+
+    job._turns, job._next = [Watched()], Numbers()
+    job.help(turn)
+    caller.join(30)
+    assert done == ["a"]
+
+
 @pytest.mark.usefixtures("threads")
 def test_blas_runs_on_one_thread_inside_and_as_before_outside():
     before, inside = blas_threads(), []

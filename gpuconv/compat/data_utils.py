@@ -27,17 +27,20 @@ _FOLDERS = ("cifar-10-batches-py", "cs231n/datasets/cifar-10-batches-py", "datas
 _MOST_STEPS = 10_000_000
 _MOST_BYTES = 1 << 31
 _MOST_TEXT = 1 << 26
+_PIECE = 1 << 20
 _NOT_CHANNELS = (0, 2, 3, 1)
 
 
 def load_pickle(f: BinaryIO) -> Any:
     """Return what a pickle of plain data holds: names as strings, bytes arrays as NumPy's; nothing in it is run."""
     name = getattr(f, "name", "the pickle")
-    raw = f.read(_MOST_BYTES + 1)
-    if len(raw) > _MOST_BYTES:
-        msg = f"{name} is longer than {_MOST_BYTES:,} bytes"
-        raise DatasetCorruptError(msg)
-    return _plain(read_pickle(raw, name, most_steps=_MOST_STEPS), name)
+    raw = bytearray()
+    while piece := f.read(_PIECE):
+        raw += piece
+        if len(raw) > _MOST_BYTES:
+            msg = f"{name} is longer than {_MOST_BYTES:,} bytes"
+            raise DatasetCorruptError(msg)
+    return _plain(read_pickle(bytes(raw), name, most_steps=_MOST_STEPS), name)
 
 
 def load_CIFAR_batch(filename: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -119,7 +119,7 @@ class _Job:
 
     def __init__(self, work: Callable[[Any], object], blocks: Iterable[Any]) -> None:
         self.blocks = list(blocks)
-        self.ended = False
+        self.ended = self._closed = False
         self._next = itertools.count()  # each number is given out once, whoever asks
         self.errors: list[BaseException] = []
         self._work = work
@@ -143,8 +143,9 @@ class _Job:
 
     def drain(self) -> None:
         """Work until no block is left, or until an error."""
-        blocks = self.blocks
-        while not self.errors and (index := next(self._next)) < len(blocks):
+        blocks, count = self.blocks, len(self.blocks)
+        # Whoever has a number works on its block, whatever ends meanwhile: nobody else will.
+        while not (self.errors or self._closed) and (index := next(self._next)) < count:
             try:
                 self._work(blocks[index])
             except BaseException as error:  # noqa: BLE001 - raised by the caller, after all have stopped
@@ -158,10 +159,12 @@ class _Job:
 
     def close(self) -> None:
         """Let no block be begun any more, and wait for those that are; once is as good as twice."""
-        self.blocks.clear()
+        self._closed = True
         for turn in self._turns:
             turn.acquire()
-        self._work = _nothing  # helpers that come too late have the job still, but no array any more
+        # Helpers that come too late have the job still, but no array any more.
+        self.blocks.clear()
+        self._work = _nothing
 
 
 def _nothing(block: Any) -> None:

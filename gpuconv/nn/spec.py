@@ -26,7 +26,7 @@ NET_FILES = (".toml", ".py")
 
 # Bounds of what a .toml file may ask for; the deepest nets there are have some thousand layers, two or three inside
 # each other.
-_MOST_LAYERS = 10_000
+_MOST_LAYERS = 5_000
 _DEEPEST = 32
 
 
