@@ -96,23 +96,17 @@ def main(count=10_000, seed=0):
         begun = time.perf_counter()
         operator()
         seconds[name] = time.perf_counter() - begun
-    again = False
+    armed = again = False
 
     def interrupt(signum, frame):
-        nonlocal again
-        if again:
-            again = False
+        """Raise one interrupt, or two, while armed."""
+        nonlocal armed, again
+        if not armed:
+            return
+        armed, again = again, False
+        if armed:
             signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 2e-4))
         raise KeyboardInterrupt
-
-    def stop():
-        """Let no alarm come any more; one may come even here."""
-        while True:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                return
-            except KeyboardInterrupt:
-                figures["interrupts"] += 1
 
     figures = {"interrupts": 0, "calls": 0, "wrong": 0, "blas": 0, "warnings": 0, "bytes": 0}
     signal.signal(signal.SIGALRM, interrupt)
@@ -125,14 +119,19 @@ def main(count=10_000, seed=0):
         figures["calls"] += 1
         try:
             try:
-                signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1.2 * seconds[name]))
-                table[name]()
-            finally:
-                stop()
-        except KeyboardInterrupt:
+                try:
+                    armed = True
+                    signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-6, 1.2 * seconds[name]))
+                    table[name]()
+                finally:
+                    armed = False
+            except KeyboardInterrupt:
+                figures["interrupts"] += 1
+            armed = False
+        except KeyboardInterrupt:  # the second one, that came here: there is no third
             figures["interrupts"] += 1
-        again = False
-        stop()
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
         figures["blas"] += any(library.get_num_threads() != 2 for library in blas)
         figures["warnings"] += np.geterr()["over"] != "warn"
         results = table[name]()

@@ -6,7 +6,9 @@ one size, where c = 4 + 2 sqrt(terms), and batch normalisation keeps its own rul
 (tests/test_batchnorm.py).  Planes up to 8192 x 8192 take a gigabyte: `python tests/test_long_sums.py`.
 """
 
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,6 +207,44 @@ def test_gradients_of_max_pooling_that_meet_in_one_pixel(equal, window, ties):
         return [gpuconv.max_pool_backward(dy, cache)]
 
     _check(operator(dy), operator, [dy], [window[0] * window[1]])
+
+
+# The kernels of sums over channels ------------------------------------------------------------------------------------
+
+
+def _constant(name):
+    text = (Path(__file__).parents[1] / "kernels" / "channels.cuh").read_text(encoding="utf-8")
+    return int(re.search(rf"constexpr int {name} = (\d+);", text)[1])
+
+
+def _kernel_sum(values):
+    """Add up as channel_sums, batchnorm_forward_moments and batchnorm_backward_sums do, (chunks, threads, values)."""
+    running = np.zeros(values.shape[:2], np.float32)
+    for place in range(values.shape[2]):
+        running += values[:, :, place]
+    while running.shape[1] > 1:  # lane_sums
+        running = running[:, : running.shape[1] // 2] + running[:, running.shape[1] // 2 :]
+    return running.sum(dtype=np.float64)
+
+
+@pytest.mark.parametrize("chunks", [1, 3, 64])
+def test_the_longest_chain_of_roundings_in_a_kernel_holds_the_rule_at_any_size(rng, chunks):
+    """The bound of kernels/channels.cuh, whose chunks are merged in float64.
+
+    In float32 a thread adds up CHANNEL_VALUES = 16 values in a row, and then CHANNEL_BLOCK = 256 threads go in a tree of
+    8 levels; more than that is chunks, of which there may be any number.  So the error has a bound without the size in
+    it: (16 / 2 + 1) u of a run and 8 u of the tree if all had one sign.  Equal values reach 16 / 4 + 1/2 = 4.5 u in the
+    run and nothing in the tree, where equals double; random ones stay below 2 u.  The rule allows 8 u and 1 of the result.
+    """
+    block, run = _constant("CHANNEL_BLOCK"), _constant("CHANNEL_VALUES")
+    assert run / 2 + 1 + np.log2(block) <= 17
+    worst = 0.0
+    for value in 1 + rng.random(200):
+        values = np.full((chunks, block, run), value, np.float32)
+        worst = max(worst, abs(_kernel_sum(values) / (values.size * float(values.flat[0])) - 1) / U)
+    assert 2 < worst <= 4.5
+    values = rng.random((chunks, block, run), np.float32)
+    assert abs(_kernel_sum(values) / values.sum(dtype=np.float64) - 1) <= 2 * U
 
 
 def main(*sizes):
