@@ -80,6 +80,7 @@ def _end(job: _Job, frame: FrameType) -> None:
         except KeyboardInterrupt as error:
             interrupt = error
     if interrupt is not None:
+        job.errors.clear()  # see first_error
         raise interrupt
 
 
