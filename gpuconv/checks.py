@@ -23,8 +23,8 @@ _LARGEST_INT = 2**31 - 1
 # Numbers ------------------------------------------------------------------------------------------------------------
 
 
-def integer(name: str, value: Any, *, least: int) -> int:
-    """Return value as an int in [least, 2^31); floats, strings and booleans are refused, not converted."""
+def integer(name: str, value: Any, *, least: int, most: int = _LARGEST_INT) -> int:
+    """Return value as an int in [least, most]; floats, strings and booleans are refused, not converted."""
     if isinstance(value, (bool, np.bool_)):
         msg = f"{name} must be an int, got {value!r}"
         raise ArgTypeError(msg)
@@ -33,8 +33,9 @@ def integer(name: str, value: Any, *, least: int) -> int:
     except TypeError:
         msg = f"{name} must be an int, got {value!r}"
         raise ArgTypeError(msg) from None
-    if not least <= number <= _LARGEST_INT:
-        msg = f"{name} must be an int from {least} to 2^31 - 1, got {name}={number}"
+    if not least <= number <= most:
+        end = "2^31 - 1" if most == _LARGEST_INT else most
+        msg = f"{name} must be an int from {least} to {end}, got {name}={digits(number)}"
         raise ParamError(msg)
     return number
 
@@ -50,6 +51,11 @@ def pair(name: str, value: Any, *, least: int) -> tuple[int, int]:
     return number, number
 
 
+def digits(number: int) -> str:
+    """Return an int as digits, or how long it is: Python writes none of thousands of digits."""
+    return str(number) if number.bit_length() <= 256 else f"an int of {number.bit_length()} bits"
+
+
 def word(name: str, value: Any) -> int:
     """Return value as an int in [0, 2^64): a seed or a counter of the random number generator."""
     if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
@@ -57,7 +63,7 @@ def word(name: str, value: Any) -> int:
         raise ArgTypeError(msg)
     number = operator.index(value)
     if not 0 <= number < 2**64:
-        msg = f"{name} must be an int from 0 to 2^64 - 1, got {name}={number}"
+        msg = f"{name} must be an int from 0 to 2^64 - 1, got {name}={digits(number)}"
         raise ParamError(msg)
     return number
 
@@ -68,10 +74,17 @@ def real(name: str, value: Any, *, low: float, high: float = math.inf, open_low:
         isinstance(value, (bool, np.bool_, str, bytes))
         or not hasattr(value, "__float__")
         or getattr(value, "ndim", 0) != 0
+        or np.iscomplexobj(value)
     ):
         msg = f"{name} must be a number, got {value!r}"
         raise ArgTypeError(msg)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except ValueError:  # a text in an array, a signalling NaN of decimal
+        msg = f"{name} must be a number, got {value!r}"
+        raise ArgTypeError(msg) from None
     if not math.isfinite(number) or number < low or number > high or (open_low and number == low):
         below = f" and at most {high:g}" if math.isfinite(high) else ""
         msg = f"{name} must be finite, {'above' if open_low else 'at least'} {low:g}{below}, got {name}={number}"

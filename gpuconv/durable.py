@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from .errors import CheckpointWriteError
@@ -40,16 +41,21 @@ def write(path: Path, content: bytes) -> None:
         raise CheckpointWriteError(msg) from error
 
 
-def append(path: Path, content: bytes, *, flush: bool = True) -> None:
-    """Add to the end of a file; raise CheckpointWriteError if that fails, perhaps with a part of it written.
+def append(path: Path, lines: bytes, *, flush: bool = True) -> None:
+    """Add lines to the end of a file; raise CheckpointWriteError if that fails, perhaps with a part of it written.
 
-    flush: to the disk; without it the content may be lost with the machine, though not with the process.
+    A line that was cut short before, by a full disk or an interrupt, is ended first: it does not spoil the next one.
+    flush: to the disk; without it the lines may be lost with the machine, though not with the process.
     """
     try:
-        with path.open("ab") as file:
-            file.write(content)
+        with path.open("a+b", buffering=0) as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                lines = lines if file.read(1) == b"\n" else b"\n" + lines
+            view = memoryview(lines)
+            while view:
+                view = view[file.write(view) :]
             if flush:
-                file.flush()
                 os.fsync(file.fileno())
     except OSError as error:
         msg = f"{path} could not be written ({error.strerror or error})"
@@ -82,13 +88,16 @@ def remove_stale(folder: Path) -> list[str]:
 
 def _create(path: Path, content: bytes) -> None:
     """Write a new file, private until complete, flush it to the disk and compare it with what was meant."""
-    descriptor = os.open(path, _CREATE_FLAGS, 0o600)
+    descriptor = os.open(path, _CREATE_FLAGS, 0o666)
     try:
+        # What the umask made of the mode: asking for the mask itself means to set it, and an interrupt would leave it so.
+        mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+        os.chmod(path, 0o600)  # noqa: PTH101 - the system's own call, as everywhere here
         view = memoryview(content)
         while view:
             view = view[os.write(descriptor, view[:_CHUNK]) :]
         if hasattr(os, "fchmod"):
-            os.fchmod(descriptor, 0o666 & ~_umask())
+            os.fchmod(descriptor, mode)
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -107,13 +116,6 @@ def _compare(path: Path, content: bytes) -> None:
             raise OSError(errno.EIO, "the disk gave back fewer bytes than were written")
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it; a file another thread makes in between is more private, never less.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def flush_folder(folder: Path) -> None:

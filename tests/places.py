@@ -87,7 +87,8 @@ PLACES = {place.name: place for place in (Cpu, Emulated, Cuda)}
 
 # pytest chooses cases by the marks of their place, -m emulated or -m gpu.
 MARKS = {Cpu.name: (), Emulated.name: (pytest.mark.emulated,), Cuda.name: (pytest.mark.gpu,)}
-CPU, EMULATED, GPU = (pytest.param(name, marks=marks) for name, marks in MARKS.items())  # of fixtures
+CPU = Cpu.name  # parameters of fixtures
+EMULATED, GPU = (pytest.param(name, marks=MARKS[name]) for name in (Emulated.name, Cuda.name))
 
 
 def place(name):

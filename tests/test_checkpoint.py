@@ -437,9 +437,9 @@ def test_what_is_added_comes_after_what_was_there(tmp_path, monkeypatch):
     flushed = []
     real = os.fsync
     monkeypatch.setattr(durable.os, "fsync", lambda descriptor: flushed.append(None) or real(descriptor))
-    durable.append(tmp_path / "a", b"one")
-    durable.append(tmp_path / "a", b"two", flush=False)
-    assert (tmp_path / "a").read_bytes() == b"onetwo"
+    durable.append(tmp_path / "a", b"one\n")
+    durable.append(tmp_path / "a", b"two\n", flush=False)
+    assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
     assert len(flushed) == 1
 
 

@@ -30,7 +30,15 @@ from gpuconv.compat import (
     vis_utils,
 )
 from gpuconv.data import cifar10
-from gpuconv.errors import ArgTypeError, CacheError, ConfigError, DatasetMissingError, ParamError, ShapeError
+from gpuconv.errors import (
+    ArgTypeError,
+    CacheError,
+    ConfigError,
+    DatasetMissingError,
+    ParamError,
+    ShapeError,
+    UnsafeArchiveError,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -612,7 +620,27 @@ def test_solver_saves_an_epoch_as_a_pickle(tmp_path, capsys):
     assert stored["epoch"] == 1
     assert stored["model"].params.keys() == {"w", "b"}
     assert f'Saving checkpoint to "{name}_epoch_1.pkl"' in capsys.readouterr().out
-    assert data_utils.load_models(tmp_path).keys() == {"run_epoch_1.pkl"}
+    with pytest.raises(UnsafeArchiveError, match=r"names test_compat\._Recorded; nothing of it was run"):
+        data_utils.load_models(tmp_path)
+
+
+def test_models_of_the_course_come_back_from_pickles(tmp_path, rng):
+    np.random.seed(1)  # noqa: NPY002
+    x = rng.standard_normal((5, 3, 6, 6))
+    models = {
+        "a": cnn.ThreeLayerConvNet((3, 6, 6), 4, 3, 8, 3, weight_scale=0.1, use_batchnorm=True),
+        "b": fc_net.FullyConnectedNet([8], 108, 3, normalization="batchnorm", dtype=np.float64),
+        "c": fc_net.TwoLayerNet(108, 7, 3),
+    }
+    for name, model in models.items():
+        checkpoint = {"model": model, "loss_history": [0.5, np.float64(0.25)], "epoch": 3}
+        (tmp_path / name).write_bytes(pickle.dumps(checkpoint))
+    (tmp_path / "notes.txt").write_text("no pickle")
+    found = data_utils.load_models(tmp_path)
+    assert found.keys() == models.keys()
+    for name, model in models.items():
+        assert type(found[name]) is type(model)
+        np.testing.assert_array_equal(found[name].loss(x), model.loss(x))
 
 
 def test_best_parameters_come_with_their_batch_norm_statistics(rng):

@@ -111,6 +111,17 @@ def test_sizes_longest_unused_go_first(pool):
     del held
 
 
+def test_a_size_that_comes_back_was_used_last(pool):
+    first, second, other = floats(MB), floats(MB), floats(2 * MB)
+    del first
+    assert pool.state()[1] == 4 * MB
+    del other
+    assert pool.state()[1] == 12 * MB
+    del second
+    assert pool.state()[1] == 16 * MB
+    assert list(pool._idle) == [8 * MB, 4 * MB]
+
+
 @pytest.mark.parametrize(("megabytes", "kept"), [("0", 0), ("1", 0), ("5", 4 * MB), ("", 4 * MB)])
 def test_the_setting_bounds_what_is_kept_when_an_array_is_made(pool, monkeypatch, megabytes, kept):
     monkeypatch.setenv("GPUCONV_KEEP_MB", megabytes)

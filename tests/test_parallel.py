@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_info
+from threadpoolctl import ThreadpoolController, threadpool_info
 
 from gpuconv.cpu import parallel
 from gpuconv.errors import ConfigError
@@ -13,6 +13,18 @@ from gpuconv.errors import ConfigError
 
 def blas_threads():
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.fixture(autouse=True)
+def _several_blas_threads():
+    """BLAS with two threads: where it has one already, one more or less is not seen."""
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    before = [(library, library.get_num_threads()) for library in libraries]
+    for library in libraries:
+        library.set_num_threads(2)
+    yield
+    for library, count in before:
+        library.set_num_threads(count)
 
 
 @pytest.fixture(params=["1", "2", "5"])
@@ -50,9 +62,39 @@ def test_an_index_error_of_the_last_blocks_is_not_taken_for_an_empty_queue(monke
         parallel.for_each(work, [1, 2])
 
 
+def test_a_block_that_a_helper_has_taken_is_worked_on_though_the_caller_ends_meanwhile():
+    """The caller finds no block left and closes the job, in the moment between a helper's number and its block."""
+    done, closing = [], threading.Event()
+    job = parallel._Job(done.append, ["a"])
+    turn = job.turn()
+    caller = threading.Thread(target=job.close)
+
+    class Watched:
+        def acquire(self):
+            closing.set()
+            turn.acquire()
+
+    class Numbers:
+        def __init__(self):
+            self.given = -1
+
+        def __next__(self):
+            if self.given < 0:
+                caller.start()
+                closing.wait(30)
+            self.given += 1
+            return self.given
+
+    job._turns, job._next = [Watched()], Numbers()
+    job.help(turn)
+    caller.join(30)
+    assert done == ["a"]
+
+
 @pytest.mark.usefixtures("threads")
 def test_blas_runs_on_one_thread_inside_and_as_before_outside():
     before, inside = blas_threads(), []
+    assert all(count > 1 for count in before)
     parallel.for_each(lambda _: inside.append(blas_threads()), range(3))
     assert all(count == 1 for counts in inside for count in counts)
     assert blas_threads() == before

@@ -6,27 +6,41 @@ cache, and are downloaded there if need be.
 
 from __future__ import annotations
 
+import io
 import os
-import pickle
+import zipfile
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from .. import data
+from ..bounded import read
 from ..data import cifar, cifar10
-from ..data.pickles import Array, read_pickle
-from ..errors import DatasetMissingError
+from ..data.pickles import Array, Instance, read_pickle
+from ..errors import DatasetCorruptError, DatasetMissingError
 
 # Where get_cifar10.sh and the notebooks of either course put the batches, seen from the notebook.
 _FOLDERS = ("cifar-10-batches-py", "cs231n/datasets/cifar-10-batches-py", "datasets/cifar-10-batches-py")
 _MOST_STEPS = 10_000_000
+_MOST_BYTES = 1 << 31
+_MOST_TEXT = 1 << 26
+_PIECE = 1 << 20
 _NOT_CHANNELS = (0, 2, 3, 1)
 
 
 def load_pickle(f: BinaryIO) -> Any:
     """Return what a pickle of plain data holds: names as strings, bytes arrays as NumPy's; nothing in it is run."""
-    return _plain(read_pickle(f.read(), getattr(f, "name", "the pickle"), most_steps=_MOST_STEPS))
+    name = getattr(f, "name", "the pickle")
+    raw = bytearray()
+    while piece := f.read(_PIECE):
+        raw += piece
+        if len(raw) > _MOST_BYTES:
+            msg = f"{name} is longer than {_MOST_BYTES:,} bytes"
+            raise DatasetCorruptError(msg)
+    return _plain(read_pickle(bytes(raw), name, most_steps=_MOST_STEPS), name)
 
 
 def load_CIFAR_batch(filename: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +91,7 @@ def load_tiny_imagenet(
     X: (N, 3, 64, 64).  Reading JPEGs needs matplotlib and Pillow.  class_names: for each class a list of its words.
     """
     root = Path(path)
-    wnids = root.joinpath("wnids.txt").read_text(encoding="utf-8").split()
+    wnids = read(root / "wnids.txt", _MOST_TEXT).decode("utf-8").split()
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     words = dict(line.split("\t") for line in _lines(root / "words.txt"))
     train = [
@@ -111,27 +125,75 @@ def load_tiny_imagenet(
 def load_models(models_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """Return {file name: model} of the pickled models in a folder; files that are none are left out.
 
-    Unpickling runs what a pickle says: read only models of your own.
+    Nothing in a pickle is run: a model of the courses' (ThreeLayerConvNet, FullyConnectedNet, TwoLayerNet), whichever
+    module it was made in, becomes one of ours with the attributes it had.  Raises UnsafeArchiveError for a pickle of
+    anything else, such as a model of one's own class.
     """
     models = {}
     for path in sorted(Path(models_dir).iterdir()):
-        with path.open("rb") as file:
-            try:
-                models[path.name] = pickle.load(file)["model"]
-            except (pickle.UnpicklingError, KeyError, EOFError):
-                continue
+        if not path.is_file():
+            continue
+        try:
+            stored = read_pickle(read(path, _MOST_BYTES), str(path), most_steps=_MOST_STEPS, known=_models())
+        except DatasetCorruptError:
+            continue
+        if isinstance(stored, dict) and isinstance(stored.get("model"), Instance):
+            models[path.name] = _plain(stored["model"], str(path))
     return models
 
 
 def load_imagenet_val(num: int | None = None) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Return (X, y, class_names) of imagenet_val_25.npz as the course's script stores it, the first `num` images."""
+    """Return (X, y, class_names) of imagenet_val_25.npz as the course's script stores it, the first `num` images.
+
+    Its class names are a pickle, of which nothing is run.
+    """
     places = [Path(folder) / "imagenet_val_25.npz" for folder in ("cs231n/datasets", "datasets", ".")]
     path = next((path for path in places if path.is_file()), None)
     if path is None:
         msg = f"imagenet_val_25.npz is in none of {', '.join(str(place.parent) for place in places)}"
         raise DatasetMissingError(msg)
-    with np.load(path, allow_pickle=True) as stored:  # its class names are a dict
-        return stored["X"][:num], stored["y"][:num], stored["label_map"].item()
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            _check_members(path, stored.zip.infolist())
+            X, y, names = stored["X"], stored["y"], stored.zip.read("label_map.npy")
+        file = io.BytesIO(names)
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path} is not the file of the course's script: {error}"
+        raise DatasetCorruptError(msg) from error
+    if shape != () or dtype != object:
+        msg = f"{path} has a label_map of shape {shape} and type {dtype}, expected one object"
+        raise DatasetCorruptError(msg)
+    # An array of objects is pickled as one: its state's last part is the list of them.
+    stored = read_pickle(file.read(), f"{path}: label_map", most_steps=_MOST_STEPS)
+    if not isinstance(stored, Array) or not isinstance(stored.raw, list) or len(stored.raw) != 1:
+        msg = f"{path} has a label_map that is no array of one object"
+        raise DatasetCorruptError(msg)
+    return X[:num], y[:num], _plain(stored.raw[0], str(path))
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    size = sum(member.file_size for member in members)
+    if size > _MOST_BYTES:
+        msg = f"{path} unpacks to {size:,} bytes, expected {_MOST_BYTES:,} at most"
+        raise DatasetCorruptError(msg)
+
+
+def _models() -> dict[str, Any]:
+    """Return what a pickled model may refer to: the courses' classes, by every module that has them, and NumPy's types."""
+    from . import cnn, fc_net
+
+    places = {
+        cnn.ThreeLayerConvNet: ("nndl.cnn", "cs231n.classifiers.cnn", cnn.__name__),
+        fc_net.FullyConnectedNet: ("nndl.fc_net", "cs231n.classifiers.fc_net", fc_net.__name__),
+        fc_net.TwoLayerNet: ("nndl.fc_net", "cs231n.classifiers.fc_net", fc_net.__name__),
+    }
+    known: dict[str, Any] = {
+        f"{module} {kind.__name__}": kind for kind, modules in places.items() for module in modules
+    }
+    return known | {f"numpy {kind.__name__}": _Type(kind) for kind in (np.float16, np.float32, np.float64)}
 
 
 def _pictures(paths: list[Path], dtype: Any) -> np.ndarray:
@@ -144,16 +206,58 @@ def _pictures(paths: list[Path], dtype: Any) -> np.ndarray:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()
+    return read(path, _MOST_TEXT).decode("utf-8").splitlines()
 
 
-def _plain(value: Any) -> Any:
-    """Return what read_pickle returned with strings for names and NumPy arrays for arrays of bytes."""
+@dataclass(frozen=True, slots=True)
+class _Type:
+    """An element type: no class that objects could be made of."""
+
+    kind: type
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Return what read_pickle returned with strings for names and NumPy arrays for arrays; what is shared stays so."""
+    try:
+        return _converted(value, {})
+    except RecursionError:
+        msg = f"{name} holds lists too deep inside each other"
+        raise DatasetCorruptError(msg) from None
+    except (TypeError, ValueError) as error:
+        msg = f"{name} holds an array that is none: {error}"
+        raise DatasetCorruptError(msg) from None
+
+
+def _converted(value: Any, done: dict[int, Any]) -> Any:
+    """Return one value; done: those before, by identity, so that each is converted once however often it is named."""
+    if id(value) in done:
+        return done[id(value)]
+    result: Any
     if isinstance(value, dict):
-        return {_plain(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(entry) for entry in value)
-    if isinstance(value, Array):
-        shaped = np.frombuffer(value.raw, np.uint8).reshape(value.shape, order="F" if value.fortran else "C")
-        return shaped.copy()
-    return value.decode("latin-1") if isinstance(value, bytes) else value
+        result = done[id(value)] = {}
+        result.update((_converted(key, done), _converted(entry, done)) for key, entry in value.items())
+    elif isinstance(value, list):
+        result = done[id(value)] = []
+        result.extend(_converted(entry, done) for entry in value)
+    elif isinstance(value, tuple):
+        result = tuple(_converted(entry, done) for entry in value)
+    elif isinstance(value, Array):
+        result = _array(value)
+    elif isinstance(value, Instance):
+        result = done[id(value)] = object.__new__(value.kind)
+        vars(result).update(_converted(value.attributes or {}, done))
+    elif isinstance(value, _Type):
+        result = value.kind
+    else:
+        result = value.decode("latin-1") if isinstance(value, bytes) else value
+    done[id(value)] = result
+    return result
+
+
+def _array(value: Array) -> Any:
+    dtype = np.dtype(f"{value.order if value.order in '<>' else '='}{value.dtype}")
+    if dtype.kind not in "biuf" or not isinstance(value.raw, bytes):
+        msg = f"it is of type {dtype}"
+        raise ValueError(msg)
+    array = np.frombuffer(value.raw, dtype).reshape(value.shape, order="F" if value.fortran else "C")
+    return array.astype(dtype.newbyteorder("=")) if value.shape else array[()]

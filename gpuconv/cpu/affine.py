@@ -7,6 +7,7 @@ import numpy as np
 from .layout import accumulator
 from .memory import empty_array
 from .parallel import for_each, quiet, ranges
+from .runs import LONGEST_PRODUCT
 
 # Size of the tiles of a product: big enough for BLAS, small enough to share among threads.
 _TILE_ROWS = 64
@@ -43,7 +44,10 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     def tile(where: tuple[int, int, int, int]) -> None:
         top, bottom, left, right = where
-        np.matmul(a[top:bottom], b[:, left:right], out=out[top:bottom, left:right])
+        rows, columns, target = a[top:bottom], b[:, left:right], out[top:bottom, left:right]
+        np.matmul(rows[:, :LONGEST_PRODUCT], columns[:LONGEST_PRODUCT], out=target)
+        for first, last in ranges(a.shape[1], LONGEST_PRODUCT)[1:]:
+            target += np.matmul(rows[:, first:last], columns[first:last])
 
     for_each(
         tile,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from ..shapes import PoolSizes, is_channels_last
 from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
+from .runs import FEW, RunningSum
 from .taps import column_taps, column_taps_tile, image_ranges, row_taps, row_taps_tile, taps
+
+_ALL = slice(None)
 
 
 def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
@@ -25,8 +29,8 @@ def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) ->
         shape = (images[1] - images[0], z.C, z.P, z.W)
         rows = scratch_images("rows", shape, kind, channels_last=channels_last)
         total = y[part] if y.dtype == kind else scratch_like("total", y[part], kind)
-        _add_up([(rows[:, :, p], x[part, :, h]) for _, h, p in row_taps(z)], rows)
-        _add_up([(total[..., q], rows[..., w]) for _, w, q in column_taps(z)], total)
+        _add_up([((..., p, _ALL), x[part, :, h]) for _, h, p in row_taps(z)], rows)
+        _add_up([((..., q), rows[..., w]) for _, w, q in column_taps(z)], total)
         np.multiply(total, share, out=total)
         if total.dtype != y.dtype:
             np.copyto(y[part], total, casting="same_kind")
@@ -49,8 +53,8 @@ def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) 
         shape = (images[1] - images[0], z.C, z.P, z.W)
         rows = scratch_images("rows", shape, kind, channels_last=channels_last)
         total = dx[part] if dx.dtype == kind else scratch_like("total", dx[part], kind)
-        _add_up([(rows[..., w], gradient[..., q]) for _, w, q in column_taps(z)], rows, tiled=column_taps_tile(z))
-        _add_up([(total[:, :, h], rows[:, :, p]) for _, h, p in row_taps(z)], total, tiled=row_taps_tile(z))
+        _add_up([((..., w), gradient[..., q]) for _, w, q in column_taps(z)], rows, tiled=column_taps_tile(z))
+        _add_up([((..., h, _ALL), rows[:, :, p]) for _, h, p in row_taps(z)], total, tiled=row_taps_tile(z))
         if total.dtype != dx.dtype:
             np.copyto(dx[part], total, casting="same_kind")
 
@@ -58,19 +62,23 @@ def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) 
     return dx
 
 
-def _add_up(terms: list[tuple[np.ndarray, np.ndarray]], total: np.ndarray, *, tiled: bool = False) -> None:
-    """Set total to the sum of the terms, each a (part of total, values to add there); tiled: every place gets one."""
+def _add_up(terms: list[tuple[Any, np.ndarray]], total: np.ndarray, *, tiled: bool = False) -> None:
+    """Set total to the sum of the terms, each (index into total, values to add there); tiled: every place gets one."""
     if tiled:
-        for part, values in terms:
-            np.copyto(part, values)
+        for index, values in terms:
+            np.copyto(total[index], values)
         return
-    if len(terms) > 1 and all(part.size == total.size for part, _ in terms):  # every term covers everything
+    few = len(terms) <= FEW
+    if few and len(terms) > 1 and all(values.shape == total.shape for _, values in terms):  # each covers everything
         np.add(terms[0][1], terms[1][1], out=total, dtype=total.dtype)
         terms = terms[2:]
     else:
         total.fill(0)
-    for part, values in terms:
+    added = RunningSum(total, len(terms))
+    for index, values in terms:
+        part = added.next()[index]
         np.add(part, values, out=part)
+    added.close()
 
 
 @quiet

@@ -19,6 +19,7 @@ from .layout import accumulator, empty
 from .memory import zero_array
 from .parallel import for_each, quiet, ranges, scratch
 from .reduce import channel_sums
+from .runs import FEW, RunningSum
 from .unfold import Block, Windows, blocks, prefers_planar, unfold, unfold_planar
 
 # Partial sums of the weight gradient: their number depends on sizes alone, so the order of adding never changes.
@@ -109,13 +110,15 @@ def _scatter_data_gradient(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.n
         by_tap = sent.reshape(n, z.C, z.R, z.S, z.P, z.Q)
         padded = scratch("strip", (n, z.C, height, width), kind)
         padded.fill(0)
+        added = RunningSum(padded, z.R * z.S)
         for r in range(z.R):
             top = r * z.dilation[0]
             rows = slice(top, top + (z.P - 1) * z.stride[0] + 1, z.stride[0])
             for s in range(z.S):
                 left = s * z.dilation[1]
                 columns = slice(left, left + (z.Q - 1) * z.stride[1] + 1, z.stride[1])
-                padded[:, :, rows, columns] += by_tap[:, :, r, s]
+                added.next()[:, :, rows, columns] += by_tap[:, :, r, s]
+        added.close()
         inside = padded[:, :, z.pad[0] : z.pad[0] + z.H, z.pad[1] : z.pad[1] + z.W]
         np.copyto(dx[slice(*images)], inside, casting="same_kind")
 
@@ -217,7 +220,7 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Wind
             if planar:
                 columns = unfold_planar(x, block, windows, Q)  # (n, CRS, pixels)
                 terms = np.matmul(_as_matrices(part, kind), columns.transpose(0, 2, 1))  # (n, K, CRS)
-                np.sum(terms, axis=0, out=product[0])
+                product[0] = np.sum(terms, axis=0, dtype=kind if len(terms) <= FEW else np.float64)
             else:
                 gradient = _as(kind, "gradient", part.transpose(0, 2, 3, 1)).reshape(-1, groups, K // groups)
                 np.matmul(gradient.transpose(1, 2, 0), unfold(x, block, windows, Q, groups), out=product)

@@ -11,6 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from .layout import accumulator
 from .parallel import for_each, ranges, scratch
+from .runs import run_length
 from .unfold import Block, Windows, blocks, strip
 
 _PARTIAL_SUMS = 16
@@ -29,13 +30,24 @@ def correlate_depthwise(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y
     filters = np.tile(filters, joined)
     biases = None if bias is None else np.tile(bias.reshape(C, m).T, joined)
 
+    run = run_length(windows.R * windows.S)
+    runs = [
+        (slice(*rows), slice(*columns))
+        for rows in ranges(windows.R, max(1, run // windows.S))
+        for columns in ranges(windows.S, run)
+    ]
+
     def work(block: Block) -> None:
         taps = _taps(strip(x, block, windows, Q), windows, block.p1 - block.p0, Q, joined)
         target = y[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
         direct = m == 1 and y.dtype == kind and target.flags.c_contiguous
         total = target.reshape(taps.shape[2:]) if direct else scratch("total", taps.shape[2:], kind)
         for j in range(m):
-            np.einsum("rsnpqc,rsc->npqc", taps, filters[j], out=total)
+            for first, (rows, columns) in enumerate(runs):
+                out = total if first == 0 else scratch("run", total.shape, kind)
+                np.einsum("rsnpqc,rsc->npqc", taps[rows, columns], filters[j, rows, columns], out=out)
+                if first:
+                    np.add(total, out, out=total)
             if biases is not None:
                 np.add(total, biases[j], out=total)
             if not direct:

@@ -7,6 +7,7 @@ import numpy as np
 from ..shapes import PoolSizes, is_channels_last
 from .layout import accumulator, empty, scratch_images, scratch_like
 from .parallel import for_each, quiet
+from .runs import RunningSum
 from .taps import column_taps, image_ranges, row_taps, taps
 
 _BOOL = np.dtype(bool)
@@ -53,6 +54,7 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
             out[:, :, :, z.Q * z.S :] = 0
         else:
             total.fill(0)
+        added = RunningSum(total, 0 if tiled else z.R * z.S)
         for index, source, target in taps(z):
             here = place[target]
             mine = scratch_like("mine", here, _BOOL)
@@ -64,7 +66,9 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
                 np.bitwise_and(mask, gradient[target], out=out[source].view(bits))
             else:
                 np.bitwise_and(mask, gradient[target], out=mask)
-                np.add(total[source], mask.view(dy.dtype), out=total[source])
+                pixels = added.next()[source]
+                np.add(pixels, mask.view(dy.dtype), out=pixels)
+        added.close()
         if not tiled and total is not out:
             np.copyto(out, total, casting="same_kind")
 

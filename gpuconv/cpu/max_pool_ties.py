@@ -7,6 +7,7 @@ import numpy as np
 from ..shapes import PoolSizes, is_channels_last
 from .layout import accumulator, empty, scratch_like
 from .parallel import for_each, quiet
+from .runs import RunningSum
 from .taps import image_ranges, taps
 
 _BOOL = np.dtype(bool)
@@ -34,10 +35,13 @@ def max_pool_backward_ties(
                 np.equal(pixels[source], best[target], out=hit)
                 np.add(count[target], hit, out=count[target])
             np.divide(share, count, out=share, where=count > 0)  # NaN equals nothing
+        added = RunningSum(total, z.R * z.S)
         for _, source, target in taps(z):
             hit = scratch_like("hit", best[target], _BOOL)
             np.equal(pixels[source], best[target], out=hit)
-            np.add(total[source], share[target], out=total[source], where=hit)
+            here = added.next()[source]
+            np.add(here, share[target], out=here, where=hit)
+        added.close()
         np.copyto(out, total, casting="same_kind")
 
     for_each(work, image_ranges(dx))

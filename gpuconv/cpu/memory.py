@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import weakref
-from collections import OrderedDict, deque
+from collections.abc import Mapping, Sized
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError
+from .lock import alone, new_lock
 
 # Smaller arrays come from the C library, which reuses what it has without asking the system.
 _LEAST_BYTES = 64 * 1024
@@ -50,56 +50,80 @@ def free_memory() -> int:
     return _pool.clear()
 
 
+class _Lent(weakref.ref):
+    """A lent array, known without being kept alive, and the size of its block (0 until it is filled in)."""
+
+    size = 0
+    # Arrays have no hash; two of these are equal if they are one.
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
 class _Pool:
-    """Blocks that no array uses, by size, the size longest unused first."""
+    """Blocks that no array uses, by size, the size longest unused first; and those that are lent, to be counted.
+
+    An interrupt, a failed allocation or a call from a signal's handler may come between any two steps here.  So nothing
+    is counted that could be found out: bytes are those of the blocks that are there.  A block changes places by leaving
+    the one before it enters the next: what is interrupted in between is memory that goes back to the system.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        # Blocks whose arrays have died.  An array may die anywhere, inside a locked section too, where a garbage
-        # collection can run: so its end only appends here, and everything else waits for the next call.
-        self._returned: deque[np.ndarray] = deque()
-        self._idle: OrderedDict[int, list[np.ndarray]] = OrderedDict()
-        self._idle_bytes = self._used_bytes = self._most_used = 0
+        self._lock = new_lock()
+        # The ends of arrays.  An array may die anywhere, inside a locked section too, where a garbage collection can
+        # run: so its end only adds a key here, and everything else waits for the next call.
+        self._returned: dict[_Lent, None] = {}
+        self._lent: dict[int, dict[_Lent, np.ndarray]] = {}
+        self._idle: dict[int, list[np.ndarray]] = {}
+        self._most_used = 0
 
+    @alone
     def lend(self, nbytes: int) -> np.ndarray:
         """Return at least nbytes of uninitialised memory, (size,) uint8, whose block comes back when no view is left."""
         size = -(-nbytes // _PAGE) * _PAGE
         keep = _keep_bytes()
-        with self._lock:
-            self._take_back()
-            block = self._take(size)
-            self._used_bytes += size
-            self._most_used = max(self._most_used, self._used_bytes)
-            self._shrink(keep)
+        self._take_back()
+        block = self._take(size)
         if block is None:
-            block = self._fresh(size)
-        # An array over a memoryview: its views have it, and nothing beyond it, as their base, so its end is theirs.
-        lent = np.frombuffer(block.data, np.uint8)
-        weakref.finalize(lent, self._returned.append, block).atexit = False
-        return lent
+            coming = _bytes(self._lent) + size
+            self._shrink(min(keep, max(self._most_used - coming, 0)))
+            lent = self._hand_out(self._fresh(size))
+            self._most_used = max(self._most_used, coming)
+            return lent
+        if self._most_used > keep:  # else no more is idle than may be kept
+            self._shrink(keep)
+        return self._hand_out(block)
 
+    @alone
     def clear(self) -> int:
         """Let go of all idle blocks; return how many bytes that was."""
-        with self._lock:
-            self._take_back()
-            freed, self._idle_bytes = self._idle_bytes, 0
-            self._idle.clear()
-            self._most_used = self._used_bytes
-            return freed
+        self._take_back()
+        freed = _bytes(self._idle)
+        self._idle.clear()
+        self._most_used = _bytes(self._lent)
+        return freed
 
+    @alone
     def state(self) -> tuple[int, int, int]:
         """Return the bytes that arrays use, that are idle, and that arrays used at most."""
-        with self._lock:
-            self._take_back()
-            return self._used_bytes, self._idle_bytes, self._most_used
+        self._take_back()
+        return _bytes(self._lent), _bytes(self._idle), self._most_used
 
     def start_anew(self) -> None:
         """Forget what is idle, and who held the lock: for a forked child, where that thread does not exist.
 
         What is lent stays counted: those arrays live on in the child, and their blocks come back here.
         """
-        self._lock = threading.Lock()
-        self._idle, self._idle_bytes = OrderedDict(), 0
+        self._lock = new_lock()
+        self._idle = {}
+
+    def _hand_out(self, block: np.ndarray) -> np.ndarray:
+        # An array over a memoryview: its views have it, and nothing beyond it, as their base, so its end is theirs.
+        array = np.frombuffer(block.data, np.uint8)
+        lent = _Lent(array, self._returned.setdefault)
+        lent.size = block.size
+        while lent not in self._lent.get(block.size, ()):  # a call in between may have done away with the empty dict
+            self._lent.setdefault(block.size, {})[lent] = block
+        return array
 
     def _fresh(self, size: int) -> np.ndarray:
         """Return a new block; if there is no memory for it, after giving back what is idle."""
@@ -107,37 +131,39 @@ class _Pool:
             return aligned(size)
         except MemoryError:
             self.clear()
-        try:
-            return aligned(size)
-        except MemoryError:
-            with self._lock:
-                self._used_bytes -= size
-            raise
+        return aligned(size)
 
     def _take_back(self) -> None:
         """Sort in the blocks whose arrays have died."""
-        while self._returned:
-            block = self._returned.popleft()
-            self._used_bytes -= block.size
-            self._idle_bytes += block.size
-            self._idle.setdefault(block.size, []).append(block)
-            self._idle.move_to_end(block.size)
+        for lent in list(self._returned):
+            size = lent.size
+            arrays = self._lent.get(size, {})
+            block = arrays.pop(lent, None)
+            if block is not None:  # else this was interrupted before
+                blocks = self._idle.pop(size, [])  # and to the end: used last
+                blocks.append(block)
+                self._idle[size] = blocks
+            if not arrays:
+                self._lent.pop(size, None)
+            self._returned.pop(lent, None)
 
     def _take(self, size: int) -> np.ndarray | None:
         blocks = self._idle.get(size)
+        block = blocks.pop() if blocks else None
         if not blocks:
-            return None
-        block = blocks.pop()
-        self._idle_bytes -= size
-        if not blocks:
-            del self._idle[size]
+            self._idle.pop(size, None)
         return block
 
-    def _shrink(self, keep: int) -> None:
-        """Let go of blocks, of the sizes longest unused, until the idle ones are within their bounds."""
-        bound = min(keep, self._most_used - self._used_bytes)
-        while self._idle and self._idle_bytes > bound:
-            self._take(next(iter(self._idle)))
+    def _shrink(self, bound: int) -> None:
+        """Let go of blocks, of the sizes longest unused, until the idle ones come to no more than so many bytes."""
+        excess = _bytes(self._idle) - bound
+        for size in list(self._idle):
+            while excess > 0 and self._take(size) is not None:
+                excess -= size
+
+
+def _bytes(blocks: Mapping[int, Sized]) -> int:
+    return sum(size * len(group) for size, group in list(blocks.items()))
 
 
 def _keep_bytes() -> int:

@@ -7,18 +7,23 @@ never on the number of threads, so results are equal bit for bit for any GPUCONV
 
 from __future__ import annotations
 
+import contextvars
+import functools
+import itertools
 import math
 import os
+import queue
+import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from ..errors import ConfigError
+from .lock import alone, new_lock
 from .memory import aligned
 
 # Elements of an array that one block covers where work is a few NumPy calls on long rows: each call then lasts about
@@ -41,40 +46,57 @@ def threads() -> int:
 
 
 def for_each(work: Callable[[Block], object], blocks: Iterable[Block]) -> None:
-    """Call work(block) for every block, on all threads, in any order; raise the first error after all have stopped."""
-    queue = deque(blocks)
-    workers = min(threads(), len(queue))
-    work = quiet(work)
-    with _single_threaded_blas:
-        if workers <= 1:
-            for block in queue:
-                work(block)
-            return
-        errors: list[BaseException] = []
+    """Call work(block) for every block, on all threads, in any order; raise the first error after all have stopped.
 
-        def drain() -> None:
-            while not errors:
-                try:
-                    block = queue.popleft()
-                except IndexError:
-                    return
-                try:
-                    work(block)
-                except BaseException as error:  # noqa: BLE001 - handed to the caller below
-                    errors.append(error)
+    An interrupt ends it like an error.  Others may come while it is ending: see _end, which is called once more for the
+    one that hits the very step into it.
+    """
+    job = _Job(quiet(work), blocks)
+    helpers = min(threads(), len(job.blocks)) - 1
+    try:
+        try:
+            _blas.hold(sys._getframe())
+            if helpers > 0:
+                _crew.call(job, helpers)
+            job.drain()
+        finally:
+            _end(job, sys._getframe())
+    finally:
+        if not job.ended:
+            _end(job, sys._getframe())
+    if job.errors:
+        raise job.first_error()
 
-        pool = _pool(workers - 1)
-        helpers = [pool.submit(drain) for _ in range(workers - 1)]
-        drain()
-        for helper in helpers:
-            helper.result()
-        if errors:
-            raise errors[0]
+
+def _end(job: _Job, frame: FrameType) -> None:
+    """Wait for helpers and give BLAS back its threads, however often that is interrupted; then raise the last one."""
+    interrupt = None
+    while True:
+        try:
+            job.close()
+            _blas.let_go(frame)
+            job.ended = True
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        job.errors.clear()  # see first_error
+        raise interrupt
 
 
 def quiet(function: Function) -> Function:
-    """Compute as IEEE says, without NumPy's warnings: NaN and infinities are results here."""
-    return np.errstate(all="ignore")(function)
+    """Compute as IEEE says, without NumPy's warnings: NaN and infinities are results here.
+
+    What NumPy warns of is a context variable.  It is set in a context of the call's own, which Python leaves in one
+    step: an interrupt cannot leave the caller without warnings.
+    """
+    silent = np.errstate(all="ignore")(function)
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return contextvars.copy_context().run(silent, *args, **kwargs)
+
+    return run  # type: ignore[return-value]
 
 
 def ranges(total: int, size: int) -> list[tuple[int, int]]:
@@ -93,58 +115,160 @@ def scratch(slot: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return buffer[:nbytes].view(dtype).reshape(shape)
 
 
-class _SingleThreadedBlas:
-    """Context that holds BLAS to one thread while anyone is inside; the last one out restores what was."""
+class _Job:
+    """The blocks of one call, which its caller and helpers take one after the other."""
+
+    def __init__(self, work: Callable[[Any], object], blocks: Iterable[Any]) -> None:
+        self.blocks = list(blocks)
+        self.ended = self._closed = False
+        self._next = itertools.count()  # each number is given out once, whoever asks
+        self.errors: list[BaseException] = []
+        self._work = work
+        self._turns: list[
+            Any
+        ] = []  # a lock for each helper: it holds it while it works, the caller in the end for good
+
+    def turn(self) -> Any:
+        """Return the lock of a new helper."""
+        turn = threading.RLock()
+        self._turns.append(turn)
+        return turn
+
+    def help(self, turn: Any) -> None:
+        """Work in a helper's thread; one that comes too late does nothing."""
+        if turn.acquire(blocking=False):
+            try:
+                self.drain()
+            finally:
+                turn.release()
+
+    def drain(self) -> None:
+        """Work until no block is left, or until an error."""
+        blocks, count = self.blocks, len(self.blocks)
+        # Whoever has a number works on its block, whatever ends meanwhile: nobody else will.
+        while not (self.errors or self._closed) and (index := next(self._next)) < count:
+            try:
+                self._work(blocks[index])
+            except BaseException as error:  # noqa: BLE001 - raised by the caller, after all have stopped
+                self.errors.append(error)
+
+    def first_error(self) -> BaseException:
+        """Return the first error and forget them all: a job that knew its own frames would keep their arrays alive."""
+        first = self.errors[0]
+        self.errors.clear()
+        return first
+
+    def close(self) -> None:
+        """Let no block be begun any more, and wait for those that are; once is as good as twice."""
+        self._closed = True
+        for turn in self._turns:
+            turn.acquire()
+        # Helpers that come too late have the job still, but no array any more.
+        self.blocks.clear()
+        self._work = _nothing
+
+
+def _nothing(block: Any) -> None:
+    """Work that is over."""
+
+
+class _Crew:
+    """Threads that wait for jobs to help with: as many as were ever wanted at once, for as long as the process lives.
+
+    A job never depends on them: its caller takes block after block until none is left, and waits for those who have
+    begun.  So threads that are busy, or that the system refuses, cost time and nothing else.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._libraries: list[tuple[Any, int]] | None = None
-        self._controllers: list = []
+        self._lock = new_lock()
+        self._jobs: queue.SimpleQueue[tuple[_Job, Any]] = queue.SimpleQueue()
+        self._threads: set[threading.Thread] = set()
 
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                if self._libraries is None:
-                    self._controllers = ThreadpoolController().select(user_api="blas").lib_controllers
-                self._libraries = [(library, library.get_num_threads()) for library in self._controllers]
-                for library, _ in self._libraries:
-                    library.set_num_threads(1)
-            self._inside += 1
+    def call(self, job: _Job, helpers: int) -> None:
+        """Ask for so many helpers."""
+        if len(self._threads) < helpers:
+            self._grow(helpers)
+        for _ in range(min(helpers, len(self._threads))):
+            self._jobs.put((job, job.turn()))
 
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                for library, count in self._libraries or ():
-                    library.set_num_threads(count)
+    @alone
+    def _grow(self, count: int) -> None:
+        while len(self._threads) < count:
+            thread = threading.Thread(target=self._serve, name="gpuconv", daemon=True)
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError):  # no more threads, or the interpreter is shutting down
+                return
+            self._threads.add(thread)
+
+    def _serve(self) -> None:
+        self._threads.add(threading.current_thread())  # _grow may have been interrupted before it did
+        while True:
+            job, turn = self._jobs.get()
+            job.help(turn)
+            del job, turn  # and the arrays they know
 
 
-_single_threaded_blas = _SingleThreadedBlas()
+class _Blas:
+    """Holds BLAS to one thread while anyone is inside; the last one out restores what was.
+
+    Who is inside is known by thread and by the frame of its call, for an interrupt may hit the very way out: a frame
+    that is on its thread's stack no more has left.
+    """
+
+    def __init__(self, counts: list[tuple[Any, int]] | None = None) -> None:
+        self._lock = new_lock()
+        self._inside: dict[int, FrameType] = {}
+        self._counts = counts  # of each library what is to be restored; None: BLAS is not held
+        self._libraries: list[Any] | None = None
+
+    @alone
+    def hold(self, frame: FrameType) -> None:
+        """Enter; frame is the caller's own."""
+        outer = self._inside.get(threading.get_ident())
+        if outer is not None and _is_running(outer):
+            return  # a call inside a call of this thread, which leaves last
+        self._inside[threading.get_ident()] = frame
+        if self._libraries is None:
+            self._libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        if self._counts is None:
+            self._counts = [(library, library.get_num_threads()) for library in self._libraries]
+        for library, _ in self._counts:
+            library.set_num_threads(1)
+
+    @alone
+    def let_go(self, frame: FrameType) -> None:
+        """Leave; once is as good as twice."""
+        if self._inside.get(threading.get_ident()) is frame:
+            self._inside.pop(threading.get_ident(), None)
+        if self._counts is not None and not self._inside:
+            for library, count in self._counts:
+                library.set_num_threads(count)
+            self._counts = None
+
+    def forked(self) -> _Blas:
+        """Return what a forked child begins with: nobody is inside, and what was not restored is to be."""
+        return _Blas(self._counts)
+
+
+def _is_running(frame: FrameType) -> bool:
+    """Return whether a frame is one of those below, in this thread."""
+    below: FrameType | None = sys._getframe()
+    while below is not None and below is not frame:
+        below = below.f_back
+    return below is not None
+
+
 _local = threading.local()
-_executor: ThreadPoolExecutor | None = None
-_executor_size = 0
-_executor_lock = threading.Lock()
+_crew = _Crew()
+_blas = _Blas()
 
 
-def _pool(workers: int) -> ThreadPoolExecutor:
-    """Return the shared pool, grown to at least `workers` threads."""
-    global _executor, _executor_size  # noqa: PLW0603 - one pool for the process
-    with _executor_lock:
-        if _executor is None or _executor_size < workers:
-            if _executor is not None:
-                _executor.shutdown(wait=False)
-            _executor = ThreadPoolExecutor(workers, thread_name_prefix="gpuconv")
-            _executor_size = workers
-        return _executor
-
-
-def _forget_pool() -> None:
+def _forget_threads() -> None:
     """Start anew in a forked child, where the parent's threads do not exist."""
-    global _executor, _executor_size, _executor_lock, _single_threaded_blas  # noqa: PLW0603 - as above
-    _executor, _executor_size, _executor_lock = None, 0, threading.Lock()
-    _single_threaded_blas = _SingleThreadedBlas()
+    global _crew, _blas
+    _crew, _blas = _Crew(), _blas.forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    os.register_at_fork(after_in_child=_forget_threads)

@@ -28,6 +28,8 @@ _PIXELS = 3 * 32 * 32
 _LONGEST_NAME = 80
 _MOST_MEMBERS = 64
 _MOST_OTHER_BYTES = 1 << 20  # readme and class names take a few hundred bytes
+_LONGEST_HEADER = 4096  # of a tar: blocks of 512 bytes, and for names that do not fit some more
+_MOST_HEADER_BYTES = 1 << 18
 _MOST_FOLDERS = 2000
 _DEPTH = 3  # <course>/<assignment>/cs231n/datasets/cifar-10-batches-py, from <course>
 
@@ -248,16 +250,39 @@ def _check_complete(source: Source, found: set[str], spec: Spec) -> None:
 
 
 class _Guarded:
-    """The unpacked bytes of a gzip file, for tarfile: forward only, no part longer than a batch file can be."""
+    """The unpacked bytes of a gzip file, for tarfile: forward only, no part longer than a batch file can be.
+
+    What tarfile reads by itself are headers.  It may take them apart in a time that grows with the square of their
+    length, and one may follow the other: so they are short, and few.
+    """
 
     def __init__(self, path: Path, stream: gzip.GzipFile, longest: int) -> None:
         self._path = path
         self._stream = stream
         self._longest = longest
+        self._in_batch = False
+        self._headers = 0
 
     def read(self, count: int = -1) -> bytes:
-        self._check(count, "has a part")
+        if self._in_batch:
+            self._check(count, "has a part")
+        else:
+            self._headers += max(count, 0)
+            if not 0 <= count <= _LONGEST_HEADER or self._headers > _MOST_HEADER_BYTES:
+                msg = (
+                    f"{self._path} has a header of {count:,} bytes after {self._headers - count:,} bytes of others, "
+                    f"expected {_LONGEST_HEADER:,} at most, and {_MOST_HEADER_BYTES:,} in all"
+                )
+                raise UnsafeArchiveError(msg)
         return self._stream.read(count)
+
+    def batch(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+        """Return the content of a member."""
+        self._in_batch = True
+        content = tar.extractfile(member)
+        raw = content.read() if content is not None else b""
+        self._in_batch = False
+        return raw
 
     def tell(self) -> int:
         return self._stream.tell()
@@ -294,8 +319,7 @@ def _archived(source: Source, spec: Spec) -> Iterator[tuple[str, bytes]]:
                     found.add(batch)
                     title = _title(source, batch)
                     _check_size(title, member.size, source, spec, batch)
-                    content = tar.extractfile(member)
-                    raw = content.read() if content is not None else b""
+                    raw = guarded.batch(tar, member)
                     _check_size(title, len(raw), source, spec, batch)
                     yield batch, raw
             _check_end(source.path, stream)

@@ -1,13 +1,16 @@
 """Read the plain data in a pickle without unpickling it: nothing is imported, looked up or called.
 
 A pickle is a program for a small stack machine.  The machine here knows only the instructions that build dicts, lists,
-tuples, strings and whole numbers, and takes the few NumPy names that a stored array refers to as marks, not functions.
+tuples, strings and numbers, and takes the few NumPy names that a stored array refers to as marks, not functions.  A
+reader may know classes: of their objects it gets the attributes, and makes the object itself.
 """
 
 from __future__ import annotations
 
 import codecs
 import pickle
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +25,21 @@ class Array:
     dtype: Any = None
     fortran: Any = False
     raw: Any = None
+    order: str = "="
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """A stored object of a class that the reader knows, and its attributes."""
+
+    kind: type
+    attributes: Any = None
 
 
 @dataclass(slots=True)
 class _DType:
     code: Any
+    order: str = "="
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +58,22 @@ _NAMES = {
     "numpy.core.numeric _frombuffer": _Mark("from_buffer"),  # protocol 5
     "numpy._core.numeric _frombuffer": _Mark("from_buffer"),
     "_codecs encode": _Mark("encode"),  # how Python 3 writes bytes in protocols 0 to 2
+    "numpy.core.multiarray scalar": _Mark("scalar"),
+    "numpy._core.multiarray scalar": _Mark("scalar"),
 }
 
 
-def read_pickle(data: bytes, name: str, *, most_steps: int) -> Any:
-    """Return what the pickle `data` holds; its strings of bytes stay bytes, its uint8 arrays become Array.
+def read_pickle(data: bytes, name: str, *, most_steps: int, known: Mapping[str, Any] | None = None) -> Any:
+    """Return what the pickle `data` holds; its strings of bytes stay bytes, its arrays become Array.
 
+    known: further names a pickle may refer to, "module name", and what they stand for; of a class among them objects
+    become Instance.
     Memory is bounded by the length of data and by most_steps, the number of instructions allowed.
     Raises UnsafeArchiveError for anything beyond plain data, DatasetCorruptError for bytes that are no pickle; both
     begin with `name`.
     """
     try:
-        return _Machine(data).run(most_steps)
+        return _Machine(data, known or {}).run(most_steps)
     except _Unsafe as error:
         msg = f"{name} is not plain data: {error}; nothing of it was run"
         raise UnsafeArchiveError(msg) from None
@@ -76,8 +93,9 @@ class _Broken(Exception):
 class _Machine:
     """The stack machine.  Every instruction takes at least one byte and makes at most one object."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, known: Mapping[str, Any]) -> None:
         self.data = data
+        self.known = known
         self.at = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # stacks set aside by MARK
@@ -184,6 +202,9 @@ class _Machine:
 
     def signed(self) -> None:
         self.stack.append(self.number(4, signed=True))
+
+    def real(self) -> None:
+        self.stack.append(struct.unpack(">d", self.take(8))[0])
 
     def long(self) -> None:
         self.stack.append(self.number(self.number(1), signed=True))
@@ -297,19 +318,32 @@ class _Machine:
         self.name(f"{module} {name}")
 
     def name(self, wanted: str) -> None:
-        if wanted not in _NAMES:
+        if wanted in self.known:
+            self.stack.append(self.known[wanted])
+        elif wanted in _NAMES:
+            self.stack.append(_NAMES[wanted])
+        else:
             msg = f"it names {wanted.replace(' ', '.')[:100]}"
             raise _Unsafe(msg)
-        self.stack.append(_NAMES[wanted])
+
+    def new_object(self) -> None:
+        """Take the class and the (empty) arguments of an object."""
+        arguments, kind = self.pop(), self.pop()
+        if not isinstance(kind, type) or arguments != ():
+            msg = f"it makes an object before byte {self.at} in its own way"
+            raise _Unsafe(msg)
+        self.stack.append(Instance(kind))
 
     def call(self) -> None:
-        """Recognise the four calls that make a stored array; any other is refused."""
+        """Recognise the few calls that make a stored array; any other is refused."""
         arguments, mark = self.pop(), self.pop()
         match mark, arguments:
             case _Mark("reconstruct"), (_Mark("ndarray"), (0,), _):
                 self.stack.append(Array())
             case _Mark("from_buffer"), (bytes() as raw, _DType() as dtype, tuple() as shape, "C"):
-                self.stack.append(Array(shape, dtype.code, False, raw))
+                self.stack.append(Array(shape, dtype.code, False, raw, dtype.order))
+            case _Mark("scalar"), (_DType() as dtype, bytes() as raw):
+                self.stack.append(Array((), dtype.code, False, raw, dtype.order))
             case _Mark("dtype"), (str() | bytes() as code, _, _):
                 self.stack.append(_DType(code.decode("latin-1") if isinstance(code, bytes) else code))
             case _Mark("encode"), (str() as text, "latin1" | "latin-1"):
@@ -329,8 +363,11 @@ class _Machine:
         match target, state:
             case Array(), (_, shape, _DType() as dtype, fortran, raw):
                 target.shape, target.dtype, target.fortran, target.raw = shape, dtype.code, fortran, raw
-            case _DType(), (_, str() | bytes(), None, None, None, *_):
-                pass  # byte order and layout: one byte has none
+                target.order = dtype.order
+            case _DType(), (_, str() | bytes() as order, None, None, None, *_):
+                target.order = order.decode("latin-1") if isinstance(order, bytes) else order
+            case Instance(attributes=None), dict():
+                target.attributes = state
             case _:
                 msg = f"it sets the state of a {type(target).__name__}"
                 raise _Unsafe(msg)
@@ -347,6 +384,7 @@ _INSTRUCTIONS: dict[bytes, tuple[Any, ...]] = {
     pickle.BININT2: (_Machine.unsigned, 2),
     pickle.BININT: (_Machine.signed,),
     pickle.LONG1: (_Machine.long,),
+    pickle.BINFLOAT: (_Machine.real,),
     pickle.INT: (_Machine.digits,),
     pickle.LONG: (_Machine.digits,),
     pickle.STRING: (_Machine.quoted,),
@@ -384,5 +422,6 @@ _INSTRUCTIONS: dict[bytes, tuple[Any, ...]] = {
     pickle.GLOBAL: (_Machine.name_in_lines,),
     pickle.STACK_GLOBAL: (_Machine.name_on_stack,),
     pickle.REDUCE: (_Machine.call,),
+    pickle.NEWOBJ: (_Machine.new_object,),
     pickle.BUILD: (_Machine.build,),
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn
+from .. import bounded, nn
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, ParamError, UnsupportedError
 from ..nn.store import float_dtype
 from . import walk
@@ -123,7 +123,7 @@ def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net
         walk.check_net(net)
     onnx = _onnx()
     try:
-        model = onnx.load_model_from_string(path.read_bytes())
+        model = onnx.load_model_from_string(bounded.read(path, bounded.WEIGHTS))
         onnx.checker.check_model(model)
     except OSError as error:
         msg = f"{path} could not be read ({error.strerror or error})"
@@ -143,7 +143,7 @@ def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net
     try:
         facts = {name: json.loads(values[name]) if name in values else None for name in ("classes", "mean", "std")}
         expected = onnx_model(net, **facts, input=values.get("input", ""), dtype=kinds.pop() if kinds else None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         msg = f"{path} does not fit the net: {error}"
         raise CheckpointMismatchError(msg) from error
     _compare(model.graph, expected.graph, path)

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .. import nn
+from .. import bounded, nn
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, UnsupportedError
 from . import walk
 from .torch_source import module_source
@@ -175,7 +175,7 @@ def _ordered(content: bytes) -> bytes:
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return the arrays and the metadata of a safetensors file."""
     try:
-        content = path.read_bytes()
+        content = bounded.read(path, bounded.WEIGHTS)
     except OSError as error:
         msg = f"{path} could not be read ({error.strerror or error})"
         raise ConfigError(msg) from error

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .. import checks, durable, nn
+from .. import bounded, checks, durable, nn
 from ..backend import asnumpy
 from ..errors import ArgTypeError, CheckpointMismatchError, ConfigError, GpuconvError, ShapeError, UnsupportedError
 from ..version import gpuconv_version
@@ -108,7 +108,7 @@ def rebuilt(text: str | None, path: Path) -> nn.Net:
         msg = f"{path} does not say which net it holds: give the net to load it into"
         raise CheckpointMismatchError(msg)
     try:
-        return nn.build(json.loads(text)["net"])
+        return nn.build(bounded.from_json(text)["net"])
     except (ValueError, KeyError, TypeError, RecursionError, GpuconvError) as error:
         msg = f"{path} does not describe a net that this version can build: {error}"
         raise CheckpointMismatchError(msg) from error

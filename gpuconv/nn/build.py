@@ -17,7 +17,11 @@ from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 
 def build(config: Mapping[str, Any]) -> Net:
     """Return the net whose `config` this is, with its initial weights; raise ConfigError if there is none."""
-    return choice.make("net", _NETS, *_split("net", config))
+    try:
+        return choice.make("net", _NETS, *_split("net", config))
+    except RecursionError:
+        msg = "the config of a net has layers too deep inside each other"
+        raise ConfigError(msg) from None
 
 
 def build_layer(config: Mapping[str, Any]) -> Layer:

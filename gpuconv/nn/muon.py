@@ -11,6 +11,9 @@ from .optim import Optimiser
 # The quintic a s + b s^3 + c s^5 that takes every singular value s in (0, 1] towards 1, steeply rather than exactly.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
 
+# Each brings the singular values nearer to 1 by a factor; a handful does, and a step with more than these would not end.
+MOST_ITERATIONS = 100
+
 
 class Muon(Optimiser):
     """Momentum for filter banks, made orthogonal; Nesterov's accelerated gradient for everything else.
@@ -44,7 +47,7 @@ class Muon(Optimiser):
         momentum = checks.real("momentum", momentum, low=0.0, high=1.0)
         sgd_momentum = checks.real("sgd_momentum", sgd_momentum, low=0.0, high=1.0)
         nesterov = checks.flag("nesterov", nesterov)
-        self.iterations = checks.integer("iterations", iterations, least=1)
+        self.iterations = checks.integer("iterations", iterations, least=1, most=MOST_ITERATIONS)
         self.renormalise = checks.flag("renormalise", renormalise)
         self.affine_lr = checks.real("affine_lr", affine_lr, low=0.0)
         settings = {"iterations": self.iterations, "renormalise": self.renormalise, "affine_lr": self.affine_lr}

@@ -6,13 +6,12 @@ import difflib
 import inspect
 import re
 import runpy
-import tomllib
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from .. import checks
+from .. import bounded, checks
 from ..errors import ConfigError, GpuconvError
 from . import layers
 from .build import build
@@ -24,6 +23,11 @@ from .store import float_dtype
 Shape = tuple[int, ...]
 
 NET_FILES = (".toml", ".py")
+
+# Bounds of what a .toml file may ask for; the deepest nets there are have some thousand layers, two or three inside
+# each other.
+_MOST_LAYERS = 5_000
+_DEEPEST = 32
 
 
 def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: Any = "float32") -> Net:
@@ -73,6 +77,12 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
     except GpuconvError as error:
         msg = f"net {path}: {error}"
         raise ConfigError(msg) from error
+    except (ValueError, OverflowError, RecursionError) as error:
+        msg = f"net {path}: {error}"
+        raise ConfigError(msg) from error
+    except MemoryError as error:
+        msg = f"net {path}: there is no memory for its parameters ({error})"
+        raise ConfigError(msg) from error
     return net
 
 
@@ -94,11 +104,11 @@ def _check_config(net: Net) -> None:
 
 def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
     if not path.is_file():
-        msg = "there is no such file"
+        msg = "it is not a file" if path.exists() else "there is no such file"
         raise ConfigError(msg)
     try:
         make = runpy.run_path(str(path)).get("net")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(error, "when it is run") from error
     if not callable(make):
         msg = "it must define a function net(input_shape, classes)"
@@ -107,7 +117,7 @@ def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
         found = make(input_shape, classes)
     except GpuconvError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(error, "in net(input_shape, classes)") from error
     if not isinstance(found, (Layer, Net)):
         msg = f"net(input_shape, classes) must return a layer or a Net of gpuconv.nn, got {type(found).__qualname__}"
@@ -115,7 +125,7 @@ def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
     return found
 
 
-def _failed(error: Exception, when: str) -> ConfigError:
+def _failed(error: BaseException, when: str) -> ConfigError:
     return ConfigError(f"{type(error).__name__} {when}: {error}")
 
 
@@ -124,12 +134,12 @@ def _failed(error: Exception, when: str) -> ConfigError:
 
 def _from_toml(path: Path, input_shape: Shape, classes: int) -> Layer:
     try:
-        text = path.read_text(encoding="utf-8")
-        spec = tomllib.loads(text)
+        text = bounded.text(path)
+        spec = bounded.toml(text)
     except OSError as error:
         msg = f"it could not be read ({error.strerror or error})"
         raise ConfigError(msg) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         msg = f"it is not TOML: {error}"
         raise ConfigError(msg) from None
     for name in spec:
@@ -144,6 +154,7 @@ class _Reader:
 
     def __init__(self, text: str, classes: int) -> None:
         self.classes = classes
+        self.made = 0
         # Line of each [[header]], in order; the tables of one header come in the order of the file.
         self.lines: dict[str, list[int]] = {}
         for number, line in enumerate(text.splitlines(), 1):
@@ -156,6 +167,9 @@ class _Reader:
         if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
             msg = f"{path} must be a list of layers, [[{path}]], with one at least"
             raise ConfigError(msg)
+        if path.count(".") >= _DEEPEST:
+            msg = f"layers lie more than {_DEEPEST} deep inside each other"
+            raise _Placed(msg)
         named: dict[str, Layer] = {}
         count: dict[str, int] = {}
         for place, table in enumerate(tables, 1):
@@ -164,6 +178,9 @@ class _Reader:
             name, repeat = settings.pop("name", None), settings.pop("repeat", 1)
             if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
                 msg = f"{where}: repeat must be an int above 0, got {repeat!r}"
+                raise _Placed(msg)
+            if repeat > _MOST_LAYERS:
+                msg = f"{where}: repeat must be at most {_MOST_LAYERS}, got {checks.digits(repeat)}"
                 raise _Placed(msg)
             if name is not None and (not isinstance(name, str) or not name or "." in name):
                 msg = f"{where}: name must be a text without a dot, got {name!r}"
@@ -195,6 +212,10 @@ class _Reader:
         return f"{line}{path} {place} ({table.get('kind', 'no kind')})"
 
     def _layer(self, settings: Mapping[str, Any], path: str, shape: Shape, *, first: bool) -> Layer:
+        self.made += 1
+        if self.made > _MOST_LAYERS:
+            msg = f"the net has more than {_MOST_LAYERS} layers"
+            raise ConfigError(msg)
         if "kind" not in settings:
             msg = f"kind is missing; known: {', '.join(_KINDS)}"
             raise ConfigError(msg)

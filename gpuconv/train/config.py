@@ -10,15 +10,15 @@ import difflib
 import json
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import checks
+from .. import bounded, checks
 from ..data.sources import NAMES, is_path
 from ..errors import ConfigError, GpuconvError
+from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
 from ..ops.augment import PAD_MODES
 
@@ -98,7 +98,7 @@ class Config:
     momentum: float = _setting(0.9, "sgd, muon but for filters: share of the previous step kept", least=0, most=1)
     nesterov: bool = _setting(True, "sgd, muon: look ahead along the momentum")
     muon_momentum: float = _setting(0.6, "muon: share of the filters' previous step kept", least=0, most=1)
-    muon_iterations: int = _setting(3, "muon: Newton-Schulz iterations of a step", least=1)
+    muon_iterations: int = _setting(3, "muon: Newton-Schulz iterations of a step", least=1, most=MOST_ITERATIONS)
     affine_lr: float = _setting(1.0, "muon: rate of affine weights, as a multiple of lr", least=0)
     bias_lr: float = _setting(1.0, "rate of biases, gamma and beta, as a multiple of lr", least=0)
     beta1: float = _setting(0.9, "adam: share of the mean gradient kept", least=0, most=1)
@@ -231,15 +231,15 @@ def read(path: Path, *, find_net: bool = True) -> Config:
     find_net: the file of a net is looked for beside this one first, and then net is the path of what was found.
     """
     try:
-        config = from_values(tomllib.loads(path.read_text(encoding="utf-8")))
+        config = from_values(bounded.toml(bounded.text(path)))
     except OSError as error:
         msg = f"config file {path} could not be read ({error.strerror or error})"
         raise ConfigError(msg) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"config file {path} is not TOML: {error}"
-        raise ConfigError(msg) from None
     except ConfigError as error:
         msg = f"config file {path}: {error}"
+        raise ConfigError(msg) from None
+    except ValueError as error:
+        msg = f"config file {path} is not TOML: {error}"
         raise ConfigError(msg) from None
     beside = path.parent / config.net
     if find_net and config.net.endswith(NET_FILES) and beside.is_file():
@@ -296,7 +296,7 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
             if math.isfinite(rule["most"])
             else checks.integer(name, value, least=rule["least"])
         )
-    return checks.integer(name, value, least=rule["least"])
+    return checks.integer(name, value, least=rule["least"], most=int(rule["most"]))
 
 
 def _data(name: str) -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .. import durable
+from .. import bounded, durable
 from ..backend import cuda_in_words
 from ..errors import CheckpointWriteError, ConfigError
 from .machine import machine, versions
@@ -141,14 +141,14 @@ class Journal(NoJournal):
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the events in a run folder, in order, without lines that are damaged; [] if there is no such file."""
     try:
-        lines = (folder / EVENTS).read_bytes().split(b"\n")
+        lines = bounded.read(folder / EVENTS, bounded.LOG).split(b"\n")
     except OSError:
         return []
     found = []
     for line in lines:
         try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
+            event = bounded.from_json(line)
+        except ValueError:
             continue
         if isinstance(event, dict) and isinstance(event.get("event"), str):
             found.append(event)

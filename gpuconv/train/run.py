@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import data, nn
+from .. import bounded, data, nn
 from ..errors import ConfigError, GpuconvError
 from . import config as configs
 from . import journal, recipe, snapshot
@@ -57,13 +57,13 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """One dict per epoch that is done: the lines of metrics.csv as numbers, None where there is none."""
         try:
-            with (self.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
+            content = bounded.read(self.path / "metrics.csv", bounded.LOG)
         except OSError:
             return []
         try:
+            rows = list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")))
             return [{name: _number(text) for name, text in row.items()} for row in rows]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, csv.Error):
             msg = f"{self.path / 'metrics.csv'} is damaged: it holds something other than numbers"
             raise ConfigError(msg) from None
 
@@ -210,7 +210,7 @@ def _number(text: str | None) -> float | None:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = bounded.from_json(bounded.text(path, bounded.LOG))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -19,16 +19,15 @@ import dataclasses
 import io
 import itertools
 import json
-import os
 import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
-from .. import durable
+from .. import bounded, durable
 from ..errors import ConfigError
 from ..nn.spec import NET_FILES
 from .config import Config, read, to_toml
@@ -66,8 +65,12 @@ class RunFolder:
         self._metrics = path / "metrics.csv"
         self._result = path / "result.json"
         self._config = path / "config.toml"
-        self._lock = _lock(path)
-        durable.remove_stale(path)
+        self._lock: IO[bytes] | None = _lock(path)
+        try:
+            durable.remove_stale(path)
+        except BaseException:  # its frames, and with them the lock, may be kept as long as anybody looks at the error
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +83,7 @@ class RunFolder:
     def close(self) -> None:
         """Let other processes use the folder."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def start(self, config: Config) -> Config:
@@ -90,7 +93,7 @@ class RunFolder:
             return config
         file = Path(config.net)
         try:
-            content = file.read_bytes()
+            content = bounded.read(file, bounded.TEXT)
         except OSError as error:
             msg = f"net {file} could not be read ({error.strerror or error})"
             raise ConfigError(msg) from error
@@ -146,7 +149,7 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """Return what result.json holds, or None if the run is not finished or the file is damaged."""
         try:
-            result = json.loads(self._result.read_text(encoding="utf-8"))
+            result = bounded.from_json(bounded.text(self._result, bounded.LOG))
         except (OSError, ValueError):
             return None
         return result if isinstance(result, dict) else None
@@ -214,23 +217,30 @@ def _in_use(path: Path) -> ConfigError:
     return ConfigError(f"{path} already holds files: continue it with --resume {path}, or choose another folder")
 
 
-def _lock(path: Path) -> int | None:
-    """Return the descriptor that holds the folder's lock; the system lets it go when the process ends, however."""
+def _lock(path: Path) -> IO[bytes]:
+    """Return the file that holds the folder's lock; the system lets it go when it is closed, or the process ends.
+
+    A file and not a descriptor: an interrupt that comes before the caller has it leaves nobody to know it, and so
+    closes it.
+    """
     try:
-        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        file = (path / ".lock").open("a+b", buffering=0)
     except OSError as error:
         msg = f"{path} cannot be written to ({error.strerror or error})"
         raise ConfigError(msg) from error
     try:
         if sys.platform == "win32":
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(descriptor)
+        file.close()
         msg = f"{path} is in use by another gpuconv process, or cannot be locked ({error.strerror or error})"
         raise ConfigError(msg) from error
-    return descriptor
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import durable
+from .. import bounded, durable
 from ..errors import ConfigError
 from . import run_folder
 from .config import Config, read, shareable
@@ -87,7 +87,7 @@ def resume_seeds(
     place = Path(folder)
     with RunFolder(place) as held:
         try:
-            count = int(json.loads((place / PLAN).read_text(encoding="utf-8"))["count"])
+            count = int(bounded.from_json(bounded.text(place / PLAN))["count"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             msg = f"{place / PLAN} does not say how many seeds were to be trained ({error})"
             raise ConfigError(msg) from error

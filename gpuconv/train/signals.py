@@ -44,6 +44,12 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._put_back()
+        finally:  # the second SIGINT may have come inside the first attempt
+            self._put_back()
+
+    def _put_back(self) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
 

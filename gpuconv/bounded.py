@@ -1,0 +1,79 @@
+"""Read files and text that someone else wrote, within bounds of size and depth, so that reading always ends.
+
+Errors are those that callers wrap and name the file in: OSError for a file, ValueError for a text.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+TEXT = 1 << 20  # bytes of a settings file or a net's: thousands of times what they have
+LOG = 1 << 28  # bytes of what a run notes line by line
+WEIGHTS = 1 << 36  # bytes of a file of weights
+_DEEPEST = 100  # tables in tables; what is read is walked through by functions that call themselves
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def read(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return the bytes of a plain file; raise OSError for a pipe or device, which may never end, or one beyond `most`."""
+    descriptor = os.open(path, _FLAGS)  # a pipe that nobody writes to would let any other way of opening it wait
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file")
+        content = b"" if status.st_size > most else file.read(status.st_size + 1)  # one more shows that it grew
+        if max(status.st_size, len(content)) > most:
+            raise OSError(errno.EFBIG, f"it is longer than {most:,} bytes")
+        if len(content) > status.st_size:
+            raise OSError(errno.EIO, "it grows while it is read")
+    return content
+
+
+def text(path: Path, most: int = TEXT) -> str:
+    """Return the text of a plain file in UTF-8."""
+    return read(path, most).decode("utf-8")
+
+
+def toml(content: str) -> dict[str, Any]:
+    """Return what a TOML text holds; raise ValueError (TOMLDecodeError is one) for any that cannot be had."""
+    try:
+        values = tomllib.loads(content)
+    except RecursionError:
+        raise _too_deep() from None
+    _check_depth(values)
+    return values
+
+
+def from_json(content: str | bytes) -> Any:
+    """Return what a JSON text holds; raise ValueError for any that cannot be had."""
+    try:
+        values = json.loads(content)
+    except RecursionError:
+        raise _too_deep() from None
+    _check_depth(values)
+    return values
+
+
+def _check_depth(values: Any) -> None:
+    level = [values]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"it is nested more than {_DEEPEST} levels deep")
