@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from math import gcd
+from math import gcd, isqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ _LEAST_INNER = 8  # channels of a group that are added up
 _LEAST_OUTER = 16  # channels of a group that are made
 _LARGEST_PLACE = 2**30  # places in one padded image, which tiled kernels count in 32 bits
 _TABLE = 512  # rows of the inner dimension that conv_forward_few keeps in its table
+_BIAS_LINES = 8  # pixels side by side in a block of conv_backward_bias_last
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tiled reads
 
 # Slices of the pixels, each summed by itself: enough threads to fill any GPU, a number that depends on sizes alone, so
@@ -40,6 +41,9 @@ _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_d
 _LEAST_PIXELS = 64  # of a slice
 _PARTIAL_SUMS = 2**18  # of all slices together, unless dw itself has more elements
 _ENOUGH_BLOCKS = 512  # of a tiled kernel
+# The longest run, in square roots of the number of terms, within a slice and over the slices: a run of n equal terms is
+# off by up to n / 4 units, and the tolerance rule allows 2 sqrt(n).
+_LONGEST_RUN = 6
 
 
 class Tile(NamedTuple):
@@ -210,9 +214,7 @@ def _weight_gradient(
     filters, channels, taps = z.K // z.groups, z.C // z.groups, z.R * z.S
     tile = weight_tile_of(filters, channels * taps, x.dtype)
     tiles = -(-filters // tile.side) * -(-channels * taps // tile.side) * z.groups
-    slices = max(1, min(_ENOUGH_BLOCKS // tiles, -(-pixels // (4 * _LEAST_PIXELS))))
-    length = max(1, -(-pixels // (slices * tile.depth))) * tile.depth
-    slices = max(1, -(-pixels // length))
+    slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
     _WEIGHT_TILED(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
     return _added(device, partial, shape, x.dtype, taps=taps, channels=channels)
@@ -220,7 +222,7 @@ def _weight_gradient(
 
 def _bias_gradient(device: Device, dy: Any, z: ConvSizes, *, channels_last: bool) -> Any:
     pixels = z.P * z.Q
-    slices, length = _slices(z.N * pixels, 32 * z.K)
+    slices, length = _slices(z.N * pixels, 32 * z.K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
     partial = device.empty((slices, z.K), _sum_type(dy.dtype))
     if channels_last:
         _BIAS_LAST(device, (dy.dtype,), slices * -(-z.K // 32), dy, partial, z.N * pixels, z.K, length)
@@ -239,10 +241,19 @@ def _added(
     return total
 
 
-def _slices(pixels: int, sums: int) -> tuple[int, int]:
-    """Return (number of slices, pixels in each) for `pixels` terms of each of `sums` sums."""
-    wanted = max(1, min(-(-pixels // _LEAST_PIXELS), _PARTIAL_SUMS // sums))
+def _slices(pixels: int, sums: int, threads: int = 1) -> tuple[int, int]:
+    """Return (number of slices, pixels in each) for `pixels` terms of each of `sums` sums, `threads` to a slice."""
+    run = max(_LEAST_PIXELS, _LONGEST_RUN * isqrt(pixels))
+    wanted = min(-(-pixels // _LEAST_PIXELS), _PARTIAL_SUMS // sums, run)
+    wanted = max(1, wanted, -(-pixels // (run * threads)))
     length = max(1, -(-pixels // wanted))
+    return max(1, -(-pixels // length)), length
+
+
+def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
+    """Return (number of slices, pixels in each), whole steps of conv_backward_weight_tiled, for so many tiles of dw."""
+    wanted = max(1, min(_ENOUGH_BLOCKS // tiles, -(-pixels // (4 * _LEAST_PIXELS))))
+    length = max(1, -(-pixels // (wanted * depth))) * depth
     return max(1, -(-pixels // length)), length
 
 
