@@ -4,6 +4,9 @@ PYTHON ?= python3
 EXTRAS ?= test
 ARGS   ?=
 BIN    := $(VENV)/bin
+# Processes that tests run in.  Those start many others, which would each compile the package anew without this.
+PROCESSES ?= auto
+unexport PYTHONDONTWRITEBYTECODE
 
 # Real CuPy where there is no GPU: the wheel that runs all of a GPU's cases, and those that run CI's share of them.
 CUPY        ?= 14.2.0
@@ -16,7 +19,7 @@ train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
 
 test: $(VENV)/.installed-$(EXTRAS) ## all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 check: test style                  ## what CI runs: tests, style, types, every benchmark once, a GPU's cases by real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet

@@ -126,7 +126,8 @@ def pytest_terminal_summary(terminalreporter):
 
 def pytest_collection_finish(session):
     emulated = sum(item.get_closest_marker("emulated") is not None for item in session.items)
-    if session.config.option.collectonly or emulated < _MANY_CASES:
+    one_of_others = os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0"
+    if session.config.option.collectonly or emulated < _MANY_CASES or one_of_others:
         return
     from kernel_calls import launched
 

@@ -282,7 +282,8 @@ def test_a_program_ends_with_all_it_started(tmp_path):
 # The tests -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_line_a_test_is_kept_as_it_ends(tmp_path):
+def test_a_line_a_test_is_kept_as_it_ends(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # if this test runs in one
     (tmp_path / "test_some.py").write_text(
         "import os, pytest\n"
         "def test_right(): pass\n"
