@@ -7,6 +7,8 @@ from places import GPU
 
 # Held to the CPU backend: the oracle has no word for all_finite, and its sums of the largest float64 overflow.
 _NOT_BY_LOOPS = ("all_finite", "batchnorm_constant_channels")
+# In float64, too: loops add thousands of terms one after another, which in float64 loses as much as what they judge.
+_LONG_SUMS = ("batchnorm_several_chunks", "groupnorm_several_chunks")
 
 _CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in call.dtypes for memory in call.formats]
 
@@ -18,7 +20,8 @@ _CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in cal
 )
 def test_a_call_by_cupy_is_the_oracle_s(name, dtype, memory, gpu):
     call = CALLS[name]
-    expected = call.expected if name in _NOT_BY_LOOPS else call.by_oracle
+    other = name in _NOT_BY_LOOPS or (dtype == "float64" and name in _LONG_SUMS)
+    expected = call.expected if other else call.by_oracle
     assert_as_expected(call.on(gpu, dtype, memory), expected(dtype, memory))
 
 
