@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from emulate import BuildError, EmulatedDevice, EmulationError, build
+from emulate.fragments import offset_in
 from emulate.hopper import (
     ALL_KERNELS,
     ALL_TILES,
@@ -28,7 +29,6 @@ from emulate.hopper import (
     load,
     mbarrier_for_stores,
     named_barriers,
-    offset_in,
     random_bits,
     stored_operands,
     tile,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .examples import bfloat16, from_bfloat16, text
+from .fragments import offset_in
 from .tensor_map import TensorMap
 
 I32 = np.int32
@@ -204,15 +205,6 @@ def mbarrier_for_stores(device, edits=()):
     function = compiled(device, "hopper_features.cu", "mbarrier_for_stores", edits)
     device.launch(function, (1,), (96,), (device.asarray(x), y))
     return device.asnumpy(y), np.tile(x[::-1], 2)
-
-
-def offset_in(index, shape, stride):
-    """Return what one mode of a CuTe layout maps an index to."""
-    total = 0
-    for size, step in zip(shape, stride, strict=True):
-        total += index % size * step
-        index //= size
-    return total
 
 
 def _stored(values, kind):
