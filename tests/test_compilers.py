@@ -48,3 +48,9 @@ def test_a_missing_compiler_can_be_allowed(run_without_compiler):
 
 def test_what_needs_no_compiler_runs_without_one(run_without_compiler):
     assert run_without_compiler("tests/test_random.py").returncode == 0
+    # A GPU's cases, which are chosen by their mark: none of them runs in the emulator, none is asked for g++.
+    done = run_without_compiler("-m", "gpu", "--collect-only", "-q", "tests/test_relu.py", "tests/test_cuda_bits.py")
+    assert done.returncode == 0
+    collected = [line for line in done.stdout.splitlines() if "::" in line]
+    assert collected
+    assert not [case for case in collected if "cuda" not in case or "emulated" in case]

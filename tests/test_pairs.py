@@ -82,6 +82,11 @@ def test_cases_are_named_by_their_values_and_places_go_to_their_fixture():
     assert mark.kwargs["indirect"] == ["device"]
 
 
+def test_places_bring_the_marks_by_which_pytest_chooses():
+    rows = pairs(case=["a"], device=["cpu", "cuda-emulated", "cuda"]).args[1]
+    assert [[mark.name for mark in row.marks] for row in rows] == [[], ["emulated"], ["gpu"]]
+
+
 def test_an_axis_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="form"):
         pairs(case=["a"], together=[("case", "form")])

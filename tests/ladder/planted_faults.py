@@ -110,7 +110,7 @@ FAULTS = (
         "return self._cupy.empty(shape, dtype)",
         "return self._cupy.ndarray(shape, dtype, self._cupy.empty(max(1, math.prod(shape) * np.dtype(dtype).itemsize - 600), np.uint8).data)",
     ),
-    Fault("views taken for contiguous arrays", "copy.py", "    if x.flags.c_contiguous:", "    if True:"),
+    Fault("views taken for contiguous arrays", "copy.py", "    if array.flags.c_contiguous:\n", "    if True:\n"),
     # Sizes: blocks that are missing, more threads than a kernel expects.
     Fault("the last block is missing", "kernel.py", "-(-threads // block)", "threads // block"),
     Fault(
