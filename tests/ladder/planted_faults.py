@@ -108,7 +108,7 @@ FAULTS = (
         "fewer bytes than asked for",
         "device.py",
         "return self._cupy.empty(shape, dtype)",
-        "return self._cupy.ndarray(shape, dtype, self._cupy.empty(max(1, math.prod(shape) * np.dtype(dtype).itemsize - 600), np.uint8).data)",
+        "return self._cupy.ndarray(shape, dtype, self._cupy.empty(max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize - 600), np.uint8).data)",
     ),
     Fault("views taken for contiguous arrays", "copy.py", "    if array.flags.c_contiguous:\n", "    if True:\n"),
     # Sizes: blocks that are missing, more threads than a kernel expects.
