@@ -13,7 +13,7 @@ CUPY        ?= 14.2.0
 CUPY_WHEELS ?= cuda13x-14.0.1 cuda12x-14.2.0 cuda12x-14.0.1
 WITH_CUPY   := test,torch,emulated13x
 
-.PHONY: train test check style cupy cupy-core cupy-wheels ladder mutate bench wheel clean
+.PHONY: train test check notebooks style cupy cupy-core cupy-wheels ladder mutate bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -21,9 +21,12 @@ train: $(VENV)/.installed          ## train with the default preset
 test: $(VENV)/.installed-$(EXTRAS) ## all tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
-check: test style                  ## what CI runs: tests, style, types, every benchmark once, a GPU's cases by real CuPy
+check: test style notebooks        ## what CI runs: tests, style, types, notebooks, benchmarks once, a GPU's cases by real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
 	$(MAKE) cupy-core
+
+notebooks: $(VENV)/.installed-$(EXTRAS) ## run them from top to bottom
+	$(BIN)/python -m pytest -m notebook -n $(PROCESSES)
 
 style: $(VENV)/.installed-$(EXTRAS) ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -37,14 +37,17 @@ def _at(name):
             yield name
 
 
-@pytest.fixture(params=["oracle", CPU, EMULATED, GPU])
+_ON_LADDER = pytest.param(*EMULATED.values, marks=[*EMULATED.marks, pytest.mark.ladder])
+
+
+@pytest.fixture(params=["oracle", CPU, _ON_LADDER, GPU])
 def where(request):
-    """Run a cell at every place."""
+    """Run a cell at every place; the operators behind it run in the emulator on every change, in tests of their own."""
     with _at(request.param) as name:
         yield name
 
 
-@pytest.fixture(params=[CPU, pytest.param(*EMULATED.values, marks=[*EMULATED.marks, pytest.mark.ladder]), GPU])
+@pytest.fixture(params=[CPU, _ON_LADDER, GPU])
 def where_fast(request):
     """Run a cell of much work: the oracle would need minutes, the emulator seconds."""
     with _at(request.param) as name:

@@ -51,6 +51,7 @@ def test_every_notebook_is_known():
     assert {path.stem for path in folder.glob("*.py")} == {*build.NAMES, "build", "pictures"}
 
 
+@pytest.mark.notebook
 @every_notebook
 def test_runs_from_top_to_bottom(name, environment):
     book = build.notebook(name)
