@@ -36,12 +36,11 @@ style: $(VENV)/.installed-$(EXTRAS) ## format, lint, types
 cupy-core: $(VENV)/.installed-$(WITH_CUPY) ## CI's share of a GPU's cases, by real CuPy, without a GPU
 	$(BIN)/python -m tests.ladder.cupy_run --core
 
-cupy: $(VENV)/.installed-$(WITH_CUPY) ## all of a GPU's cases by real CuPy, dry runs of the GPU run, other wheels of CuPy: an hour
+cupy: $(VENV)/.installed-$(WITH_CUPY) ## all of a GPU's cases by real CuPy, dry runs of the GPU run, other wheels of CuPy
 	$(BIN)/python -m pytest -m cupy
 	$(BIN)/python -m tests.ladder.cupy_run
 	$(BIN)/python -m tests.cupy_emulated -m tests.ladder.gpu_run A --dry-run
 	$(BIN)/python -m tests.cupy_emulated -m tests.ladder.gpu_run B --dry-run
-	$(BIN)/python -m tests.cupy_emulated -m pytest bench --benchmark-disable --quiet
 	$(MAKE) cupy-wheels
 
 cupy-wheels: $(addprefix cupy-,$(CUPY_WHEELS))

@@ -1,7 +1,7 @@
 """Sums of float32 at sizes where a running sum would no longer hold the tolerance rule.
 
 Equal values are the worst there is: they are all rounded the same way, and a running sum of n of them may be off by
-(n / 4 + 1/2) u of itself.  Random ones of one sign lose about sqrt(n) / 4 u.  So every case here has data of one sign or
+(n / 4 + 1) u of itself.  Random ones of one sign lose about sqrt(n) / 4 u.  So every case here has data of one sign or
 one size, where c = 4 + 2 sqrt(terms), and batch normalisation keeps its own rule, which does not grow with the size
 (tests/test_batchnorm.py).  Planes up to 8192 x 8192 take a gigabyte: `python tests/test_long_sums.py`.
 """
@@ -114,7 +114,7 @@ def test_batch_norm_of_large_planes_and_many_rows(draw, rng, shape, last):
 @pytest.mark.parametrize("shape", [(1, 1, 1024, 1024), (2, 3, 64, 64), (1, 2, 1, 3137), (512, 1024), (4099, 3), (7, 5)])
 @pytest.mark.parametrize("value", [1.1, 1.3, 1.0000001, 1.4142135, 1.9999999])
 def test_sums_of_equal_values_are_off_by_no_more_than_a_run(shape, value):
-    """The bound of gpuconv/cpu/reduce.py: 8.5 u, and 1/2 u for the product."""
+    """The bound of gpuconv/cpu/reduce.py: 9 u."""
     x = np.full(shape, value, np.float32)
     layout = reduce.channel_layout(x)
     view = layout.view(x)

@@ -3,7 +3,7 @@
 Sums are accurate and reproducible, at any size: in float32 at most 32 values are added in one running sum, the rest in
 float64, in an order that depends on the shape alone.  Each addition rounds by at most u = 2^-24 of the sum so far.  If
 all errors had one sign and that size, a running sum of n values of one sign would be off by (n / 2 + 1) u, 17 u here.
-Equal values come nearest, with n / 4 + 1/2 = 8.5 u of the 8 u and the u of the result that the rule allows; of n values
+Equal values come nearest, with n / 4 + 1 = 9 u, the 8 u and the u of the result that the rule allows; of n values
 at random 0.25 sqrt(n) u = 1.4 u is left, and less with every further sum that is added.
 """
 

@@ -1,6 +1,6 @@
 """Sums of many arrays, term by term: in runs of about the square root of their number, so that they stay accurate.
 
-A running sum of n terms in float32 may be off by (n / 4 + 1/2) u of itself where the terms are equal, for they are all
+A running sum of n terms in float32 may be off by (n / 4 + 1) u of itself where the terms are equal, for they are all
 rounded the same way.  The rule allows (4 + 2 sqrt(n)) u.  Few terms are below that; of many, runs of sqrt(n) terms and
 then the sum of the runs are each off by sqrt(n) / 4 at most.
 

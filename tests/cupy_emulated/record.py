@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-_CUPY = "{cupy}"  # stands for the folder of the installed CuPy
+_PACKAGES = "{packages}"  # stands for the folder that CuPy is installed in, and NVIDIA's headers beside it
 
 
 def use(file: str) -> None:
@@ -16,7 +16,7 @@ def use(file: str) -> None:
     from cupy.cuda import compiler
 
     compile_module = compiler._compile_module_with_cache
-    folder = str(Path(cupy.__file__).parent)
+    folder = str(Path(cupy.__file__).parents[1])
     written: set[str] = set()
 
     def recorded(source: str, options: tuple[str, ...] = (), **others: Any) -> Any:
@@ -24,7 +24,7 @@ def use(file: str) -> None:
             names = others.get("name_expressions")
             one = {
                 "source": source,
-                "options": [option.replace(folder, _CUPY) for option in options],
+                "options": [option.replace(folder, _PACKAGES) for option in options],
                 "names": None if names is None else list(names),
                 "headers": others.get("extra_source") is not None,
             }
@@ -48,10 +48,10 @@ def build(line: str) -> None:
     from cupy.cuda import compiler
 
     one = json.loads(line)
-    folder = str(Path(cupy.__file__).parent)
+    folder = str(Path(cupy.__file__).parents[1])
     compiler._compile_module_with_cache(
         one["source"],
-        tuple(option.replace(_CUPY, folder) for option in one["options"]),
+        tuple(option.replace(_PACKAGES, folder) for option in one["options"]),
         extra_source=core._get_header_source() if one["headers"] else None,
         name_expressions=one["names"],
     )
