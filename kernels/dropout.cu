@@ -12,7 +12,7 @@
 //   dropout_backward                | pack of 16 bytes after pack                       | always
 //
 // Source of the generator: see random.cuh.
-// Launchers: gpuconv/cuda/dropout.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/dropout.py.
 #include "pointwise.cuh"
 #include "random.cuh"
 

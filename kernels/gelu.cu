@@ -11,7 +11,7 @@
 //   gelu_backward   | pack of 16 bytes after pack
 //
 // Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
-// Launchers: gpuconv/cuda/gelu.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/gelu.py.
 #include "pointwise.cuh"
 
 __device__ __forceinline__ float gelu_erfc(float x) { return erfcf(x); }

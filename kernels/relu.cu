@@ -9,7 +9,7 @@
 //   relu_backward   | pack of 16 bytes after pack
 //
 // Signs are read from the bits: a comparison would take the smallest numbers for 0 where the compiler flushes them.
-// Launchers: gpuconv/cuda/relu.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/relu.py.
 #include "pointwise.cuh"
 
 // +1 for a value above 0, 0 for NaN, -1 for the rest.

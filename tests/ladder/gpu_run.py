@@ -5,7 +5,6 @@
 
 Each section runs in a process of its own and writes what it finds as it finds it, so that a failure, a hang, a broken
 CUDA context or the end of the time hides nothing else.  Exit status: 0 all well, 1 something failed, 3 no usable GPU.
-Not yet run on a GPU.
 """
 
 from __future__ import annotations
