@@ -19,12 +19,12 @@ import numpy as np
 
 from . import build
 from .errors import EmulationError
+from .hopper.tensor_map import TensorMap
 from .library import Buffer, Launch, Library, Statistics
 from .memory import Arena, Memory
 from .nvrtc import nvrtc
 from .ptx_to_cpp import translate
 from .server import borrowed
-from .tensor_map import TensorMap
 
 ORDERS = ("forward", "reverse", "random", "depth", "depth-reverse")
 

@@ -14,8 +14,9 @@ from ctypes import POINTER, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import NamedTuple
 
-from .build import DYNAMIC_SHARED, RUNTIME, run
+from .build import DYNAMIC_SHARED, RUNTIME_FOLDERS, run
 
+_RUNTIME_PATHS = tuple(map(str, RUNTIME_FOLDERS))
 SITES, BASIC_BLOCKS, COUNTERS = 4096, 8192, 8
 
 
@@ -170,8 +171,8 @@ def _array_name(symbol: str) -> str:
 
 def _place(frames: list[str]) -> str:
     """Return the innermost of addr2line's frames that is not the runtime's own, and where it was called from."""
-    own = [re.sub(r" \(.*", "", f).lstrip("/") if not f.startswith(str(RUNTIME)) else "" for f in frames]
-    own = [f for f in own if f and not f.startswith("?")]
+    own = [re.sub(r" \(.*", "", frame).lstrip("/") for frame in frames if not frame.startswith(_RUNTIME_PATHS)]
+    own = [frame for frame in own if frame and not frame.startswith("?")]
     if not own:
         return frames[0] if frames else "?"
     return own[0] if own[0] == own[-1] else f"{own[0]} (called from {own[-1]})"

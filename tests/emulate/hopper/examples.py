@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .examples import bfloat16, from_bfloat16, text
-from .fragments import offset_in
+from ..examples import bfloat16, from_bfloat16, text
+from ..fragments import offset_in
 from .tensor_map import TensorMap
 
 I32 = np.int32
