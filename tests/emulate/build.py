@@ -80,15 +80,15 @@ def cache_folder() -> Path:
 def compiler() -> str:
     """Return the C++ compiler's path ($CXX, else g++); raise EmulatorUnavailableError if it or binutils is missing."""
     name = os.environ.get("CXX", "g++")
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         msg = f"the emulator needs a C++ compiler, and {name} is not installed (Debian: apt-get install g++)"
         raise EmulatorUnavailableError(msg)
     for tool in ("readelf", "addr2line", "c++filt"):
         if shutil.which(tool) is None:
             msg = f"the emulator needs {tool}, which is not installed (Debian: apt-get install binutils)"
             raise EmulatorUnavailableError(msg)
-    return found
+    return path
 
 
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:

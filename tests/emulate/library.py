@@ -127,12 +127,12 @@ class Library:
     @functools.cached_property
     def shared_arrays(self) -> list[SharedArray]:
         """Return the static __shared__ arrays, in order of their offsets."""
-        found = []
+        arrays = []
         for line in run(["readelf", "-sW", "-C", self.path]).splitlines():
             f = line.split(maxsplit=7)
             if len(f) == 8 and f[3] == "TLS" and f[2] != "0":
-                found.append(SharedArray(int(f[1], 16), int(f[2], 0), _array_name(f[7])))
-        return sorted(set(found))  # a linker may list a symbol in both tables
+                arrays.append(SharedArray(int(f[1], 16), int(f[2], 0), _array_name(f[7])))
+        return sorted(set(arrays))  # a linker may list a symbol in both tables
 
     def lines_of(self, addresses: list[int]) -> list[str]:
         """Return file:line of code addresses, relative to where the library was loaded.
@@ -149,8 +149,8 @@ class Library:
 
     def explain(self, report: str) -> str:
         """Return a report with its code addresses and shared-memory offsets replaced by names."""
-        for found in sorted(set(re.findall(r"pc=\+(0x[0-9a-f]+)", report)), key=len, reverse=True):
-            report = report.replace(f"pc=+{found}", self.lines_of([int(found, 16)])[0])
+        for address in sorted(set(re.findall(r"pc=\+(0x[0-9a-f]+)", report)), key=len, reverse=True):
+            report = report.replace(f"pc=+{address}", self.lines_of([int(address, 16)])[0])
         return re.sub(r"smem=\+(0x[0-9a-f]+)", lambda m: self._shared_name(int(m[1], 16)), report)
 
     def _shared_name(self, offset: int) -> str:
