@@ -12,7 +12,7 @@
 //   kernel    | one thread per
 //   augment   | element of out after element, in order of storage
 //
-// Launcher: gpuconv/cuda/augment.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/augment.py.
 #include "common.cuh"
 
 // Steps in elements.

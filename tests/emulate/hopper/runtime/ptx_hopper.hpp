@@ -1,5 +1,5 @@
 // Host functions of the wrappers in ptx_hopper.cuh: mbarriers, bulk copies (TMA), wgmma, named barriers of sm_90a.
-// What they do is in host/hopper_*.hpp.
+// What they do is in the other files of this folder.
 #pragma once
 #include "ptx.hpp"
 

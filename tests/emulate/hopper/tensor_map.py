@@ -29,7 +29,7 @@ _TYPES = {
 _SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}  # bytes -> CUtensorMapSwizzle
 _PROMOTIONS = {0: 0, 64: 1, 128: 2, 256: 3}  # bytes -> CUtensorMapL2promotion
 _CORNER_LIMITS = {3: 2**15, 4: 2**7, 5: 2**4}  # by rank
-_MAGIC = 0x50414D54  # as TENSOR_MAP_MAGIC in runtime/host/hopper_state.hpp
+_MAGIC = 0x50414D54  # as TENSOR_MAP_MAGIC in runtime/state.hpp
 
 
 def _require(condition: bool, message: str) -> None:

@@ -6,9 +6,10 @@ import subprocess
 
 import numpy as np
 import pytest
+
 from emulate import BuildError, EmulatedDevice, EmulationError, build
 from emulate.fragments import offset_in
-from emulate.hopper import (
+from emulate.hopper.examples import (
     ALL_KERNELS,
     ALL_TILES,
     CORNERS,
@@ -33,7 +34,7 @@ from emulate.hopper import (
     stored_operands,
     tile,
 )
-from emulate.tensor_map import TensorMap
+from emulate.hopper.tensor_map import TensorMap
 
 pytestmark = pytest.mark.compilers
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .examples import bfloat16, from_bfloat16, text
-from .fragments import offset_in
+from ..examples import bfloat16, from_bfloat16, text
+from ..fragments import offset_in
 from .tensor_map import TensorMap
 
 I32 = np.int32
@@ -57,9 +57,9 @@ def box_of(x, box, at):
     """Return a box of x, zeros outside; box and corner are given innermost first."""
     out = np.zeros(box[::-1], x.dtype)
     for index in itertools.product(*map(range, out.shape)):
-        place = [corner + i for corner, i in zip(at[::-1], index, strict=True)]
-        if all(0 <= p < size for p, size in zip(place, x.shape, strict=True)):
-            out[index] = x[tuple(place)]
+        element = [corner + i for corner, i in zip(at[::-1], index, strict=True)]
+        if all(0 <= p < size for p, size in zip(element, x.shape, strict=True)):
+            out[index] = x[tuple(element)]
     return out
 
 
@@ -72,9 +72,9 @@ def pixels_of(x, m, at, offsets):
     start = walk.index(tuple(at[1:]))
     out = np.zeros((m.pixels, m.channels), x.dtype)
     for row, pixel in zip(out, walk[start : start + m.pixels], strict=True):
-        place = [*(p + o for p, o in zip(pixel, offsets, strict=False)), pixel[-1]]
-        if all(0 <= p < size for p, size in zip(place, (*sizes, x.shape[0]), strict=True)):
-            values = x[tuple(place[::-1])][at[0] : at[0] + m.channels]
+        element = [*(p + o for p, o in zip(pixel, offsets, strict=False)), pixel[-1]]
+        if all(0 <= p < size for p, size in zip(element, (*sizes, x.shape[0]), strict=True)):
+            values = x[tuple(element[::-1])][at[0] : at[0] + m.channels]
             row[: len(values)] = values
     return out
 
@@ -83,10 +83,10 @@ def load(device, m, at, offsets=(), *, poll=False, edits=()):
     """Return the shared memory that one load leaves."""
     rank, im2col = len(m.sizes), str(not m.box).lower()
     function = compiled(device, "hopper_features.cu", f"tensor_load<{rank}, {im2col}, {str(poll).lower()}>", edits)
-    place = np.zeros((), np.dtype([("c", "i4", 5), ("offsets", "i4", 3)]))
-    place["c"][: len(at)], place["offsets"][: len(offsets)] = at, offsets
+    corner = np.zeros((), np.dtype([("c", "i4", 5), ("offsets", "i4", 3)]))
+    corner["c"][: len(at)], corner["offsets"][: len(offsets)] = at, offsets
     out = device.empty(m.bytes // 4, np.uint32)
-    device.launch(function, (1,), (128,), (m, out, place, I32(m.bytes)), m.bytes + 8)
+    device.launch(function, (1,), (128,), (m, out, corner, I32(m.bytes)), m.bytes + 8)
     return device.asnumpy(out).view(np.uint8)
 
 
@@ -242,8 +242,8 @@ def tile(device, kind="BF16", n=64, k=64, swizzle=128, a_by_mn=False, b_by_mn=Fa
     dtype = {"BF16": "bfloat16", "F16": "float16", "TF32": "float32"}[kind]
     maps = []
     for matrix, by_mn in ((a, a_by_mn), (b, b_by_mn)):
-        held = device.asarray(np.ascontiguousarray(matrix.T if by_mn else matrix))
-        maps.append(TensorMap.tiled(held, (row, held.shape[0]), dtype=dtype, swizzle=swizzle))
+        stored = device.asarray(np.ascontiguousarray(matrix.T if by_mn else matrix))
+        maps.append(TensorMap.tiled(stored, (row, stored.shape[0]), dtype=dtype, swizzle=swizzle))
     flags = ", ".join(str(flag).lower() for flag in (a_by_mn, b_by_mn, registers, negate))
     function = compiled(device, "wgmma_tile.cu", f"wgmma_tile<{kind}, {n}, {k}, {swizzle}, {flags}>")
     d = device.empty((64, n), np.float32)
