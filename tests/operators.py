@@ -256,6 +256,7 @@ _ROWS = (
             "step": rng.getrandbits(40),
         },
         counted={"dropout": {"x": (4, 16, 8, 8), "rate": 0.5}},
+        bench={"dropout": {"x": (2, 3, 4, 5), "rate": 0.3}, "dropout_of_rows": {"x": (9, 11), "rate": 0.75}},
     ),
     Operator(
         "max_pool",
@@ -304,6 +305,7 @@ _ROWS = (
         scales=_scales_of_batchnorm,
         calls={"batchnorm_rows": {"x": (37, 5)}},
         anywhere={"x": (9, 8)},
+        bench={"batchnorm": {"x": (6, 4)}},
     ),
     Operator(
         "spatial_batchnorm",
@@ -333,6 +335,7 @@ _ROWS = (
         },
         anywhere={"x": (2, 8, 4, 4), "groups": 2},
         rounds=lambda x: {"x": x, "groups": 1},
+        bench={"groupnorm": {"x": (3, 6, 4, 5)}, "groupnorm_of_images": {"x": (2, 3, 4, 5), "groups": 1}},
     ),
     Operator(
         "layernorm",
@@ -340,6 +343,7 @@ _ROWS = (
         refers=("x", "gamma"),
         scales=_scales_of_groupnorm,
         calls={"layernorm_rows": {"x": (37, 5)}},
+        bench={"layernorm": {"x": (4, 7)}},
     ),
     Operator(
         "conv",
@@ -385,6 +389,7 @@ _ROWS = (
             "w": (features, rng.randint(2, 70)),
             **({} if rng.random() < 0.5 else {"b": None}),
         },
+        bench={"affine": {"x": (3, 8), "w": (8, 5)}, "affine_of_images": {"x": (3, 2, 3, 4), "w": (24, 5)}},
     ),
     Operator(
         "softmax_cross_entropy",
