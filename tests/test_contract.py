@@ -72,18 +72,6 @@ def test_forward_and_backward_come_in_pairs():
     assert forward == backward
 
 
-def test_same_file_names_in_every_layer():
-    """One look at **/conv.* shows a call's whole way."""
-    operators = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"}
-    for layer in ("cpu", "cuda", "naive"):
-        assert operators <= {path.stem for path in (PACKAGE / layer).glob("*.py")}
-
-
-def test_each_cuda_operator_has_its_kernel_file():
-    kernels = {path.stem for path in (PACKAGE.parent / "kernels").glob("*.cu")}
-    assert {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"} <= kernels
-
-
 def _imports(path):
     """Return the modules a file imports, as absolute names."""
     inside = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
