@@ -15,7 +15,6 @@ from .gelu import gelu_backward, gelu_forward
 from .groupnorm import groupnorm_backward, groupnorm_forward
 from .loss import softmax_cross_entropy, svm_loss
 from .max_pool import max_pool_backward, max_pool_forward
-from .max_pool_ties import max_pool_backward_ties
 from .relu import relu_backward, relu_forward
 from .update import adam_update, rmsprop_update, sgd_update
 
@@ -39,7 +38,6 @@ __all__ = [
     "groupnorm_backward",
     "groupnorm_forward",
     "max_pool_backward",
-    "max_pool_backward_ties",
     "max_pool_forward",
     "relu_backward",
     "relu_forward",
