@@ -35,8 +35,8 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
 
         [[layer]]
         kind = "conv"       # conv, bn, relu, gelu, max-pool, average-pool, global-average-pool, dropout, flatten,
-        filters = 32        # affine, scale, residual, sequential; settings are the arguments of the layer's class
-        pad = 1
+        filters = 32        # affine, scale, group-norm, layer-norm, residual, sequential; settings are the arguments
+        pad = 1             # of the layer's class
 
         [[layer]]
         kind = "residual"   # body and, if wanted, shortcut are lists of layers; repeat = 3 puts three in a row
