@@ -53,10 +53,10 @@ cupy-cuda%:                        ## CI's share by another wheel of CuPy, in an
 
 ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulator
 	$(BIN)/python -m pytest -m ladder $(ARGS)
-	$(BIN)/python -m bench.mutate_kernels --sample 100
+	$(BIN)/python -m tests.ladder.mutate_kernels --sample 100
 
 mutate: $(VENV)/.installed-$(EXTRAS) ## break kernels in every place that can be broken, and see it noticed: hours
-	$(BIN)/python -m bench.mutate_kernels $(ARGS)
+	$(BIN)/python -m tests.ladder.mutate_kernels $(ARGS)
 
 bench: $(VENV)/.installed-test,torch,bench ## compare speed with every peer that is installed
 	$(BIN)/gpuconv bench $(ARGS)

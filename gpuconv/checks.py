@@ -105,16 +105,16 @@ def flag(name: str, value: Any) -> bool:
 
 def common_dtype(**arrays: Any) -> np.dtype:
     """Return the one dtype of all arrays (float16, float32 or float64, native byte order); None is skipped."""
-    found = {name: array.dtype for name, array in arrays.items() if array is not None}
-    for name, dtype in found.items():
+    dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
+    for name, dtype in dtypes.items():
         if dtype not in FLOATS or not dtype.isnative:
             what = f"{dtype} ({dtype.str})" if not dtype.isnative else str(dtype)
             msg = f"{name} must be float16, float32 or float64 in native byte order, got {what}"
             raise DTypeError(msg)
-    if len(set(found.values())) > 1:
-        msg = "arrays must share one dtype, got " + ", ".join(f"{name} {dtype}" for name, dtype in found.items())
+    if len(set(dtypes.values())) > 1:
+        msg = "arrays must share one dtype, got " + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise DTypeError(msg)
-    return next(iter(found.values()))
+    return next(iter(dtypes.values()))
 
 
 def given(**arrays: Any) -> None:

@@ -129,7 +129,7 @@ def pytest_collection_finish(session):
     one_of_others = os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0"
     if session.config.option.collectonly or emulated < _MANY_CASES or one_of_others:
         return
-    from kernel_calls import launched
+    from tests.ladder.kernel_calls import launched
 
     expressions = {}
     for one in launched().values():

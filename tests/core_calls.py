@@ -4,7 +4,7 @@ One rule: the calls of an operator take the dtypes in turns, and the memory form
 calls than dtypes takes its calls in turns, too.  So each call runs, and each operator meets each dtype and each format.
 """
 
-from kernel_calls import CALLS, DTYPES, FORMATS
+from tests.ladder.kernel_calls import CALLS, DTYPES, FORMATS
 
 OPERATORS = (
     *("conv", "max_pool", "average_pool", "global_pool", "global_average_pool"),

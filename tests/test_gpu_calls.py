@@ -2,8 +2,9 @@
 
 import pytest
 from core_calls import CORE, OPERATORS, operator_of
-from kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched
 from places import GPU
+
+from tests.ladder.kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched
 
 # Held to the CPU backend: the oracle has no word for all_finite, and its sums of the largest float64 overflow.
 _NOT_BY_LOOPS = ("all_finite", "batchnorm_constant_channels")

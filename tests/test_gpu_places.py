@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 from compare import assert_same, normal, whole
-from kernel_calls import CALLS, assert_as_expected
 from places import Cuda, place
 
 import gpuconv
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import DeviceMismatchError
+from tests.ladder.kernel_calls import CALLS, assert_as_expected
 
 pytestmark = [pytest.mark.gpu, pytest.mark.core]
 

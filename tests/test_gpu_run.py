@@ -7,11 +7,11 @@ import time
 
 import pytest
 from emulate import EmulatedDevice, hopper
-from kernel_calls import emulated_on, random_call
 
 from tests.ladder import ahead, calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, steps, training
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
+from tests.ladder.kernel_calls import emulated_on, random_call
 from tests.ladder.predictions import predictions, share
 from tests.ladder.work import LOST, Work, read
 

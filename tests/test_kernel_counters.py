@@ -7,7 +7,7 @@ import pytest
 from emulate import LaunchRecord
 from emulate.emulator import SiteCounts
 
-from bench import kernel_counters as counters
+from tests.ladder import kernel_counters as counters
 
 RECORDED = json.loads(counters.TABLE.read_text(encoding="utf-8"))
 
@@ -45,7 +45,7 @@ def test_counts_are_as_recorded():
     if counters.compilers() != {name: RECORDED[name] for name in counters.compilers()}:
         pytest.skip(f"recorded with other compilers than {counters.compilers()}")
     lines = counters.differences(RECORDED, _measured())
-    assert not lines, "\n".join([*lines, "write the table anew: python -m bench.kernel_counters --write"])
+    assert not lines, "\n".join([*lines, "write the table anew: python -m tests.ladder.kernel_counters --write"])
 
 
 # A call of each of the ways to go through memory: in packs, with shared tiles, turned from one format into another.
@@ -59,7 +59,7 @@ def test_counts_of_some_calls_are_as_recorded():
     measured = counters.traffic_of(QUICK)
     recorded = {name: RECORDED["traffic"][name] for name in measured}
     lines = counters.differences({"traffic": recorded}, {"traffic": measured})
-    assert not lines, "\n".join([*lines, "write the table anew: python -m bench.kernel_counters --write"])
+    assert not lines, "\n".join([*lines, "write the table anew: python -m tests.ladder.kernel_counters --write"])
 
 
 def test_hottest_loops_multiply_and_add():

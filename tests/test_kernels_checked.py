@@ -9,7 +9,12 @@ import functools
 import numpy as np
 import pytest
 from emulate import EmulationError
-from kernel_calls import (
+from places import Cpu, Emulated
+
+from gpuconv.cuda import kernel
+from gpuconv.cuda.kernel import Kernel
+from gpuconv.errors import GpuLaunchError
+from tests.ladder.kernel_calls import (
     CALLS,
     DTYPES,
     FORMATS,
@@ -20,11 +25,6 @@ from kernel_calls import (
     launched,
     random_call,
 )
-from places import Cpu, Emulated
-
-from gpuconv.cuda import kernel
-from gpuconv.cuda.kernel import Kernel
-from gpuconv.errors import GpuLaunchError
 
 pytestmark = pytest.mark.compilers
 

@@ -1,6 +1,6 @@
 """Every kernel through NVRTC to machine code, for each generation of GPUs: no GPU is needed, and none is asked.
 
-bench/kernel_resources.py wrote the table that the kernels are held to.
+tests/ladder/kernel_resources.py wrote the table that the kernels are held to.
 """
 
 import functools
@@ -11,13 +11,13 @@ import pytest
 from emulate.cubin import MULTIPROCESSORS
 from emulate.nvrtc import nvrtc
 
-from bench import kernel_resources as resources
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.cuda.source import kernel_dir
+from tests.ladder import kernel_resources as resources
 
 pytestmark = pytest.mark.compilers
 
-_ANEW = "write the table anew: python -m bench.kernel_resources --write"
+_ANEW = "write the table anew: python -m tests.ladder.kernel_resources --write"
 RECORDED = json.loads(resources.TABLE.read_text(encoding="utf-8"))
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench import mutate_kernels as mutation
+from tests.ladder import mutate_kernels as mutation
 
 pytestmark = pytest.mark.compilers
 

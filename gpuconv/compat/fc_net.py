@@ -89,8 +89,8 @@ class FullyConnectedNet:
         loss, da = softmax_loss(scores, y)
         grads: dict[str, Any] = {}
         for backward, kept, names in reversed([*steps, (affine_backward, cache, last)]):
-            found = backward(da, kept)
-            da, *of_params = found if names else (found,)
+            gradients = backward(da, kept)
+            da, *of_params = gradients if names else (gradients,)
             grads |= {name: border.outward(grad) for name, grad in zip(names, of_params, strict=True)}
         return loss + regularise(self.params, grads, self.reg), grads
 

@@ -68,8 +68,8 @@ def keep_probability(p: float, p_is: str | None) -> float:
 def unpacked(cache: Any, length: int, forward: str) -> tuple[Any, ...]:
     """Return a course's cache if it is a tuple of this length."""
     if not isinstance(cache, tuple) or len(cache) != length:
-        found = f"a tuple of {len(cache)}" if isinstance(cache, tuple) else type(cache).__qualname__
-        msg = f"cache must be the tuple of {length} that {forward} returned, got {found}"
+        given = f"a tuple of {len(cache)}" if isinstance(cache, tuple) else type(cache).__qualname__
+        msg = f"cache must be the tuple of {length} that {forward} returned, got {given}"
         raise CacheError(msg)
     return cache
 

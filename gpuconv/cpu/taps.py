@@ -47,11 +47,11 @@ def image_ranges(x: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _axis_taps(count: int, windows: int, stride: int, pad: int, size: int) -> list[tuple[int, slice, slice]]:
-    found = []
+    taps = []
     for tap in range(count):
         first = max(0, -(-(pad - tap) // stride))  # the first and past-the-last window whose tap lies in the image
         last = min(windows, (size - 1 + pad - tap) // stride + 1)
         if first < last:
             start = first * stride - pad + tap
-            found.append((tap, slice(start, start + (last - first - 1) * stride + 1, stride), slice(first, last)))
-    return found
+            taps.append((tap, slice(start, start + (last - first - 1) * stride + 1, stride), slice(first, last)))
+    return taps

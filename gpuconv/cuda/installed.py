@@ -33,9 +33,9 @@ class Missing:
 @functools.cache
 def gpu_status() -> tuple[bool, str]:
     """Return (True, what was found) or (False, what is missing and what to install)."""
-    found = missing()
-    if found is not None:
-        return False, found.text
+    gap = missing()
+    if gap is not None:
+        return False, gap.text
     cuda = _cupy().cuda
     count = cuda.runtime.getDeviceCount()
     return True, f"{count} GPU{'s' if count > 1 else ''}, NVRTC {_dotted(cuda.nvrtc.getVersion())}"
@@ -44,7 +44,7 @@ def gpu_status() -> tuple[bool, str]:
 def missing() -> Missing | None:
     """Return the first thing that is missing, None where all is there: CuPy, a driver with a GPU, then libraries."""
     looks = (_missing_cupy, _missing_gpu, _missing_compiler, _missing_headers, _missing_cublas)
-    return next((found for look in looks if (found := look()) is not None), None)
+    return next((gap for look in looks if (gap := look()) is not None), None)
 
 
 def versions() -> dict[str, str]:
@@ -65,14 +65,14 @@ def versions() -> dict[str, str]:
 def gpus() -> list[str]:
     """Return each GPU in words: name, compute capability, memory."""
     runtime = _cupy().cuda.runtime
-    found = []
+    lines = []
     for index in range(runtime.getDeviceCount()):
         facts = runtime.getDeviceProperties(index)
         memory = facts["totalGlobalMem"] / 2**30
-        found.append(
+        lines.append(
             f"{facts['name'].decode()}, compute capability {facts['major']}.{facts['minor']}, {memory:.1f} GiB"
         )
-    return found
+    return lines
 
 
 # One thing each -----------------------------------------------------------------------------------------------------
@@ -224,14 +224,14 @@ def _dotted(parts: tuple[int, ...]) -> str:
 
 def _installed() -> list[str]:
     """Return CuPy's packages that are installed here."""
-    found = []
+    packages = []
     for name in _PACKAGES:
         try:
             importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        found.append(name)
-    return found
+        packages.append(name)
+    return packages
 
 
 def _extra(package: str | None) -> str:

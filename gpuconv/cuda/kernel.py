@@ -105,10 +105,10 @@ class Kernel:
         if any(not 0 < count <= most for count, most in zip(blocks, _MOST_BLOCKS, strict=True)):
             msg = f"{self.name}: a grid has at most {_MOST_BLOCKS} blocks, got {blocks}"
             raise SizeLimitError(msg)
-        found = self._ready.get((device, templates))
-        if found is None:
-            found = self._prepare(device, templates)
-        function, converters = found
+        compiled = self._ready.get((device, templates))
+        if compiled is None:
+            compiled = self._prepare(device, templates)
+        function, converters = compiled
         if len(args) != len(converters):
             names = ", ".join(parameter.name for parameter in self.signature.parameters)
             msg = f"{self.name} takes {len(converters)} arguments ({names}), got {len(args)}"
@@ -132,8 +132,8 @@ class Kernel:
 
     def pack(self, parameter: str, fields: Mapping[str, Any]) -> np.void:
         """Return a struct argument from its fields, checked: for launchers that keep it from call to call."""
-        (found,) = (p for p in self.signature.parameters if p.name == parameter)
-        return _struct(f"{self.name}: argument {parameter}", self.signature.structs[found.type])(fields)
+        (declared,) = (p for p in self.signature.parameters if p.name == parameter)
+        return _struct(f"{self.name}: argument {parameter}", self.signature.structs[declared.type])(fields)
 
     def expression(self, templates: tuple[Any, ...]) -> str:
         """Return the C++ name of the kernel with these template arguments."""
@@ -273,8 +273,8 @@ def _struct(what: str, dtype: np.dtype) -> Converter:
         if isinstance(value, np.void) and value.dtype == dtype:
             return value
         if not isinstance(value, Mapping) or value.keys() != fields.keys():
-            found = ", ".join(value) if isinstance(value, Mapping) else repr(value)
-            msg = f"{what} must be a mapping of {', '.join(fields)}, got {found}"
+            given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
+            msg = f"{what} must be a mapping of {', '.join(fields)}, got {given}"
             raise ArgTypeError(msg)
         packed = np.zeros((), dtype)
         for name, field in fields.items():
@@ -305,11 +305,11 @@ def _read_signature(text: str, file: str, name: str) -> _Signature:
     text = _COMMENT.sub(" ", text)
     text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
     pattern = rf"(?:template\s*<([^<>]*)>\s*)?__global__\s+{_LAUNCH_BOUNDS}void\s+{_LAUNCH_BOUNDS}{name}\s*\(([^()]*)\)"
-    found = re.findall(pattern, text)
-    if len(found) != 1:
-        msg = f"kernels/{file} must define the kernel {name} once, found {len(found)}"
+    definitions = re.findall(pattern, text)
+    if len(definitions) != 1:
+        msg = f"kernels/{file} must define the kernel {name} once, found {len(definitions)}"
         raise ArgTypeError(msg)
-    template_text, parameter_text = found[0]
+    template_text, parameter_text = definitions[0]
     templates = tuple(_declared(part) for part in template_text.split(",") if part.strip())
     parameters = tuple(_parameter(part) for part in parameter_text.split(",") if part.strip())
     return _Signature(templates, parameters, _structs(text))
@@ -341,7 +341,7 @@ def _resolved(what: str, kind: str, bound: Mapping[str, str]) -> str:
 
 def _structs(text: str) -> dict[str, np.dtype]:
     """Return the structs of plain numbers that a file defines: field by field, padded as C++ pads them."""
-    found = {}
+    structs = {}
     for name, body in _STRUCT.findall(text):
         fields: list[Any] = []
         for statement in filter(None, map(str.strip, body.split(";"))):
@@ -358,8 +358,8 @@ def _structs(text: str) -> dict[str, np.dtype]:
                 fields.append((field_name, C_TYPES[kind], int(count)) if count else (field_name, C_TYPES[kind]))
         else:
             if fields:
-                found[name] = np.dtype(fields, align=True)
-    return found
+                structs[name] = np.dtype(fields, align=True)
+    return structs
 
 
 def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:

@@ -10,8 +10,6 @@ import time
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from typing import Any
 
-from kernel_calls import CALLS, launched
-
 from gpuconv.cuda import device as cuda_device
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
@@ -20,6 +18,7 @@ from gpuconv.data.cifar import NAME_FILE
 from . import training
 from .calls import DRY
 from .groups import environment
+from .kernel_calls import CALLS, launched
 from .work import Work, line
 
 _WARMED = ("convnet", "resnet18", "speedrun")  # nets whose steps need kernels of CuPy's own

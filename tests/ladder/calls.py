@@ -1,15 +1,15 @@
-"""The calls of tests/kernel_calls.py on a GPU: each once beside the oracle, again and again, and random ones."""
+"""The calls of kernel_calls.py on a GPU: each once beside the oracle, again and again, and random ones."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched, random_call
 from places import Cuda
 
 from gpuconv.cuda.kernel import Kernel
 
+from .kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched, random_call
 from .work import Work
 
 _WITHOUT_ORACLE = ("all_finite",)  # no operator: its definition is NumPy's

@@ -23,12 +23,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from core_calls import CORE
-from kernel_calls import CALLS, launched
 
 from . import ROOT
 from .ahead import compile_one
 from .finished import LINES
 from .groups import environment
+from .kernel_calls import CALLS, launched
 
 SETTINGS = {
     "CUPY_EMULATED_LAZY": "1",

@@ -7,9 +7,8 @@ import sys
 import time
 from typing import Any
 
-from kernel_calls import CALLS, assert_as_expected
-
 from .groups import run_group
+from .kernel_calls import CALLS, assert_as_expected
 from .work import Work, read
 
 DEBUG = {"CUDA_LAUNCH_BLOCKING": "1", "GPUCONV_DEBUG": "1"}

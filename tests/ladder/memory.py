@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from compare import U_SUM
-from kernel_calls import CALLS, Scaled, assert_as_expected
 from norm_scales import batchnorm_scales
 from places import Cuda
 
 import gpuconv
 
+from .kernel_calls import CALLS, Scaled, assert_as_expected
 from .work import Work
 
 

@@ -1,9 +1,9 @@
 """How well kernels use memory, counted by the emulator: sectors a request, bank conflicts, share of multiply-adds.
 Also the share of multiply-adds in the hottest loop of the machine code that ptxas makes.
 
-    python -m bench.kernel_counters [--write]
+    python -m tests.ladder.kernel_counters [--write]
 
-Compares with tests/kernel_counters.json, or writes it.  A sector is 32 bytes of device memory, a wavefront one pass
+Compares with kernel_counters.json, or writes it.  A sector is 32 bytes of device memory, a wavefront one pass
 over the banks of shared memory; the ideal is the fewest that the same bytes need.  Counts, not times: they tell a
 careless change, not how fast a GPU is.
 """
@@ -18,21 +18,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "tests") not in sys.path:
-    sys.path.insert(0, str(ROOT / "tests"))
-
 from emulate import LaunchRecord, build
 from emulate.cubin import compile_cubin
 from emulate.nvrtc import nvrtc
 from emulate.sass import disassemble, hottest_loop
-from kernel_calls import CALLS, Call, GroupedDevice, Inputs, emulated_on, launched
 
 import gpuconv
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
-TABLE = ROOT / "tests" / "kernel_counters.json"
+from .kernel_calls import CALLS, Call, GroupedDevice, Inputs, emulated_on, launched
+
+TABLE = Path(__file__).parent / "kernel_counters.json"
 PARTS = ("traffic", "share of multiply-adds", "share of FFMA in the hottest loop")
 ARCHS = ("80", "90")
 COLUMNS = ["requests", "sectors or wavefronts", "ideal"]

@@ -1,12 +1,12 @@
 """Break kernels one place at a time, and see that the checks notice.
 
-    python -m bench.mutate_kernels [--sample N] [--seed S] [--only TEXT] [--write]
+    python -m tests.ladder.mutate_kernels [--sample N] [--seed S] [--only TEXT] [--write]
 
 A mutant is one small change of one line of kernels/: a bound, a sign, an operator, a start value, a barrier.  It runs
-tests/kernel_calls.py's calls of the kernel it is in, in the emulator's check mode, float32 first, until one fails.
-Survivors are shown, with the reason where tests/mutation_survivors.toml gives one: such a mutant changes no result, so
+kernel_calls.py's calls of the kernel it is in, in the emulator's check mode, float32 first, until one fails.
+Survivors are shown, with the reason where mutation_survivors.toml gives one: such a mutant changes no result, so
 it does not count against the score, the share noticed of all others.  Exit status 1: a score below 95 %.  --write keeps
-the result in tests/mutation_score.json.
+the result in mutation_score.json.
 """
 
 from __future__ import annotations
@@ -31,19 +31,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "tests") not in sys.path:
-    sys.path.insert(0, str(ROOT / "tests"))
-
 from emulate import BuildError, build
-from kernel_calls import CALLS, DTYPES, FORMATS, GroupedDevice, assert_as_expected, emulated_on, launched
 
 from gpuconv.cuda import kernel
 from gpuconv.cuda.source import kernel_dir, source
 from gpuconv.errors import GpuconvError
 
-SCORE = ROOT / "tests" / "mutation_score.json"
-REASONS = ROOT / "tests" / "mutation_survivors.toml"
+from .kernel_calls import CALLS, DTYPES, FORMATS, GroupedDevice, assert_as_expected, emulated_on, launched
+
+SCORE = Path(__file__).parent / "mutation_score.json"
+REASONS = Path(__file__).parent / "mutation_survivors.toml"
 GOAL = 0.95
 
 # What is changed into what.  Spaces tell operators from template brackets and pointers.
@@ -315,7 +312,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--only", default="", help="files whose name contains this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants side by side (default: the cores)")
-    parser.add_argument("--write", action="store_true", help=f"keep the result in {SCORE.relative_to(ROOT)}")
+    parser.add_argument("--write", action="store_true", help=f"keep the result in {SCORE.name}")
     parser.add_argument("--list", action="store_true", help="show the mutants, run nothing")
     arguments = parser.parse_args()
     everything = [mutant for mutant in all_mutants() if arguments.only in mutant.file]

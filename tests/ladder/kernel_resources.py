@@ -1,8 +1,8 @@
 """What ptxas gives every kernel: registers, shared memory, blocks per multiprocessor, for each architecture.
 
-    python -m bench.kernel_resources [--write]
+    python -m tests.ladder.kernel_resources [--write]
 
-Compares with tests/kernel_resources.json, or writes it and bench/results/kernel-resources.md.  NVRTC needs no GPU.
+Compares with kernel_resources.json, or writes it and kernel_resources.md beside it.  NVRTC needs no GPU.
 """
 
 from __future__ import annotations
@@ -20,22 +20,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT / "tests") not in sys.path:
-    sys.path.insert(0, str(ROOT / "tests"))
-
 import numpy as np
 from emulate import cubin
 from emulate.build import cache_folder, digest
 from emulate.errors import BuildError
 from emulate.nvrtc import nvrtc
-from kernel_calls import Launched, launched
 
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
-TABLE = ROOT / "tests" / "kernel_resources.json"
-RENDERED = ROOT / "bench" / "results" / "kernel-resources.md"
+from .kernel_calls import Launched, launched
+
+TABLE = Path(__file__).parent / "kernel_resources.json"
+RENDERED = TABLE.with_suffix(".md")
 ARCHS = ("75", "80", "90")
 
 # Kernels that may keep something in local memory, and why.
@@ -43,7 +40,7 @@ SPILLS_ALLOWED: dict[str, str] = {}
 
 
 def instances() -> dict[str, Launched]:
-    """Return every kernel with every set of template arguments that the calls of tests/kernel_calls.py launch.
+    """Return every kernel with every set of template arguments that the calls of kernel_calls.py launch.
 
     A kernel that counts in 32 bits is taken with 64 bits, too: arrays that need them are too large for the calls.
     """
@@ -186,7 +183,7 @@ def rendered(found: dict[str, Any]) -> str:
         "# Resources of every kernel",
         "",
         f"Compiled by NVRTC {found['nvrtc']}; not yet run on a GPU.  Each cell: registers a thread / bytes of shared memory",
-        "a block / blocks that a multiprocessor holds.  Written by `python -m bench.kernel_resources --write`;",
+        "a block / blocks that a multiprocessor holds.  Written by `python -m tests.ladder.kernel_resources --write`;",
         "`make ladder` holds every instance to no spill.",
         "",
         "| kernel | " + " | ".join(f"sm_{arch}" for arch in ARCHS) + " |",
