@@ -1,58 +1,40 @@
 """Convolution, max-pooling and batch normalisation on NumPy arrays, and what a net needs around them."""
 
-from .backend import default_device, free_memory, use
-from .errors import GpuconvError
-from .ops.affine import affine_backward, affine_forward
-from .ops.augment import augment
-from .ops.average_pool import (
-    average_pool_backward,
-    average_pool_forward,
-    global_average_pool_backward,
-    global_average_pool_forward,
-)
-from .ops.batchnorm import batchnorm_backward, batchnorm_forward, spatial_batchnorm_backward, spatial_batchnorm_forward
-from .ops.conv import conv_backward, conv_forward
-from .ops.dropout import dropout_backward, dropout_forward
-from .ops.gelu import gelu_backward, gelu_forward
-from .ops.groupnorm import groupnorm_backward, groupnorm_forward, layernorm_backward, layernorm_forward
-from .ops.loss import softmax_cross_entropy, svm_loss
-from .ops.max_pool import max_pool_backward, max_pool_forward
-from .ops.relu import relu_backward, relu_forward
-from .ops.update import adam_update, rmsprop_update, sgd_update
+# X as X: what type checkers and editors take for public without a list, which they could not read from ops.
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "GpuconvError",
-    "adam_update",
-    "affine_backward",
-    "affine_forward",
-    "augment",
-    "average_pool_backward",
-    "average_pool_forward",
-    "batchnorm_backward",
-    "batchnorm_forward",
-    "conv_backward",
-    "conv_forward",
-    "default_device",
-    "dropout_backward",
-    "dropout_forward",
-    "free_memory",
-    "gelu_backward",
-    "gelu_forward",
-    "global_average_pool_backward",
-    "global_average_pool_forward",
-    "groupnorm_backward",
-    "groupnorm_forward",
-    "layernorm_backward",
-    "layernorm_forward",
-    "max_pool_backward",
-    "max_pool_forward",
-    "relu_backward",
-    "relu_forward",
-    "rmsprop_update",
-    "sgd_update",
-    "softmax_cross_entropy",
-    "spatial_batchnorm_backward",
-    "spatial_batchnorm_forward",
-    "svm_loss",
-    "use",
-]
+from . import ops as ops
+from .backend import default_device as default_device
+from .backend import free_memory as free_memory
+from .backend import use as use
+from .errors import GpuconvError as GpuconvError
+from .ops import *
+
+if TYPE_CHECKING:
+    from . import compat as compat
+    from . import data as data
+    from . import export as export
+    from . import nn as nn
+    from . import train as train
+
+    __version__: str
+else:
+    __all__ = ["GpuconvError", "default_device", "free_memory", "use"]
+    __all__ += ops.__all__
+
+    _PARTS = ("compat", "data", "export", "nn", "train")  # imported when first touched
+
+    def __getattr__(name):
+        if name in _PARTS:
+            from importlib import import_module
+
+            return import_module(f"{__name__}.{name}")
+        if name == "__version__":
+            from .version import gpuconv_version
+
+            return gpuconv_version()
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def __dir__():
+        return sorted({*globals(), *_PARTS, "__version__"})

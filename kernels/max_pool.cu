@@ -13,7 +13,7 @@
 //   max_pool_forward_halving   | 16 bytes in each of two rows of x               | NCHW, 2 x 2 windows side by side, no
 //   max_pool_backward_halving  | 16 bytes in each of two rows of dx              |   padding, rows of whole 16 bytes
 //
-// Launchers: gpuconv/cuda/max_pool.py.
+// Launchers: gpuconv/cuda/max_pool.py, which takes max_pool_ties.cu where equal maxima share the gradient.
 #include "pack.cuh"
 #include "pool.cuh"
 

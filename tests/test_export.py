@@ -47,6 +47,11 @@ def layers():
         "affine_of_images": (lambda: nn.Affine(4 * 7 * 6, 3), image),
         "bn_images": (lambda: nn.BatchNorm(4), image),
         "bn_rows": (lambda: nn.BatchNorm(5, momentum=0.99, eps=1e-3), row),
+        "group_norm": (lambda: nn.GroupNorm(4, 2), image),
+        "group_norm_of_images": (lambda: nn.GroupNorm(4, 1, eps=1e-3), image),
+        "group_norm_of_channels": (lambda: nn.Sequential(nn.GroupNorm(4, 4), nn.GroupNorm(4, 2)), image),
+        "layer_norm": (lambda: nn.LayerNorm(5), row),
+        "layer_norm_eps": (lambda: nn.Sequential(nn.LayerNorm(5, eps=1e-2), nn.Relu()), row),
         "max_pool": (nn.MaxPool, image),
         "max_pool_pairs": (lambda: nn.MaxPool((3, 2), stride=(2, 1), pad=1), image),
         "average_pool": (nn.AveragePool, image),
@@ -74,7 +79,11 @@ def layers():
 
 LAYERS = layers()
 # Sums of small integers, and halves and quarters of them: exact in any order.
-EXACT = [name for name in LAYERS if not name.startswith(("bn", "gelu", "global", "average_pool_real"))]
+EXACT = [
+    name
+    for name in LAYERS
+    if not name.startswith(("bn", "group_norm", "layer_norm", "gelu", "global", "average_pool_real"))
+]
 
 
 def residual_net(**settings):
@@ -304,11 +313,13 @@ def test_a_wrong_weight_is_noticed(name, rng):
         assert not export.check_onnx(net, model, normalized=x).within, key
 
 
-def test_a_wrong_setting_is_noticed(rng):
-    net = made("bn_rows", rng)
-    x = normal(rng, (4, 5))
+@pytest.mark.parametrize("name", ["bn_rows", "group_norm_of_images", "layer_norm_eps"])
+def test_a_wrong_setting_is_noticed(name, rng):
+    net = made(name, rng)
+    x = normal(rng, (4, *net.input_shape))
     model = export.onnx_model(net)
-    model.graph.node[0].attribute[0].f = 2e-3
+    (eps,) = (value for node in model.graph.node for value in node.attribute if value.name == "epsilon")
+    eps.f *= 2
     assert not export.check_onnx(net, model, normalized=x).within
 
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import gpuconv
+
 # Run in a fresh interpreter.  NumPy is imported first: what it does is its own affair.
 _WATCH = """
 import json, sys, threading
@@ -78,3 +80,27 @@ def test_each_part_imports_alone(module):
     found = _run(f"import gpuconv.{module}")
     assert not {"cupy", "torch", "matplotlib"} & set(found["modules"])
     assert not [event for event in found["events"] if not event.startswith("open")]
+
+
+PARTS = ("compat", "data", "export", "nn", "train")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_comes_when_it_is_touched(part):
+    found = _run(f"import gpuconv; assert gpuconv.{part}.__name__ == 'gpuconv.{part}'")
+    assert f"gpuconv.{part}" in found["inside"]
+
+
+def test_the_version_is_the_installed_one():
+    _run("import gpuconv, importlib.metadata; assert gpuconv.__version__ == importlib.metadata.version('gpuconv')")
+
+
+def test_parts_are_shown_before_they_are_touched(imported):
+    assert not [part for part in PARTS if f"gpuconv.{part}" in imported["inside"]]
+    _run(f"import gpuconv; assert {{*{PARTS}, '__version__', 'conv_forward', 'use'}} <= set(dir(gpuconv))")
+
+
+def test_a_name_that_is_not_there_is_said_to_be_missing():
+    _run("import gpuconv; assert not hasattr(gpuconv, 'network')")
+    with pytest.raises(AttributeError, match="module 'gpuconv' has no attribute 'network'"):
+        gpuconv.network  # noqa: B018 - the look is the test

@@ -126,14 +126,14 @@ def test_groupnorm_gradients_are_derivatives(shape, groups, rng):
         _assert_derivative(grad, lambda: np.vdot(dy, forward()[0]), array, step=1e-5, rtol=1e-8)
 
 
-@pytest.mark.parametrize("split", [True, False])
-def test_without_ties_every_rule_for_them_is_the_gradient(split, rng):
+@pytest.mark.parametrize("ties", ["split", "every"])
+def test_without_ties_every_rule_for_them_is_the_gradient(ties, rng):
     x = rng.permutation(2 * 5 * 6).reshape(1, 2, 5, 6).astype(float)
     z = pool_sizes(x, window=3, stride=2, pad=1)
     dy = rng.standard_normal((z.N, z.C, z.P, z.Q))
     y, argmax = naive.max_pool_forward(x, z)
     expected = naive.max_pool_backward(dy, argmax, z)
-    np.testing.assert_array_equal(naive.max_pool_backward_ties(dy, x, y, z, split=split), expected)
+    np.testing.assert_array_equal(naive.max_pool_backward(dy, None, z, ties=ties, x=x, y=y), expected)
 
 
 def test_affine_gradients_are_derivatives(rng):

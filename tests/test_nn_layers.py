@@ -9,6 +9,7 @@ import gpuconv
 from gpuconv import nn
 from gpuconv.errors import ArgTypeError, CacheError, DTypeError, GpuconvError, ParamError, ShapeError
 from gpuconv.random import Stream, generator
+from gpuconv.train import precision
 
 # name -> (layer, shape of x)
 LAYERS = {
@@ -27,6 +28,11 @@ LAYERS = {
     "batchnorm_of_images": (lambda: nn.BatchNorm(3, momentum=0.5, eps=1e-2), (2, 3, 3, 2)),
     "batchnorm_without_scale": (lambda: nn.BatchNorm(3, momentum=0.6, eps=1e-12, scale=False), (2, 3, 3, 2)),
     "batchnorm_of_rows_without_scale": (lambda: nn.BatchNorm(3, scale=False), (6, 3)),
+    "groupnorm": (lambda: nn.GroupNorm(4, 2, eps=1e-2), (2, 4, 3, 2)),
+    "groupnorm_of_images": (lambda: nn.GroupNorm(3, 1), (2, 3, 2, 3)),
+    "groupnorm_of_channels": (lambda: nn.GroupNorm(2, 2), (3, 2, 2, 3)),
+    "layernorm": (lambda: nn.LayerNorm(5), (4, 5)),
+    "layernorm_eps": (lambda: nn.LayerNorm(3, eps=0.1), (2, 3)),
     "max_pool": (nn.MaxPool, (2, 2, 4, 4)),
     "max_pool_overlapping": (lambda: nn.MaxPool(3, stride=2, pad=1), (2, 2, 5, 6)),
     "average_pool": (lambda: nn.AveragePool((2, 3), stride=1, pad=1, count_pad=False), (2, 2, 4, 4)),
@@ -137,6 +143,14 @@ def test_parameters_have_the_documented_names_and_shapes():
         "running_var": [1.0] * 5,
     }
     assert list(nn.Conv(4, 6, bias=False).create().params) == ["w"]
+    for norm in (nn.GroupNorm(6, 2), nn.LayerNorm(6)):
+        assert {name: array.shape for name, array in norm.create().params.items()} == {"gamma": (6,), "beta": (6,)}
+        assert not norm.state
+
+
+def test_layers_of_a_kind_are_numbered_by_its_last_word():
+    norms = nn.Sequential(nn.GroupNorm(4, 2), nn.MaxPool(), nn.GlobalAveragePool(), nn.LayerNorm(4))
+    assert list(norms.layers) == ["norm1", "pool1", "pool2", "norm2"]
 
 
 # Initial weights ----------------------------------------------------------------------------------------------------
@@ -194,9 +208,10 @@ def test_initial_weights_have_the_variance_of_their_rule(init, variance):
 def test_biases_and_beta_start_at_zero_gamma_at_one():
     assert not nn.Conv(1, 2).create().params["b"].any()
     assert not nn.Affine(1, 2).create().params["b"].any()
-    bn = nn.BatchNorm(2).create()
-    assert not bn.params["beta"].any()
-    assert (bn.params["gamma"] == 1).all()
+    for norm in (nn.BatchNorm(2), nn.GroupNorm(2, 1), nn.LayerNorm(2)):
+        norm.create()
+        assert not norm.params["beta"].any()
+        assert (norm.params["gamma"] == 1).all()
 
 
 # Batch norm, dropout, flatten ---------------------------------------------------------------------------------------
@@ -219,6 +234,21 @@ def test_batchnorm_running_statistics_follow_the_batches(rng, shape):
     np.testing.assert_allclose(y, (x - mean.reshape(wide)) / np.sqrt(var.reshape(wide) + 1e-5), rtol=1e-12, atol=1e-14)
     for name, array in bn.state.items():
         assert_same(array, before[name])
+
+
+def test_float16_steps_keep_the_parameters_of_norms_in_float32(rng):
+    norms = nn.Sequential(nn.BatchNorm(4), nn.GroupNorm(4, 2), nn.Flatten(), nn.LayerNorm(16), nn.Affine(16, 3))
+    net = nn.Net(norms, (4, 2, 2), seed=1)
+    steps = precision.arithmetic(net, "float16", 1)
+    steps.begin()
+    _, dy = steps.loss(steps.forward(normal(rng, (8, 4, 2, 2), "float16"), step=0), np.arange(8) % 3, label_smoothing=0)
+    steps.backward(dy)
+    for (name, own), (_, half) in zip(net.body.leaves(), steps._twin.body.leaves(), strict=True):
+        wide = name in ("bn1", "norm1", "norm2")
+        for key in own.params:
+            assert (half.params[key] is own.params[key]) == wide
+            assert half.grads[key].dtype == (np.float32 if wide else np.float16)
+            assert own.grads[key].any()
 
 
 def test_dropout_draws_by_seed_step_and_place_in_the_net():
@@ -286,6 +316,11 @@ BAD = {
     "outputs_text": (lambda: nn.Affine(3, "8"), ArgTypeError, "out_features"),
     "batchnorm_momentum_above_one": (lambda: nn.BatchNorm(3, momentum=1.5), ParamError, "momentum"),
     "batchnorm_eps_zero": (lambda: nn.BatchNorm(3, eps=0.0), ParamError, "eps"),
+    "groupnorm_without_groups": (lambda: nn.GroupNorm(4, 0), ParamError, "groups must be"),
+    "groupnorm_groups_do_not_divide_channels": (lambda: nn.GroupNorm(4, 3), ParamError, "groups=3, channels=4"),
+    "groupnorm_eps_zero": (lambda: nn.GroupNorm(4, 2, eps=0.0), ParamError, "eps"),
+    "layernorm_of_one_feature": (lambda: nn.LayerNorm(1), ParamError, "features"),
+    "layernorm_eps_negative": (lambda: nn.LayerNorm(4, eps=-1e-5), ParamError, "eps"),
     "pool_pad_above_half_the_window": (lambda: nn.MaxPool(2, pad=2), ParamError, "pad"),
     "pool_window_zero": (lambda: nn.AveragePool(0), ParamError, "window"),
     "pool_stride_zero": (lambda: nn.MaxPool(2, stride=0), ParamError, "stride"),
@@ -317,6 +352,11 @@ MISFITS = {
     "affine_of_other_features": (lambda: nn.Affine(10, 3), (2, 3)),
     "batchnorm_of_other_channels": (lambda: nn.BatchNorm(3), (4, 2, 2)),
     "batchnorm_of_sequences": (lambda: nn.BatchNorm(3), (3, 7)),
+    "groupnorm_of_other_channels": (lambda: nn.GroupNorm(4, 2), (6, 2, 2)),
+    "groupnorm_of_rows": (lambda: nn.GroupNorm(4, 2), (4,)),
+    "groupnorm_of_single_values": (lambda: nn.GroupNorm(4, 4), (4, 1, 1)),
+    "layernorm_of_other_features": (lambda: nn.LayerNorm(4), (5,)),
+    "layernorm_of_images": (lambda: nn.LayerNorm(4), (4, 1, 1)),
     "inside_a_sequential": (lambda: nn.Sequential(nn.Relu(), nn.Conv(3, 8)), (4, 8, 8)),
     "branches_of_different_shapes": (lambda: nn.Residual(nn.Conv(3, 3)), (3, 8, 8)),
 }

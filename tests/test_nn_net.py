@@ -19,6 +19,7 @@ from gpuconv.errors import (
     ParamError,
     ShapeError,
 )
+from gpuconv.nn.layer import KINDS
 
 
 def small_net(**settings):
@@ -332,9 +333,10 @@ NETS = {
             c=nn.AveragePool((2, 1), stride=1, count_pad=False),
             d=nn.MaxPool(3, stride=(2, 1), pad=1),
             e=nn.BatchNorm(4, momentum=0.5, eps=1e-3),
-            f=nn.Sequential(nn.Flatten(), nn.Relu()),
+            f=nn.Sequential(nn.GroupNorm(4, 2, eps=0.01), nn.Flatten(), nn.Relu(), nn.Scale(0.5)),
             g=nn.Affine(48, 5, bias=False, init=0.125),
             h=nn.Residual(nn.Affine(5, 5), nn.Dropout(0.25)),
+            i=nn.LayerNorm(5, eps=1e-4),
         ),
         (2, 8, 8),
     ),
@@ -343,6 +345,15 @@ NETS = {
     "three_layer_he": lambda: nn.ThreeLayerConvNet((1, 6, 6), 4, 3, 5, 3, None),
     "conv_net": lambda: nn.ConvNet(4, 6, input_shape=(1, 8, 8), classes=3, seed=3, dtype="float64"),
 }
+
+
+def test_every_layer_has_a_config_here():
+    made = {type(layer).__name__ for name in ("every_layer", "one_layer") for layer in _inside(NETS[name]().body)}
+    assert made == {kind.cls.__name__ for kind in KINDS.values()}
+
+
+def _inside(layer):
+    return [layer, *(below for child in layer.children().values() for below in _inside(child))]
 
 
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS.keys())

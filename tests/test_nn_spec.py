@@ -1,6 +1,7 @@
 """Nets from files: what a TOML list of layers and a Python function make, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from compare import assert_same, normal
 
 from gpuconv import nn
 from gpuconv.errors import ConfigError
+from gpuconv.nn.layer import KINDS
 
 SETTINGS = {"input_shape": (3, 8, 12), "classes": 4}
 
@@ -23,6 +25,10 @@ bias = false
 [[layer]]
 kind = "bn"
 scale = false
+
+[[layer]]
+kind = "group-norm"
+groups = 3
 
 [[layer]]
 kind = "gelu"
@@ -67,6 +73,9 @@ kind = "flatten"
 kind = "affine"
 units = 7
 [[layer]]
+kind = "layer-norm"
+eps = 1e-3
+[[layer]]
 kind = "dropout"
 rate = 0.25
 [[layer]]
@@ -82,6 +91,7 @@ def by_hand():
     return nn.Sequential(
         conv1=nn.Conv(3, 6, (3, 1), stride=(1, 2), pad=(1, 0), bias=False),
         bn1=nn.BatchNorm(6, scale=False),
+        norm1=nn.GroupNorm(6, 3),
         act=nn.Gelu(),
         residual1=nn.Residual(nn.Sequential(nn.Conv(6, 6, pad=1), nn.Relu())),
         residual2=nn.Residual(nn.Sequential(nn.Conv(6, 6, pad=1), nn.Relu())),
@@ -89,6 +99,7 @@ def by_hand():
         sequential1=nn.Sequential(nn.MaxPool(), nn.AveragePool(2, stride=1, pad=1)),
         flatten1=nn.Flatten(),
         affine1=nn.Affine(48, 7, init="xavier"),
+        norm2=nn.LayerNorm(7, eps=1e-3),
         dropout1=nn.Dropout(0.25),
         affine2=nn.Affine(7, 4, bias=False, init="xavier"),
         scale1=nn.Scale(0.5),
@@ -111,6 +122,11 @@ def test_a_list_of_layers_is_the_net_made_by_hand(rng, tmp_path):
     again = nn.build(json.loads(json.dumps(net.config)))  # as a checkpoint holds it: the file is not needed
     x = normal(rng, (2, 3, 8, 12), "float32")
     assert_same(again.forward(x), net.forward(x))
+
+
+def test_every_kind_is_named_where_users_read_of_it():
+    listed = re.search(r'kind = "conv"(.*?)settings are', nn.from_file.__doc__, re.DOTALL)[1]
+    assert set(re.findall(r"[a-z]+(?:-[a-z]+)*", listed)) - {"filters"} == set(KINDS)
 
 
 def test_classes_and_channels_come_from_the_data(tmp_path):

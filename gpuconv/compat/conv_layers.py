@@ -50,7 +50,7 @@ def max_pool_backward_naive(dout: Any, cache: tuple[Any, ...]) -> np.ndarray:
     z = pool_sizes(x, pad=0, **pool_options(pool_param))
     checks.same_shape("dout", dout, (z.N, z.C, z.P, z.Q), "the shape of the forward's output")
     top, _ = naive.max_pool_forward(x, z)
-    return naive.max_pool_backward_ties(dout, x, top, z, split=False).astype(border.float_type(dout))
+    return naive.max_pool_backward(dout, None, z, ties="every", x=x, y=top).astype(border.float_type(dout))
 
 
 def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Any]:

@@ -15,36 +15,5 @@ from .gelu import gelu_backward, gelu_forward
 from .groupnorm import groupnorm_backward, groupnorm_forward
 from .loss import softmax_cross_entropy, svm_loss
 from .max_pool import max_pool_backward, max_pool_forward
-from .max_pool_ties import max_pool_backward_ties
 from .relu import relu_backward, relu_forward
 from .update import adam_update, rmsprop_update, sgd_update
-
-__all__ = [
-    "adam_update",
-    "affine_backward",
-    "affine_forward",
-    "augment",
-    "average_pool_backward",
-    "average_pool_forward",
-    "batchnorm_backward",
-    "batchnorm_forward",
-    "conv_backward",
-    "conv_forward",
-    "dropout_backward",
-    "dropout_forward",
-    "gelu_backward",
-    "gelu_forward",
-    "global_average_pool_backward",
-    "global_average_pool_forward",
-    "groupnorm_backward",
-    "groupnorm_forward",
-    "max_pool_backward",
-    "max_pool_backward_ties",
-    "max_pool_forward",
-    "relu_backward",
-    "relu_forward",
-    "rmsprop_update",
-    "sgd_update",
-    "softmax_cross_entropy",
-    "svm_loss",
-]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..shapes import PoolSizes, is_channels_last
@@ -37,7 +39,11 @@ def max_pool_forward(x: np.ndarray, sizes: PoolSizes) -> tuple[np.ndarray, np.nd
 
 
 @quiet
-def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> np.ndarray:
+def max_pool_backward(
+    dy: np.ndarray, argmax: Any, sizes: PoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
+) -> np.ndarray:
+    if ties != "first":
+        return _shared(dy, x, y, sizes, split=ties == "split")
     z = sizes
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(argmax))
     # Windows side by side: every pixel under one is written exactly once, so nothing is added, and only what the
@@ -71,6 +77,39 @@ def max_pool_backward(dy: np.ndarray, argmax: np.ndarray, sizes: PoolSizes) -> n
         added.close()
         if not tiled and total is not out:
             np.copyto(out, total, casting="same_kind")
+
+    for_each(work, image_ranges(dx))
+    return dx
+
+
+def _shared(dy: np.ndarray, x: np.ndarray, y: np.ndarray, z: PoolSizes, *, split: bool) -> np.ndarray:
+    """Return the gradient of which all of a window's equal maxima have a part: two passes, to count and to add."""
+    kind = accumulator(dy.dtype)
+    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(x))
+
+    def work(images: tuple[int, int]) -> None:
+        part = slice(*images)
+        pixels, best, out = x[part], y[part], dx[part]
+        total = scratch_like("total", out, kind)
+        total.fill(0)
+        share = scratch_like("share", best, kind)
+        np.copyto(share, dy[part])
+        if split:
+            count = scratch_like("count", best, kind)
+            count.fill(0)
+            for _, source, target in taps(z):
+                hit = scratch_like("hit", best[target], _BOOL)
+                np.equal(pixels[source], best[target], out=hit)
+                np.add(count[target], hit, out=count[target])
+            np.divide(share, count, out=share, where=count > 0)  # NaN equals nothing
+        added = RunningSum(total, z.R * z.S)
+        for _, source, target in taps(z):
+            hit = scratch_like("hit", best[target], _BOOL)
+            np.equal(pixels[source], best[target], out=hit)
+            here = added.next()[source]
+            np.add(here, share[target], out=here, where=hit)
+        added.close()
+        np.copyto(out, total, casting="same_kind")
 
     for_each(work, image_ranges(dx))
     return dx

@@ -1,4 +1,4 @@
-"""Launches of kernels/max_pool.cu."""
+"""Launches of kernels/max_pool.cu, and of kernels/max_pool_ties.cu where equal maxima share the gradient."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _FORWARD_DIRECT = Kernel("max_pool.cu", "max_pool_forward_direct")
 _BACKWARD_DIRECT = Kernel("max_pool.cu", "max_pool_backward_direct")
 _FORWARD_HALVING = Kernel("max_pool.cu", "max_pool_forward_halving")
 _BACKWARD_HALVING = Kernel("max_pool.cu", "max_pool_backward_halving")
+_BACKWARD_TIES = Kernel("max_pool_ties.cu", "max_pool_backward_ties_direct")
 
 _BYTE, _INT = np.dtype(np.uint8), np.dtype(np.int32)
 _UNROLLED = (2, 3)  # square windows that have a kernel of their own
@@ -48,7 +49,11 @@ def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[Any, Any]:
     return y, argmax
 
 
-def max_pool_backward(dy: Any, argmax: Any, sizes: PoolSizes) -> Any:
+def max_pool_backward(
+    dy: Any, argmax: Any, sizes: PoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
+) -> Any:
+    if ties != "first":
+        return _shared(dy, x, y, sizes, split=ties == "split")
     z = sizes
     device = device_of(dy)
     channels_last = is_channels_last(argmax)
@@ -63,6 +68,18 @@ def max_pool_backward(dy: Any, argmax: Any, sizes: PoolSizes) -> Any:
     templates = (dy.dtype, argmax.dtype, channels_last, pack, pool_index(z))
     blocks = cover(device, elements(dx.shape) // pack)
     _BACKWARD_DIRECT(device, templates, blocks, dy, argmax, dx_stored, pool_shape(_BACKWARD_DIRECT, z))
+    return dx
+
+
+def _shared(dy: Any, x: Any, y: Any, z: PoolSizes, *, split: bool) -> Any:
+    """Return the gradient of which all of a window's equal maxima have a part."""
+    device = device_of(dy)
+    x, channels_last = in_own_format(x)
+    dy, y = stored(dy, channels_last=channels_last), stored(y, channels_last=channels_last)
+    dx, dx_stored = empty_images(device, (z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
+    templates = (dy.dtype, split, channels_last, pool_index(z))
+    blocks = cover(device, elements(x.shape))
+    _BACKWARD_TIES(device, templates, blocks, dy, x, y, dx_stored, pool_shape(_BACKWARD_TIES, z))
     return dx
 
 

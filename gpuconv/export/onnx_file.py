@@ -264,6 +264,11 @@ def _constant(graph: _Graph, number: float) -> str:
     return graph.array(f"constant {number!r}", number)
 
 
+def _sizes(graph: _Graph, *sizes: int) -> str:
+    """Add the shape of a Reshape: 0 keeps a size, -1 stands for what is left."""
+    return graph.array(f"sizes {' '.join(map(str, sizes))}", sizes, np.dtype(np.int64))
+
+
 def _window(settings: dict[str, Any]) -> dict[str, list[int]]:
     """Return window, stride and pad as ONNX wants them."""
     window, pad = _pair(settings["window"]), _pair(settings["pad"])
@@ -289,6 +294,53 @@ def _batch_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
         inputs[-1] = graph.node("Add", walk.dotted(name, "var_eps"), inputs[-1], _constant(graph, eps))
         eps = 0.0
     return graph.node("BatchNormalization", name or "bn", value, *inputs, epsilon=eps)
+
+
+def _group_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    """Each group as one channel of an instance norm, then gamma and beta: opset 17 has no node for it."""
+
+    def node(op: str, part: str, *inputs: str) -> str:
+        return graph.node(op, walk.dotted(name, part), *inputs)
+
+    groups, eps = layer.settings["groups"], layer.settings["eps"]
+    rows = node("Reshape", "groups", value, _sizes(graph, 0, groups, -1))
+    if graph.kind == np.float64:
+        normal = _normalised(graph, name, rows, eps)
+    else:
+        unit = [
+            graph.array(walk.dotted(name, part), np.full(groups, number))
+            for part, number in (("ones", 1), ("zeros", 0))
+        ]
+        normal = graph.node("InstanceNormalization", walk.dotted(name, "normal"), rows, *unit, epsilon=eps)
+    images = node("Reshape", "images", normal, _sizes(graph, 0, *shape))
+    column = _sizes(graph, -1, 1, 1)
+    gamma, beta = (
+        node("Reshape", f"{weights}.column", weights, column)
+        for weights in _weights(graph, name, layer, "gamma", "beta")
+    )
+    return graph.node("Add", name or "norm", node("Mul", "scaled", images, gamma), beta)
+
+
+def _layer_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    weights, eps = _weights(graph, name, layer, "gamma", "beta"), layer.settings["eps"]
+    if graph.kind != np.float64:
+        return graph.node("LayerNormalization", name or "norm", value, *weights, epsilon=eps)
+    scaled = graph.node("Mul", walk.dotted(name, "scaled"), _normalised(graph, name, value, eps), weights[0])
+    return graph.node("Add", name or "norm", scaled, weights[1])
+
+
+def _normalised(graph: _Graph, name: str, value: str, eps: float) -> str:
+    """Subtract the mean over the last axis, divide by the standard deviation.
+
+    For float64, which the nodes of norms round to float32: eps, an attribute, and the mean and deviation on the way.
+    """
+
+    def node(op: str, part: str, *inputs: str, **attributes: Any) -> str:
+        return graph.node(op, walk.dotted(name, part), *inputs, **attributes)
+
+    centred = node("Sub", "centred", value, node("ReduceMean", "mean", value, axes=[-1]))
+    var = node("ReduceMean", "var", node("Mul", "square", centred, centred), axes=[-1])
+    return node("Div", "normal", centred, node("Sqrt", "std", node("Add", "var_eps", var, _constant(graph, eps))))
 
 
 def _max_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
@@ -350,6 +402,8 @@ _WRITERS: dict[str, _Writer] = {
     "Flatten": _flatten,
     "Gelu": _gelu,
     "GlobalAveragePool": _global_average_pool,
+    "GroupNorm": _group_norm,
+    "LayerNorm": _layer_norm,
     "MaxPool": _max_pool,
     "Relu": _relu,
     "Residual": _residual,

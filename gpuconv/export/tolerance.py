@@ -109,6 +109,44 @@ def _batch_norm(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Roun
     return y, e * np.abs(slope) + rule.of(size, y, 3)
 
 
+def _group_norm(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    groups, arrays = layer.settings["groups"], _wide(layer)
+    gamma, beta = (arrays[key].reshape(-1, 1, 1) for key in ("gamma", "beta"))
+    rows, errors = (array.reshape(len(array), groups, -1) for array in (x, e))
+    normal, error = (array.reshape(x.shape) for array in _normalised(rows, errors, layer.settings["eps"], rule))
+    return _scaled(normal, error, gamma, beta, rule)
+
+
+def _layer_norm(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    arrays = _wide(layer)
+    normal, error = _normalised(x, e, layer.settings["eps"], rule)
+    return _scaled(normal, error, arrays["gamma"], arrays["beta"], rule)
+
+
+def _normalised(x: np.ndarray, e: np.ndarray, eps: float, rule: _Rounding) -> _Pair:
+    """Normalise over the last axis.
+
+    Errors d of x - mean move a normalised value n by (d - mean(d) - n mean(n d)) / std, to first order: mean and
+    variance move with them.  d is what comes in and what the mean of K terms and the difference add; the variance is a
+    mean of squares, none of which cancel, so that it is off by a share of itself, and n by half that share.
+    """
+
+    def mean(array: np.ndarray) -> np.ndarray:
+        return array.mean(-1, keepdims=True)
+
+    K = x.shape[-1]
+    centred, inv_std = x - mean(x), 1 / np.sqrt(x.var(-1, keepdims=True) + eps)
+    normal = centred * inv_std
+    d = e + rule.of(np.abs(x) + mean(np.abs(x)), centred, K)
+    moved = (d + mean(d) + np.abs(normal) * mean(np.abs(normal) * d)) * inv_std
+    return normal, moved + rule.of(np.abs(normal), normal, K)
+
+
+def _scaled(x: np.ndarray, e: np.ndarray, gamma: np.ndarray, beta: np.ndarray, rule: _Rounding) -> _Pair:
+    y = x * gamma + beta
+    return y, e * np.abs(gamma) + rule.of(np.abs(x * gamma) + np.abs(beta), y, 2)
+
+
 def _max_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
     y, bound = (ops.max_pool_forward(array, **layer.settings)[0] for array in (x, e))
     return y, bound
@@ -159,6 +197,8 @@ _RULES: dict[str, _Rule] = {
     "Flatten": _flatten,
     "Gelu": _gelu,
     "GlobalAveragePool": _global_average_pool,
+    "GroupNorm": _group_norm,
+    "LayerNorm": _layer_norm,
     "MaxPool": _max_pool,
     "Relu": _relu,
     "Residual": _residual,

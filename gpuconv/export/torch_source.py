@@ -284,6 +284,16 @@ def _batch_norm(used: set[str], name: str, layer: Any, shape: tuple[int, ...], d
     return f"nn.BatchNorm{'1d' if len(shape) == 1 else '2d'}({s['channels']}{settings})"
 
 
+def _group_norm(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    s = layer.settings
+    return f"nn.GroupNorm({s['groups']}, {s['channels']}{_settings(eps=(s['eps'], 1e-5))})"
+
+
+def _layer_norm(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    s = layer.settings
+    return f"nn.LayerNorm({s['features']}{_settings(eps=(s['eps'], 1e-5))})"
+
+
 def _pool(layer: Any) -> str:
     s = {key: _plain(value) for key, value in layer.settings.items()}
     return f"{s['window']!r}{_settings(stride=(s['stride'], None), padding=(s['pad'], 0))}"
@@ -335,6 +345,8 @@ _WRITERS: dict[str, Callable[[set[str], str, Any, tuple[int, ...], int], str]] =
     "Flatten": _flatten,
     "Gelu": _gelu,
     "GlobalAveragePool": _global_average_pool,
+    "GroupNorm": _group_norm,
+    "LayerNorm": _layer_norm,
     "MaxPool": _max_pool,
     "Relu": _relu,
     "Residual": _residual,

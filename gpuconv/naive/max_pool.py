@@ -28,15 +28,26 @@ def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
     return y, argmax
 
 
-def max_pool_backward(dy: Any, argmax: Any, sizes: PoolSizes) -> np.ndarray:
-    """dx at the winner of every window += dy."""
+def max_pool_backward(
+    dy: Any, argmax: Any, sizes: PoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
+) -> np.ndarray:
+    """dx at the winner of every window += dy; "split", "every": at each pixel of x that equals its window's y."""
     z = sizes
-    dy, argmax = floats(dy), argmax.tolist()
+    dy = floats(dy)
+    if ties == "first":
+        argmax = argmax.tolist()
+    else:
+        x, y = floats(x), floats(y)
     dx = np.zeros((z.N, z.C, z.H, z.W))
     sums = floats(dx)
     for n, c, p, q in every(z.N, z.C, z.P, z.Q):
-        r, s = divmod(argmax[n][c][p][q], z.S)
-        sums[n][c][p * z.stride[0] + r - z.pad[0]][q * z.stride[1] + s - z.pad[1]] += dy[n][c][p][q]
+        if ties == "first":
+            r, s = divmod(argmax[n][c][p][q], z.S)
+            winners = [(p * z.stride[0] + r - z.pad[0], q * z.stride[1] + s - z.pad[1])]
+        else:
+            winners = [(i, j) for _, _, i, j in window(p, q, z) if x[n][c][i][j] == y[n][c][p][q]]
+        for i, j in winners:
+            sums[n][c][i][j] += dy[n][c][p][q] / (len(winners) if ties == "split" else 1)
     dx[:] = np.reshape(sums, dx.shape)
     return dx
 

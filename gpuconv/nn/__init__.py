@@ -1,10 +1,10 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
 from .average import WeightAverage
-from .build import build, build_layer, optimiser
 from .clip import clip_gradients
 from .containers import Residual, Sequential
-from .layer import Declared, Layer
+from .from_config import build, optimiser
+from .layer import Declared, Layer, build_layer
 from .layers import (
     Affine,
     AveragePool,
@@ -14,6 +14,8 @@ from .layers import (
     Flatten,
     Gelu,
     GlobalAveragePool,
+    GroupNorm,
+    LayerNorm,
     MaxPool,
     Relu,
     Scale,
@@ -42,7 +44,9 @@ __all__ = [
     "Flatten",
     "Gelu",
     "GlobalAveragePool",
+    "GroupNorm",
     "Layer",
+    "LayerNorm",
     "MaxPool",
     "Muon",
     "Net",

@@ -6,8 +6,8 @@ from collections import Counter
 from typing import Any
 
 from .. import checks
-from ..errors import ArgTypeError, ParamError, ShapeError
-from .layer import Layer
+from ..errors import ArgTypeError, ConfigError, ParamError, ShapeError
+from .layer import Layer, build_layer, register
 from .summary import summary
 
 
@@ -26,6 +26,67 @@ class Container(Layer):
         return self.summary()
 
 
+def _residual(body: Any, shortcut: Any = None) -> Layer:
+    return Residual(build_layer(body), None if shortcut is None else build_layer(shortcut))
+
+
+@register("residual", from_config=_residual)
+class Residual(Container):
+    """y = body(x) + shortcut(x), or body(x) + x with shortcut=None.
+
+    Source: He et al., Deep residual learning for image recognition, arXiv 1512.03385.
+    """
+
+    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
+        super().__init__()
+        self.body = _layer("body", body)
+        self.shortcut = None if shortcut is None else _layer("shortcut", shortcut)
+
+    def children(self) -> dict[str, Layer]:
+        return {"body": self.body} if self.shortcut is None else {"body": self.body, "shortcut": self.shortcut}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "layer": "Residual",
+            "body": self.body.config,
+            "shortcut": None if self.shortcut is None else self.shortcut.config,
+        }
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        long = self.body.output_shape(shape)
+        short = shape if self.shortcut is None else self.shortcut.output_shape(shape)
+        if long != short:
+            msg = f"body and shortcut must give one shape, got {long} and {short}"
+            raise ShapeError(msg)
+        return long
+
+    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+        y = self.body.forward(x, training=training, step=step)
+        short = x if self.shortcut is None else self.shortcut.forward(x, training=training, step=step)
+        checks.same_shape("shortcut", short, y.shape, "the shape of the body's output")
+        return y + short  # a new array: the body may have remembered its y
+
+    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+        dx = self.body.backward(dy, input_grad=input_grad)
+        short = dy if self.shortcut is None else self.shortcut.backward(dy, input_grad=input_grad)
+        return dx + short if input_grad else None
+
+
+def _sequential(layers: Any) -> Layer:
+    if not isinstance(layers, (list, tuple)):
+        msg = f"layers must be a list of [name, config], got {layers!r}"
+        raise ConfigError(msg)
+    named = {}
+    for entry in layers:
+        if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], str):
+            msg = f"layers must be a list of [name, config], got the entry {entry!r}"
+            raise ConfigError(msg)
+        named[entry[0]] = build_layer(entry[1])
+    return Sequential(**named)
+
+
+@register("sequential", from_config=_sequential)
 class Sequential(Container):
     """Layers one after the other.
 
@@ -33,7 +94,6 @@ class Sequential(Container):
     Sequential(first=Conv(3, 8), act=Relu()) takes the names given.
     """
 
-    kind = "sequential"
     chained = True
 
     def __init__(self, *layers: Layer, **named: Layer) -> None:
@@ -75,50 +135,6 @@ class Sequential(Container):
         for layer, layer_input_grad in zip(reversed(self.layers.values()), reversed(wanted), strict=True):
             dy = layer.backward(dy, input_grad=layer_input_grad)
         return dy
-
-
-class Residual(Container):
-    """y = body(x) + shortcut(x), or body(x) + x with shortcut=None.
-
-    Source: He et al., Deep residual learning for image recognition, arXiv 1512.03385.
-    """
-
-    kind = "residual"
-
-    def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
-        super().__init__()
-        self.body = _layer("body", body)
-        self.shortcut = None if shortcut is None else _layer("shortcut", shortcut)
-
-    def children(self) -> dict[str, Layer]:
-        return {"body": self.body} if self.shortcut is None else {"body": self.body, "shortcut": self.shortcut}
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
-            "layer": "Residual",
-            "body": self.body.config,
-            "shortcut": None if self.shortcut is None else self.shortcut.config,
-        }
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        long = self.body.output_shape(shape)
-        short = shape if self.shortcut is None else self.shortcut.output_shape(shape)
-        if long != short:
-            msg = f"body and shortcut must give one shape, got {long} and {short}"
-            raise ShapeError(msg)
-        return long
-
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
-        y = self.body.forward(x, training=training, step=step)
-        short = x if self.shortcut is None else self.shortcut.forward(x, training=training, step=step)
-        checks.same_shape("shortcut", short, y.shape, "the shape of the body's output")
-        return y + short  # a new array: the body may have remembered its y
-
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
-        dx = self.body.backward(dy, input_grad=input_grad)
-        short = dy if self.shortcut is None else self.shortcut.backward(dy, input_grad=input_grad)
-        return dx + short if input_grad else None
 
 
 def _numbered(layers: tuple[Layer, ...]) -> dict[str, Layer]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from .. import checks
 from ..backend import backend_of
-from ..errors import CacheError, ParamError
+from ..errors import ArgTypeError, CacheError, ConfigError, ParamError
+from . import choice
 from .store import create
 
 
@@ -32,6 +33,7 @@ class Layer:
     kind: ClassVar[str] = "layer"  # the first half of its name in a Sequential: conv1, conv2, ...
     random: ClassVar[bool] = False  # True: draws random numbers in forward
     chained: ClassVar[bool] = False  # True: the layers inside follow one another
+    float32_params: ClassVar[bool] = False  # True: steps in float16 keep its parameters in float32
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings  # the constructor's arguments as plain values: what repr and config show
@@ -82,6 +84,11 @@ class Layer:
         """Return the shape of one sample's output, given that of its input; raise ShapeError if it does not fit."""
         raise NotImplementedError
 
+    @classmethod
+    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+        """Return the settings that a .toml file may leave out: they follow from the shape of one sample that comes in."""
+        return {}
+
     # What a subclass writes -----------------------------------------------------------------------------------------
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -125,3 +132,57 @@ class Layer:
             elif value != parameter.default:
                 shown.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+# Layers by name -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How files ask for a kind of layer."""
+
+    cls: type[Layer]
+    from_config: Callable[..., Layer]  # makes one from the values of its `config`
+    from_toml: Callable[..., Layer]  # makes one from the settings of a .toml file
+
+
+KINDS: dict[str, Kind] = {}  # by their names in .toml files
+
+L = TypeVar("L", bound=Layer)
+
+
+def register(
+    toml: str,
+    *,
+    from_config: Callable[..., Layer] | None = None,
+    from_toml: Callable[..., Layer] | None = None,
+) -> Callable[[type[L]], type[L]]:
+    """Let files ask for a class: checkpoints and exports by the class's own name, .toml files by `toml`.
+
+    The last word of `toml` numbers its layers: "max-pool" gives pool1, pool2, ...
+    from_config, from_toml: what makes a layer, where that is not the constructor.
+    """
+
+    def remember(cls: type[L]) -> type[L]:
+        cls.kind = toml.rpartition("-")[2]
+        KINDS[toml] = Kind(cls, from_config or cls, from_toml or cls)
+        return cls
+
+    return remember
+
+
+def build_layer(config: Mapping[str, Any]) -> Layer:
+    """Return the layer whose `config` this is, without parameters yet; raise ConfigError if there is none."""
+    makers = {kind.cls.__name__: kind.from_config for kind in KINDS.values()}
+    return choice.make("layer", dict(sorted(makers.items())), *split_config("layer", config))
+
+
+def split_config(key: str, config: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the name and the settings in a config."""
+    if not isinstance(config, Mapping):
+        msg = f"the config of a {key} must be a dict, got {config!r}"
+        raise ArgTypeError(msg)
+    if key not in config:
+        msg = f'the config of a {key} must have an entry "{key}", got {", ".join(config) or "none"}'
+        raise ConfigError(msg)
+    return config[key], {name: value for name, value in config.items() if name != key}

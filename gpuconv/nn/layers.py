@@ -12,9 +12,10 @@ from .. import checks, ops
 from ..errors import ParamError, ShapeError
 from ..shapes import PoolSizes, conv_sizes, is_channels_last, pool_sizes
 from . import init as initialisers
-from .layer import Declared, Layer
+from .layer import Declared, Layer, register
 
 
+@register("conv")
 class Conv(Layer):
     """2-D convolution: w (filters, in_channels / groups, R, S), b (filters,); see gpuconv.conv_forward.
 
@@ -22,8 +23,6 @@ class Conv(Layer):
     init: "he", "xavier", "uniform", "dirac" (groups=1), or the standard deviation of a normal distribution.
     frozen=True keeps w in `state`: it is saved and loaded but never updated; b still learns.
     """
-
-    kind = "conv"
 
     def __init__(
         self,
@@ -74,6 +73,10 @@ class Conv(Layer):
         if bias:
             self.declared["b"] = Declared((K,), "zeros")
 
+    @classmethod
+    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+        return {"in_channels": shape[0]}
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         z = conv_sizes(_stand_in(1, *shape), _stand_in(*self.w_shape), None, **self.geometry)
         return z.K, z.P, z.Q
@@ -91,41 +94,7 @@ class Conv(Layer):
         return dx
 
 
-class Affine(Layer):
-    """Fully connected layer: w (in_features, out_features), b (out_features,); see gpuconv.affine_forward.
-
-    init: "he", "xavier", "uniform", or the standard deviation of a normal distribution.
-    """
-
-    kind = "affine"
-
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init: str | float = "he") -> None:
-        D = checks.integer("in_features", in_features, least=1)
-        M = checks.integer("out_features", out_features, least=1)
-        bias, init = checks.flag("bias", bias), initialisers.check(init)
-        super().__init__(in_features=D, out_features=M, bias=bias, init=init)
-        self.declared["w"] = Declared((D, M), init, decayed=True)
-        if bias:
-            self.declared["b"] = Declared((M,), "zeros")
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        D, M = self.declared["w"].shape
-        if prod(shape) != D:
-            msg = f"x has {prod(shape)} features but w expects {D}: one sample {shape}, w {(D, M)}"
-            raise ShapeError(msg)
-        return (M,)
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.affine_forward(x, self.params["w"], self.params.get("b"))
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        dx, dw, db = ops.affine_backward(dy, cache, input_grad=input_grad)
-        self.grads["w"][...] = dw
-        if "b" in self.grads:
-            self.grads["b"][...] = db
-        return dx
-
-
+@register("bn")
 class BatchNorm(Layer):
     """Batch normalisation of rows (N, C) or images (N, C, H, W): gamma, beta (C,); see gpuconv.batchnorm_forward.
 
@@ -133,7 +102,7 @@ class BatchNorm(Layer):
     scale=False keeps gamma at 1, in `state`: only beta learns.
     """
 
-    kind = "bn"
+    float32_params = True
 
     def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, scale: bool = True) -> None:
         C = checks.integer("channels", channels, least=1)
@@ -143,6 +112,10 @@ class BatchNorm(Layer):
         (self.declared if scale else self.declared_state)["gamma"] = Declared((C,), "ones")
         self.declared["beta"] = Declared((C,), "zeros")
         self.declared_state |= {"running_mean": Declared((C,), "zeros"), "running_var": Declared((C,), "ones")}
+
+    @classmethod
+    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+        return {"channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) not in (1, 3) or shape[0] != self.settings["channels"]:
@@ -164,70 +137,9 @@ class BatchNorm(Layer):
         return dx if input_grad else None
 
 
-class MaxPool(Layer):
-    """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window."""
-
-    kind = "pool"
-
-    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0) -> None:
-        z = _checked_pool(window, stride, pad)
-        super().__init__(**_pool_settings(z, stride))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        z = pool_sizes(_stand_in(1, *shape), **self.settings)
-        return z.C, z.P, z.Q
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.max_pool_forward(x, **self.settings)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.max_pool_backward(dy, cache)
-
-
-class AveragePool(Layer):
-    """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window."""
-
-    kind = "pool"
-
-    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0, count_pad: bool = True) -> None:
-        z = _checked_pool(window, stride, pad)
-        super().__init__(**_pool_settings(z, stride), count_pad=checks.flag("count_pad", count_pad))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
-        z = pool_sizes(_stand_in(1, *shape), **geometry)
-        return z.C, z.P, z.Q
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.average_pool_forward(x, **self.settings)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.average_pool_backward(dy, cache)
-
-
-class GlobalAveragePool(Layer):
-    """Mean of every channel of every image: (N, C, H, W) -> (N, C)."""
-
-    kind = "pool"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        checks.ndim("x", _stand_in(1, *shape), 4, "(N, C, H, W)")
-        return shape[:1]
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.global_average_pool_forward(x)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.global_average_pool_backward(dy, cache)
-
-
+@register("relu")
 class Relu(Layer):
     """max(x, 0), for any shape."""
-
-    kind = "relu"
 
     def __init__(self) -> None:
         super().__init__()
@@ -242,10 +154,9 @@ class Relu(Layer):
         return ops.relu_backward(dy, cache)
 
 
+@register("gelu")
 class Gelu(Layer):
     """Gaussian error linear unit, for any shape: approximate="none" (exact) or "tanh"."""
-
-    kind = "gelu"
 
     def __init__(self, *, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
@@ -263,33 +174,70 @@ class Gelu(Layer):
         return ops.gelu_backward(dy, cache)
 
 
-class Scale(Layer):
-    """factor x, for any shape, with a factor that does not learn."""
+@register("max-pool")
+class MaxPool(Layer):
+    """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window."""
 
-    kind = "scale"
-
-    def __init__(self, factor: float) -> None:
-        super().__init__(factor=checks.real("factor", factor, low=-math.inf))
+    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0) -> None:
+        z = _checked_pool(window, stride, pad)
+        super().__init__(**_pool_settings(z, stride))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
+        z = pool_sizes(_stand_in(1, *shape), **self.settings)
+        return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        checks.common_dtype(x=x)
-        return x * self.settings["factor"], (tuple(x.shape), x.dtype)
+        return ops.max_pool_forward(x, **self.settings)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        checks.upstream(dy, *cache)
-        return dy * self.settings["factor"]
+        return ops.max_pool_backward(dy, cache)
 
 
+@register("average-pool")
+class AveragePool(Layer):
+    """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window."""
+
+    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0, count_pad: bool = True) -> None:
+        z = _checked_pool(window, stride, pad)
+        super().__init__(**_pool_settings(z, stride), count_pad=checks.flag("count_pad", count_pad))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
+        z = pool_sizes(_stand_in(1, *shape), **geometry)
+        return z.C, z.P, z.Q
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.average_pool_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.average_pool_backward(dy, cache)
+
+
+@register("global-average-pool")
+class GlobalAveragePool(Layer):
+    """Mean of every channel of every image: (N, C, H, W) -> (N, C)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        checks.ndim("x", _stand_in(1, *shape), 4, "(N, C, H, W)")
+        return shape[:1]
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.global_average_pool_forward(x)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.global_average_pool_backward(dy, cache)
+
+
+@register("dropout")
 class Dropout(Layer):
     """Zero each element with probability rate in training; do nothing otherwise.
 
     The draw is a pure function of the net's seed, of step, and of which of the net's dropout layers this is.
     """
 
-    kind = "dropout"
     random = True
 
     def __init__(self, rate: float = 0.5) -> None:
@@ -313,10 +261,9 @@ class Dropout(Layer):
         return ops.dropout_backward(dy, cache)
 
 
+@register("flatten")
 class Flatten(Layer):
     """Each sample as one row, in (C, H, W) row order whatever the memory format: (N, d1, ..., dk) -> (N, d1 ... dk)."""
-
-    kind = "flatten"
 
     def __init__(self) -> None:
         super().__init__()
@@ -334,6 +281,136 @@ class Flatten(Layer):
         dx = dy.reshape(shape)
         # The gradient takes the memory format of the images, so that the layers before stay on their fast path.
         return dx.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if channels_last else dx
+
+
+def _affine_from_toml(units: int, in_features: int, bias: bool = True, init: str | float = "xavier") -> Layer:
+    return Affine(in_features, units, bias=bias, init=init)
+
+
+@register("affine", from_toml=_affine_from_toml)
+class Affine(Layer):
+    """Fully connected layer: w (in_features, out_features), b (out_features,); see gpuconv.affine_forward.
+
+    init: "he", "xavier", "uniform", or the standard deviation of a normal distribution.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init: str | float = "he") -> None:
+        D = checks.integer("in_features", in_features, least=1)
+        M = checks.integer("out_features", out_features, least=1)
+        bias, init = checks.flag("bias", bias), initialisers.check(init)
+        super().__init__(in_features=D, out_features=M, bias=bias, init=init)
+        self.declared["w"] = Declared((D, M), init, decayed=True)
+        if bias:
+            self.declared["b"] = Declared((M,), "zeros")
+
+    @classmethod
+    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+        return {"in_features": prod(shape), "units": classes}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        D, M = self.declared["w"].shape
+        if prod(shape) != D:
+            msg = f"x has {prod(shape)} features but w expects {D}: one sample {shape}, w {(D, M)}"
+            raise ShapeError(msg)
+        return (M,)
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.affine_forward(x, self.params["w"], self.params.get("b"))
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        dx, dw, db = ops.affine_backward(dy, cache, input_grad=input_grad)
+        self.grads["w"][...] = dw
+        if "b" in self.grads:
+            self.grads["b"][...] = db
+        return dx
+
+
+@register("scale")
+class Scale(Layer):
+    """factor x, for any shape, with a factor that does not learn."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(factor=checks.real("factor", factor, low=-math.inf))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        checks.common_dtype(x=x)
+        return x * self.settings["factor"], (tuple(x.shape), x.dtype)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        checks.upstream(dy, *cache)
+        return dy * self.settings["factor"]
+
+
+@register("group-norm")
+class GroupNorm(Layer):
+    """Group normalisation of images (N, C, H, W): gamma, beta (C,); see gpuconv.groupnorm_forward.
+
+    groups divides channels: 1 normalises whole images, groups=channels every channel of an image by itself.
+    """
+
+    float32_params = True
+
+    def __init__(self, channels: int, groups: int, *, eps: float = 1e-5) -> None:
+        C = checks.integer("channels", channels, least=1)
+        groups = checks.integer("groups", groups, least=1)
+        if C % groups:
+            msg = f"groups must divide channels, got groups={groups}, channels={C}"
+            raise ParamError(msg)
+        super().__init__(channels=C, groups=groups, eps=checks.real("eps", eps, low=0.0, open_low=True))
+        self.declared |= {"gamma": Declared((C,), "ones"), "beta": Declared((C,), "zeros")}
+
+    @classmethod
+    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+        return {"channels": shape[0]}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        C, groups = self.settings["channels"], self.settings["groups"]
+        if len(shape) != 3 or shape[0] != C:
+            msg = f"one sample must be (C, H, W) with C={C} channels, got {shape}"
+            raise ShapeError(msg)
+        if prod(shape) == groups:
+            msg = f"normalising needs more than one value per group, got one sample {shape} with groups={groups}"
+            raise ShapeError(msg)
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.groupnorm_forward(x, **self.params, groups=self.settings["groups"], eps=self.settings["eps"])
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        dx, self.grads["gamma"][...], self.grads["beta"][...] = ops.groupnorm_backward(dy, cache)
+        return dx if input_grad else None
+
+
+@register("layer-norm")
+class LayerNorm(Layer):
+    """Layer normalisation of rows (N, D): gamma, beta (D,); see gpuconv.layernorm_forward."""
+
+    float32_params = True
+
+    def __init__(self, features: int, *, eps: float = 1e-5) -> None:
+        D = checks.integer("features", features, least=2)
+        super().__init__(features=D, eps=checks.real("eps", eps, low=0.0, open_low=True))
+        self.declared |= {"gamma": Declared((D,), "ones"), "beta": Declared((D,), "zeros")}
+
+    @classmethod
+    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+        return {"features": shape[0]}
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if shape != (self.settings["features"],):
+            msg = f"one sample must be a row of D={self.settings['features']} features, got {shape}"
+            raise ShapeError(msg)
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.layernorm_forward(x, **self.params, eps=self.settings["eps"])
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        dx, self.grads["gamma"][...], self.grads["beta"][...] = ops.layernorm_backward(dy, cache)
+        return dx if input_grad else None
 
 
 def _stand_in(*shape: int) -> np.ndarray:

@@ -7,16 +7,14 @@ import inspect
 import re
 import runpy
 from collections.abc import Callable, Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from .. import bounded, checks
 from ..errors import ConfigError, GpuconvError
-from . import layers
-from .build import build
 from .containers import Residual, Sequential
-from .layer import Layer
+from .from_config import build
+from .layer import KINDS, Layer
 from .net import Net, sample_shape
 from .store import float_dtype
 
@@ -37,8 +35,8 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
 
         [[layer]]
         kind = "conv"       # conv, bn, relu, gelu, max-pool, average-pool, global-average-pool, dropout, flatten,
-        filters = 32        # affine, scale, residual, sequential; settings are the arguments of the layer's class
-        pad = 1
+        filters = 32        # affine, scale, group-norm, layer-norm, residual, sequential; settings are the arguments
+        pad = 1             # of the layer's class
 
         [[layer]]
         kind = "residual"   # body and, if wanted, shortcut are lists of layers; repeat = 3 puts three in a row
@@ -217,14 +215,13 @@ class _Reader:
             msg = f"the net has more than {_MOST_LAYERS} layers"
             raise ConfigError(msg)
         if "kind" not in settings:
-            msg = f"kind is missing; known: {', '.join(_KINDS)}"
+            msg = f"kind is missing; known: {', '.join(_kinds())}"
             raise ConfigError(msg)
         kind, given = settings["kind"], {name: value for name, value in settings.items() if name != "kind"}
-        if not isinstance(kind, str) or kind not in _KINDS:
-            raise ConfigError(_unknown("kind", kind, list(_KINDS)))
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ConfigError(_unknown("kind", kind, _kinds()))
         if kind not in ("residual", "sequential"):
-            make, inferred = _KINDS[kind]
-            return _call(make, given, inferred(shape, self.classes))
+            return _call(KINDS[kind].from_toml, given, KINDS[kind].cls.inferred(shape, self.classes))
         known = ["body", "shortcut"] if kind == "residual" else ["body"]
         for name in given:
             if name not in known:
@@ -265,30 +262,9 @@ def _call(make: Callable[..., Layer], given: Mapping[str, Any], inferred: Mappin
     return make(**settings)
 
 
-def _affine(units: int, in_features: int, bias: bool = True, init: str | float = "xavier") -> Layer:
-    return layers.Affine(in_features, units, bias=bias, init=init)
-
-
-def _nothing(shape: Shape, classes: int) -> dict[str, Any]:
-    return {}
-
-
-# kind -> (what makes it, what follows from the shape of one sample)
-_KINDS: dict[str, tuple[Callable[..., Layer], Callable[[Shape, int], dict[str, Any]]]] = {
-    "conv": (layers.Conv, lambda shape, _: {"in_channels": shape[0]}),
-    "bn": (layers.BatchNorm, lambda shape, _: {"channels": shape[0]}),
-    "relu": (layers.Relu, _nothing),
-    "gelu": (layers.Gelu, _nothing),
-    "max-pool": (layers.MaxPool, _nothing),
-    "average-pool": (layers.AveragePool, _nothing),
-    "global-average-pool": (layers.GlobalAveragePool, _nothing),
-    "dropout": (layers.Dropout, _nothing),
-    "flatten": (layers.Flatten, _nothing),
-    "affine": (_affine, lambda shape, classes: {"in_features": prod(shape), "units": classes}),
-    "scale": (layers.Scale, _nothing),
-    "residual": (Residual, _nothing),
-    "sequential": (Sequential, _nothing),
-}
+def _kinds() -> list[str]:
+    """Return the kinds that there are, those made of layers last."""
+    return sorted(KINDS, key=lambda kind: issubclass(KINDS[kind].cls, (Residual, Sequential)))
 
 
 def _unknown(what: str, name: object, known: list[str]) -> str:

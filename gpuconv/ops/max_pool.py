@@ -15,27 +15,24 @@ from ..shapes import PoolSizes, pool_sizes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaxPoolCache:
-    """What max_pool_backward needs: for each output, the place of its maximum in the window, counted in row order."""
+    """What max_pool_backward needs.
 
+    argmax: for each output, the place of its maximum in the window, counted in row order; where ties share, None, and
+    x and y are the input and output, by reference.
+    """
+
+    ties: str
     argmax: Any
-    dtype: np.dtype
-    sizes: PoolSizes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TiedMaxPoolCache:
-    """What max_pool_backward needs where ties share: input and output, by reference."""
-
     x: Any
     y: Any
-    split: bool
+    dtype: np.dtype
     sizes: PoolSizes
     marks: dict[str, bytes] | None
 
 
 def max_pool_forward(
     x: Any, *, window: Any = 2, stride: Any = None, pad: Any = 0, ties: str = "first"
-) -> tuple[Any, MaxPoolCache | TiedMaxPoolCache]:
+) -> tuple[Any, MaxPoolCache]:
     """Take the maximum of every window; return (y, cache).
 
     x: (N, C, H, W)   ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
@@ -54,23 +51,18 @@ def max_pool_forward(
         raise ParamError(msg)
     y, argmax = backend.max_pool_forward(x, sizes)
     if ties == "first":
-        return y, MaxPoolCache(argmax, x.dtype, sizes)
-    return y, TiedMaxPoolCache(x, y, ties == "split", sizes, checks.mark(x=x, y=y))
+        return y, MaxPoolCache(ties, argmax, None, None, x.dtype, sizes, None)
+    return y, MaxPoolCache(ties, None, x, y, x.dtype, sizes, checks.mark(x=x, y=y))
 
 
-def max_pool_backward(dy: Any, cache: MaxPoolCache | TiedMaxPoolCache) -> Any:
+def max_pool_backward(dy: Any, cache: MaxPoolCache) -> Any:
     """Return dx: each entry of dy goes to the place its maximum came from; overlapping windows add up.
 
     dy: (N, C, P, Q)   ->   dx: (N, C, H, W)
     """
-    if isinstance(cache, TiedMaxPoolCache):
-        backend = backend_of(dy=dy, x=cache.x)
-        z = cache.sizes
-        checks.upstream(dy, (z.N, z.C, z.P, z.Q), cache.x.dtype)
-        checks.unchanged(cache.marks, x=cache.x, y=cache.y)
-        return backend.max_pool_backward_ties(dy, cache.x, cache.y, z, split=cache.split)
     checks.cache_of(cache, MaxPoolCache, "max_pool_forward")
-    backend = backend_of(dy=dy, cache=cache.argmax)
+    backend = backend_of(dy=dy, cache=cache.argmax, x=cache.x)
     z = cache.sizes
     checks.upstream(dy, (z.N, z.C, z.P, z.Q), cache.dtype)
-    return backend.max_pool_backward(dy, cache.argmax, z)
+    checks.unchanged(cache.marks, x=cache.x, y=cache.y)
+    return backend.max_pool_backward(dy, cache.argmax, z, ties=cache.ties, x=cache.x, y=cache.y)

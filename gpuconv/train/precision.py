@@ -106,7 +106,7 @@ class Half(Same):
         self._copied: list[tuple[Any, Any]] = []  # (of the net, of the twin)
         self._grads: list[tuple[Any, Any]] = []
         for (_, own), (_, twin) in zip(net.body.leaves(), self._twin.body.leaves(), strict=True):
-            if isinstance(own, nn.BatchNorm):
+            if own.float32_params:
                 twin.params, twin.state = own.params, own.state
                 twin.grads = {name: zeros_like(array) for name, array in own.grads.items()}
             else:
