@@ -222,6 +222,12 @@ class Training:
         with self._placing_errors():
             self.stepper.look()
 
+    def rehearse(self, batch: Batch) -> None:
+        """Do a step, count it and wait for it: what a dry run does."""
+        self.step(batch)
+        self.position.steps += 1
+        self.look()
+
     @contextmanager
     def _placing_errors(self) -> Iterator[None]:
         """Say of a step that went bad where it was, and what is kept of the run."""

@@ -47,9 +47,7 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
             for number, batch in enumerate(training.feed.epoch(0, 0, min(_STEPS, training.plan.steps_of(0)))):
                 if number <= 1:  # the second is the first to be timed, but where there is only one
                     start, timed = time.perf_counter(), 0
-                training.step(batch)
-                training.position.steps += 1
-                training.look()
+                training.rehearse(batch)
                 timed += 1
                 del batch
         step_seconds = (time.perf_counter() - start) / timed
