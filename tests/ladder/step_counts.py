@@ -167,8 +167,8 @@ def _inside(cases: list[str], settings: dict[str, Any]) -> None:
     import cupy
 
     from gpuconv import backend, data
-    from gpuconv.train import PRESETS, loop
-    from gpuconv.train.report import Report
+    from gpuconv.show.terminal import Progress
+    from gpuconv.train import PRESETS, start
 
     pool, asked = cupy.get_default_memory_pool(), Counter()
 
@@ -185,16 +185,18 @@ def _inside(cases: list[str], settings: dict[str, Any]) -> None:
             PRESETS[preset], **{**small, **_NARROW[preset], **settings}, precision=precision, epochs=1
         )
         with backend.using("cuda"):
-            run = loop.begin(config, data.draw_shapes((_WARM + _COUNTED + 1) * config.batch_size, 10), Report())
-            if run.arithmetic.scale is not None:
-                run.arithmetic.scale.value = 64.0  # no gradient is beyond float16: a step that is skipped asks for less
+            run = start.begin(config, data.draw_shapes((_WARM + _COUNTED + 1) * config.batch_size, 10), Progress())
+            if run.stepper.arithmetic.scale is not None:
+                run.stepper.arithmetic.scale.value = (
+                    64.0  # no gradient is beyond float16: a step that is skipped asks for less
+                )
             with run.feed:
                 batches = run.feed.epoch(0, 0, _WARM + _COUNTED)
                 for number in range(_WARM + _COUNTED):
                     before = asked["allocations"]
                     if number >= _WARM:
                         cupy.cuda.runtime.profilerStart()
-                    run._step(next(batches))
+                    run.step(next(batches))
                     cupy.cuda.runtime.profilerStop()
                     run.position.step += 1
                     run.position.steps += 1

@@ -14,14 +14,11 @@ tensorboard/       events for TensorBoard, if asked for
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import itertools
 import json
 import re
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -30,26 +27,13 @@ from typing import IO, Any, Self
 from .. import bounded, durable
 from ..errors import ConfigError
 from ..nn.spec import NET_FILES
-from .config import Config, read, to_toml
-from .journal import ENVIRONMENT, EVENTS, TENSORBOARD
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from . import metrics
+from .config import Config
+from .journal import EVENTS, TENSORBOARD
+from .machine import ENVIRONMENT
+from .settings import read, to_toml
 
 PLAN = "plan.json"  # makes a folder one of several runs, see seeds.py
-
-COLUMNS = (
-    "epoch",
-    "step",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "learning_rate",
-    "seconds",
-)
 
 
 class RunFolder:
@@ -133,17 +117,17 @@ class RunFolder:
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.csv anew: a resumed run starts with the lines that its checkpoint knows."""
-        durable.write(self._metrics, _csv([dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]))
+        durable.write(self._metrics, metrics.lines(rows, head=True))
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Add the line of one epoch to metrics.csv."""
-        durable.append(self._metrics, _csv([row]))
+        durable.append(self._metrics, metrics.lines([row]))
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write result.json."""
         text = json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False)
         # Lists of numbers on one line each: a confusion matrix then looks like one.
-        text = re.sub(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+        text = re.sub(r"\[\n\s+([-+.\deE,\s]+?)\n\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
         durable.write(self._result, text.encode() + b"\n")
 
     def read_result(self) -> dict[str, Any] | None:
@@ -155,7 +139,7 @@ class RunFolder:
         return result if isinstance(result, dict) else None
 
 
-def create(path: Path | None, *, runs: Path, name: str) -> RunFolder:
+def new_folder(path: Path | None, *, runs: Path, name: str) -> RunFolder:
     """Make a new run folder: path itself, or the first free runs/<name>-<number>; raise ConfigError if that fails.
 
     Of two processes that ask at once, each gets a folder of its own.
@@ -195,8 +179,9 @@ def members(path: Path) -> list[Path] | None:
     """Return the run folders that a folder of several runs holds, in the order of their seeds; None of any other."""
     if not (path / PLAN).is_file():
         return None
-    found = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in path.iterdir())
-    return [entry for _, entry in sorted((int(match[1]), entry) for match, entry in found if match and entry.is_dir())]
+    entries = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in path.iterdir())
+    seeds = [(int(match[1]), entry) for match, entry in entries if match and entry.is_dir()]
+    return [entry for _, entry in sorted(seeds)]
 
 
 def refuse_several(path: Path) -> None:
@@ -229,10 +214,7 @@ def _lock(path: Path) -> IO[bytes]:
         msg = f"{path} cannot be written to ({error.strerror or error})"
         raise ConfigError(msg) from error
     try:
-        if sys.platform == "win32":
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        durable.lock(file)
     except OSError as error:
         file.close()
         msg = f"{path} is in use by another gpuconv process, or cannot be locked ({error.strerror or error})"
@@ -241,11 +223,3 @@ def _lock(path: Path) -> IO[bytes]:
         file.close()
         raise
     return file
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for row in rows:
-        writer.writerow(["" if row[column] is None else row[column] for column in COLUMNS])
-    return text.getvalue().encode()

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file with named arrays, plain values, and a seal over every byte.
+"""The format of a checkpoint: one safetensors file with named arrays, plain values, and a seal over every byte.
 
 The seal is a SHA-256 of the whole file, computed with the place of its own 64 digits filled with zeros, so any
 changed, missing or added byte is found before anything is parsed.  The file's one metadata entry "gpuconv" is JSON in
@@ -38,7 +38,7 @@ _BEFORE_SEAL = rb'"gpuconv":"{\"sha256\":\"'
 _DTYPES = (*checks.FLOATS, np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.uint8))
 
 
-def save(path: Path, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+def write(path: Path, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
     """Write a checkpoint so that a crash at any moment leaves the old file or the new one.
 
     values: what JSON holds exactly (str, int, finite float, bool, None, lists, dicts with str keys).
@@ -48,13 +48,13 @@ def save(path: Path, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]
     durable.write(path, encode(arrays, values))
 
 
-def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (arrays, values) of the checkpoint at path, every byte as it was written.
 
     Raises CheckpointCorruptError if any is not, CheckpointVersionError for a sound file in a format of another
     version, ConfigError if there is no such file.
     """
-    return decode(_read(path), str(path))
+    return decode(_content(path), str(path))
 
 
 def encode(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> bytes:
@@ -115,7 +115,7 @@ def _header(content: bytes, name: str) -> bytes:
     return content[_LENGTH : _LENGTH + size]
 
 
-def _read(path: Path) -> bytes:
+def _content(path: Path) -> bytes:
     """Return a file's bytes, after a look at what it is and how long."""
     try:
         status = path.stat()

@@ -3,58 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
-
-from .config import shareable, shown
-from .evaluation import unpack_bits
-from .html_report import standard_error
-from .report import duration
-from .run import Run
+from .. import tables
+from ..runs.reading import Reading
+from ..runs.settings import shareable
+from ..runs.significance import paired, standard_error
+from .words import duration, shown
 
 _MOST_CLASSES = 20
 _SURE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Two nets on the same images: how many only the first, only the second recognised, and McNemar's p."""
-
-    images: int
-    only_first: int
-    only_second: int
-    p: float
-
-
-def mcnemar(first: np.ndarray, second: np.ndarray) -> Paired:
-    """Return the exact McNemar test of two nets on the same images.   first, second: (N,) bool, image recognised.
-
-    p: the probability, were both nets equally good, of counts as uneven as these or more: two-sided binomial.
-    Source: McNemar, Note on the sampling error of the difference between correlated proportions (1947).
-    """
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    count, fewer = only_first + only_second, min(only_first, only_second)
-    ways, total = 1, 0
-    for k in range(fewer + 1):
-        total += ways
-        ways = ways * (count - k) // (k + 1)
-    return Paired(len(first), only_first, only_second, min(1.0, 2 * total / 2**count))
-
-
-def paired(first: Run, second: Run) -> Paired | None:
-    """Return the test of two finished runs on the test images of both; None if their data are not the same.
-
-    A run is tested on the first images of the test set, so of two the shorter list is part of the longer.
-    """
-    a, b = first.result, second.result
-    if a is None or b is None or a["data_fingerprint"] != b["data_fingerprint"]:
-        return None
-    count = min(a["test_images"], b["test_images"])
-    return mcnemar(*(unpack_bits(result["test_right"], count) for result in (a, b)))
-
-
-def compare_runs(runs: Sequence[Run]) -> str:
+def compare_runs(runs: Sequence[Reading]) -> str:
     """Return the comparison as lines; every run is held against the first."""
     names = _names(runs)
     parts = [_outcomes(runs, names), _settings(runs, names), _data(runs, names), _tests(runs, names)]
@@ -62,7 +22,7 @@ def compare_runs(runs: Sequence[Run]) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def _outcomes(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _outcomes(runs: Sequence[Reading], names: Sequence[str]) -> str:
     rows = [["run", "test", "std. error", "validation", "best epoch", "time", "images/s", "parameters"]]
     for name, run in zip(names, runs, strict=True):
         result = run.result
@@ -90,7 +50,7 @@ def _outcomes(runs: Sequence[Run], names: Sequence[str]) -> str:
     return "\n".join([_columns(rows), *notes])
 
 
-def _settings(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _settings(runs: Sequence[Reading], names: Sequence[str]) -> str:
     values = [shareable(run.config) for run in runs]
     differing = [name for name in values[0] if any(other[name] != values[0][name] for other in values)]
     if not differing:
@@ -100,10 +60,10 @@ def _settings(runs: Sequence[Run], names: Sequence[str]) -> str:
     return _columns(rows)
 
 
-def _data(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _data(runs: Sequence[Reading], names: Sequence[str]) -> str:
     prints = [run.facts.get("data_fingerprint") for run in runs]
     if None in prints:
-        unknown = ", ".join(name for name, found in zip(names, prints, strict=True) if found is None)
+        unknown = ", ".join(name for name, known in zip(names, prints, strict=True) if known is None)
         return f"data: not recorded by {unknown}, so it cannot be said whether they are the same"
     counts = [run.facts.get("test_images") for run in runs]
     if len(set(prints)) == 1:
@@ -117,25 +77,25 @@ def _data(runs: Sequence[Run], names: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def _tests(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _tests(runs: Sequence[Reading], names: Sequence[str]) -> str:
     lines = []
     for name, run in zip(names[1:], runs[1:], strict=True):
-        found = paired(runs[0], run)
-        if found is None:
+        pair = paired(runs[0], run)
+        if pair is None:
             continue
-        points = 100 * (found.only_second - found.only_first) / found.images
-        verdict = "is more than chance" if found.p < _SURE else "can be chance"
-        counts = f"{found.only_second:,} only {name} recognised, {found.only_first:,} only {names[0]}"
+        points = 100 * (pair.only_second - pair.only_first) / pair.images
+        verdict = "is more than chance" if pair.p < _SURE else "can be chance"
+        counts = f"{pair.only_second:,} only {name} recognised, {pair.only_first:,} only {names[0]}"
         lines += [
-            f"{name} against {names[0]}: {points:+.2f} points of accuracy on {found.images:,} test images; {counts}",
-            f"  McNemar p = {found.p:.2g}: on these test images the difference {verdict}",
+            f"{name} against {names[0]}: {points:+.2f} points of accuracy on {pair.images:,} test images; {counts}",
+            f"  McNemar p = {pair.p:.2g}: on these test images the difference {verdict}",
         ]
     if lines:
         lines.append("This holds for the nets as they are; another seed of the same settings moves a result, too.")
     return "\n".join(lines)
 
 
-def _classes(runs: Sequence[Run], names: Sequence[str]) -> str:
+def _classes(runs: Sequence[Reading], names: Sequence[str]) -> str:
     shares = [(run.result or {}).get("test_accuracy_by_class") for run in runs]
     if any(share is None for share in shares) or len({tuple(share or ()) for share in shares}) > 1:
         return ""
@@ -162,7 +122,7 @@ def _classes(runs: Sequence[Run], names: Sequence[str]) -> str:
     return _columns(rows) + note
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
+def _names(runs: Sequence[Reading]) -> list[str]:
     """Return names that tell the runs apart: the folders' own, or with those above them where they are the same."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
@@ -175,14 +135,7 @@ def _share(value: float | None) -> str:
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns: the first to the left, the others to the right; a rule below the head."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    """Return rows as aligned columns with a rule below the head; the first names what the others are of."""
+    lines = tables.columns(rows, numbers=len(rows[0]) - 1)
     lines.insert(1, "-" * max(map(len, lines)))
     return "\n".join(lines)

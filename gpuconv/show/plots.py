@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import durable
 from ..errors import ConfigError
-from .html_report import curve_lines
-from .run import Run
+from ..runs.reading import Reading
+from .curves import curve_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def check(path: Path | None = None) -> None:
         raise ConfigError(msg)
 
 
-def curves(runs: Sequence[Run]) -> Figure:
+def curves(runs: Sequence[Reading]) -> Figure:
     """Return a Figure with loss, accuracy and learning rate over the epochs; of several runs, in a colour each.
 
     It belongs to no window: the state of matplotlib.pyplot is not touched.
@@ -62,7 +62,7 @@ def curves(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def _draw(panels: Sequence[Axes], run: Run, number: int, *, alone: bool) -> None:
+def _draw(panels: Sequence[Axes], run: Reading, number: int, *, alone: bool) -> None:
     """Add the lines of one run: of a single one the training's and validation's differ in colour, else in stroke."""
     styles: dict[str, dict[str, Any]] = {
         "each step": {"color": "C0", "alpha": 0.3, "linewidth": 0.8},

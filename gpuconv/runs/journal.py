@@ -1,4 +1,4 @@
-"""What happens in a run, as it happens: events.jsonl, env.json and, if asked for, TensorBoard events.
+"""What happens in a run, as it happens: events.jsonl and, if asked for, TensorBoard's file.
 
 events.jsonl holds one JSON object a line: its "event", the "time" (UTC), the last "step" done and the "epoch" in
 progress, both counted from 1, and values; of a run that is over, and of a line on an epoch, that epoch.
@@ -8,31 +8,19 @@ A line that a killed process left unfinished is passed over by `read`, and cut w
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
-import importlib.util
 import json
-import math
-import os
-import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from .. import bounded, durable
-from ..backend import cuda_in_words
-from ..errors import CheckpointWriteError, ConfigError
-from .machine import machine, versions
+from .board import Board
 
 EVENTS = "events.jsonl"
-ENVIRONMENT = "env.json"
 TENSORBOARD = "tensorboard"
 
 _MOST_STEPS = 1000  # step events of a run, whatever its length: enough for a curve, and a file that stays small
-_PACKAGES = ("rich", "threadpoolctl", "matplotlib", "tensorboardX", "cupy-cuda12x", "cupy-cuda13x")
-_VARIABLES = re.compile(r"GPUCONV_\w+|CUPY_\w+|CUDA_\w+|NVIDIA_TF32_OVERRIDE|(OMP|OPENBLAS|MKL)_\w+|PYTHONHASHSEED")
-_ABSOLUTE_PATH = re.compile(r"(?<![\w.])(~|[A-Za-z]:)?[/\\][^\s,;:'\"()]+")
 
 
 class NoJournal:
@@ -86,7 +74,7 @@ class Journal(NoJournal):
         self._step, self._epoch = resumed_step or 0, epochs + 1 if epoch is None else epoch
         kept = [] if resumed_step is None else [e for e in read(path) if _lies_before(e, resumed_step, epochs)]
         durable.write(self.path, b"".join(_line(event) for event in kept))
-        self._board = _Board(path / TENSORBOARD, resumed_step) if tensorboard else None
+        self._board = Board(path / TENSORBOARD, resumed_step) if tensorboard else None
         if resumed_step is not None:
             self.event("resumed")
 
@@ -104,10 +92,10 @@ class Journal(NoJournal):
         self._step, self._epoch = step, epoch
         if step != 1 and step % self.every:
             return
-        found = values()
-        self._write("step", {"step": step, "epoch": epoch, **found}, flush=False)
+        numbers = values()
+        self._write("step", {"step": step, "epoch": epoch, **numbers}, flush=False)
         if self._board is not None:
-            self._board.scalars(step, {f"step/{name}": value for name, value in found.items()})
+            self._board.scalars(step, {f"step/{name}": value for name, value in numbers.items()})
 
     def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
         self._step, self._epoch = row["step"], row["epoch"]
@@ -144,102 +132,15 @@ def read(folder: Path) -> list[dict[str, Any]]:
         lines = bounded.read(folder / EVENTS, bounded.LOG).split(b"\n")
     except OSError:
         return []
-    found = []
+    events = []
     for line in lines:
         try:
             event = bounded.from_json(line)
         except ValueError:
             continue
         if isinstance(event, dict) and isinstance(event.get("event"), str):
-            found.append(event)
-    return found
-
-
-def write_environment(folder: Path) -> None:
-    """Write env.json."""
-    text = json.dumps(environment(), indent=2, ensure_ascii=False)
-    durable.write(folder / ENVIRONMENT, text.encode() + b"\n")
-
-
-def environment() -> dict[str, Any]:
-    """Return machine, versions, and the variables that change what a run does; no host, user or path is named."""
-    return {
-        "machine": machine(),
-        "versions": versions(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
-        "cuda": without_paths(cuda_in_words()),
-        "variables": {
-            name: "(a path)" if re.search(r"[/\\]", value) else value
-            for name, value in sorted(os.environ.items())
-            if _VARIABLES.fullmatch(name)
-        },
-    }
-
-
-def without_paths(text: str) -> str:
-    """Return text with every absolute path in it replaced: paths hold the names of people and machines."""
-    return _ABSOLUTE_PATH.sub("(a path)", text)
-
-
-def check_tensorboard() -> None:
-    """Raise ConfigError if TensorBoard events cannot be written."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        msg = "tensorboard=True needs the package tensorboardX: pip install 'gpuconv[tensorboard]'"
-        raise ConfigError(msg)
-
-
-class _Board:
-    """A TensorBoard event file.
-
-    The records are written one by one, without tensorboardX's SummaryWriter: that names its files after the host, and
-    writes them from a thread in which a full disk is not seen.
-    """
-
-    def __init__(self, folder: Path, resumed_step: int | None) -> None:
-        check_tensorboard()
-        from tensorboardX.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
-        from tensorboardX.record_writer import RecordWriter  # type: ignore[import-untyped]
-
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
-        try:
-            folder.mkdir(exist_ok=True)
-            # TensorBoard reads the files of a folder in the order of their names.
-            number = 1 + sum(1 for _ in folder.glob("events.out.tfevents.*"))
-            self._path = folder / f"events.out.tfevents.{number:010d}"
-            self._file = RecordWriter(str(self._path))
-        except OSError as error:
-            raise _not_written(folder, error) from error
-        self._add(file_version="brain.Event:2")
-        if resumed_step is not None:  # TensorBoard forgets what it read of this step and later ones
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._add(step=resumed_step + 1, session_log=start)
-
-    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add one number per name; what is None, NaN or infinite is left out."""
-        entries = [
-            self._summary.Value(tag=name, simple_value=value)
-            for name, value in values.items()
-            if value is not None and math.isfinite(value)
-        ]
-        self._add(step=step, summary=self._summary(value=entries))
-
-    def close(self) -> None:
-        """Close the file."""
-        try:
-            self._file.close()
-        except OSError as error:
-            raise _not_written(self._path, error) from error
-
-    def _add(self, **fields: Any) -> None:
-        try:
-            self._file.write(self._event(wall_time=time.time(), **fields).SerializeToString())
-            self._file.flush()
-        except OSError as error:
-            raise _not_written(self._path, error) from error
-
-
-def _not_written(path: Path, error: OSError) -> CheckpointWriteError:
-    return CheckpointWriteError(f"{path} could not be written ({error.strerror or error})")
+            events.append(event)
+    return events
 
 
 def _lies_before(event: Mapping[str, Any], step: int, epochs: int) -> bool:
@@ -253,10 +154,3 @@ def _lies_before(event: Mapping[str, Any], step: int, epochs: int) -> bool:
 
 def _line(event: Mapping[str, Any]) -> bytes:
     return json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -1,31 +1,15 @@
-"""Line charts as inline SVG, pictures as PNG data URIs, curves as text: what the reports draw without a library."""
+"""Line charts as inline SVG, drawn without a library."""
 
 from __future__ import annotations
 
-import base64
-import itertools
 import math
-import struct
-import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 
-import numpy as np
-
-Points = Sequence[tuple[float, float]]
+from .curves import Line
 
 _WIDTH, _HEIGHT = 560, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 38
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a chart; style is a CSS class: "a", "b", or "faint" for what lies behind them."""
-
-    name: str
-    points: Points
-    style: str = "a"
 
 
 def chart(title: str, lines: Sequence[Line], *, x: str, y: Callable[[float], str], zero: bool = False) -> str:
@@ -72,10 +56,10 @@ def chart(title: str, lines: Sequence[Line], *, x: str, y: Callable[[float], str
         parts.append(f'<path class="line {line.style}" d="{path}"/>')
         if line.style != "faint" and len(places) <= 40:
             for (across, down), point in zip(places, line.points, strict=True):
-                says = f"{line.name}, {x} {point[0]:g}: {y(point[1])}"
+                words = f"{line.name}, {x} {point[0]:g}: {y(point[1])}"
                 parts.append(
                     f'<circle class="dot {line.style}" cx="{across:.1f}" cy="{down:.1f}" r="3">'
-                    f"<title>{escape(says)}</title></circle>"
+                    f"<title>{escape(words)}</title></circle>"
                 )
     return "".join([*parts, "</svg></svg>"])
 
@@ -97,53 +81,3 @@ def ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
         step = max(1, math.ceil(step))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
-
-
-def png(picture: np.ndarray) -> bytes:
-    """Return a picture as a PNG file.   picture: (H, W) grey or (H, W, 3) RGB, uint8.
-
-    Source: W3C, Portable Network Graphics Specification (Second Edition), sections 5, 9 and 11.
-    """
-    height, width = picture.shape[:2]
-    kind = 2 if picture.ndim == 3 else 0
-    rows = np.zeros((height, 1 + picture[0].size), np.uint8)  # each row starts with the number of its filter: none
-    rows[:, 1:] = picture.reshape(height, -1)
-    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b""))
-    packed = (
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
-
-
-def data_uri(picture: np.ndarray) -> str:
-    """Return a picture as the address of an <img>."""
-    return "data:image/png;base64," + base64.b64encode(png(picture)).decode("ascii")
-
-
-def image(pixels: np.ndarray) -> np.ndarray:
-    """Return a stored picture as one to draw.   pixels: (C, H, W) uint8; C other than 3: the first channel in grey."""
-    return np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else np.ascontiguousarray(pixels[0])
-
-
-def text_curve(
-    points: Points, *, width: int = 60, height: int = 10, write: Callable[[float], str] = "{:.3g}".format
-) -> str:
-    """Return a curve as lines of text, its highest and lowest value at the left; points are evenly spaced."""
-    values = [value for _, value in points]
-    if not values:
-        return ""
-    columns = min(width, max(len(values), 1))
-    edges = np.linspace(0, len(values), columns + 1).round().astype(int)
-    means = [float(np.mean(values[start:stop])) for start, stop in itertools.pairwise(edges)]
-    low, high = min(means), max(means)
-    span = (high - low) or 1.0
-    rows = [round((value - low) / span * (height - 1)) if high > low else height // 2 for value in means]
-    stretch = max(1, width // columns)
-    labels = {height - 1: write(high), 0: write(low)} if high > low else {height // 2: write(low)}
-    margin = max(map(len, labels.values()))
-    lines = []
-    for level in range(height - 1, -1, -1):
-        marks = "".join(("*" if row == level else " ") + " " * (stretch - 1) for row in rows)
-        lines.append(f"{labels.get(level, ''):>{margin}} |{marks}".rstrip())
-    return "\n".join(lines)

@@ -1,14 +1,14 @@
-"""What a run says while it goes: nothing, plain lines, or a live bar above which the same lines appear."""
+"""What the terminal shows of a run in progress: nothing, plain lines, or a live bar above which they appear."""
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from ..errors import ConfigError
+from .words import duration, labelled
 
 PROGRESS = ("auto", "bar", "plain", "none")
 
@@ -16,23 +16,23 @@ _QUIET_SECONDS = 30.0  # plain lines within an epoch come no closer than this
 _HEADING = f"{'epoch':<7}{'train loss':>13}{'validation':>13}{'learning rate':>16}{'seconds':>10}"
 
 
-def report(progress: str) -> Report:
-    """Return the reporter of a name; auto is the bar in a terminal, and plain lines elsewhere."""
-    if progress not in PROGRESS:
-        msg = f"progress must be one of {', '.join(PROGRESS)}, got {progress!r}"
+def progress(name: str) -> Progress:
+    """Return the display of a name; auto is the bar in a terminal, and plain lines elsewhere."""
+    if name not in PROGRESS:
+        msg = f"progress must be one of {', '.join(PROGRESS)}, got {name!r}"
         raise ConfigError(msg)
-    if progress == "none":
-        return Report()
+    if name == "none":
+        return Progress()
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    if progress == "bar" or (progress == "auto" and console.is_terminal and not console.is_dumb_terminal):
+    if name == "bar" or (name == "auto" and console.is_terminal and not console.is_dumb_terminal):
         return Bar(console)
     return Plain(console)
 
 
-class Report:
-    """Says nothing.  Use it in a `with` block: leaving it gives the terminal back."""
+class Progress:
+    """Shows nothing.  Use it in a `with` block: leaving it gives the terminal back."""
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +64,7 @@ class Report:
         """Say how it went."""
 
 
-class Plain(Report):
+class Plain(Progress):
     """Lines of at most 80 columns, the same in a terminal, a file and a log."""
 
     def __init__(self, console: Any) -> None:
@@ -166,12 +166,12 @@ class Bar(Plain):
         super().end(lines)
 
     def _show(self, description: str, total: int, completed: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn
+        import rich.progress as bars
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),  # not to the edge: an echoed ^C would wrap, and the bar could not be erased
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[state]}"),
+        self._bar = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=20),  # not to the edge: an echoed ^C would wrap, and the bar could not be erased
+            bars.TextColumn("{task.percentage:>3.0f} %  {task.fields[state]}"),
             console=self._console,
             transient=True,
             refresh_per_second=4,
@@ -189,27 +189,6 @@ class Bar(Plain):
         )
 
 
-def labelled(facts: Sequence[tuple[str, str]]) -> list[str]:
-    """Return (label, text) as lines of at most 80 columns, the text from the tenth on."""
-    return [
-        f"{'' if number else label:<9}{line}"
-        for label, text in facts
-        for number, line in enumerate(textwrap.wrap(text, 71, break_on_hyphens=False) or [""])
-    ]
-
-
 def _shown(loss: float | None) -> str:
     """Return a loss as text; that of the first steps on a GPU is not known at once."""
     return "-" if loss is None else f"{loss:.3f}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people read it: "8.3 s", "4 min 10 s", "2 h 5 min"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

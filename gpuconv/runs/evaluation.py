@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import tables
 from ..backend import asarray, asnumpy, on_gpu
 from ..errors import CheckpointMismatchError, ParamError
 from ..ops.augment import augment
 from ..ops.loss import softmax_cross_entropy
-from . import recipe
-from .notebook import table
+from .dataset import first_test_images
 
 BATCH_SIZE = 250
 TTA = ("none", "flip", "flip+shift")
@@ -61,7 +61,7 @@ class Evaluation:
             )
         ]
         state = f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} on {self.count:,} images"
-        return table("Evaluation", state, ["class", "images", "recognised", "accuracy"], rows)
+        return tables.html("Evaluation", state, ["class", "images", "recognised", "accuracy"], rows)
 
 
 def evaluate(
@@ -103,23 +103,23 @@ def evaluate(
         placed = seen if on_gpu(seen) else asarray(seen, beside=net.flat_params)
         for weight, pictures in views(placed, tta):
             x = augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
-            found = net.forward(x)
-            if found.shape[1] != classes:
-                msg = f"the net has {found.shape[1]} classes but the data set has {classes}"
+            of_view = net.forward(x)
+            if of_view.shape[1] != classes:
+                msg = f"the net has {of_view.shape[1]} classes but the data set has {classes}"
                 raise CheckpointMismatchError(msg)
             if tta == "none":
-                scores = found
+                scores = of_view
             else:
-                weighted = weight * asnumpy(found)
+                weighted = weight * asnumpy(of_view)
                 scores = weighted if scores is None else scores + weighted
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
         loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
-        found = asnumpy(scores)
-        predicted = found.argmax(axis=1)
+        on_host = asnumpy(scores)
+        predicted = on_host.argmax(axis=1)
         right = predicted == labels[batch]
         rights[batch] = right
         confusion += np.bincount(np.int64(classes) * labels[batch] + predicted, minlength=classes**2)
-        mistakes = _worst(mistakes, start, found, labels[batch], predicted)
+        mistakes = _worst(mistakes, start, on_host, labels[batch], predicted)
         counts += np.bincount(labels[batch], minlength=classes)
         correct += np.bincount(labels[batch][right], minlength=classes)
         if between is not None:
@@ -137,7 +137,7 @@ def evaluate(
 
 def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "none") -> Evaluation:
     """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
-    images, labels = recipe.test_images(dataset, test_images)
+    images, labels = first_test_images(dataset, test_images)
     return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes), tta=tta)
 
 

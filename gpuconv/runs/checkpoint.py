@@ -17,10 +17,10 @@ from .. import nn
 from ..backend import asnumpy
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..version import gpuconv_version
-from . import checkpoint
-from .config import Config, from_values, read, shareable, to_values
-from .precision import LossScale
-from .run_folder import refuse_several
+from . import sealed
+from .config import Config
+from .folder import refuse_several
+from .settings import from_values, read, shareable, to_values
 
 
 @dataclass(slots=True)
@@ -64,11 +64,11 @@ class Snapshot:
         net: nn.Net,
         optimiser: nn.Optimiser,
         average: nn.WeightAverage | None = None,
-        scale: LossScale | None = None,
+        scale: Any = None,
     ) -> None:
         """Put weights, running statistics, the optimiser's vectors, the average and the loss scale back."""
-        if checkpoint.same_values(net.config) != self.net:
-            msg = f"{self.path} holds another net: {_difference(self.net, checkpoint.same_values(net.config))}"
+        if sealed.same_values(net.config) != self.net:
+            msg = f"{self.path} holds another net: {_difference(self.net, sealed.same_values(net.config))}"
             raise CheckpointMismatchError(msg)
         try:
             own = "live_" if self.part("live_params") else ""  # of a checkpoint whose weights are the average
@@ -95,7 +95,7 @@ def save(
     position: Position,
     average: nn.WeightAverage | None = None,
     averaged: bool = False,
-    scale: LossScale | None = None,
+    scale: Any = None,
     to_share: bool = False,
 ) -> None:
     """Write a checkpoint of a run.
@@ -119,7 +119,7 @@ def save(
         "position": dataclasses.asdict(position),
         "loss_scale": None if scale is None else dataclasses.asdict(scale),
     }
-    checkpoint.save(path, arrays, values)
+    sealed.write(path, arrays, values)
 
 
 def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -131,7 +131,7 @@ def load(path: Path) -> Snapshot:
     """Return the snapshot in a checkpoint; raise CheckpointMismatchError if it is the checkpoint of something else."""
     if not path.exists():
         refuse_several(path.parent)
-    arrays, values = checkpoint.load(path)
+    arrays, values = sealed.read(path)
     try:
         return Snapshot(
             path=path,

@@ -1,4 +1,4 @@
-"""The settings of a run: one frozen dataclass, the presets, and the TOML file that repeats a run.
+"""The settings of a run: one frozen dataclass that checks them.
 
 A field's default, range and help text stand here and nowhere else: the command line makes its flags from them.
 """
@@ -6,23 +6,18 @@ A field's default, range and help text stand here and nowhere else: the command 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
 import math
-import re
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .. import bounded, checks
+from .. import checks
 from ..data.sources import NAMES, is_path
 from ..errors import ConfigError, GpuconvError
+from ..nn import choice
 from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
 from ..ops.augment import PAD_MODES
-
-_OVERFIT_STEPS = 300
 
 
 def _setting(
@@ -156,115 +151,6 @@ class Config:
             raise ConfigError(msg)
 
 
-def preset(name: str) -> Config:
-    """Return the preset of a name, or raise ConfigError with the names there are."""
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ConfigError(_unknown("preset", name, list(PRESETS)))
-    return PRESETS[name]
-
-
-def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config:
-    """Return a Config from plain values; what they leave out comes from base, else from the preset they name."""
-    names = [spec.name for spec in dataclasses.fields(Config)]
-    for name in values:
-        if name not in names:
-            raise ConfigError(_unknown("setting", name, names))
-    if base is None:
-        base = preset(values.get("preset", "convnet"))
-    return dataclasses.replace(base, **values)
-
-
-def to_values(config: Config) -> dict[str, Any]:
-    """Return every setting as a plain value: what from_values takes, TOML and JSON write."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
-
-
-def overfitting(config: Config, given: Iterable[str] = ()) -> Config:
-    """Return the settings of a run that must learn its `overfit` images by heart, changed only where not `given`.
-
-    Batches of at most as many images, nothing that makes it harder to learn them, and at least 300 steps.
-    """
-    if not config.overfit:
-        msg = "overfit must say how many images are to be learnt, got overfit=0"
-        raise ConfigError(msg)
-    batch_size = min(config.batch_size, config.overfit)
-    easier: dict[str, Any] = {
-        "batch_size": batch_size,
-        "accumulate": config.accumulate if batch_size % config.accumulate == 0 else 1,
-        "epochs": -(-_OVERFIT_STEPS // (config.overfit // batch_size)),
-        "flip": False,
-        "crop": 0,
-        "cutout": 0,
-        "weight_decay": 0.0,
-        "label_smoothing": 0.0,
-    }
-    return dataclasses.replace(config, **{name: value for name, value in easier.items() if name not in given})
-
-
-def shareable(config: Config) -> dict[str, Any]:
-    """Return the settings as anyone may see them: without data_dir, and of other paths the last part alone.
-
-    A folder of pictures is "./<its name>", by which it stays known as a path: `from_values` takes what this returns.
-    """
-    values = {name: value for name, value in to_values(config).items() if name != "data_dir"}
-    short = {
-        name: re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
-        for name, value in values.items()
-    }
-    if short["data"] != values["data"]:
-        short["data"] = f"./{short['data']}"
-    return short
-
-
-def shown(value: object) -> str:
-    """Return the value of a setting or a fact as words."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return f"{value:g}" if isinstance(value, float) else str(value) or "-"
-
-
-def read(path: Path, *, find_net: bool = True) -> Config:
-    """Return the Config of a TOML file; settings it leaves out come from its preset.
-
-    find_net: the file of a net is looked for beside this one first, and then net is the path of what was found.
-    """
-    try:
-        config = from_values(bounded.toml(bounded.text(path)))
-    except OSError as error:
-        msg = f"config file {path} could not be read ({error.strerror or error})"
-        raise ConfigError(msg) from None
-    except ConfigError as error:
-        msg = f"config file {path}: {error}"
-        raise ConfigError(msg) from None
-    except ValueError as error:
-        msg = f"config file {path} is not TOML: {error}"
-        raise ConfigError(msg) from None
-    beside = path.parent / config.net
-    if find_net and config.net.endswith(NET_FILES) and beside.is_file():
-        return dataclasses.replace(config, net=str(beside))
-    return config
-
-
-def to_toml(config: Config) -> str:
-    """Return the text of a TOML file that `read` turns into an equal Config."""
-    return values_to_toml(to_values(config))
-
-
-def values_to_toml(values: Mapping[str, Any]) -> str:
-    """Return settings, as to_values gives them, as the text of a TOML file."""
-    lines = ["# All settings of a gpuconv run.  Repeat it with: gpuconv train --config FILE", ""]
-    lines += [f"{name} = {_toml(value)}" for name, value in values.items()]
-    return "\n".join(lines) + "\n"
-
-
-def difference(old: Config, new: Config) -> str:
-    """Return the settings in which two Configs differ, as words, or "" if they are equal."""
-    pairs = ((name, getattr(old, name), getattr(new, name)) for name in vars(old))
-    return ", ".join(f"{name} {was!r} -> {now!r}" for name, was, now in pairs if was != now)
-
-
 def _checked(spec: dataclasses.Field, value: Any) -> Any:
     """Return the value of a field in its exact type, or raise the error that says what it must be."""
     name, rule = spec.name, spec.metadata
@@ -274,7 +160,7 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
             msg = f"{name} must be a text, got {value!r}"
             raise ConfigError(msg)
         if rule["choices"] and value not in rule["choices"] and not value.endswith(rule["suffixes"]):
-            raise ConfigError(_unknown(name, value, list(rule["choices"])))
+            raise ConfigError(choice.unknown(name, value, rule["choices"]))
         try:
             value.encode()
         except UnicodeEncodeError:
@@ -305,58 +191,4 @@ def _data(name: str) -> str:
         return name
     if name and Path(name).is_dir():
         return f"./{name}"
-    raise ConfigError(_unknown("data", name, list(NAMES)) + ", or the path of a folder of pictures")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):  # TOML's basic strings are JSON's, but DEL must be escaped
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return repr(value)
-
-
-def _unknown(what: str, name: object, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else "known: " + ", ".join(known)
-    return f"{what} {name!r} is not known; {hint}"
-
-
-PRESETS = {
-    "convnet": Config(),
-    "three-layer": Config(
-        preset="three-layer",
-        net="three-layer",
-        optimizer="adam",
-        lr=1e-3,
-        epochs=8,
-        crop=0,
-        flip_mode="random",
-        weight_decay=0.0,
-    ),
-    "vgg": Config(preset="vgg", net="vgg", epochs=10),
-    "resnet9": Config(preset="resnet9", net="resnet9", epochs=10, batch_size=256, lr=0.2),
-    "resnet18": Config(preset="resnet18", net="resnet18", epochs=10),
-    # Rates, momenta and weight decay of airbench94_muon, from its sum over a batch to a mean over 512: a rate of SGD
-    # grows by 512.  Filters 0.24, which Muon makes blind to that; biases 0.053 x 512 / 0.24 = 113; the head 0.67 x 512 /
-    # 0.24, less the square of what its first weights are smaller by here (0.0361: 1 / 16 / sqrt 3 against 1), = 1.86.
-    # Decay: 0.004 of its batch of 2000 is 2e-6 an image, 512 of them by the head's rate of 0.446, = 2.3e-3.  That run
-    # decays biases, too, and freezes the whitening's after three epochs.
-    "speedrun": Config(
-        preset="speedrun",
-        net="speedrun",
-        epochs=5,
-        batch_size=512,
-        optimizer="muon",
-        lr=0.24,
-        momentum=0.85,
-        affine_lr=1.86,
-        bias_lr=113.0,
-        weight_decay=2.3e-3,
-        label_smoothing=0.2,
-        warmup=0.0,
-        tta="flip+shift",
-    ),
-}
+    raise ConfigError(choice.unknown("data", name, NAMES) + ", or the path of a folder of pictures")

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import bounded, data, nn
-from ..errors import ConfigError, GpuconvError
-from . import config as configs
-from . import journal, recipe, snapshot
+from ..errors import ConfigError
+from . import journal, metrics, settings
+from .checkpoint import load_net
 from .config import Config
+from .dataset import fingerprint, load_dataset
 from .evaluation import Evaluation, evaluate_on
-from .notebook import table
-from .run_folder import refuse_several
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .folder import refuse_several
+from .machine import ENVIRONMENT
+from .result import REQUIRED
 
 
-# What every result has; reports and comparisons rely on it.
-_RESULT = (
-    *("data", "data_fingerprint", "classes", "date", "parameters", "epochs", "best_epoch", "validation_accuracy"),
-    *("test_accuracy", "test_loss", "test_images", "test_right", "test_accuracy_by_class", "confusion", "mistakes"),
-    *("seconds", "images_per_second"),
-)
-
-
-class Run:
+class Reading:
     """What lies in a run folder.  Nothing is locked or changed: a run in progress can be looked at.
 
-    Each file is read when it is first asked for, and once; `Run(path)` again sees what is new.
+    Each file is read when it is first asked for, and once; another reading sees what is new.
     Raises ConfigError if the folder is not there, is not a run's or holds several.
     """
 
@@ -51,7 +40,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The settings."""
-        return configs.read(self.path / "config.toml")
+        return settings.read(self.path / "config.toml")
 
     @cached_property
     def metrics(self) -> list[dict[str, Any]]:
@@ -61,9 +50,8 @@ class Run:
         except OSError:
             return []
         try:
-            rows = list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")))
-            return [{name: _number(text) for name, text in row.items()} for row in rows]
-        except (TypeError, ValueError, csv.Error):
+            return metrics.read(content)
+        except ValueError:
             msg = f"{self.path / 'metrics.csv'} is damaged: it holds something other than numbers"
             raise ConfigError(msg) from None
 
@@ -76,21 +64,21 @@ class Run:
     def result(self) -> dict[str, Any] | None:
         """What result.json holds; None if the run is not finished."""
         path = self.path / "result.json"
-        found = _json(path)
-        if found is None:
+        values = _json(path)
+        if values is None:
             if path.exists():
                 msg = f"{path} is damaged: it is not JSON"
                 raise ConfigError(msg)
             return None
-        if missing := [name for name in _RESULT if name not in found]:
+        if missing := [name for name in REQUIRED if name not in values]:
             msg = f"{path} is damaged, or of another version: it has no {', '.join(missing)}"
             raise ConfigError(msg)
-        return found
+        return values
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """What env.json holds; {} if it is not there."""
-        return _json(self.path / journal.ENVIRONMENT) or {}
+        return _json(self.path / ENVIRONMENT) or {}
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -105,7 +93,7 @@ class Run:
 
     def net(self, checkpoint: str = "best") -> nn.Net:
         """Return the net of the run's "best" or "last" checkpoint."""
-        return snapshot.load_net(self._checkpoint(checkpoint))
+        return load_net(self._checkpoint(checkpoint))
 
     def dataset(self, data_dir: str | Path | None = None) -> data.Dataset:
         """Return the data set of the run, from this machine; nothing is downloaded.
@@ -113,12 +101,12 @@ class Run:
         data_dir: the folder it lies in now, if that is another than it was.
         Raises DatasetMissingError if it is not here, ConfigError if what is here is not what the run was trained on.
         """
-        return recipe.dataset(
+        return load_dataset(
             self.config,
             data_dir=None if data_dir is None else str(data_dir),
             download=False,
             notice=lambda text: None,
-            trained_on=self._trained_on,
+            trained_on=self.trained_on,
         )
 
     def evaluate(
@@ -130,35 +118,13 @@ class Run:
         """
         if dataset is None:
             dataset = self.dataset()
-        known = self._trained_on
-        own = known is None or recipe.fingerprint(dataset) == known[1]
+        known = self.trained_on
+        own = known is None or fingerprint(dataset) == known[1]
         count = self.config.test_images if own else 0
         return evaluate_on(self.net(checkpoint), dataset, test_images=count, tta=tta)
 
-    def plot(self) -> Figure:
-        """Return a matplotlib Figure of the run's curves; ConfigError if matplotlib is not installed."""
-        from .plots import curves
-
-        return curves([self])
-
-    def report(self, path: str | Path | None = None, *, dataset: data.Dataset | None = None) -> Path:
-        """Write the HTML report, to report.html in the run folder if no path is given, and return where it is.
-
-        Without a dataset the pictures come from the run's own, if it is on this machine.
-        """
-        from .html_report import write
-
-        if dataset is None:
-            try:
-                dataset = self.dataset()
-            except (GpuconvError, OSError):  # the report says that the pictures could not be had
-                dataset = None
-        elif self._trained_on is not None:
-            recipe.check_same(dataset, *self._trained_on)
-        return write(self, dataset, None if path is None else Path(path))
-
     @property
-    def _trained_on(self) -> tuple[str, str] | None:
+    def trained_on(self) -> tuple[str, str] | None:
         """Name and fingerprint of the data set; None of a run that has not come to its first step."""
         facts = self.facts
         return (facts["data"], facts["data_fingerprint"]) if "data_fingerprint" in facts else None
@@ -170,7 +136,10 @@ class Run:
         return self.path / f"{name}.safetensors"
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}): {self.state}"
+        return f"{type(self).__name__}({str(self.path)!r}): {self.state}"
+
+    def _repr_html_(self) -> str:
+        return metrics.html(self.name, self.state, self.metrics)
 
     @property
     def state(self) -> str:
@@ -180,37 +149,10 @@ class Run:
         planned = self.facts.get("epochs") or self.config.epochs
         return f"not finished, {len(self.metrics)} of {planned} epochs done"
 
-    def _repr_html_(self) -> str:
-        return metrics_table(self.name, self.state, self.metrics)
-
-
-def metrics_table(name: str, state: str, rows: list[dict[str, Any]]) -> str:
-    """Return an HTML table of a run's epochs, for notebooks."""
-    shown = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
-    head = [column.replace("_", " ") for column in shown]
-    return table(name, state, head, [[_cell(column, row[column]) for column in shown] for row in rows])
-
-
-def _cell(column: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if column.endswith("accuracy"):
-        return f"{value:.2%}"
-    return f"{value:.4f}" if column.endswith("loss") else f"{value:g}"
-
-
-def _number(text: str | None) -> float | None:
-    """Return a cell of metrics.csv: an int where it is one."""
-    if text is None:
-        raise TypeError
-    if text == "":
-        return None
-    return int(text) if text.isdecimal() else float(text)
-
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found = bounded.from_json(bounded.text(path, bounded.LOG))
+        values = bounded.from_json(bounded.text(path, bounded.LOG))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return values if isinstance(values, dict) else None
