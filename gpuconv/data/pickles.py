@@ -248,7 +248,7 @@ class _Program:
 
     def tell_maker(self, makes: str) -> None:
         """Set the kind of the value that the unpickler found for a name, by what a call of it makes."""
-        self._kinds[-1] = f"maker of {makes}"
+        self._kinds[-1] = f"maker of {makes}" if makes else "name"
 
     def _next_code(self) -> bytes:
         """Check the next instruction and return its code; pass over frames, which are hints for buffering."""
@@ -364,7 +364,7 @@ def _made(name: str, target: str, operand: str) -> str:
             _refuse_state(target)
         return target
     makes = target.removeprefix("maker of ")
-    if makes in ("", target) or operand != "tuple" or (makes == "object") != (name == "NEWOBJ"):
-        msg = f"it calls {target.replace('maker', 'a maker')} in its own way"
+    if makes == target or operand != "tuple" or (makes == "object") != (name == "NEWOBJ"):
+        msg = f"it calls a {target} in its own way"
         raise _Unsafe(msg)
     return makes
