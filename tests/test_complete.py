@@ -18,7 +18,7 @@ from bench import cases, oracle
 from gpuconv import cpu, cuda, naive, nn, ops
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.export import onnx_file, tolerance, torch_source
-from gpuconv.nn import spec
+from gpuconv.nn.layer import KINDS
 from tests.ladder import kernel_calls, kernel_counters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,8 +138,7 @@ def _made(table):
 
 # What files know of layers: entries by class name, and where a missing one goes.
 OF_LAYERS = {
-    "checkpoints": (set(importlib.import_module("gpuconv.nn.build")._LAYERS), "gpuconv/nn/build.py: _LAYERS"),
-    "TOML": ({_plain(make.__name__) for make, _ in spec._KINDS.values()}, "gpuconv/nn/spec.py: _KINDS"),
+    "files": ({kind.cls.__name__ for kind in KINDS.values()}, "gpuconv/nn/layers.py: @register above its class"),
     "ONNX": (set(onnx_file._WRITERS), "gpuconv/export/onnx_file.py: _WRITERS"),
     "PyTorch": (set(torch_source._WRITERS), "gpuconv/export/torch_source.py: _WRITERS"),
     "rounding": (set(tolerance._RULES), "gpuconv/export/tolerance.py: _RULES"),
@@ -155,7 +154,7 @@ def test_every_layer_is_known_to(layer, table):
     assert _plain(layer) in map(_plain, entries), f"add {layer} to {where}"
 
 
-@pytest.mark.parametrize("kind", spec._KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_named_where_users_read_of_it(kind):
     assert kind in nn.from_file.__doc__, f"add {kind} to gpuconv/nn/spec.py: the docstring of from_file"
 
