@@ -93,10 +93,10 @@ def setting(result: Result) -> str:
     )
 
 
-def best_table(result: Result, regime: str = "float32", shown: Sequence[str] | None = None) -> str:
+def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = ()) -> str:
     """Return the README's table: a line a case, forward / backward, each side in the better of its memory formats.
 
-    shown: the cases that have a line, all if None; the means below are those of all cases.
+    shown: the cases that have a line, all where none of them was measured; the means below are those of all cases.
     """
     peers = result.peers()
     with_peak = bool(result.peaks)
@@ -108,7 +108,8 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] | N
     for row in result.rows:
         if row.regime == regime:
             cases.setdefault(row.case, []).append(row)
-    for case in cases if shown is None else shown:
+    named = [case for case in shown if case in cases] or list(cases)
+    for case in named:
         rows = cases[case]
         ours = [row.entry(OURS) for row in rows]
         cells = [case, _each(ours, lambda row, entry: f"{entry.ms:.2f}", rows)]
@@ -120,7 +121,7 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] | N
             cells.append(_each(theirs, lambda row, entry: f"{entry.ms:.2f}", rows))
             cells.append(_each(theirs, lambda row, entry: _ratio(row.ratio(entry.side)), rows))
         table.append(cells)
-    some = "" if shown is None else f"{len(shown)} of {len(cases)} cases.  "
+    some = "" if len(named) == len(cases) else f"{len(named)} of {len(cases)} cases.  "
     text = [
         f"{setting(result)}; {regime}.  {some}Forward / backward, each side in the better of its two memory formats:",
         "",
