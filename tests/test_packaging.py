@@ -51,7 +51,12 @@ def test_wheel_holds_the_package_the_kernels_and_nothing_else(built):
 def test_source_archive_holds_what_the_tests_need(built):
     with tarfile.open(built[1]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = names("gpuconv", ".py", ".css") | names("kernels", ".cu", ".cuh") | names("tests", ".py") | names("bench", ".py")
+    wanted = (
+        names("gpuconv", ".py", ".css")
+        | names("kernels", ".cu", ".cuh")
+        | names("tests", ".py")
+        | names("bench", ".py")
+    )
     assert wanted | {"README.md", "LICENSE", "Makefile", "pyproject.toml", "hatch_build.py"} <= held
 
 

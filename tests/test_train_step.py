@@ -40,6 +40,8 @@ def test_the_steps_of_a_run_are_those_of_a_stepper(tmp_path):
     arrays, _ = run_state(tmp_path / "run" / "last.safetensors")
     for name, array in stepper.net.params.items():
         assert arrays[f"params/{name}"][2] == array.tobytes(), name
+    for name, array in stepper.average.state.items():
+        assert arrays[f"average/{name}"][2] == array.tobytes(), name
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
