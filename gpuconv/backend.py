@@ -198,8 +198,8 @@ def cuda_in_words() -> str:
     """Return whether CUDA can be used here, or why not; if so far only the CPU was asked for, it is not looked for."""
     if "gpuconv.cuda.device" not in sys.modules:
         return "not looked for: only the CPU was asked for"
-    usable, words = _gpu().gpu_status()
-    return f"device cuda can be used: {words}" if usable else words
+    usable, reason = _gpu().gpu_status()
+    return f"device cuda can be used: {reason}" if usable else reason
 
 
 def gpu_error(error: BaseException) -> Exception | None:
