@@ -25,9 +25,8 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything that a training run depends on; nothing is downloaded or changed."""
-    found = [Finding(name, version) for name, version in host_versions().items()]
-    found += _machine()
-    return [*found, _kernels(), *_cuda(), _data(), _terminal()]
+    versions = [Finding(name, version) for name, version in host_versions().items()]
+    return [*versions, *_machine(), _kernels(), *_cuda(), _data(), _terminal()]
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -71,11 +70,11 @@ def _cuda() -> list[Finding]:
     installed: Any = importlib.import_module("gpuconv.cuda.installed")
     missing = installed.missing()
     if missing is None:
-        found = [Finding("cuda", f"device cuda can be used: {installed.gpu_status()[1]}")]
-        found += [Finding(f"GPU {index}", words) for index, words in enumerate(installed.gpus())]
+        findings = [Finding("cuda", f"device cuda can be used: {installed.gpu_status()[1]}")]
+        findings += [Finding(f"GPU {index}", words) for index, words in enumerate(installed.gpus())]
     else:
-        found = [Finding("cuda", missing.text, ok=not missing.broken)]
-    return found + [Finding(name, version) for name, version in installed.versions().items()]
+        findings = [Finding("cuda", missing.text, ok=not missing.broken)]
+    return findings + [Finding(name, version) for name, version in installed.versions().items()]
 
 
 def _data() -> Finding:

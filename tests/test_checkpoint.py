@@ -96,7 +96,7 @@ def test_arrays_in_any_memory_layout_keep_their_values(view, path):
 
 
 def test_equal_contents_make_equal_files(content):
-    assert all(sealed.encode(some_arrays(), dict(reversed(VALUES.items()))) == sealed for _ in range(20))
+    assert all(sealed.encode(some_arrays(), dict(reversed(VALUES.items()))) == content for _ in range(20))
 
 
 def test_other_programs_read_the_arrays(path):

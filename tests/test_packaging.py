@@ -44,14 +44,19 @@ def names(folder, *suffixes):
 def test_wheel_holds_the_package_the_kernels_and_nothing_else(built):
     held = {name for name in zipfile.ZipFile(built[0]).namelist() if ".dist-info/" not in name}
     kernels = {f"gpuconv/{name}" for name in names("kernels", ".cu", ".cuh")}
-    assert held == names("gpuconv", ".py") | {"gpuconv/py.typed"} | kernels
+    assert held == names("gpuconv", ".py", ".css") | {"gpuconv/py.typed"} | kernels
     assert kernels
 
 
 def test_source_archive_holds_what_the_tests_need(built):
     with tarfile.open(built[1]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = names("gpuconv", ".py") | names("kernels", ".cu", ".cuh") | names("tests", ".py") | names("bench", ".py")
+    wanted = (
+        names("gpuconv", ".py", ".css")
+        | names("kernels", ".cu", ".cuh")
+        | names("tests", ".py")
+        | names("bench", ".py")
+    )
     assert wanted | {"README.md", "LICENSE", "Makefile", "pyproject.toml", "hatch_build.py"} <= held
 
 

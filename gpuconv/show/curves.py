@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..runs.reading import Reading
 
 Points = Sequence[tuple[float, float]]
@@ -49,6 +50,27 @@ def curve_lines(run: Reading) -> tuple[list[Line], list[Line], list[Line]]:
     rates = of_steps("learning_rate") or column("learning_rate")
     rate = [Line("learning rate", rates)]
     return loss, accuracy, rate
+
+
+def text(run: Reading) -> str:
+    """Return all curves of a run as text; raise ConfigError if it has none yet."""
+    loss, accuracy, rate = curve_lines(run)
+    if not any(line.points for line in loss):
+        msg = f"{run.path} has no curves yet: no step of it is done"
+        raise ConfigError(msg)
+    parts = [f"{run.path}: {run.state}"]
+    for title, lines, write in (
+        ("loss", loss, "{:.3f}".format),
+        ("accuracy", accuracy, "{:.1%}".format),
+        ("learning rate", rate, "{:.3g}".format),
+    ):
+        for line in lines:
+            if not line.points:
+                continue
+            last = write(line.points[-1][1])
+            name = title if line.name == title else f"{title}, {line.name}"
+            parts.append(f"{name} (last {last})\n{text_curve(line.points, height=8, write=write)}")
+    return "\n\n".join(parts)
 
 
 def text_curve(

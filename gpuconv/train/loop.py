@@ -205,12 +205,73 @@ class Training:
             start = time.perf_counter()
         self.look()
 
+    def _end_of_epoch(self) -> None:
+        """Validate, note the epoch down, save; a signal during the validation leaves the epoch's steps done."""
+        position = self.position
+        start = time.perf_counter()
+        validation = self._validate()
+        steps = position.step  # fewer than planned if the time was over
+        accuracy = validation.accuracy if validation is not None else None
+        row = {
+            "epoch": position.epoch + 1,
+            "step": self.steps_done,
+            "train_loss": position.loss_sum / steps,
+            "train_accuracy": position.correct / (steps * self.config.batch_size),
+            "validation_loss": validation.loss if validation is not None else None,
+            "validation_accuracy": accuracy,
+            "learning_rate": self.rate(self.steps_done - 1),
+            "seconds": round(position.seconds + time.perf_counter() - start, 3),
+        }
+        best = accuracy is None or position.best_accuracy is None or accuracy > position.best_accuracy
+        if best:
+            position.best_epoch, position.best_accuracy = position.epoch + 1, accuracy
+        position.rows.append(row)
+        position.epoch, position.step = position.epoch + 1, 0
+        position.loss_sum, position.correct, position.seconds = 0.0, 0, 0.0
+        self._look_at_the_clock()  # a validation takes time, too
+        if self.config.patience and position.epoch - position.best_epoch >= self.config.patience:
+            position.ended_by = position.ended_by or "patience"
+        # In this order each file on the disk is explained by the ones before it, wherever the process dies.
+        if best:
+            self.save(self.folder.best, best=True)
+        self.folder.append_metrics(row)
+        self.journal.epoch(row, best=best)
+        self.save_last()
+        self.display.epoch(row, best=best)
+
+    def _validate(self) -> Evaluation | None:
+        """Return how well the weights, or their average, do on the images held out; None if there are none."""
+        average = self.stepper.average
+        self.display.validating()
+        with nullcontext() if average is None else average.applied():
+            validation = self._evaluate(self.net, self.x_validation, self.split.y_validation)
+        if validation is not None and not math.isfinite(validation.loss):
+            what = f"the validation loss is {validation.loss}"
+            raise self._not_finite(what, self.steps_done)
+        return validation
+
+    def _evaluate(self, net: nn.Net, images: Any, labels: Any, *, tta: str = "none") -> Evaluation | None:
+        if len(labels) == 0:
+            return None
+        return evaluate(
+            net,
+            images,
+            labels,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            classes=len(self.dataset.classes),
+            tta=tta,
+            between=self.guard.check,
+        )
+
     def _event(self, kind: str, **values: Any) -> None:
         self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)
 
     def _look_at_the_clock(self) -> None:
         if self.config.max_minutes and self.seconds >= 60 * self.config.max_minutes:
             self.position.ended_by = "max-minutes"
+
+    # Steps ----------------------------------------------------------------------------------------------------------
 
     def step(self, batch: Batch) -> None:
         """Do the next step; whoever calls this counts it."""
@@ -252,60 +313,6 @@ class Training:
         return NonFiniteLossError(
             f"{what} in epoch {self.position.epoch + 1}, step {step}.{self.kept or '  Nothing was saved'}; "
             "a lower --lr or a --clip-norm often helps"
-        )
-
-    def _end_of_epoch(self) -> None:
-        """Validate, note the epoch down, save; a signal during the validation leaves the epoch's steps done."""
-        position = self.position
-        start = time.perf_counter()
-        average = self.stepper.average
-        self.display.validating()
-        with nullcontext() if average is None else average.applied():
-            validation = self._evaluate(self.net, self.x_validation, self.split.y_validation)
-        if validation is not None and not math.isfinite(validation.loss):
-            what = f"the validation loss is {validation.loss}"
-            raise self._not_finite(what, self.steps_done)
-        steps = position.step  # fewer than planned if the time was over
-        accuracy = validation.accuracy if validation is not None else None
-        row = {
-            "epoch": position.epoch + 1,
-            "step": self.steps_done,
-            "train_loss": position.loss_sum / steps,
-            "train_accuracy": position.correct / (steps * self.config.batch_size),
-            "validation_loss": validation.loss if validation is not None else None,
-            "validation_accuracy": accuracy,
-            "learning_rate": self.rate(self.steps_done - 1),
-            "seconds": round(position.seconds + time.perf_counter() - start, 3),
-        }
-        best = accuracy is None or position.best_accuracy is None or accuracy > position.best_accuracy
-        if best:
-            position.best_epoch, position.best_accuracy = position.epoch + 1, accuracy
-        position.rows.append(row)
-        position.epoch, position.step = position.epoch + 1, 0
-        position.loss_sum, position.correct, position.seconds = 0.0, 0, 0.0
-        self._look_at_the_clock()  # a validation takes time, too
-        if self.config.patience and position.epoch - position.best_epoch >= self.config.patience:
-            position.ended_by = position.ended_by or "patience"
-        # In this order each file on the disk is explained by the ones before it, wherever the process dies.
-        if best:
-            self.save(self.folder.best, best=True)
-        self.folder.append_metrics(row)
-        self.journal.epoch(row, best=best)
-        self.save_last()
-        self.display.epoch(row, best=best)
-
-    def _evaluate(self, net: nn.Net, images: Any, labels: Any, *, tta: str = "none") -> Evaluation | None:
-        if len(labels) == 0:
-            return None
-        return evaluate(
-            net,
-            images,
-            labels,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            classes=len(self.dataset.classes),
-            tta=tta,
-            between=self.guard.check,
         )
 
     # The end --------------------------------------------------------------------------------------------------------
