@@ -3,13 +3,13 @@
 Read a row that is like yours: `relu` for single elements, `max_pool` for windows, `groupnorm` for sums over channels.
 From a row are made
 
-    test_errors.py         each array wrong in each way, gradients of another shape or dtype, caches of others or changed since
-    test_naive.py          the oracle's results are float64
-    test_elementwise.py    oracle, memory layouts, threads, PyTorch: where the row says `elementwise`
-    test_cuda_bits.py      the same bits however it is launched: where the row says `rounds`
-    ladder/kernel_calls.py its calls: those of the row, those whose arrays begin anywhere, random ones
-    ladder/kernel_counters.py  the calls whose memory accesses are counted
-    test_bench_oracle.py   the bench's definition and every peer, at tiny sizes
+    test_errors.py             arrays and gradients wrong in every way, caches of other calls, inputs changed since
+    test_naive.py              the oracle's results are float64
+    test_elementwise.py        oracle, memory layouts, threads, PyTorch: where the row says `elementwise`
+    test_cuda_bits.py          the same bits however it is launched: where the row says `rounds`
+    test_bench_oracle.py       the bench's definition and every peer, at tiny sizes
+    ladder/kernel_calls.py     its calls: those of the row, those whose arrays begin anywhere, random ones
+    ladder/kernel_counters.py  the calls whose accesses of memory are counted
 
 and test_complete.py says what else an operator is written in.  What is special about one, its own bad input, calls
 that one of its kernels is chosen for, stands in those files by name.
@@ -71,7 +71,7 @@ class Elementwise:
 class Operator:
     """One operator.
 
-    arrays: its arguments, in the order in which calls draw them.
+    arrays: its arguments by name, in the order in which calls draw them.
     options: what the good call needs beside, or a function of the shapes that returns it.
     ways: options that lead another way through it, by name.
     dy: how calls draw the gradient from above; whole numbers make sums exact, so that each wrong term shows.
@@ -208,9 +208,10 @@ _ROWS = (
     Operator(
         "relu",
         {"x": Array((2, 3))},
-        refers=("y",),
-        elementwise=Elementwise(whole, torch="relu"),
-        calls={"relu_rows": {"x": (3, 701)}},
+        refers=("y",),  # positive exactly where x was
+        # A fifth of the numbers are 0, where the slope jumps.
+        elementwise=Elementwise(lambda rng, shape: whole(rng, shape) * normal(rng, shape), torch="relu"),
+        calls={"relu_rows": {"x": (3, 701)}},  # more than a block of threads, and no whole number of packs
         anywhere={"x": (2, 41)},
         rounds=lambda x: {"x": x},
         random=lambda rng: {

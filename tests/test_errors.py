@@ -940,8 +940,8 @@ def test_debug_mode_checks_running_variances(value, monkeypatch):
 
 
 def test_every_error_is_of_the_family_and_a_built_in():
-    found = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
-    for error in found:
+    family = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    for error in family:
         assert issubclass(error, GpuconvError)
         assert error.__doc__
         if error is not GpuconvError:

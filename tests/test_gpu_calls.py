@@ -28,13 +28,13 @@ def test_a_call_by_cupy_is_the_oracle_s(name, dtype, memory, gpu):
 
 def _kernels(cases):
     """Return what cases launch: kernels with their template arguments, element types and sizes of packs aside."""
-    found = set()
+    kernels = set()
     for name, dtype, memory in cases:
         for one in launched([CALLS[name]], (dtype,), (memory,)).values():
             templates = (str(argument) for argument in one.templates)
             aside = ("type" if text in DTYPES else "pack" if text in ("2", "4", "8") else text for text in templates)
-            found.add((one.kernel.name, *aside))
-    return found
+            kernels.add((one.kernel.name, *aside))
+    return kernels
 
 
 def test_the_calls_of_every_change_meet_every_branch():

@@ -287,8 +287,8 @@ def _bad_labels(d: Inputs) -> Results:
 
 def _all_finite(d: Inputs) -> Results:
     arrays = [d.normal(5, 41), d.special(5, 41), *(d.normal(20) for _ in range(8))]
-    for place, array in enumerate(arrays[2:]):  # of a pack
-        array[8 + place] = np.nan
+    for i, array in enumerate(arrays[2:]):  # each place of a pack
+        array[8 + i] = np.nan
     return tuple(np.array(backend.all_finite(x)) for x in arrays)
 
 
@@ -600,16 +600,16 @@ def launched(
             for dtype in set(dtypes) & set(call.dtypes):
                 for memory in set(formats) & set(call.formats):
                     call.on(place, dtype, memory)
-    found = {}
+    instances = {}
     for known in kernel.Kernel.all.values():
         for device, templates in known._ready:
             if device is recorder:
                 expression = known.expression(templates)
-                found[expression] = Launched(known, templates, expression, recorder.shared.get(expression, 0))
+                instances[expression] = Launched(known, templates, expression, recorder.shared.get(expression, 0))
     for known in kernel.Kernel.all.values():  # the recorder is done: let it go
         for key in [key for key in known._ready if key[0] is recorder]:
             del known._ready[key]
-    return dict(sorted(found.items()))
+    return dict(sorted(instances.items()))
 
 
 class GroupedDevice(EmulatedDevice):
@@ -618,8 +618,8 @@ class GroupedDevice(EmulatedDevice):
     def __init__(self, name: str, expressions: Iterable[Launched], **settings: Any) -> None:
         super().__init__(name, **settings)
         self._of_file: dict[str, tuple[str, ...]] = {}
-        for found in expressions:
-            self._of_file[found.kernel.file] = (*self._of_file.get(found.kernel.file, ()), found.expression)
+        for one in expressions:
+            self._of_file[one.kernel.file] = (*self._of_file.get(one.kernel.file, ()), one.expression)
         self._built: dict[str, dict[str, Any]] = {}
 
     def compile(self, text: str, file: str, expressions: Sequence[str], options: Sequence[str] = ()) -> dict[str, Any]:

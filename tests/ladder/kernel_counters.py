@@ -61,8 +61,8 @@ MEASURED = {call.name: call for call in _MEASURED}
 
 def compilers() -> dict[str, str]:
     """Return what the counts depend on besides the kernels."""
-    found = re.search(r"\d+", build.run([build.compiler(), "-dumpversion"]))
-    return {"g++": found[0] if found else "unknown", "nvrtc": nvrtc().version}
+    version = re.search(r"\d+", build.run([build.compiler(), "-dumpversion"]))
+    return {"g++": version[0] if version else "unknown", "nvrtc": nvrtc().version}
 
 
 def _launches(call: Call, memory: str, mode: str) -> list[LaunchRecord]:
@@ -74,14 +74,14 @@ def _launches(call: Call, memory: str, mode: str) -> list[LaunchRecord]:
 
 def traffic(records: Iterable[LaunchRecord]) -> dict[str, dict[str, list[int]]]:
     """Return, by kernel and kind of access, requests, sectors or wavefronts, and the least of them."""
-    found: dict[str, dict[str, list[int]]] = {}
+    counts: dict[str, dict[str, list[int]]] = {}
     for record in records:
         for site in record.sites:
             if site.kind in _KINDS:
-                row = found.setdefault(record.kernel, {}).setdefault(site.kind, [0, 0, 0])
+                row = counts.setdefault(record.kernel, {}).setdefault(site.kind, [0, 0, 0])
                 for i, count in enumerate((site.requests, site.units, site.ideal)):
                     row[i] += count
-    return {kernel: {kind: rows[kind] for kind in _KINDS if kind in rows} for kernel, rows in sorted(found.items())}
+    return {kernel: {kind: rows[kind] for kind in _KINDS if kind in rows} for kernel, rows in sorted(counts.items())}
 
 
 def multiply_adds(records: Iterable[LaunchRecord]) -> dict[str, float]:
@@ -126,8 +126,8 @@ def measure() -> dict[str, Any]:
     shares: dict[str, float] = {}
     for call in MEASURED.values():
         for memory in call.formats if call.name.startswith("conv") else ():
-            found = multiply_adds(_launches(call, memory, "emulated-ptx-stats"))
-            shares |= {f"{call.name}, {memory}: {kernel}": share for kernel, share in found.items()}
+            fused = multiply_adds(_launches(call, memory, "emulated-ptx-stats"))
+            shares |= {f"{call.name}, {memory}: {kernel}": share for kernel, share in fused.items()}
     loops = {f"sm_{arch}": hottest_loops(arch) for arch in ARCHS}
     return {**compilers(), "columns": COLUMNS, **dict(zip(PARTS, (rows, shares, loops), strict=True))}
 
@@ -152,9 +152,9 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def dumped(found: dict[str, Any]) -> str:
+def dumped(table: dict[str, Any]) -> str:
     """Return the table as JSON, one kernel a line."""
-    text = json.dumps(found, indent=1)
+    text = json.dumps(table, indent=1)
     text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text)
     return re.sub(r"\{\s+(\"(?:global|shared)[^{}]*?)\s+\}", lambda m: "{" + " ".join(m[1].split()) + "}", text) + "\n"
 
