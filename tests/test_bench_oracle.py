@@ -27,6 +27,14 @@ TINY = {
     ),
     "global_average_pool": Case("tiny", "global_average_pool", (2, 3, 4, 5)),
     "spatial_batchnorm": Case("tiny", "spatial_batchnorm", (3, 2, 4, 5)),
+    "batchnorm": Case("tiny", "batchnorm", (6, 4)),
+    "groupnorm": Case("tiny", "groupnorm", (3, 6, 4, 5), options={"groups": 3}),
+    "groupnorm_of_images": Case("tiny", "groupnorm", (2, 3, 4, 5), options={"groups": 1}),
+    "layernorm": Case("tiny", "layernorm", (4, 7)),
+    "affine": Case("tiny", "affine", (3, 8), (8, 5)),
+    "affine_of_images": Case("tiny", "affine", (3, 2, 3, 4), (24, 5)),
+    "dropout": Case("tiny", "dropout", (2, 3, 4, 5), options={"rate": 0.3}),
+    "dropout_of_rows": Case("tiny", "dropout", (9, 11), options={"rate": 0.75}),
     "relu": Case("tiny", "relu", (2, 3, 4, 5)),
     "gelu": Case("tiny", "gelu", (2, 3, 4, 5)),
 }
@@ -58,7 +66,9 @@ def test_definitions_are_those_of_the_loops(case, monkeypatch):
             got = oracle.sample(result, reference.name)
             assert got.shape == reference.shape
             # Both are sums in float64, in different orders.
-            np.testing.assert_allclose(got.values, reference.values, rtol=1e-12, atol=1e-13)
+            values = np.where(got.values == 0, 0, reference.values) if reference.dropped else reference.values
+            np.testing.assert_allclose(got.values, values, rtol=1e-12, atol=1e-13)
+            assert reference.agrees(got)
 
 
 def test_allowed_error_follows_the_tolerance_rule():
@@ -89,6 +99,21 @@ def test_a_spoiled_sample_does_not_agree(spoiled):
     assert reference.error(wrong) > 0
 
 
+def test_dropout_is_held_to_its_values_and_its_share_of_zeros():
+    ((case, references),) = (pair for pair in _references() if pair[0].name == "quick dropout 8, 16x16")
+    (reference,) = references["forward"]
+    (right,) = samples("gpuconv", case)["forward"]
+    assert reference.agrees(right)
+    kept = right.values != 0
+    for values in (
+        np.zeros_like(right.values),
+        reference.values,  # nothing is dropped
+        np.where(kept, right.values * 0.75, 0),  # what stays is not scaled
+        np.where(kept, right.values, 1e-6),
+    ):
+        assert not reference.agrees(oracle.Sample(right.shape, values, True))
+
+
 def test_samples_are_places_of_the_whole_array():
     shape = (5, 7, 11, 13)
     places = oracle.places_of("y", shape)
@@ -116,7 +141,7 @@ def test_every_side_agrees_with_the_oracle(name):
         pytest.skip(f"not installed: {', '.join(absent)}")
     compared = 0
     for case, references in _references():
-        for layout in cases.LAYOUTS:
+        for layout in case.layouts:
             try:
                 found = samples(name, case, layout)
             except peers.NotOffered:
@@ -193,9 +218,9 @@ def test_sets_have_unique_names_and_shapes_that_fit(set_name):
     chosen = cases.SETS[set_name]
     assert len({case.name for case in chosen}) == len(chosen) > 0
     for case in chosen:
-        assert len(case.x) == 4
+        assert len(case.x) in (2, 4)
         assert min(case.y) >= 1, case
-        if case.w:
+        if case.op == "conv":
             assert case.w[1] * case.options.get("groups", 1) == case.x[1]
 
 
@@ -204,8 +229,8 @@ def test_shapes_of_results_are_those_of_gpuconv():
         if case.op != "train_step":
             one = Worker(peers.load("gpuconv"), "cpu", 1)
             one.start()
-            one.prepare(case, "NHWC", "float32")
-            (y,) = one.ready["NHWC"]["forward"]()
+            one.prepare(case, case.layouts[-1], "float32")
+            (y,) = one.ready[case.layouts[-1]]["forward"]()
             assert y.shape == case.y
 
 
@@ -216,6 +241,9 @@ def test_work_is_counted_as_the_definition_has_it():
     x, w, y = 2 * 4 * 36, 8 * 2 * 9, 2 * 8 * 16
     assert conv.bytes("forward") == 4 * (x + w + y)
     assert conv.bytes("backward", 2) == 2 * (2 * x + 2 * w + y)
+    affine = Case("", "affine", (3, 4, 2, 2), (16, 5))
+    assert affine.flop("forward") == 2 * 3 * 16 * 5
+    assert affine.bytes("backward") == 4 * (2 * 48 + 2 * 80 + 15)
     pool = Case("", "max_pool", (1, 1, 4, 4), options={"window": 2})
     assert pool.flop("forward") == 0
     assert pool.bytes("forward") == 4 * 20 + 4
@@ -251,6 +279,10 @@ def test_every_peer_but_oneself_is_the_default():
     assert peers.choose(("self", "torch", "self"), "cpu") == ["self", "torch"]
 
 
-def test_every_operator_of_the_cases_is_public():
-    for op in cases.OPS:
-        assert op == "train_step" or hasattr(gpuconv, f"{op}_forward")
+def test_every_operator_has_cases_a_definition_and_a_tiny_case():
+    forward = {name.removesuffix("_forward") for name in gpuconv.__all__ if name.endswith("_forward")}
+    assert {*cases.OPS} == {*forward, "train_step"}, "bench/cases.py: OPERATORS"
+    assert {case.op for case in cases.SETS["quick"]} == {*cases.OPS}, "bench/cases.py: _QUICK"
+    assert {case.op for case in cases.CASES} == {*cases.OPS}, "bench/cases.py: a case that is measured"
+    assert {*oracle._DEFINITIONS} == forward, "bench/oracle.py: _DEFINITIONS"
+    assert {case.op for case in TINY.values()} == forward, "TINY"
