@@ -238,7 +238,10 @@ def bench(capsys, monkeypatch):
     ("arguments", "said"),
     [
         (["--set", "fast"], "there is no set 'fast': choose one of readme, course"),
-        (["--ops", "conv,pool"], "there is no operator 'pool' among the cases: choose from affine, average_pool, batchnorm, conv"),
+        (
+            ["--ops", "conv,pool"],
+            "there is no operator 'pool' among the cases: choose from affine, average_pool, batchnorm, conv",
+        ),
         (["--only", "99x99"], "the set readme has no case of any operator with '99x99' in its name"),
         (["--peers", "torch,tf"], "there is no peer 'tf': choose from self, torch"),
         (["--peers", "cupy-im2col"], "the peer cupy-im2col runs on cuda, not on cpu"),

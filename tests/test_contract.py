@@ -129,3 +129,12 @@ def test_cupy_and_torch_are_named_in_their_places_only():
         tops = {name.split(".")[0] for name in _imports(path)}
         assert "torch" not in tops, path
         assert "cupy" not in tops or path.is_relative_to(PACKAGE / "cuda"), path
+
+
+def test_no_function_hides_a_module():
+    """`from gpuconv.nn import x` gives the module x wherever there is one."""
+    for path in PACKAGE.rglob("*.py"):
+        *parents, name = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        if name not in ("__init__", "__main__"):
+            here = vars(importlib.import_module(".".join(parents))).get(name)
+            assert here is None or inspect.ismodule(here), f"rename {path.relative_to(PACKAGE.parent)}: {here} hides it"

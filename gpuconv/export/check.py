@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import nn
 from ..backend import asarray, asnumpy
-from ..ops.augment import augment
+from ..ops.augmentation import augment
 from . import onnx_file
 from .tolerance import error_bound
 

@@ -20,7 +20,7 @@ from ..data.sources import NAMES, is_path
 from ..errors import ConfigError, GpuconvError
 from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
-from ..ops.augment import PAD_MODES
+from ..ops.augmentation import PAD_MODES
 
 _OVERFIT_STEPS = 300
 

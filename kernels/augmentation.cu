@@ -12,7 +12,7 @@
 //   kernel    | one thread per
 //   augment   | element of out after element, in order of storage
 //
-// Launcher: gpuconv/cuda/augment.py.  Not yet run on a GPU.
+// Launcher: gpuconv/cuda/augmentation.py.  Not yet run on a GPU.
 #include "common.cuh"
 
 // Steps in elements.
