@@ -287,9 +287,9 @@ class _Norm(_Sums):
             mean, inv_std = x.mean(axes, keepdims=True), 1 / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
             scaled = dy * self.gamma[channels].reshape(-1, *(1,) * (x.ndim - 2))
             turned = scaled * (x - mean) * inv_std
-            found = {"mean": mean, "inv_std": inv_std, "scaled": scaled.mean(axes), "turned": turned.mean(axes)}
-            found |= {"scaled_size": np.abs(scaled).mean(axes), "turned_size": np.abs(turned).mean(axes)}
-            self.known[channels.start] = {name: values.reshape(-1) for name, values in found.items()}
+            numbers = {"mean": mean, "inv_std": inv_std, "scaled": scaled.mean(axes), "turned": turned.mean(axes)}
+            numbers |= {"scaled_size": np.abs(scaled).mean(axes), "turned_size": np.abs(turned).mean(axes)}
+            self.known[channels.start] = {name: values.reshape(-1) for name, values in numbers.items()}
             self.known[channels.start]["count"] = x.size // mean.size
         return self.known[channels.start]
 
