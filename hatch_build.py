@@ -1,5 +1,6 @@
-"""Build hook: a wheel carries the top-level kernels/ as gpuconv/kernels; an editable install reads them in place."""
+"""Build hook: a wheel carries the sources of kernels/ as gpuconv/kernels; an editable install reads them in place."""
 
+from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -10,4 +11,5 @@ class KernelsHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "standard":
-            build_data["force_include"]["kernels"] = "gpuconv/kernels"
+            for path in sorted(Path(self.root, "kernels").glob("*.cu*")):
+                build_data["force_include"][str(path)] = f"gpuconv/kernels/{path.name}"

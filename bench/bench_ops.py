@@ -60,7 +60,7 @@ _OURS = ("gpuconv", "self", "naive")  # whose arrays are made where gpuconv is t
 
 
 def _synchronised(call: Any) -> Any:
-    """Return the call, ended only when the GPU is done.  Not yet run on a GPU."""
+    """Return the call, ended only when the GPU is done."""
     from gpuconv.cuda import device
 
     def run() -> None:

@@ -49,7 +49,7 @@ class QueueClock:
 
 
 class EventClock:
-    """CUDA events.  Not yet run on a GPU.
+    """CUDA events.
 
     ms: calls one behind the other, by events: the larger of kernel time and launch cost, the caches warm.
     wall_ms: the same by the host's clock, to the end of the last kernel.   launch_ms: until the last launch returned.

@@ -34,7 +34,7 @@ from gpuconv.compat.fast_layers import (
     max_pool_backward_fast,
     max_pool_forward_fast,
 )
-from gpuconv.train.machine import machine, versions
+from gpuconv.runs.machine import machine, versions
 
 # Milliseconds.  Speed-ups: what the notebook says for "our machine", and the highest that any of the 41 prints.
 PUBLISHED = {

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpuconv.train.machine import blas, processor
+from gpuconv.runs.machine import blas, processor
 
 from . import oracle, peers, worker
 from .cases import Case

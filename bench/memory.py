@@ -37,7 +37,7 @@ def numpy_meter() -> Meter:
 
 
 def cupy_meter() -> Meter:
-    """Return the meter of CuPy's pool, which only grows between resets.  Not yet run on a GPU."""
+    """Return the meter of CuPy's pool, which only grows between resets."""
     import cupy
 
     pool = cupy.get_default_memory_pool()

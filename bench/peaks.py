@@ -35,7 +35,7 @@ def cpu_peaks(threads: int) -> dict[str, float]:
 
 
 def cuda_peaks() -> dict[str, float]:
-    """Return the same of the GPU, in each regime.  Not yet run on a GPU."""
+    """Return the same of the GPU, in each regime."""
     import cupy
 
     clock, n = cupy_clock(), _GPU_SIZE

@@ -19,9 +19,9 @@ import numpy as np
 
 from gpuconv import ops
 from gpuconv.nn.layer import Layer
+from gpuconv.runs.machine import machine, versions
+from gpuconv.runs.settings import PRESETS, preset
 from gpuconv.train import recipe
-from gpuconv.train.config import PRESETS, preset
-from gpuconv.train.machine import machine, versions
 
 
 def profile(name: str, batch_size: int, rounds: int) -> dict[str, Any]:

@@ -93,8 +93,11 @@ def setting(result: Result) -> str:
     )
 
 
-def best_table(result: Result, regime: str = "float32") -> str:
-    """Return the README's table: a line a case, forward / backward, each side in the better of its memory formats."""
+def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = ()) -> str:
+    """Return the README's table: a line a case, forward / backward, each side in the better of its memory formats.
+
+    shown: the cases that have a line, all where none of them was measured; the means below are those of all cases.
+    """
     peers = result.peers()
     with_peak = bool(result.peaks)
     titles = ["case", "gpuconv, ms", "rate", *(["of peak"] if with_peak else [])]
@@ -105,7 +108,9 @@ def best_table(result: Result, regime: str = "float32") -> str:
     for row in result.rows:
         if row.regime == regime:
             cases.setdefault(row.case, []).append(row)
-    for case, rows in cases.items():
+    named = [case for case in shown if case in cases] or list(cases)
+    for case in named:
+        rows = cases[case]
         ours = [row.entry(OURS) for row in rows]
         cells = [case, _each(ours, lambda row, entry: f"{entry.ms:.2f}", rows)]
         cells.append(f"{_each(ours, lambda row, entry: f'{row.rate(entry.ms)[0]:.0f}', rows)} {rows[0].rate(1.0)[1]}")
@@ -116,8 +121,9 @@ def best_table(result: Result, regime: str = "float32") -> str:
             cells.append(_each(theirs, lambda row, entry: f"{entry.ms:.2f}", rows))
             cells.append(_each(theirs, lambda row, entry: _ratio(row.ratio(entry.side)), rows))
         table.append(cells)
+    some = "" if len(named) == len(cases) else f"{len(named)} of {len(cases)} cases.  "
     text = [
-        f"{setting(result)}; {regime}.  Forward / backward, each side in the better of its two memory formats:",
+        f"{setting(result)}; {regime}.  {some}Forward / backward, each side in the better of its two memory formats:",
         "",
         *(f"| {' | '.join(cells)} |" for cells in table),
         "",

@@ -10,14 +10,16 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .errors import ArgTypeError, ConfigError, DeviceMismatchError
+
+Function = TypeVar("Function", bound=Callable)
 
 # One line per backend: the library an array comes from, and the package that computes on it.
 _PACKAGE_OF = {"NumPy": "gpuconv.cpu", "CuPy": "gpuconv.cuda"}
@@ -150,6 +152,22 @@ def free_memory() -> int:
     a GPU is CuPy's: cupy.get_default_memory_pool().free_all_blocks().
     """
     return _load("gpuconv.cpu.memory").free_memory()
+
+
+def threads() -> int:
+    """Return how many threads of the CPU work at once: GPUCONV_THREADS, else the cores this process may use."""
+    count: int = _load("gpuconv.cpu.parallel").threads()
+    return count
+
+
+def quiet(function: Function) -> Function:
+    """Compute as IEEE says where a function does arithmetic of NumPy's own: without warnings of NaN and infinities."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return _load("gpuconv.cpu.parallel").quiet(function)(*args, **kwargs)
+
+    return run  # type: ignore[return-value]
 
 
 def on_gpu(array: Any) -> bool:

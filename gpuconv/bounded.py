@@ -1,6 +1,6 @@
 """Read files and text that someone else wrote, within bounds of size and depth, so that reading always ends.
 
-Errors are those that callers wrap and name the file in: OSError for a file, ValueError for a text.
+Errors are those that callers wrap and name the file in: OSError for a file, ValueError for a text; `toml_file` does so.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import stat
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from .errors import ConfigError
 
 TEXT = 1 << 20  # bytes of a settings file or a net's: thousands of times what they have
 LOG = 1 << 28  # bytes of what a run notes line by line
@@ -49,6 +51,19 @@ def toml(content: str) -> dict[str, Any]:
         raise _too_deep() from None
     _check_depth(values)
     return values
+
+
+def toml_file(path: Path, what: str) -> tuple[str, dict[str, Any]]:
+    """Return the text of a TOML file and what it holds; raise ConfigError, in which the file is called `what`."""
+    try:
+        content = text(path)
+        return content, toml(content)
+    except OSError as error:
+        msg = f"{what} could not be read ({error.strerror or error})"
+        raise ConfigError(msg) from None
+    except ValueError as error:
+        msg = f"{what} is not TOML: {error}"
+        raise ConfigError(msg) from None
 
 
 def from_json(content: str | bytes) -> Any:

@@ -11,7 +11,7 @@ import rich
 
 from . import data
 from .errors import GpuconvError
-from .train.machine import host_versions, machine
+from .runs.machine import host_versions, machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@
 //   affine_narrow         | element after element      | float16 only
 //
 // The sum of dy over the batch is in reduce.cu.
-// Launchers: gpuconv/cuda/affine.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/affine.py.
 #include "common.cuh"
 
 // product and y may be one array.

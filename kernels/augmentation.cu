@@ -12,7 +12,7 @@
 //   kernel    | one thread per
 //   augment   | element of out after element, in order of storage
 //
-// Launcher: gpuconv/cuda/augmentation.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/augmentation.py.
 #include "common.cuh"
 
 // Steps in elements.

@@ -14,7 +14,7 @@
 //   global_average_pool_forward_last     | (block) 32 channels of an image                   | channels-last
 //   global_average_pool_backward_direct  | V entries of dx, of one plane or one pixel        | V divides H W, or C
 //
-// Launcher: gpuconv/cuda/average_pool.py
+// Launchers: gpuconv/cuda/average_pool.py.
 #include "pack.cuh"
 #include "pool.cuh"
 

@@ -22,7 +22,7 @@
 // and their squares are added up; chunks are merged by their distance from the mean of all.  A chunk's mean is found
 // from deviations from its first value, so a channel of one constant value has exactly that mean, and gives beta.
 // Source of the merge: Chan, Golub, LeVeque, Algorithms for computing the sample variance (1983).
-// Launchers: gpuconv/cuda/batchnorm.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/batchnorm.py.
 #include "channels.cuh"
 
 // x   ->   partial (3, chunks, C) of each chunk: a centre c, very near its mean; mean of x - c; sum of (x - c)^2.

@@ -2,7 +2,7 @@
 // pixels = H W, or channels-last storage as rows of one pixel each, images = N H W, channels, pixels = 1.
 //
 // A thread reads packs of V neighbours: V pixels of one channel (planes), or V channels of one pixel (CHANNELS_LAST).
-// V divides the pixels, or the channels.  Not yet run on a GPU.
+// V divides the pixels, or the channels.
 #pragma once
 
 #include "pack.cuh"

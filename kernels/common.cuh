@@ -2,8 +2,6 @@
 //
 // Blocks have 256 threads.  __launch_bounds__(256, 4) grants a thread up to 64 registers: with 256 alone ptxas aims at
 // more threads a multiprocessor, and some kernels then keep values in local memory, which is device memory.
-//
-// Not yet run on a GPU.
 #pragma once
 
 #include "ptx.cuh"

@@ -8,7 +8,7 @@
 //
 // Both write whole lines; copy_transposed reads whole lines as well.
 // Source of the tile with a spare column: Ruetsch and Micikevicius, Optimizing matrix transpose in CUDA (2009).
-// Launcher: gpuconv/cuda/copy.py
+// Launchers: gpuconv/cuda/copy.py.
 #include "common.cuh"
 
 struct CopyView {

@@ -12,8 +12,8 @@
 //   dropout_backward                | pack of 16 bytes after pack                       | always
 //
 // Source of the generator: see random.cuh.
-// Launchers: gpuconv/cuda/dropout.py.  Not yet run on a GPU.
-#include "pack.cuh"
+// Launchers: gpuconv/cuda/dropout.py.
+#include "pointwise.cuh"
 #include "random.cuh"
 
 constexpr int DROPOUT_RUN = 8;  // half words in a block of random words
@@ -73,14 +73,8 @@ template <typename T>
 __global__ void __launch_bounds__(256)
 dropout_backward(
     const T* __restrict__ dy, const bool* __restrict__ kept, T* __restrict__ dx, long long total, double scale) {
-  constexpr int V = pack_size<T>();
-  const bool aligned = is_aligned<V>(dy) && is_aligned<V>(kept) && is_aligned<V>(dx);
   const Sum<T> factor = static_cast<Sum<T>>(scale);
-  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
-    Pack<T, V> pack = load_pack<V>(dy + i, aligned, total - i);
-    const Pack<bool, V> keep = load_pack<V>(kept + i, aligned, total - i);
-#pragma unroll
-    for (int v = 0; v < V; ++v) pack.at[v] = keep.at[v] ? narrow<T>(widen(pack.at[v]) * factor) : T{};
-    store_pack<V>(dx + i, pack, aligned, total - i);
-  }
+  pointwise(dy, kept, dx, total, [=](T gradient, bool keep) {
+    return keep ? narrow<T>(widen(gradient) * factor) : T{};
+  });
 }

@@ -11,8 +11,8 @@
 //   gelu_backward   | pack of 16 bytes after pack
 //
 // Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
-// Launchers: gpuconv/cuda/gelu.py.  Not yet run on a GPU.
-#include "pack.cuh"
+// Launchers: gpuconv/cuda/gelu.py.
+#include "pointwise.cuh"
 
 __device__ __forceinline__ float gelu_erfc(float x) { return erfcf(x); }
 __device__ __forceinline__ double gelu_erfc(double x) { return erfc(x); }
@@ -38,32 +38,17 @@ __device__ __forceinline__ S gelu_factor(S x) {
 
 template <typename T, bool TANH>
 __global__ void __launch_bounds__(256) gelu_forward(const T* __restrict__ x, T* __restrict__ y, long long total) {
-  constexpr int V = pack_size<T>();
-  const bool aligned = is_aligned<V>(x) && is_aligned<V>(y);
-  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
-    Pack<T, V> pack = load_pack<V>(x + i, aligned, total - i);
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      const Sum<T> value = widen(pack.at[v]);
-      pack.at[v] = narrow<T>(value * gelu_factor<TANH, false>(value));
-    }
-    store_pack<V>(y + i, pack, aligned, total - i);
-  }
+  pointwise(x, y, total, [](T input) {
+    const Sum<T> value = widen(input);
+    return narrow<T>(value * gelu_factor<TANH, false>(value));
+  });
 }
 
 // Without the bound of 4 blocks ptxas spills registers of float64 for a block more.
 template <typename T, bool TANH>
 __global__ void __launch_bounds__(256, 4)
 gelu_backward(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx, long long total) {
-  constexpr int V = pack_size<T>();
-  const bool aligned = is_aligned<V>(dy) && is_aligned<V>(x) && is_aligned<V>(dx);
-  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
-    Pack<T, V> pack = load_pack<V>(dy + i, aligned, total - i);
-    const Pack<T, V> input = load_pack<V>(x + i, aligned, total - i);
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      pack.at[v] = narrow<T>(widen(pack.at[v]) * gelu_factor<TANH, true>(widen(input.at[v])));
-    }
-    store_pack<V>(dx + i, pack, aligned, total - i);
-  }
+  pointwise(dy, x, dx, total, [](T gradient, T input) {
+    return narrow<T>(widen(gradient) * gelu_factor<TANH, true>(widen(input)));
+  });
 }

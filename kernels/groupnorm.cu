@@ -15,7 +15,7 @@
 //
 // The mean is found from deviations from the group's first value, so that a group of one constant value has exactly
 // that mean and gives beta; the variance from deviations from the mean, so that nothing cancels.
-// Launchers: gpuconv/cuda/groupnorm.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/groupnorm.py.
 #include "channels.cuh"
 
 // Bounds of 4 blocks a multiprocessor leave room for the sums; without them ptxas spills some for a block more.

@@ -16,7 +16,7 @@
 //   svm_loss                | row            | always; differences of scores in float64, as on the CPU: they decide
 //   loss_mean               | (one block)    | always, after either: adds in a fixed order, in float64
 //
-// Launchers: gpuconv/cuda/loss.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/loss.py.
 #include "common.cuh"
 
 constexpr int LOSS_WARPS = 8;  // rows in flight in a block

@@ -8,7 +8,7 @@
 //   kernel                          | one thread per   | when
 //   max_pool_backward_ties_direct   | entry of dx      | always: gathered, so nothing is cleared
 //
-// Launcher: gpuconv/cuda/max_pool.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/max_pool.py.
 #include "pool.cuh"
 
 // Bounds of 3 blocks a multiprocessor, or ptxas spills some values for a block more.

@@ -1,6 +1,4 @@
 // Packs: neighbouring values of one array that a thread reads or writes in one access of up to 16 bytes.
-//
-// Not yet run on a GPU.
 #pragma once
 
 #include "common.cuh"

@@ -1,6 +1,4 @@
 // What both kinds of pooling share: windows, and how threads walk images in either memory format.
-//
-// Not yet run on a GPU.
 #pragma once
 
 #include "common.cuh"

@@ -2,7 +2,6 @@
 //
 // key (seed, stream), counter (block, step, 0, 0), four 64-bit words a block; NumPy's first block has block = 1.
 // Source: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
-// Not yet run on a GPU.
 #pragma once
 
 // Purposes that draw from one seed, as in gpuconv.random.Stream.

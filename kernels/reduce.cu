@@ -9,7 +9,7 @@
 //   channel_sums_merge   | `lanes` channels: adds the chunks in a fixed order, in float64
 //   all_finite           | packs of 16 bytes, one a thread after the other; says what it has seen
 //
-// Launchers: gpuconv/cuda/reduce.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/reduce.py.
 #include "channels.cuh"
 
 // x   ->   partial (chunks, C)

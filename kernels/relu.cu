@@ -9,8 +9,8 @@
 //   relu_backward   | pack of 16 bytes after pack
 //
 // Signs are read from the bits: a comparison would take the smallest numbers for 0 where the compiler flushes them.
-// Launchers: gpuconv/cuda/relu.py.  Not yet run on a GPU.
-#include "pack.cuh"
+// Launchers: gpuconv/cuda/relu.py.
+#include "pointwise.cuh"
 
 // +1 for a value above 0, 0 for NaN, -1 for the rest.
 template <typename Bits>
@@ -29,30 +29,11 @@ __device__ __forceinline__ int relu_sign(double value) {
 
 template <typename T>
 __global__ void __launch_bounds__(256) relu_forward(const T* __restrict__ x, T* __restrict__ y, long long total) {
-  constexpr int V = pack_size<T>();
-  const bool aligned = is_aligned<V>(x) && is_aligned<V>(y);
-  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
-    Pack<T, V> pack = load_pack<V>(x + i, aligned, total - i);
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      if (relu_sign(pack.at[v]) < 0) pack.at[v] = T{};
-    }
-    store_pack<V>(y + i, pack, aligned, total - i);
-  }
+  pointwise(x, y, total, [](T value) { return relu_sign(value) < 0 ? T{} : value; });
 }
 
 template <typename T>
 __global__ void __launch_bounds__(256)
 relu_backward(const T* __restrict__ dy, const T* __restrict__ y, T* __restrict__ dx, long long total) {
-  constexpr int V = pack_size<T>();
-  const bool aligned = is_aligned<V>(dy) && is_aligned<V>(y) && is_aligned<V>(dx);
-  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
-    Pack<T, V> pack = load_pack<V>(dy + i, aligned, total - i);
-    const Pack<T, V> output = load_pack<V>(y + i, aligned, total - i);
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      if (relu_sign(output.at[v]) <= 0) pack.at[v] = T{};
-    }
-    store_pack<V>(dx + i, pack, aligned, total - i);
-  }
+  pointwise(dy, y, dx, total, [](T gradient, T output) { return relu_sign(output) <= 0 ? T{} : gradient; });
 }

@@ -1,6 +1,4 @@
 // A block's product of two matrices in shared memory, each thread with a rectangle of the result in its registers.
-//
-// Not yet run on a GPU.
 #pragma once
 
 #include "pack.cuh"

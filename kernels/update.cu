@@ -16,7 +16,7 @@
 //
 // Sources: Hinton, Neural Networks for Machine Learning, lecture 6e (2012); Kingma and Ba, arXiv 1412.6980;
 // Loshchilov and Hutter, arXiv 1711.05101.
-// Launchers: gpuconv/cuda/update.py.  Not yet run on a GPU.
+// Launchers: gpuconv/cuda/update.py.
 #include "pack.cuh"
 
 // Steps between elements.

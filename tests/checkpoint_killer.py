@@ -18,19 +18,19 @@ import numpy as np
 
 from gpuconv import durable
 from gpuconv.errors import CheckpointWriteError
-from gpuconv.train import checkpoint
+from gpuconv.runs import sealed
 
 ENTRIES = 100_000  # 400 kB: several writes, and a save of about a millisecond
 
 
 def save(path: Path, generation: int) -> None:
-    checkpoint.save(path, {"w": np.full(ENTRIES, generation, np.float32)}, {"generation": generation})
+    sealed.write(path, {"w": np.full(ENTRIES, generation, np.float32)}, {"generation": generation})
 
 
 def generation_of(path: Path, problems: list[str]) -> int:
     """Return which save the file is from, after a look at every value."""
     try:
-        arrays, values = checkpoint.load(path)
+        arrays, values = sealed.read(path)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the test is for
         problems.append(f"{type(error).__name__}: {error}")
         return -1

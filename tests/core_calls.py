@@ -6,11 +6,7 @@ calls than dtypes takes its calls in turns, too.  So each call runs, and each op
 
 from tests.ladder.kernel_calls import CALLS, DTYPES, FORMATS
 
-OPERATORS = (
-    *("conv", "max_pool", "average_pool", "global_pool", "global_average_pool"),
-    *("batchnorm", "spatial_batchnorm", "groupnorm", "layernorm", "relu", "gelu", "dropout", "copy"),
-    *("softmax", "svm", "sgd", "rmsprop", "adam", "all_finite", "affine", "augment"),
-)
+OPERATORS = sorted({call.operator for call in CALLS.values()})
 # What a launcher chooses for one dtype or format alone, and the turns leave out.
 _MORE = {
     ("conv_first_layer", "float32", "NHWC"),
@@ -22,6 +18,7 @@ _MORE = {
     ("average_pool_real_pixels", "float16", "NHWC"),
     ("batchnorm_stored_moments", "float16", "NCHW"),
     ("batchnorm_stored_moments", "float32", "NCHW"),
+    ("batchnorm_stored_moments", "float32", "NHWC"),
     ("batchnorm_stored_moments_rows", "float32", "NHWC"),
     ("dropout_two_runs_a_plane", "float16", "NHWC"),
     ("global_pool_small_planes", "float64", "NHWC"),
@@ -36,16 +33,11 @@ _MORE = {
 }
 
 
-def operator_of(name):
-    """Return the operator whose call this is."""
-    return max((operator for operator in OPERATORS if f"{name}_".startswith(f"{operator}_")), key=len)
-
-
 def _core():
     """Return the (call, dtype, format) that run on every change."""
     chosen = set(_MORE)
     for operator in OPERATORS:
-        names = [name for name in CALLS if operator_of(name) == operator]
+        names = [call.name for call in CALLS.values() if call.operator == operator]
         for turn in range(max(len(names), len(DTYPES))):
             chosen.add((names[turn % len(names)], DTYPES[turn % len(DTYPES)], FORMATS[turn % len(FORMATS)]))
     return chosen

@@ -23,7 +23,7 @@ from gpuconv.errors import (
     ConfigError,
     NonFiniteLossError,
 )
-from gpuconv.train import checkpoint
+from gpuconv.runs import sealed
 
 HARNESS = Path(__file__).parent / "checkpoint_killer.py"
 
@@ -53,8 +53,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def sealed():
-    return checkpoint.encode(some_arrays(), VALUES)
+def content():
+    return sealed.encode(some_arrays(), VALUES)
 
 
 def assert_equal(found, wanted):
@@ -69,8 +69,8 @@ def assert_equal(found, wanted):
 
 
 def test_a_saved_checkpoint_comes_back_exactly(path):
-    checkpoint.save(path, some_arrays(), VALUES)
-    arrays, values = checkpoint.load(path)
+    sealed.write(path, some_arrays(), VALUES)
+    arrays, values = sealed.read(path)
     assert_equal(arrays, some_arrays())
     assert values == VALUES
 
@@ -91,57 +91,57 @@ LAYOUTS = {
 @pytest.mark.parametrize("view", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_arrays_in_any_memory_layout_keep_their_values(view, path):
     array = np.asarray(view(np.arange(120, dtype=np.float32).reshape(6, 20)))
-    checkpoint.save(path, {"a": array}, {})
-    assert_equal(checkpoint.load(path)[0], {"a": array})
+    sealed.write(path, {"a": array}, {})
+    assert_equal(sealed.read(path)[0], {"a": array})
 
 
-def test_equal_contents_make_equal_files(sealed):
-    assert all(checkpoint.encode(some_arrays(), dict(reversed(VALUES.items()))) == sealed for _ in range(20))
+def test_equal_contents_make_equal_files(content):
+    assert all(sealed.encode(some_arrays(), dict(reversed(VALUES.items()))) == sealed for _ in range(20))
 
 
 def test_other_programs_read_the_arrays(path):
-    checkpoint.save(path, some_arrays(), VALUES)
+    sealed.write(path, some_arrays(), VALUES)
     assert_equal(safetensors.numpy.load_file(path), some_arrays())
 
 
 def test_loaded_arrays_do_not_share_the_file(path):
-    checkpoint.save(path, some_arrays(), VALUES)
-    arrays, _ = checkpoint.load(path)
+    sealed.write(path, some_arrays(), VALUES)
+    arrays, _ = sealed.read(path)
     arrays["optimizer/m"][:] = 0
-    assert_equal(checkpoint.load(path)[0], some_arrays())
+    assert_equal(sealed.read(path)[0], some_arrays())
 
 
 # Damage is found ----------------------------------------------------------------------------------------------------
 
 
 def test_every_single_bit_of_a_small_checkpoint_counts():
-    content = checkpoint.encode({"w": np.arange(3, dtype=np.float32)}, {"step": 1})
+    content = sealed.encode({"w": np.arange(3, dtype=np.float32)}, {"step": 1})
     damaged = bytearray(content)
     for bit in range(8 * len(content)):
         damaged[bit // 8] ^= 1 << bit % 8
         with pytest.raises(CheckpointCorruptError):
-            checkpoint.decode(bytes(damaged), "x")
+            sealed.decode(bytes(damaged), "x")
         damaged[bit // 8] ^= 1 << bit % 8
     assert damaged == content
 
 
-def test_random_bit_flips_are_all_found(sealed):
+def test_random_bit_flips_are_all_found(content):
     draw = np.random.default_rng(1)
     for bits in (1, 2, 9):
         for _ in range(700):
-            damaged = bytearray(sealed)
-            for bit in draw.choice(8 * len(sealed), bits, replace=False):
+            damaged = bytearray(content)
+            for bit in draw.choice(8 * len(content), bits, replace=False):
                 damaged[bit // 8] ^= 1 << bit % 8
             with pytest.raises(CheckpointCorruptError):
-                checkpoint.decode(bytes(damaged), "x")
+                sealed.decode(bytes(damaged), "x")
 
 
-def test_truncations_are_all_found(sealed, path):
-    lengths = {0, 1, 7, 8, 9, len(sealed) - 1, *np.random.default_rng(2).integers(0, len(sealed), 300).tolist()}
+def test_truncations_are_all_found(content, path):
+    lengths = {0, 1, 7, 8, 9, len(content) - 1, *np.random.default_rng(2).integers(0, len(content), 300).tolist()}
     for length in lengths:
-        path.write_bytes(sealed[:length])
+        path.write_bytes(content[:length])
         with pytest.raises(CheckpointCorruptError):
-            checkpoint.load(path)
+            sealed.read(path)
 
 
 HOSTILE = {
@@ -163,10 +163,10 @@ def seal_of(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE.keys())
-def test_other_damage_is_found(damage, sealed, path):
-    path.write_bytes(damage(sealed))
+def test_other_damage_is_found(damage, content, path):
+    path.write_bytes(damage(content))
     with pytest.raises(CheckpointCorruptError, match=r"last\.safetensors is corrupt: "):
-        checkpoint.load(path)
+        sealed.read(path)
 
 
 def reseal(content: bytes) -> bytes:
@@ -176,8 +176,8 @@ def reseal(content: bytes) -> bytes:
 
 
 def forged(metadata: str, arrays: dict | None = None) -> bytes:
-    sealed = metadata.replace("SEAL", "0" * 64)
-    return reseal(safetensors.numpy.save(arrays or {"a": np.zeros(2)}, metadata={"gpuconv": sealed}))
+    entry = metadata.replace("SEAL", "0" * 64)
+    return reseal(safetensors.numpy.save(arrays or {"a": np.zeros(2)}, metadata={"gpuconv": entry}))
 
 
 FORGED = {
@@ -202,33 +202,33 @@ FORGED = {
 @pytest.mark.parametrize("content", FORGED.values(), ids=FORGED.keys())
 def test_a_fitting_seal_does_not_make_us_trust_the_rest(content):
     with pytest.raises(CheckpointCorruptError):
-        checkpoint.decode(content(), "x")
+        sealed.decode(content(), "x")
 
 
-def test_a_resealed_checkpoint_is_sound(sealed):
-    assert reseal(sealed) == sealed
+def test_a_resealed_checkpoint_is_sound(content):
+    assert reseal(content) == content
 
 
 def test_a_later_format_is_named_not_called_corrupt(monkeypatch, path):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    checkpoint.save(path, some_arrays(), VALUES)
+    monkeypatch.setattr(sealed, "FORMAT", 2)
+    sealed.write(path, some_arrays(), VALUES)
     monkeypatch.undo()
     with pytest.raises(CheckpointVersionError, match="format 2; this version of gpuconv reads format 1"):
-        checkpoint.load(path)
+        sealed.read(path)
 
 
 def test_a_huge_file_is_refused_before_it_is_read(path):
     with path.open("wb") as file:
         file.truncate(1 << 40)  # takes no space: a hole
     with pytest.raises(CheckpointCorruptError, match="1099511627776 bytes"):
-        checkpoint.load(path)
+        sealed.read(path)
 
 
 def test_missing_files_and_folders_are_named(path):
     with pytest.raises(ConfigError, match="there is no checkpoint"):
-        checkpoint.load(path)
+        sealed.read(path)
     with pytest.raises(ConfigError, match="not a checkpoint file"):
-        checkpoint.load(path.parent)
+        sealed.read(path.parent)
 
 
 # Nothing bad is written ---------------------------------------------------------------------------------------------
@@ -237,24 +237,24 @@ def test_missing_files_and_folders_are_named(path):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_non_finite_weights_are_not_saved(value, dtype, path):
-    checkpoint.save(path, some_arrays(), VALUES)
+    sealed.write(path, some_arrays(), VALUES)
     bad = np.ones(1000, dtype)
     bad[777] = value
     with pytest.raises(NonFiniteLossError, match=r"params/fc\.w holds NaN or infinity"):
-        checkpoint.save(path, {"params/fc.w": bad}, VALUES)
-    assert_equal(checkpoint.load(path)[0], some_arrays())
+        sealed.write(path, {"params/fc.w": bad}, VALUES)
+    assert_equal(sealed.read(path)[0], some_arrays())
     assert names(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("dtype", ["bool", "complex64", "object", "U3", ">f4"])
 def test_types_that_would_not_come_back_are_refused(dtype, path):
     with pytest.raises(CheckpointWriteError, match=r"a cannot be saved"):
-        checkpoint.save(path, {"a": np.zeros(2, dtype)}, {})
+        sealed.write(path, {"a": np.zeros(2, dtype)}, {})
 
 
 def test_values_that_json_does_not_hold_are_refused(path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        checkpoint.save(path, {}, {"loss": float("nan")})
+        sealed.write(path, {}, {"loss": float("nan")})
 
 
 def test_a_checkpoint_is_private_until_complete_and_then_has_the_usual_permissions(monkeypatch, path):
@@ -268,7 +268,7 @@ def test_a_checkpoint_is_private_until_complete_and_then_has_the_usual_permissio
     monkeypatch.setattr(durable.os, "write", watched)
     mask = os.umask(0o027)
     try:
-        checkpoint.save(path, some_arrays(), VALUES)
+        sealed.write(path, some_arrays(), VALUES)
     finally:
         os.umask(mask)
     assert seen == [0o600]
@@ -312,7 +312,7 @@ class Calls:
 def test_the_disk_has_everything_before_anyone_sees_it(monkeypatch, path):
     calls = Calls(short=500)
     monkeypatch.setattr(durable, "os", calls)
-    checkpoint.save(path, some_arrays(), VALUES)
+    sealed.write(path, some_arrays(), VALUES)
     order = [call for i, call in enumerate(calls.trace) if i == 0 or calls.trace[i - 1] != call]
     assert order == [
         "open", "write file", "fchmod", "fsync file", "close file",
@@ -321,13 +321,13 @@ def test_the_disk_has_everything_before_anyone_sees_it(monkeypatch, path):
         "open", "fsync folder", "close folder",
     ]  # fmt: skip
     monkeypatch.undo()
-    assert_equal(checkpoint.load(path)[0], some_arrays())
+    assert_equal(sealed.read(path)[0], some_arrays())
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT], ids=errno.errorcode.get)
 def test_a_disk_that_fails_at_any_call_costs_nothing(code, monkeypatch, path):
     """Every call of a save in turn, in small writes: about 40 points, 160 with the four errors."""
-    checkpoint.save(path, {"old": np.ones(3)}, {})
+    sealed.write(path, {"old": np.ones(3)}, {})
     old = path.read_bytes()
     points = 0
     while True:
@@ -335,11 +335,11 @@ def test_a_disk_that_fails_at_any_call_costs_nothing(code, monkeypatch, path):
         monkeypatch.setattr(durable, "os", calls)
         failed = ""
         try:
-            checkpoint.save(path, some_arrays(), VALUES)
+            sealed.write(path, some_arrays(), VALUES)
         except CheckpointWriteError as error:
             failed = str(error)
         seen = path.read_bytes()
-        checkpoint.decode(seen, "x")
+        sealed.decode(seen, "x")
         assert names(path.parent) == [path.name]
         if not failed:
             break
@@ -350,11 +350,11 @@ def test_a_disk_that_fails_at_any_call_costs_nothing(code, monkeypatch, path):
         path.write_bytes(old)
         points += 1
     assert points > 30
-    assert_equal(checkpoint.load(path)[0], some_arrays())
+    assert_equal(sealed.read(path)[0], some_arrays())
 
 
 def test_a_disk_that_forgets_is_noticed(monkeypatch, path):
-    checkpoint.save(path, {"old": np.ones(3)}, {})
+    sealed.write(path, {"old": np.ones(3)}, {})
     real = os.fsync
 
     def forgetful(descriptor):
@@ -363,9 +363,9 @@ def test_a_disk_that_forgets_is_noticed(monkeypatch, path):
 
     monkeypatch.setattr(durable.os, "fsync", forgetful)
     with pytest.raises(CheckpointWriteError, match="fewer bytes than were written"):
-        checkpoint.save(path, some_arrays(), VALUES)
+        sealed.write(path, some_arrays(), VALUES)
     monkeypatch.undo()
-    assert_equal(checkpoint.load(path)[0], {"old": np.ones(3)})
+    assert_equal(sealed.read(path)[0], {"old": np.ones(3)})
 
 
 def test_an_interrupted_save_leaves_no_temporary(monkeypatch, path):
@@ -374,7 +374,7 @@ def test_an_interrupted_save_leaves_no_temporary(monkeypatch, path):
 
     monkeypatch.setattr(durable.os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(path, some_arrays(), VALUES)
+        sealed.write(path, some_arrays(), VALUES)
     assert names(path.parent) == []
 
 
@@ -389,7 +389,7 @@ def test_a_file_system_without_folder_flush_is_accepted(monkeypatch, path):
         real(descriptor)
 
     monkeypatch.setattr(durable.os, "fsync", picky)
-    checkpoint.save(path, some_arrays(), VALUES)
+    sealed.write(path, some_arrays(), VALUES)
     assert len(calls) == 2
 
 

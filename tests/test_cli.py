@@ -19,7 +19,8 @@ from train_helpers import TINY, assert_same_run, metrics, names, run_state, shap
 from gpuconv import cli, data, doctor, train
 from gpuconv.data import sources
 from gpuconv.errors import DatasetMissingError, DownloadError
-from gpuconv.train import checkpoint
+from gpuconv.runs import sealed
+from gpuconv.runs.settings import read
 
 FLAGS = [
     *("--widths", "4", "--epochs", "2", "--batch-size", "20", "--lr", "0.02", "--data", "shapes"),
@@ -220,18 +221,18 @@ def test_seeds_are_runs_of_their_own_with_a_table(gpuconv, finished, tmp_path):
 
 
 def test_interrupted_seeds_go_on(gpuconv, tmp_path, monkeypatch):
-    real, calls = train.loop._Run._step, []
+    real, calls = train.Stepper.step, []
 
-    def stops(self, batch):
+    def stops(self, *arguments):
         calls.append(None)
         if len(calls) == 25:  # in the second run
             signal.raise_signal(signal.SIGTERM)
-        real(self, batch)
+        real(self, *arguments)
 
-    monkeypatch.setattr(train.loop._Run, "_step", stops)
+    monkeypatch.setattr(train.Stepper, "step", stops)
     code, _, err = gpuconv("train", *FLAGS, "--seeds", "3", "--run-dir", "all", "--progress", "none")
     assert (code, err) == (143, "gpuconv: stopped by SIGTERM; to go on: gpuconv train --resume all\n")
-    monkeypatch.setattr(train.loop._Run, "_step", real)
+    monkeypatch.setattr(train.Stepper, "step", real)
     code, out, err = gpuconv("train", "--resume", "all", "--progress", "none")
     assert (code, out, err) == (0, "", "")
     whole = train.train_seeds(TINY, 3, folder=tmp_path / "whole", dataset=shapes(), progress="none")
@@ -262,7 +263,7 @@ def test_overfit_changes_what_stands_in_its_way_and_nothing_that_was_given(gpuco
     )
     code, out, _ = gpuconv("train", *flags)
     assert code == 0
-    config = train.config.read(tmp_path / "runs" / "convnet-1" / "config.toml")
+    config = read(tmp_path / "runs" / "convnet-1" / "config.toml")
     assert (config.overfit, config.batch_size, config.epochs, config.crop, config.flip) == (20, 20, 2, 1, False)
     assert (config.weight_decay, config.label_smoothing) == (0.0, 0.0)
     assert "of the 20 images it was trained on" in out
@@ -275,7 +276,7 @@ def test_progress_none_is_silent(gpuconv):
 def test_flags_are_the_settings(gpuconv, tmp_path):
     flags = [*FLAGS, "--preset", "three-layer", "--filters", "3", "--hidden", "5", "--no-flip", "--seed", "7"]
     assert gpuconv("train", *flags, "--name", "mine", "--max-steps", "2")[0] == 0
-    config = train.config.read(tmp_path / "runs" / "mine-1" / "config.toml")
+    config = read(tmp_path / "runs" / "mine-1" / "config.toml")
     assert (config.net, config.optimizer) == ("three-layer", train.PRESETS["three-layer"].optimizer)
     assert (config.filters, config.hidden, config.flip, config.seed, config.max_steps) == (3, 5, False, 7, 2)
     assert config.widths == (4,)
@@ -487,10 +488,10 @@ def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):
 
 @pytest.mark.parametrize(("name", "said"), [("CIFAR-10", "CIFAR-10"), (shapes().name, "another version of it")])
 def test_eval_on_other_data_than_the_training_must_be_asked_for(name, said, gpuconv, finished, tmp_path):
-    values = checkpoint.load(finished.folder / "last.safetensors")
+    values = sealed.read(finished.folder / "last.safetensors")
     values[1]["data"] = {"name": name, "fingerprint": "0"}
     values[1]["config"]["data"] = "cifar10"
-    checkpoint.save(tmp_path / "x.safetensors", *values)
+    sealed.write(tmp_path / "x.safetensors", *values)
     code, out, err = gpuconv("eval", "x.safetensors")
     assert (code, out) == (2, "")
     assert f"the run was trained on {name}, the data given or found are others: " in err

@@ -10,7 +10,8 @@ from train_helpers import TINY, names, run_state, shapes
 from gpuconv import cli, data, export, train
 from gpuconv.errors import DatasetMissingError
 from gpuconv.export import check, tolerance
-from gpuconv.train import checkpoint, snapshot
+from gpuconv.runs import checkpoint, sealed
+from gpuconv.runs.settings import read
 
 pytest.importorskip("onnx")
 
@@ -58,7 +59,7 @@ def no_data(monkeypatch):
 
 
 def flat(path):
-    return snapshot.load_net(path).flat_params
+    return checkpoint.load_net(path).flat_params
 
 
 def test_onnx_is_checked_and_written_beside_the_checkpoint(gpuconv, run):
@@ -158,7 +159,7 @@ def test_what_was_exported_comes_back_as_a_checkpoint(target, name, which, gpuco
     kept = [key for key in wanted if not key.startswith("optimizer/")]
     assert {key: found[key] for key in kept} == {key: wanted[key] for key in kept}
     assert [key for key in found if key not in kept] == [key for key in wanted if key not in kept]
-    assert not any(array.any() for key, array in checkpoint.load(back)[0].items() if key.startswith("optimizer/"))
+    assert not any(array.any() for key, array in sealed.read(back)[0].items() if key.startswith("optimizer/"))
     # The first line, with the name and the epoch, differs.
     scores = [
         gpuconv("eval", path, "--test-images", 60)[1].splitlines()[1:] for path in (run / "best.safetensors", back)
@@ -185,7 +186,7 @@ def test_imported_weights_alone_start_a_run_in_a_folder_of_its_own(gpuconv, run)
     assert gpuconv("import", "run/net.onnx", "--net", "run", "-o", "new/start.safetensors")[0] == 0
     code, _, err = gpuconv("train", "--resume", "new/start.safetensors", "--progress", "none")
     assert (code, err) == (0, "")
-    assert train.config.read(start / "config.toml") == TINY
+    assert read(start / "config.toml") == TINY
     events = train.Run(start).events
     assert [event["event"] for event in events if event["event"] in ("start", "resumed")] == ["start"]
     assert (start / "env.json").exists()

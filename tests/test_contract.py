@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import pathlib
+from graphlib import TopologicalSorter
 
 import pytest
 
@@ -78,63 +79,106 @@ def test_forward_and_backward_come_in_pairs():
     assert forward == backward
 
 
-def test_same_file_names_in_every_layer():
-    """One look at **/conv.* shows a call's whole way."""
-    operators = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"}
-    for layer in ("cpu", "cuda", "naive"):
-        assert operators <= {path.stem for path in (PACKAGE / layer).glob("*.py")}
+# Arrows ---------------------------------------------------------------------------------------------------------------
 
 
-def test_each_cuda_operator_has_its_kernel_file():
-    kernels = {path.stem for path in (PACKAGE.parent / "kernels").glob("*.cu")}
-    assert {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"} <= kernels
+def _module(path):
+    """Return the name of a file's module."""
+    parts = (PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _imports(path):
-    """Return the modules a file imports, as absolute names."""
-    inside = [PACKAGE.name, *path.relative_to(PACKAGE).parent.parts]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+MODULES = {_module(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def _statements(tree, *, at_runtime):
+    """Yield every statement of a file, those inside functions, too; at_runtime: without those for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if not (at_runtime and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield node
+            yield from _statements(node, at_runtime=at_runtime)
+
+
+def _imports(module, *, at_runtime=False):
+    """Return the modules that a module imports anywhere, as absolute names."""
+    path = MODULES[module]
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    names = set()
+    for node in _statements(ast.parse(path.read_text()), at_runtime=at_runtime):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = inside[: len(inside) - node.level + 1] if node.level else []
-            source = ".".join([*base, *((node.module or "").split(".") if node.module else [])])
-            found |= {source, *(f"{source}.{alias.name}" for alias in node.names)}
-    return found
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {f"{source}.{each.name}" if f"{source}.{each.name}" in MODULES else source for each in node.names}
+    return names
 
 
-# Which layers a layer must not know.  Arrows point down only.
-_ABOVE = {
-    "naive": ["cpu", "cuda", "ops", "backend", "nn", "data", "train", "cli", "compat"],
-    "cpu": ["naive", "cuda", "ops", "backend", "nn", "data", "train", "cli", "compat"],
-    "cuda": ["naive", "cpu", "ops", "backend", "nn", "data", "train", "cli", "compat"],
-    "ops": ["naive", "cpu", "cuda", "nn", "data", "train", "cli", "compat"],
-    "nn": ["naive", "cpu", "cuda", "data", "train", "cli", "compat"],
-    "data": ["naive", "cpu", "cuda", "nn", "train", "cli", "compat"],
-    "train": ["naive", "cli", "compat"],
+def _part(module):
+    """Return the part of the house that a module belongs to: a folder, or a file beside the folders."""
+    return [*module.split("."), "__init__"][1]
+
+
+PARTS = sorted(set(map(_part, MODULES)))
+
+# The house, from the roof down: a part may use those it points to, and all that these point to.
+_ARROWS = {
+    "__main__": {"cli"},
+    "cli": {"train", "export", "doctor"},
+    "train": {"show"},
+    "show": {"runs"},
+    "doctor": {"runs"},
+    "runs": {"nn", "data"},
+    "export": {"nn"},
+    "nn": {"ops"},
+    "data": {"ops"},
+    "compat": {"ops", "data", "naive"},  # the courses' functions, among them the loops and the loaders
+    "__init__": {"ops", "train", "export", "compat"},  # all but ops for type checkers: they come on first touch
+    "ops": {"backend"},
+    "backend": set(),  # which finds cpu and cuda by their names, when the first of their arrays arrives
+    "cpu": set(),
+    "cuda": set(),
+    "naive": set(),
 }
+# What every part stands on: files that know nothing of operators, nets or runs.
+_GROUND = {"bounded", "checks", "durable", "errors", "random", "shapes", "tables", "version"}
 
 
-@pytest.mark.parametrize("layer", _ABOVE)
-def test_imports_point_down_only(layer):
-    for path in (PACKAGE / layer).rglob("*.py"):
-        for name in _imports(path):
-            parts = name.split(".")
-            assert parts[:1] != ["gpuconv"] or len(parts) < 2 or parts[1] not in _ABOVE[layer], f"{path.name}: {name}"
+def _reach(part):
+    """Return what a part may use."""
+    below = _ARROWS.get(part, set())
+    return _GROUND.union(below, *map(_reach, below))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_arrows_point_down_only(part):
+    assert part in _ARROWS.keys() | _GROUND, f"say in _ARROWS what {part} may use"
+    for module in MODULES:
+        if _part(module) == part:
+            used = {_part(name) for name in _imports(module) if name in MODULES} - {part}
+            assert used <= _reach(part), f"{module} may not use {', '.join(sorted(used - _reach(part)))}"
+
+
+def test_nothing_is_imported_in_a_circle():
+    """Neither modules nor parts, imports inside functions included."""
+    modules = {module: _imports(module, at_runtime=True) & MODULES.keys() for module in MODULES}
+    parts = {part: set() for part in PARTS}
+    for module, used in modules.items():
+        parts[_part(module)] |= {_part(name) for name in used} - {_part(module)}
+    for graph in (modules, parts):
+        TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
 def test_cupy_and_torch_are_named_in_their_places_only():
-    for path in PACKAGE.rglob("*.py"):
-        tops = {name.split(".")[0] for name in _imports(path)}
-        assert "torch" not in tops, path
-        assert "cupy" not in tops or path.is_relative_to(PACKAGE / "cuda"), path
+    for module in MODULES:
+        tops = {name.split(".")[0] for name in _imports(module)}
+        assert "torch" not in tops, module
+        assert "cupy" not in tops or _part(module) == "cuda", module
 
 
 def test_no_function_hides_a_module():
     """`from gpuconv.nn import x` gives the module x wherever there is one."""
-    for path in PACKAGE.rglob("*.py"):
-        *parents, name = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        if name not in ("__init__", "__main__"):
-            here = vars(importlib.import_module(".".join(parents))).get(name)
-            assert here is None or inspect.ismodule(here), f"rename {path.relative_to(PACKAGE.parent)}: {here} hides it"
+    for module in MODULES.keys() - {"gpuconv"}:
+        package, _, name = module.rpartition(".")
+        here = vars(importlib.import_module(package)).get(name)
+        assert here is None or inspect.ismodule(here), f"rename {module}: {here} hides it"

@@ -5,6 +5,7 @@ import pytest
 from compare import assert_same, assert_same_bits, normal
 from hypothesis import given
 from hypothesis import strategies as st
+from operators import OPERATORS
 from pairs import DEVICES, DTYPES, STORED, pairs
 from places import LAYOUTS, Emulated
 
@@ -14,6 +15,7 @@ from gpuconv.cuda import augmentation, kernel, layout
 from gpuconv.errors import AliasError, ParamError
 from gpuconv.random import Stream, words
 from gpuconv.shapes import is_channels_last
+from tests.ladder.kernel_calls import FORMATS, rough
 
 _WORDS = [0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1]
 
@@ -187,39 +189,15 @@ def test_an_update_refuses_its_own_gradient():
 # However it is launched ---------------------------------------------------------------------------------------------
 
 
-def _everything(x, dy, rng):
-    """Return the results of all operators of single elements and of channels on images, on the emulated device."""
-    C = x.shape[1]
-    a, b = Emulated.array(x), Emulated.array(dy)
-    found = []
-    for forward, backward, options in (
-        (gpuconv.relu_forward, gpuconv.relu_backward, {}),
-        (gpuconv.gelu_forward, gpuconv.gelu_backward, {}),
-        (gpuconv.gelu_forward, gpuconv.gelu_backward, {"approximate": "tanh"}),
-        (gpuconv.dropout_forward, gpuconv.dropout_backward, {"rate": 0.4, "seed": 3}),
-        (gpuconv.dropout_forward, gpuconv.dropout_backward, {"rate": 0.0}),
-    ):
-        y, cache = forward(a, **options)
-        found += [y, backward(b, cache)]
-    for training in (True, False):
-        vectors = [Emulated.array(rng.uniform(0.5, 2, C).astype(x.dtype)) for _ in range(4)]
-        y, cache = gpuconv.spatial_batchnorm_forward(a, *vectors, training=training)
-        found += [y, *gpuconv.spatial_batchnorm_backward(b, cache), *vectors[2:]]
-    w = Emulated.array(normal(rng, (x[0].size, 5), x.dtype))
-    y, cache = gpuconv.affine_forward(a, w, Emulated.array(normal(rng, 5, x.dtype)))
-    found += [y, *gpuconv.affine_backward(Emulated.array(normal(rng, (len(x), 5), x.dtype)), cache)]
-    flat = [Emulated.array(rng.uniform(0.1, 1, 3001).astype(x.dtype)) for _ in range(4)]
-    gpuconv.adam_update(*flat, step=3, lr=0.1)
-    gpuconv.rmsprop_update(*flat[:3], lr=0.1)
-    gpuconv.sgd_update(*flat[:3], lr=0.1, momentum=0.9)
-    pictures = Emulated.array(rng.integers(0, 256, (7, 3, 11, 9), np.uint8))
-    draws = Emulated.array(words(7, seed=3, stream=Stream.AUGMENT))
-    for channels_last in (False, True):
-        options = {"mean": [0.5] * 3, "std": [0.2] * 3, "pad": 3, "flip": True}
-        found.append(gpuconv.augment(pictures, draws, **options, channels_last=channels_last))
-    scores, labels = Emulated.array(normal(rng, (300, 7), x.dtype)), Emulated.array(rng.integers(0, 7, 300))
-    found += [*gpuconv.softmax_cross_entropy(scores, labels, label_smoothing=0.1), *gpuconv.svm_loss(scores, labels)]
-    return [Emulated.numpy(array).tobytes() for array in found + flat]
+def _everything(shape, dtype, memory):
+    """Return the results on the emulated device of every operator whose row in operators.py says `rounds`."""
+    calls = [
+        rough(row.name, row.name, **{**row.rounds(shape), **options})
+        for row in OPERATORS.values()
+        if row.rounds
+        for options in row.all_ways.values()
+    ]
+    return [None if a is None else a.tobytes() for call in calls for a in call.on(Emulated, dtype, memory)]
 
 
 # why the case exists: (N, C, H, W)
@@ -233,22 +211,21 @@ ROUNDS = {
 
 
 @pytest.mark.compilers
-@pytest.mark.parametrize("stored", ["c_order", "channels_last"])
+@pytest.mark.parametrize("memory", FORMATS)
 @pytest.mark.parametrize("shape", ROUNDS.values(), ids=ROUNDS.keys())
 @pytest.mark.parametrize(
     "kind", ["float32", *(pytest.param(k, marks=pytest.mark.ladder) for k in ("float16", "float64"))]
 )
 @pytest.mark.parametrize("how", ["one_block", "64_bit_indices"])
-def test_same_bits_however_it_is_launched(how, kind, shape, stored, monkeypatch, rng):
+def test_same_bits_however_it_is_launched(how, kind, shape, memory, monkeypatch):
     """On a small GPU, whose threads go round, and with the index type of arrays beyond 2^31 elements."""
-    x, dy = (LAYOUTS[stored](normal(rng, shape, kind)) for _ in range(2))
-    expected = _everything(x, dy, np.random.default_rng(1))
+    expected = _everything(shape, kind, memory)
     if how == "one_block":
         monkeypatch.setattr(kernel, "_BLOCKS_PER_SM", 1)
         monkeypatch.setattr(Emulated.device, "sm_count", 1)
     else:
         monkeypatch.setattr(layout, "_LARGEST_INT32", 0)
-    assert _everything(x, dy, np.random.default_rng(1)) == expected
+    assert _everything(shape, kind, memory) == expected
 
 
 @pytest.mark.compilers

@@ -11,7 +11,7 @@ from gpuconv.cuda import device as device_module
 from gpuconv.cuda import installed
 from gpuconv.cuda.device import CupyDevice, current, device_of, gpu_status, register
 from gpuconv.errors import ArgTypeError, GpuFaultError, GpuLaunchError, GpuUnavailableError
-from gpuconv.train.machine import versions
+from gpuconv.runs.machine import versions
 
 
 class CUDARuntimeError(RuntimeError):

@@ -25,7 +25,8 @@ from train_helpers import assert_same_run, metrics, shapes
 from gpuconv import backend, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
-from gpuconv.train import PRESETS, checkpoint, evaluate, load_net, loop, precision, resume, train
+from gpuconv.runs import sealed
+from gpuconv.train import PRESETS, Stepper, evaluate, load_net, precision, resume, train
 
 TINY = {
     "convnet": {"widths": (4, 8), "lr_start": 1.0},
@@ -46,7 +47,7 @@ def _config(preset, **settings):
 
 def _outcome(folder):
     """Return every array and number that a run ended with."""
-    arrays, _ = checkpoint.load(folder / "last.safetensors")
+    arrays, _ = sealed.read(folder / "last.safetensors")
     found = {name: array.astype(np.float64) for name, array in arrays.items()}
     for row in metrics(folder):
         for name in ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy"):
@@ -155,7 +156,7 @@ def test_same_run_same_bits(preset, cuda, tmp_path):
 def test_an_interrupted_run_goes_on_on_the_gpu(cuda, tmp_path, monkeypatch):
     config = _config("convnet", epochs=1, device="cuda", checkpoint_every=1)
     train(config, folder=tmp_path / "whole", dataset=shapes(), progress="none")
-    real, steps = loop._Run._step, []
+    real, steps = Stepper.step, []
 
     def dies(run, *arguments):
         steps.append(None)
@@ -163,10 +164,10 @@ def test_an_interrupted_run_goes_on_on_the_gpu(cuda, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(run, *arguments)
 
-    monkeypatch.setattr(loop._Run, "_step", dies)
+    monkeypatch.setattr(Stepper, "step", dies)
     with pytest.raises(KeyboardInterrupt):
         train(config, folder=tmp_path / "again", dataset=shapes(), progress="none")
-    monkeypatch.setattr(loop._Run, "_step", real)
+    monkeypatch.setattr(Stepper, "step", real)
     resume(tmp_path / "again", dataset=shapes(), progress="none")
     assert_same_run(tmp_path / "again", tmp_path / "whole")
 
@@ -222,22 +223,22 @@ def test_what_a_step_may_do_besides_ends_where_the_cpu_s_does(preset, settings, 
 
 def test_a_run_is_asked_for_its_outcomes_now_and_then(cuda, tmp_path, monkeypatch):
     """Nine steps, of which every fourth and the last of an epoch are followed by a look: three reads each."""
-    monkeypatch.setattr(loop, "_LOOK_EVERY", 4)
+    monkeypatch.setattr("gpuconv.train.step._LOOK_EVERY", 4)
     config = _config("convnet", batch_size=2, epochs=1, device="cuda", validation=0)
     device = cuda_device.current()
     real, reads, at = device.asnumpy, [], []
     monkeypatch.setattr(device, "asnumpy", lambda array: reads.append(None) or real(array))
-    step = loop._Run._step
+    real_step = Stepper.step
 
-    def counted(run, batch):
+    def counted(stepper, *arguments):
         before = len(reads)
-        step(run, batch)
+        real_step(stepper, *arguments)
         at.append(len(reads) - before)
 
-    monkeypatch.setattr(loop._Run, "_step", counted)
+    monkeypatch.setattr(Stepper, "step", counted)
     train(config, folder=tmp_path / "late", dataset=shapes(), progress="none")
     assert at == [0, 0, 0, 3, 0, 0, 0, 3, 0]
-    monkeypatch.setattr(loop, "_LOOK_EVERY", 1)
+    monkeypatch.setattr("gpuconv.train.step._LOOK_EVERY", 1)
     train(config, folder=tmp_path / "at once", dataset=shapes(), progress="none")
     assert at[9:] == [3] * 9
     assert_same_run(tmp_path / "late", tmp_path / "at once")
@@ -263,7 +264,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(cuda, tmp_path, mo
     monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
     with pytest.raises(NonFiniteLossError, match="a gradient is NaN or infinite"):
         train(_config("convnet", device="cuda"), folder=tmp_path / "run", dataset=shapes(), progress="none")
-    _, values = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    _, values = sealed.read(tmp_path / "run" / "last.safetensors")
     assert values["optimizer"]["steps"] == 0
 
 

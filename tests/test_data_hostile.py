@@ -6,16 +6,19 @@ import gzip
 import io
 import os
 import pickle
+import pickletools
+import random
 import subprocess
 import tarfile
 import tracemalloc
+from collections import Counter
 
 import numpy as np
 import pytest
 import tiny_cifar10 as tiny
 from tiny_cifar10 import BINARY, PYTHON
 
-from gpuconv.data.pickles import read_pickle
+from gpuconv.data.pickles import Array, Class, Instance, read_pickle
 from gpuconv.errors import DatasetCorruptError, GpuconvError, UnsafeArchiveError
 
 # Pickles -----------------------------------------------------------------------------------------------------------
@@ -150,6 +153,166 @@ def test_broken_pickles_are_told_from_harmful_ones(program):
         read_pickle(program, "batch", most_steps=100)
 
 
+# What an unpickler by itself takes
+LAX = {
+    "item_of_a_list": b"]K\x00aK\x00K\x05s.",
+    "key_that_is_none": b"}NK\x01s.",
+    "key_that_is_true": b"}\x88K\x01s.",
+    "key_that_is_a_fraction": b"}G?\xf8\0\0\0\0\0\0K\x01s.",
+    "key_that_is_a_tuple": b"}()K\x01u.",
+    "key_in_an_entry_that_is_replaced": b"}(K\x01}NNsK\x01K\x02u.",
+    "item_of_a_bytearray": b"\x80\x05\x96\1\0\0\0\0\0\0\0xK\x01a.",
+    "lone_surrogate": b"\x8c\3\xed\xa0\x80.",
+    "hexadecimal_number": b"I0x10\n.",
+    "number_with_an_underscore": b"L1_0L\n.",
+    "number_of_21_digits": b"I" + b"1" * 21 + b"\n.",
+    "value_left_over": b"K\x01K\x02.",
+    "byte_left_over": b"K\x01.K",
+    "value_dropped": b"K\x01K\x020.",
+    "value_doubled": b"]2\x86.",
+    "set": b"\x8f.",
+    "fraction_in_words": b"F1.5\n.",
+}
+
+
+@pytest.mark.parametrize("program", LAX.values(), ids=LAX.keys())
+def test_what_an_unpickler_takes_is_not_enough(program):
+    pickle.loads(program, encoding="bytes")
+    with pytest.raises((UnsafeArchiveError, DatasetCorruptError), match=r"^batch is not (plain data|a sound pickle)"):
+        read_pickle(program, "batch", most_steps=100)
+
+
+# What an unpickler by itself takes for something else, or not at all
+READ = {
+    "number_with_a_zero_before": (b"I010\n.", 10),
+    "number_that_looks_like_true": (b"I01\n.", 1),
+    "long_number_as_a_short_one": (b"I5L\n.", 5),
+    "bytearray": (b"\x80\x05\x96\1\0\0\0\0\0\0\0x.", b"x"),
+    "memory_with_gaps": (b"(K\x01r\xff\xff\xff\xffp-7\nK\x02q\x05g-7\nj\xff\xff\xff\xffh\x05t.", (1, 2, 1, 1, 2)),
+    "memory_used_again": (b"(K\x01q\x05K\x02q\x05K\x03\x94h\x05h\x01t.", (1, 2, 3, 2, 3)),
+    "frame_too_long": (b"\x80\x04\x95\xff\xff\0\0\0\0\0\0K\x01.", 1),
+    "frame_too_short": (b"\x80\x04\x95\1\0\0\0\0\0\0\0\x8c\x03abc.", "abc"),
+}
+
+
+@pytest.mark.parametrize(("program", "value"), READ.values(), ids=READ.keys())
+def test_unusual_pickles_are_read(program, value):
+    tracemalloc.start()
+    try:
+        stored = read_pickle(program, "batch", most_steps=100)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert stored == value
+    assert type(stored) is type(value)
+    assert peak < 1 << 20
+
+
+class Known:
+    """A class that a reader knows."""
+
+    def __new__(cls, *arguments):
+        raise AssertionError
+
+    def __setstate__(self, state):
+        raise AssertionError
+
+
+class Constant:
+    """No class: what some name stands for."""
+
+    value = 1
+
+    def __call__(self, *arguments):
+        raise AssertionError
+
+
+KNOWN = {"net Known": Known, "net constant": Constant()}
+_MAKE, _CONSTANT = b"\x80\x02cnet\nKnown\n", b"cnet\nconstant\n"
+_ELEMENT = DTYPE + b"(S'u1'\nI0\nI1\ntR"
+UNSAFE_KNOWN = {
+    "class_called": _MAKE + b")R.",
+    "object_with_arguments": _MAKE + b"K\x01\x85\x81.",
+    "object_with_a_list_of_arguments": _MAKE + b"]\x81.",
+    "state_of_the_class": _MAKE + b"}b.",
+    "state_that_is_no_dict": _MAKE + b")\x81]b.",
+    "state_set_twice": _MAKE + b")\x81}b}b.",
+    "constant_called": _CONSTANT + b")R.",
+    "object_of_a_constant": _CONSTANT + b")\x81.",
+    "state_of_a_constant": _CONSTANT + b"}S'value'\nI2\nsb.",
+    "slots_of_a_constant": _CONSTANT + b"N}S'value'\nI2\ns\x86b.",
+    "object_of_a_stand_in": b"\x80\x02" + DTYPE + b"(S'u1'\nI0\nI1\nt\x81.",
+    "call_of_what_was_made": _ELEMENT + b"(S'u1'\nI0\nI1\ntR.",
+    "state_of_a_stand_in": DTYPE + b"(]S'encode'\nS'bytes'\ntb.",
+    "slots_of_a_stand_in": DTYPE + b"N}S'name'\nS'encode'\ns\x86b.",
+    "no_state_of_bytes": b"c_codecs\nencode\n(Vx\nVlatin1\ntRNb.",
+    "state_of_an_element_type": _ELEMENT + b"}b.",
+    "call_with_a_list": b"c_codecs\nencode\n(Vx\nVlatin1\nlR.",
+}
+
+
+@pytest.mark.parametrize("program", UNSAFE_KNOWN.values(), ids=UNSAFE_KNOWN.keys())
+def test_known_names_are_used_in_one_way(program):
+    with pytest.raises(UnsafeArchiveError, match=r"^batch is not plain data"):
+        read_pickle(program, "batch", most_steps=100, known=KNOWN)
+    assert vars(KNOWN["net constant"]) == {}
+    # Nor did it change what later pickles find.
+    assert read_pickle(_ELEMENT + b".", "batch", most_steps=100).code == "u1"
+
+
+def test_objects_of_known_classes_get_their_attributes():
+    program = b"(" + _MAKE + b")\x81}S'a'\nI1\nsb" + _MAKE + _CONSTANT + b"t."
+    stored, kind, constant = read_pickle(program, "batch", most_steps=100, known=KNOWN)
+    assert (stored.kind, stored.attributes) == (Known, {b"a": 1})
+    assert kind == Class(Known)
+    assert constant is KNOWN["net constant"]
+
+
+def _plain(value, seen):
+    """Return whether a value and all in it are of the kinds that read_pickle promises."""
+    if id(value) in seen:
+        return True
+    seen[id(value)] = value
+    if type(value) is dict:
+        return all(type(key) in (str, bytes, int) and _plain(entry, seen) for key, entry in value.items())
+    if type(value) in (list, tuple):
+        return all(_plain(entry, seen) for entry in value)
+    if type(value) is Array:
+        return all(_plain(part, seen) for part in (value.shape, value.raw, value.fortran))
+    return type(value) in (str, bytes, int, float, bool, type(None), Class, Instance) or type(value).__name__ in (
+        "_DType",
+        "_StandIn",
+    )
+
+
+def test_changed_pickles_are_refused_or_plain_data():
+    draw = random.Random(13)
+    content = {
+        b"a": np.arange(4, dtype=np.uint8),
+        "b": [1, 300, -5, 2**40, None, True, 1.5, ("x", b"y")],
+        3: np.float32(2),
+    }
+    good = 10 * [pickle.dumps(content, protocol=protocol) for protocol in range(6)]
+    good += [*UNSAFE.values(), *UNSAFE_KNOWN.values(), *LAX.values(), *(program for program, _ in READ.values())]
+    codes = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
+    outcomes = Counter()
+    for _ in range(4000):
+        program = bytearray(draw.choice(good))
+        for _ in range(draw.choice((1, 1, 2, 3))):
+            place, other = draw.randrange(len(program) + 1), draw.choice(good)
+            cut = draw.randrange(len(other))
+            piece = draw.choice(
+                (b"", bytes([draw.randrange(256)]), draw.choice(codes), other[cut : cut + draw.randrange(20)])
+            )
+            program[place : place + draw.choice((0, 1, 1, 3))] = piece
+        try:
+            outcomes[_plain(read_pickle(bytes(program), "batch", most_steps=500, known=KNOWN), {})] += 1
+        except (UnsafeArchiveError, DatasetCorruptError) as error:
+            outcomes[type(error)] += 1
+    assert outcomes.keys() == {True, UnsafeArchiveError, DatasetCorruptError}
+    assert min(outcomes.values()) > 100
+
+
 _STEPS = 20_000
 BOMBS = {
     "memory_of_four_billion_entries": b"K\x01r\xff\xff\xff\xff" * 10 + b".",
@@ -158,6 +321,8 @@ BOMBS = {
     "tuples_in_tuples": b"K\x01" + b"\x85" * 15_000 + b".",
     "doubling_tuples": b"K\x01" + b"q\0h\0\x86" * 1000 + b".",
     "marks": b"(" * 15_000 + b".",
+    "frames": (b"\x95" + bytes(8)) * 15_000 + b"N.",
+    "remembered_far_up": b"K\x01p400000000\n.",
 }
 
 

@@ -15,9 +15,9 @@ _I32 = np.int32
 def _line_of(file, edits, words):
     """Return "kernels/<file>:<line>" of the line of the edited text that holds these words."""
     lines = edited(file, edits).splitlines()
-    found = [number for number, line in enumerate(lines, 1) if words in line]
-    assert len(found) == 1
-    return f"kernels/{file}:{found[0]}"
+    numbers = [number for number, line in enumerate(lines, 1) if words in line]
+    assert len(numbers) == 1
+    return f"kernels/{file}:{numbers[0]}"
 
 
 # Name -> (problem, edits, what the report says, on which line).

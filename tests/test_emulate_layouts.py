@@ -11,13 +11,13 @@ pytestmark = pytest.mark.compilers
 @pytest.mark.parametrize("matrix", "ABC")
 @pytest.mark.parametrize("shape", PTX_ISA)
 def test_both_sources_agree(shape, matrix):
-    count, place = PTX_ISA[shape][matrix]
+    count, position = PTX_ISA[shape][matrix]
     rows, shapes, strides = CUTLASS[shape][matrix]
     for lane in range(32):
         for i in range(count):
             index = offset_in(lane, shapes[0], strides[0]) + offset_in(i, shapes[1], strides[1])
             first, second = index % rows, index // rows
-            assert place(lane, i) == ((second, first) if matrix == "B" else (first, second))
+            assert position(lane, i) == ((second, first) if matrix == "B" else (first, second))
 
 
 ROUTES = ["emulated", "emulated-check", "emulated-ptx", "emulated-ptx-check"]

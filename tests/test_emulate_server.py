@@ -91,9 +91,9 @@ def test_threads_launch_at_the_same_time():
         return one.process_id, [int(_write(device, i).argmax()) for i in range(index, 64, 4)]
 
     with ThreadPoolExecutor(4) as pool:
-        processes, found = zip(*pool.map(write, range(4)), strict=True)
+        processes, results = zip(*pool.map(write, range(4)), strict=True)
     assert len(set(processes)) == 4
-    assert sorted(i for part in found for i in part) == list(range(64))
+    assert sorted(i for part in results for i in part) == list(range(64))
 
 
 def test_an_interrupted_launch_ends_its_server():

@@ -1,4 +1,4 @@
-"""Gaussian error linear unit.
+"""Gaussian error linear unit: its whole range and its tails; test_elementwise.py has the rest.
 
 Phi(x) and x Phi'(x) are at most about 1, and are known to a few units of the numbers they are made of: y is held to
 c = 8 units of |x|, dx to 8 units of |dy| (1 + |x|).
@@ -6,21 +6,10 @@ c = 8 units of |x|, dx to 8 units of |dy| (1 + |x|).
 
 import numpy as np
 import pytest
-from compare import assert_close, assert_same, normal
-from pairs import DEVICES, DTYPES, pairs
+from compare import assert_close, assert_same
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.shapes import is_channels_last
-
-SHAPES = {
-    "no_axis": (),
-    "one_number": (1,),
-    "empty_batch": (0, 3, 4, 4),
-    "rows": (7, 11),
-    "images": (2, 3, 5, 7),
-    "more_than_one_block": (2, 40_001),
-}
 
 
 @pytest.fixture(params=["none", "tanh"])
@@ -37,14 +26,6 @@ def _check(device, x, dy, approximate):
     ref = naive.gelu_backward(dy, x, approximate=approximate)
     assert_close(device.numpy(dx), ref, scale=np.abs(dy.astype(np.float64)) * (1 + size), dtype=x.dtype)
     return y, dx
-
-
-@pairs(shape=SHAPES, approximate=["none", "tanh"], device=DEVICES, dtype=DTYPES)
-@pytest.mark.usefixtures("poisoned_memory")
-def test_matches_oracle(shape, approximate, device, dtype, rng):
-    x = np.asarray(3 * normal(rng, shape)).astype(dtype)
-    dy = np.asarray(normal(rng, shape)).astype(dtype)
-    _check(device, x, dy, approximate)
 
 
 def test_whole_range(approximate, device, dtype):
@@ -86,34 +67,3 @@ def test_nan_and_infinity(approximate, device, dtype):
     assert np.isnan(dx[[0, 2]]).all()
     if approximate == "none":
         assert np.isnan(dx).all()  # the slope has inf times 0 in it
-
-
-def test_any_memory_layout(layout, approximate, device, rng):
-    x, dy = normal(rng, (2, 3, 4, 5)), normal(rng, (2, 3, 4, 5))
-    y, dx = _check(device, layout(x), layout(dy), approximate)
-    assert is_channels_last(device.numpy(y)) == is_channels_last(layout(x)) == is_channels_last(device.numpy(dx))
-    _check(device, layout(x), dy, approximate)
-
-
-def test_matches_pytorch(approximate, device, dtype, rng):
-    torch = pytest.importorskip("torch")
-    x, dy = (2 * normal(rng, (64, 33))).astype(dtype), normal(rng, (64, 33), dtype)
-    t = torch.from_numpy(x.astype(np.float64)).requires_grad_()
-    y_t = torch.nn.functional.gelu(t, approximate=approximate)
-    (dx_t,) = torch.autograd.grad(y_t, t, torch.from_numpy(dy.astype(np.float64)))
-    y, cache = gpuconv.gelu_forward(device.array(x), approximate=approximate)
-    dx = gpuconv.gelu_backward(device.array(dy), cache)
-    size = np.abs(x.astype(np.float64))
-    assert_close(device.numpy(y), y_t.detach().numpy(), scale=size, dtype=dtype)
-    assert_close(device.numpy(dx), dx_t.numpy(), scale=np.abs(dy.astype(np.float64)) * (1 + size), dtype=dtype)
-
-
-def test_same_bits_for_any_number_of_threads(approximate, device, rng, monkeypatch):
-    x = normal(rng, (3, 70_001), "float32")
-    runs = []
-    for threads in ("1", "2", "3"):
-        monkeypatch.setenv("GPUCONV_THREADS", threads)
-        y, cache = gpuconv.gelu_forward(device.array(x), approximate=approximate)
-        dx = gpuconv.gelu_backward(device.array(x), cache)
-        runs.append((device.numpy(y).tobytes(), device.numpy(dx).tobytes()))
-    assert runs[0] == runs[1] == runs[2]

@@ -6,7 +6,8 @@ import sys
 import time
 
 import pytest
-from emulate import EmulatedDevice, hopper
+from emulate import EmulatedDevice
+from emulate.hopper import examples as hopper
 
 from tests.ladder import ahead, calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, steps, training
 from tests.ladder import hopper as hopper_section

@@ -4,7 +4,6 @@ tests/ladder/kernel_resources.py wrote the table that the kernels are held to.
 """
 
 import functools
-import json
 import re
 
 import pytest
@@ -17,8 +16,13 @@ from tests.ladder import kernel_resources as resources
 
 pytestmark = pytest.mark.compilers
 
-_ANEW = "write the table anew: python -m tests.ladder.kernel_resources --write"
-RECORDED = json.loads(resources.TABLE.read_text(encoding="utf-8"))
+RECORDED = resources.recorded()
+
+
+def _anew(names):
+    """Return the command that measures the files of kernels."""
+    files = sorted({Kernel.all[name.partition("<")[0]].file for name in names if name.partition("<")[0] in Kernel.all})
+    return f"write the table anew: python -m tests.ladder.kernel_resources --only {' '.join(files)} --write"
 
 
 @functools.cache
@@ -50,12 +54,18 @@ def test_one_instance_of_each_kernel():
         chosen = resources.compact(measured)
         of_chosen = {name: RECORDED["rows"].get(name, {}) for name in chosen}
         lines = resources.differences({"rows": of_chosen}, {"rows": chosen})
-        assert not lines, "\n".join([*lines, _ANEW])
+        assert not lines, "\n".join([*lines, _anew(chosen)])
+
+
+def test_every_kernel_has_rows():
+    of_table = {name.partition("<")[0] for name in RECORDED["rows"]}
+    missing = sorted(set(Kernel.all) - of_table)
+    assert not missing, f"{missing}: {_anew(missing)}"
+    assert sorted(of_table - set(Kernel.all)) == [], "rows of kernels that are no more"
 
 
 def test_the_table_is_possible():
     """Every kernel and architecture has its row: registers, shared memory, and at least one block that fits."""
-    assert {name.partition("<")[0] for name in RECORDED["rows"]} == set(Kernel.all)
     for name, row in RECORDED["rows"].items():
         assert tuple(row) == resources.ARCHS, name
         for arch, (registers, shared, blocks) in row.items():
@@ -92,7 +102,37 @@ def test_resources_are_as_recorded():
     if RECORDED["nvrtc"] != nvrtc().version:
         pytest.skip(f"the table was written with NVRTC {RECORDED['nvrtc']}, this is {nvrtc().version}")
     lines = resources.differences(RECORDED, {"rows": resources.compact(_all_measured())})
-    assert not lines, "\n".join([*lines, _ANEW])
+    assert not lines, "\n".join([*lines, _anew(RECORDED["rows"])])
+
+
+def test_only_some_files_are_written_beside_the_others(tmp_path, monkeypatch, capsys):
+    table, rendered = tmp_path / "table.json", tmp_path / "table.md"
+    monkeypatch.setattr(resources, "TABLE", table)
+    monkeypatch.setattr(resources, "RENDERED", rendered)
+    row = {arch: [1, 2, 3] for arch in resources.ARCHS}
+    rows = {"relu_forward<float>": row, "relu_forward<gone>": row, "gone<float>": row, "adam_update<float, true>": row}
+    table.write_text(resources.dumped({"nvrtc": nvrtc().version, "columns": [], "rows": rows}))
+    measured = {arch: {"relu_forward<float>": {"registers": 9, "shared": 0, "blocks": 4}} for arch in resources.ARCHS}
+    monkeypatch.setattr(resources, "measure", lambda archs, chosen: measured)
+    monkeypatch.setattr(resources, "instances", dict)
+    monkeypatch.setattr("sys.argv", ["kernel_resources", "--only", "relu"])
+    assert resources.main() == 1
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "relu_forward<gone>: gone",
+        "relu_forward<float>, sm_75: [9, 0, 4], recorded [1, 2, 3]",
+    ]
+    monkeypatch.setattr("sys.argv", ["kernel_resources", "--only", "relu.cu", "--write"])
+    assert resources.main() == 0
+    written = resources.recorded()["rows"]
+    assert written == {
+        "adam_update<float, true>": row,
+        "relu_forward<float>": {arch: [9, 0, 4] for arch in resources.ARCHS},
+    }
+    assert rendered.read_text() == resources.rendered(resources.recorded())
+    table.write_text(table.read_text().replace(nvrtc().version, "0.0"))
+    with pytest.raises(SystemExit):
+        resources.main()
+    assert "was written with NVRTC 0.0" in capsys.readouterr().err
 
 
 def test_table_for_readers_is_the_recorded_one():

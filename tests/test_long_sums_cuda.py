@@ -192,7 +192,7 @@ TABLE = {
     "conv_dx": Row(
         ("conv_backward_data_direct", "conv_backward_data_tiled"),
         _one_run,
-        (("conv.cu", "sum += gradient * widen(taps[k * channels * window"), _TILE),
+        (("conv.cuh", "sum += gradient * widen(taps[k * channels * window"), _TILE),
         more=1,
         beyond=(((87, None),),),
     ),
@@ -208,7 +208,7 @@ TABLE = {
     "conv_dw_tiled": Row(
         ("conv_backward_weight_tiled", "conv_backward_sum"),
         _tiled(conv.LARGE_WEIGHT.depth),
-        (("conv.cu", "const long long begin = blockIdx.y * length;"), _TILE, _SLICES),
+        (("conv_tiled.cu", "const long long begin = blockIdx.y * length;"), _TILE, _SLICES),
         others=(1, 4, 36, 144, 512),
         more=1,
         beyond=(

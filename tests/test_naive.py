@@ -4,8 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+from operators import OPERATORS
 
-from gpuconv import naive
+from gpuconv import backend, naive
 from gpuconv.errors import ParamError
 from gpuconv.shapes import conv_sizes, pool_sizes
 
@@ -303,27 +304,19 @@ def test_softmax_and_gelu_match_pytorch(rng):
 # Its own manners ----------------------------------------------------------------------------------------------------
 
 
-def test_results_are_float64_whatever_goes_in(rng):
-    """The reference is not rounded back."""
-    x, w, b = (a.astype(np.float16) for a in _normal(rng, (1, 2, 4, 4), (3, 2, 3, 3), 3))
-    z, pool = conv_sizes(x, w, b), pool_sizes(x, window=2, stride=None, pad=0)
-    vectors = [np.ones(2, np.float16) for _ in range(4)]
-    results = [
-        naive.conv_forward(x, w, b, z),
-        *naive.conv_backward(np.ones((1, 3, 2, 2), np.float16), x, w, z, input_grad=True, bias_grad=True),
-        naive.max_pool_forward(x, pool)[0],
-        naive.average_pool_forward(x, pool, count_pad=True),
-        naive.global_average_pool_forward(x),
-        *naive.batchnorm_forward(x, *vectors, training=True, momentum=0.9, eps=1e-5),
-        naive.affine_forward(x, np.ones((32, 2), np.float16), None),
-        naive.relu_forward(x),
-        naive.gelu_forward(x, approximate="none"),
-        naive.dropout_forward(x, rate=0.5, seed=0, step=0)[0],
-        *naive.softmax_cross_entropy(x.reshape(4, 8), np.arange(4), label_smoothing=0.0),
-        *naive.svm_loss(x.reshape(4, 8), np.arange(4), margin=1.0),
-    ]
-    assert {a.dtype for a in results} == {np.dtype(np.float64)}
-    assert {a.dtype for a in vectors} == {np.dtype(np.float16)}  # these are written in place
+@pytest.mark.parametrize("row", OPERATORS.values(), ids=OPERATORS)
+def test_results_are_float64_whatever_goes_in(row, monkeypatch):
+    """The reference is not rounded back; arrays that are updated in place keep their dtype."""
+    monkeypatch.setitem(backend._PACKAGE_OF, "NumPy", "gpuconv.naive")
+    arrays = row.good({}, np.ones)
+    results = row.forward(arrays, row.options_of({}))
+    if row.has_backward:
+        y, cache = results
+        dy = np.ones(y.shape, y.dtype if row.refers == ("y",) else np.float32)  # a y in the cache is wide already
+        results = y, *row.backward(dy, cache)
+    floats = results if isinstance(results, tuple) else () if results is None else (results,)
+    assert {array.dtype for array in floats if array is not None} <= {np.dtype(np.float64)}
+    assert all(arrays[name].dtype == np.float32 for name in row.writes)
 
 
 def test_overflow_and_invalid_operations_are_silent():

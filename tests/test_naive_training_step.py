@@ -16,8 +16,8 @@ from naive_training_step import Moment, step
 from places import CPU, EMULATED, GPU, device_cuda
 
 from gpuconv import backend, data
-from gpuconv.train import PRESETS, loop
-from gpuconv.train.report import Report
+from gpuconv.show.terminal import Progress
+from gpuconv.train import PRESETS, start
 
 SMALL = {"batch_size": 5, "validation": 0, "epochs": 3, "crop": 1, "label_smoothing": 0.2, "weight_decay": 0.05}
 CONFIGS = {
@@ -38,7 +38,7 @@ def _pictures():
 
 def _run(config):
     """Return a run of the trainer in the middle of its steps."""
-    run = loop.begin(config, _pictures(), Report())
+    run = start.begin(config, _pictures(), Progress())
     rng = np.random.default_rng(1)
 
     def drawn(array, *, least=None):
@@ -52,10 +52,11 @@ def _run(config):
     squares = ("v", "running_var")
     state = {name: drawn(array, least=0.5 if name.endswith(squares) else None) for name, array in run.net.state.items()}
     vectors = {
-        name: drawn(array, least=0.5 if name in squares else None) for name, array in run.optimiser.state.items()
+        name: drawn(array, least=0.5 if name in squares else None)
+        for name, array in run.stepper.optimiser.state.items()
     }
     run.net.load(weights, state)
-    run.optimiser.load(vectors, NUMBER)
+    run.stepper.optimiser.load(vectors, NUMBER)
     run.position.steps = NUMBER
     return run
 
@@ -71,7 +72,7 @@ def _moment(run):
     names = sorted(params, key=lambda name: params[name].ndim == 1)
     ends = np.cumsum([params[name].size for name in names])
     vectors = {}
-    for kind, flat in host(run.optimiser.state).items():
+    for kind, flat in host(run.stepper.optimiser.state).items():
         parts = zip(names, np.split(flat, ends[:-1]), strict=True)
         vectors[kind] = {name: part.reshape(params[name].shape).copy() for name, part in parts}
     return Moment(params, host(run.net.state), vectors, run.last_loss or 0.0, host(run.net.grads))

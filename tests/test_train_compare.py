@@ -13,7 +13,9 @@ import pytest
 from train_helpers import TINY, shapes
 
 from gpuconv import cli, data, train
-from gpuconv.train import Run, compare, evaluation
+from gpuconv.runs import evaluation
+from gpuconv.runs.significance import mcnemar
+from gpuconv.train import Run, compare_runs
 
 
 def go(folder: Path, dataset=None, **settings) -> Run:
@@ -57,33 +59,33 @@ COUNTS = {
 def test_p_is_the_binomial_share_of_counts_as_uneven(first, second, p):
     a = np.array([True] * first + [False] * second + [True, False])
     b = np.array([False] * first + [True] * second + [True, False])
-    found = compare.mcnemar(a, b)
+    found = mcnemar(a, b)
     assert (found.only_first, found.only_second) == (first, second)
     assert found.p == p
 
 
 def test_p_of_large_counts_is_that_of_the_normal_curve():
-    found = compare.mcnemar(np.arange(10_000) < 5150, np.arange(10_000) >= 5150)
+    found = mcnemar(np.arange(10_000) < 5150, np.arange(10_000) >= 5150)
     # With the correction for continuity; what is left is of the order of 1 / count, relative to p.
     z = (abs(5150 - 4850) - 1) / math.sqrt(10_000)
     assert found.p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.01)
 
 
 def test_p_of_the_most_uneven_counts_does_not_overflow():
-    assert compare.mcnemar(np.ones(10_000, bool), np.zeros(10_000, bool)).p == 0.0
+    assert mcnemar(np.ones(10_000, bool), np.zeros(10_000, bool)).p == 0.0
 
 
 # The text -----------------------------------------------------------------------------------------------------------
 
 
 def test_only_the_settings_that_differ_are_shown(runs):
-    lines = block(compare.compare_runs(runs), "setting")
+    lines = block(compare_runs(runs), "setting")
     assert [line.split() for line in lines[2:]] == [["seed", "0", "1"], ["lr", "0.02", "0.05"]]
-    assert "settings: all the same" in compare.compare_runs([runs[0], runs[0]])
+    assert "settings: all the same" in compare_runs([runs[0], runs[0]])
 
 
 def test_outcomes_come_with_their_standard_error(runs):
-    lines = block(compare.compare_runs(runs), "run ")
+    lines = block(compare_runs(runs), "run ")
     for line, run in zip(lines[2:], runs, strict=True):
         share = run.result["test_accuracy"]
         name, test, error, validation, *_ = line.split()
@@ -99,17 +101,17 @@ def test_runs_on_the_same_images_are_tested_in_pairs(runs, tmp_path):
         changed(run, tmp_path / run.name, test_right=evaluation.pack_bits(bits), test_accuracy=float(bits.mean()))
         for run, bits in zip(runs, right, strict=True)
     ]
-    text = "\n".join(block(compare.compare_runs(pair), "second against"))
+    text = "\n".join(block(compare_runs(pair), "second against"))
     assert "second against first: +25.00 points of accuracy on 60 test images" in text
     assert "25 only second recognised, 10 only first" in text
     assert "McNemar p = 0.017: on these test images the difference is more than chance" in text
-    again = "\n".join(block(compare.compare_runs([pair[0], pair[0]]), str(pair[0].path)))
+    again = "\n".join(block(compare_runs([pair[0], pair[0]]), str(pair[0].path)))
     assert "McNemar p = 1: on these test images the difference can be chance" in again
 
 
 def test_data_that_are_not_the_same_are_pointed_out(runs, tmp_path):
     other = go(tmp_path / "other", data.draw_shapes(300, 100, seed=1))
-    text = compare.compare_runs([runs[0], other])
+    text = compare_runs([runs[0], other])
     assert "data: NOT the same" in text
     assert other.facts["data"] in text
     assert "McNemar" not in text
@@ -118,13 +120,13 @@ def test_data_that_are_not_the_same_are_pointed_out(runs, tmp_path):
 
 def test_runs_of_other_numbers_of_test_images_are_tested_on_those_they_share(runs, tmp_path):
     fewer = go(tmp_path / "fewer", test_images=50)  # the same net
-    text = compare.compare_runs([runs[0], fewer])
+    text = compare_runs([runs[0], fewer])
     assert "fewer against first: +0.00 points of accuracy on 50 test images; 0 only fewer" in text
     assert "but not as many test images" in text
 
 
 def test_classes_are_compared_one_by_one(runs):
-    lines = block(compare.compare_runs(runs), "class")
+    lines = block(compare_runs(runs), "class")
     shares = [run.result["test_accuracy_by_class"] for run in runs]
     assert [line.split()[0] for line in lines[2:]] == list(shapes().classes)
     for line in lines[2:]:
@@ -136,7 +138,7 @@ def test_classes_are_compared_one_by_one(runs):
 def test_of_many_classes_the_most_different_are_shown(runs, tmp_path):
     shares = [{f"c{n}": 0.5 for n in range(30)}, {f"c{n}": 0.5 + n / 100 for n in range(30)}]
     pair = [changed(run, tmp_path / run.name, test_accuracy_by_class=of) for run, of in zip(runs, shares, strict=True)]
-    lines = block(compare.compare_runs(pair), "class")
+    lines = block(compare_runs(pair), "class")
     assert [line.split()[0] for line in lines[2:22]] == [f"c{n}" for n in range(29, 9, -1)]
     assert lines[22] == "(the 20 of 30 classes that differ most)"
 
@@ -145,7 +147,7 @@ def test_unfinished_runs_and_runs_without_validation_can_be_compared(runs, tmp_p
     shutil.copytree(runs[0].path, tmp_path / "open")
     (tmp_path / "open" / "result.json").unlink()
     bare = go(tmp_path / "bare", validation=0)
-    text = compare.compare_runs([runs[0], Run(tmp_path / "open"), bare])
+    text = compare_runs([runs[0], Run(tmp_path / "open"), bare])
     assert "open: not finished, 2 of 2 epochs done" in text
     assert "bare against first" in text
     assert "open against first" not in text
@@ -154,7 +156,7 @@ def test_unfinished_runs_and_runs_without_validation_can_be_compared(runs, tmp_p
 def test_a_run_that_records_no_data_is_named(runs, tmp_path):
     (tmp_path / "old").mkdir()
     shutil.copy(runs[0].path / "config.toml", tmp_path / "old")
-    assert "data: not recorded by old" in compare.compare_runs([runs[0], Run(tmp_path / "old")])
+    assert "data: not recorded by old" in compare_runs([runs[0], Run(tmp_path / "old")])
 
 
 # The command --------------------------------------------------------------------------------------------------------
@@ -165,6 +167,6 @@ def test_the_command_compares_and_saves_the_curves(runs, tmp_path, capsys):
     code = cli.main(["compare", *(str(run.path) for run in runs), "--save", str(tmp_path / "x.png")])
     out = capsys.readouterr().out
     assert code == 0
-    assert out.startswith(compare.compare_runs(runs))
+    assert out.startswith(compare_runs(runs))
     assert out.endswith("x.png is written\n")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuconv.errors import ConfigError
-from gpuconv.train import config as c
-from gpuconv.train.config import PRESETS, Config
+from gpuconv.runs import settings as s
+from gpuconv.train import PRESETS, Config
 
 REFUSED = {
     "zero_batch": ({"batch_size": 0}, "batch_size must be an int from 1 to"),
@@ -69,7 +69,7 @@ def test_a_folder_stays_a_path_when_it_is_gone(tmp_path, monkeypatch):
     config = Config(data="pets", image_size=16)
     assert config.data == "./pets"
     (tmp_path / "pets").rmdir()
-    assert c.from_values(tomllib.loads(c.to_toml(config))) == config
+    assert s.from_values(tomllib.loads(s.to_toml(config))) == config
 
 
 def test_a_config_cannot_be_changed():
@@ -80,11 +80,11 @@ def test_a_config_cannot_be_changed():
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_bears_its_name_and_survives_toml(name):
     assert PRESETS[name].preset == name
-    assert c.from_values(tomllib.loads(c.to_toml(PRESETS[name]))) == PRESETS[name]
+    assert s.from_values(tomllib.loads(s.to_toml(PRESETS[name]))) == PRESETS[name]
 
 
 def test_every_setting_has_help_and_a_toml_line():
-    written = tomllib.loads(c.to_toml(Config()))
+    written = tomllib.loads(s.to_toml(Config()))
     for spec in dataclasses.fields(Config):
         assert spec.metadata["help"]
         assert spec.name in written
@@ -104,8 +104,8 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_any_text_survives_toml(text, tmp_path):
     path = tmp_path / "config.toml"
-    path.write_text(c.to_toml(Config(data_dir=text)), encoding="utf-8", newline="")
-    assert c.read(path).data_dir == text
+    path.write_text(s.to_toml(Config(data_dir=text)), encoding="utf-8", newline="")
+    assert s.read(path).data_dir == text
 
 
 @given(
@@ -117,14 +117,14 @@ def test_any_text_survives_toml(text, tmp_path):
 )
 def test_any_value_survives_toml(text, lr, seed, widths, flip):
     config = Config(data_dir=text, lr=lr, seed=seed, widths=tuple(widths), flip=flip)
-    assert c.from_values(tomllib.loads(c.to_toml(config))) == config
-    assert c.from_values(c.to_values(config)) == config
+    assert s.from_values(tomllib.loads(s.to_toml(config))) == config
+    assert s.from_values(s.to_values(config)) == config
 
 
 def test_a_short_file_is_completed_from_its_preset(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text('preset = "three-layer"\nepochs = 2\n')
-    assert c.read(path) == dataclasses.replace(PRESETS["three-layer"], epochs=2)
+    assert s.read(path) == dataclasses.replace(PRESETS["three-layer"], epochs=2)
 
 
 FILES = {
@@ -146,10 +146,10 @@ def test_a_bad_file_is_named_with_what_is_wrong(content, message, tmp_path):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message) as caught:
-        c.read(path)
+        s.read(path)
     assert "my config.toml" in str(caught.value)
 
 
 def test_differences_are_named():
-    assert c.difference(Config(), Config()) == ""
-    assert c.difference(Config(), Config(lr=0.5, epochs=7)) == "epochs 12 -> 7, lr 0.1 -> 0.5"
+    assert s.difference(Config(), Config()) == ""
+    assert s.difference(Config(), Config(lr=0.5, epochs=7)) == "epochs 12 -> 7, lr 0.1 -> 0.5"

@@ -13,6 +13,8 @@ from train_helpers import change, go, shapes, watch
 from gpuconv import cli, data, train
 from gpuconv.data import cifar10, sources
 from gpuconv.errors import ConfigError
+from gpuconv.runs.dataset import fingerprint, first_test_images
+from gpuconv.runs.settings import read
 from gpuconv.train import Run, recipe
 
 FLAGS = ("--widths", "4", "--epochs", "2", "--batch-size", "8", "--lr", "0.05", "--crop", "1", "--image-size", "8")
@@ -79,7 +81,7 @@ def test_the_notice_that_shapes_stand_in_goes_where_the_run_reports(no_cifar, tm
     out, err = capsys.readouterr()
     assert "NOT CIFAR-10" in out
     assert err == ""
-    assert train.config.read(tmp_path / "plain" / "config.toml").data == "shapes"
+    assert read(tmp_path / "plain" / "config.toml").data == "shapes"
 
 
 def test_a_run_looks_for_its_data_silently(no_cifar, tmp_path, capsys):
@@ -170,22 +172,22 @@ def test_export_and_import_know_the_size_of_the_pictures(pets, gpuconv, tmp_path
 
 
 def test_every_picture_of_ones_own_counts():
-    known = recipe.fingerprint(own())
-    assert recipe.fingerprint(own()) == known
-    assert recipe.fingerprint(own(["cat", "hound"])) != known
+    known = fingerprint(own())
+    assert fingerprint(own()) == known
+    assert fingerprint(own(["cat", "hound"])) != known
     for part in ("x_train", "x_test"):
         changed = getattr(own(), part).copy()
         changed[1, 0, 0, 0] ^= 1
-        assert recipe.fingerprint(dataclasses.replace(own(), **{part: changed})) != known
+        assert fingerprint(dataclasses.replace(own(), **{part: changed})) != known
     flat = {part: getattr(own(), part).reshape(-1, 3, 64, 16) for part in ("x_train", "x_test")}
-    assert recipe.fingerprint(dataclasses.replace(own(), **flat)) != known
+    assert fingerprint(dataclasses.replace(own(), **flat)) != known
 
 
 def test_pictures_with_the_classes_of_cifar_are_still_ones_own():
     pictures = own(cifar10.CLASSES, name="pictures in cifar")
     changed = pictures.x_train.copy()
     changed[1] ^= 1
-    assert recipe.fingerprint(pictures) != recipe.fingerprint(dataclasses.replace(pictures, x_train=changed))
+    assert fingerprint(pictures) != fingerprint(dataclasses.replace(pictures, x_train=changed))
 
 
 @pytest.mark.parametrize("dataset", [shapes(), own(cifar10.CLASSES, name="CIFAR-10")], ids=["shapes", "cifar10"])
@@ -196,7 +198,7 @@ def test_checkpoints_on_the_packages_own_sets_keep_their_fingerprint(dataset):
     for images in (dataset.x_train, dataset.x_test):
         digest.update(images[::50].tobytes())
     digest.update(repr((dataset.mean, dataset.std)).encode())
-    assert recipe.fingerprint(dataset) == digest.hexdigest()
+    assert fingerprint(dataset) == digest.hexdigest()
 
 
 # How many validate --------------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def test_the_number_that_validate_is_kept_with_the_run(pets, gpuconv, tmp_path):
     code, out, err = gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1", "--patience", "1")
     assert (code, err) == (0, "")
     assert "58 train, 6 validation, 16 test" in " ".join(out.split())
-    assert train.config.read(tmp_path / "runs" / "convnet-1" / "config.toml").validation == 6
+    assert read(tmp_path / "runs" / "convnet-1" / "config.toml").validation == 6
 
 
 def test_given_data_settle_the_number_too(tmp_path):
@@ -248,10 +250,10 @@ def test_another_data_set_is_tested_whole(tmp_path):
 
 
 def test_test_images_are_the_first():
-    images, labels = recipe.test_images(shapes(), 7)
+    images, labels = first_test_images(shapes(), 7)
     np.testing.assert_array_equal(images, shapes().x_test[:7])
     np.testing.assert_array_equal(labels, shapes().y_test[:7])
-    assert len(recipe.test_images(shapes(), 0)[1]) == 100
+    assert len(first_test_images(shapes(), 0)[1]) == 100
     for count, message in ((-1, "from 0 on, got -1"), (101, "has 100 test images, too few for test_images=101")):
         with pytest.raises(ConfigError, match=message):
-            recipe.test_images(shapes(), count)
+            first_test_images(shapes(), count)

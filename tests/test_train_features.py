@@ -15,9 +15,11 @@ from train_helpers import TINY, again, assert_same_run, change, go, interrupt, r
 from gpuconv import data, nn, ops, train
 from gpuconv.backend import using
 from gpuconv.data import sources
-from gpuconv.errors import ConfigError, NonFiniteLossError, ParamError
+from gpuconv.errors import CheckpointMismatchError, ConfigError, NonFiniteLossError, ParamError
 from gpuconv.nn import vectors
-from gpuconv.train import Config, checkpoint, evaluation, feed, loop, outcomes, precision, recipe, rehearsal, snapshot
+from gpuconv.runs import checkpoint, evaluation, sealed
+from gpuconv.show.terminal import Progress
+from gpuconv.train import Config, Stepper, feed, loop, outcomes, precision, recipe, rehearsal
 
 # Everything comes back ----------------------------------------------------------------------------------------------
 
@@ -50,7 +52,7 @@ def test_a_run_goes_on_from_the_weights_behind_an_average(tmp_path):
     folder = tmp_path / "parts"
     interrupt(folder, config, step=17)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "go", lambda self: None)
+        patch.setattr(loop.Training, "go", lambda self: None)
         train.resume(folder / "best.safetensors", dataset=shapes(), progress="none")
     again(folder)
     assert_same_run(folder, whole.folder)
@@ -59,11 +61,11 @@ def test_a_run_goes_on_from_the_weights_behind_an_average(tmp_path):
 def test_a_checkpoint_of_the_version_before_counts_its_steps(tmp_path):
     interrupt(tmp_path / "run", TINY, step=13)
     path = tmp_path / "run" / "last.safetensors"
-    arrays, values = checkpoint.load(path)
+    arrays, values = sealed.read(path)
     for name in ("steps", "ended_by"):
         del values["position"][name]
     del values["loss_scale"]
-    checkpoint.save(path, arrays, values)
+    sealed.write(path, arrays, values)
     assert again(tmp_path / "run").steps == 20
 
 
@@ -77,7 +79,7 @@ def test_parts_give_the_step_of_the_whole_batch_where_no_batch_norm_is(tmp_path)
     found = []
     for parts in (1, 4):
         go(change(**NO_NORM, accumulate=parts), tmp_path / str(parts))
-        found.append(checkpoint.load(tmp_path / str(parts) / "last.safetensors"))
+        found.append(sealed.read(tmp_path / str(parts) / "last.safetensors"))
     (one, first), (four, second) = found
     for name, array in one.items():
         assert_close(four[name], array)
@@ -113,7 +115,7 @@ def test_gradients_are_shortened_to_the_norm_and_never_lengthened(limit, factor)
 
 
 def test_clipping_happens_before_each_update(tmp_path, monkeypatch):
-    norms = watch(monkeypatch, loop.nn, "clip_gradients")
+    norms = watch(monkeypatch, nn, "clip_gradients")
     real, after = nn.Optimiser.step, []
 
     def step(self, lr):
@@ -159,7 +161,7 @@ def test_the_net_has_its_own_weights_back_after_an_evaluation(error):
 
 def test_the_best_checkpoint_holds_the_average_and_the_validation_is_of_it(tmp_path):
     result = go(change(ema=0.9), tmp_path / "run")
-    arrays, _ = checkpoint.load(result.folder / "best.safetensors")
+    arrays, _ = sealed.read(result.folder / "best.safetensors")
     assert np.any(arrays["params/conv1.w"] != arrays["live_params/conv1.w"])
     net = train.load_net(result.folder / "best.safetensors")
     np.testing.assert_array_equal(net.flat_params, arrays["average/params"])
@@ -178,7 +180,7 @@ def test_float16_steps_keep_float32_weights_and_statistics(tmp_path, monkeypatch
     seen = watch(monkeypatch, precision.ops, "softmax_cross_entropy")
     inputs = watch(monkeypatch, nn.Net, "forward")
     result = go(change(precision="float16"), tmp_path / "run")
-    arrays, values = checkpoint.load(result.folder / "last.safetensors")
+    arrays, values = sealed.read(result.folder / "last.safetensors")
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
     assert values["loss_scale"] == {"value": 65536.0, "good": 20, "skipped": 0}
     assert {arguments[0].dtype for arguments, _, _ in seen} == {np.dtype(np.float32)}
@@ -200,16 +202,16 @@ def test_float16_gradients_are_those_of_float32_but_for_rounding():
     config = change(**NO_NORM | {"dtype": "float32"})
     found = []
     for settings in ({}, {"precision": "float16", "accumulate": 4}):
-        run = loop._Run(dataclasses.replace(config, **settings), shapes(), train.report.Report())
-        if run.arithmetic.scale is not None:
-            run.arithmetic.scale.value = 1024.0  # these gradients, times the first scale, leave float16
-        run.arithmetic.begin()
+        run = loop.Training(dataclasses.replace(config, **settings), shapes(), Progress())
+        if run.stepper.arithmetic.scale is not None:
+            run.stepper.arithmetic.scale.value = 1024.0  # these gradients, times the first scale, leave float16
+        run.stepper.arithmetic.begin()
         with run.feed:
             batch = next(run.feed.epoch(0, 0, 1))
         for x, labels in batch.parts:
-            scores = run.arithmetic.forward(x, step=0)
-            run.arithmetic.backward(run.arithmetic.loss(scores, labels, label_smoothing=0.1)[1])
-        run.arithmetic.end()
+            scores = run.stepper.arithmetic.forward(x, step=0)
+            run.stepper.arithmetic.backward(run.stepper.arithmetic.loss(scores, labels, label_smoothing=0.1)[1])
+        run.stepper.arithmetic.end()
         found.append(run.net.flat_grads)
     largest = np.abs(found[0]).max()
     assert largest > 0.01
@@ -288,13 +290,13 @@ class Clock:
 def test_a_run_whose_time_is_over_ends_after_the_step_as_a_finished_one(steps, tmp_path, monkeypatch):
     clock = Clock()
     monkeypatch.setattr(loop.time, "perf_counter", clock.perf_counter)
-    real = loop._Run._step
+    real = Stepper.step
 
-    def slow(self, batch):
+    def slow(self, *arguments):
         clock.now += 6.0
-        real(self, batch)
+        real(self, *arguments)
 
-    monkeypatch.setattr(loop._Run, "_step", slow)
+    monkeypatch.setattr(Stepper, "step", slow)
     result = go(change(max_minutes=steps / 10), tmp_path / "run")
     assert (result.steps, result.ended_by) == (steps, "max-minutes")
     assert [row["step"] for row in result.metrics] == ([steps] if steps <= 10 else [10, steps])
@@ -336,11 +338,14 @@ def test_a_run_interrupted_after_its_time_was_over_makes_no_more_steps(tmp_path,
 
 
 def test_the_rest_of_a_short_epoch_is_divided_by_its_own_steps(tmp_path, monkeypatch):
-    seen = watch(monkeypatch, loop._Run, "_note")
+    seen = watch(monkeypatch, loop.Training, "_note")
     result = go(change(max_minutes=1e-9), tmp_path / "run")
-    ((_, _, loss, correct), _, _) = seen[0]
+    ((_, outcome), _, _) = seen[0]
     assert len(seen) == 1
-    assert (result.metrics[0]["train_loss"], result.metrics[0]["train_accuracy"]) == (loss, correct / 20)
+    assert (result.metrics[0]["train_loss"], result.metrics[0]["train_accuracy"]) == (
+        outcome.loss,
+        outcome.correct / 20,
+    )
 
 
 def test_a_run_that_gets_no_better_ends(tmp_path, monkeypatch):
@@ -358,7 +363,7 @@ def test_other_runs_say_how_they_ended(tmp_path):
 
 
 def test_a_run_that_must_overfit_learns_its_images(tmp_path, capsys):
-    config = train.config.overfitting(change(overfit=20, lr=0.05), given={"lr"})
+    config = train.overfitting(change(overfit=20, lr=0.05), given={"lr"})
     assert (config.batch_size, config.epochs, config.flip, config.crop) == (20, 300, False, 0)
     parts = recipe.split(shapes(), config)
     np.testing.assert_array_equal(parts.x_train, parts.x_validation)
@@ -466,12 +471,12 @@ def test_the_average_and_the_float16_twin_start_from_the_prepared_net(settings, 
         self.flat_params[...] = 0.5
 
     monkeypatch.setattr(nn.Net, "prepare", prepare)
-    run = loop._Run(change(**settings), shapes(), train.report.Report())
+    run = loop.Training(change(**settings), shapes(), Progress())
     run.prepare()
-    if run.average is not None:
-        assert set(run.average.state["params"]) == {np.float32(0.5)}
+    if run.stepper.average is not None:
+        assert set(run.stepper.average.state["params"]) == {np.float32(0.5)}
     else:
-        assert set(run.arithmetic._twin.params["conv1.w"].ravel()) == {np.float16(0.5)}
+        assert set(run.stepper.arithmetic._twin.params["conv1.w"].ravel()) == {np.float16(0.5)}
 
 
 # Batches ahead ------------------------------------------------------------------------------------------------------
@@ -528,15 +533,15 @@ def test_an_error_in_making_a_batch_arrives_where_the_batch_is_wanted(monkeypatc
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_no_thread_is_left_after_an_error_in_a_step(error, tmp_path, monkeypatch):
     monkeypatch.setenv("GPUCONV_THREADS", "2")
-    real, calls = loop._Run._step, []
+    real, calls = Stepper.step, []
 
-    def fails(self, batch):
+    def fails(self, *arguments):
         calls.append(feeders())
         if len(calls) == 4:
             raise error
-        real(self, batch)
+        real(self, *arguments)
 
-    monkeypatch.setattr(loop._Run, "_step", fails)
+    monkeypatch.setattr(Stepper, "step", fails)
     with pytest.raises(error):
         go(TINY, tmp_path / "run")
     assert all(len(names) == 1 for names in calls)
@@ -548,8 +553,8 @@ def test_no_thread_is_left_after_an_error_in_a_step(error, tmp_path, monkeypatch
 
 def late(monkeypatch, every: int) -> None:
     """Let runs on the CPU read their outcomes as runs on a GPU do."""
-    monkeypatch.setattr(loop, "on_gpu", lambda array: True)
-    monkeypatch.setattr(loop, "_LOOK_EVERY", every)
+    monkeypatch.setattr("gpuconv.train.step.on_gpu", lambda array: True)
+    monkeypatch.setattr("gpuconv.train.step._LOOK_EVERY", every)
 
 
 @pytest.mark.parametrize("every", [3, 16])
@@ -595,15 +600,15 @@ def test_a_signal_after_a_bad_step_saves_nothing(tmp_path, monkeypatch):
         self.net.flat_grads[0] = math.nan
 
     monkeypatch.setattr(precision.Same, "backward", broken)
-    real_step, calls = loop._Run._step, []
+    real_step, calls = Stepper.step, []
 
-    def step(self, batch):
+    def step(self, *arguments):
         calls.append(None)
         if len(calls) == 3:
-            self.guard.signum = 2
-        real_step(self, batch)
+            signal.raise_signal(signal.SIGINT)
+        real_step(self, *arguments)
 
-    monkeypatch.setattr(loop._Run, "_step", step)
+    monkeypatch.setattr(Stepper, "step", step)
     with np.errstate(all="ignore"), pytest.raises(NonFiniteLossError, match="step 1"):
         go(TINY, tmp_path / "run")
     assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == 0
@@ -678,8 +683,8 @@ def test_both_test_accuracies_are_in_the_result_and_validation_has_no_views(tmp_
 
 def test_the_snapshot_of_another_version_with_a_strange_scale_is_refused(tmp_path):
     result = go(change(precision="float16", max_steps=1), tmp_path / "run")
-    there = snapshot.load(result.folder / "last.safetensors")
-    run = loop._Run(change(precision="float16"), shapes(), train.report.Report())
+    there = checkpoint.load(result.folder / "last.safetensors")
+    run = loop.Training(change(precision="float16"), shapes(), Progress())
     strange = dataclasses.replace(there, loss_scale={"colour": 3})
-    with pytest.raises(loop.CheckpointMismatchError, match="does not fit this run"):
-        strange.restore(run.net, run.optimiser, None, run.arithmetic.scale)
+    with pytest.raises(CheckpointMismatchError, match="does not fit this run"):
+        strange.restore(run.net, run.stepper.optimiser, None, run.stepper.arithmetic.scale)

@@ -18,8 +18,10 @@ from train_helpers import TINY, shapes
 
 from gpuconv import durable, train
 from gpuconv.errors import CheckpointWriteError, ConfigError, NonFiniteLossError
-from gpuconv.train import Interrupted, journal, loop
-from gpuconv.train.journal import Journal
+from gpuconv.runs import board, journal, machine
+from gpuconv.runs.journal import Journal
+from gpuconv.train import Interrupted, Stepper, loop
+from gpuconv.train.step import NotFiniteError
 
 
 def go(folder: Path, **settings) -> train.Result:
@@ -118,7 +120,9 @@ def test_the_epoch_of_every_line_is_the_one_in_progress(tmp_path):
 
 
 def test_a_run_that_goes_on_says_within_which_epoch(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop._Run, "_result", lambda self: self.guard.__setattr__("signum", 2) or self.guard.check())
+    monkeypatch.setattr(
+        loop.Training, "_result", lambda self: self.guard.__setattr__("signum", 2) or self.guard.check()
+    )
     with pytest.raises(Interrupted):
         go(tmp_path / "over")
     monkeypatch.undo()
@@ -137,15 +141,15 @@ def test_a_run_that_goes_on_says_within_which_epoch(tmp_path, monkeypatch):
 
 
 def test_a_run_that_fails_leaves_a_line_with_the_reason(tmp_path, monkeypatch):
-    real = loop._Run._step
+    real = Stepper.step
 
-    def bad(self, batch):
-        if self.steps_done == 10:
+    def bad(self, batch, step):
+        if step == 10:
             what = "the loss is nan"
-            raise self._not_finite(what, 11)
-        real(self, batch)
+            raise NotFiniteError(what, step)
+        real(self, batch, step)
 
-    monkeypatch.setattr(loop._Run, "_step", bad)
+    monkeypatch.setattr(Stepper, "step", bad)
     with pytest.raises(NonFiniteLossError):
         go(tmp_path / "run")
     failed = journal.read(tmp_path / "run")[-1]
@@ -160,7 +164,7 @@ def test_a_run_that_fails_leaves_a_line_with_the_reason(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("step", [1, 9, 10, 11, 20])
 def test_an_interrupted_run_ends_with_the_events_of_the_whole_one(step, finished, tmp_path, monkeypatch):
-    real, seen = loop._Run._step, []
+    real, seen = Stepper.step, []
 
     def watched(self, *arguments):
         seen.append(None)
@@ -168,7 +172,7 @@ def test_an_interrupted_run_ends_with_the_events_of_the_whole_one(step, finished
             signal.raise_signal(signal.SIGINT)
         return real(self, *arguments)
 
-    monkeypatch.setattr(loop._Run, "_step", watched)
+    monkeypatch.setattr(Stepper, "step", watched)
     with pytest.raises(Interrupted):
         go(tmp_path / "run")
     assert kinds(tmp_path / "run")[-1] == "interrupted"
@@ -249,7 +253,7 @@ def test_the_environment_names_machine_versions_and_settings(finished, monkeypat
     monkeypatch.setenv("GPUCONV_THREADS", "1")
     monkeypatch.setenv("GPUCONV_DATA", "/home/someone/data")
     monkeypatch.setenv("SOMETHING_ELSE", "1")
-    found = journal.environment()["variables"]
+    found = machine.environment()["variables"]
     assert found["GPUCONV_THREADS"] == "1"
     assert found["GPUCONV_DATA"] == "(a path)"
     assert "SOMETHING_ELSE" not in found
@@ -259,9 +263,9 @@ def test_the_record_of_a_cpu_run_imports_nothing_of_cuda(tmp_path):
     code = """
 import sys
 import gpuconv
-from gpuconv.train import journal
+from gpuconv.runs import machine
 gpuconv.use("cpu")
-record = journal.environment()
+record = machine.environment()
 assert record["cuda"] == "not looked for: only the CPU was asked for", record["cuda"]
 assert not {"cupy", "nvrtc", "cublas", "cuda_driver", "cuda_runtime"} & record["versions"].keys()
 assert not {"cupy", "gpuconv.cuda.device", "gpuconv.cuda.installed"} & sys.modules.keys()
@@ -275,7 +279,7 @@ def test_tensorboard_that_is_gone_is_said_when_the_run_goes_on(tmp_path, monkeyp
     go(tmp_path / "run", tensorboard=True)
     (tmp_path / "run" / "result.json").unlink()
     before = (tmp_path / "run" / "events.jsonl").read_bytes()
-    monkeypatch.setattr(journal.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(board.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'gpuconv\[tensorboard\]'"):
         train.resume(tmp_path / "run", dataset=shapes(), progress="none")
     assert (tmp_path / "run" / "events.jsonl").read_bytes() == before
@@ -300,7 +304,7 @@ PATHS = {
 
 @pytest.mark.parametrize(("text", "wanted"), PATHS.values(), ids=PATHS.keys())
 def test_paths_are_taken_out_of_texts(text, wanted):
-    assert journal.without_paths(text) == wanted
+    assert machine.without_paths(text) == wanted
 
 
 # TensorBoard --------------------------------------------------------------------------------------------------------
@@ -349,7 +353,7 @@ def test_tensorboard_forgets_what_lies_after_the_checkpoint(tmp_path):
 
 
 def test_tensorboard_that_is_not_installed_is_said_before_anything_starts(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(board.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'gpuconv\[tensorboard\]'"):
         go(tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()

@@ -29,6 +29,7 @@ from train_helpers import (
 )
 
 from gpuconv import data, durable, train
+from gpuconv.backend import using
 from gpuconv.cuda.device import gpu_status
 from gpuconv.errors import (
     CheckpointCorruptError,
@@ -39,7 +40,10 @@ from gpuconv.errors import (
     NonFiniteLossError,
 )
 from gpuconv.random import Stream, words
-from gpuconv.train import Config, Interrupted, checkpoint, feed, loop, precision, recipe, run_folder, snapshot
+from gpuconv.runs import checkpoint, sealed
+from gpuconv.runs.folder import RunFolder, new_folder
+from gpuconv.runs.settings import read
+from gpuconv.train import Config, Interrupted, Stepper, feed, loop, precision, recipe
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +58,9 @@ def finished(tmp_path_factory):
 
 def losses(config: Config, steps: int, tmp_path: Path, monkeypatch) -> list[float]:
     """Return the losses of a run's first steps."""
-    seen = watch(monkeypatch, loop._Run, "_note")
+    seen = watch(monkeypatch, loop.Training, "_note")
     go(dataclasses.replace(config, epochs=1, max_steps=steps), tmp_path / config.dtype)
-    return [loss for (_, _, loss, _), _, _ in seen]
+    return [outcome.loss for (_, outcome), _, _ in seen]
 
 
 FIVE = change(widths=(4, 8), lr=0.05, schedule="constant")
@@ -175,12 +179,12 @@ def test_each_step_has_its_number_and_its_rate(tmp_path, monkeypatch):
 
 
 def test_the_line_of_an_epoch_is_the_mean_of_its_steps(tmp_path, monkeypatch):
-    seen = watch(monkeypatch, loop._Run, "_note")
+    seen = watch(monkeypatch, loop.Training, "_note")
     result = go(TINY, tmp_path / "run")
     for epoch, row in enumerate(result.metrics):
-        steps = [step for (_, _, *step), _, _ in seen[10 * epoch : 10 * epoch + 10]]
-        assert row["train_loss"] == pytest.approx(np.mean([loss for loss, _ in steps]), rel=1e-12)
-        assert row["train_accuracy"] == sum(correct for _, correct in steps) / 200
+        outcomes = [outcome for (_, outcome), _, _ in seen[10 * epoch : 10 * epoch + 10]]
+        assert row["train_loss"] == pytest.approx(np.mean([outcome.loss for outcome in outcomes]), rel=1e-12)
+        assert row["train_accuracy"] == sum(outcome.correct for outcome in outcomes) / 200
 
 
 def test_training_learns(tmp_path):
@@ -198,7 +202,7 @@ def test_the_number_of_threads_changes_nothing(finished, tmp_path, monkeypatch):
 
 
 def test_a_run_repeats_from_its_config_file(finished, tmp_path):
-    go(train.config.read(finished.folder / "config.toml"), tmp_path / "run")
+    go(read(finished.folder / "config.toml"), tmp_path / "run")
     assert_same_run(tmp_path / "run", finished.folder)
 
 
@@ -215,7 +219,7 @@ def test_the_folder_holds_what_it_promises(finished):
         ".lock", "best.safetensors", "config.toml", "env.json", "events.jsonl", "last.safetensors", "metrics.csv",
         "report.html", "result.json",
     ]  # fmt: skip
-    assert train.config.read(finished.folder / "config.toml") == TINY
+    assert read(finished.folder / "config.toml") == TINY
 
 
 def test_the_metrics_are_those_of_the_result(finished):
@@ -366,13 +370,13 @@ def test_a_run_interrupted_after_any_step_ends_in_the_same_bits(step, finished, 
 
 
 def test_a_run_may_be_interrupted_many_times(finished, tmp_path, monkeypatch):
-    real = loop._Run._step
+    real = Stepper.step
 
     def every_time(self, *arguments):
         signal.raise_signal(signal.SIGTERM)
         return real(self, *arguments)
 
-    monkeypatch.setattr(loop._Run, "_step", every_time)
+    monkeypatch.setattr(Stepper, "step", every_time)
     with pytest.raises(Interrupted):
         go(TINY, tmp_path / "run")
     for _ in range(18):
@@ -406,13 +410,13 @@ def test_an_interrupted_evaluation_is_done_again(call, finished, tmp_path, monke
 
 
 def test_a_signal_at_the_very_end_is_not_swallowed(finished, tmp_path, monkeypatch):
-    real = run_folder.RunFolder.write_result
+    real = RunFolder.write_result
 
     def late(self, result):
         real(self, result)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(run_folder.RunFolder, "write_result", late)
+    monkeypatch.setattr(RunFolder, "write_result", late)
     with pytest.raises(Interrupted):
         go(TINY, tmp_path / "run")
     assert again(tmp_path / "run").test_accuracy == finished.test_accuracy
@@ -458,7 +462,7 @@ def test_a_finished_run_that_goes_on_from_its_best_epoch_has_no_result_until_it_
 
     with monkeypatch.context() as patch:  # before the first checkpoint, and before the first step
         for name in ("save_last", "go"):
-            patch.setattr(loop._Run, name, dies)
+            patch.setattr(loop.Training, name, dies)
             with pytest.raises(KeyboardInterrupt):
                 again(folder / "best.safetensors")
             patch.undo()
@@ -484,9 +488,9 @@ def test_the_checkpoint_that_is_passed_on_holds_no_path(tmp_path):
         go(config, folder)
         assert b"secret" not in (folder / "best.safetensors").read_bytes()
         assert b"secret" in (folder / "last.safetensors").read_bytes()
-        assert snapshot.load(folder / "best.safetensors").config == config  # by config.toml beside it
+        assert checkpoint.load(folder / "best.safetensors").config == config  # by config.toml beside it
         (tmp_path / f"{name}.safetensors").write_bytes((folder / "best.safetensors").read_bytes())
-        alone = snapshot.load(tmp_path / f"{name}.safetensors").config
+        alone = checkpoint.load(tmp_path / f"{name}.safetensors").config
         assert (alone.data, alone.data_dir) == ("./pets" if name == "pictures" else "shapes", "")
         interrupt(tmp_path / f"{name}-parts", config, step=17)
         (tmp_path / f"{name}-parts" / "last.safetensors").unlink()
@@ -530,7 +534,7 @@ def test_a_corrupt_last_checkpoint_is_not_used_and_the_best_is_named(finished, t
     assert "last.safetensors is corrupt" in str(caught.value)
     assert f"gpuconv train --resume {folder / 'best.safetensors'}" in str(caught.value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Run, "go", lambda self: None)
+        patch.setattr(loop.Training, "go", lambda self: None)
         again(folder / "best.safetensors")
     assert run_state(folder / "last.safetensors")[1]["optimizer"]["steps"] == 10  # that of epoch 1, and sound again
     again(folder)
@@ -580,7 +584,7 @@ def test_other_data_is_noticed(changes, message, tmp_path):
 
 
 def test_the_checkpoint_of_another_net_is_refused(finished):
-    there = snapshot.load(finished.folder / "last.safetensors")
+    there = checkpoint.load(finished.folder / "last.safetensors")
     for settings, message in (
         ({"widths": (5,)}, r"holds another net: widths \[4\] there, \[5\] here"),
         ({"net": "three-layer", "filters": 2}, "holds another net: net 'ConvNet' there, 'ThreeLayerConvNet' here"),
@@ -605,7 +609,7 @@ STRANGE = {
 def test_a_sound_checkpoint_of_something_else_is_refused(values, tmp_path):
     path = tmp_path / "last.safetensors"
     good = {"config": {}, "net": {}, "data": {"name": "", "fingerprint": ""}, "position": {}, "optimizer": {"steps": 0}}
-    checkpoint.save(path, {}, {**good, **values} if values else {})
+    sealed.write(path, {}, {**good, **values} if values else {})
     with pytest.raises(CheckpointMismatchError):
         train.load_net(path)
 
@@ -701,7 +705,7 @@ def test_settings_that_do_not_fit_each_other_leave_no_folder(settings, message, 
 
 @pytest.mark.skipif(gpu_status()[0], reason="there is a GPU")
 def test_a_gpu_asked_for_by_name_must_be_there(tmp_path):
-    with pytest.raises(GpuUnavailableError) as reason, loop.using("cuda"):
+    with pytest.raises(GpuUnavailableError) as reason, using("cuda"):
         pass
     with pytest.raises(GpuUnavailableError) as caught:
         go(change(device="cuda"), tmp_path / "run")
@@ -764,9 +768,9 @@ def test_runs_are_numbered_on(tmp_path):
     for taken in ("convnet-1", "convnet-7", "convnet-x", "other-9", "convnet-"):
         (tmp_path / taken).mkdir()
     (tmp_path / "convnet-11").write_text("a file counts, too")
-    with run_folder.create(None, runs=tmp_path, name="convnet") as made:
+    with new_folder(None, runs=tmp_path, name="convnet") as made:
         assert made.path == tmp_path / "convnet-12"
-    with run_folder.create(None, runs=tmp_path / "deep" / "er", name="a.b+c_d-e") as made:
+    with new_folder(None, runs=tmp_path / "deep" / "er", name="a.b+c_d-e") as made:
         assert made.path == tmp_path / "deep" / "er" / "a.b+c_d-e-1"
 
 
@@ -775,7 +779,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
 
     def start() -> None:
         barrier.wait()
-        made.append(run_folder.create(None, runs=tmp_path, name="run"))
+        made.append(new_folder(None, runs=tmp_path, name="run"))
 
     for _ in range(5):
         workers = [threading.Thread(target=start) for _ in range(8)]
@@ -791,7 +795,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a", "-a", "a b", "a\n"])
 def test_names_that_would_lead_elsewhere_are_refused(name, tmp_path):
     with pytest.raises(ConfigError, match="name must be"):
-        run_folder.create(None, runs=tmp_path, name=name)
+        new_folder(None, runs=tmp_path, name=name)
 
 
 def test_a_folder_with_files_is_not_taken(tmp_path):
@@ -806,13 +810,13 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(ConfigError, match="could not be made"):
         go(TINY, tmp_path / "file" / "run")
     with pytest.raises(ConfigError, match="could not be made"):
-        run_folder.create(None, runs=tmp_path / "file", name="run")
+        new_folder(None, runs=tmp_path / "file", name="run")
 
 
 def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
     interrupt(tmp_path / "run", TINY, step=2)
     with (
-        run_folder.RunFolder(tmp_path / "run"),
+        RunFolder(tmp_path / "run"),
         pytest.raises(ConfigError, match="in use by another gpuconv process"),
     ):
         again(tmp_path / "run")

@@ -7,7 +7,9 @@ from train_helpers import TINY, assert_same_run, shapes
 
 from gpuconv import nn, train
 from gpuconv.errors import ConfigError, GpuconvError
-from gpuconv.train import PRESETS, Config, loop, recipe, snapshot
+from gpuconv.runs import checkpoint
+from gpuconv.runs.settings import read
+from gpuconv.train import PRESETS, Config, Stepper, recipe
 
 NETS = {
     "convnet": (nn.ConvNet, (4, 4)),
@@ -47,7 +49,7 @@ def test_a_run_of_each_preset_trains_the_net_of_its_name(name, tmp_path):
     cls, widths = NETS[name]
     result = go(dataclasses.replace(PRESETS[name], widths=widths, **SMALL), tmp_path)
     assert result.steps == 2
-    net = snapshot.load_net(tmp_path / "best.safetensors")
+    net = checkpoint.load_net(tmp_path / "best.safetensors")
     assert type(net) is cls
     assert net.config["widths"] == list(widths)
     assert not (net.flat_params == nn.build(net.config).flat_params).all()
@@ -100,12 +102,12 @@ def test_a_net_from_a_file_is_trained_and_read_without_it(tmp_path):
     path.unlink()
     assert (result.folder / "mine.toml").read_text() == OWN
     assert 'net = "mine.toml"' in (result.folder / "config.toml").read_text()
-    assert train.config.read(result.folder / "config.toml").net == str(result.folder / "mine.toml")
-    go(train.config.read(result.folder / "config.toml"), tmp_path / "repeated")
+    assert read(result.folder / "config.toml").net == str(result.folder / "mine.toml")
+    go(read(result.folder / "config.toml"), tmp_path / "repeated")
     assert_same_run(tmp_path / "repeated", result.folder)
     report = (result.folder / "report.html").read_text()
     assert "For the text below to do the same: put mine.toml, from the run folder, beside the file." in report
-    net = snapshot.load_net(result.folder / "best.safetensors")
+    net = checkpoint.load_net(result.folder / "best.safetensors")
     assert set(net.params) == {f"{layer}.{w}" for layer in ("conv1", "residual1.body.conv1", "affine1") for w in "wb"}
     with pytest.raises(GpuconvError, match=r"mine\.toml.*could not be read"):
         go(config, tmp_path / "again")
@@ -117,7 +119,7 @@ def test_a_resumed_run_takes_the_net_from_its_checkpoint(change, tmp_path, monke
     path.write_text(OWN)
     config = dataclasses.replace(TINY, net=str(path), epochs=1, checkpoint_every=1)
     go(config, tmp_path / "whole")
-    real, seen = loop._Run._step, []
+    real, seen = Stepper.step, []
 
     def dies(run, *arguments):
         seen.append(None)
@@ -126,7 +128,7 @@ def test_a_resumed_run_takes_the_net_from_its_checkpoint(change, tmp_path, monke
         return real(run, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "_step", dies)
+        patch.setattr(Stepper, "step", dies)
         with pytest.raises(KeyboardInterrupt):
             go(config, tmp_path / "run")
     path.unlink() if change is None else path.write_text(change)
@@ -138,7 +140,7 @@ def test_a_net_called_as_the_settings_are_has_another_name_in_the_folder(tmp_pat
     path = tmp_path / "config.toml"
     path.write_text(OWN)
     go(dataclasses.replace(TINY, net=str(path), epochs=1), tmp_path / "run")
-    config = train.config.read(tmp_path / "run" / "config.toml")
+    config = read(tmp_path / "run" / "config.toml")
     assert config.net == str(tmp_path / "run" / "net-config.toml")
     train.resume(tmp_path / "run" / "best.safetensors", dataset=shapes(), progress="none")
 
@@ -148,8 +150,8 @@ def test_a_net_is_looked_for_beside_the_settings_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settings = tmp_path / "there" / "my settings.toml"
     settings.write_text('net = "mine.py"')
-    assert train.config.read(settings).net == "mine.py"
+    assert read(settings).net == "mine.py"
     for place in (tmp_path, tmp_path / "there"):
         (place / "mine.py").write_text("")
-    assert train.config.read(settings).net == str(tmp_path / "there" / "mine.py")
-    assert train.config.read(settings, find_net=False).net == "mine.py"
+    assert read(settings).net == str(tmp_path / "there" / "mine.py")
+    assert read(settings, find_net=False).net == "mine.py"

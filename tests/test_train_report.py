@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from gpuconv.errors import ConfigError
-from gpuconv.train import report as r
+from gpuconv.show import terminal, words
 
 ROW = {
     "epoch": 2, "step": 20, "train_loss": 1.23456, "train_accuracy": 0.5, "validation_loss": 1.5,
@@ -29,11 +29,11 @@ def console(*, terminal: bool) -> Console:
 def clock(monkeypatch):
     """A clock that stands still until it is told."""
     now = [100.0]
-    monkeypatch.setattr(r.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
     return now
 
 
-def play(says: r.Report, clock, *, step_seconds: float) -> None:
+def play(says: terminal.Progress, clock, *, step_seconds: float) -> None:
     with says:
         says.note("a note")
         says.begin(FACTS, epochs=3, steps=30, done=10)
@@ -48,7 +48,7 @@ def play(says: r.Report, clock, *, step_seconds: float) -> None:
 
 def test_plain_lines_are_all_there_and_fit(clock):
     target = console(terminal=False)
-    play(r.Plain(target), clock, step_seconds=0.1)
+    play(terminal.Plain(target), clock, step_seconds=0.1)
     assert target.file.getvalue().splitlines() == [
         "a note",
         "gpuconv  0.1.0",
@@ -67,7 +67,7 @@ def test_plain_lines_are_all_there_and_fit(clock):
 
 def test_a_long_epoch_gives_a_sign_of_life_twice_a_minute(clock):
     target = console(terminal=False)
-    play(r.Plain(target), clock, step_seconds=9.0)
+    play(terminal.Plain(target), clock, step_seconds=9.0)
     status = [line for line in target.file.getvalue().splitlines() if line.startswith("  step")]
     assert status == [
         "  step 14/30, loss 1.500, 2 images/s, 2 min 24 s left",
@@ -77,10 +77,10 @@ def test_a_long_epoch_gives_a_sign_of_life_twice_a_minute(clock):
 
 def test_the_bar_shows_pace_and_time_left_and_leaves_only_the_lines(clock):
     target = console(terminal=True)
-    play(r.Bar(target), clock, step_seconds=0.1)
+    play(terminal.Bar(target), clock, step_seconds=0.1)
     shown = target.file.getvalue()
     plain = console(terminal=False)
-    play(r.Plain(plain), clock, step_seconds=0.1)
+    play(terminal.Plain(plain), clock, step_seconds=0.1)
     for line in plain.file.getvalue().splitlines():
         assert line in shown
     assert re.search(r"epoch 2/3 .* 67 %  validating", shown)
@@ -92,7 +92,7 @@ def test_the_bar_shows_pace_and_time_left_and_leaves_only_the_lines(clock):
 def test_the_cursor_comes_back_however_the_run_ends(error, clock):
     target = console(terminal=True)
     try:
-        with r.Bar(target) as says:
+        with terminal.Bar(target) as says:
             says.begin(FACTS, epochs=3, steps=30, done=0)
             says.step(epoch=1, images=20, loss=1.5)
             if error is not None:
@@ -104,7 +104,7 @@ def test_the_cursor_comes_back_however_the_run_ends(error, clock):
 
 def test_a_download_gives_way_to_the_training_bar(clock):
     target = console(terminal=True)
-    with r.Bar(target) as says:
+    with terminal.Bar(target) as says:
         says.download(50 * 10**6, 100 * 10**6)
         says.begin(FACTS, epochs=3, steps=30, done=0)
         says.step(epoch=1, images=20, loss=1.5)
@@ -112,19 +112,19 @@ def test_a_download_gives_way_to_the_training_bar(clock):
 
 
 def test_silence(clock, capsys):
-    play(r.report("none"), clock, step_seconds=100)
+    play(terminal.progress("none"), clock, step_seconds=100)
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
     ("name", "variables", "kind"),
     [
-        ("auto", {}, r.Plain),
-        ("auto", {"FORCE_COLOR": "1"}, r.Bar),
-        ("auto", {"FORCE_COLOR": "1", "TERM": "dumb"}, r.Plain),
-        ("bar", {}, r.Bar),
-        ("plain", {"FORCE_COLOR": "1"}, r.Plain),
-        ("none", {"FORCE_COLOR": "1"}, r.Report),
+        ("auto", {}, terminal.Plain),
+        ("auto", {"FORCE_COLOR": "1"}, terminal.Bar),
+        ("auto", {"FORCE_COLOR": "1", "TERM": "dumb"}, terminal.Plain),
+        ("bar", {}, terminal.Bar),
+        ("plain", {"FORCE_COLOR": "1"}, terminal.Plain),
+        ("none", {"FORCE_COLOR": "1"}, terminal.Progress),
     ],
 )
 def test_the_reporter_fits_the_place(name, variables, kind, monkeypatch):
@@ -133,12 +133,12 @@ def test_the_reporter_fits_the_place(name, variables, kind, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     for variable, value in variables.items():
         monkeypatch.setenv(variable, value)
-    assert type(r.report(name)) is kind
+    assert type(terminal.progress(name)) is kind
 
 
 def test_an_unknown_reporter_is_refused():
     with pytest.raises(ConfigError, match="progress must be one of auto, bar, plain, none, got 'loud'"):
-        r.report("loud")
+        terminal.progress("loud")
 
 
 DURATIONS = {
@@ -154,4 +154,4 @@ DURATIONS = {
 
 @pytest.mark.parametrize(("seconds", "text"), DURATIONS.items())
 def test_times_read_well(seconds, text):
-    assert r.duration(seconds) == text
+    assert words.duration(seconds) == text

@@ -19,8 +19,12 @@ from train_helpers import TINY, shapes
 
 from gpuconv import cli, data, nn, train
 from gpuconv.errors import ConfigError, DatasetMissingError
-from gpuconv.train import Run, drawing, evaluation, html_report, plots
-from gpuconv.train.drawing import Line, ticks
+from gpuconv.runs import evaluation, settings
+from gpuconv.runs.settings import read
+from gpuconv.show import chart, curves, html, pictures, plots
+from gpuconv.show.chart import ticks
+from gpuconv.show.curves import Line
+from gpuconv.train import Run
 
 
 def go(folder: Path, dataset=None, **settings) -> train.Result:
@@ -231,13 +235,13 @@ def test_the_settings_in_the_report_repeat_the_run(finished, tmp_path):
     text = page(finished.folder).text
     toml = text[text.index("# All settings") :].partition("Machine, versions")[0]
     (tmp_path / "config.toml").write_text(toml)
-    assert train.config.read(tmp_path / "config.toml") == TINY
+    assert read(tmp_path / "config.toml") == TINY
 
 
 def test_paths_in_settings_are_cut_to_their_last_part(finished, tmp_path, monkeypatch):
-    values = {**train.config.to_values(TINY), "net": "/home/me/a b/net.toml", "data": "C:\\me\\pictures\\"}
-    monkeypatch.setattr(train.config, "to_values", lambda config: values)
-    text = html_report.page(Run(finished.folder), None)
+    values = {**settings.to_values(TINY), "net": "/home/me/a b/net.toml", "data": "C:\\me\\pictures\\"}
+    monkeypatch.setattr(settings, "to_values", lambda config: values)
+    text = html.page(Run(finished.folder), None)
     assert "home" not in text
     assert "a b" not in text
     assert 'net = "net.toml"' in Page(text).text
@@ -248,7 +252,7 @@ def test_paths_in_settings_are_cut_to_their_last_part(finished, tmp_path, monkey
 def test_the_pictures_are_those_of_the_mistakes(finished):
     sources = page(finished.folder).addresses
     for source, (image, *_) in zip(sources, Run(finished.folder).result["mistakes"], strict=False):
-        assert source == drawing.data_uri(shapes().x_test[image].transpose(1, 2, 0))
+        assert source == pictures.data_uri(shapes().x_test[image].transpose(1, 2, 0))
 
 
 HOSTILE = "<script>alert('&\"</script>"
@@ -291,7 +295,7 @@ def test_any_number_of_classes_is_legible(classes, tmp_path):
     names = [f"class{number}" for number in range(classes)]
     go(tmp_path / "run", of_classes(names), epochs=1)
     text = (tmp_path / "run" / "report.html").read_text()
-    assert ('class="matrix"' in text) == (classes <= html_report.MATRIX_CLASSES)
+    assert ('class="matrix"' in text) == (classes <= html.MATRIX_CLASSES)
     assert ("Most confused" in text) == (classes > 2)
     assert (" classes have no test image" in text) == (classes == 100)  # 60 test images
     assert ("lowest first" in text) == (classes > 20)
@@ -299,7 +303,7 @@ def test_any_number_of_classes_is_legible(classes, tmp_path):
 
 def test_pairs_are_listed_by_how_often_they_are_confused():
     counts = np.array([[5, 2, 0], [7, 9, 1], [0, 2, 3]])
-    assert html_report.confused_pairs(counts) == [(1, 0, 7), (0, 1, 2), (2, 1, 2), (1, 2, 1)]
+    assert html.confused_pairs(counts) == [(1, 0, 7), (0, 1, 2), (2, 1, 2), (1, 2, 1)]
 
 
 def test_an_unfinished_run_has_a_report(finished, tmp_path, here):
@@ -336,7 +340,7 @@ def test_a_report_that_fails_does_not_lose_the_run(tmp_path, monkeypatch, capsys
         msg = "no ink"
         raise RuntimeError(msg)
 
-    monkeypatch.setattr(html_report, "page", broken)
+    monkeypatch.setattr(html, "page", broken)
     result = train.train(TINY, folder=tmp_path / "run", dataset=shapes(), progress="plain")
     assert (result.folder / "result.json").exists()
     assert "report.html could not be written (no ink); to try again: gpuconv plot" in capsys.readouterr().out
@@ -347,14 +351,14 @@ def test_a_report_that_fails_does_not_lose_the_run(tmp_path, monkeypatch, capsys
 
 def test_the_filters_are_those_that_see_the_picture():
     net = nn.Net(nn.Sequential(nn.Relu(), nn.Conv(3, 5, 3), nn.Conv(5, 3, 3)), (3, 8, 8))
-    name, weights = html_report.first_filters(net)
+    name, weights = pictures.first_filters(net)
     assert name == "conv1"
     np.testing.assert_array_equal(weights, net.params["conv1.w"])
 
 
 def test_a_net_without_a_first_convolution_has_no_filters():
     net = nn.Net(nn.Sequential(nn.Flatten(), nn.Affine(12, 3)), (3, 2, 2))
-    assert html_report.first_filters(net) is None
+    assert pictures.first_filters(net) is None
 
 
 TILES = {
@@ -367,7 +371,7 @@ TILES = {
 
 @pytest.mark.parametrize(("weights", "wanted"), TILES.values(), ids=TILES.keys())
 def test_zero_is_grey_in_a_filter(weights, wanted):
-    assert html_report.tile(weights).tolist() == wanted
+    assert pictures.tile(weights).tolist() == wanted
 
 
 # Drawing ------------------------------------------------------------------------------------------------------------
@@ -376,7 +380,7 @@ def test_zero_is_grey_in_a_filter(weights, wanted):
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (4, 7, 3)])
 def test_a_png_holds_the_picture(shape, rng):
     picture = rng.integers(0, 256, shape, np.uint8)
-    content, chunks = drawing.png(picture)[8:], {}
+    content, chunks = pictures.png(picture)[8:], {}
     while content:
         (size,) = struct.unpack(">I", content[:4])
         name, body = content[4:8], content[8 : 8 + size]
@@ -386,7 +390,7 @@ def test_a_png_holds_the_picture(shape, rng):
     rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(shape[0], -1)
     assert not rows[:, 0].any()
     np.testing.assert_array_equal(rows[:, 1:].reshape(shape), picture)
-    plots_read = pytest.importorskip("matplotlib.image").imread(io.BytesIO(drawing.png(picture)), format="png")
+    plots_read = pytest.importorskip("matplotlib.image").imread(io.BytesIO(pictures.png(picture)), format="png")
     np.testing.assert_array_equal(np.rint(plots_read[..., : picture.shape[-1]] * 255) if len(shape) == 3 else
                                   np.rint(plots_read * 255), picture)  # fmt: skip
 
@@ -403,7 +407,7 @@ def test_ticks_are_few_round_and_around_the_values(low, high):
 
 
 def test_a_chart_places_its_points_between_the_axes():
-    drawn = drawing.chart("t", [Line("a", [(1, 0.0), (2, 10.0)])], x="epoch", y="{:g}".format)
+    drawn = chart.chart("t", [Line("a", [(1, 0.0), (2, 10.0)])], x="epoch", y="{:g}".format)
     dots = [(float(a), float(b)) for a, b in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawn)]
     (first, second), height = dots, 260 - 12 - 38
     assert second[0] == 560 - 14
@@ -414,27 +418,27 @@ def test_a_chart_places_its_points_between_the_axes():
 def test_the_first_steps_do_not_flatten_the_chart():
     faint = [(step / 100, 1000.0 if step < 5 else 2.0) for step in range(100)]
     lines = [Line("each step", faint, "faint"), Line("training", [(1, 2.0)])]
-    assert ">1000<" not in drawing.chart("t", lines, x="epoch", y="{:g}".format)
+    assert ">1000<" not in chart.chart("t", lines, x="epoch", y="{:g}".format)
 
 
 @pytest.mark.parametrize(("value", "below"), [(0.0, False), (0.5, False), (-1.0, True)])
 def test_one_value_gives_no_axis_below_zero_unless_it_is(value, below):
-    drawn = drawing.chart("t", [Line("a", [(1, value)])], x="epoch", y="{:g}".format)
+    drawn = chart.chart("t", [Line("a", [(1, value)])], x="epoch", y="{:g}".format)
     assert (">-" in drawn) == below
 
 
 def test_a_chart_of_nothing_is_nothing():
-    assert drawing.chart("t", [Line("a", [])], x="epoch", y=str) == ""
+    assert chart.chart("t", [Line("a", [])], x="epoch", y=str) == ""
 
 
 def test_a_curve_as_text_rises_where_the_values_do():
-    lines = drawing.text_curve([(i, float(i)) for i in range(5)], width=5, height=5, write="{:g}".format).splitlines()
+    lines = curves.text_curve([(i, float(i)) for i in range(5)], width=5, height=5, write="{:g}".format).splitlines()
     assert lines == ["4 |    *", "  |   *", "  |  *", "  | *", "0 |*"]
-    many = drawing.text_curve([(i, float(i)) for i in range(1000)], width=60, height=6).splitlines()
+    many = curves.text_curve([(i, float(i)) for i in range(1000)], width=60, height=6).splitlines()
     assert max(map(len, many)) <= 60 + 8
     starts = [line.index("*") for line in many]
     assert all(above > below for above, below in itertools.pairwise(starts))
-    flat = drawing.text_curve([(0, 2.0), (1, 2.0)], height=5).splitlines()
+    flat = curves.text_curve([(0, 2.0), (1, 2.0)], height=5).splitlines()
     assert [line for line in flat if "*" in line] == [flat[2]]
 
 

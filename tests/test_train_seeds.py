@@ -9,7 +9,10 @@ from train_helpers import TINY, assert_same_run, change, names, shapes
 
 from gpuconv import cli, train
 from gpuconv.errors import CheckpointWriteError, ConfigError
-from gpuconv.train import Run, journal, loop, run_folder, seeds
+from gpuconv.runs import board
+from gpuconv.runs.folder import RunFolder, members
+from gpuconv.runs.settings import read
+from gpuconv.train import Run, loop, seeds
 
 OWN = """
 [[layer]]
@@ -55,7 +58,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(own, tmp_pat
     if own:
         (tmp_path / "config.toml").write_text(OWN)
         config = change(max_steps=2, net=str(tmp_path / "config.toml"))
-    real = loop._Run.save_last
+    real = loop.Training.save_last
 
     def full(self):
         if self.config.seed == 1:
@@ -64,7 +67,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(own, tmp_pat
         real(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop._Run, "save_last", full)
+        patch.setattr(loop.Training, "save_last", full)
         with pytest.raises(CheckpointWriteError):
             go(config, tmp_path / "all")
     left = names(tmp_path / "all" / "seed-1")
@@ -104,13 +107,13 @@ def test_one_process_at_a_time_goes_on_with_a_group(tmp_path, monkeypatch):
     monkeypatch.setattr(seeds, "train", second)
     go(SHORT, tmp_path / "all")
     assert len(tried) == 2
-    with run_folder.RunFolder(tmp_path / "all"):
+    with RunFolder(tmp_path / "all"):
         pass
 
 
 def test_the_plan_says_how_many_and_the_settings_which(group):
     assert json.loads((group.folder / "plan.json").read_text()) == {"count": 2}
-    assert train.config.read(group.folder / "config.toml") == SHORT
+    assert read(group.folder / "config.toml") == SHORT
 
 
 def test_a_damaged_plan_is_named(tmp_path):
@@ -139,7 +142,7 @@ def test_a_group_that_cannot_be_trained_leaves_no_folder(settings, tmp_path):
 
 
 def test_a_group_without_tensorboard_leaves_no_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(journal.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(board.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="tensorboardX"):
         go(change(tensorboard=True), tmp_path / "all")
     assert names(tmp_path) == []
@@ -174,9 +177,9 @@ def test_a_comparison_takes_a_group_for_its_runs(gpuconv, group):
 def test_seeds_are_in_the_order_of_their_numbers(tmp_path):
     for name in ("seed-10", "seed-9", "seed-x"):
         (tmp_path / name).mkdir()
-    assert run_folder.members(tmp_path) is None
+    assert members(tmp_path) is None
     (tmp_path / "plan.json").write_text("{}")
-    assert [path.name for path in run_folder.members(tmp_path)] == ["seed-9", "seed-10"]
+    assert [path.name for path in members(tmp_path)] == ["seed-9", "seed-10"]
 
 
 def test_a_group_shows_as_a_table(group):

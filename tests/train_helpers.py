@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gpuconv import data, train
-from gpuconv.train import Config, Interrupted, checkpoint, loop
+from gpuconv.runs import sealed
+from gpuconv.train import Config, Interrupted, Stepper
 
 TINY = Config(
     widths=(4,),
@@ -41,7 +42,7 @@ def names(folder: Path) -> list[str]:
 
 def run_state(path: Path) -> tuple[dict, dict]:
     """Return (arrays as bytes, values) of a checkpoint, without the times, which differ between equal runs."""
-    arrays, values = checkpoint.load(path)
+    arrays, values = sealed.read(path)
     position = values["position"]
     del position["seconds"], position["training_seconds"]
     for row in position["rows"]:
@@ -97,7 +98,7 @@ def watch(monkeypatch, owner, name: str) -> list[tuple]:
 def interrupt(folder: Path, config: Config, *, step: int, signum: int = signal.SIGINT) -> Interrupted:
     """Start a run in folder that gets a signal within a step."""
     with pytest.MonkeyPatch.context() as patch:
-        real, seen = loop._Run._step, []
+        real, seen = Stepper.step, []
 
         def watched(self, *arguments):
             seen.append(None)
@@ -105,7 +106,7 @@ def interrupt(folder: Path, config: Config, *, step: int, signum: int = signal.S
                 signal.raise_signal(signum)
             return real(self, *arguments)
 
-        patch.setattr(loop._Run, "_step", watched)
+        patch.setattr(Stepper, "step", watched)
         with pytest.raises(Interrupted) as caught:
             go(config, folder)
         assert len(seen) == step  # the step was finished, and no other begun

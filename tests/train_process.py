@@ -12,7 +12,7 @@ import signal
 import sys
 
 from gpuconv import cli, data, durable, nn
-from gpuconv.train import evaluation
+from gpuconv.runs import evaluation
 
 
 def wrap(owner, name, number, signals) -> None:

@@ -1,4 +1,4 @@
-"""What CuPy alone gives: the course's im2col on the GPU, its products by cuBLAS.  Not yet run on a GPU."""
+"""What CuPy alone gives: the course's im2col on the GPU, its products by cuBLAS."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ import numpy as np
 
 import gpuconv
 from gpuconv import backend, ops
+from gpuconv.runs.settings import PRESETS
 from gpuconv.train import recipe
-from gpuconv.train.config import PRESETS
 from gpuconv.version import gpuconv_version
 
 from ..clocks import Clock, HostClock, cupy_clock

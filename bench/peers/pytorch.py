@@ -160,8 +160,8 @@ def net_of(inputs: Inputs) -> tuple[Any, Any]:
     import torch
     from torch import nn
 
+    from gpuconv.runs.settings import PRESETS
     from gpuconv.train import recipe
-    from gpuconv.train.config import PRESETS
 
     config = PRESETS[inputs.case.options["preset"]]
     ours = recipe.net(config, inputs.case.x[1:], 10)

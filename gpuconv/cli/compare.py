@@ -28,12 +28,13 @@ def add(commands: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..train import compare, plots, run_folder
-    from ..train.run import Run
+    from ..runs import folder
+    from ..show import compare, plots
+    from ..show.run import Run
 
     paths: list[Path] = []
     for path in arguments.run_paths:
-        several = run_folder.members(path)
+        several = folder.members(path)
         paths += [path] if several is None else several
     if len(paths) < 2:
         msg = f"a comparison needs two runs or more, got {', '.join(map(str, paths or arguments.run_paths))} only"

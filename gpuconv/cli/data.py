@@ -45,11 +45,11 @@ def add(commands: Any) -> None:
 
 def _data_get(arguments: argparse.Namespace) -> int:
     from ..data import sources
-    from ..train.report import report
+    from ..show.terminal import progress
 
     download = {"cifar10": sources.download_cifar10, "cifar100": sources.download_cifar100}[arguments.name]
-    with report("auto") as says:
-        path = download(arguments.data_dir, progress=says.download)
+    with progress("auto") as display:
+        path = download(arguments.data_dir, progress=display.download)
     sys.stdout.write(f"{path} is complete and its SHA-256 is right\n")
     return 0
 
@@ -72,47 +72,47 @@ def _data_show(arguments: argparse.Namespace) -> int:
     if arguments.image_size < 0:
         msg = f"--image-size must be 0 or more, got {arguments.image_size}"
         raise ConfigError(msg)
-    found = data.load(arguments.name, folder=arguments.data_dir, image_size=arguments.image_size)
-    sys.stdout.write("\n".join(_facts(found)) + "\n")
+    dataset = data.load(arguments.name, folder=arguments.data_dir, image_size=arguments.image_size)
+    sys.stdout.write("\n".join(_facts(dataset)) + "\n")
     if arguments.save is not None:
-        _draw(found, arguments.save)
+        _draw(dataset, arguments.save)
         sys.stdout.write(f"pictures are in {arguments.save}\n")
     return 0
 
 
-def _facts(found: Any) -> list[str]:
+def _facts(dataset: Any) -> list[str]:
     """Return the lines of `gpuconv data show`."""
-    _, channels, height, width = found.x_train.shape
-    names = [*found.classes, "all"]
-    counts = [np.bincount(labels, minlength=len(found.classes)) for labels in (found.y_train, found.y_test)]
+    _, channels, height, width = dataset.x_train.shape
+    names = [*dataset.classes, "all"]
+    counts = [np.bincount(labels, minlength=len(dataset.classes)) for labels in (dataset.y_train, dataset.y_test)]
     column = max(map(len, names))
     lines = [
-        found.name,
-        f"source  {found.source}",
+        dataset.name,
+        f"source  {dataset.source}",
         f"size    {width} x {height} pixels (width x height), {channels} channels",
-        "mean    " + ", ".join(f"{value:.4f}" for value in found.mean),
-        "std     " + ", ".join(f"{value:.4f}" for value in found.std),
+        "mean    " + ", ".join(f"{value:.4f}" for value in dataset.mean),
+        "std     " + ", ".join(f"{value:.4f}" for value in dataset.std),
         "",
         f"{'class':<{column}}  {'train':>8}  {'test':>8}",
     ]
-    for name, train, test in zip(found.classes, *counts, strict=True):
+    for name, train, test in zip(dataset.classes, *counts, strict=True):
         lines.append(f"{name:<{column}}  {train:>8,}  {test:>8,}")
-    return [*lines, "-" * (column + 20), f"{'all':<{column}}  {len(found.y_train):>8,}  {len(found.y_test):>8,}"]
+    return [*lines, "-" * (column + 20), f"{'all':<{column}}  {len(dataset.y_train):>8,}  {len(dataset.y_test):>8,}"]
 
 
-def _draw(found: Any, path: Path) -> None:
+def _draw(dataset: Any, path: Path) -> None:
     """Save a grid: a row per class, with its first training pictures."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         msg = "--save draws with matplotlib, which is not installed: pip install 'gpuconv[plots]'"
         raise UnsupportedError(msg) from None
-    shown = min(len(found.classes), _MOST_ROWS)
+    shown = min(len(dataset.classes), _MOST_ROWS)
     figure = Figure(figsize=(1.5 + 0.6 * _PICTURE_COLUMNS, 0.6 * shown), layout="constrained")
     grid = figure.subplots(shown, _PICTURE_COLUMNS, squeeze=False)
-    for row, name in zip(grid, found.classes, strict=False):
-        label = found.classes.index(name)
-        pictures = found.x_train[np.flatnonzero(found.y_train == label)[:_PICTURE_COLUMNS]]
+    for row, name in zip(grid, dataset.classes, strict=False):
+        label = dataset.classes.index(name)
+        pictures = dataset.x_train[np.flatnonzero(dataset.y_train == label)[:_PICTURE_COLUMNS]]
         for axes in row:
             axes.set_axis_off()
         for axes, picture in zip(row, pictures, strict=False):

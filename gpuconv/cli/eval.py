@@ -11,7 +11,7 @@ from typing import Any
 
 from ..data.sources import NAMES
 from ..errors import ConfigError
-from ..train.evaluation import TTA
+from ..runs.evaluation import TTA
 from .parser import EXIT_CODES
 
 _EXAMPLES = """\
@@ -48,8 +48,9 @@ def _image_size(name: str, input_shape: Sequence[int]) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    from ..train import recipe, snapshot
-    from ..train.evaluation import evaluate_on
+    from ..runs import checkpoint
+    from ..runs.dataset import fingerprint, load_dataset
+    from ..runs.evaluation import evaluate_on
 
     if arguments.tta not in TTA:
         msg = f"tta must be one of {', '.join(TTA)}, got {arguments.tta!r}"
@@ -57,28 +58,30 @@ def _eval(arguments: argparse.Namespace) -> int:
     path = arguments.run_path
     if path.is_dir():
         path = path / f"{arguments.checkpoint}.safetensors"
-    then = snapshot.load(path)
-    net = snapshot.net_of(then)
-    if arguments.data in (None, then.config.data):
-        known = then.data_name, then.data_fingerprint
-        dataset = recipe.dataset(then.config, data_dir=arguments.data_dir, trained_on=known)
+    snapshot = checkpoint.load(path)
+    net = checkpoint.net_of(snapshot)
+    if arguments.data in (None, snapshot.config.data):
+        known = snapshot.data_name, snapshot.data_fingerprint
+        dataset = load_dataset(snapshot.config, data_dir=arguments.data_dir, trained_on=known)
     else:
-        other = dataclasses.replace(then.config, data=arguments.data, data_dir=arguments.data_dir or "", image_size=0)
-        other = dataclasses.replace(other, image_size=_image_size(other.data, then.net["input_shape"]))
-        dataset = recipe.dataset(other)
-    found = evaluate_on(net, dataset, test_images=arguments.test_images, tta=arguments.tta)
+        other = dataclasses.replace(
+            snapshot.config, data=arguments.data, data_dir=arguments.data_dir or "", image_size=0
+        )
+        other = dataclasses.replace(other, image_size=_image_size(other.data, snapshot.net["input_shape"]))
+        dataset = load_dataset(other)
+    evaluation = evaluate_on(net, dataset, test_images=arguments.test_images, tta=arguments.tta)
     with_views = "" if arguments.tta == "none" else f", scores averaged over the views of tta {arguments.tta}"
     lines = [
-        f"{path}, after epoch {len(then.position.rows)}:",
-        f"{found.count:,} test images of {dataset.name}{with_views}",
+        f"{path}, after epoch {len(snapshot.position.rows)}:",
+        f"{evaluation.count:,} test images of {dataset.name}{with_views}",
     ]
-    if recipe.fingerprint(dataset) != then.data_fingerprint:
-        which = then.data_name if then.data_name != dataset.name else "another version of it"
+    if fingerprint(dataset) != snapshot.data_fingerprint:
+        which = snapshot.data_name if snapshot.data_name != dataset.name else "another version of it"
         lines.append(f"(the net was trained on {which})")
     lines.append("")
     width = max(map(len, dataset.classes))
-    for label, accuracy in zip(dataset.classes, found.class_accuracy, strict=True):
+    for label, accuracy in zip(dataset.classes, evaluation.class_accuracy, strict=True):
         lines.append(f"{label:<{width}}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
-    lines += ["-" * (width + 9), f"{'all':<{width}}  {found.accuracy:>7.2%}   loss {found.loss:.4f}"]
+    lines += ["-" * (width + 9), f"{'all':<{width}}  {evaluation.accuracy:>7.2%}   loss {evaluation.loss:.4f}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

@@ -61,7 +61,7 @@ class _Inputs:
 def _export(arguments: argparse.Namespace) -> int:
     from .. import export
     from ..export import check, onnx_file, torch_file, walk
-    from ..train import snapshot
+    from ..runs import checkpoint
 
     to_onnx = arguments.target == "onnx"
     if not to_onnx and (arguments.input or arguments.dtype):
@@ -70,8 +70,8 @@ def _export(arguments: argparse.Namespace) -> int:
     path = arguments.run_path
     if path.is_dir():
         path = path / f"{arguments.checkpoint}.safetensors"
-    then = snapshot.load(path)
-    net = snapshot.net_of(then)
+    snapshot = checkpoint.load(path)
+    net = checkpoint.net_of(snapshot)
     output = arguments.output or path.with_name("net.onnx" if to_onnx else "net_torch.safetensors")
     output = walk.target(output, ".onnx" if to_onnx else ".safetensors")
     if output.resolve() == path.resolve():
@@ -87,7 +87,7 @@ def _export(arguments: argparse.Namespace) -> int:
     checked = checked and arguments.check is not False
 
     wanted = arguments.input or "normalized"
-    inputs = _inputs(then, arguments.data_dir, needed=wanted != "normalized")
+    inputs = _inputs(snapshot, arguments.data_dir, needed=wanted != "normalized")
     facts = inputs.facts if inputs is not None else {}
     written: Any
     if to_onnx:
@@ -97,9 +97,9 @@ def _export(arguments: argparse.Namespace) -> int:
     else:
         contents = list(torch_file.encode(net, output.name, **facts))
         written = tuple(contents)
-    lines = [f"{path}, after epoch {len(then.position.rows)}"]
+    lines = [f"{path}, after epoch {len(snapshot.position.rows)}"]
     if inputs is None:
-        lines.append(f"without names of classes, mean and std: {then.data_name} is not here")
+        lines.append(f"without names of classes, mean and std: {snapshot.data_name} is not here")
     if checked:
         compare = export.check_onnx if to_onnx else export.check_torch
         rng = np.random.default_rng(_SEED)
@@ -122,28 +122,28 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _verdict(what: str, found: Any) -> str:
+def _verdict(what: str, agreement: Any) -> str:
     """Return one line on an agreement, or raise ExportCheckError if there is none."""
     classes = (
         "the same class for all"
-        if found.same_class == found.count
-        else f"the same class for {found.same_class} of them"
+        if agreement.same_class == agreement.count
+        else f"the same class for {agreement.same_class} of them"
     )
-    line = f"{found.program}, {found.count} {what}: scores differ by at most {found.largest:.2g}, {classes}"
-    if not found.within:
-        msg = f"{line}; rounding explains {found.allowed:.2g} where it is worst: nothing was written"
+    line = f"{agreement.program}, {agreement.count} {what}: scores differ by at most {agreement.largest:.2g}, {classes}"
+    if not agreement.within:
+        msg = f"{line}; rounding explains {agreement.allowed:.2g} where it is worst: nothing was written"
         raise ExportCheckError(msg)
     return line
 
 
-def _inputs(then: Any, folder: str | None, *, needed: bool) -> _Inputs | None:
+def _inputs(snapshot: Any, folder: str | None, *, needed: bool) -> _Inputs | None:
     """Return what a run's data set gives, or None if it is not on this machine and neither named nor needed."""
-    from ..train import recipe
+    from ..runs.dataset import load_dataset
 
-    known = then.data_name, then.data_fingerprint
+    known = snapshot.data_name, snapshot.data_fingerprint
     try:
-        dataset = recipe.dataset(
-            then.config, data_dir=folder, download=False, notice=lambda text: None, trained_on=known
+        dataset = load_dataset(
+            snapshot.config, data_dir=folder, download=False, notice=lambda text: None, trained_on=known
         )
     except GpuconvError as error:
         if folder is not None:

@@ -36,7 +36,8 @@ def add(commands: Any) -> None:
 def _import(arguments: argparse.Namespace) -> int:
     from .. import nn
     from ..export import from_onnx, from_torch, walk
-    from ..train import recipe, snapshot
+    from ..runs import checkpoint
+    from ..train import recipe
 
     output = walk.target(arguments.output, ".safetensors")
     if not arguments.force:
@@ -50,14 +51,14 @@ def _import(arguments: argparse.Namespace) -> int:
         raise ConfigError(msg)
     config, net, data = _net(arguments.net, arguments.data_dir)
     readers[arguments.file.suffix](arguments.file, net)
-    snapshot.save(
+    checkpoint.save(
         output,
         config=config,
         net=net,
         optimiser=recipe.optimiser(config, net),
         data_name=data[0],
         data_fingerprint=data[1],
-        position=snapshot.Position(),
+        position=checkpoint.Position(),
         average=nn.WeightAverage(net, config.ema) if config.ema else None,
     )
     sys.stdout.write(f"wrote {output}: {net.flat_params.size:,} parameters from {arguments.file}\n")
@@ -66,16 +67,18 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str]]:
     """Return settings, a net, and name and fingerprint of the data set, of a run or as a config file asks for them."""
-    from ..train import recipe, snapshot
-    from ..train.config import read
+    from ..runs import checkpoint
+    from ..runs.dataset import fingerprint, load_dataset
+    from ..runs.settings import read
+    from ..train import recipe
 
     if path.is_dir():
-        found = [path / f"{name}.safetensors" for name in ("last", "best")]
-        path = next((file for file in found if file.exists()), found[0])
+        checkpoints = [path / f"{name}.safetensors" for name in ("last", "best")]
+        path = next((file for file in checkpoints if file.exists()), checkpoints[0])
     if path.suffix == ".safetensors":
-        then = snapshot.load(path)
-        return then.config, snapshot.net_of(then), (then.data_name, then.data_fingerprint)
+        snapshot = checkpoint.load(path)
+        return snapshot.config, checkpoint.net_of(snapshot), (snapshot.data_name, snapshot.data_fingerprint)
     config = read(path)
-    dataset = recipe.dataset(config, data_dir=data_dir)
+    dataset = load_dataset(config, data_dir=data_dir)
     net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
-    return config, net, (dataset.name, recipe.fingerprint(dataset))
+    return config, net, (dataset.name, fingerprint(dataset))

@@ -28,8 +28,8 @@ def add(commands: Any) -> None:
 
 
 def _plot(arguments: argparse.Namespace) -> int:
-    from ..train import plots
-    from ..train.run import Run
+    from ..show import plots
+    from ..show.run import Run
 
     run = Run(arguments.run_path)
     if arguments.save is not None:
@@ -45,8 +45,7 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 
 def _text(run: Any) -> str:
-    from ..train.drawing import text_curve
-    from ..train.html_report import curve_lines
+    from ..show.curves import curve_lines, text_curve
 
     loss, accuracy, rate = curve_lines(run)
     if not any(line.points for line in loss):

@@ -9,8 +9,9 @@ from typing import Any
 
 from ..data.sources import is_path
 from ..errors import ConfigError
-from ..train.config import PRESETS, Config, from_values, overfitting, read
-from ..train.report import PROGRESS
+from ..runs.config import Config
+from ..runs.settings import PRESETS, from_values, read
+from ..show.terminal import PROGRESS
 from .parser import EXIT_CODES
 
 # Which fields of Config stand under which heading of `gpuconv train --help`.
@@ -134,7 +135,7 @@ def _train(arguments: argparse.Namespace) -> int:
         msg = f"--data {config.data} is a folder itself: leave out --data-dir"
         raise ConfigError(msg)
     if config.overfit and "overfit" in settings:
-        config = overfitting(config, given=settings)
+        config = train.overfitting(config, given=settings)
     if arguments.dry_run:
         _refuse_beside("--dry-run", arguments, "seeds", "run_dir", "name")
         train.rehearse(config, progress=arguments.progress)
@@ -157,6 +158,7 @@ def _refuse_beside(flag: str, arguments: argparse.Namespace, *names: str) -> Non
 
 def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[str, Any]) -> None:
     from .. import train
+    from ..runs import folder
 
     data_dir = settings.pop("data_dir", None)
     given = {"preset": preset, "config": arguments.config, "run-dir": arguments.run_dir, "name": arguments.name}
@@ -166,7 +168,7 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
     if refused:
         msg = f"--resume goes on with the run's own settings: leave out --{', --'.join(refused)}"
         raise ConfigError(msg)
-    if train.seeds.is_seeds(arguments.resume):
+    if folder.members(arguments.resume) is not None:
         train.resume_seeds(arguments.resume, progress=arguments.progress, data_dir=data_dir)
     else:
         train.resume(arguments.resume, progress=arguments.progress, data_dir=data_dir)

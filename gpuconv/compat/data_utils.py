@@ -19,7 +19,7 @@ import numpy as np
 from .. import data
 from ..bounded import read
 from ..data import cifar, cifar10
-from ..data.pickles import Array, Instance, read_pickle
+from ..data.pickles import Array, Class, Instance, read_pickle
 from ..errors import DatasetCorruptError, DatasetMissingError
 
 # Where get_cifar10.sh and the notebooks of either course put the batches, seen from the notebook.
@@ -246,7 +246,7 @@ def _converted(value: Any, done: dict[int, Any]) -> Any:
     elif isinstance(value, Instance):
         result = done[id(value)] = object.__new__(value.kind)
         vars(result).update(_converted(value.attributes or {}, done))
-    elif isinstance(value, _Type):
+    elif isinstance(value, Class | _Type):
         result = value.kind
     else:
         result = value.decode("latin-1") if isinstance(value, bytes) else value

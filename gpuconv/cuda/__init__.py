@@ -1,4 +1,4 @@
-"""CuPy backend: our own CUDA kernels and the launchers that choose among them.  Not yet run on a GPU."""
+"""CuPy backend: our own CUDA kernels and the launchers that choose among them."""
 
 from .affine import affine_backward, affine_forward
 from .augmentation import augment

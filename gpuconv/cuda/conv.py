@@ -1,4 +1,4 @@
-"""Launches of kernels/conv.cu: which kernel a convolution and each of its gradients runs on."""
+"""Launches of kernels/conv.cu and conv_tiled.cu: which kernel a convolution and each of its gradients runs on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, index_type, stored
 
 _FORWARD_DIRECT = Kernel("conv.cu", "conv_forward_direct")
-_FORWARD_TILED = Kernel("conv.cu", "conv_forward_tiled")
-_FORWARD_FEW = Kernel("conv.cu", "conv_forward_few")
+_FORWARD_TILED = Kernel("conv_tiled.cu", "conv_forward_tiled")
+_FORWARD_FEW = Kernel("conv_tiled.cu", "conv_forward_few")
 _DATA_DIRECT = Kernel("conv.cu", "conv_backward_data_direct")
-_DATA_TILED = Kernel("conv.cu", "conv_backward_data_tiled")
+_DATA_TILED = Kernel("conv_tiled.cu", "conv_backward_data_tiled")
 _WEIGHT_DIRECT = Kernel("conv.cu", "conv_backward_weight_direct")
-_WEIGHT_TILED = Kernel("conv.cu", "conv_backward_weight_tiled")
+_WEIGHT_TILED = Kernel("conv_tiled.cu", "conv_backward_weight_tiled")
 _SUM = Kernel("conv.cu", "conv_backward_sum")
 _BIAS_PLANAR = Kernel("conv.cu", "conv_backward_bias_planar")
 _BIAS_LAST = Kernel("conv.cu", "conv_backward_bias_last")
@@ -270,7 +270,7 @@ def _index(z: ConvSizes) -> np.dtype:
 
 @functools.lru_cache(maxsize=1024)
 def _shape(z: ConvSizes) -> np.void:
-    """Return ConvShape of kernels/conv.cu."""
+    """Return ConvShape of kernels/conv.cuh."""
     fields = {name: getattr(z, name) for name in ("N", "C", "H", "W", "K", "R", "S", "P", "Q", "groups")}
     for name in ("stride", "pad", "dilation"):
         fields[f"{name}_v"], fields[f"{name}_h"] = getattr(z, name)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..shapes import is_channels_last
 from .device import device_of
-from .elementwise import copy, outputs, pack_blocks
+from .elementwise import copy, outputs, pointwise
 from .kernel import Kernel, cover
 from .layout import same_storage
 
@@ -24,7 +24,7 @@ def dropout_forward(x: Any, *, rate: float, seed: int, step: int) -> tuple[Any, 
     if rate == 0.0:
         return copy(device, x), None
     (y, target), (kept, mask) = outputs(device, x, x.dtype, np.bool_)
-    (values,) = same_storage(x)
+    (values,) = same_storage(x, like=x)
     draw = 1.0 / (1.0 - rate), round(rate * 2**32), seed, step
     if x.ndim == 4 and is_channels_last(x):
         N, C, H, W = x.shape
@@ -36,10 +36,6 @@ def dropout_forward(x: Any, *, rate: float, seed: int, step: int) -> tuple[Any, 
 
 
 def dropout_backward(dy: Any, kept: Any, scale: float) -> Any:
-    device = device_of(dy)
     if kept is None:
-        return copy(device, dy)
-    ((dx, target),) = outputs(device, dy, dy.dtype)
-    dy, kept = same_storage(dy, kept)
-    _BACKWARD(device, (dy.dtype,), pack_blocks(device, dy), dy, kept, target, dy.size, scale)
-    return dx
+        return copy(device_of(dy), dy)
+    return pointwise(_BACKWARD, dy, kept, like=dy, settings=(scale,))

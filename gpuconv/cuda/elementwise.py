@@ -1,4 +1,4 @@
-"""What launches of kernels that go through flat arrays share."""
+"""Launches of kernels that go through flat arrays, those of kernels/pointwise.cuh before all."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from typing import Any
 
 from ..shapes import is_channels_last
 from .copy import copy_into
-from .device import Device
-from .kernel import cover
-from .layout import empty_images
+from .device import Device, device_of
+from .kernel import Kernel, cover
+from .layout import empty_images, same_storage
 
 _PACK_BYTES = 16
+
+
+def pointwise(
+    kernel: Kernel, *arrays: Any, like: Any, templates: tuple[Any, ...] = (), settings: tuple[Any, ...] = ()
+) -> Any:
+    """Return what a kernel makes of arrays of one shape, element by element, in the dtype and memory format of `like`.
+
+    Template arguments of the kernel: the dtype, then `templates`.  Its arguments: the arrays, the new one, the number
+    of elements, then `settings`.
+    """
+    device = device_of(like)
+    ((out, target),) = outputs(device, like, like.dtype)
+    stored = same_storage(*arrays, like=like)
+    kernel(device, (like.dtype, *templates), pack_blocks(device, like), *stored, target, like.size, *settings)
+    return out
 
 
 def outputs(device: Device, like: Any, *dtypes: Any) -> list[tuple[Any, Any]]:

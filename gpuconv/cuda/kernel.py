@@ -105,10 +105,10 @@ class Kernel:
         if any(not 0 < count <= most for count, most in zip(blocks, _MOST_BLOCKS, strict=True)):
             msg = f"{self.name}: a grid has at most {_MOST_BLOCKS} blocks, got {blocks}"
             raise SizeLimitError(msg)
-        compiled = self._ready.get((device, templates))
-        if compiled is None:
-            compiled = self._prepare(device, templates)
-        function, converters = compiled
+        ready = self._ready.get((device, templates))
+        if ready is None:
+            ready = self._prepare(device, templates)
+        function, converters = ready
         if len(args) != len(converters):
             names = ", ".join(parameter.name for parameter in self.signature.parameters)
             msg = f"{self.name} takes {len(converters)} arguments ({names}), got {len(args)}"
@@ -273,8 +273,8 @@ def _struct(what: str, dtype: np.dtype) -> Converter:
         if isinstance(value, np.void) and value.dtype == dtype:
             return value
         if not isinstance(value, Mapping) or value.keys() != fields.keys():
-            given = ", ".join(value) if isinstance(value, Mapping) else repr(value)
-            msg = f"{what} must be a mapping of {', '.join(fields)}, got {given}"
+            got = ", ".join(value) if isinstance(value, Mapping) else repr(value)
+            msg = f"{what} must be a mapping of {', '.join(fields)}, got {got}"
             raise ArgTypeError(msg)
         packed = np.zeros((), dtype)
         for name, field in fields.items():
@@ -305,11 +305,11 @@ def _read_signature(text: str, file: str, name: str) -> _Signature:
     text = _COMMENT.sub(" ", text)
     text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
     pattern = rf"(?:template\s*<([^<>]*)>\s*)?__global__\s+{_LAUNCH_BOUNDS}void\s+{_LAUNCH_BOUNDS}{name}\s*\(([^()]*)\)"
-    definitions = re.findall(pattern, text)
-    if len(definitions) != 1:
-        msg = f"kernels/{file} must define the kernel {name} once, found {len(definitions)}"
+    heads = re.findall(pattern, text)
+    if len(heads) != 1:
+        msg = f"kernels/{file} must define the kernel {name} once, found {len(heads)}"
         raise ArgTypeError(msg)
-    template_text, parameter_text = definitions[0]
+    template_text, parameter_text = heads[0]
     templates = tuple(_declared(part) for part in template_text.split(",") if part.strip())
     parameters = tuple(_parameter(part) for part in parameter_text.split(",") if part.strip())
     return _Signature(templates, parameters, _structs(text))

@@ -47,10 +47,9 @@ def empty_results(device: Device, shape: tuple[int, ...], dtype: np.dtype, *, ch
     return empty_images(device, (N, C, H, W), dtype, channels_last=channels_last)
 
 
-def same_storage(*arrays: Any) -> tuple[Any, ...]:
-    """Return arrays of one shape C-contiguous and in one order of elements: that of the first, where it has no gaps."""
-    first = arrays[0]
-    if first.ndim == 4 and is_channels_last(first):
+def same_storage(*arrays: Any, like: Any) -> tuple[Any, ...]:
+    """Return arrays of one shape C-contiguous and in one order of elements: that of `like`, where it has no gaps."""
+    if like.ndim == 4 and is_channels_last(like):
         return tuple(stored(array, channels_last=True) for array in arrays)
     return tuple(contiguous(array) for array in arrays)
 

@@ -134,9 +134,9 @@ def finite_flags(x: Any) -> Any:
     """Return whether each block's share of a C-contiguous array is finite throughout, (blocks,) bool; does not wait."""
     device = device_of(x)
     blocks = cover(device, -(-x.size * x.dtype.itemsize // _PACK_BYTES))
-    found = device.empty((blocks,), np.bool_)
-    _FINITE(device, (x.dtype,), blocks, x, found, x.size)
-    return found
+    flags = device.empty((blocks,), np.bool_)
+    _FINITE(device, (x.dtype,), blocks, x, flags, x.size)
+    return flags
 
 
 def all_finite(x: Any) -> bool:

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from ..durable import flush_folder
+from .. import durable
 from ..errors import ConfigError, DownloadError
 
 Progress = Callable[[int, int], None]
@@ -355,7 +355,7 @@ class _Part:
         try:
             os.fsync(self.file.fileno())
             _let_go(self.file, lambda: self.path.replace(self.target))
-            flush_folder(self.target.parent)
+            durable.flush_folder(self.target.parent)
         except OSError as error:
             msg = f"{self.target} cannot be written ({error.strerror or error}); its bytes are in {self.path.name}"
             raise DownloadError(msg) from error
@@ -419,15 +419,7 @@ def _size_of(path: Path) -> int:
 def _lock(file: IO[bytes]) -> bool:
     """Return whether the file is now ours; the lock ends with the open file, also when the process is killed."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(1 << 40)  # locks there are mandatory: a byte nobody reads or writes
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        durable.lock(file)
     except OSError:
         return False
     return True

@@ -1,83 +1,38 @@
-"""Read the plain data in a pickle without unpickling it: nothing is imported, looked up or called.
+"""Read the plain data in a pickle by Python's own unpickler, which is handed nothing else: no function of it is run.
 
-A pickle is a program for a small stack machine.  The machine here knows only the instructions that build dicts, lists,
-tuples, strings and numbers, and takes the few NumPy names that a stored array refers to as marks, not functions.  A
-reader may know classes: of their objects it gets the attributes, and makes the object itself.
+A pickle is a program for a small stack machine.  Each instruction is checked when the unpickler asks for its first byte,
+having done those before: it must be one that builds dicts, lists, tuples, strings and numbers, and find values of the
+right kinds on the stack.  The few NumPy names that a stored array refers to become stand-ins, which recognise the calls
+that make an array; nothing is imported.  A reader may know classes: of their objects it gets the attributes, and makes
+the object itself.
 """
 
 from __future__ import annotations
 
-import codecs
 import pickle
-import struct
+import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import DatasetCorruptError, UnsafeArchiveError
-
-
-@dataclass(slots=True)
-class Array:
-    """A stored NumPy array: what the pickle says about it, and its bytes.  The reader must check both."""
-
-    shape: Any = None
-    dtype: Any = None
-    fortran: Any = False
-    raw: Any = None
-    order: str = "="
-
-
-@dataclass(slots=True, eq=False)
-class Instance:
-    """A stored object of a class that the reader knows, and its attributes."""
-
-    kind: type
-    attributes: Any = None
-
-
-@dataclass(slots=True)
-class _DType:
-    code: Any
-    order: str = "="
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """Stands where the pickle names a function or class; it can be recognised and nothing else."""
-
-    what: str
-
-
-# Every name a pickle may refer to.  NumPy moved core to _core in version 2.
-_NAMES = {
-    "numpy ndarray": _Mark("ndarray"),
-    "numpy dtype": _Mark("dtype"),
-    "numpy.core.multiarray _reconstruct": _Mark("reconstruct"),
-    "numpy._core.multiarray _reconstruct": _Mark("reconstruct"),
-    "numpy.core.numeric _frombuffer": _Mark("from_buffer"),  # protocol 5
-    "numpy._core.numeric _frombuffer": _Mark("from_buffer"),
-    "_codecs encode": _Mark("encode"),  # how Python 3 writes bytes in protocols 0 to 2
-    "numpy.core.multiarray scalar": _Mark("scalar"),
-    "numpy._core.multiarray scalar": _Mark("scalar"),
-}
 
 
 def read_pickle(data: bytes, name: str, *, most_steps: int, known: Mapping[str, Any] | None = None) -> Any:
     """Return what the pickle `data` holds; its strings of bytes stay bytes, its arrays become Array.
 
-    known: further names a pickle may refer to, "module name", and what they stand for; of a class among them objects
-    become Instance.
+    known: further names a pickle may refer to, "module name", and what they stand for; a class among them becomes
+    Class, and its objects Instance.
     Memory is bounded by the length of data and by most_steps, the number of instructions allowed.
     Raises UnsafeArchiveError for anything beyond plain data, DatasetCorruptError for bytes that are no pickle; both
     begin with `name`.
     """
     try:
-        return _Machine(data, known or {}).run(most_steps)
+        return _Unpickler(_Program(data, most_steps), known or {}).load()
     except _Unsafe as error:
         msg = f"{name} is not plain data: {error}; nothing of it was run"
         raise UnsafeArchiveError(msg) from None
-    except _Broken as error:
+    except (_Broken, *_MISTAKES) as error:
         msg = f"{name} is not a sound pickle: {error}"
         raise DatasetCorruptError(msg) from None
 
@@ -90,338 +45,326 @@ class _Broken(Exception):
     """The bytes do not follow the format."""
 
 
-class _Machine:
-    """The stack machine.  Every instruction takes at least one byte and makes at most one object."""
+# What an unpickler raises for such bytes; of wrong escapes in strings it may warn.
+_MISTAKES = (pickle.UnpicklingError, AttributeError, EOFError, IndexError, TypeError, ValueError, Warning)
 
-    def __init__(self, data: bytes, known: Mapping[str, Any]) -> None:
-        self.data = data
-        self.known = known
-        self.at = 0
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # stacks set aside by MARK
-        self.memo: dict[int, Any] = {}
 
-    def run(self, most_steps: int) -> Any:
-        for _ in range(most_steps):
-            code = self.take(1)
-            if code == pickle.STOP:
-                break
-            action, *arguments = _INSTRUCTIONS.get(code, (_Machine.refuse, code))
-            action(self, *arguments)
-        else:
-            msg = f"it has more than {most_steps} instructions"
-            raise _Broken(msg)
-        result = self.pop()
-        if self.at != len(self.data) or self.stack or self.below:
-            msg = f"it ends at byte {self.at} of {len(self.data)}, with {len(self.stack)} values left over"
-            raise _Broken(msg)
-        return result
+def _check(sound: bool, problem: str, *facts: object) -> None:
+    if not sound:
+        raise _Broken(problem.format(*facts))
 
-    def refuse(self, code: bytes) -> None:
-        import pickletools
 
-        known = {opcode.code.encode("latin-1"): opcode.name for opcode in pickletools.opcodes}
-        if code in known:
-            msg = f"byte {self.at - 1} is the instruction {known[code]}, which arrays and lists do not need"
+# What names and calls become ------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Array:
+    """A stored NumPy array: what the pickle says about it, and its bytes.  The reader must check both."""
+
+    shape: Any = None
+    dtype: Any = None
+    fortran: Any = False
+    raw: Any = None
+    order: str = "="
+
+    def __setstate__(self, state: Any) -> None:
+        match state:
+            case (_, shape, _DType() as dtype, fortran, raw):
+                self.shape, self.fortran, self.raw = shape, fortran, raw
+                self.dtype, self.order = dtype.code, dtype.order
+            case _:
+                _refuse_state("array")
+
+
+@dataclass(slots=True, eq=False)
+class Instance:
+    """A stored object of a class that the reader knows, and its attributes."""
+
+    kind: type
+    attributes: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        if self.attributes is not None or type(state) is not dict:
+            _refuse_state(self.kind.__name__)
+        self.attributes = state
+
+
+@dataclass(frozen=True, slots=True)
+class Class:
+    """A stored class that the reader knows."""
+
+    kind: type
+
+    def __call__(self, *arguments: Any) -> Instance:
+        if arguments:
+            msg = f"it makes a {self.kind.__name__} in its own way"
             raise _Unsafe(msg)
-        msg = f"byte {self.at - 1} is {code!r}, which is no instruction"
-        raise _Broken(msg)
+        return Instance(self.kind)
 
-    # Bytes of the program
 
-    def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            msg = f"{count} bytes are asked for at byte {self.at} of {len(self.data)}"
-            raise _Broken(msg)
-        self.at += count
-        return self.data[self.at - count : self.at]
+@dataclass(slots=True)
+class _DType:
+    code: Any
+    order: str = "="
 
-    def line(self) -> bytes:
-        end = self.data.find(b"\n", self.at)
-        if end < 0:
-            msg = f"the line at byte {self.at} does not end"
-            raise _Broken(msg)
-        taken = self.take(end - self.at)
-        self.at += 1
-        return taken
+    def __setstate__(self, state: Any) -> None:
+        match state:
+            case (_, str() | bytes() as order, None, None, None, *_):
+                self.order = _text(order)
+            case _:
+                _refuse_state("dtype")
 
-    def number(self, width: int, *, signed: bool = False) -> int:
-        return int.from_bytes(self.take(width), "little", signed=signed)
 
-    def decimal(self) -> int:
-        line = self.line().removesuffix(b"L")
-        if not line.removeprefix(b"-").isdigit() or len(line) > 20:
-            msg = f"{line[:20]!r} at byte {self.at} is no whole number"
-            raise _Broken(msg)
-        return int(line)
+@dataclass(frozen=True, slots=True)
+class _StandIn:
+    """Stands for something of NumPy's or Python's; calls that make plain data are recognised, others refused."""
 
-    def decoded(self, raw: bytes, encoding: str) -> str:
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            msg = f"the text before byte {self.at} is not {encoding}"
-            raise _Broken(msg) from None
+    name: str
+    makes: str = ""
 
-    # The stack
+    def __call__(self, *arguments: Any) -> Any:
+        match self.name, arguments:
+            case "reconstruct", (_StandIn("ndarray"), (0,), _):
+                return Array()
+            case "from_buffer", (bytes() as raw, _DType() as dtype, tuple() as shape, "C"):
+                return Array(shape, dtype.code, False, raw, dtype.order)
+            case "scalar", (_DType() as dtype, bytes() as raw):
+                return Array((), dtype.code, False, raw, dtype.order)
+            case "dtype", (str() | bytes() as code, _, _):
+                return _DType(_text(code))
+            case "encode", (str() as text, "latin1" | "latin-1"):
+                return text.encode("latin-1")
+        msg = f"it calls {self.name} in its own way"
+        raise _Unsafe(msg)
 
-    def pop(self) -> Any:
-        if not self.stack:
-            msg = f"the stack is empty at byte {self.at}"
-            raise _Broken(msg)
-        return self.stack.pop()
 
-    def top(self, kind: type) -> Any:
-        if not self.stack or type(self.stack[-1]) is not kind:
-            msg = f"there is no {kind.__name__} to add to at byte {self.at}"
-            raise _Broken(msg)
-        return self.stack[-1]
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
-    def since_mark(self) -> list[Any]:
-        if not self.below:
-            msg = f"a mark is missing at byte {self.at}"
-            raise _Broken(msg)
-        items, self.stack = self.stack, self.below.pop()
-        return items
 
-    # Instructions
+def _refuse_state(kind: str) -> NoReturn:
+    msg = f"it sets the state of a {kind} in its own way"
+    raise _Unsafe(msg)
 
-    def protocol(self) -> None:
-        version = self.number(1)
-        if version > pickle.HIGHEST_PROTOCOL:
-            msg = f"it says protocol {version}, above {pickle.HIGHEST_PROTOCOL}"
-            raise _Broken(msg)
 
-    def frame(self) -> None:
-        self.take(8)  # a hint for buffering
+# Every name a pickle may refer to.  NumPy moved core to _core in version 2.
+_STAND_INS = {
+    "numpy ndarray": _StandIn("ndarray"),
+    "numpy dtype": _StandIn("dtype", "dtype"),
+    "numpy.core.multiarray _reconstruct": _StandIn("reconstruct", "array"),
+    "numpy._core.multiarray _reconstruct": _StandIn("reconstruct", "array"),
+    "numpy.core.numeric _frombuffer": _StandIn("from_buffer", "array"),  # protocol 5
+    "numpy._core.numeric _frombuffer": _StandIn("from_buffer", "array"),
+    "_codecs encode": _StandIn("encode", "bytes"),  # how Python 3 writes bytes in protocols 0 to 2
+    "numpy.core.multiarray scalar": _StandIn("scalar", "array"),
+    "numpy._core.multiarray scalar": _StandIn("scalar", "array"),
+}
 
-    def constant(self, value: Any) -> None:
-        self.stack.append(value)
 
-    def unsigned(self, width: int) -> None:
-        self.stack.append(self.number(width))
+class _Unpickler(pickle.Unpickler):
+    """Python's unpickler on a program that is checked; every name in it is looked up here."""
 
-    def signed(self) -> None:
-        self.stack.append(self.number(4, signed=True))
+    def __init__(self, program: _Program, known: Mapping[str, Any]) -> None:
+        super().__init__(program, encoding="bytes")
+        self._program = program
+        self._known = known
 
-    def real(self) -> None:
-        self.stack.append(struct.unpack(">d", self.take(8))[0])
-
-    def long(self) -> None:
-        self.stack.append(self.number(self.number(1), signed=True))
-
-    def digits(self) -> None:
-        self.stack.append(self.decimal())
-
-    def string(self, width: int) -> None:
-        self.stack.append(self.take(self.number(width)))
-
-    def text(self, width: int) -> None:
-        self.stack.append(self.decoded(self.take(self.number(width)), "utf-8"))
-
-    def quoted(self) -> None:
-        line = self.line()
-        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-            msg = f"the string before byte {self.at} has no quotes"
-            raise _Broken(msg)
-        try:
-            self.stack.append(codecs.escape_decode(line[1:-1])[0])
-        except (ValueError, Warning):
-            msg = f"the string before byte {self.at} has a wrong escape"
-            raise _Broken(msg) from None
-
-    def escaped_text(self) -> None:
-        self.stack.append(self.decoded(self.line(), "raw-unicode-escape"))
-
-    def mark(self) -> None:
-        self.below.append(self.stack)
-        self.stack = []
-
-    def empty(self, kind: type) -> None:
-        self.stack.append(kind())
-
-    def dict_of_items(self) -> None:
-        items = self.since_mark()
-        self.stack.append({})
-        self.put_items(items)
-
-    def set_item(self) -> None:
-        value, key = self.pop(), self.pop()
-        self.put_items([key, value])
-
-    def set_items(self) -> None:
-        self.put_items(self.since_mark())
-
-    def put_items(self, items: list[Any]) -> None:
-        target = self.top(dict)
-        keys = items[::2]
-        if len(items) % 2 or not all(type(key) in (str, bytes, int) for key in keys):
-            msg = f"a dict before byte {self.at} has keys that are no strings"
-            raise _Broken(msg)
-        target.update(zip(keys, items[1::2], strict=True))
-
-    def list_of_items(self) -> None:
-        items = self.since_mark()
-        self.stack.append(items)
-
-    def append(self) -> None:
-        item = self.pop()
-        self.top(list).append(item)
-
-    def extend(self) -> None:
-        items = self.since_mark()
-        self.top(list).extend(items)
-
-    def tuple_of_items(self) -> None:
-        items = self.since_mark()
-        self.stack.append(tuple(items))
-
-    def tuple_of(self, count: int) -> None:
-        items = [self.pop() for _ in range(count)]
-        self.stack.append(tuple(reversed(items)))
-
-    def put(self, index: int) -> None:
-        if not self.stack:
-            msg = f"there is nothing to remember at byte {self.at}"
-            raise _Broken(msg)
-        self.memo[index] = self.stack[-1]
-
-    def get(self, index: int) -> None:
-        if index not in self.memo:
-            msg = f"entry {index} is used before it is stored at byte {self.at}"
-            raise _Broken(msg)
-        self.stack.append(self.memo[index])
-
-    def put_digits(self) -> None:
-        self.put(self.decimal())
-
-    def put_number(self, width: int) -> None:
-        self.put(self.number(width))
-
-    def put_next(self) -> None:
-        self.put(len(self.memo))
-
-    def get_digits(self) -> None:
-        self.get(self.decimal())
-
-    def get_number(self, width: int) -> None:
-        self.get(self.number(width))
-
-    def name_in_lines(self) -> None:
-        module, name = self.decoded(self.line(), "utf-8"), self.decoded(self.line(), "utf-8")
-        self.name(f"{module} {name}")
-
-    def name_on_stack(self) -> None:
-        name, module = self.pop(), self.pop()
-        if type(module) is not str or type(name) is not str:
-            msg = f"a name before byte {self.at} is no text"
-            raise _Broken(msg)
-        self.name(f"{module} {name}")
-
-    def name(self, wanted: str) -> None:
-        if wanted in self.known:
-            self.stack.append(self.known[wanted])
-        elif wanted in _NAMES:
-            self.stack.append(_NAMES[wanted])
-        else:
+    def find_class(self, module: str, name: str) -> Any:
+        wanted = f"{module} {name}"
+        if wanted not in self._known and wanted not in _STAND_INS:
             msg = f"it names {wanted.replace(' ', '.')[:100]}"
             raise _Unsafe(msg)
-
-    def new_object(self) -> None:
-        """Take the class and the (empty) arguments of an object."""
-        arguments, kind = self.pop(), self.pop()
-        if not isinstance(kind, type) or arguments != ():
-            msg = f"it makes an object before byte {self.at} in its own way"
-            raise _Unsafe(msg)
-        self.stack.append(Instance(kind))
-
-    def call(self) -> None:
-        """Recognise the few calls that make a stored array; any other is refused."""
-        arguments, mark = self.pop(), self.pop()
-        match mark, arguments:
-            case _Mark("reconstruct"), (_Mark("ndarray"), (0,), _):
-                self.stack.append(Array())
-            case _Mark("from_buffer"), (bytes() as raw, _DType() as dtype, tuple() as shape, "C"):
-                self.stack.append(Array(shape, dtype.code, False, raw, dtype.order))
-            case _Mark("scalar"), (_DType() as dtype, bytes() as raw):
-                self.stack.append(Array((), dtype.code, False, raw, dtype.order))
-            case _Mark("dtype"), (str() | bytes() as code, _, _):
-                self.stack.append(_DType(code.decode("latin-1") if isinstance(code, bytes) else code))
-            case _Mark("encode"), (str() as text, "latin1" | "latin-1"):
-                try:
-                    self.stack.append(text.encode("latin-1"))
-                except UnicodeEncodeError:
-                    msg = f"the bytes before byte {self.at} are none"
-                    raise _Broken(msg) from None
-            case _:
-                msg = f"it calls {mark.what if isinstance(mark, _Mark) else type(mark).__name__} in its own way"
-                raise _Unsafe(msg)
-
-    def build(self) -> None:
-        """Take the state of the array or element type below it."""
-        state = self.pop()
-        target = self.stack[-1] if self.stack else None
-        match target, state:
-            case Array(), (_, shape, _DType() as dtype, fortran, raw):
-                target.shape, target.dtype, target.fortran, target.raw = shape, dtype.code, fortran, raw
-                target.order = dtype.order
-            case _DType(), (_, str() | bytes() as order, None, None, None, *_):
-                target.order = order.decode("latin-1") if isinstance(order, bytes) else order
-            case Instance(attributes=None), dict():
-                target.attributes = state
-            case _:
-                msg = f"it sets the state of a {type(target).__name__}"
-                raise _Unsafe(msg)
+        value = self._known[wanted] if wanted in self._known else _STAND_INS[wanted]
+        if isinstance(value, type):
+            value, makes = Class(value), "object"
+        else:
+            makes = value.makes if isinstance(value, _StandIn) else ""
+        self._program.tell_maker(makes)
+        return value
 
 
-# Instruction -> method of the machine and its arguments.  What is not here is refused.
-_INSTRUCTIONS: dict[bytes, tuple[Any, ...]] = {
-    pickle.PROTO: (_Machine.protocol,),
-    pickle.FRAME: (_Machine.frame,),
-    pickle.NONE: (_Machine.constant, None),
-    pickle.NEWTRUE: (_Machine.constant, True),
-    pickle.NEWFALSE: (_Machine.constant, False),
-    pickle.BININT1: (_Machine.unsigned, 1),
-    pickle.BININT2: (_Machine.unsigned, 2),
-    pickle.BININT: (_Machine.signed,),
-    pickle.LONG1: (_Machine.long,),
-    pickle.BINFLOAT: (_Machine.real,),
-    pickle.INT: (_Machine.digits,),
-    pickle.LONG: (_Machine.digits,),
-    pickle.STRING: (_Machine.quoted,),
-    pickle.SHORT_BINSTRING: (_Machine.string, 1),
-    pickle.BINSTRING: (_Machine.string, 4),
-    pickle.SHORT_BINBYTES: (_Machine.string, 1),
-    pickle.BINBYTES: (_Machine.string, 4),
-    pickle.BINBYTES8: (_Machine.string, 8),
-    pickle.BYTEARRAY8: (_Machine.string, 8),
-    pickle.UNICODE: (_Machine.escaped_text,),
-    pickle.SHORT_BINUNICODE: (_Machine.text, 1),
-    pickle.BINUNICODE: (_Machine.text, 4),
-    pickle.BINUNICODE8: (_Machine.text, 8),
-    pickle.MARK: (_Machine.mark,),
-    pickle.EMPTY_DICT: (_Machine.empty, dict),
-    pickle.DICT: (_Machine.dict_of_items,),
-    pickle.SETITEM: (_Machine.set_item,),
-    pickle.SETITEMS: (_Machine.set_items,),
-    pickle.EMPTY_LIST: (_Machine.empty, list),
-    pickle.LIST: (_Machine.list_of_items,),
-    pickle.APPEND: (_Machine.append,),
-    pickle.APPENDS: (_Machine.extend,),
-    pickle.EMPTY_TUPLE: (_Machine.empty, tuple),
-    pickle.TUPLE: (_Machine.tuple_of_items,),
-    pickle.TUPLE1: (_Machine.tuple_of, 1),
-    pickle.TUPLE2: (_Machine.tuple_of, 2),
-    pickle.TUPLE3: (_Machine.tuple_of, 3),
-    pickle.PUT: (_Machine.put_digits,),
-    pickle.BINPUT: (_Machine.put_number, 1),
-    pickle.LONG_BINPUT: (_Machine.put_number, 4),
-    pickle.MEMOIZE: (_Machine.put_next,),
-    pickle.GET: (_Machine.get_digits,),
-    pickle.BINGET: (_Machine.get_number, 1),
-    pickle.LONG_BINGET: (_Machine.get_number, 4),
-    pickle.GLOBAL: (_Machine.name_in_lines,),
-    pickle.STACK_GLOBAL: (_Machine.name_on_stack,),
-    pickle.REDUCE: (_Machine.call,),
-    pickle.NEWOBJ: (_Machine.new_object,),
-    pickle.BUILD: (_Machine.build,),
+# The program ----------------------------------------------------------------------------------------------------------
+
+# The instructions that plain data need; any other is refused.
+_NEEDED = """
+    PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE INT LONG BININT1 BININT2 BININT LONG1 BINFLOAT
+    STRING SHORT_BINSTRING BINSTRING SHORT_BINBYTES BINBYTES BINBYTES8 BYTEARRAY8
+    UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8 EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+    EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS
+    PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE NEWOBJ BUILD
+"""
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_TAKES = {opcode.name: [value.name for value in opcode.stack_before] for opcode in pickletools.opcodes}
+_GIVES = {opcode.name: [value.name for value in opcode.stack_after] for opcode in pickletools.opcodes}
+_ALLOWED = frozenset(_NEEDED.split())
+_PUTS, _GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")
+_HANDED_AS = {
+    "BYTEARRAY8": pickle.BINBYTES8,
+    "NEWOBJ": pickle.REDUCE,  # a Class makes its objects by a call
+    **dict.fromkeys(_PUTS, pickle.PUT),
+    **dict.fromkeys(_GETS, pickle.GET),
 }
+_LENGTH_BYTES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
+_KEYS = ("str", "bytes", "bytearray", "bytes_or_str", "int", "int_or_bool")
+
+
+class _Program:
+    """A pickle as the file that an unpickler reads: an instruction is checked when its first byte is asked for.
+
+    It follows what the unpickler does by kinds of values alone: pickletools' names for them, or what a stand-in makes.
+    """
+
+    def __init__(self, data: bytes, most_steps: int) -> None:
+        self._data = data
+        self._most_steps = most_steps
+        self._steps = 0
+        self._at = 0  # of the next byte
+        self._end = 0  # of the instruction
+        self._number: int | None = None  # handed out as the instruction's line
+        self._kinds: list[str] = []  # of the values on the stack
+        self._marks: list[int] = []  # lengths of the stack
+        self._memo: dict[int, tuple[int, str]] = {}  # kinds, and places in order: an unpickler's memo has no gaps
+
+    def read(self, count: int) -> bytes:
+        """Return that many bytes, at most to the end of the instruction."""
+        if count and self._at == self._end:
+            return self._next_code()
+        start, self._at = self._at, min(self._at + count, self._end)
+        return self._data[start : self._at]
+
+    def readline(self) -> bytes:
+        """Return a line; a number as Python writes it, for an unpickler takes 010 for 8 and 01 for True."""
+        start = self._at
+        if self._number is not None:
+            self._at = self._end
+            return b"%d\n" % self._number
+        self._at = self._data.index(b"\n", start) + 1
+        return self._data[start : self._at]
+
+    def tell_maker(self, makes: str) -> None:
+        """Set the kind of the value that the unpickler found for a name, by what a call of it makes."""
+        self._kinds[-1] = f"maker of {makes}" if makes else "name"
+
+    def _next_code(self) -> bytes:
+        """Check the next instruction and return its code; pass over frames, which are hints for buffering."""
+        while True:
+            self._steps += 1
+            _check(self._steps <= self._most_steps, "it has more than {} instructions", self._most_steps)
+            start = self._end
+            code = self._taken(1)
+            _check(code in _OPCODES, "byte {} is {!r}, which is no instruction", start, code)
+            opcode = _OPCODES[code]
+            if opcode.name not in _ALLOWED:
+                msg = f"byte {start} is the instruction {opcode.name}, which arrays and lists do not need"
+                raise _Unsafe(msg)
+            self._number = None if opcode.arg is None else self._argument(opcode.arg)
+            if opcode.name != "FRAME":
+                self._follow(opcode.name)
+                self._at = start + 1
+                return _HANDED_AS.get(opcode.name, code)
+
+    # Its bytes
+
+    def _taken(self, count: int) -> bytes:
+        self._extend(count)
+        return self._data[self._end - count : self._end]
+
+    def _extend(self, count: int) -> None:
+        """Let the instruction go on for that many bytes."""
+        size = len(self._data)
+        _check(count <= size - self._end, "{} bytes are asked for at byte {} of {}", count, self._end, size)
+        self._end += count
+
+    def _line(self) -> bytes:
+        length = self._data.find(b"\n", self._end) - self._end
+        _check(length >= 0, "the line at byte {} does not end", self._end)
+        return self._taken(length + 1)[:-1]
+
+    def _argument(self, argument: pickletools.ArgumentDescriptor) -> int | None:
+        """Let the instruction have its argument, and return that if it is decimal or a place in the memo."""
+        count, kind = argument.n, argument.name
+        if count == pickletools.UP_TO_NEWLINE:
+            line = self._line()
+            if kind.endswith("pair"):
+                self._line()
+            return self._decimal(line) if kind.startswith("decimal") else None
+        if count in _LENGTH_BYTES:
+            count = int.from_bytes(self._taken(_LENGTH_BYTES[count]), "little")
+        if kind in ("uint1", "uint4"):
+            return int.from_bytes(self._taken(count), "little")
+        if kind.startswith("unicode"):
+            self._taken(count).decode("utf-8")  # an unpickler would let lone surrogates through
+        else:
+            self._extend(count)
+        return None
+
+    def _decimal(self, line: bytes) -> int:
+        digits = line.removesuffix(b"L")
+        sound = digits.removeprefix(b"-").isdigit() and len(digits) <= 20
+        _check(sound, "{!r} before byte {} is no whole number", line[:20], self._end)
+        return int(digits)
+
+    # What it does
+
+    def _popped(self, length: int) -> list[str]:
+        """Shorten the stack to a length, which must not be less than at the last mark."""
+        floor = self._marks[-1] if self._marks else 0
+        _check(length >= floor, "the stack is empty at byte {}", self._end)
+        kinds = self._kinds[length:]
+        del self._kinds[length:]
+        return kinds
+
+    def _follow(self, name: str) -> None:
+        """Do to the kinds what the instruction will do to the values, if they are what it needs."""
+        if name == "MARK":
+            self._marks.append(len(self._kinds))
+            return
+        takes, gives, marked = _TAKES[name], _GIVES[name], []
+        if name in _PUTS:
+            takes = ["any"]
+        elif "mark" in takes:
+            takes = takes[: takes.index("mark")]
+            _check(bool(self._marks), "a mark is missing at byte {}", self._end)
+            marked = self._popped(self._marks.pop())
+        taken = self._popped(len(self._kinds) - len(takes)) if takes else []
+        suits = all(wanted in ("any", kind) for wanted, kind in zip(takes, taken, strict=True))
+        _check(suits, "{} before byte {} finds {}, expected {}", name, self._end, taken, takes)
+        number = len(self._memo) if self._number is None else self._number
+        if name in _PUTS:
+            gives = taken
+            self._number = self._memo[number][0] if number in self._memo else len(self._memo)
+            self._memo[number] = self._number, taken[0]
+        elif name in _GETS:
+            _check(number in self._memo, "entry {} is used before it is stored at byte {}", number, self._end)
+            self._number, kind = self._memo[number]
+            gives = [kind]
+        elif gives == ["dict"]:
+            items = taken[1:] + marked
+            sound = len(items) % 2 == 0 and all(key in _KEYS for key in items[::2])
+            _check(sound, "a dict before byte {} has keys that are no strings", self._end)
+        elif name in ("REDUCE", "NEWOBJ", "BUILD"):
+            gives = [_made(name, *taken)]
+        elif name == "STOP":
+            ends = self._end == len(self._data) and not self._kinds and not self._marks
+            _check(
+                ends, "it ends at byte {} of {}, with {} values left over", self._end, len(self._data), len(self._kinds)
+            )
+        self._kinds += gives
+
+
+def _made(name: str, target: str, operand: str) -> str:
+    """Return the kind of what a call, a making or a new state leaves, if it is one that plain data need."""
+    if name == "BUILD":
+        if target not in ("array", "dtype", "object"):
+            _refuse_state(target)
+        return target
+    makes = target.removeprefix("maker of ")
+    if makes == target or operand != "tuple" or (makes == "object") != (name == "NEWOBJ"):
+        msg = f"it calls a {target} in its own way"
+        raise _Unsafe(msg)
+    return makes

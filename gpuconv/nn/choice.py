@@ -1,10 +1,10 @@
-"""Make something by its name, as settings files and checkpoints ask for it."""
+"""Make something by its name, as settings files and checkpoints ask for it; say what a wrong name may have meant."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import ArgTypeError, ConfigError
@@ -16,10 +16,7 @@ def make(what: str, table: Mapping[str, Callable[..., Any]], name: Any, settings
         msg = f"{what} must be a name, got {name!r}"
         raise ArgTypeError(msg)
     if name not in table:
-        near = difflib.get_close_matches(name, table, n=1)
-        hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(table)}"
-        msg = f"{what} {name!r} is not known; {hint}"
-        raise ConfigError(msg)
+        raise ConfigError(unknown(what, name, table))
     return call(f"{what} {name!r}", table[name], settings, *args)
 
 
@@ -33,3 +30,11 @@ def call(what: str, function: Callable[..., Any], settings: Mapping[str, Any], *
         msg = f"{what}: {error}; it takes {taken}"
         raise ConfigError(msg) from None
     return function(*args, **settings)
+
+
+def unknown(what: str, name: object, known: Iterable[str]) -> str:
+    """Return the words on a name that is not known: the one it is nearest to, or all there are."""
+    names = list(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(names)}"
+    return f"{what} {name!r} is not known; {hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import runpy
@@ -12,6 +11,7 @@ from typing import Any
 
 from .. import bounded, checks
 from ..errors import ConfigError, GpuconvError
+from .choice import unknown
 from .containers import Residual, Sequential
 from .from_config import build
 from .layer import KINDS, Layer
@@ -133,15 +133,7 @@ def _failed(error: BaseException, when: str) -> ConfigError:
 
 
 def _from_toml(path: Path, input_shape: Shape, classes: int) -> Layer:
-    try:
-        text = bounded.text(path)
-        spec = bounded.toml(text)
-    except OSError as error:
-        msg = f"it could not be read ({error.strerror or error})"
-        raise ConfigError(msg) from None
-    except ValueError as error:
-        msg = f"it is not TOML: {error}"
-        raise ConfigError(msg) from None
+    text, spec = bounded.toml_file(path, "it")
     for name in spec:
         if name != "layer":
             msg = f'"{name}" is not known: a net is a list of [[layer]]'
@@ -221,13 +213,13 @@ class _Reader:
             raise ConfigError(msg)
         kind, given = settings["kind"], {name: value for name, value in settings.items() if name != "kind"}
         if not isinstance(kind, str) or kind not in KINDS:
-            raise ConfigError(_unknown("kind", kind, _kinds()))
+            raise ConfigError(unknown("kind", kind, _kinds()))
         if kind not in ("residual", "sequential"):
             return _call(KINDS[kind].from_toml, given, KINDS[kind].cls.inferred(shape, self.classes))
         known = ["body", "shortcut"] if kind == "residual" else ["body"]
         for name in given:
             if name not in known:
-                raise ConfigError(_unknown("setting", name, known))
+                raise ConfigError(unknown("setting", name, known))
         if not first:  # the tables inside are read again: so are their lines
             self._forget(given, path)
         body, _ = self.sequence(given.get("body"), f"{path}.body", shape)
@@ -255,7 +247,7 @@ def _call(make: Callable[..., Layer], given: Mapping[str, Any], inferred: Mappin
     parameters = inspect.signature(make).parameters
     for name in given:
         if name not in parameters:
-            raise ConfigError(_unknown("setting", name, list(parameters) or ["none"]))
+            raise ConfigError(unknown("setting", name, list(parameters) or ["none"]))
     settings = {**inferred, **given}
     for name, parameter in parameters.items():
         if parameter.default is parameter.empty and name not in settings:
@@ -267,9 +259,3 @@ def _call(make: Callable[..., Layer], given: Mapping[str, Any], inferred: Mappin
 def _kinds() -> list[str]:
     """Return the kinds that there are, those made of layers last."""
     return sorted(KINDS, key=lambda kind: issubclass(KINDS[kind].cls, (Residual, Sequential)))
-
-
-def _unknown(what: str, name: object, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else "known: " + ", ".join(known)
-    return f"{what} {name!r} is not known; {hint}"

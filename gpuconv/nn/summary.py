@@ -7,6 +7,8 @@ from html import escape
 from math import prod
 from typing import TYPE_CHECKING
 
+from .. import tables
+
 if TYPE_CHECKING:
     from .layer import Layer
 
@@ -18,16 +20,7 @@ def summary(layer: Layer, input_shape: Shape | None = None) -> str:
     rows = _rows(layer, input_shape)
     if input_shape is None:
         rows = [(name, text, "", count) for name, text, _, count in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(row, widths, (False, False, False, True), strict=True)
-            if width
-        )
-        for row in rows
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(tables.columns(rows, numbers=1))
 
 
 def summary_html(layer: Layer, input_shape: Shape | None, title: str) -> str:

@@ -1,14 +1,32 @@
-"""Train nets, keep what they learned, and go on after any interruption: `train(Config(...))`, `resume(folder)`."""
+"""Train nets, keep what they learned, and go on after any interruption: `train(Config(...))`, `resume(folder)`.
 
-from .compare import compare_runs
-from .config import PRESETS, Config, overfitting
-from .evaluation import Evaluation, evaluate
-from .loop import Result, resume, train
+start      the beginning of a run, or the way back into one
+loop       epochs: steps, validation, saving, the result
+step       one step: forward, loss, backward, clip, update, note
+recipe     settings -> images, steps, net, optimiser, schedule
+feed       the batches of an epoch
+precision  how a step computes: in the net's own dtype, or in float16
+outcomes   what steps on a GPU came to, read every few of them
+signals    Ctrl-C and `kill`, taken when nothing is half done
+rehearsal  a dry run
+seeds      one recipe with several seeds
+
+What a run leaves on the disk is in gpuconv.runs, what people look at in gpuconv.show.
+"""
+
+from ..runs.checkpoint import load_net
+from ..runs.config import Config
+from ..runs.evaluation import Evaluation, evaluate
+from ..runs.result import Result
+from ..runs.settings import PRESETS
+from ..show.compare import compare_runs
+from ..show.run import Run
+from .recipe import overfitting
 from .rehearsal import Rehearsal, rehearse
-from .run import Run
 from .seeds import Seeds, resume_seeds, train_seeds
 from .signals import Interrupted
-from .snapshot import load_net
+from .start import resume, train
+from .step import Stepper
 
 __all__ = [
     "PRESETS",
@@ -19,6 +37,7 @@ __all__ = [
     "Result",
     "Run",
     "Seeds",
+    "Stepper",
     "compare_runs",
     "evaluate",
     "load_net",

@@ -16,9 +16,8 @@ from typing import Any, Self
 import numpy as np
 
 from .. import data, ops
-from ..backend import asarray, on_gpu
-from ..cpu.parallel import threads
-from .config import Config
+from ..backend import asarray, on_gpu, threads
+from ..runs.config import Config
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +99,6 @@ class Feed:
 
         def make(step: int) -> Batch:
             start, end = step * config.batch_size, (step + 1) * config.batch_size
-            return Batch([part(place) for place in range(start, end, size)], self._labels[order[start:end]])
+            return Batch([part(first) for first in range(start, end, size)], self._labels[order[start:end]])
 
         return make

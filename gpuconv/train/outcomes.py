@@ -49,9 +49,9 @@ class Outcomes:
                 zeros((self.every, *flags.shape), flags.dtype),
             )
         all_losses, all_scores, all_flags = self._rings
-        place = len(self._waiting)
-        all_flags[place : place + 1][...] = flags
-        for part, (loss, of_part) in enumerate(zip(losses, scores, strict=True), place * self._parts):
+        slot = len(self._waiting)
+        all_flags[slot : slot + 1][...] = flags
+        for part, (loss, of_part) in enumerate(zip(losses, scores, strict=True), slot * self._parts):
             all_losses[part : part + 1][...] = loss
             all_scores[part : part + 1][...] = of_part
         self._waiting.append((step, labels))
@@ -63,19 +63,24 @@ class Outcomes:
             return
         assert self._rings is not None
         losses, scores, flags = map(asnumpy, self._rings)
-        for place, (step, labels) in enumerate(waiting):
-            parts = slice(place * self._parts, (place + 1) * self._parts)
+        for slot, (step, labels) in enumerate(waiting):
+            parts = slice(slot * self._parts, (slot + 1) * self._parts)
             yield Outcome(
                 step,
                 mean(losses[parts]),
                 hits(scores[parts].reshape(len(labels), -1), labels),
-                bool(flags[place].all()),
+                bool(flags[slot].all()),
             )
+
+
+def outcome_of(step: int, losses: list[Any], scores: list[Any], labels: np.ndarray, *, finite: bool) -> Outcome:
+    """Return the outcome of a step that has been waited for, from the loss and the scores of each part."""
+    return Outcome(step, mean(losses), hits(np.concatenate([asnumpy(part) for part in scores]), labels), finite)
 
 
 def mean(losses: Any) -> float:
     """Return the mean loss of a step's parts, added up in order."""
-    return sum(map(float, losses)) / len(losses)
+    return sum(float(asnumpy(loss)) for loss in losses) / len(losses)
 
 
 def hits(scores: np.ndarray, labels: np.ndarray) -> int:

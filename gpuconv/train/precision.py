@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn, ops
-from ..backend import zeros, zeros_like
-from ..cpu.parallel import quiet
+from ..backend import quiet, zeros, zeros_like
 from ..nn.vectors import add_scaled
 
 _GROW_AFTER = 2000

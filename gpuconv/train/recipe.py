@@ -1,28 +1,21 @@
-"""From settings to the things that train: data, net, optimiser, schedule, and which images are for what."""
+"""From settings to the things that train: which images are for what, steps, net, optimiser, schedule."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from .. import data, nn
-from ..data import cifar10, cifar100
-from ..data.download import Notice, Progress
-from ..data.drawn import SHAPES
-from ..data.pictures import NAMED
-from ..data.sources import is_path, to_stderr
+from .. import nn
 from ..errors import ConfigError, GpuconvError
 from ..nn.spec import NET_FILES
-from .config import Config
+from ..runs.config import Config
+from ..runs.dataset import first_test_images, is_ours
 
 _VALIDATION = 5000
+_OVERFIT_STEPS = 300
 _OWN_SHARE = 10  # of pictures of one's own one in so many is held out, if that is fewer
-_OURS = (cifar10.CLASSES, cifar100.CLASSES, cifar100.SUPERCLASSES, SHAPES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,46 +47,26 @@ class Plan:
         return min(self.steps_per_epoch, self.steps - epoch * self.steps_per_epoch)
 
 
-def dataset(
-    config: Config,
-    *,
-    data_dir: str | None = None,
-    download: bool | None = None,
-    notice: Notice = to_stderr,
-    progress: Progress | None = None,
-    trained_on: tuple[str, str] | None = None,
-) -> data.Dataset:
-    """Return the data set that settings name, as every command and function that needs a run's data gets it.
+def overfitting(config: Config, given: Iterable[str] = ()) -> Config:
+    """Return the settings of a run that must learn its `overfit` images by heart, changed only where not `given`.
 
-    data_dir, or else config.data_dir, is the folder of CIFAR's files; of a folder of pictures, where it is now.
-    download: None leaves it to config.   notice, progress: as of `data.load`.
-    trained_on: name and fingerprint of what a run was trained on.  Raises ConfigError for other data, whatever they are
-    called; pictures that are the same keep the name they had in another folder.
+    Batches of at most as many images, nothing that makes it harder to learn them, and at least 300 steps.
     """
-    name, folder = config.data, data_dir or config.data_dir
-    if folder and is_path(name):
-        name, folder = folder if is_path(folder) else f"./{folder}", ""
-    found = data.load(
-        name,
-        folder=folder or None,
-        image_size=config.image_size,
-        download=config.download if download is None else download,
-        notice=notice,
-        progress=progress,
-    )
-    if trained_on is not None:
-        check_same(found, *trained_on)
-        if found.name.startswith(NAMED):
-            found = dataclasses.replace(found, name=trained_on[0])
-    return found
-
-
-def check_same(dataset: Any, name: str, known: str) -> None:
-    """Raise ConfigError if a data set is not the one of this name and fingerprint."""
-    if fingerprint(dataset) != known:
-        other = dataset.name if dataset.name != name else "another version of it"
-        msg = f"the run was trained on {name}, the data given or found are others: {other}"
+    if not config.overfit:
+        msg = "overfit must say how many images are to be learnt, got overfit=0"
         raise ConfigError(msg)
+    batch_size = min(config.batch_size, config.overfit)
+    easier: dict[str, Any] = {
+        "batch_size": batch_size,
+        "accumulate": config.accumulate if batch_size % config.accumulate == 0 else 1,
+        "epochs": -(-_OVERFIT_STEPS // (config.overfit // batch_size)),
+        "flip": False,
+        "crop": 0,
+        "cutout": 0,
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+    }
+    return dataclasses.replace(config, **{name: value for name, value in easier.items() if name not in given})
 
 
 def settled(config: Config, dataset: Any) -> Config:
@@ -102,7 +75,7 @@ def settled(config: Config, dataset: Any) -> Config:
         return config
     images = len(dataset.y_train)
     # One at least, so that an epoch can be chosen, but never the only one.
-    count = _VALIDATION if _is_ours(dataset) else min(_VALIDATION, max(images // _OWN_SHARE, 1), images - 1)
+    count = _VALIDATION if is_ours(dataset) else min(_VALIDATION, max(images // _OWN_SHARE, 1), images - 1)
     return dataclasses.replace(config, validation=max(count, 0))
 
 
@@ -133,21 +106,8 @@ def split(dataset: Any, config: Config) -> Split:
         dataset.y_train[:count],
         dataset.x_train[held_out],
         dataset.y_train[held_out],
-        *test_images(dataset, config.test_images),
+        *first_test_images(dataset, config.test_images),
     )
-
-
-def test_images(dataset: Any, count: int) -> tuple[Any, Any]:
-    """Return the first `count` test images and their labels, or all for 0."""
-    tests = len(dataset.y_test)
-    if count < 0:
-        msg = f"test_images must be an int from 0 on, got {count}"
-        raise ConfigError(msg)
-    if tests == 0 or count > tests:
-        msg = f"{dataset.name} has {tests} test images, too few for test_images={count}: lower it, or leave it out for all"
-        raise ConfigError(msg)
-    tested = slice(0, count or tests)
-    return dataset.x_test[tested], dataset.y_test[tested]
 
 
 def check_moves(config: Config, input_shape: tuple[int, ...]) -> None:
@@ -216,28 +176,6 @@ def schedule(config: Config, plan: Plan) -> Callable[[int], float]:
                 "shape": config.lr_curve,
             }
     return _build(lambda: nn.schedule(config.schedule, **settings))
-
-
-def fingerprint(dataset: Any) -> str:
-    """Return a short digest of a data set: all labels, the images, the classes, how images are normalised.
-
-    Of CIFAR, whose files have hashes of their own, and of the drawn shapes every 50th image stands for all.
-    """
-    ours = _is_ours(dataset)
-    digest = hashlib.blake2b(digest_size=16)
-    for labels in (dataset.y_train, dataset.y_test):
-        digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
-    for images in (dataset.x_train, dataset.x_test):
-        digest.update(np.ascontiguousarray(images[:: 50 if ours else 1]).reshape(-1).data)
-    digest.update(repr((tuple(map(float, dataset.mean)), tuple(map(float, dataset.std)))).encode())
-    if not ours:
-        digest.update(repr((dataset.x_train.shape, tuple(dataset.classes))).encode())
-    return digest.hexdigest()
-
-
-def _is_ours(dataset: Any) -> bool:
-    """Return whether this is CIFAR or the drawn shapes, rather than pictures of one's own."""
-    return tuple(dataset.classes) in _OURS and not dataset.name.startswith(NAMED)
 
 
 def _net(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.Net:

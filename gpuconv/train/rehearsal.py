@@ -8,11 +8,12 @@ from math import prod
 from typing import Any
 
 from ..backend import using
-from .config import Config
-from .evaluation import BATCH_SIZE, evaluate, views
-from .journal import check_tensorboard
-from .loop import begin
-from .report import duration, labelled, report
+from ..runs.board import check_tensorboard
+from ..runs.config import Config
+from ..runs.evaluation import BATCH_SIZE, evaluate, views
+from ..show import terminal, words
+from .loop import Training
+from .start import begin
 
 _STEPS = 3  # the first, which also warms up, and two that are timed
 
@@ -39,52 +40,45 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
     """
     if config.tensorboard:
         check_tensorboard()
-    with using(config.device), report(progress) as says:
-        run = begin(replace(config, download=False), dataset, says)
-        config = run.config
-        with run.feed:
-            for number, batch in enumerate(run.feed.epoch(0, 0, min(_STEPS, run.plan.steps_of(0)))):
+    with using(config.device), terminal.progress(progress) as display:
+        training = begin(replace(config, download=False), dataset, display)
+        config = training.config
+        with training.feed:
+            for number, batch in enumerate(training.feed.epoch(0, 0, min(_STEPS, training.plan.steps_of(0)))):
                 if number <= 1:  # the second is the first to be timed, but where there is only one
                     start, timed = time.perf_counter(), 0
-                run.rehearse(batch)
+                training.rehearse(batch)
                 timed += 1
                 del batch
         step_seconds = (time.perf_counter() - start) / timed
-        split = run.split
+        split = training.split
         start = time.perf_counter()
         evaluate(
-            run.net,
+            training.net,
             split.x_test[:BATCH_SIZE],
             split.y_test[:BATCH_SIZE],
-            mean=run.dataset.mean,
-            std=run.dataset.std,
-            classes=len(run.dataset.classes),
+            mean=training.dataset.mean,
+            std=training.dataset.std,
+            classes=len(training.dataset.classes),
         )
         seen = min(BATCH_SIZE, len(split.y_test))
         evaluation_seconds = time.perf_counter() - start
         times = sum(1 for _ in views(split.x_test[:1], config.tta))
-        tested = len(split.y_test) * (1 if times == 1 else 1 + times) + run.plan.epochs * len(split.y_validation)
-        seconds = run.plan.steps * step_seconds + tested / seen * evaluation_seconds
+        tested = len(split.y_test) * (1 if times == 1 else 1 + times) + training.plan.epochs * len(split.y_validation)
+        seconds = training.plan.steps * step_seconds + tested / seen * evaluation_seconds
         held_out = split.x_validation[: 0 if config.overfit else None]  # which are the training images otherwise
-        found = Rehearsal(
-            steps=run.plan.steps,
+        rehearsal = Rehearsal(
+            steps=training.plan.steps,
             step_seconds=step_seconds,
             evaluation_seconds=evaluation_seconds,
             seconds=seconds,
-            weight_bytes=_weights(run),
-            activation_bytes=_activations(run.net, config),
+            weight_bytes=training.stepper.nbytes,
+            activation_bytes=_activations(training.net, config),
             data_bytes=split.x_train.nbytes + held_out.nbytes + split.x_test.nbytes,
         )
-        for line in _lines(run, found):
-            says.note(line)
-        return found
-
-
-def _weights(run: Any) -> int:
-    """Return the bytes of a run's vectors and statistics."""
-    arrays = [run.net.flat_params, run.net.flat_grads, *run.net.state.values(), *run.optimiser.state.values()]
-    arrays += [] if run.average is None else run.average.state.values()
-    return sum(array.nbytes for array in arrays) + run.arithmetic.nbytes
+        for line in _lines(training, rehearsal):
+            display.note(line)
+        return rehearsal
 
 
 def _activations(net: Any, config: Config) -> int:
@@ -107,25 +101,25 @@ def _activations(net: Any, config: Config) -> int:
     return sum(outputs) * images * size
 
 
-def _lines(run: Any, found: Rehearsal) -> list[str]:
+def _lines(training: Training, rehearsal: Rehearsal) -> list[str]:
     """Return what a dry run says, in 80 columns but for the names of layers."""
-    seen = min(BATCH_SIZE, len(run.split.y_test))
+    seen = min(BATCH_SIZE, len(training.split.y_test))
     memory = (
-        f"{_bytes(found.weight_bytes)} weights and what belongs to them, about {_bytes(found.activation_bytes)} "
-        f"activations, {_bytes(found.data_bytes)} pictures"
+        f"{_bytes(rehearsal.weight_bytes)} weights and what belongs to them, about "
+        f"{_bytes(rehearsal.activation_bytes)} activations, {_bytes(rehearsal.data_bytes)} pictures"
     )
-    rows = [
+    whole = words.duration(rehearsal.seconds)
+    costs = [
         ("memory", memory),
-        ("a step", duration_of(found.step_seconds)),
-        ("a test", f"{duration_of(found.evaluation_seconds)} for {seen} images"),
-        ("the run", f"about {duration(found.seconds)} for {found.steps:,} steps, validation and test included"),
+        ("a step", words.short_duration(rehearsal.step_seconds)),
+        ("a test", f"{words.short_duration(rehearsal.evaluation_seconds)} for {seen} images"),
+        ("the run", f"about {whole} for {rehearsal.steps:,} steps, validation and test included"),
     ]
-    return [*labelled(run.facts()), "", run.net.summary(), "", *labelled(rows), "", "dry run: nothing was written"]
-
-
-def duration_of(seconds: float) -> str:
-    """Return a short time in milliseconds, a longer one as `duration` says it."""
-    return f"{1000 * seconds:.1f} ms" if seconds < 1 else duration(seconds)
+    facts = words.facts(training.config, training.about())
+    return [
+        *(*words.labelled(facts), "", training.net.summary(), ""),
+        *(*words.labelled(costs), "", "dry run: nothing was written"),
+    ]
 
 
 def _bytes(count: int) -> str:

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import bounded, durable
+from .. import bounded, durable, tables
 from ..errors import ConfigError
-from . import run_folder
-from .config import Config, read, shareable
-from .loop import Result, check, load_data, resume, train
-from .notebook import table as html_table
-from .report import report
-from .run_folder import PLAN, RunFolder
+from ..runs.config import Config
+from ..runs.folder import PLAN, RunFolder, new_folder
+from ..runs.result import Result
+from ..runs.settings import read, shareable
+from ..show.terminal import progress as display_of
 from .signals import Interrupted
+from .start import check, load_data, resume, train
 
 _COLUMNS = ("validation_accuracy", "test_accuracy", "test_accuracy_tta", "seconds")
 
@@ -37,17 +37,17 @@ class Seeds:
 
     def statistics(self) -> dict[str, dict[str, float | None]]:
         """Return mean and standard deviation of each number that every run has; a single run has no deviation."""
-        found = {}
+        numbers = {}
         for name in _COLUMNS:
             values = [getattr(result, name) for result in self.results]
             if None not in values:
                 spread = statistics.stdev(values) if len(values) > 1 else None
-                found[name] = {"mean": statistics.fmean(values), "standard_deviation": spread}
-        return found
+                numbers[name] = {"mean": statistics.fmean(values), "standard_deviation": spread}
+        return numbers
 
     def _repr_html_(self) -> str:
         head = ["seed", *(name.replace("_", " ") for name in _COLUMNS)]
-        return html_table(self.folder.name, f"{len(self.seeds)} seeds", head, _rows(self))
+        return tables.html(self.folder.name, f"{len(self.seeds)} seeds", head, _rows(self))
 
 
 def train_seeds(
@@ -69,46 +69,43 @@ def train_seeds(
             f"seeds must be a number from 1 on, and the last seed below 2^64, got seeds={count} from seed={config.seed}"
         )
         raise ConfigError(msg)
-    with report(progress) as says:
+    with display_of(progress) as display:
         if dataset is None:
-            dataset, config = load_data(config, says)
+            dataset, config = load_data(config, display)
         check(config, dataset)  # a folder of what cannot be trained would stand in the way of what can
     path = None if folder is None else Path(folder)
-    with run_folder.create(path, runs=Path(runs), name=name or f"{config.preset}-seeds") as place:
-        place.start(config)
-        durable.write(place.path / PLAN, json.dumps({"count": count}).encode() + b"\n")
-        return _go(place, read(place.path / "config.toml"), count, progress, dataset)
+    with new_folder(path, runs=Path(runs), name=name or f"{config.preset}-seeds") as several:
+        several.start(config)
+        durable.write(several.path / PLAN, json.dumps({"count": count}).encode() + b"\n")
+        return _go(several, read(several.path / "config.toml"), count, progress, dataset)
 
 
 def resume_seeds(
     folder: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None
 ) -> Seeds:
     """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained."""
-    place = Path(folder)
-    with RunFolder(place) as held:
+    path = Path(folder)
+    with RunFolder(path) as several:
         try:
-            count = int(bounded.from_json(bounded.text(place / PLAN))["count"])
+            count = int(bounded.from_json(bounded.text(path / PLAN))["count"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            msg = f"{place / PLAN} does not say how many seeds were to be trained ({error})"
+            msg = f"{path / PLAN} does not say how many seeds were to be trained ({error})"
             raise ConfigError(msg) from error
-        return _go(held, read(place / "config.toml"), count, progress, dataset, data_dir)
+        return _go(several, read(path / "config.toml"), count, progress, dataset, data_dir)
 
 
-def is_seeds(folder: Path) -> bool:
-    """Return whether a folder is one that `train_seeds` made."""
-    return (folder / PLAN).is_file()
-
-
-def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any, data_dir: str | None = None) -> Seeds:
+def _go(
+    several: RunFolder, config: Config, count: int, progress: str, dataset: Any, data_dir: str | None = None
+) -> Seeds:
     """Train or finish every seed in a folder that this process holds, show the table, write seeds.json."""
-    place = held.path
+    path = several.path
     if dataset is None:
-        with report(progress) as says:
-            dataset, _ = load_data(config, says, data_dir=data_dir)
+        with display_of(progress) as display:
+            dataset, _ = load_data(config, display, data_dir=data_dir)
     seeds = [config.seed + number for number in range(count)]
     results = []
     for seed in seeds:
-        run = place / f"seed-{seed}"
+        run = path / f"seed-{seed}"
         try:
             if _can_go_on(run):
                 results.append(resume(run, progress=progress, dataset=dataset))
@@ -116,8 +113,8 @@ def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any
                 settings = dataclasses.replace(config, seed=seed)
                 results.append(train(settings, folder=run, progress=progress, dataset=dataset))
         except Interrupted as stop:  # what to go on with is all of them
-            raise Interrupted(stop.signum, place) from None
-    outcome = Seeds(place, seeds, results)
+            raise Interrupted(stop.signum, path) from None
+    outcome = Seeds(path, seeds, results)
     record = {
         "data": results[0].data,
         "seeds": [
@@ -128,10 +125,10 @@ def _go(held: RunFolder, config: Config, count: int, progress: str, dataset: Any
         "config": {name: value for name, value in shareable(config).items() if name != "seed"},
     }
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    durable.write(place / "seeds.json", text.encode() + b"\n")
-    with report(progress) as says:
+    durable.write(path / "seeds.json", text.encode() + b"\n")
+    with display_of(progress) as display:
         for line in table(outcome):
-            says.note(line)
+            display.note(line)
     return outcome
 
 

@@ -21,7 +21,9 @@ from pathlib import Path
 
 from .errors import BuildError, EmulatorUnavailableError
 
-RUNTIME = Path(__file__).resolve().parent / "runtime"
+_HERE = Path(__file__).resolve().parent
+RUNTIME = _HERE / "runtime"
+RUNTIME_FOLDERS = (RUNTIME, _HERE / "hopper" / "runtime")
 
 # What a unit includes first: CUDA C++ for g++, and what the translation of PTX needs.
 _HEADER, _PTX_HEADER = "device.hpp", "ptx_device.hpp"
@@ -78,15 +80,15 @@ def cache_folder() -> Path:
 def compiler() -> str:
     """Return the C++ compiler's path ($CXX, else g++); raise EmulatorUnavailableError if it or binutils is missing."""
     name = os.environ.get("CXX", "g++")
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         msg = f"the emulator needs a C++ compiler, and {name} is not installed (Debian: apt-get install g++)"
         raise EmulatorUnavailableError(msg)
     for tool in ("readelf", "addr2line", "c++filt"):
         if shutil.which(tool) is None:
             msg = f"the emulator needs {tool}, which is not installed (Debian: apt-get install binutils)"
             raise EmulatorUnavailableError(msg)
-    return found
+    return path
 
 
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> str:
@@ -111,7 +113,7 @@ def _processor_flags() -> tuple[str, ...]:
 @functools.cache
 def _fingerprint() -> str:
     """Return what every library depends on besides its kernel: compiler and runtime sources."""
-    files = sorted(p for p in RUNTIME.rglob("*") if p.is_file())
+    files = [path for folder in RUNTIME_FOLDERS for path in sorted(folder.rglob("*")) if path.is_file()]
     texts = [run([compiler(), "--version"]), *(p.read_text(encoding="utf-8") for p in files)]
     return digest([*texts, *_processor_flags()])
 
@@ -180,7 +182,12 @@ def _build(work: Path, unit: str, options: Sequence[str], mode: str, header: str
 
 
 def _unit_flags(mode: str) -> list[str]:
-    return [*_COMMON, *_processor_flags(), *MODE_FLAGS[mode], f"-I{RUNTIME}", f"-I{RUNTIME}/include"]
+    return [
+        *_COMMON,
+        *_processor_flags(),
+        *MODE_FLAGS[mode],
+        *(f"-I{folder}" for folder in (*RUNTIME_FOLDERS, RUNTIME / "include")),
+    ]
 
 
 def _linker_flags() -> list[str]:

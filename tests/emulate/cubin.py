@@ -59,8 +59,8 @@ def parse_account(log: str) -> dict[str, Resources]:
 
 def _resources(account: str) -> Resources:
     def number(pattern: str) -> int:
-        found = re.search(pattern, account)
-        return int(found[1]) if found else 0
+        match = re.search(pattern, account)
+        return int(match[1]) if match else 0
 
     return Resources(
         registers=number(r"Used (\d+) registers"),

@@ -123,8 +123,8 @@ class EmulatedDevice:
             return
         static = sum(a.size for a in function.module.library.shared_arrays if a.name != DYNAMIC_SHARED)
         if static + shared > most:
-            asked = f"{static} bytes of static and {shared} bytes of dynamic shared memory"
-            msg = f"{function.name}: {asked}; a block of sm_{self.arch} has at most {most}"
+            sizes = f"{static} bytes of static and {shared} bytes of dynamic shared memory"
+            msg = f"{function.name}: {sizes}; a block of sm_{self.arch} has at most {most}"
             raise EmulationError(msg)
 
     def synchronize(self) -> None:

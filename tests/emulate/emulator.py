@@ -19,12 +19,12 @@ import numpy as np
 
 from . import build
 from .errors import EmulationError
+from .hopper.tensor_map import TensorMap
 from .library import Buffer, Launch, Library, Statistics
 from .memory import Arena, Memory
 from .nvrtc import nvrtc
 from .ptx_to_cpp import translate
 from .server import borrowed
-from .tensor_map import TensorMap
 
 ORDERS = ("forward", "reverse", "random", "depth", "depth-reverse")
 
@@ -262,7 +262,7 @@ class Function:
         counts.update({name: int(getattr(statistics, name)) for name in ("blocks", "threads", "switches")})
         sites = statistics.sites[: statistics.site_count]
         lines = self.module.library.lines_of([int(s.pc) for s in sites])
-        found = [
+        counted = [
             SiteCounts(
                 line, _KINDS[s.kind], *(int(getattr(s, n)) for n in ("requests", "lanes", "bytes", "units", "ideal"))
             )
@@ -273,7 +273,7 @@ class Function:
             times = int(statistics.basic_blocks[i])
             for opcode, count in mix.items() if times else ():
                 instructions[opcode] = instructions.get(opcode, 0) + times * count
-        return LaunchRecord(self.name, grid, block, shared, seconds, counts, found, instructions)
+        return LaunchRecord(self.name, grid, block, shared, seconds, counts, counted, instructions)
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -292,7 +292,7 @@ class _Parameters:
         self._signature = signature
         self._typed = function.module.typed_pointers
         self._what = [f"argument {i} of {function.name}" for i in range(len(args))]
-        self.arrays = [found for i in range(len(args)) for found in self._array(i)]
+        self.arrays = [array for i in range(len(args)) for array in self._array(i)]
 
     def _array(self, i: int) -> list[tuple[int, np.ndarray, bool]]:
         """Return the array behind argument i, with its number and whether the kernel may write it."""

@@ -1,4 +1,4 @@
-"""The emulator's own example kernels (kernels/): their text, problems to run them on, and what must come out."""
+"""The emulator's own example kernels (kernels/, hopper/kernels/): their text, problems to run them on, and what must come out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from .device import EmulatedDevice
 
-KERNELS = Path(__file__).resolve().parent / "kernels"
+_HERE = Path(__file__).resolve().parent
+_FOLDERS = (_HERE / "kernels", _HERE / "hopper" / "kernels")
 _INCLUDE = re.compile(r'#include "([^"]+)"')
 
 Edits = Sequence[tuple[str, str]]
@@ -20,7 +21,8 @@ Edits = Sequence[tuple[str, str]]
 
 def edited(name: str, edits: Edits = ()) -> str:
     """Return kernels/<name>; each edit replaces a text that must occur once."""
-    lines = (KERNELS / name).read_text(encoding="utf-8")
+    (path,) = (folder / name for folder in _FOLDERS if (folder / name).is_file())
+    lines = path.read_text(encoding="utf-8")
     for old, new in edits:
         if lines.count(old) != 1:
             msg = f"{name}: expected {old!r} once, found it {lines.count(old)} times"

@@ -13,8 +13,8 @@ from .examples import bfloat16, from_bfloat16, text
 # group g = l >> 2 and thread t = l % 4 of the group; and how many elements a lane holds.
 
 
-def _lanes(place):
-    return lambda lane, i: place(lane >> 2, lane % 4, i)
+def _lanes(position):
+    return lambda lane, i: position(lane >> 2, lane % 4, i)
 
 
 _C = (4, _lanes(lambda g, t, i: (g if i < 2 else g + 8, t * 2 + (i & 1))))
@@ -69,17 +69,17 @@ def offset_in(index, shape, stride):
 
 def _registers(matrix, layout):
     """Return the matrix as every lane's 32-bit registers."""
-    count, place = layout
-    values = [[matrix[place(lane, i)] for i in range(count)] for lane in range(32)]
+    count, position = layout
+    values = [[matrix[position(lane, i)] for i in range(count)] for lane in range(32)]
     return np.array(values, matrix.dtype).view(np.uint32).reshape(32, -1)
 
 
 def _matrix(registers, layout):
-    count, place = layout
+    count, position = layout
     matrix = np.empty((16, 8), registers.dtype)
     for lane in range(32):
         for i in range(count):
-            matrix[place(lane, i)] = registers[lane, i]
+            matrix[position(lane, i)] = registers[lane, i]
     return matrix
 
 

@@ -14,8 +14,9 @@ from ctypes import POINTER, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 from typing import NamedTuple
 
-from .build import DYNAMIC_SHARED, RUNTIME, run
+from .build import DYNAMIC_SHARED, RUNTIME_FOLDERS, run
 
+_RUNTIME_PATHS = tuple(map(str, RUNTIME_FOLDERS))
 SITES, BASIC_BLOCKS, COUNTERS = 4096, 8192, 8
 
 
@@ -126,12 +127,12 @@ class Library:
     @functools.cached_property
     def shared_arrays(self) -> list[SharedArray]:
         """Return the static __shared__ arrays, in order of their offsets."""
-        found = []
+        arrays = []
         for line in run(["readelf", "-sW", "-C", self.path]).splitlines():
             f = line.split(maxsplit=7)
             if len(f) == 8 and f[3] == "TLS" and f[2] != "0":
-                found.append(SharedArray(int(f[1], 16), int(f[2], 0), _array_name(f[7])))
-        return sorted(set(found))  # a linker may list a symbol in both tables
+                arrays.append(SharedArray(int(f[1], 16), int(f[2], 0), _array_name(f[7])))
+        return sorted(set(arrays))  # a linker may list a symbol in both tables
 
     def lines_of(self, addresses: list[int]) -> list[str]:
         """Return file:line of code addresses, relative to where the library was loaded.
@@ -148,8 +149,8 @@ class Library:
 
     def explain(self, report: str) -> str:
         """Return a report with its code addresses and shared-memory offsets replaced by names."""
-        for found in sorted(set(re.findall(r"pc=\+(0x[0-9a-f]+)", report)), key=len, reverse=True):
-            report = report.replace(f"pc=+{found}", self.lines_of([int(found, 16)])[0])
+        for address in sorted(set(re.findall(r"pc=\+(0x[0-9a-f]+)", report)), key=len, reverse=True):
+            report = report.replace(f"pc=+{address}", self.lines_of([int(address, 16)])[0])
         return re.sub(r"smem=\+(0x[0-9a-f]+)", lambda m: self._shared_name(int(m[1], 16)), report)
 
     def _shared_name(self, offset: int) -> str:
@@ -170,8 +171,8 @@ def _array_name(symbol: str) -> str:
 
 def _place(frames: list[str]) -> str:
     """Return the innermost of addr2line's frames that is not the runtime's own, and where it was called from."""
-    own = [re.sub(r" \(.*", "", f).lstrip("/") if not f.startswith(str(RUNTIME)) else "" for f in frames]
-    own = [f for f in own if f and not f.startswith("?")]
+    own = [re.sub(r" \(.*", "", frame).lstrip("/") for frame in frames if not frame.startswith(_RUNTIME_PATHS)]
+    own = [frame for frame in own if frame and not frame.startswith("?")]
     if not own:
         return frames[0] if frames else "?"
     return own[0] if own[0] == own[-1] else f"{own[0]} (called from {own[-1]})"

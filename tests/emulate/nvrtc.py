@@ -33,8 +33,8 @@ def cuda_roots() -> list[Path]:
     """Return where CUDA may be installed: NVIDIA's wheels, CUDA_PATH, the usual folder."""
     spec = importlib.util.find_spec("nvidia")
     wheels = spec.submodule_search_locations if spec is not None else None
-    folders = [folder for place in wheels or () for folder in sorted(Path(place).iterdir()) if folder.is_dir()]
-    others = [Path(place) for place in (os.environ.get("CUDA_PATH"), "/usr/local/cuda") if place]
+    folders = [folder for wheel in wheels or () for folder in sorted(Path(wheel).iterdir()) if folder.is_dir()]
+    others = [Path(root) for root in (os.environ.get("CUDA_PATH"), "/usr/local/cuda") if root]
     return [*reversed(folders), *others]
 
 

@@ -117,11 +117,11 @@ class Operands:
 
     def address(self, operand: str, space: str) -> str:
         """Return a C++ pointer for [register + offset] or [symbol + offset] of a state space."""
-        found = re.match(r"(%?[\w$.]+)\s*(?:\+\s*(-?\d+))?$", operand.strip()[1:-1].strip())
-        if found is None:
+        match = re.match(r"(%?[\w$.]+)\s*(?:\+\s*(-?\d+))?$", operand.strip()[1:-1].strip())
+        if match is None:
             msg = f"address {operand!r}"
             raise PtxError(msg)
-        base, offset = found[1], found[2] or "0"
+        base, offset = match[1], match[2] or "0"
         if space == "param":
             return f"({self._parameters[base]} + {offset})"
         if not base.startswith("%") and base not in self.named:

@@ -48,11 +48,11 @@ def _pieces(text: str) -> Iterator[str]:
         at += len(text[at:]) - len(text[at:].lstrip())
         if at >= len(text):
             return
-        if found := section.match(text, at):
-            at = found.end()
+        if match := section.match(text, at):
+            at = match.end()
             continue
-        if found := line.match(text, at):
-            end = found.end()
+        if match := line.match(text, at):
+            end = match.end()
         elif function.match(text, at) and not -1 < text.find(";", at) < text.index("{", at):
             end = _closing_brace(text, text.index("{", at)) + 1
         else:
@@ -84,8 +84,8 @@ class _Module:
         self.blocks: list[dict[str, int]] = []
         self.lines = ['#include "ptx_support.hpp"']
         for piece in pieces:
-            if found := re.match(r'\.file\s+(\d+)\s+"([^"]+)"', piece):
-                self.files[found[1]] = found[2]
+            if match := re.match(r'\.file\s+(\d+)\s+"([^"]+)"', piece):
+                self.files[match[1]] = match[2]
         for piece in pieces:
             self._translate(piece, kernels)
         if self._placed:
@@ -111,15 +111,15 @@ class _Module:
 
     def variable(self, statement: str) -> str:
         """Return the C++ declaration of a .shared, .global, .const or .local variable."""
-        found = re.match(
+        match = re.match(
             rf"({_LINKAGE})\.(shared|global|const|local)\s+((?:\.\w+\s+(?:\d+\s+)?)*)(\S+?)(\[[\d\]\[]*\])?\s*(=.*)?;$",
             statement,
             re.DOTALL,
         )
-        if found is None:
+        if match is None:
             msg = f"statement {statement[:80]!r}"
             raise PtxError(msg)
-        linkage, space, attributes, symbol, dimensions, initial = found.groups()
+        linkage, space, attributes, symbol, dimensions, initial = match.groups()
         self.spaces[symbol] = space
         alignment = re.search(r"\.align\s+(\d+)", attributes)
         align = f"__attribute__((aligned({alignment[1]}))) " if alignment else ""
@@ -158,12 +158,12 @@ class _Kernel:
     """One .entry on its way to a C++ function."""
 
     def __init__(self, module: _Module, text: str) -> None:
-        found = re.match(rf"{_LINKAGE}\.entry\s+(\S+?)\s*\((.*?)\)\s*((?:\.\w+[^{{]*)?)\{{(.*)\}}$", text, re.DOTALL)
-        if found is None:
+        match = re.match(rf"{_LINKAGE}\.entry\s+(\S+?)\s*\((.*?)\)\s*((?:\.\w+[^{{]*)?)\{{(.*)\}}$", text, re.DOTALL)
+        if match is None:
             msg = f"kernel {text[:80]!r}"
             raise PtxError(msg)
         self._module, self._lines = module, module.lines
-        name, parameters, _, self._body = found.groups()
+        name, parameters, _, self._body = match.groups()
         addresses: dict[str, str] = {}
         declared = []
         for i, parameter in enumerate(p.strip() for p in parameters.split(",") if p.strip()):
@@ -239,11 +239,11 @@ class _Kernel:
 
     def _line(self, statement: str) -> str:
         """Return the #line of a .loc: of inlined code the line in the .cu file that it was called from."""
-        found = re.match(r"\.loc\s+(\d+)\s+(\d+)\s+\d+(.*)$", statement, re.DOTALL)
-        if found is None:
+        match = re.match(r"\.loc\s+(\d+)\s+(\d+)\s+\d+(.*)$", statement, re.DOTALL)
+        if match is None:
             return ""
-        file, line = found[1], found[2]
-        callers = re.findall(r"inlined_at\s+(\d+)\s+(\d+)", found[3])
+        file, line = match[1], match[2]
+        callers = re.findall(r"inlined_at\s+(\d+)\s+(\d+)", match[3])
         if callers and not self._module.files.get(file, "").endswith(".cu"):
             file, line = callers[-1]
         return f'#line {line} "{self._module.files.get(file, "?")}"' if line != "0" else ""
@@ -251,11 +251,11 @@ class _Kernel:
 
 def _parameter(text: str) -> tuple[str, str]:
     """Return the symbol and the C++ type of a kernel parameter."""
-    found = re.match(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s*((?:\.\w+\s*(?:\d+\s*)?)*)(\w+)(?:\[(\d+)\])?$", text)
-    if found is None:
+    match = re.match(r"\.param\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s*((?:\.\w+\s*(?:\d+\s*)?)*)(\w+)(?:\[(\d+)\])?$", text)
+    if match is None:
         msg = f"parameter {text!r}"
         raise PtxError(msg)
-    alignment, kind, _, symbol, size = found.groups()
+    alignment, kind, _, symbol, size = match.groups()
     return symbol, f"emulate::Bytes<{size}, {alignment or 1}>" if size else cpp_type(kind)
 
 

@@ -37,9 +37,9 @@ class Loop(NamedTuple):
 def nvdisasm() -> str:
     """Return the disassembler's path; raise EmulatorUnavailableError if it is missing."""
     for root in cuda_roots():
-        found = root / "bin" / "nvdisasm"
-        if found.is_file():
-            return str(found)
+        program = root / "bin" / "nvdisasm"
+        if program.is_file():
+            return str(program)
     found_in_path = shutil.which("nvdisasm")
     if found_in_path is None:
         msg = "reading machine code needs nvdisasm, which is not installed: pip install nvidia-cuda-nvdisasm"

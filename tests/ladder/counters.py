@@ -76,20 +76,20 @@ def counted(output: str) -> list[dict[str, Any]]:
     if first is None:
         return []
     rows = list(csv.DictReader(lines[first:]))
-    units, found = rows[0] if rows else {}, []
+    units, kernels = rows[0] if rows else {}, []
     for row in rows[1:]:
         values: dict[str, Any] = {"kernel": row.get("Kernel Name", "")}
         for metric, name in METRICS.items():
             if value := row.get(metric):
                 values[name] = f"{value} {units.get(metric, '')}".strip()
-        found.append(values)
-    return found
+        kernels.append(values)
+    return kernels
 
 
 def installed() -> str | None:
     """Return the path of ncu, if it is installed."""
-    if found := shutil.which("ncu"):
-        return found
+    if path := shutil.which("ncu"):
+        return path
     places = [Path(os.environ.get("CUDA_PATH") or "/usr/local/cuda") / "bin" / "ncu"]
     places += sorted(Path("/opt/nvidia/nsight-compute").glob("*/ncu"), reverse=True)
     return next((str(path) for path in places if path.exists()), None)

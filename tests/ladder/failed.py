@@ -29,14 +29,14 @@ def run(work: Work) -> bool | None:
     if not failed:
         work.keep(why="nothing failed in A")
         return True
-    work.keep(**{"failed in A": {name: len(said) for name, said in failed.items()}})
+    work.keep(**{"failed in A": {name: len(messages) for name, messages in failed.items()}})
     still: list[str] = []
     still += _tests(work, failed.get("tests", []))
     still += _calls(work, failed.get("smoke", []))
     for name in _AGAIN:
         if name in failed:
             still += _section(work, name)
-    work.keep(shown=[f"failed again: {said}"[:160] for said in still[:8]], failed=still)
+    work.keep(shown=[f"failed again: {message}"[:160] for message in still[:8]], failed=still)
     return not still
 
 
@@ -99,8 +99,8 @@ def _section(work: Work, name: str) -> list[str]:
     work.keep(**{f"{name} again": found})
     if status == 0 and found.get("ok") is not False:
         return []
-    said = found.get("why") or json.dumps(found.get("failed", "")) or " ".join(errors.split())[-300:]
-    return [f"{name}: status {status}: {said}"]
+    reason = found.get("why") or json.dumps(found.get("failed", "")) or " ".join(errors.split())[-300:]
+    return [f"{name}: status {status}: {reason}"]
 
 
 def main(name: str, dtype: str, memory: str) -> None:

@@ -45,12 +45,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     global _failures  # noqa: PLW0603 - once in a process
     if "PYTEST_XDIST_WORKER" in os.environ or (report.passed and report.when != "call"):
         return
-    said = "" if report.passed else _said(report)
+    message = "" if report.passed else _said(report)
     if report.failed:
         _failures += 1
-        said = said[-(_LONG if _failures <= _MANY else _SHORT) :]
+        message = message[-(_LONG if _failures <= _MANY else _SHORT) :]
     outcome = "crashed" if report.when not in ("setup", "call", "teardown") else report.outcome
-    _write(test=report.nodeid, outcome=outcome, when=report.when, seconds=round(report.duration, 3), said=said)
+    _write(test=report.nodeid, outcome=outcome, when=report.when, seconds=round(report.duration, 3), said=message)
 
 
 def _said(report: pytest.TestReport) -> str:

@@ -5,7 +5,6 @@
 
 Each section runs in a process of its own and writes what it finds as it finds it, so that a failure, a hang, a broken
 CUDA context or the end of the time hides nothing else.  Exit status: 0 all well, 1 something failed, 3 no usable GPU.
-Not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Section:
 
     name: str
     seconds: int  # its share of the time; what others leave is shared among those that follow
-    says: str
+    about: str
     work: str
 
     def function(self) -> Any:
@@ -98,8 +97,8 @@ def run_section(section: Section, arguments: argparse.Namespace, seconds: float,
         found = read(kept)
         if status == 0 and "ok" in found:
             break
-        said = "did not end in its time" if status is None else f"its process ended with status {status}"
-        ended.append({"why": said, "at": found.get("at"), "said": " ".join(errors.split())[-500:]})
+        reason = "did not end in its time" if status is None else f"its process ended with status {status}"
+        ended.append({"why": reason, "at": found.get("at"), "said": " ".join(errors.split())[-500:]})
         left = seconds - (time.monotonic() - began)
         if status is None or len(ended) == _MOST_PROCESSES or found.get("done", 0) == done or left < 2 * _START:
             break
@@ -185,13 +184,13 @@ def table(results: Results) -> str:
         lines.append(f"{name:10s} {_WORDS[result['ok']]:13s} {result.get('seconds', 0):7.1f}  {', '.join(found)[:160]}")
     for name, result in results.items():
         if result.get("shown"):
-            lines += ["", f"{name}:", *(f"  {said}"[:170] for said in result["shown"])]
-    failed = [f"  {name}: {said}"[:300] for name, result in results.items() for said in result.get("failed", [])]
+            lines += ["", f"{name}:", *(f"  {message}"[:170] for message in result["shown"])]
+    failed = [f"  {name}: {message}"[:300] for name, result in results.items() for message in result.get("failed", [])]
     if failed:
         lines += ["", f"failed, {len(failed)}:", *failed[:12]]
     left_out = [f"{name}: {'; '.join(r['left out'])}" for name, r in results.items() if r.get("left out")]
     if left_out:
-        lines += ["", "left out of this dry run:", *(f"  {said}" for said in left_out)]
+        lines += ["", "left out of this dry run:", *(f"  {message}" for message in left_out)]
     return "\n".join(lines)
 
 
@@ -227,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [section for section in COMMANDS[arguments.command] if arguments.only in section.name]
     if arguments.list:
         for section in chosen:
-            _say(f"{section.name:10s} {section.seconds:3d} s  {section.says}")
+            _say(f"{section.name:10s} {section.seconds:3d} s  {section.about}")
         return 0
     usable, reason = gpu_status()
     if not usable:

@@ -44,7 +44,7 @@ def run(work: Work) -> bool | None:
 def _only_packages_are_missing(found: dict[str, Any]) -> bool:
     """Return whether files could not be collected for want of a package, and for nothing else."""
     missing = found["not collected"]
-    return bool(missing) and all("ModuleNotFoundError" in said for said in missing.values())
+    return bool(missing) and all("ModuleNotFoundError" in message for message in missing.values())
 
 
 def pytest(
@@ -77,7 +77,7 @@ def pytest(
 
 def summary(lines: Path) -> dict[str, Any]:
     """Return what a file of results says, the failures first."""
-    collected, outcomes, said, seconds, reasons = 0, {}, {}, Counter[str](), Counter[str]()
+    collected, outcomes, messages, seconds, reasons = 0, {}, {}, Counter[str](), Counter[str]()
     uncollected: dict[str, str] = {}
     for text in lines.read_text(encoding="utf-8").splitlines():
         try:
@@ -94,14 +94,14 @@ def summary(lines: Path) -> dict[str, Any]:
         seconds[name] += entry["seconds"]
         if outcomes.get(name) not in _BAD:
             outcomes[name] = entry["outcome"]
-            said[name] = entry["said"]
+            messages[name] = entry["said"]
         if entry["outcome"] == "skipped":
             reasons[entry["said"]] += 1
     bad = [name for name, outcome in outcomes.items() if outcome in _BAD]
     counts = Counter(outcomes.values())
     return {
         "failed": bad,
-        "messages": {name: said[name][-1500:] for name in bad[:60]},
+        "messages": {name: messages[name][-1500:] for name in bad[:60]},
         "collected": collected,
         "not collected": uncollected,
         "ran": len(outcomes),

@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from emulate import EmulatedDevice, examples, fragments, hopper
-from emulate.tensor_map import TensorMap
+from emulate import EmulatedDevice, examples, fragments
+from emulate.hopper import examples as hopper
+from emulate.hopper.tensor_map import TensorMap
 
 from .work import Work, line
 

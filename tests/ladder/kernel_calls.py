@@ -6,8 +6,9 @@ in float64 tells what they must be, and, where terms may cancel, how large these
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from unittest import mock
 import numpy as np
 from compare import U_SUM, assert_close
 from emulate import EmulatedArray, EmulatedDevice
-from norm_scales import batchnorm_scales, groupnorm_scales
+from operators import OPERATORS, Draw, Operator, Shapes, Sizes, labels
 from places import LAYOUTS
 
 import gpuconv
@@ -62,16 +63,21 @@ class Inputs:
     def positive(self, *shape: int, layout: str | None = None) -> Any:
         return self.put((0.5 + self._rng.random(shape)).astype(self.narrow), layout)
 
-    def special(self, *shape: int) -> Any:
+    def around_two(self, *shape: int, layout: str | None = None) -> Any:
+        """Return random numbers whose mean is far from 0 beside their deviation."""
+        return self.put((self._rng.standard_normal(shape) + 2.0).astype(self.narrow), layout)
+
+    def special(self, *shape: int, layout: str | None = None) -> Any:
         """Return whole numbers with ties, NaN, infinities and both zeros among them."""
         host = self._rng.integers(-2, 3, shape).astype(self.narrow)
         flat = host.reshape(-1)
         for value in (np.nan, np.inf, -np.inf, -0.0):
             flat[self._rng.integers(0, flat.size, max(1, flat.size // 15))] = value
-        return self.put(host)
+        return self.put(host, layout)
 
-    def shifted(self, *shape: int) -> Any:
+    def shifted(self, *shape: int, layout: str | None = None) -> Any:
         """Return random numbers stored from the second element of an allocation on: no pack of 16 bytes is aligned."""
+        assert layout is None
         last = self.channels_last and len(shape) == 4
         kept = (shape[0], *shape[2:], shape[1]) if last else shape
         flat = self._rng.standard_normal(int(np.prod(shape)) + 1).astype(self.narrow)
@@ -91,6 +97,7 @@ class Scaled:
 
 
 Results = tuple[Any, ...]
+Settings = tuple[tuple[Any, str, int], ...]  # (module, name, value) of launchers, for small shapes
 Expected = list["np.ndarray | Scaled | None"]
 
 
@@ -100,10 +107,11 @@ class Call:
 
     name: str
     run: Callable[[Inputs], Results]
+    operator: str  # a row of operators.py, or what else gpuconv computes
     quick: bool = True
     dtypes: tuple[str, ...] = DTYPES
     formats: tuple[str, ...] = FORMATS
-    settings: tuple[tuple[Any, str, int], ...] = ()  # (module, name, value) of launchers, for small shapes
+    settings: Settings = ()
 
     def on(self, place: Any, dtype: str, memory: str) -> list[np.ndarray | None]:
         """Run at one of the places of places.py; return the results on the host."""
@@ -174,33 +182,72 @@ def assert_as_expected(got: Sequence[np.ndarray | None], expected: Sequence[np.n
 # The calls ----------------------------------------------------------------------------------------------------------
 
 
-def _conv(
-    x: tuple[int, ...],
-    w: tuple[int, ...],
+def of(
+    operator: str,
+    name: str,
     *,
-    bias: bool = True,
-    special: bool = False,
-    special_filters: bool = False,
-    infinite_filter: bool = False,
-    infinite_pixel: bool = False,
-    **options: Any,
-) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        image = d.special(*x) if special else d.whole(*x)
-        filters = d.special(*w) if special_filters else d.whole(*w)
-        if infinite_filter:  # one tap of one channel: dx is NaN or infinite just where that tap reaches it
-            filters[0, 0, 0, 0] = np.inf
-        if infinite_pixel:  # in the last row: no window above reaches it
-            image[0, 0, -1, 0] = np.inf
-        y, cache = gpuconv.conv_forward(image, filters, d.whole(w[0]) if bias else None, **options)
-        return y, *gpuconv.conv_backward(d.whole(*y.shape), cache)
-
-    return run
+    drawn: Mapping[str, Draw] | None = None,
+    quick: bool = True,
+    settings: Settings = (),
+    **sizes: Any,
+) -> Call:
+    """Return a call of an operator at sizes as operators.py has them; `drawn` says how arrays, or dy, are drawn instead."""
+    row = OPERATORS[operator]
+    how = {**{array: one.drawn for array, one in row.arrays.items()}, "dy": row.dy, **(drawn or {})}
+    return Call(name, lambda d: _results(d, row, sizes, how), operator, quick, settings=settings)
 
 
-def _anywhere_conv(d: Inputs) -> Results:
-    y, cache = gpuconv.conv_forward(d.shifted(2, 16, 5, 4), d.whole(16, 16, 2, 2))
-    return y, *gpuconv.conv_backward(d.shifted(*y.shape), cache)
+def rough(operator: str, name: str, *, drawn: Mapping[str, Draw] | None = None, **sizes: Any) -> Call:
+    """Return a call on numbers whose sums are rounded: x and dy are normal, other floats positive."""
+    floats = {array: "positive" for array, one in OPERATORS[operator].arrays.items() if one.is_float}
+    return of(operator, name, drawn={**floats, "x": "normal", "dy": "normal", **(drawn or {})}, **sizes)
+
+
+def _results(d: Inputs, row: Operator, sizes: Sizes, how: Mapping[str, Draw]) -> Results:
+    """Return all that a call computes: outputs, gradients, arrays that it updates, places of maxima."""
+    shapes, options = row.shapes(sizes), row.options_of(sizes)
+    arrays = {name: _drawn(d, name, shapes, sizes, how[name]) for name in shapes}
+    before = {name: array.copy() for name, array in arrays.items()} if d.wide and row.scales else None
+    result = row.forward(arrays, {**options, **(row.stored(d) if row.stored else {})})
+    if result is None:
+        return tuple(arrays.values())
+    if not row.has_backward:
+        return result if isinstance(result, tuple) else (result,)
+    y, cache = result
+    dy = _drawn(d, "dy", {"dy": y.shape}, sizes, how["dy"])
+    results = y, *row.backward(dy, cache), *(arrays[name] for name in row.writes)
+    if before is not None and row.scales:
+        scales = row.scales(before, dy, options, U_SUM[d.narrow.name])
+        return tuple(Scaled(values, scale) for values, scale in zip(results, scales, strict=True))
+    return (*results, cache.argmax) if hasattr(cache, "argmax") else results
+
+
+def _drawn(d: Inputs, name: str, shapes: Shapes, sizes: Sizes, how: Draw) -> Any:
+    if shapes[name] is None:
+        return None
+    layout = sizes.get("layout")
+    if isinstance(layout, Mapping):
+        layout = layout.get(name)
+    return how(d, shapes, layout) if callable(how) else getattr(d, how)(*shapes[name], layout=layout)
+
+
+def _infinite_tap(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+    """Return filters with one infinite tap: dx is NaN or infinite just where that tap reaches it."""
+    w = d.whole(*shapes["w"])
+    w[0, 0, 0, 0] = np.inf
+    return w
+
+
+def _infinite_pixel(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+    """Return images with an infinite pixel in the last row: no window above reaches it."""
+    x = d.whole(*shapes["x"])
+    x[0, 0, -1, 0] = np.inf
+    return x
+
+
+def _minus_infinity(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+    """Return images of which no pixel beats the start: the first in the image is the maximum."""
+    return d.put(np.full(shapes["x"], -np.inf, d.narrow))
 
 
 def _conv_relu(d: Inputs) -> Results:
@@ -219,112 +266,12 @@ def _dropout_at_the_threshold(d: Inputs) -> Results:
     return y, gpuconv.dropout_backward(d.normal(4, 6), cache)
 
 
-def _max_pool_of_nothing(d: Inputs) -> Results:
-    """No pixel beats the start: the first in the image is the maximum."""
-    y, cache = gpuconv.max_pool_forward(d.put(np.full((1, 2, 6, 7), -np.inf, d.narrow)), window=3, stride=2, pad=1)
-    return y, cache.argmax, gpuconv.max_pool_backward(d.whole(*y.shape), cache)
-
-
-def _pool(name: str, shape: tuple[int, ...], *, special: bool = False, **options: Any) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        y, cache = getattr(gpuconv, f"{name}_forward")(d.special(*shape) if special else d.whole(*shape), **options)
-        dx = getattr(gpuconv, f"{name}_backward")(d.whole(*y.shape), cache)
-        return (y, dx, cache.argmax) if hasattr(cache, "argmax") else (y, dx)
-
-    return run
-
-
-def _scaled(d: Inputs, results: Results, scales: Callable[[], Sequence[Any]]) -> Results:
-    """Return the results, those that others will be held to with their scales."""
-    if not d.wide:
-        return results
-    return tuple(Scaled(values, scale) for values, scale in zip(results, scales(), strict=True))
-
-
-def _norm(name: str, d: Inputs, x: Any, vectors: Sequence[Any], dy: Callable[[], Any], **options: Any) -> Results:
-    """Run a normalisation forward and backward: y, dx, dgamma, dbeta and batch norm's running mean and variance."""
-    before = [v.copy() for v in vectors] if d.wide else []
-    y, cache = getattr(gpuconv, f"{name}_forward")(x, *vectors, **options)
-    gradient = dy()
-    results = y, *getattr(gpuconv, f"{name}_backward")(gradient, cache)
-    if name in ("groupnorm", "layernorm"):
-        return _scaled(d, results, lambda: groupnorm_scales(x, *before, gradient, **options)[:4])
-    unit = U_SUM[d.narrow.name]
-    return _scaled(d, (*results, *vectors[2:]), lambda: batchnorm_scales(x, *before, gradient, unit=unit, **options))
-
-
-def _batchnorm(shape: tuple[int, ...], *, mean: float = 2.0, **options: Any) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        C = shape[1]
-        running_mean, running_var = d.normal(C), d.positive(C)
-        x = d.put((d._rng.standard_normal(shape) + mean).astype(d.narrow))
-        vectors = d.normal(C), d.normal(C), running_mean, running_var
-        name = "spatial_batchnorm" if len(shape) == 4 else "batchnorm"
-        return _norm(name, d, x, vectors, lambda: d.normal(*shape), **options)
-
-    return run
-
-
 def _constant_channels(d: Inputs) -> Results:
     """Two chunks a channel of one value so large that sums must be those of deviations from it."""
     values = np.array([0.1, float(np.finfo(d.narrow).max) / 4, -3.3]).reshape(1, 3, 1, 1)
     x = d.put(np.broadcast_to(values, (1, 3, 130, 64)).astype(d.narrow))
     vectors = [d.positive(3) for _ in range(4)]
     return (gpuconv.spatial_batchnorm_forward(x, *vectors)[0],)
-
-
-def _groupnorm(shape: tuple[int, ...], *, mean: float = 2.0, **options: Any) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        name = "groupnorm" if len(shape) == 4 else "layernorm"
-        x = d.put((d._rng.standard_normal(shape) + mean).astype(d.narrow))
-        vectors = d.normal(shape[1]), d.normal(shape[1])
-        return _norm(name, d, x, vectors, lambda: d.normal(*shape), **options)
-
-    return run
-
-
-def _elementwise(
-    name: str, shape: tuple[int, ...], *, layout: str | None = None, **options: Any
-) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        y, cache = getattr(gpuconv, f"{name}_forward")(d.normal(*shape, layout=layout), **options)
-        return y, getattr(gpuconv, f"{name}_backward")(d.normal(*shape, layout=layout), cache)
-
-    return run
-
-
-def _anywhere(name: str, shape: tuple[int, ...], which: str, **options: Any) -> Callable[[Inputs], Results]:
-    """Return a call whose x, dy or both lie where no 16 bytes are aligned."""
-
-    def run(d: Inputs) -> Results:
-        def make(part: str, *sizes: int) -> Any:
-            return d.shifted(*sizes) if part in which else d.normal(*sizes)
-
-        vectors = {"batchnorm": 4, "spatial_batchnorm": 4, "groupnorm": 2}.get(name, 0)
-        extra = [d.positive(shape[1]) for _ in range(vectors)]
-        if vectors:
-            return _norm(name, d, make("x", *shape), extra, lambda: make("dy", *shape), **options)
-        y, cache = getattr(gpuconv, f"{name}_forward")(make("x", *shape), **options)
-        back = getattr(gpuconv, f"{name}_backward")(make("dy", *y.shape), cache)
-        return y, *(back if isinstance(back, tuple) else (back,))
-
-    return run
-
-
-def _relu_special(d: Inputs) -> Results:
-    y, cache = gpuconv.relu_forward(d.special(5, 41))
-    return y, gpuconv.relu_backward(d.whole(5, 41), cache)
-
-
-def _loss(
-    name: str, shape: tuple[int, int], labels: str, *, layout: str | None = None, **options: Any
-) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        scores, found = d.normal(*shape), d.integers(0, shape[1], (shape[0],), labels, layout)
-        found[0] = 0
-        return tuple(getattr(gpuconv, name)(scores, found, **options))
-
-    return run
 
 
 def _bad_labels(d: Inputs) -> Results:
@@ -338,40 +285,6 @@ def _bad_labels(d: Inputs) -> Results:
     return loss, dscores
 
 
-def _update(
-    name: str, count: int, states: int, *, layout: str | None = None, **options: Any
-) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        vectors = [d.normal(count, layout=layout), d.normal(count, layout=layout)]
-        vectors += [d.positive(count, layout=layout) for _ in range(states)]
-        getattr(gpuconv, name)(*vectors, **options)
-        return tuple(vectors)
-
-    return run
-
-
-def _affine(x: tuple[int, ...], out: int, *, bias: bool = True, turned: bool = False) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        w = d.whole(int(np.prod(x[1:])), out, layout="fortran" if turned else None)
-        y, cache = gpuconv.affine_forward(d.whole(*x), w, d.whole(out) if bias else None)
-        return y, *gpuconv.affine_backward(d.whole(*y.shape), cache)
-
-    return run
-
-
-def _augment(
-    shape: tuple[int, ...], pad: int, *, flip: bool, drawn: bool = True, layout: str | None = None, **moves: Any
-) -> Callable[[Inputs], Results]:
-    def run(d: Inputs) -> Results:
-        images = d.integers(0, 256, shape, "uint8", layout)
-        draws = d.put(words(shape[0], seed=1, stream=Stream.AUGMENT)) if drawn else None
-        levels = {"mean": [0.5, 0.4, 0.3][: shape[1]], "std": [0.25, 0.2, 0.3][: shape[1]]}
-        form = {"dtype": d.dtype, "channels_last": d.channels_last}
-        return (gpuconv.augment(images, draws, **levels, pad=pad, flip=flip, **moves, **form),)
-
-    return run
-
-
 def _all_finite(d: Inputs) -> Results:
     arrays = [d.normal(5, 41), d.special(5, 41), *(d.normal(20) for _ in range(8))]
     for place, array in enumerate(arrays[2:]):  # of a pack
@@ -379,165 +292,183 @@ def _all_finite(d: Inputs) -> Results:
     return tuple(np.array(backend.all_finite(x)) for x in arrays)
 
 
-_ONE_THREAD_MERGES_LITTLE = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
-_LARGEST_TILES = ((conv, "_ENOUGH_BLOCKS", 0),)
-_FEW_SLICES = ((conv, "_PARTIAL_SUMS", 256),)
+_ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
+_LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0),)
+_FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
 
-CALLS = {
-    call.name: call
-    for call in (
-        Call("conv_first_layer", _conv((2, 3, 6, 5), (17, 3, 3, 3), pad=1)),
-        Call(
-            "conv_everything_differs",
-            _conv((3, 4, 9, 8), (6, 2, 3, 2), bias=False, stride=(2, 1), pad=(1, 2), dilation=(2, 3), groups=2),
-        ),
-        Call("conv_strides_in_both", _conv((2, 3, 8, 9), (2, 3, 2, 3), stride=(3, 2), pad=(0, 1))),
-        Call("conv_many_filters", _conv((3, 1, 7, 9), (35, 1, 1, 1)), quick=False),
-        Call("conv_long_slices", _conv((3, 2, 15, 13), (3, 2, 3, 3)), settings=_FEW_SLICES),
-        Call("conv_long_slices_of_small_planes", _conv((101, 1, 2, 3), (7, 1, 1, 1)), settings=_FEW_SLICES),
-        Call("conv_depthwise", _conv((2, 5, 6, 7), (5, 1, 3, 3), pad=1, groups=5), quick=False),
-        Call("conv_in_tiles", _conv((2, 8, 7, 5), (16, 8, 3, 3), pad=1)),
-        Call("conv_in_tiles_many_filters", _conv((2, 8, 4, 6), (72, 8, 1, 1)), quick=False),
-        Call("conv_few_channels_longest_table", _conv((1, 2, 17, 16), (8, 2, 16, 16)), quick=False),
-        Call("conv_few_channels_infinite_pixel", _conv((1, 2, 8, 5), (17, 2, 3, 3), infinite_pixel=True)),
-        Call("conv_in_tiles_groups_of_several", _conv((1, 16, 3, 4), (144, 8, 1, 1), groups=2), quick=False),
-        Call("conv_in_tiles_phases_of_nothing", _conv((1, 16, 2, 7), (8, 16, 1, 1), stride=3), quick=False),
-        Call("conv_in_tiles_odd", _conv((3, 17, 8, 7), (19, 17, 3, 2), stride=2, pad=1, bias=False)),
-        Call("conv_in_tiles_groups", _conv((2, 32, 4, 6), (48, 16, 1, 3), pad=(0, 1), groups=2), quick=False),
-        Call("conv_in_tiles_one_by_one", _conv((3, 16, 5, 7), (40, 16, 1, 1)), quick=False),
-        Call("conv_in_tiles_dilated", _conv((2, 8, 9, 11), (16, 8, 3, 3), stride=(1, 2), dilation=(2, 1)), quick=False),
-        Call("conv_in_tiles_by_threes", _conv((2, 16, 10, 8), (16, 16, 3, 2), stride=3, pad=(2, 1))),
-        Call(
-            "conv_in_tiles_infinite_filters",
-            _conv((2, 17, 5, 4), (8, 17, 2, 2), special_filters=True, pad=1, stride=(1, 2)),
-        ),
-        Call(
-            "conv_in_tiles_infinite_tap",
-            _conv((2, 17, 5, 4), (9, 17, 2, 2), infinite_filter=True, stride=(1, 2)),
-        ),
-        Call("conv_large_tiles", _conv((2, 9, 7, 5), (70, 9, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
-        Call("conv_slim_tiles", _conv((2, 8, 6, 5), (36, 8, 3, 3), pad=1), quick=False, settings=_LARGEST_TILES),
-        Call("conv_narrow_tiles", _conv((2, 8, 6, 5), (20, 8, 2, 3)), quick=False, settings=_LARGEST_TILES),
-        Call("conv_nan_and_inf", _conv((1, 2, 6, 5), (2, 2, 3, 3), pad=1, special=True)),
-        Call("conv_relu", _conv_relu),
-        Call("max_pool_halves", _pool("max_pool", (2, 3, 5, 16), window=2)),
-        Call("max_pool_halves_special", _pool("max_pool", (1, 3, 6, 8), special=True, window=2)),
-        Call("max_pool_two_odd_width", _pool("max_pool", (2, 8, 5, 7), window=2)),
-        Call("max_pool_three_overlapping", _pool("max_pool", (2, 8, 8, 7), special=True, window=3, stride=2, pad=1)),
-        Call(
-            "max_pool_any_window",
-            _pool("max_pool", (2, 3, 9, 8), special=True, window=(2, 5), stride=(3, 1), pad=(1, 2)),
-        ),
-        Call("max_pool_minus_infinity", _max_pool_of_nothing),
-        Call("max_pool_large_window", _pool("max_pool", (1, 3, 19, 21), special=True, window=(17, 16), stride=2)),
-        Call("max_pool_ties_split", _pool("max_pool", (2, 3, 5, 8), window=2, ties="split")),
-        Call(
-            "max_pool_ties_every",
-            _pool("max_pool", (2, 8, 8, 7), special=True, window=3, stride=2, pad=1, ties="every"),
-        ),
-        Call(
-            "max_pool_ties_split_overlapping",
-            _pool("max_pool", (1, 3, 9, 8), special=True, window=(2, 5), stride=(3, 1), pad=(1, 2), ties="split"),
-            quick=False,
-        ),
-        Call("average_pool_two", _pool("average_pool", (2, 8, 5, 6), window=2)),
-        Call("average_pool_count_pad", _pool("average_pool", (2, 3, 7, 6), window=3, stride=2, pad=1)),
-        Call(
-            "average_pool_real_pixels",
-            _pool("average_pool", (2, 8, 7, 5), window=(3, 2), stride=(1, 2), pad=(1, 1), count_pad=False),
-        ),
-        Call(
-            "average_pool_real_pixels_odd",
-            _pool("average_pool", (1, 3, 8, 5), window=3, pad=1, count_pad=False),
-            quick=False,
-        ),
-        Call("global_pool_small_planes", _pool("global_average_pool", (3, 5, 7, 5))),
-        Call("global_pool_wide_planes", _pool("global_average_pool", (3, 40, 2, 4))),
-        Call("global_pool_large_planes", _pool("global_average_pool", (1, 3, 25, 23))),
-        Call("batchnorm_rows", _batchnorm((37, 5))),
-        Call("batchnorm_rows_in_packs", _batchnorm((70, 24)), settings=_ONE_THREAD_MERGES_LITTLE),
-        Call("batchnorm_many_rows", _batchnorm((600, 40)), quick=False, settings=_ONE_THREAD_MERGES_LITTLE),
-        Call("batchnorm_images", _batchnorm((3, 5, 5, 7), momentum=0.7, eps=1e-3)),
-        Call("batchnorm_images_in_packs", _batchnorm((2, 8, 4, 8))),
-        Call("batchnorm_several_chunks", _batchnorm((4, 2, 33, 35)), settings=_ONE_THREAD_MERGES_LITTLE),
-        Call("batchnorm_two_chunks", _batchnorm((4, 1, 36, 36)), quick=False),
-        Call("batchnorm_chunks_of_one_plane", _batchnorm((1, 2, 130, 64)), quick=False),
-        Call("batchnorm_constant_channels", _constant_channels, quick=False),
-        Call("batchnorm_stored_moments", _batchnorm((2, 3, 4, 5), training=False)),
-        Call("batchnorm_stored_moments_rows", _batchnorm((9, 8), training=False)),
-        Call("groupnorm_images", _groupnorm((3, 6, 5, 7), groups=2, eps=1e-3)),
-        Call("groupnorm_in_packs", _groupnorm((2, 24, 4, 8), groups=8)),
-        Call("groupnorm_several_chunks", _groupnorm((4, 2, 33, 35), groups=1), settings=_ONE_THREAD_MERGES_LITTLE),
-        Call("layernorm_rows", _groupnorm((37, 5))),
-        Call("layernorm_wide_rows", _groupnorm((5, 1030)), quick=False),
-        Call("relu_rows", _elementwise("relu", (3, 701))),
-        Call("relu_images", _elementwise("relu", (2, 3, 5, 7)), quick=False),
-        Call("relu_special", _relu_special),
-        Call("gelu", _elementwise("gelu", (3, 701))),
-        Call("gelu_tanh", _elementwise("gelu", (2, 3, 5, 3), approximate="tanh")),
-        Call("dropout_one_run", _elementwise("dropout", (2, 3), rate=0.5)),
-        Call("dropout_word_at_the_threshold", _dropout_at_the_threshold),
-        Call("dropout_two_runs_a_plane", _elementwise("dropout", (2, 6, 3, 5), rate=0.3)),
-        Call("dropout_rows", _elementwise("dropout", (3, 701), rate=0.3, seed=7, step=2)),
-        Call("dropout_images", _elementwise("dropout", (3, 5, 3, 7), rate=0.6, seed=2**63 + 5, step=2**40)),
-        Call("dropout_of_nothing", _elementwise("dropout", (2, 5, 3, 3), rate=0.0)),
-        *(
-            Call(f"{name}_{which}_anywhere", _anywhere(name, shape, which, **options))
-            for name, shape, options in (
-                ("relu", (2, 41), {}),
-                ("gelu", (2, 41), {}),
-                ("dropout", (2, 41), {"rate": 0.4}),
-                ("batchnorm", (9, 8), {}),
-                ("spatial_batchnorm", (2, 8, 4, 4), {}),
-                ("groupnorm", (2, 8, 4, 4), {"groups": 2}),
-                ("max_pool", (2, 8, 4, 8), {}),
-                ("average_pool", (2, 8, 4, 6), {}),
-                ("global_average_pool", (2, 8, 4, 4), {}),
-            )
-            for which in ("x", "dy")
-        ),
-        Call("conv_in_tiles_x_anywhere", _anywhere_conv),
-        Call("copy_of_strided_rows", _elementwise("relu", (4, 3, 5), layout="fortran")),
-        Call("copy_backwards", _elementwise("relu", (3, 2, 4, 5), layout="negative_strides")),
-        Call("copy_every_second", _elementwise("relu", (3, 4, 5), layout="every_second_column")),
-        Call("copy_seven_axes", _elementwise("relu", (2, 2, 3, 2, 2, 2, 3), layout="fortran")),
-        Call("copy_between_formats", _batchnorm((2, 37, 5, 7))),
-        Call("copy_of_one_format", _elementwise("dropout", (2, 35, 5, 7), rate=0.0)),
-        Call("softmax", _loss("softmax_cross_entropy", (5, 10), "int64")),
-        Call("softmax_smoothed", _loss("softmax_cross_entropy", (9, 67), "int32", label_smoothing=0.2)),
-        Call("softmax_of_a_view", _loss("softmax_cross_entropy", (300, 3), "int64", layout="negative_strides")),
-        Call("softmax_bad_labels", _bad_labels),
-        Call("svm", _loss("svm_loss", (5, 10), "int32")),
-        Call("svm_many_classes", _loss("svm_loss", (9, 67), "int64", margin=0.5)),
-        Call("sgd", _update("sgd_update", 2101, 0, lr=0.1, weight_decay=0.1)),
-        Call("sgd_momentum", _update("sgd_update", 37, 1, lr=0.1, momentum=0.9, weight_decay=0.01)),
-        Call(
-            "sgd_nesterov_view",
-            _update("sgd_update", 37, 1, layout="every_second_column", lr=0.1, momentum=0.9, nesterov=True),
-        ),
-        Call("rmsprop", _update("rmsprop_update", 2101, 1, lr=0.1, weight_decay=0.01)),
-        Call("rmsprop_view", _update("rmsprop_update", 37, 1, layout="every_second_column", lr=0.1)),
-        Call("adam", _update("adam_update", 37, 2, lr=0.1, step=3, weight_decay=0.1)),
-        Call(
-            "adam_decoupled_view",
-            _update(
-                "adam_update", 37, 2, layout="every_second_column", lr=0.1, step=3, weight_decay=0.1, decoupled=True
-            ),
-        ),
-        Call("all_finite", _all_finite),
-        Call("affine", _affine((5, 7), 3)),
-        Call("affine_many_rows", _affine((1100, 2), 3), quick=False),
-        Call("affine_in_packs", _affine((5, 3), 16)),
-        Call("affine_of_images", _affine((5, 3, 2, 3), 9, turned=True)),
-        Call("affine_without_bias", _affine((5, 8), 4, bias=False)),
-        Call("augment", _augment((5, 3, 6, 5), 2, flip=True)),
-        Call("augment_far", _augment((7, 2, 4, 3), 4, flip=False, layout="negative_strides")),
-        Call("augment_as_it_is", _augment((2, 3, 4, 4), 0, flip=False, drawn=False)),
-        Call("augment_reflected", _augment((9, 2, 4, 5), 3, flip=True, pad_mode="reflect")),
-        Call("augment_cut_out", _augment((9, 2, 5, 6), 1, flip=True, cutout=3)),
-        Call("augment_reflected_and_cut", _augment((6, 1, 6, 4), 2, flip=False, pad_mode="reflect", cutout=4)),
-    )
-}
+
+def _copy(name: str, *x: int, layout: str) -> Call:
+    """Return a call of ReLU whose arrays must be copied first."""
+    return dataclasses.replace(of("relu", name, x=x, layout=layout), operator="copy")
+
+
+# Calls that are there for one kernel, or for numbers that only they have; plain ones stand in the rows of operators.py.
+_SPECIAL = (
+    of(
+        "conv",
+        "conv_everything_differs",
+        x=(3, 4, 9, 8),
+        w=(6, 2, 3, 2),
+        b=None,
+        stride=(2, 1),
+        pad=(1, 2),
+        dilation=(2, 3),
+        groups=2,
+    ),
+    of("conv", "conv_strides_in_both", x=(2, 3, 8, 9), w=(2, 3, 2, 3), stride=(3, 2), pad=(0, 1)),
+    of("conv", "conv_many_filters", x=(3, 1, 7, 9), w=(35, 1, 1, 1), quick=False),
+    of("conv", "conv_long_slices", x=(3, 2, 15, 13), w=(3, 2, 3, 3), settings=_FEW_SLICES),
+    of("conv", "conv_long_slices_of_small_planes", x=(101, 1, 2, 3), w=(7, 1, 1, 1), settings=_FEW_SLICES),
+    of("conv", "conv_depthwise", x=(2, 5, 6, 7), w=(5, 1, 3, 3), pad=1, groups=5, quick=False),
+    of("conv", "conv_in_tiles", x=(2, 8, 7, 5), w=(16, 8, 3, 3), pad=1),
+    of("conv", "conv_in_tiles_many_filters", x=(2, 8, 4, 6), w=(72, 8, 1, 1), quick=False),
+    of("conv", "conv_few_channels_longest_table", x=(1, 2, 17, 16), w=(8, 2, 16, 16), quick=False),
+    of("conv", "conv_few_channels_infinite_pixel", x=(1, 2, 8, 5), w=(17, 2, 3, 3), drawn={"x": _infinite_pixel}),
+    of("conv", "conv_in_tiles_groups_of_several", x=(1, 16, 3, 4), w=(144, 8, 1, 1), groups=2, quick=False),
+    of("conv", "conv_in_tiles_phases_of_nothing", x=(1, 16, 2, 7), w=(8, 16, 1, 1), stride=3, quick=False),
+    of("conv", "conv_in_tiles_odd", x=(3, 17, 8, 7), w=(19, 17, 3, 2), b=None, stride=2, pad=1),
+    of("conv", "conv_in_tiles_groups", x=(2, 32, 4, 6), w=(48, 16, 1, 3), pad=(0, 1), groups=2, quick=False),
+    of("conv", "conv_in_tiles_one_by_one", x=(3, 16, 5, 7), w=(40, 16, 1, 1), quick=False),
+    of("conv", "conv_in_tiles_dilated", x=(2, 8, 9, 11), w=(16, 8, 3, 3), stride=(1, 2), dilation=(2, 1), quick=False),
+    of("conv", "conv_in_tiles_by_threes", x=(2, 16, 10, 8), w=(16, 16, 3, 2), stride=3, pad=(2, 1)),
+    of(
+        "conv",
+        "conv_in_tiles_infinite_filters",
+        drawn={"w": "special"},
+        x=(2, 17, 5, 4),
+        w=(8, 17, 2, 2),
+        pad=1,
+        stride=(1, 2),
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_infinite_tap",
+        drawn={"w": _infinite_tap},
+        x=(2, 17, 5, 4),
+        w=(9, 17, 2, 2),
+        stride=(1, 2),
+    ),
+    of("conv", "conv_large_tiles", x=(2, 9, 7, 5), w=(70, 9, 3, 3), pad=1, quick=False, settings=_LARGEST_TILES),
+    of("conv", "conv_slim_tiles", x=(2, 8, 6, 5), w=(36, 8, 3, 3), pad=1, quick=False, settings=_LARGEST_TILES),
+    of("conv", "conv_narrow_tiles", x=(2, 8, 6, 5), w=(20, 8, 2, 3), quick=False, settings=_LARGEST_TILES),
+    of("conv", "conv_nan_and_inf", x=(1, 2, 6, 5), w=(2, 2, 3, 3), pad=1, drawn={"x": "special"}),
+    Call("conv_relu", _conv_relu, "conv"),
+    of("max_pool", "max_pool_halves_special", drawn={"x": "special"}, x=(1, 3, 6, 8), window=2),
+    of("max_pool", "max_pool_two_odd_width", x=(2, 8, 5, 7), window=2),
+    of(
+        "max_pool",
+        "max_pool_three_overlapping",
+        drawn={"x": "special"},
+        x=(2, 8, 8, 7),
+        window=3,
+        stride=2,
+        pad=1,
+    ),
+    of(
+        "max_pool",
+        "max_pool_any_window",
+        drawn={"x": "special"},
+        x=(2, 3, 9, 8),
+        window=(2, 5),
+        stride=(3, 1),
+        pad=(1, 2),
+    ),
+    of(
+        "max_pool",
+        "max_pool_minus_infinity",
+        drawn={"x": _minus_infinity},
+        x=(1, 2, 6, 7),
+        window=3,
+        stride=2,
+        pad=1,
+    ),
+    of("max_pool", "max_pool_large_window", drawn={"x": "special"}, x=(1, 3, 19, 21), window=(17, 16), stride=2),
+    of("max_pool", "max_pool_ties_split", x=(2, 3, 5, 8), window=2, ties="split"),
+    of(
+        "max_pool",
+        "max_pool_ties_every",
+        drawn={"x": "special"},
+        x=(2, 8, 8, 7),
+        window=3,
+        stride=2,
+        pad=1,
+        ties="every",
+    ),
+    of(
+        "max_pool",
+        "max_pool_ties_split_overlapping",
+        drawn={"x": "special"},
+        x=(1, 3, 9, 8),
+        window=(2, 5),
+        stride=(3, 1),
+        pad=(1, 2),
+        ties="split",
+        quick=False,
+    ),
+    of(
+        "average_pool",
+        "average_pool_real_pixels",
+        x=(2, 8, 7, 5),
+        window=(3, 2),
+        stride=(1, 2),
+        pad=(1, 1),
+        count_pad=False,
+    ),
+    of("average_pool", "average_pool_real_pixels_odd", x=(1, 3, 8, 5), window=3, pad=1, count_pad=False, quick=False),
+    of("batchnorm", "batchnorm_rows_in_packs", x=(70, 24), settings=_ONE_THREAD_MERGES_LITTLE),
+    of("batchnorm", "batchnorm_many_rows", x=(600, 40), quick=False, settings=_ONE_THREAD_MERGES_LITTLE),
+    of("batchnorm", "batchnorm_stored_moments_rows", x=(9, 8), training=False),
+    of("spatial_batchnorm", "batchnorm_several_chunks", x=(4, 2, 33, 35), settings=_ONE_THREAD_MERGES_LITTLE),
+    of("spatial_batchnorm", "batchnorm_two_chunks", x=(4, 1, 36, 36), quick=False),
+    of("spatial_batchnorm", "batchnorm_chunks_of_one_plane", x=(1, 2, 130, 64), quick=False),
+    Call("batchnorm_constant_channels", _constant_channels, "spatial_batchnorm", quick=False),
+    of("spatial_batchnorm", "batchnorm_stored_moments", x=(2, 3, 4, 5), training=False),
+    of("groupnorm", "groupnorm_several_chunks", x=(4, 2, 33, 35), groups=1, settings=_ONE_THREAD_MERGES_LITTLE),
+    of("layernorm", "layernorm_wide_rows", x=(5, 1030), quick=False),
+    of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
+    of("relu", "relu_special", drawn={"x": "special", "dy": "whole"}, x=(5, 41)),
+    Call("dropout_word_at_the_threshold", _dropout_at_the_threshold, "dropout"),
+    of(
+        "conv",
+        "conv_in_tiles_x_anywhere",
+        drawn={"x": "shifted", "dy": "shifted"},
+        x=(2, 16, 5, 4),
+        w=(16, 16, 2, 2),
+        b=None,
+    ),
+    _copy("copy_of_strided_rows", 4, 3, 5, layout="fortran"),
+    _copy("copy_backwards", 3, 2, 4, 5, layout="negative_strides"),
+    _copy("copy_every_second", 3, 4, 5, layout="every_second_column"),
+    _copy("copy_seven_axes", 2, 2, 3, 2, 2, 2, 3, layout="fortran"),
+    dataclasses.replace(of("spatial_batchnorm", "copy_between_formats", x=(2, 37, 5, 7)), operator="copy"),
+    dataclasses.replace(of("dropout", "copy_of_one_format", x=(2, 35, 5, 7), rate=0.0), operator="copy"),
+    of(
+        "softmax_cross_entropy",
+        "softmax_smoothed",
+        drawn={"labels": labels("int32").drawn},
+        scores=(9, 67),
+        label_smoothing=0.2,
+    ),
+    of("softmax_cross_entropy", "softmax_of_a_view", scores=(300, 3), layout={"labels": "negative_strides"}),
+    Call("softmax_bad_labels", _bad_labels, "softmax_cross_entropy"),
+    of("svm_loss", "svm_many_classes", drawn={"labels": labels("int64").drawn}, scores=(9, 67), margin=0.5),
+    Call("all_finite", _all_finite, "all_finite"),
+    of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
+    of("affine", "affine_of_images", x=(5, 3, 2, 3), w=(18, 9), layout={"w": "fortran"}),
+    of("affine", "affine_without_bias", x=(5, 8), w=(8, 4), b=None),
+)
+
+_CALLS = (
+    *(of(row.name, name, **sizes) for row in OPERATORS.values() for name, sizes in row.calls.items()),
+    *_SPECIAL,
+    *(
+        rough(row.name, f"{row.name}_{array}_anywhere", drawn={array: "shifted"}, **row.anywhere)
+        for row in OPERATORS.values()
+        if row.anywhere
+        for array in ("x", "dy")
+    ),
+)
+CALLS = {call.name: call for call in _CALLS}
 
 
 # Random calls -------------------------------------------------------------------------------------------------------
@@ -546,77 +477,60 @@ CALLS = {
 def random_call(seed: int) -> tuple[Call, str, str]:
     """Return a call of a random operator at a random small size, with a dtype and a memory format."""
     rng = random.Random(seed)
-    make = rng.choice([_random_conv] * 4 + [_random_pool] * 3 + [_random_norm] * 2 + [_random_rest])
-    call = Call(f"random {seed}", make(rng))
+    make = rng.choice([_random_conv] * 4 + [_random_pool] * 3 + [_random_norm] * 2 + [_random_of_a_row])
+    call = make(rng, f"random {seed}")
     return call, rng.choice(DTYPES), rng.choice(FORMATS)
 
 
-def _random_conv(rng: random.Random) -> Callable[[Inputs], Results]:
+def _random_conv(rng: random.Random, name: str) -> Call:
     groups = rng.choice((1, 1, 1, 2, 3))
     C, K = groups * rng.choice((1, 2, 3, 4, 8, 9)), groups * rng.choice((1, 2, 5, 16, 19))
     window = rng.randint(1, 3), rng.randint(1, 3)
     stride, dilation = (rng.randint(1, 3), rng.randint(1, 3)), (rng.randint(1, 2), rng.randint(1, 2))
     pad = rng.randint(0, 2), rng.randint(0, 2)
     sizes = [max(1, (w - 1) * d + 1 - 2 * p) + rng.randint(0, 4) for w, d, p in zip(window, dilation, pad, strict=True)]
-    return _conv(
-        (rng.randint(1, 3), C, *sizes),
-        (K, C // groups, *window),
-        bias=rng.random() < 0.5,
-        stride=stride,
-        pad=pad,
-        dilation=dilation,
-        groups=groups,
-    )
+    x, w = (rng.randint(1, 3), C, *sizes), (K, C // groups, *window)
+    bias = {} if rng.random() < 0.5 else {"b": None}
+    return of("conv", name, x=x, w=w, **bias, stride=stride, pad=pad, dilation=dilation, groups=groups)
 
 
-def _random_pool(rng: random.Random) -> Callable[[Inputs], Results]:
+def _random_pool(rng: random.Random, name: str) -> Call:
     N, C = rng.randint(1, 3), rng.choice((1, 3, 8, 16))
-    name = rng.choice(("max_pool", "average_pool", "global_average_pool"))
-    if name == "global_average_pool":
-        return _pool(name, (N, C, rng.randint(1, 30), rng.randint(1, 30)))
+    operator = rng.choice(("max_pool", "average_pool", "global_average_pool"))
+    if operator == "global_average_pool":
+        return of(operator, name, x=(N, C, rng.randint(1, 30), rng.randint(1, 30)))
     window = rng.choice(((2, 2), (3, 3), (rng.randint(1, 4), rng.randint(1, 4))))
     pad = rng.randint(0, window[0] // 2), rng.randint(0, window[1] // 2)
     options: dict[str, Any] = {"window": window, "pad": pad}
     if rng.random() < 0.6:
         options["stride"] = rng.randint(1, 3), rng.randint(1, 3)
-    if name == "average_pool":
+    if operator == "average_pool":
         options["count_pad"] = rng.random() < 0.5
-    if name == "max_pool":
+    if operator == "max_pool":
         options["ties"] = rng.choice(("first", "first", "split", "every"))
-    shape = N, C, window[0] + rng.randint(0, 6), rng.choice((8, 16, window[1] + rng.randint(0, 6)))
-    return _pool(name, shape, special=name == "max_pool" and rng.random() < 0.5, **options)
+    x = N, C, window[0] + rng.randint(0, 6), rng.choice((8, 16, window[1] + rng.randint(0, 6)))
+    drawn = {"x": "special"} if operator == "max_pool" and rng.random() < 0.5 else {}
+    return of(operator, name, drawn=drawn, x=x, **options)
 
 
-def _random_norm(rng: random.Random) -> Callable[[Inputs], Results]:
+def _random_norm(rng: random.Random, name: str) -> Call:
     if rng.random() < 0.3:
         groups, members = rng.choice((1, 2, 3, 8)), rng.choice((1, 2, 3, 4))
         if rng.random() < 0.3:
-            return _groupnorm((rng.randint(1, 20), rng.choice((2, 7, 40, 300))))
-        return _groupnorm((rng.randint(1, 3), groups * members, rng.randint(1, 9), rng.randint(2, 9)), groups=groups)
+            return of("layernorm", name, x=(rng.randint(1, 20), rng.choice((2, 7, 40, 300))))
+        x = rng.randint(1, 3), groups * members, rng.randint(1, 9), rng.randint(2, 9)
+        return of("groupnorm", name, x=x, groups=groups)
     C = rng.choice((1, 3, 8, 24, 33))
-    shape = (
-        (rng.randint(2, 40), C) if rng.random() < 0.4 else (rng.randint(1, 3), C, rng.randint(2, 9), rng.randint(2, 9))
-    )
-    return _batchnorm(shape, training=rng.random() < 0.8, momentum=rng.random(), eps=rng.choice((1e-5, 1e-3)))
+    rows = rng.random() < 0.4
+    x = (rng.randint(2, 40), C) if rows else (rng.randint(1, 3), C, rng.randint(2, 9), rng.randint(2, 9))
+    operator = "batchnorm" if rows else "spatial_batchnorm"
+    training = rng.random() < 0.8
+    return of(operator, name, x=x, training=training, momentum=rng.random(), eps=rng.choice((1e-5, 1e-3)))
 
 
-def _random_rest(rng: random.Random) -> Callable[[Inputs], Results]:
-    shape = tuple(rng.randint(1, 9) for _ in range(rng.randint(1, 5)))
-    rows, classes, count = rng.randint(1, 20), rng.randint(2, 70), rng.randint(1, 300)
-    labels = rng.choice(("int32", "int64"))
-    return rng.choice(
-        [
-            _elementwise("relu", shape, layout=rng.choice(("c_order", "fortran", "negative_strides"))),
-            _elementwise("gelu", shape, approximate=rng.choice(("none", "tanh"))),
-            _elementwise("dropout", shape, rate=rng.random() * 0.9, seed=rng.getrandbits(63), step=rng.getrandbits(40)),
-            _loss("softmax_cross_entropy", (rows, classes), labels, label_smoothing=rng.choice((0.0, 0.1))),
-            _loss("svm_loss", (rows, classes), labels, margin=rng.choice((1.0, 0.3))),
-            _update("adam_update", count, 2, lr=0.1, step=rng.randint(1, 1000), weight_decay=0.1),
-            _update("sgd_update", count, 1, lr=0.1, momentum=0.9, nesterov=rng.random() < 0.5),
-            _affine((rows, rng.randint(1, 9)), classes, bias=rng.random() < 0.5),
-            _augment((rows, 3, rng.randint(1, 9), rng.randint(1, 9)), rng.randint(0, 4), flip=rng.random() < 0.5),
-        ]
-    )
+def _random_of_a_row(rng: random.Random, name: str) -> Call:
+    row, make = rng.choice([(row, row.random) for row in OPERATORS.values() if row.random])
+    return of(row.name, name, **make(rng))
 
 
 # Where they run -----------------------------------------------------------------------------------------------------

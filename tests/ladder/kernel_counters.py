@@ -11,10 +11,11 @@ careless change, not how fast a GPU is.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from emulate import LaunchRecord, build
 from emulate.cubin import compile_cubin
 from emulate.nvrtc import nvrtc
 from emulate.sass import disassemble, hottest_loop
+from operators import OPERATORS
 
-import gpuconv
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
-from .kernel_calls import CALLS, Call, GroupedDevice, Inputs, emulated_on, launched
+from .kernel_calls import CALLS, Call, GroupedDevice, emulated_on, launched, rough
 
 TABLE = Path(__file__).parent / "kernel_counters.json"
 PARTS = ("traffic", "share of multiply-adds", "share of FFMA in the hottest loop")
@@ -36,50 +37,26 @@ COLUMNS = ["requests", "sectors or wavefronts", "ideal"]
 _KINDS = ("global load", "global store", "shared load", "shared store")
 
 
-def _both(forward: str, shape: tuple[int, ...], *vectors: str, **options: Any) -> Callable[[Inputs], Any]:
-    """Return forward and backward of an operator at a size that tiles evenly."""
-
-    def run(d: Inputs) -> Any:
-        C = shape[1]
-        extra = [d.positive(C) for _ in vectors]
-        y, cache = getattr(gpuconv, f"{forward}_forward")(d.normal(*shape), *extra, **options)
-        back = getattr(gpuconv, f"{forward}_backward")(d.normal(*y.shape), cache)
-        return (y, *(back if isinstance(back, tuple) else (back,)))
-
-    return run
+def _again(name: str, call: str, **changed: Any) -> Call:
+    """Return one of the calls of kernel_calls.py under the name of its counts."""
+    return dataclasses.replace(CALLS[call], name=name, **changed)
 
 
-def _conv(x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Callable[[Inputs], Any]:
-    def run(d: Inputs) -> Any:
-        y, cache = gpuconv.conv_forward(d.normal(*x), d.normal(*w), d.normal(w[0]), **options)
-        return (y, *gpuconv.conv_backward(d.normal(*y.shape), cache))
+_ONE_FORMAT: dict[str, Any] = {"formats": ("NCHW",)}
 
-    return run
-
-
-_VECTORS = ("gamma", "beta", "running_mean", "running_var")
-
-# Sizes of which every row is a whole number of sectors, in the memory formats that the kernels differ in.
-MEASURED = {
-    call.name: call
-    for call in (
-        Call("relu", _both("relu", (4, 16, 8, 8)), formats=("NCHW",)),
-        Call("gelu", _both("gelu", (4, 16, 8, 8)), formats=("NCHW",)),
-        Call("dropout", _both("dropout", (4, 16, 8, 8), rate=0.5)),
-        Call("max_pool 2x2", _both("max_pool", (2, 32, 8, 32), window=2)),
-        Call("max_pool 3x3 s2", _both("max_pool", (2, 32, 16, 16), window=3, stride=2, pad=1)),
-        Call("average_pool 2x2", _both("average_pool", (2, 32, 8, 32), window=2)),
-        Call("global_average_pool", _both("global_average_pool", (4, 32, 8, 8))),
-        Call("spatial_batchnorm", _both("spatial_batchnorm", (4, 32, 16, 16), *_VECTORS)),
-        Call("conv 3x3, 16->32", _conv((2, 16, 16, 16), (32, 16, 3, 3), pad=1)),
-        Call("conv 3x3 s2, 16->32", _conv((2, 16, 16, 16), (32, 16, 3, 3), stride=2, pad=1)),
-        Call("conv 3x3, 3->32", _conv((2, 3, 16, 16), (32, 3, 3, 3), pad=1)),
-        Call("copy between formats", CALLS["copy_between_formats"].run),
-        Call("softmax", CALLS["softmax"].run, formats=("NCHW",)),
-        Call("sgd", CALLS["sgd_momentum"].run, formats=("NCHW",)),
-        Call("adam", CALLS["adam"].run, formats=("NCHW",)),
-    )
-}
+# What the rows of operators.py count, in the memory formats that the kernels differ in, and calls that stand for more.
+_MEASURED = (
+    *(
+        dataclasses.replace(rough(row.name, name, **sizes), **(_ONE_FORMAT if row.elementwise else {}))
+        for row in OPERATORS.values()
+        for name, sizes in row.counted.items()
+    ),
+    _again("copy between formats", "copy_between_formats"),
+    _again("softmax", "softmax", **_ONE_FORMAT),
+    _again("sgd", "sgd_momentum", **_ONE_FORMAT),
+    _again("adam", "adam", **_ONE_FORMAT),
+)
+MEASURED = {call.name: call for call in _MEASURED}
 
 
 def compilers() -> dict[str, str]:

@@ -1,8 +1,9 @@
 """What ptxas gives every kernel: registers, shared memory, blocks per multiprocessor, for each architecture.
 
-    python -m tests.ladder.kernel_resources [--write]
+    python -m tests.ladder.kernel_resources [--only FILE ...] [--write]
 
-Compares with kernel_resources.json, or writes it and kernel_resources.md beside it.  NVRTC needs no GPU.
+Compares with kernel_resources.json, or writes it and kernel_resources.md beside it: with --only the rows of those
+kernel files, beside what is recorded of the others.  NVRTC needs no GPU.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from emulate.build import cache_folder, digest
 from emulate.errors import BuildError
 from emulate.nvrtc import nvrtc
 
-from gpuconv.cuda.kernel import OPTIONS
+from gpuconv.cuda.kernel import OPTIONS, Kernel
 from gpuconv.cuda.source import source
 
+from . import kernel_files
 from .kernel_calls import Launched, launched
 
 TABLE = Path(__file__).parent / "kernel_resources.json"
@@ -44,42 +46,42 @@ def instances() -> dict[str, Launched]:
 
     A kernel that counts in 32 bits is taken with 64 bits, too: arrays that need them are too large for the calls.
     """
-    found = dict(launched())
-    for one in list(found.values()):
+    every = dict(launched())
+    for one in list(every.values()):
         kinds = [name for _, name in one.kernel.signature.templates]
         if "Index" in kinds:
             at = kinds.index("Index")
             templates = (*one.templates[:at], np.dtype(np.int64), *one.templates[at + 1 :])
             wide = one.kernel.expression(templates)
-            found.setdefault(wide, Launched(one.kernel, templates, wide, one.shared))
-    return dict(sorted(found.items()))
+            every.setdefault(wide, Launched(one.kernel, templates, wide, one.shared))
+    return dict(sorted(every.items()))
 
 
-def one_of_each(found: dict[str, Launched]) -> dict[str, dict[str, Launched]]:
+def one_of_each(every: dict[str, Launched]) -> dict[str, dict[str, Launched]]:
     """Return one instance of every kernel, by the architecture to try it on: files take turns."""
     chosen: dict[str, dict[str, Launched]] = {arch: {} for arch in ARCHS}
-    turns = dict(zip(sorted({one.kernel.file for one in found.values()}), itertools.cycle(ARCHS)))
+    turns = dict(zip(sorted({one.kernel.file for one in every.values()}), itertools.cycle(ARCHS)))
     seen = set()
-    for name, one in found.items():
+    for name, one in every.items():
         if one.kernel.name not in seen:
             seen.add(one.kernel.name)
             chosen[turns[one.kernel.file]][name] = one
     return chosen
 
 
-def measure(archs: Sequence[str], found: dict[str, Launched]) -> dict[str, dict[str, dict[str, int]]]:
+def measure(archs: Sequence[str], chosen: dict[str, Launched]) -> dict[str, dict[str, dict[str, int]]]:
     """Compile kernels; return what each needs, by architecture and C++ name.
 
     Each is compiled alone, as at its first launch on a GPU: with others beside it, ptxas allots other registers.  What
     was measured stays in the emulator's cache folder.
     """
-    return measure_each({arch: found for arch in archs})
+    return measure_each({arch: chosen for arch in archs})
 
 
-def measure_each(found: dict[str, dict[str, Launched]]) -> dict[str, dict[str, dict[str, int]]]:
+def measure_each(chosen: dict[str, dict[str, Launched]]) -> dict[str, dict[str, dict[str, int]]]:
     """Do as `measure`, for other kernels on each architecture."""
-    work = [(arch, one) for arch, kernels in found.items() for one in kernels.values()]
-    rows: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in found}
+    work = [(arch, one) for arch, kernels in chosen.items() for one in kernels.values()]
+    rows: dict[str, dict[str, dict[str, int]]] = {arch: {} for arch in chosen}
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # NVRTC works without Python's lock
         for (arch, one), row in zip(work, pool.map(lambda pair: _measured(*pair), work), strict=True):
             rows[arch][one.expression] = row
@@ -97,8 +99,8 @@ def _measured(arch: str, one: Launched) -> dict[str, int]:
     try:
         compiled = cubin.compile_cubin(text, file, (one.expression,), arch, OPTIONS)
     except BuildError as error:
-        said = "\n".join(line for line in str(error).splitlines() if "error" in line)
-        msg = f"{one.expression} of kernels/{file} does not compile for sm_{arch}:\n{said}"
+        lines = "\n".join(line for line in str(error).splitlines() if "error" in line)
+        msg = f"{one.expression} of kernels/{file} does not compile for sm_{arch}:\n{lines}"
         raise BuildError(msg) from None
     row = _row(arch, one, compiled)
     kept.parent.mkdir(parents=True, exist_ok=True)
@@ -143,15 +145,31 @@ def empty_code_bytes(arch: str) -> int:
     return code_bytes(compiled.code, "nothing")
 
 
-def table() -> dict[str, Any]:
-    """Return what is checked in: for each kernel and architecture [registers, shared bytes, blocks]."""
-    found = instances()
-    rows = compact(measure(ARCHS, found))
+def table(files: Collection[str]) -> dict[str, Any]:
+    """Return what is checked in of kernel files: for each kernel and architecture [registers, shared bytes, blocks]."""
+    of_files = {name: one for name, one in instances().items() if one.kernel.file in files}
     return {
         "nvrtc": nvrtc().version,
         "columns": ["registers", "shared bytes", "blocks per multiprocessor"],
-        "rows": rows,
+        "rows": compact(measure(ARCHS, of_files)),
     }
+
+
+def recorded() -> dict[str, Any]:
+    """Return the table that is checked in."""
+    return dict(json.loads(TABLE.read_text(encoding="utf-8")))
+
+
+def rows_of(rows: dict[str, Any], files: Collection[str]) -> dict[str, Any]:
+    """Return the rows of the kernels of some files."""
+    names = {name for name, kernel in Kernel.all.items() if kernel.file in files}
+    return {name: row for name, row in rows.items() if name.partition("<")[0] in names}
+
+
+def merged(before: dict[str, Any], measured: dict[str, Any], files: Collection[str]) -> dict[str, Any]:
+    """Return the table of before with the rows of some files as measured; kernels that are no more have none."""
+    others = rows_of(before["rows"], {kernel.file for kernel in Kernel.all.values()} - set(files))
+    return {**before, "rows": dict(sorted((others | measured["rows"]).items()))}
 
 
 def compact(measured: dict[str, dict[str, dict[str, int]]]) -> dict[str, dict[str, list[int]]]:
@@ -177,42 +195,50 @@ def differences(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]
     return lines
 
 
-def rendered(found: dict[str, Any]) -> str:
+def rendered(kept: dict[str, Any]) -> str:
     """Return the table for readers."""
     lines = [
         "# Resources of every kernel",
         "",
-        f"Compiled by NVRTC {found['nvrtc']}; not yet run on a GPU.  Each cell: registers a thread / bytes of shared memory",
-        "a block / blocks that a multiprocessor holds.  Written by `python -m tests.ladder.kernel_resources --write`;",
+        f"Compiled by NVRTC {kept['nvrtc']}.  Each cell: registers a thread / bytes of shared memory a block / blocks",
+        "that a multiprocessor holds.  Written by `python -m tests.ladder.kernel_resources --write`;",
         "`make ladder` holds every instance to no spill.",
         "",
         "| kernel | " + " | ".join(f"sm_{arch}" for arch in ARCHS) + " |",
         "|---" * (1 + len(ARCHS)) + "|",
     ]
-    for name, row in found["rows"].items():
+    for name, row in kept["rows"].items():
         lines.append(f"| `{name}` | " + " | ".join(" / ".join(map(str, row[arch])) for arch in ARCHS) + " |")
     return "\n".join([*lines, ""])
 
 
-def dumped(found: dict[str, Any]) -> str:
+def dumped(kept: dict[str, Any]) -> str:
     """Return the table as JSON, one kernel a line."""
-    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in found["rows"].items())
-    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(found[key])}" for key in ("nvrtc", "columns"))
+    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in kept["rows"].items())
+    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(kept[key])}" for key in ("nvrtc", "columns"))
     return f'{{\n{head},\n "rows": {{\n{rows}\n }}\n}}\n'
 
 
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="kernel files: relu conv_tiled.cu")
     parser.add_argument("--write", action="store_true", help="write the table")
     arguments = parser.parse_args()
-    measured = table()
+    files = kernel_files.chosen(parser, arguments.only, {kernel.file for kernel in Kernel.all.values()})
+    before = recorded()
+    if arguments.only and before["nvrtc"] != nvrtc().version:
+        parser.error(
+            f"the table was written with NVRTC {before['nvrtc']}, this is {nvrtc().version}: measure all files"
+        )
+    measured = table(files)
     if arguments.write:
-        TABLE.write_text(dumped(measured), encoding="utf-8")
-        RENDERED.write_text(rendered(measured), encoding="utf-8")
+        kept = merged(before, measured, files) if arguments.only else measured
+        TABLE.write_text(dumped(kept), encoding="utf-8")
+        RENDERED.write_text(rendered(kept), encoding="utf-8")
         print(f"{len(measured['rows'])} kernels x {len(ARCHS)} architectures, NVRTC {measured['nvrtc']}")
         return 0
-    lines = differences(json.loads(TABLE.read_text(encoding="utf-8")), measured)
+    lines = differences({"rows": rows_of(before["rows"], files)} if arguments.only else before, measured)
     print("\n".join(lines) or "as recorded")
     return int(bool(lines))
 

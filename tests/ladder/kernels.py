@@ -64,12 +64,12 @@ def items(*, dry: bool) -> list[Item]:
     found = predictions()
     if dry:
         return [(_DRY_LAYER, regime) for regime in REGIMES] + [(each, "float32") for each in _DRY_PASSES]
-    first, then = found["layers"][:_FIRST], found["layers"][_FIRST:]
+    first, others = found["layers"][:_FIRST], found["layers"][_FIRST:]
     passes = [(each, "float32") for each in found["passes"]]
     return [
         *((layer, regime) for layer in first for regime in REGIMES),
         *passes[:4],
-        *((layer, regime) for layer in then for regime in REGIMES),
+        *((layer, regime) for layer in others for regime in REGIMES),
         *passes[4:],
     ]
 
@@ -181,15 +181,15 @@ def _shown(rows: list[dict[str, Any]]) -> list[str]:
     """Return the rows for the table, as many as a screen takes."""
     lines = []
     for row in rows[:70]:
-        said = f"{row['layer']:30s} {row['pass']:8s} {row['regime']:8s}"
+        text = f"{row['layer']:30s} {row['pass']:8s} {row['regime']:8s}"
         if "us" in row:
             ratio = row["measured / predicted"]
-            said += f" {row['us']:8.1f} us" + (f", x{ratio:.2f} of predicted" if ratio is not None else "")
+            text += f" {row['us']:8.1f} us" + (f", x{ratio:.2f} of predicted" if ratio is not None else "")
         if "torch us" in row:
-            said += f"  torch {row['torch us']:8.1f} us"
+            text += f"  torch {row['torch us']:8.1f} us"
         if not {"us", "torch us"} & row.keys():  # of a dry run
-            said += " right"
-        lines.append(said + (f", torch / ours {row['torch / ours']:.2f}" if "torch / ours" in row else ""))
+            text += " right"
+        lines.append(text + (f", torch / ours {row['torch / ours']:.2f}" if "torch / ours" in row else ""))
     return lines
 
 

@@ -78,9 +78,9 @@ def _nvidia_smi() -> dict[str, str] | str:
     program = shutil.which("nvidia-smi")
     if program is None:
         return "not there"
-    asked = [program, f"--query-gpu={_ASKED}", "--format=csv,noheader"]
+    command = [program, f"--query-gpu={_ASKED}", "--format=csv,noheader"]
     try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()[0]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()[0]
     except (OSError, subprocess.SubprocessError, IndexError) as error:
         return f"{type(error).__name__}: {error}"
-    return dict(zip(_ASKED.split(","), (word.strip() for word in said.split(",")), strict=False))
+    return dict(zip(_ASKED.split(","), (word.strip() for word in answer.split(",")), strict=False))

@@ -1,17 +1,20 @@
 """Break kernels one place at a time, and see that the checks notice.
 
-    python -m tests.ladder.mutate_kernels [--sample N] [--seed S] [--only TEXT] [--write]
+    python -m tests.ladder.mutate_kernels [--only FILE ...] [--sample N] [--seed S] [--write]
 
 A mutant is one small change of one line of kernels/: a bound, a sign, an operator, a start value, a barrier.  It runs
 kernel_calls.py's calls of the kernel it is in, in the emulator's check mode, float32 first, until one fails.
 Survivors are shown, with the reason where mutation_survivors.toml gives one: such a mutant changes no result, so
-it does not count against the score, the share noticed of all others.  Exit status 1: a score below 95 %.  --write keeps
-the result in mutation_score.json.
+it does not count against the score, the share noticed of all others.  Exit status 1: a score below 95 %.
+
+--write keeps the result of each file in mutation_score.json, with a digest of the code that was measured: with --only
+beside the results of the other files, without it in the place of them all.  Totals are computed from the files.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -24,7 +27,6 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections import Counter
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -37,6 +39,7 @@ from gpuconv.cuda import kernel
 from gpuconv.cuda.source import kernel_dir, source
 from gpuconv.errors import GpuconvError
 
+from . import kernel_files
 from .kernel_calls import CALLS, DTYPES, FORMATS, GroupedDevice, assert_as_expected, emulated_on, launched
 
 SCORE = Path(__file__).parent / "mutation_score.json"
@@ -100,26 +103,34 @@ def mutants(file: str) -> list[Mutant]:
     text = kernel_dir().joinpath(file).read_text(encoding="utf-8")
     code = list(text)
     for pattern in (_NOT_CODE, _SIGNATURE):
-        for found in pattern.finditer("".join(code)):
-            for i in range(found.start(), found.end()):
+        for match in pattern.finditer("".join(code)):
+            for i in range(match.start(), match.end()):
                 code[i] = code[i] if code[i] == "\n" else "\0"
     masked = "".join(code)
-    found_mutants = []
+    of_file = []
     for before, after in CHANGES:
         word = rf"\b{before}\b" if before.isalpha() else re.escape(before)
-        for found in re.finditer(word, masked):
-            changed = text[: found.start()] + after + text[found.end() :]
-            line = text.count("\n", 0, found.start()) + 1
-            found_mutants.append(
-                Mutant(file, found.start(), before, after, line, changed.splitlines()[line - 1].strip())
-            )
-    return sorted(found_mutants, key=lambda m: (m.start, m.after))
+        for match in re.finditer(word, masked):
+            changed = text[: match.start()] + after + text[match.end() :]
+            line = text.count("\n", 0, match.start()) + 1
+            of_file.append(Mutant(file, match.start(), before, after, line, changed.splitlines()[line - 1].strip()))
+    return sorted(of_file, key=lambda mutant: (mutant.start, mutant.after))
+
+
+def files() -> list[str]:
+    """Return the kernel files that have mutants: all but ptx.cuh, in whose place the emulator has its own."""
+    names = sorted(path.name for path in kernel_dir().iterdir() if path.name.endswith((".cu", ".cuh")))
+    return [name for name in names if not name.startswith("ptx") and mutants(name)]
 
 
 def all_mutants() -> list[Mutant]:
-    """Return the mutants of all kernel files but ptx.cuh, in whose place the emulator has its own."""
-    names = sorted(p.name for p in kernel_dir().iterdir() if p.name.endswith((".cu", ".cuh")))
-    return [mutant for name in names if not name.startswith("ptx") for mutant in mutants(name)]
+    return [mutant for name in files() for mutant in mutants(name)]
+
+
+def code_digest(text: str) -> str:
+    """Return a digest of a kernel file's code: comments and blank lines do not count."""
+    lines = [line.rstrip() for line in re.sub(r"//[^\n]*", "", text).splitlines()]
+    return hashlib.sha256("\n".join(line for line in lines if line).encode()).hexdigest()[:16]
 
 
 def sample(everything: list[Mutant], count: int, seed: int) -> list[Mutant]:
@@ -129,9 +140,9 @@ def sample(everything: list[Mutant], count: int, seed: int) -> list[Mutant]:
     for mutant in everything:
         by_file.setdefault(mutant.file, []).append(mutant)
     chosen = []
-    for found in by_file.values():
-        share = min(len(found), max(2, round(count * len(found) / len(everything))))
-        chosen += rng.sample(found, share)
+    for of_file in by_file.values():
+        share = min(len(of_file), max(2, round(count * len(of_file) / len(everything))))
+        chosen += rng.sample(of_file, share)
     return chosen
 
 
@@ -166,15 +177,15 @@ class Plan:
     def calls(self, mutant: Mutant) -> list[str]:
         """Return the calls that launch the changed kernel, or with a shared function one from each file of it first."""
         inside = _kernel_at(mutant.file, mutant.start)
-        files = _files_with(mutant.file)
-        found: dict[str, list[str]] = {}
+        files_with = _files_with(mutant.file)
+        calls_of: dict[str, list[str]] = {}
         for name in CALLS:
             kernels = {one.kernel for dtype in DTYPES for one in self.launched[name, dtype].values()}
             if inside is not None:
                 kernels = {one for one in kernels if one.name == inside}
-            for file in sorted({one.file for one in kernels} & files)[:1]:
-                found.setdefault(file, []).append(name)
-        in_turn = [names[i] for i in range(len(CALLS)) for names in found.values() if i < len(names)]
+            for file in sorted({one.file for one in kernels} & files_with)[:1]:
+                calls_of.setdefault(file, []).append(name)
+        in_turn = [names[i] for i in range(len(CALLS)) for names in calls_of.values() if i < len(names)]
         return list(dict.fromkeys(in_turn))
 
 
@@ -275,61 +286,103 @@ def reasons() -> list[dict[str, str]]:
     return list(tomllib.loads(REASONS.read_text(encoding="utf-8")).get("survivor", []))
 
 
-def reason_of(mutant: Mutant, known: list[dict[str, str]]) -> str | None:
-    """Return why a survivor survives, if that is known."""
-    return next((k["reason"] for k in known if (k["file"], k["text"]) == (mutant.file, mutant.text)), None)
+def reason_of(file: str, text: str, known: list[dict[str, str]]) -> str | None:
+    """Return why the mutant whose changed line is `text` survives, if that is known."""
+    return next((entry["reason"] for entry in known if (entry["file"], entry["text"]) == (file, text)), None)
 
 
-def summary(results: list[tuple[Mutant, str, str, float]], total: int, seed: int | None) -> dict[str, Any]:
-    """Return what is kept of a run.  A mutant that does not compile does not count."""
+def of_files(results: list[tuple[Mutant, str, str, float]], seed: int | None) -> dict[str, dict[str, Any]]:
+    """Return what is kept of a run, by file.  A mutant that does not compile does not count.
+
+    seed: what the mutants were drawn with; None where all were run.
+    """
+    by_file: dict[str, list[tuple[Mutant, str]]] = {}
+    for mutant, verdict, _, _ in results:
+        by_file.setdefault(mutant.file, []).append((mutant, verdict))
+    record = {}
+    for file, verdicts in sorted(by_file.items()):
+        counted = [verdict for _, verdict in verdicts if verdict in ("noticed", "survived")]
+        survivors = sorted((m for m, verdict in verdicts if verdict == "survived"), key=lambda m: m.start)
+        record[file] = {
+            "code": code_digest(kernel_dir().joinpath(file).read_text(encoding="utf-8")),
+            "places": len(mutants(file)),
+            "seed": seed,
+            "mutants": len(counted),
+            "noticed": counted.count("noticed"),
+            "refused by the compiler": sum(verdict == "refused" for _, verdict in verdicts),
+            "survivors": [mutant.text for mutant in survivors],
+        }
+    return record
+
+
+def totals(record: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what the results of all files come to, with the reasons of survivors that are known today."""
     known = reasons()
-    counted = [(m, verdict) for m, verdict, _, _ in results if verdict in ("noticed", "survived")]
-    noticed = Counter(m.file for m, verdict in counted if verdict == "noticed")
-    tried = Counter(m.file for m, _ in counted)
-    survivors = sorted((m for m, verdict in counted if verdict == "survived"), key=lambda m: (m.file, m.line))
-    equal = sum(reason_of(m, known) is not None for m in survivors)
+    tried, noticed = (sum(result[key] for result in record.values()) for key in ("mutants", "noticed"))
+    survivors = [
+        {"file": file, "text": text, "reason": reason_of(file, text, known) or "not explained"}
+        for file, result in record.items()
+        for text in result["survivors"]
+    ]
+    equal = sum(survivor["reason"] != "not explained" for survivor in survivors)
     return {
-        "sites": total,
-        "seed": seed,
-        "mutants": len(counted),
-        "noticed": sum(noticed.values()),
+        "mutants": tried,
+        "noticed": noticed,
         "change no result": equal,
-        "score": round(sum(noticed.values()) / max(1, len(counted) - equal), 4),
-        "noticed of all": round(sum(noticed.values()) / max(1, len(counted)), 4),
-        "refused by the compiler": sum(verdict == "refused" for _, verdict, _, _ in results),
-        "files": {file: f"{noticed[file]} of {tried[file]}" for file in sorted(tried)},
-        "survivors": [
-            {"at": f"{m.file}:{m.line}", "text": m.text, "reason": reason_of(m, known) or "not explained"}
-            for m in survivors
-        ],
+        "score": round(noticed / max(1, tried - equal), 4),
+        "survivors": survivors,
     }
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """Return the results that are kept, by file."""
+    return dict(json.loads(SCORE.read_text(encoding="utf-8")))
+
+
+def merged(before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the results of before with those of now in their places; files that are no more have none."""
+    return {file: result for file, result in sorted((before | now).items()) if file in files()}
+
+
+def to_be_measured(record: dict[str, dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return the kernel files without a result, and those whose code has changed since."""
+    missing = [file for file in files() if file not in record]
+    texts = {file: kernel_dir().joinpath(file).read_text(encoding="utf-8") for file in files() if file in record}
+    return missing, [file for file, text in texts.items() if record[file]["code"] != code_digest(text)]
+
+
+def command(names: list[str]) -> str:
+    """Return the command that measures files."""
+    return f"python -m tests.ladder.mutate_kernels --only {' '.join(names)} --write"
 
 
 def main() -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="kernel files: relu pack.cuh")
     parser.add_argument("--sample", type=int, help="about how many mutants (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--only", default="", help="files whose name contains this text")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants side by side (default: the cores)")
     parser.add_argument("--write", action="store_true", help=f"keep the result in {SCORE.name}")
     parser.add_argument("--list", action="store_true", help="show the mutants, run nothing")
     arguments = parser.parse_args()
-    everything = [mutant for mutant in all_mutants() if arguments.only in mutant.file]
+    everything = [mutant for name in kernel_files.chosen(parser, arguments.only, files()) for mutant in mutants(name)]
     chosen = sample(everything, arguments.sample, arguments.seed) if arguments.sample else everything
     if arguments.list:
         print("\n".join(map(str, chosen)))
         return 0
     build.compiler(), build._runtime_object()
     results = run_all(Plan(), chosen, arguments.jobs)
-    found = summary(results, len(everything), arguments.seed if arguments.sample else None)
-    for mutant, verdict, detail, _ in results:
-        if verdict == "broken":
-            print(f"broken: {mutant}: {detail}")
-    print(json.dumps(found, indent=1))
-    if arguments.write:
-        SCORE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return int(found["score"] < GOAL or any(verdict == "broken" for _, verdict, _, _ in results))
+    record = of_files(results, None if len(chosen) == len(everything) else arguments.seed)
+    of_run = totals(record)
+    print(json.dumps({"files": record, **of_run}, indent=1))
+    broken = [f"broken: {mutant}: {detail}" for mutant, verdict, detail, _ in results if verdict == "broken"]
+    if broken:
+        print("\n".join(broken))
+    elif arguments.write:
+        kept = merged(recorded(), record) if arguments.only else record
+        SCORE.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    return int(of_run["score"] < GOAL or bool(broken))
 
 
 if __name__ == "__main__":

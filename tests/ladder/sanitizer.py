@@ -40,24 +40,24 @@ def run(work: Work) -> bool | None:
     for place, tool in enumerate(FAULTS):
         share = work.left() / (len(FAULTS) - place)
         tools[tool] = _watch(program, tool, share)
-        work.keep(tools=tools, shown=[f"{name}: {said}" for name, said in tools.items()])
-    found = [said for said in tools.values() if said.startswith("found")]
-    if found:
+        work.keep(tools=tools, shown=[f"{name}: {verdict}" for name, verdict in tools.items()])
+    faults = [verdict for verdict in tools.values() if verdict.startswith("found")]
+    if faults:
         return False
-    return True if all(said == "clean" for said in tools.values()) else None
+    return True if all(verdict == "clean" for verdict in tools.values()) else None
 
 
 def _watch(program: str, tool: str, seconds: float) -> str:
     """Return "clean", "found: ..." or why nothing was measured."""
-    status, said = _watched(program, tool, f"fault-{tool}", min(seconds / 2, _CONTROL))
+    status, verdict = _watched(program, tool, f"fault-{tool}", min(seconds / 2, _CONTROL))
     if status != _FOUND:
-        return f"not measured: the planted fault was not noticed ({said})"
-    status, said = _watched(program, tool, "calls", seconds - _CONTROL)
+        return f"not measured: the planted fault was not noticed ({verdict})"
+    status, verdict = _watched(program, tool, "calls", seconds - _CONTROL)
     if status is None:
-        return f"not measured: time was spent ({said})"
+        return f"not measured: time was spent ({verdict})"
     if status == 0:
         return "clean"
-    return f"found: {said}" if status == _FOUND else f"not measured: status {status} ({said})"
+    return f"found: {verdict}" if status == _FOUND else f"not measured: status {status} ({verdict})"
 
 
 def _watched(program: str, tool: str, child: str, seconds: float) -> tuple[int | None, str]:
@@ -73,10 +73,10 @@ def _child(name: str, *, dry: bool = False) -> list[str]:
 
 def installed() -> str | None:
     """Return the path of compute-sanitizer, if it is installed."""
-    found = shutil.which("compute-sanitizer")
+    path = shutil.which("compute-sanitizer")
     places = [os.environ.get("CUDA_PATH", ""), "/usr/local/cuda"]
     paths = [Path(place) / "bin" / "compute-sanitizer" for place in places if place]
-    return found or next((str(path) for path in paths if path.exists()), None)
+    return path or next((str(path) for path in paths if path.exists()), None)
 
 
 def run_fault(tool: str) -> None:

@@ -61,9 +61,9 @@ def count(cases: Iterable[str] = CASES, **settings: Any) -> dict[str, Counts]:
         )
         steps = _steps(map(json.loads, trace.read_text(encoding="utf-8").splitlines()))
     allocations = json.loads(done.stdout.splitlines()[-1])
-    found = {}
-    for place, case in enumerate(chosen):
-        of_case = slice(place * _COUNTED, (place + 1) * _COUNTED)
+    counts = {}
+    for turn, case in enumerate(chosen):
+        of_case = slice(turn * _COUNTED, (turn + 1) * _COUNTED)
         in_a_row = [
             {**_counted(events), "allocations": number}
             for events, number in zip(steps[of_case], allocations[of_case], strict=True)
@@ -71,8 +71,8 @@ def count(cases: Iterable[str] = CASES, **settings: Any) -> dict[str, Counts]:
         if len(in_a_row) != _COUNTED or any(step != in_a_row[0] for step in in_a_row):
             msg = f"{case}: steps in a row ask for different things: {in_a_row}"
             raise RuntimeError(msg)
-        found[case] = in_a_row[0]
-    return found
+        counts[case] = in_a_row[0]
+    return counts
 
 
 def differences(old: Mapping[str, Counts], new: Mapping[str, Counts], *, by_name: bool = True) -> list[str]:
@@ -167,8 +167,8 @@ def _inside(cases: list[str], settings: dict[str, Any]) -> None:
     import cupy
 
     from gpuconv import backend, data
-    from gpuconv.train import PRESETS, loop
-    from gpuconv.train.report import Report
+    from gpuconv.show.terminal import Progress
+    from gpuconv.train import PRESETS, start
 
     pool, asked = cupy.get_default_memory_pool(), Counter()
 
@@ -178,29 +178,31 @@ def _inside(cases: list[str], settings: dict[str, Any]) -> None:
 
     cupy.cuda.set_allocator(counted)
     small: dict[str, Any] = {"data": "shapes", "device": "cuda", "batch_size": 2, "validation": 0}
-    found = []
+    allocations = []
     for case in cases:
         preset, _, precision = case.rpartition("-")
         config = dataclasses.replace(
             PRESETS[preset], **{**small, **_NARROW[preset], **settings}, precision=precision, epochs=1
         )
         with backend.using("cuda"):
-            run = loop.begin(config, data.draw_shapes((_WARM + _COUNTED + 1) * config.batch_size, 10), Report())
-            if run.arithmetic.scale is not None:
-                run.arithmetic.scale.value = 64.0  # no gradient is beyond float16: a step that is skipped asks for less
+            run = start.begin(config, data.draw_shapes((_WARM + _COUNTED + 1) * config.batch_size, 10), Progress())
+            if run.stepper.arithmetic.scale is not None:
+                run.stepper.arithmetic.scale.value = (
+                    64.0  # no gradient is beyond float16: a step that is skipped asks for less
+                )
             with run.feed:
                 batches = run.feed.epoch(0, 0, _WARM + _COUNTED)
                 for number in range(_WARM + _COUNTED):
                     before = asked["allocations"]
                     if number >= _WARM:
                         cupy.cuda.runtime.profilerStart()
-                    run._step(next(batches))
+                    run.step(next(batches))
                     cupy.cuda.runtime.profilerStop()
                     run.position.step += 1
                     run.position.steps += 1
                     if number >= _WARM:
-                        found.append(asked["allocations"] - before)
-    sys.stdout.write(json.dumps(found) + "\n")
+                        allocations.append(asked["allocations"] - before)
+    sys.stdout.write(json.dumps(allocations) + "\n")
 
 
 def main() -> int:
@@ -221,13 +223,13 @@ def main() -> int:
         said = check(arguments.cases)
         sys.stdout.write("".join(f"{line}\n" for line in said) or "as they were\n")
         return 1 if said else 0
-    found = count(arguments.cases)
+    counts = count(arguments.cases)
     if arguments.write:
-        steps = {**(read()["steps"] if TABLE.exists() else {}), **found}
+        steps = {**(read()["steps"] if TABLE.exists() else {}), **counts}
         text = json.dumps({"CuPy": cupy_version(), "steps": steps}, indent=1)
         TABLE.write_text(text + "\n", encoding="utf-8")
     else:
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        sys.stdout.write(json.dumps(counts, indent=1) + "\n")
     return 0
 
 

@@ -63,7 +63,7 @@ def _measure(work: Work, entry: dict[str, Any]) -> None:
         eager = [_eager_ms(cupy, steps, 2 if work.dry else 10) for _ in range(1 if work.dry else _TIMES)]
         median = statistics.median(host)
         busy = [_busy_ms(cupy, run, steps, median, dry=work.dry) for _ in range(1 if work.dry else _TIMES)]
-        run._look()
+        run.look()
         row["loss"] = run.last_loss
     if not work.dry:
         row |= _numbers(entry, batch, host, eager, busy)
@@ -99,7 +99,7 @@ def _steps(run: Any) -> Iterator[None]:
     """Do a step at a time, epoch after epoch, looking at none of them."""
     for epoch in itertools.count():
         for batch in run.feed.epoch(epoch, 0, _STEPS):
-            run._step(batch)
+            run.step(batch)
             run.position.steps += 1
             yield
 
@@ -128,7 +128,7 @@ def launches(steps: Iterator[None]) -> int:
 
 def _host_ms(cupy: Any, run: Any, steps: Iterator[None], *, dry: bool) -> float:
     """Return the milliseconds that the host takes to queue a step, with nothing in its way."""
-    run._look()  # else one of these steps might
+    run.look()  # else one of these steps might
     cupy.cuda.runtime.deviceSynchronize()
     count = 1 if dry else _HOST_STEPS
     start = time.perf_counter()
@@ -157,7 +157,7 @@ def _busy_ms(cupy: Any, run: Any, steps: Iterator[None], host_ms: float, *, dry:
     source = cupy.zeros(2**16 if dry else _COPIED, cupy.uint8)
     target = cupy.empty_like(source)
     copies = 1 if dry else max(2, round(_LEAD * host_ms * count / (2 * _COPIED / _BYTES_A_MS)))
-    run._look()
+    run.look()
     cupy.cuda.runtime.deviceSynchronize()
     first, last = cupy.cuda.Event(), cupy.cuda.Event()
     for _ in range(copies):

@@ -12,8 +12,8 @@ import numpy as np
 
 from gpuconv.backend import using
 from gpuconv.data.dataset import Dataset, channel_statistics
-from gpuconv.train import PRESETS, loop, train
-from gpuconv.train.report import Report
+from gpuconv.show.terminal import Progress
+from gpuconv.train import PRESETS, start, train
 
 from . import ROOT
 from .predictions import predictions, share
@@ -48,7 +48,7 @@ def begun(preset: str, batch: int, precision: str, steps: int, *, tiny: bool) ->
     """Return a run of a preset before its first step, on random pictures."""
     settings = {"batch_size": batch, "precision": precision, "validation": 0, "tta": "none"}
     config = dataclasses.replace(PRESETS[preset], **settings, **(_TINY[preset] if tiny else {}))
-    return loop.begin(config, drawn(batch, steps), Report())
+    return start.begin(config, drawn(batch, steps), Progress())
 
 
 def one_step(preset: str, precision: str) -> float:

@@ -1,0 +1,101 @@
+"""Make the README's pictures: a terminal in which a net is trained, and the report of that run.
+
+    python docs/pictures.py [ARGUMENT ...]
+
+The arguments are those of `gpuconv train`, which runs in a terminal of 80 columns that tmux draws; the report is drawn by
+Chromium.  Both must be installed.  The run itself is thrown away.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+FOLDER = Path(__file__).resolve().parent / "pictures"
+_COLUMNS, _LINES = 80, 60
+_PAGE = (1000, 1500)  # the report's upper part, in pixels
+
+# rich's own frame asks a server for a font; this one takes what the reader's machine has.
+_SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font: {char_height}px Menlo, Consolas, "DejaVu Sans Mono", monospace; line-height: {line_height}px; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal"><rect width="{terminal_width}" height="{terminal_height}"/></clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def in_terminal(command: list[str], folder: Path) -> str:
+    """Run a command in a terminal of its own; return the screen it leaves, with its colours."""
+    server = f"gpuconv-pictures-{os.getpid()}"
+
+    def tmux(*arguments: str) -> str:
+        done = subprocess.run(["tmux", "-L", server, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout
+
+    line = f"{shlex.join(command)}; tmux -L {server} wait-for -S ended; exec cat"
+    try:
+        tmux("-f", os.devnull, "new-session", "-d", "-x", str(_COLUMNS), "-y", str(_LINES), "-c", str(folder), line)
+        tmux("wait-for", "ended")
+        return tmux("capture-pane", "-e", "-p").rstrip()
+    finally:
+        subprocess.run(["tmux", "-L", server, "kill-server"], check=False, capture_output=True)
+
+
+def draw_terminal(title: str, screen: str, file: Path) -> None:
+    """Draw a screen's text, with its colours, as SVG."""
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        console = Console(record=True, width=_COLUMNS, file=nowhere, force_terminal=True)
+        console.print(Text.from_ansi(f"\x1b[1m$ {title}\x1b[0m\n{screen}"))
+        file.write_text(console.export_svg(title=title, code_format=_SVG, unique_id="terminal"), encoding="utf-8")
+
+
+def draw_page(page: Path, file: Path) -> None:
+    """Draw the upper part of an HTML file as PNG."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        sys.exit("docs/pictures.py needs Chromium to draw the report")
+    width, height = _PAGE
+    subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={width},{height}",
+         f"--screenshot={file}", page.as_uri()],
+        check=True, capture_output=True,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Train, and draw both pictures."""
+    arguments = sys.argv[1:]
+    if shutil.which("tmux") is None:
+        sys.exit("docs/pictures.py needs tmux to draw a terminal")
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        gpuconv = str(Path(sys.executable).with_name("gpuconv"))
+        screen = in_terminal([gpuconv, "train", *arguments], folder)
+        (report,) = folder.glob("runs/*/report.html")
+        draw_terminal(shlex.join(["gpuconv", "train", *arguments]), screen, FOLDER / "terminal.svg")
+        draw_page(report, FOLDER / "report.png")
+
+
+if __name__ == "__main__":
+    main()

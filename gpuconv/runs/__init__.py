@@ -1,0 +1,17 @@
+"""What a run leaves on the disk, written and read; nothing here trains.
+
+folder        the folder of a run, and which files it holds
+config        the settings: one dataclass
+settings      settings by name and on disk: presets, config.toml
+checkpoint    a run at one moment, to and from a file: weights, optimiser, position
+sealed        the format of that file
+journal       events.jsonl: what happened when
+board         TensorBoard's file
+metrics       metrics.csv: a line per epoch
+result        result.json: what a finished run came to
+machine       env.json: what it was measured on
+reading       all of this, read
+dataset       the data set of a run, found again
+evaluation    how well a net does on pictures
+significance  what of a difference can be chance
+"""

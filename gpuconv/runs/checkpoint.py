@@ -1,0 +1,187 @@
+"""Everything a run is made of at one moment, to and from a checkpoint.
+
+Data order, augmentation and dropout are functions of (seed, epoch, step), so two counters bring all of them back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import nn
+from ..backend import asnumpy
+from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
+from ..version import gpuconv_version
+from . import sealed
+from .config import Config
+from .folder import refuse_several
+from .settings import from_values, read, shareable, to_values
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a run is: `step` steps of the epoch with index `epoch` are done, and what they summed up to."""
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0  # of this epoch so far
+    training_seconds: float = 0.0  # of the whole run, without validation
+    best_epoch: int = 0  # counted from 1; 0: none yet
+    best_accuracy: float | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of metrics.csv
+    steps: int = 0  # of the whole run
+    ended_by: str = ""  # "max-minutes" or "patience", if that ended the run before its last epoch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """The content of a checkpoint."""
+
+    path: Path
+    config: Config
+    net: Mapping[str, Any]
+    data_name: str
+    data_fingerprint: str
+    position: Position
+    arrays: Mapping[str, np.ndarray]
+    optimiser_steps: int
+    loss_scale: Mapping[str, Any] | None = None
+
+    def part(self, kind: str) -> dict[str, np.ndarray]:
+        """Return the arrays of one kind: "params", "state", "optimizer", "average"."""
+        prefix = f"{kind}/"
+        return {name.removeprefix(prefix): array for name, array in self.arrays.items() if name.startswith(prefix)}
+
+    def restore(
+        self,
+        net: nn.Net,
+        optimiser: nn.Optimiser,
+        average: nn.WeightAverage | None = None,
+        scale: Any = None,
+    ) -> None:
+        """Put weights, running statistics, the optimiser's vectors, the average and the loss scale back."""
+        if sealed.same_values(net.config) != self.net:
+            msg = f"{self.path} holds another net: {_difference(self.net, sealed.same_values(net.config))}"
+            raise CheckpointMismatchError(msg)
+        try:
+            own = "live_" if self.part("live_params") else ""  # of a checkpoint whose weights are the average
+            net.load(self.part(f"{own}params"), self.part(f"{own}state"))
+            optimiser.load(self.part("optimizer"), self.optimiser_steps)
+            if average is not None:
+                average.load(self.part("average"))
+            if scale is not None:
+                for name, value in (self.loss_scale or {}).items():
+                    setattr(scale, name, value)
+        except (GpuconvError, AttributeError) as error:
+            msg = f"{self.path} does not fit this run: {error}"
+            raise CheckpointMismatchError(msg) from error
+
+
+def save(
+    path: Path,
+    *,
+    config: Config,
+    net: nn.Net,
+    optimiser: nn.Optimiser,
+    data_name: str,
+    data_fingerprint: str,
+    position: Position,
+    average: nn.WeightAverage | None = None,
+    averaged: bool = False,
+    scale: Any = None,
+    to_share: bool = False,
+) -> None:
+    """Write a checkpoint of a run.
+
+    averaged=True: the weights in it are those of the average, and the net's own ones lie beside them to go on from.
+    to_share=True: the settings in it hold no paths; `load` takes them from the config.toml beside it, if there is one.
+    """
+    arrays = _arrays(optimizer=optimiser.state, average={} if average is None else average.state)
+    if average is not None and averaged:
+        arrays |= {name: array.copy() for name, array in _arrays(live_params=net.params, live_state=net.state).items()}
+        with average.applied():
+            arrays |= {name: array.copy() for name, array in _arrays(params=net.params, state=net.state).items()}
+    else:
+        arrays |= _arrays(params=net.params, state=net.state)
+    values = {
+        "gpuconv": gpuconv_version(),
+        "config": shareable(config) if to_share else to_values(config),
+        "net": net.config,
+        "data": {"name": data_name, "fingerprint": data_fingerprint},
+        "optimizer": {"name": config.optimizer, "steps": optimiser.steps},
+        "position": dataclasses.asdict(position),
+        "loss_scale": None if scale is None else dataclasses.asdict(scale),
+    }
+    sealed.write(path, arrays, values)
+
+
+def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return arrays by kind and name, on the host."""
+    return {f"{kind}/{name}": asnumpy(array) for kind, part in kinds.items() for name, array in part.items()}
+
+
+def load(path: Path) -> Snapshot:
+    """Return the snapshot in a checkpoint; raise CheckpointMismatchError if it is the checkpoint of something else."""
+    if not path.exists():
+        refuse_several(path.parent)
+    arrays, values = sealed.read(path)
+    try:
+        return Snapshot(
+            path=path,
+            config=_settings(values["config"], path.parent),
+            net=values["net"],
+            data_name=values["data"]["name"],
+            data_fingerprint=values["data"]["fingerprint"],
+            # A run of an earlier version counted no steps of its own; each of its steps was one of the optimiser.
+            position=Position(**{"steps": values["optimizer"]["steps"], **values["position"]}),
+            arrays=arrays,
+            optimiser_steps=values["optimizer"]["steps"],
+            loss_scale=values.get("loss_scale"),
+        )
+    except (KeyError, TypeError, GpuconvError) as error:
+        msg = f"{path} is not the checkpoint of a training run of this version: {error}"
+        raise CheckpointMismatchError(msg) from error
+
+
+def _settings(values: Mapping[str, Any], folder: Path) -> Config:
+    """Return the settings of a checkpoint, with the paths that it does not hold from config.toml in its folder."""
+    config = from_values(values)
+    if "data_dir" in values:
+        return config
+    try:
+        beside = read(folder / "config.toml", find_net=False)
+    except ConfigError:
+        return config
+    short = shareable(beside)
+    places = {name: getattr(beside, name) for name in ("data", "net") if short[name] == values.get(name)}
+    if "data" in places:
+        places["data_dir"] = beside.data_dir
+    return dataclasses.replace(config, **places)
+
+
+def load_net(path: Path) -> nn.Net:
+    """Return the net of a checkpoint, with its weights: ready for forward."""
+    return net_of(load(path))
+
+
+def net_of(snapshot: Snapshot) -> nn.Net:
+    """Return the net of a snapshot, with its weights."""
+    try:
+        net = nn.build(snapshot.net)
+        net.load(snapshot.part("params"), snapshot.part("state"))
+    except GpuconvError as error:
+        msg = f"{snapshot.path} does not hold a net that can be built: {error}"
+        raise CheckpointMismatchError(msg) from error
+    return net
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    names = [name for name in (*old, *(n for n in new if n not in old)) if old.get(name) != new.get(name)]
+    return ", ".join(f"{name} {old.get(name)!r} there, {new.get(name)!r} here" for name in names)

@@ -1,0 +1,189 @@
+"""How well a net does on pictures it has not been trained on."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import tables
+from ..backend import asarray, asnumpy, on_gpu
+from ..errors import CheckpointMismatchError, ParamError
+from ..ops.augmentation import augment
+from ..ops.loss import softmax_cross_entropy
+from .dataset import first_test_images
+
+BATCH_SIZE = 250
+TTA = ("none", "flip", "flip+shift")
+MOST_MISTAKES = 36
+
+
+class Mistake(NamedTuple):
+    """An image that was not recognised: its number, its class, the one it was taken for, at which probability."""
+
+    image: int
+    true: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """The outcome on a set of images: mean loss, and how often the highest score was right."""
+
+    loss: float
+    accuracy: float
+    class_counts: np.ndarray  # (classes,): images of each class
+    class_correct: np.ndarray  # (classes,): those of them that were recognised
+    confusion: np.ndarray  # (classes, classes): images of the row's class that were taken for the column's
+    right: np.ndarray  # (N,) bool: which images were recognised
+    mistakes: list[Mistake]  # the most confident ones, worst first
+
+    @property
+    def count(self) -> int:
+        """How many images were looked at."""
+        return int(self.class_counts.sum())
+
+    @property
+    def class_accuracy(self) -> list[float | None]:
+        """Accuracy of each class; None for one without images."""
+        pairs = zip(self.class_correct.tolist(), self.class_counts.tolist(), strict=True)
+        return [right / count if count else None for right, count in pairs]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [str(label), f"{count:,}", f"{right:,}", "-" if share is None else f"{share:.2%}"]
+            for label, (count, right, share) in enumerate(
+                zip(self.class_counts.tolist(), self.class_correct.tolist(), self.class_accuracy, strict=True)
+            )
+        ]
+        state = f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} on {self.count:,} images"
+        return tables.html("Evaluation", state, ["class", "images", "recognised", "accuracy"], rows)
+
+
+def evaluate(
+    net: Any,
+    images: Any,
+    labels: Any,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    classes: int,
+    tta: str = "none",
+    between: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
+
+    images: (N, C, H, W) uint8   labels: (N,) on the host   between is called after each batch (and may raise to end it
+    early).   Images on the host go to the net's place batch by batch; those that lie there already stay.
+
+    tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
+    "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
+    pixel up and left, and down and right, with the border reflected: six views, six times the work.
+    Source of the six views and their weights: Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU, arXiv 2404.00498.
+    """
+    count = len(labels)
+    if count == 0:
+        msg = "images must not be empty: there is no accuracy of nothing"
+        raise ParamError(msg)
+    if tta not in TTA:
+        msg = f"tta must be one of {', '.join(TTA)}, got {tta!r}"
+        raise ParamError(msg)
+    loss_sum = 0.0
+    counts, correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+    confusion, rights = np.zeros(classes**2, np.int64), np.zeros(count, bool)
+    mistakes: list[Mistake] = []
+    for start in range(0, count, BATCH_SIZE):
+        batch = slice(start, min(start + BATCH_SIZE, count))
+        scores = None
+        seen = images[batch]
+        placed = seen if on_gpu(seen) else asarray(seen, beside=net.flat_params)
+        for weight, pictures in views(placed, tta):
+            x = augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
+            of_view = net.forward(x)
+            if of_view.shape[1] != classes:
+                msg = f"the net has {of_view.shape[1]} classes but the data set has {classes}"
+                raise CheckpointMismatchError(msg)
+            if tta == "none":
+                scores = of_view
+            else:
+                weighted = weight * asnumpy(of_view)
+                scores = weighted if scores is None else scores + weighted
+        loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
+        loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
+        on_host = asnumpy(scores)
+        predicted = on_host.argmax(axis=1)
+        right = predicted == labels[batch]
+        rights[batch] = right
+        confusion += np.bincount(np.int64(classes) * labels[batch] + predicted, minlength=classes**2)
+        mistakes = _worst(mistakes, start, on_host, labels[batch], predicted)
+        counts += np.bincount(labels[batch], minlength=classes)
+        correct += np.bincount(labels[batch][right], minlength=classes)
+        if between is not None:
+            between()
+    return Evaluation(
+        loss_sum / count,
+        int(correct.sum()) / count,
+        counts,
+        correct,
+        confusion.reshape(classes, classes),
+        rights,
+        mistakes,
+    )
+
+
+def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "none") -> Evaluation:
+    """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
+    images, labels = first_test_images(dataset, test_images)
+    return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes), tta=tta)
+
+
+def _worst(known: list[Mistake], start: int, scores: Any, labels: Any, predicted: Any) -> list[Mistake]:
+    """Return the most confident mistakes of those known and of a batch that starts at image start."""
+    wrong = np.flatnonzero(predicted != labels)
+    apart = scores[wrong].astype(np.float64)
+    apart -= apart.max(axis=1, keepdims=True)
+    confidence = 1 / np.exp(apart).sum(axis=1)  # softmax of the highest score
+    columns = (wrong + start, labels[wrong], predicted[wrong], confidence)
+    new = [Mistake(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    return sorted([*known, *new], key=lambda one: (-one.confidence, one.image))[:MOST_MISTAKES]
+
+
+def pack_bits(bits: np.ndarray) -> str:
+    """Return an array of bools as base64 text, eight to a byte, the first one highest."""
+    return base64.b64encode(np.packbits(bits).tobytes()).decode("ascii")
+
+
+def unpack_bits(text: str, count: int) -> np.ndarray:
+    """Return the first count bools that pack_bits wrote."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
+
+
+def views(images: Any, tta: str) -> Iterator[tuple[float, Any]]:
+    """Yield (weight, images) for every view of images (N, C, H, W), made where they are; the weights add up to 1."""
+    if tta == "none":
+        yield 1.0, images
+        return
+    yield from _flipped(images, 0.25 if tta == "flip+shift" else 0.5)
+    if tta == "flip+shift":
+        for start in (0, 2):
+            shifted = images
+            for axis in (2, 3):
+                size = images.shape[axis]
+                framed = np.pad(np.arange(size), 1, mode="reflect")  # the numbers of rows or columns
+                shifted = _picked(shifted, framed[start : start + size], axis)
+            yield from _flipped(shifted, 0.125)
+
+
+def _flipped(images: Any, weight: float) -> Iterator[tuple[float, Any]]:
+    """Yield images and their mirror images."""
+    yield weight, images
+    yield weight, _picked(images, np.arange(images.shape[3])[::-1].copy(), 3)
+
+
+def _picked(images: Any, numbers: np.ndarray, axis: int) -> Any:
+    """Return the rows or columns with these numbers, in a new array beside the old one."""
+    return images.take(asarray(numbers, beside=images), axis=axis)

@@ -1,0 +1,137 @@
+"""Settings by name and on disk: the presets, plain values, the TOML file that repeats a run, what others may see."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import bounded
+from ..errors import ConfigError
+from ..nn import choice
+from ..nn.spec import NET_FILES
+from .config import Config
+
+PRESETS = {
+    "convnet": Config(),
+    "three-layer": Config(
+        preset="three-layer",
+        net="three-layer",
+        optimizer="adam",
+        lr=1e-3,
+        epochs=8,
+        crop=0,
+        flip_mode="random",
+        weight_decay=0.0,
+    ),
+    "vgg": Config(preset="vgg", net="vgg", epochs=10),
+    "resnet9": Config(preset="resnet9", net="resnet9", epochs=10, batch_size=256, lr=0.2),
+    "resnet18": Config(preset="resnet18", net="resnet18", epochs=10),
+    # Rates, momenta and weight decay of airbench94_muon, from its sum over a batch to a mean over 512: a rate of SGD
+    # grows by 512.  Filters 0.24, which Muon makes blind to that; biases 0.053 x 512 / 0.24 = 113; the head 0.67 x 512 /
+    # 0.24, less the square of what its first weights are smaller by here (0.0361: 1 / 16 / sqrt 3 against 1), = 1.86.
+    # Decay: 0.004 of its batch of 2000 is 2e-6 an image, 512 of them by the head's rate of 0.446, = 2.3e-3.  That run
+    # decays biases, too, and freezes the whitening's after three epochs.
+    "speedrun": Config(
+        preset="speedrun",
+        net="speedrun",
+        epochs=5,
+        batch_size=512,
+        optimizer="muon",
+        lr=0.24,
+        momentum=0.85,
+        affine_lr=1.86,
+        bias_lr=113.0,
+        weight_decay=2.3e-3,
+        label_smoothing=0.2,
+        warmup=0.0,
+        tta="flip+shift",
+    ),
+}
+
+
+def preset(name: str) -> Config:
+    """Return the preset of a name, or raise ConfigError with the names there are."""
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ConfigError(choice.unknown("preset", name, PRESETS))
+    return PRESETS[name]
+
+
+def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config:
+    """Return a Config from plain values; what they leave out comes from base, else from the preset they name."""
+    names = [spec.name for spec in dataclasses.fields(Config)]
+    for name in values:
+        if name not in names:
+            raise ConfigError(choice.unknown("setting", name, names))
+    if base is None:
+        base = preset(values.get("preset", "convnet"))
+    return dataclasses.replace(base, **values)
+
+
+def to_values(config: Config) -> dict[str, Any]:
+    """Return every setting as a plain value: what from_values takes, TOML and JSON write."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
+
+
+def shareable(config: Config) -> dict[str, Any]:
+    """Return the settings as anyone may see them: without data_dir, and of other paths the last part alone.
+
+    A folder of pictures is "./<its name>", by which it stays known as a path: `from_values` takes what this returns.
+    """
+    values = {name: value for name, value in to_values(config).items() if name != "data_dir"}
+    short = {
+        name: re.split(r"[/\\]", value.rstrip("/\\"))[-1] if isinstance(value, str) else value
+        for name, value in values.items()
+    }
+    if short["data"] != values["data"]:
+        short["data"] = f"./{short['data']}"
+    return short
+
+
+def difference(old: Config, new: Config) -> str:
+    """Return the settings in which two Configs differ, as words, or "" if they are equal."""
+    pairs = ((name, getattr(old, name), getattr(new, name)) for name in vars(old))
+    return ", ".join(f"{name} {was!r} -> {now!r}" for name, was, now in pairs if was != now)
+
+
+def read(path: Path, *, find_net: bool = True) -> Config:
+    """Return the Config of a TOML file; settings it leaves out come from its preset.
+
+    find_net: the file of a net is looked for beside this one first, and then net is the path of what was found.
+    """
+    what = f"config file {path}"
+    _, values = bounded.toml_file(path, what)
+    try:
+        config = from_values(values)
+    except ConfigError as error:
+        msg = f"{what}: {error}"
+        raise ConfigError(msg) from None
+    beside = path.parent / config.net
+    if find_net and config.net.endswith(NET_FILES) and beside.is_file():
+        return dataclasses.replace(config, net=str(beside))
+    return config
+
+
+def to_toml(config: Config) -> str:
+    """Return the text of a TOML file that `read` turns into an equal Config."""
+    return values_to_toml(to_values(config))
+
+
+def values_to_toml(values: Mapping[str, Any]) -> str:
+    """Return settings, as to_values gives them, as the text of a TOML file."""
+    lines = ["# All settings of a gpuconv run.  Repeat it with: gpuconv train --config FILE", ""]
+    lines += [f"{name} = {_toml(value)}" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):  # TOML's basic strings are JSON's, but DEL must be escaped
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)

@@ -1,0 +1,98 @@
+"""Curves of runs as pictures, by matplotlib (extra `plots`); imported only when a picture is asked for."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import durable
+from ..errors import ConfigError
+from ..runs.reading import Reading
+from .curves import curve_lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def available() -> bool:
+    """Tell whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def check(path: Path | None = None) -> None:
+    """Raise ConfigError if pictures cannot be drawn, or not into a file of that name."""
+    if path is not None and path.suffix.lower() not in SUFFIXES:
+        msg = f"a picture's name must end in {', '.join(SUFFIXES)}, got {path}"
+        raise ConfigError(msg)
+    if not available():
+        msg = "pictures need the package matplotlib: pip install 'gpuconv[plots]'"
+        raise ConfigError(msg)
+
+
+def curves(runs: Sequence[Reading]) -> Figure:
+    """Return a Figure with loss, accuracy and learning rate over the epochs; of several runs, in a colour each.
+
+    It belongs to no window: the state of matplotlib.pyplot is not touched.
+    """
+    check()
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, title in zip(panels, ("Loss", "Accuracy", "Learning rate"), strict=True):
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[1].yaxis.set_major_formatter(PercentFormatter(1.0))
+    for number, run in enumerate(runs):
+        _draw(panels, run, number, alone=len(runs) == 1)
+    handles, labels = panels[0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    panels[2].set_ylim(bottom=0)
+    return figure
+
+
+def _draw(panels: Sequence[Axes], run: Reading, number: int, *, alone: bool) -> None:
+    """Add the lines of one run: of a single one the training's and validation's differ in colour, else in stroke."""
+    styles: dict[str, dict[str, Any]] = {
+        "each step": {"color": "C0", "alpha": 0.3, "linewidth": 0.8},
+        "training": {"color": "C0", "marker": "."},
+        "validation": {"color": "C1", "marker": "."},
+        "learning rate": {"color": "C0"},
+    }
+    if not alone:
+        colour = f"C{number}"
+        styles = {
+            "training": {"color": colour, "linestyle": ":", "linewidth": 1.2},
+            "validation": {"color": colour, "marker": "."},
+            "learning rate": {"color": colour},
+        }
+    for axes, lines in zip(panels, curve_lines(run), strict=True):
+        for line in lines:
+            if not line.points or line.name not in styles:
+                continue
+            across, up = zip(*line.points, strict=True)
+            label = line.name if alone else f"{run.name}: {line.name}"
+            axes.plot(across, up, label=label, **styles[line.name])
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a Figure as .png, .svg or .pdf; equal figures give equal files."""
+    import matplotlib as mpl
+
+    content = io.BytesIO()
+    kind = path.suffix.lower().removeprefix(".")
+    dates = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with mpl.rc_context({"svg.hashsalt": "gpuconv"}):
+        figure.savefig(content, format=kind, dpi=150, metadata=dates[kind])
+    durable.write(path, content.getvalue())

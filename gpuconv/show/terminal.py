@@ -1,0 +1,194 @@
+"""What the terminal shows of a run in progress: nothing, plain lines, or a live bar above which they appear."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import ConfigError
+from .words import duration, labelled
+
+PROGRESS = ("auto", "bar", "plain", "none")
+
+_QUIET_SECONDS = 30.0  # plain lines within an epoch come no closer than this
+_HEADING = f"{'epoch':<7}{'train loss':>13}{'validation':>13}{'learning rate':>16}{'seconds':>10}"
+
+
+def progress(name: str) -> Progress:
+    """Return the display of a name; auto is the bar in a terminal, and plain lines elsewhere."""
+    if name not in PROGRESS:
+        msg = f"progress must be one of {', '.join(PROGRESS)}, got {name!r}"
+        raise ConfigError(msg)
+    if name == "none":
+        return Progress()
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if name == "bar" or (name == "auto" and console.is_terminal and not console.is_dumb_terminal):
+        return Bar(console)
+    return Plain(console)
+
+
+class Progress:
+    """Shows nothing.  Use it in a `with` block: leaving it gives the terminal back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End a live display."""
+
+    def note(self, text: str) -> None:
+        """Say something in passing."""
+
+    def download(self, done: int, size: int) -> None:
+        """So many bytes of a download have arrived."""
+
+    def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
+        """Say what is about to happen, in lines of (label, text)."""
+
+    def step(self, *, epoch: int, images: int, loss: float | None) -> None:
+        """A training step of so many images is done."""
+
+    def validating(self) -> None:
+        """The epoch's steps are done, its validation begins."""
+
+    def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
+        """An epoch is over."""
+
+    def end(self, lines: Sequence[str]) -> None:
+        """Say how it went."""
+
+
+class Plain(Progress):
+    """Lines of at most 80 columns, the same in a terminal, a file and a log."""
+
+    def __init__(self, console: Any) -> None:
+        self._console = console
+        self._epochs = self._steps = self._done = 0
+        self._session_steps = self._session_images = 0
+        self._began = self._spoke = 0.0
+        self._tenths = 0
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def download(self, done: int, size: int) -> None:
+        if 10 * done // size > self._tenths:
+            self._tenths = 10 * done // size
+            self._print(f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
+
+    def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
+        for line in labelled(facts):
+            self._print(line[:9], "bold", line[9:])
+        self._print()
+        self._print(_HEADING, "bold")
+        self._epochs, self._steps, self._done = epochs, steps, done
+        self._began = self._spoke = time.perf_counter()
+
+    def step(self, *, epoch: int, images: int, loss: float | None) -> None:
+        self._done += 1
+        self._session_steps += 1
+        self._session_images += images
+        if time.perf_counter() - self._spoke > _QUIET_SECONDS:
+            self._status(epoch, loss)
+
+    def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
+        accuracy = "-" if row["validation_accuracy"] is None else f"{row['validation_accuracy']:.2%}"
+        self._print(
+            f"{row['epoch']:>3}/{self._epochs:<3}{row['train_loss']:>13.4f}{accuracy:>13}"
+            f"{row['learning_rate']:>16.3g}{row['seconds']:>10.1f}",
+            None,
+            "  best" if best else "",
+        )
+
+    def end(self, lines: Sequence[str]) -> None:
+        self._print()
+        for line in lines:
+            self._print(line)
+
+    def _status(self, epoch: int, loss: float | None) -> None:
+        """Show the state within an epoch."""
+        speed, left = self._pace()
+        self._print(f"  step {self._done}/{self._steps}, loss {_shown(loss)}, {speed:,.0f} images/s, {left} left")
+
+    def _pace(self) -> tuple[float, str]:
+        """Return images per second of this session, and the time left at its pace, validation included."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        left = (self._steps - self._done) * seconds / max(self._session_steps, 1)
+        return self._session_images / seconds, duration(left)
+
+    def _print(self, text: str = "", style: str | None = None, rest: str = "") -> None:
+        from rich.text import Text
+
+        self._console.print(Text(text, style or "") + Text(rest))
+        self._spoke = time.perf_counter()
+
+
+class Bar(Plain):
+    """The same lines, and below them a bar that moves with every step."""
+
+    def __init__(self, console: Any) -> None:
+        super().__init__(console)
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def download(self, done: int, size: int) -> None:
+        if self._bar is None:
+            self._show("download", size, done)
+        self._bar.update(self._task, completed=done, state=f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
+
+    def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
+        self.__exit__(None, None, None)
+        super().begin(facts, epochs=epochs, steps=steps, done=done)
+        self._show("", steps, done)
+
+    def step(self, *, epoch: int, images: int, loss: float | None) -> None:
+        super().step(epoch=epoch, images=images, loss=loss)
+        self._status(epoch, loss)
+
+    def validating(self) -> None:
+        self._bar.update(self._task, state="validating")
+
+    def end(self, lines: Sequence[str]) -> None:
+        self.__exit__(None, None, None)
+        super().end(lines)
+
+    def _show(self, description: str, total: int, completed: int) -> None:
+        import rich.progress as bars
+
+        self._bar = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=20),  # not to the edge: an echoed ^C would wrap, and the bar could not be erased
+            bars.TextColumn("{task.percentage:>3.0f} %  {task.fields[state]}"),
+            console=self._console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task(description, total=total, completed=completed, state="")
+        self._bar.start()
+
+    def _status(self, epoch: int, loss: float | None) -> None:
+        speed, left = self._pace()
+        self._bar.update(
+            self._task,
+            completed=self._done,
+            description=f"epoch {epoch}/{self._epochs}",
+            state=f"loss {_shown(loss)}  {speed:,.0f} images/s  {left} left",
+        )
+
+
+def _shown(loss: float | None) -> str:
+    """Return a loss as text; that of the first steps on a GPU is not known at once."""
+    return "-" if loss is None else f"{loss:.3f}"

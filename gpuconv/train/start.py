@@ -1,0 +1,160 @@
+"""The beginning of a run, or the way back into one: settings, data and folder, until the loop takes over."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ..backend import using
+from ..data.dataset import Dataset
+from ..data.drawn import SHAPES
+from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
+from ..runs import checkpoint
+from ..runs.board import check_tensorboard
+from ..runs.checkpoint import Snapshot
+from ..runs.config import Config
+from ..runs.dataset import load_dataset
+from ..runs.folder import RunFolder, new_folder, refuse_several
+from ..runs.result import Result, from_record
+from ..runs.settings import difference
+from ..show import terminal
+from ..show.terminal import Progress
+from . import recipe
+from .loop import Training
+
+
+def train(
+    config: Config,
+    *,
+    folder: str | Path | None = None,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    progress: str = "auto",
+    dataset: Any = None,
+) -> Result:
+    """Train a net from the beginning and return the Result; everything is kept in a new run folder.
+
+    folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
+    progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
+
+    Raises ConfigError, NonFiniteLossError (the last good checkpoint is kept), CheckpointWriteError, what loading the
+    data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
+    """
+    if config.tensorboard:
+        check_tensorboard()
+    with using(config.device), terminal.progress(progress) as display:
+        training = begin(config, dataset, display)
+        config = training.config
+        path = None if folder is None else Path(folder)
+        with new_folder(path, runs=Path(runs), name=name or config.preset) as training.folder:
+            training.config = training.folder.start(config)
+            training.folder.write_metrics([])
+            training.open_journal()
+            training.save_last()  # a disk that cannot be written shows now, not after the first epoch
+            return training.go()
+
+
+def check(config: Config, dataset: Any) -> None:
+    """Raise what `train` would raise of these settings before it makes a folder."""
+    if config.tensorboard:
+        check_tensorboard()
+    with using(config.device):
+        Training(config, dataset, Progress())
+
+
+def begin(config: Config, dataset: Any, display: Progress) -> Training:
+    """Return a new run before its first step, with its data, and without a folder."""
+    if dataset is None:
+        dataset, config = load_data(config, display)
+    training = Training(recipe.settled(config, dataset), dataset, display)
+    training.prepare()
+    return training
+
+
+def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None) -> Result:
+    """Go on with an interrupted run and return the Result that the uninterrupted one would have had, bit for bit.
+
+    run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint that stands before the
+    first step, in a folder where no run has been begun, is the start of a run there.
+    Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
+    """
+    path = Path(run)
+    refuse_several(path)
+    with (
+        terminal.progress(progress) as display,
+        RunFolder(path.parent if path.is_file() else path) as folder,
+    ):
+        snapshot = _load(folder, path if path.is_file() else folder.last)
+        config, written = snapshot.config, folder.read_config()
+        new = snapshot.position.steps == 0 and not folder.has_events()
+        if written is not None and (changed := difference(config, written)):
+            msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
+            raise CheckpointMismatchError(msg)
+        if config.tensorboard:
+            check_tensorboard()
+        if dataset is None:
+            known = snapshot.data_name, snapshot.data_fingerprint
+            dataset, settled = load_data(config, display, data_dir=data_dir, trained_on=known)
+            if new:  # in place of "auto"
+                config = dataclasses.replace(config, data=settled.data, validation=settled.validation)
+        with using(config.device):
+            training = Training(config, dataset, display, snapshot.net)
+            training.folder = folder
+            training.restore(snapshot)
+            if config != written:  # it was not there, or says "auto"
+                folder.write_config(config)
+            return _go_on(training, snapshot, from_file=path.is_file(), new=new)
+
+
+def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool) -> Result:
+    folder, display, position = training.folder, training.display, snapshot.position
+    result = None
+    if training.finished:
+        result = from_record(folder.path, folder.read_result(), position.rows, position.steps)
+    if result is None:
+        folder.reopen()  # before anything that says how far the run is: a crash leaves no result of another one
+    if from_file:
+        training.save_last()
+    if result is not None:
+        display.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
+        return result
+    folder.write_metrics(position.rows)
+    training.open_journal(resumed=not new)
+    display.note(f"going on with {folder.path} after step {training.steps_done}")
+    return training.go()
+
+
+def _load(folder: RunFolder, path: Path) -> Snapshot:
+    """Return the snapshot to go on from; if it cannot be used, say which other one could."""
+    try:
+        return checkpoint.load(path)
+    except (CheckpointCorruptError, ConfigError) as error:
+        again = f"gpuconv train --config {folder.path / 'config.toml'}"
+        other = folder.best if path == folder.last else folder.last
+        try:
+            epoch = checkpoint.load(other).position.epoch
+        except GpuconvError:
+            msg = f"{error}; to start again: {again}"
+        else:
+            msg = f"{error}; {other} is sound, from the end of epoch {epoch}: gpuconv train --resume {other}"
+        raise type(error)(msg) from error
+
+
+def load_data(
+    config: Config, display: Progress, *, data_dir: str | None = None, trained_on: tuple[str, str] | None = None
+) -> tuple[Dataset, Config]:
+    """Return the data set and the settings as they are for good: its name for "auto", how many images validate.
+
+    data_dir, trained_on: as of `load_dataset`.
+    """
+    folder = data_dir or config.data_dir
+    if folder and not Path(folder).expanduser().exists():
+        msg = f"data_dir {folder} does not exist: name the folder that holds the data, or leave it out"
+        raise ConfigError(msg)
+    dataset = load_dataset(
+        config, data_dir=data_dir, notice=display.note, progress=display.download, trained_on=trained_on
+    )
+    if config.data == "auto":
+        config = dataclasses.replace(config, data="shapes" if dataset.classes == SHAPES else "cifar10")
+    return dataset, recipe.settled(config, dataset)

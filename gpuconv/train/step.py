@@ -1,0 +1,137 @@
+"""One training step, in order: forward, loss, backward, clip, update, note.
+
+On the CPU each step is looked at before it changes the weights: one whose loss or gradients are not finite changes
+none.  On a GPU, where looking means waiting, steps are looked at every 16, and whenever `look` is called: weights may
+have gone bad by then.  Steps that clip gradients or compute in float16 need their gradients' norm or finiteness at
+once, and wait on a GPU, too.  Not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .. import nn
+from ..backend import all_finite, asnumpy, finite_flags, on_gpu
+from ..errors import NonFiniteLossError
+from ..runs.checkpoint import Snapshot
+from ..runs.config import Config
+from . import recipe
+from .feed import Batch
+from .outcomes import Outcome, Outcomes, mean, outcome_of
+from .precision import arithmetic
+
+_LOOK_EVERY = 16  # steps on a GPU between two looks at what they came to
+
+
+class NotFiniteError(NonFiniteLossError):
+    """A step whose loss or gradients are not finite: `what` is wrong in which `step`, counted from 0."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} in step {step + 1}")
+        self.what, self.step = what, step
+
+
+class Stepper:
+    """A net, its optimiser and how they compute: everything that a step changes.
+
+    rate: the learning rate of a step.   note: called once for each step that did not fail, in order, late on a GPU.
+    """
+
+    def __init__(
+        self, net: nn.Net, config: Config, rate: Callable[[int], float], note: Callable[[Outcome], None]
+    ) -> None:
+        self.net, self.config, self.rate, self.note = net, config, rate, note
+        self.optimiser = recipe.optimiser(config, net)
+        self.arithmetic = arithmetic(net, config.precision, config.accumulate)
+        self.average = nn.WeightAverage(net, config.ema) if config.ema else None
+        # A step that must know its gradients, to shorten them or to do without them, waits for them anyway.
+        deferred = on_gpu(net.flat_params) and not config.clip_norm and self.arithmetic.scale is None
+        self.waiting = Outcomes(_LOOK_EVERY, config.accumulate) if deferred else None
+
+    def step(self, batch: Batch, step: int) -> None:
+        """Update the weights once, unless their gradients are not finite.   step: counted from 0.
+
+        Raises NotFiniteError for this step, or for an earlier one that nobody has looked at yet.
+        """
+        config, net, arithmetic = self.config, self.net, self.arithmetic
+        losses, scores = [], []
+        arithmetic.begin()
+        for part, (x, labels) in enumerate(batch.parts):
+            # Parts have numbers of their own, so that dropout draws anew for each.
+            y = arithmetic.forward(x, step=step * config.accumulate + part)
+            loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
+            if self.waiting is None:
+                _check_loss(float(asnumpy(loss)), step)
+            arithmetic.backward(dy)
+            losses.append(loss)
+            scores.append(y)
+        arithmetic.end()
+        if self.waiting is not None:
+            self.waiting.add(step, losses, scores, finite_flags(net.flat_grads), batch.labels)
+        updates = self.waiting is not None or self._may_update(step, losses)
+        if updates:
+            if config.clip_norm:
+                nn.clip_gradients(net, config.clip_norm)
+            self.optimiser.step(self.rate(step))
+            arithmetic.follow()
+            if self.average is not None:
+                self.average.update(step)
+        if self.waiting is None:
+            self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
+        elif self.waiting.full:
+            self.look()
+
+    def look(self) -> None:
+        """Wait for the steps that nobody has looked at yet, and note them up to the first bad one, which is raised."""
+        for outcome in () if self.waiting is None else self.waiting.look():
+            _check_loss(outcome.loss, outcome.step)
+            if not outcome.finite:
+                raise _bad_gradient(outcome.loss, outcome.step)
+            self.note(outcome)
+
+    def prepare(self, images: Any) -> None:
+        """Let a new net look at the data, before anything is computed or saved."""
+        self.net.prepare(images)
+        self.arithmetic.follow()
+        if self.average is not None:
+            self.average = nn.WeightAverage(self.net, self.config.ema)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Put everything back as a checkpoint has it."""
+        snapshot.restore(self.net, self.optimiser, self.average, self.arithmetic.scale)
+        self.arithmetic.follow()
+
+    @property
+    def skipped(self) -> int:
+        """How many steps made no update, their gradients being beyond float16."""
+        return 0 if self.arithmetic.scale is None else self.arithmetic.scale.skipped
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights, gradients, statistics, the optimiser's vectors and averages."""
+        arrays = [self.net.flat_params, self.net.flat_grads, *self.net.state.values(), *self.optimiser.state.values()]
+        arrays += [] if self.average is None else self.average.state.values()
+        return sum(array.nbytes for array in arrays) + self.arithmetic.nbytes
+
+    def _may_update(self, step: int, losses: list[Any]) -> bool:
+        """Return whether the gradients are finite; a step in float16 may do without them, another may not."""
+        scale = self.arithmetic.scale
+        if all_finite(self.net.flat_grads):
+            if scale is not None:
+                scale.succeed()
+            return True
+        if scale is not None and scale.fail():
+            return False
+        raise _bad_gradient(mean(losses), step)
+
+
+def _check_loss(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        what = f"the loss is {loss}"
+        raise NotFiniteError(what, step)
+
+
+def _bad_gradient(loss: float, step: int) -> NotFiniteError:
+    return NotFiniteError(f"a gradient is NaN or infinite (and the loss {loss:.4g})", step)

@@ -1,0 +1,1 @@
+"""Hopper's instructions in the emulator: see README.md."""

@@ -1,0 +1,199 @@
+"""What has to be written in several places is written in each: every operator, layer and kernel file.
+
+A failure says what to add, and where.  CONTRIBUTING.md has the order in which an operator is written.
+"""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import test_export
+import test_nn_layers
+from operators import OPERATORS
+
+import gpuconv
+from bench import cases, oracle
+from gpuconv import cpu, cuda, naive, nn, ops
+from gpuconv.cuda.kernel import Kernel
+from gpuconv.export import onnx_file, tolerance, torch_source
+from gpuconv.nn.layer import KINDS
+from tests.ladder import kernel_calls, kernel_counters
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _text(path):
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def _quoted(path):
+    """Return what a file has in double quotes."""
+    return set(re.findall(r'"([^"\n]+)"', _text(path)))
+
+
+def _plain(name):
+    """Return a name as functions, classes and TOML all have it: "maxpool"."""
+    return name.replace("_", "").replace("-", "").lower()
+
+
+# Operators ----------------------------------------------------------------------------------------------------------
+
+FILES = sorted(path.stem for path in (ROOT / "gpuconv/ops").glob("[!_]*.py"))
+PUBLIC = sorted({name.removesuffix("_forward").removesuffix("_backward") for name in ops.__all__})
+WITH_BACKWARD = [name for name in PUBLIC if f"{name}_forward" in ops.__all__]
+# Operators that are another one of the backend, which goes by the shape of its input.
+_BY_SHAPE = ("spatial_batchnorm", "layernorm")
+
+
+def _functions(module):
+    """Return the names of the functions that a module offers."""
+    return {name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_file_of_ops_has_its_fellows(file):
+    """The same name in every layer: one look at **/conv.* shows a call's whole way."""
+    fellows = [f"gpuconv/{layer}/{file}.py" for layer in ("naive", "cpu", "cuda")]
+    for path in (*fellows, f"kernels/{file}.cu", f"tests/test_{file}.py"):
+        assert (ROOT / path).exists(), f"add {path}, beside gpuconv/ops/{file}.py"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_function_of_ops_is_offered(file):
+    module = importlib.import_module(f"gpuconv.ops.{file}")
+    own = {name for name in _functions(module) if getattr(module, name).__module__ == module.__name__}
+    missing = sorted(own - set(ops.__all__))
+    assert not missing, f"add {', '.join(missing)} to gpuconv/ops/__init__.py: __all__"
+
+
+@pytest.mark.parametrize("package", [naive, cpu, cuda, gpuconv], ids=lambda package: package.__name__)
+def test_every_operator_is_offered_by(package):
+    wanted, offered = set(ops.__all__), _functions(package)
+    if package is gpuconv:
+        offered -= {"default_device", "free_memory", "use"}
+    else:
+        wanted = {name for name in wanted if not name.startswith(_BY_SHAPE)}
+    where = f"{package.__name__.replace('.', '/')}/__init__.py"
+    missing, more = sorted(wanted - offered), sorted(offered - wanted)
+    assert not missing, f"add {', '.join(missing)} to {where}"
+    assert not more, f"remove {', '.join(more)} from {where}, or add them to gpuconv/ops/__init__.py: __all__"
+
+
+@pytest.mark.parametrize("operator", PUBLIC)
+def test_every_operator_is_tested(operator):
+    assert operator in OPERATORS, f"add a row of {operator} to tests/operators.py: _ROWS"
+    assert OPERATORS[operator].calls, f"add calls to the row of {operator} in tests/operators.py"
+    assert f"`{operator}`" in _text("README.md"), f"add `{operator}` to README.md: the list of operators"
+
+
+def test_every_row_is_an_operator():
+    assert set(OPERATORS) <= set(PUBLIC), "remove from tests/operators.py what gpuconv/ops/__init__.py does not offer"
+
+
+def test_every_operator_is_drawn_at_random():
+    drawn = {kernel_calls.random_call(seed)[0].operator for seed in range(500)}
+    missing = sorted(set(OPERATORS) - drawn)
+    assert not missing, f"add random to the row of {', '.join(missing)} in tests/operators.py"
+
+
+# What benchmarks know of operators: entries, and where a missing one goes.
+BENCH = {
+    "results": (set(cases.OPERATORS), "bench/cases.py: OPERATORS"),
+    "case": ({case.op for case in cases.CASES}, "bench/cases.py: a set that is measured"),
+    "quick case": ({case.op for case in cases.SETS["quick"]}, "bench/cases.py: _QUICK"),
+    "definition": (set(oracle._DEFINITIONS), "bench/oracle.py: _DEFINITIONS"),
+    "PyTorch": (_quoted("bench/peers/pytorch.py"), "bench/peers/pytorch.py: operator"),
+    "JAX": (_quoted("bench/peers/jax_xla.py"), "bench/peers/jax_xla.py: the function of an operator"),
+    "tiny case": ({row.name for row in OPERATORS.values() if row.bench}, "tests/operators.py: bench of its row"),
+}
+
+
+@pytest.mark.parametrize("table", BENCH)
+@pytest.mark.parametrize("operator", WITH_BACKWARD)
+def test_every_operator_is_measured_beside_others(operator, table):
+    entries, where = BENCH[table]
+    assert operator in entries, f"add {operator} to {where}"
+
+
+@pytest.mark.parametrize("operator", WITH_BACKWARD)
+def test_every_operator_has_a_layer(operator):
+    name = "batchnorm" if operator == "spatial_batchnorm" else operator
+    assert _plain(name) in map(_plain, LAYERS), f"add a layer of {operator} to gpuconv/nn/layers.py and nn/__init__.py"
+
+
+# Layers -------------------------------------------------------------------------------------------------------------
+
+LAYERS = sorted(
+    name
+    for name in nn.__all__
+    if isinstance(cls := getattr(nn, name), type) and issubclass(cls, nn.Layer) and cls is not nn.Layer
+)
+
+
+def _made(table):
+    """Return the names of the layers that a table of tests makes."""
+    return {type(make()).__name__ for make, _ in table.values()}
+
+
+# What files know of layers: entries by class name, and where a missing one goes.
+OF_LAYERS = {
+    "files": ({kind.cls.__name__ for kind in KINDS.values()}, "gpuconv/nn/layers.py: @register above its class"),
+    "ONNX": (set(onnx_file._WRITERS), "gpuconv/export/onnx_file.py: _WRITERS"),
+    "PyTorch": (set(torch_source._WRITERS), "gpuconv/export/torch_source.py: _WRITERS"),
+    "rounding": (set(tolerance._RULES), "gpuconv/export/tolerance.py: _RULES"),
+    "layer tests": (_made(test_nn_layers.LAYERS), "tests/test_nn_layers.py: LAYERS"),
+    "export tests": (_made(test_export.LAYERS), "tests/test_export.py: layers()"),
+}
+
+
+@pytest.mark.parametrize("table", OF_LAYERS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_layer_is_known_to(layer, table):
+    entries, where = OF_LAYERS[table]
+    assert _plain(layer) in map(_plain, entries), f"add {layer} to {where}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_named_where_users_read_of_it(kind):
+    assert kind in nn.from_file.__doc__, f"add {kind} to gpuconv/nn/spec.py: the docstring of from_file"
+
+
+# Kernels ------------------------------------------------------------------------------------------------------------
+
+KERNEL_FILES = sorted(path.name for path in (ROOT / "kernels").glob("*.cu"))
+_RESOURCES, _SCORES = _quoted("tests/ladder/kernel_resources.json"), _quoted("tests/ladder/mutation_score.json")
+
+
+@pytest.mark.parametrize("file", KERNEL_FILES)
+def test_every_kernel_file_has_a_launcher(file):
+    launched = {kernel.file for kernel in Kernel.all.values()}
+    assert file in launched, f"add a Kernel of {file} to gpuconv/cuda/{Path(file).stem}.py"
+
+
+@pytest.mark.parametrize("file", KERNEL_FILES)
+def test_every_kernel_file_is_measured(file):
+    """Registers and blocks of each kernel, and the share of small changes that the calls notice."""
+    stem = Path(file).stem
+    for name, kernel in Kernel.all.items():
+        if kernel.file == file:
+            measure = f"python -m tests.ladder.kernel_resources --only {stem} --write"
+            assert any(row.partition("<")[0] == name for row in _RESOURCES), f"measure {name}: {measure}"
+    assert file in _SCORES, f"mutate {stem}: python -m tests.ladder.mutate_kernels --only {stem} --write"
+
+
+def test_every_kernel_is_launched():
+    missing = set(Kernel.all) - {one.kernel.name for one in kernel_calls.launched().values()}
+    files = {Kernel.all[name].file for name in missing}
+    assert not missing, (
+        f"add a call that launches {', '.join(sorted(missing))} ({', '.join(sorted(files))}) to tests/operators.py: "
+        "calls, or to tests/ladder/kernel_calls.py: _SPECIAL"
+    )
+
+
+@pytest.mark.parametrize("call", kernel_counters.MEASURED.values(), ids=kernel_counters.MEASURED)
+def test_every_counted_call_is_recorded(call):
+    rows = _quoted("tests/ladder/kernel_counters.json")
+    for memory in call.formats:
+        assert f"{call.name}, {memory}" in rows, f"count {call.name}: python -m tests.ladder.kernel_counters --write"
