@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -14,15 +15,17 @@ LAYOUTS = ("NCHW", "NHWC")
 
 @dataclass(frozen=True)
 class Case:
-    """One operator at one size: x is (N, C, H, W), w (K, C / groups, R, S); options are those of the gpuconv function.
+    """One operator at one size; options are those of the gpuconv function.
+
+    x is (N, C, H, W) or (N, D); w (K, C / groups, R, S) of a convolution, (D, M) of an affine layer.
 
     op "train_step" is a whole step of the preset that options name: forward, loss, backward, optimiser.
     """
 
     name: str
     op: str
-    x: tuple[int, int, int, int]
-    w: tuple[int, int, int, int] | None = None
+    x: tuple[int, ...]
+    w: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -30,49 +33,89 @@ class Case:
         return ("step",) if self.op == "train_step" else ("forward", "backward")
 
     @property
+    def layouts(self) -> tuple[str, ...]:
+        """The memory formats that x can have: rows have one."""
+        return LAYOUTS if len(self.x) == 4 else LAYOUTS[:1]
+
+    @property
     def y(self) -> tuple[int, ...]:
         """The shape of forward's output."""
-        N, C, H, W = self.x
-        if self.op == "global_average_pool":
-            return N, C
-        if self.op not in ("conv", "max_pool", "average_pool"):
-            return self.x
-        dilation = pair(self.options.get("dilation", 1))
-        if self.w is not None:
-            C, window, stride = self.w[0], self.w[2:], pair(self.options.get("stride", 1))
-        else:
-            window = pair(self.options.get("window", 2))
-            stride = pair(self.options.get("stride", window))
-        pad = pair(self.options.get("pad", 0))
-        P, Q = (out_size(*sizes) for sizes in zip((H, W), window, stride, pad, dilation, strict=True))
-        return N, C, P, Q
+        return OPERATORS[self.op].output(self) if self.op in OPERATORS else self.x
 
     def flop(self, direction: str) -> int:
-        """Return the multiplications and additions of a convolution as its definition counts them, else 0.
+        """Return the multiplications and additions of products as their definition counts them, else 0.
 
         Backward counts both gradients.  A method that multiplies less (Winograd's, an FFT) still gets this count.
         """
         if self.w is None:
             return 0
-        return 2 * prod(self.w[1:]) * prod(self.y) * (2 if direction == "backward" else 1)
+        terms = self.w[0] if self.op == "affine" else prod(self.w[1:])
+        return 2 * terms * prod(self.y) * (2 if direction == "backward" else 1)
 
     def bytes(self, direction: str, itemsize: int = 4) -> int:
         """Return the bytes that must be read and written at least once; 0 for a training step."""
         if self.op == "train_step":
             return 0
+        operator = OPERATORS[self.op]
         x, y, w = prod(self.x), prod(self.y), prod(self.w) if self.w else 0
         moved = x + y + w
         if direction == "backward":
             moved += w
-            if self.op in ("conv", "spatial_batchnorm", "relu", "gelu"):
-                moved += x  # the forward's input, again
-        places = y if self.op == "max_pool" else 0  # of the maxima, a byte each
-        return moved * itemsize + places
+            if operator.rereads_x:
+                moved += x
+        return moved * itemsize + (y if operator.marks else 0)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What is the same for all cases of an operator."""
+
+    gradients: tuple[str, ...] = ("dx",)  # backward's results, in order
+    rereads_x: bool = False  # backward reads the forward's input again
+    marks: bool = False  # forward leaves backward a byte for each output
+    output: Callable[[Case], tuple[int, ...]] = lambda case: case.x
+
+    @property
+    def scales(self) -> bool:
+        """True if it takes gamma and beta."""
+        return "dgamma" in self.gradients
 
 
 def pair(value: Any) -> tuple[int, int]:
     """Return an option as (vertical, horizontal)."""
     return tuple(value) if isinstance(value, (tuple, list)) else (value, value)  # type: ignore[return-value]
+
+
+def _windows(case: Case) -> tuple[int, ...]:
+    """Return the shape of what a window gives at each of its positions."""
+    N, C, H, W = case.x
+    dilation = pair(case.options.get("dilation", 1))
+    if case.w is not None:
+        C, window, stride = case.w[0], case.w[2:], pair(case.options.get("stride", 1))
+    else:
+        window = pair(case.options.get("window", 2))
+        stride = pair(case.options.get("stride", window))
+    pad = pair(case.options.get("pad", 0))
+    P, Q = (out_size(*sizes) for sizes in zip((H, W), window, stride, pad, dilation, strict=True))
+    return N, C, P, Q
+
+
+_WEIGHTS, _SCALES = ("dx", "dw", "db"), ("dx", "dgamma", "dbeta")
+
+OPERATORS = {
+    "affine": Operator(_WEIGHTS, rereads_x=True, output=lambda case: (case.x[0], (case.w or ())[1])),
+    "average_pool": Operator(output=_windows),
+    "batchnorm": Operator(_SCALES, rereads_x=True),
+    "conv": Operator(_WEIGHTS, rereads_x=True, output=_windows),
+    "dropout": Operator(marks=True),
+    "gelu": Operator(rereads_x=True),
+    "global_average_pool": Operator(output=lambda case: case.x[:2]),
+    "groupnorm": Operator(_SCALES, rereads_x=True),
+    "layernorm": Operator(_SCALES, rereads_x=True),
+    "max_pool": Operator(marks=True, output=_windows),
+    "relu": Operator(rereads_x=True),
+    "spatial_batchnorm": Operator(_SCALES, rereads_x=True),
+}
 
 
 def _conv(name: str, N: int, C: int, size: Any, K: int, window: Any, **options: Any) -> Case:
@@ -118,6 +161,11 @@ _COURSE = [
     Case("course max_pool 2x2, 3, 32x32", "max_pool", (100, 3, 32, 32), options={"window": 2}),
     Case("course spatial_batchnorm 32, 16x16", "spatial_batchnorm", (50, 32, 16, 16)),
     Case("course relu 32, 32x32", "relu", (50, 32, 32, 32)),
+    Case("course affine 32x16x16->100", "affine", (50, 32, 16, 16), (8192, 100)),
+    Case("course batchnorm 500", "batchnorm", (100, 500)),
+    Case("course layernorm 500", "layernorm", (100, 500)),
+    Case("course groupnorm 8 of 32, 16x16", "groupnorm", (50, 32, 16, 16), options={"groups": 8}),
+    Case("course dropout 500", "dropout", (100, 500), options={"rate": 0.5}),
     _train("three-layer", 50),
 ]
 
@@ -144,6 +192,11 @@ _NETS = [
     Case("speedrun max_pool 3x3, 256, 3x3", "max_pool", (1024, 256, 3, 3), options={"window": 3}),
     Case("speedrun spatial_batchnorm 64, 15x15", "spatial_batchnorm", (1024, 64, 15, 15)),
     Case("speedrun gelu 64, 15x15", "gelu", (1024, 64, 15, 15)),
+    Case("three-layer affine 8192->100", "affine", (128, 8192), (8192, 100)),
+    Case("batchnorm of 4096 rows, 512", "batchnorm", (4096, 512)),
+    Case("layernorm of 4096 rows, 512", "layernorm", (4096, 512)),
+    Case("groupnorm 32 of 256, 16x16", "groupnorm", (64, 256, 16, 16), options={"groups": 32}),
+    Case("dropout 64, 32x32", "dropout", (128, 64, 32, 32), options={"rate": 0.5}),
     *_README[-2:],
 ]
 
@@ -192,6 +245,11 @@ _QUICK = [
     Case("quick spatial_batchnorm 8, 16x16", "spatial_batchnorm", (4, 8, 16, 16)),
     Case("quick relu 8, 16x16", "relu", (4, 8, 16, 16)),
     Case("quick gelu 8, 16x16", "gelu", (4, 8, 16, 16)),
+    Case("quick affine 8x8x8->10", "affine", (4, 8, 8, 8), (512, 10)),
+    Case("quick batchnorm 32", "batchnorm", (16, 32)),
+    Case("quick layernorm 64", "layernorm", (16, 64)),
+    Case("quick groupnorm 2 of 8, 16x16", "groupnorm", (4, 8, 16, 16), options={"groups": 2}),
+    Case("quick dropout 8, 16x16", "dropout", (4, 8, 16, 16), options={"rate": 0.25}),
     _train("three-layer", 4),
     _train("convnet", 4),
 ]
@@ -206,7 +264,7 @@ _MEASURED = {
 }
 CASES = list({case.name: case for cases in _MEASURED.values() for case in cases}.values())
 SETS = {**_MEASURED, "all": CASES, "quick": _QUICK}  # quick is no measurement, so not among all
-OPS = sorted({case.op for cases in SETS.values() for case in cases})
+OPS = sorted([*OPERATORS, "train_step"])
 
 
 def choose(set_name: str, ops: tuple[str, ...] = (), only: str = "") -> list[Case]:

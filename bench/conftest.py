@@ -53,7 +53,7 @@ def _rows(option: Any) -> list[Any]:
         for case in cases.choose(option("--bench-set"), wanted["ops"])
         for direction in case.directions
         for side, device in _sides(wanted["peers"], option("--bench-device"))
-        for layout in cases.LAYOUTS
+        for layout in case.layouts
     ]
 
 

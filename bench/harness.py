@@ -24,7 +24,7 @@ import numpy as np
 from gpuconv.runs.machine import blas, processor
 
 from . import oracle, peers, worker
-from .cases import LAYOUTS, Case
+from .cases import Case
 from .inputs import REGIMES, draw
 from .results import FAILED, MEASURED, NOT_INSTALLED, NOT_OFFERED, OURS, WRONG, Entry, Result, Row
 
@@ -210,7 +210,7 @@ def compare(case: Case, regime: str, sides: Sequence[Asked], settings: Settings)
     expected = oracle.references(draw(case, regime=regime))  # the layout changes no number
     by_name = {side.name: side for side in sides}
     for side in sides:
-        for layout in LAYOUTS:
+        for layout in case.layouts:
             for direction, entry in _checked(side, case, layout, regime, expected, settings).items():
                 rows[direction].entries.append(entry)
     for process in range(settings.processes):
@@ -262,7 +262,7 @@ def _renew(sides: Sequence[Asked], case: Case, regime: str, rows: Sequence[Row])
     """Give every side a new process that is ready for what it is timed on."""
     for side in sides:
         side.stop()
-        for layout in LAYOUTS:
+        for layout in case.layouts:
             entries = [row.entry(side.name, layout) for row in rows]
             if not any(entry is not None and entry.measured for entry in entries):
                 continue

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .cases import Case
+from .cases import OPERATORS, Case
 
 REGIMES = {"float32": "float32", "tf32": "float32", "float16": "float16"}  # and the dtype that arrays have in it
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """x and dy (N, C, H, W) in the memory format of `layout`; w and b, or gamma and beta, or None.
+    """x and dy, images in the memory format of `layout`; w and b, or gamma and beta, or None.
 
     labels: (N,), of a training step only.
     """
@@ -44,14 +44,14 @@ def draw(case: Case, layout: str = "NCHW", regime: str = "float32", seed: int = 
         return rng.standard_normal(shape, dtype=np.float32).astype(kind, copy=False)
 
     x, w, b, dy, labels = stored(normal(case.x), layout), None, None, None, None
-    if case.w is not None:
-        w, b = normal(case.w), normal(case.w[:1])
-    elif case.op == "spatial_batchnorm":
-        w, b = normal(case.x[1:2], "float32"), normal(case.x[1:2], "float32")  # float32 in every regime
     if case.op == "train_step":
         labels = rng.integers(0, 10, case.x[0])
-    else:
-        dy = stored(normal(case.y), layout)
+        return Inputs(case, layout, regime, x, w, b, dy, labels)
+    if case.w is not None:
+        w, b = normal(case.w), normal(case.y[1:2])
+    elif OPERATORS[case.op].scales:
+        w, b = normal(case.x[1:2], "float32"), normal(case.x[1:2], "float32")  # float32 in every regime
+    dy = stored(normal(case.y), layout)
     return Inputs(case, layout, regime, x, w, b, dy, labels)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import pair
+from .cases import OPERATORS, pair
 from .inputs import Inputs, draw
 
 _PLACES = 400  # sampled in each result
@@ -29,12 +29,16 @@ _LOSS_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Reference:
-    """One result at its sampled places: values, and the largest error that rounding explains."""
+    """One result at its sampled places: values, and the largest error that rounding explains.
+
+    dropped: the share of the values that each side replaces by zero, at places of its own choice.
+    """
 
     name: str
     shape: tuple[int, ...]
     values: np.ndarray
     allowed: float
+    dropped: float = 0.0
 
     def error(self, sample: Sample) -> float:
         """Return the largest difference to a sample, relative to the largest value; infinite if it cannot be right."""
@@ -42,7 +46,14 @@ class Reference:
             return math.inf
         if not self.values.size:
             return 0.0
-        return float(np.abs(sample.values - self.values).max() / max(np.abs(self.values).max(), 1e-30))
+        zeros = sample.values == 0
+        # Five standard deviations of the share of zeros: one draw in two million lies further off.
+        if self.dropped and abs(zeros.mean() - self.dropped) > 5 * math.sqrt(
+            self.dropped * (1 - self.dropped) / zeros.size
+        ):
+            return math.inf
+        difference = np.where(zeros, 0, sample.values - self.values) if self.dropped else sample.values - self.values
+        return float(np.abs(difference).max() / max(np.abs(self.values).max(), 1e-30))
 
     def agrees(self, sample: Sample) -> bool:
         """Return whether the difference is one of rounding."""
@@ -75,7 +86,7 @@ def result_names(op: str, direction: str) -> tuple[str, ...]:
     """Return the names of an operator's results, in the order in which every side returns them."""
     if direction != "backward":
         return ("losses",) if direction == "step" else ("y",)
-    return {"conv": ("dx", "dw", "db"), "spatial_batchnorm": ("dx", "dgamma", "dbeta")}.get(op, ("dx",))
+    return OPERATORS[op].gradients
 
 
 def references(inputs: Inputs) -> dict[str, list[Reference]]:
@@ -100,7 +111,7 @@ def _reference(definition: Any, name: str, inputs: Inputs) -> Reference:
     # tests/compare.py bounds an error by the terms of its own sum.  Winograd's method and FFTs share roundings among
     # neighbouring outputs, so here the largest sum of absolute terms stands for all: c u S with c = 4 + 2 sqrt(K).
     scale, length = max(term[1] for term in terms), max(term[2] for term in terms)
-    return Reference(name, shape, values, (4 + 2 * length**0.5) * _UNITS[inputs.regime] * scale)
+    return Reference(name, shape, values, (4 + 2 * length**0.5) * _UNITS[inputs.regime] * scale, definition.dropped)
 
 
 def _shape_of(name: str, inputs: Inputs) -> tuple[int, ...]:
@@ -119,8 +130,8 @@ class _Sums:
         options = inputs.case.options
         self.stride, self.pad = pair(options.get("stride", 1)), pair(options.get("pad", 0))
         self.dilation = pair(options.get("dilation", 1))
-        _, _, self.H, self.W = inputs.case.x
-        self.P, self.Q = inputs.case.y[2:] if len(inputs.case.y) == 4 else (1, 1)
+        self.H, self.W = inputs.case.x[2:] or (1, 1)
+        self.P, self.Q = inputs.case.y[2:] or (1, 1)
         assert inputs.dy is not None
         self.x, self.dy = inputs.x, inputs.dy
 
@@ -146,6 +157,28 @@ class _Sums:
                     yield r, s, p, q
 
     window: tuple[int, int] = (1, 1)
+    dropped = 0.0
+
+
+class _Affine(_Sums):
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        assert inputs.w is not None
+        assert inputs.b is not None
+        self.w, self.b = inputs.w.astype(np.float64), inputs.b.astype(np.float64)
+        self.rows = inputs.x.reshape(len(inputs.x), -1)
+
+    def y(self, n: int, m: int) -> tuple[float, float, int]:
+        return _total(np.append(self.rows[n] * self.w[:, m], self.b[m]))
+
+    def dx(self, n: int, *place: int) -> tuple[float, float, int]:
+        return _total(self.dy[n] * self.w[np.ravel_multi_index(place, self.case.x[1:])])
+
+    def dw(self, d: int, m: int) -> tuple[float, float, int]:
+        return _total(self.rows[:, d].astype(np.float64) * self.dy[:, m])
+
+    def db(self, m: int) -> tuple[float, float, int]:
+        return _total(self.dy[:, m].astype(np.float64))
 
 
 class _Conv(_Sums):
@@ -229,43 +262,78 @@ class _GlobalAveragePool(_Sums):
         return _total(self.dy[n, c : c + 1].astype(np.float64) / (self.H * self.W))
 
 
-class _BatchNorm(_Sums):
+class _Norm(_Sums):
+    """Channels normalised together, each group of them by its mean and variance, over all images or image by image."""
+
+    over_images = False
+
     def __init__(self, inputs: Inputs) -> None:
         super().__init__(inputs)
+        assert inputs.w is not None
+        assert inputs.b is not None
+        self.gamma, self.beta = inputs.w.astype(np.float64), inputs.b.astype(np.float64)
         self.known: dict[int, dict[str, Any]] = {}
 
-    def channel(self, c: int) -> dict[str, Any]:
-        """Return what a channel's results are made of."""
-        if c not in self.known:
-            assert self.inputs.w is not None
-            assert self.inputs.b is not None
-            x, dy = self.x[:, c].astype(np.float64), self.dy[:, c].astype(np.float64)
-            inv_std = 1 / np.sqrt(x.var() + 1e-5)
-            deviation = x - x.mean()
-            found = {"mean": x.mean(), "inv_std": inv_std, "gamma": float(self.inputs.w[c])}
-            found |= {"beta": float(self.inputs.b[c]), "count": x.size}
-            self.known[c] = found | {"dbeta": _total(dy), "dgamma": _total(dy * deviation * inv_std)}
-        return self.known[c]
+    def channels(self, c: int) -> slice:
+        """Return the channels that are normalised together with channel c."""
+        raise NotImplementedError
 
-    def y(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
-        known, x = self.channel(c), float(self.x[n, c, i, j])
-        scale = known["gamma"] * known["inv_std"]
-        size = abs(scale) * (abs(x) + abs(known["mean"])) + abs(known["beta"])
-        return (x - known["mean"]) * scale + known["beta"], size, known["count"]
+    def group(self, c: int) -> dict[str, Any]:
+        """Return what the results of a channel's group are made of, a number for each image, or one for all."""
+        channels = self.channels(c)
+        if channels.start not in self.known:
+            x, dy = self.x[:, channels].astype(np.float64), self.dy[:, channels].astype(np.float64)
+            axes = tuple(range(0 if self.over_images else 1, x.ndim))
+            mean, inv_std = x.mean(axes, keepdims=True), 1 / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+            scaled = dy * self.gamma[channels].reshape(-1, *(1,) * (x.ndim - 2))
+            turned = scaled * (x - mean) * inv_std
+            numbers = {"mean": mean, "inv_std": inv_std, "scaled": scaled.mean(axes), "turned": turned.mean(axes)}
+            numbers |= {"scaled_size": np.abs(scaled).mean(axes), "turned_size": np.abs(turned).mean(axes)}
+            self.known[channels.start] = {name: values.reshape(-1) for name, values in numbers.items()}
+            self.known[channels.start]["count"] = x.size // mean.size
+        return self.known[channels.start]
 
-    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
-        known, dy = self.channel(c), float(self.dy[n, c, i, j])
-        normal = (float(self.x[n, c, i, j]) - known["mean"]) * known["inv_std"]
-        scale, count = known["gamma"] * known["inv_std"], known["count"]
-        (dbeta, dbeta_size, _), (dgamma, dgamma_size, _) = known["dbeta"], known["dgamma"]
-        size = abs(dy) + dbeta_size / count + abs(normal) * dgamma_size / count
-        return scale * (dy - dbeta / count - normal * dgamma / count), abs(scale) * size, count
+    def normal(self, c: int) -> np.ndarray:
+        """Return channel c, normalised."""
+        mean, inv_std = (self.group(c)[name].reshape(-1, *(1,) * (self.x.ndim - 2)) for name in ("mean", "inv_std"))
+        return (self.x[:, c].astype(np.float64) - mean) * inv_std
+
+    def of(self, n: int, c: int) -> dict[str, float]:
+        """Return the numbers of a channel's group in image n."""
+        known, image = self.group(c), 0 if self.over_images else n
+        return {name: float(values[image]) for name, values in known.items() if name != "count"}
+
+    def y(self, n: int, c: int, *pixel: int) -> tuple[float, float, int]:
+        known, x = self.of(n, c), float(self.x[n, c, *pixel])
+        scale = float(self.gamma[c]) * known["inv_std"]
+        size = abs(scale) * (abs(x) + abs(known["mean"])) + abs(float(self.beta[c]))
+        return (x - known["mean"]) * scale + float(self.beta[c]), size, self.group(c)["count"]
+
+    def dx(self, n: int, c: int, *pixel: int) -> tuple[float, float, int]:
+        known, scaled = self.of(n, c), float(self.gamma[c]) * float(self.dy[n, c, *pixel])
+        normal = (float(self.x[n, c, *pixel]) - known["mean"]) * known["inv_std"]
+        size = abs(scaled) + known["scaled_size"] + abs(normal) * known["turned_size"]
+        value = scaled - known["scaled"] - normal * known["turned"]
+        return known["inv_std"] * value, known["inv_std"] * size, self.group(c)["count"]
 
     def dgamma(self, c: int) -> tuple[float, float, int]:
-        return self.channel(c)["dgamma"]
+        return _total(self.dy[:, c] * self.normal(c))
 
     def dbeta(self, c: int) -> tuple[float, float, int]:
-        return self.channel(c)["dbeta"]
+        return _total(self.dy[:, c].astype(np.float64))
+
+
+class _BatchNorm(_Norm):
+    over_images = True
+
+    def channels(self, c: int) -> slice:
+        return slice(c, c + 1)
+
+
+class _GroupNorm(_Norm):
+    def channels(self, c: int) -> slice:
+        size = self.case.x[1] // self.case.options.get("groups", 1)
+        return slice(c // size * size, (c // size + 1) * size)
 
 
 class _Relu(_Sums):
@@ -287,6 +355,18 @@ class _Gelu(_Sums):
         return dy * (_normal_below(x) + x * density), abs(dy) * (1 + abs(x)), 4
 
 
+class _Dropout(_Sums):
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.dropped = self.case.options["rate"]
+
+    def y(self, *place: int) -> tuple[float, float, int]:
+        return _total(np.float64(self.x[place]) / (1 - self.dropped))
+
+    def dx(self, *place: int) -> tuple[float, float, int]:
+        return _total(np.float64(self.dy[place]) / (1 - self.dropped))
+
+
 def _normal_below(x: float) -> float:
     """Return the probability that a standard normal number is below x."""
     return math.erfc(-x / math.sqrt(2)) / 2
@@ -297,13 +377,18 @@ def _total(terms: np.ndarray) -> tuple[float, float, int]:
 
 
 _DEFINITIONS = {
-    "conv": _Conv,
-    "max_pool": _MaxPool,
+    "affine": _Affine,
     "average_pool": _AveragePool,
-    "global_average_pool": _GlobalAveragePool,
-    "spatial_batchnorm": _BatchNorm,
-    "relu": _Relu,
+    "batchnorm": _BatchNorm,
+    "conv": _Conv,
+    "dropout": _Dropout,
     "gelu": _Gelu,
+    "global_average_pool": _GlobalAveragePool,
+    "groupnorm": _GroupNorm,
+    "layernorm": _GroupNorm,
+    "max_pool": _MaxPool,
+    "relu": _Relu,
+    "spatial_batchnorm": _BatchNorm,
 }
 
 

@@ -3,6 +3,7 @@
 //   y[n,c,p,q]   = the first NaN of the window, or else its first maximum in row order; padding takes no part
 //   argmax       = its place r S + s in the window
 //   dx[n,c,i,j]  = sum over the windows (p,q) whose winner is (i,j) of dy[n,c,p,q]: gathered, so nothing is cleared
+//                  (where equal maxima share it: max_pool_ties.cu)
 //
 // Layout: (N, C, H, W) or, with CHANNELS_LAST, (N, H, W, C), without gaps.  A window of up to 256 places has argmax in
 // one byte, a larger one in an int.
@@ -13,7 +14,7 @@
 //   max_pool_forward_halving   | 16 bytes in each of two rows of x               | NCHW, 2 x 2 windows side by side, no
 //   max_pool_backward_halving  | 16 bytes in each of two rows of dx              |   padding, rows of whole 16 bytes
 //
-// Launchers: gpuconv/cuda/max_pool.py, which takes max_pool_ties.cu where equal maxima share the gradient.
+// Launchers: gpuconv/cuda/max_pool.py.
 #include "pack.cuh"
 #include "pool.cuh"
 

@@ -238,7 +238,10 @@ def bench(capsys, monkeypatch):
     ("arguments", "said"),
     [
         (["--set", "fast"], "there is no set 'fast': choose one of readme, course"),
-        (["--ops", "conv,pool"], "there is no operator 'pool' among the cases: choose from average_pool, conv"),
+        (
+            ["--ops", "conv,pool"],
+            "there is no operator 'pool' among the cases: choose from affine, average_pool, batchnorm, conv",
+        ),
         (["--only", "99x99"], "the set readme has no case of any operator with '99x99' in its name"),
         (["--peers", "torch,tf"], "there is no peer 'tf': choose from self, torch"),
         (["--peers", "cupy-im2col"], "the peer cupy-im2col runs on cuda, not on cpu"),
@@ -280,7 +283,7 @@ def test_the_list_shows_all_there_is(bench):
     code, out, _ = bench("--list")
     assert code == 0
     assert "conv three-layer 7x7, 3->32, 32x32" in out
-    assert "operators: average_pool, conv" in out
+    assert "operators: affine, average_pool, batchnorm, conv" in out
     assert all(f"\n  {name} " in out for name in peers.MODULES if name != OURS)
 
 

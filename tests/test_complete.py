@@ -104,6 +104,7 @@ def test_every_operator_is_drawn_at_random():
 
 # What benchmarks know of operators: entries, and where a missing one goes.
 BENCH = {
+    "results": (set(cases.OPERATORS), "bench/cases.py: OPERATORS"),
     "case": ({case.op for case in cases.CASES}, "bench/cases.py: a set that is measured"),
     "quick case": ({case.op for case in cases.SETS["quick"]}, "bench/cases.py: _QUICK"),
     "definition": (set(oracle._DEFINITIONS), "bench/oracle.py: _DEFINITIONS"),

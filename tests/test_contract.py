@@ -174,3 +174,11 @@ def test_cupy_and_torch_are_named_in_their_places_only():
         tops = {name.split(".")[0] for name in _imports(module)}
         assert "torch" not in tops, module
         assert "cupy" not in tops or _part(module) == "cuda", module
+
+
+def test_no_function_hides_a_module():
+    """`from gpuconv.nn import x` gives the module x wherever there is one."""
+    for module in MODULES.keys() - {"gpuconv"}:
+        package, _, name = module.rpartition(".")
+        here = vars(importlib.import_module(package)).get(name)
+        assert here is None or inspect.ismodule(here), f"rename {module}: {here} hides it"

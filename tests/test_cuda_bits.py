@@ -1,7 +1,5 @@
 """What the GPU must give bit for bit as the CPU does: random draws, look-ups, selections; and what only a GPU does."""
 
-import importlib
-
 import numpy as np
 import pytest
 from compare import assert_same, assert_same_bits, normal
@@ -13,7 +11,7 @@ from places import LAYOUTS, Emulated
 
 import gpuconv
 from gpuconv import checks
-from gpuconv.cuda import kernel, layout
+from gpuconv.cuda import augmentation, kernel, layout
 from gpuconv.errors import AliasError, ParamError
 from gpuconv.random import Stream, words
 from gpuconv.shapes import is_channels_last
@@ -98,7 +96,7 @@ def test_every_pixel_value_of_every_channel(device, dtype):
 @pytest.mark.compilers
 def test_the_table_of_levels_is_copied_once(rng):
     images = Emulated.array(rng.integers(0, 256, (2, 1, 3, 3), np.uint8))
-    levels = importlib.import_module("gpuconv.cuda.augment")._levels
+    levels = augmentation._levels
     before = levels.cache_info().misses
     for _ in range(3):
         gpuconv.augment(images, mean=[0.123456], std=[0.5])

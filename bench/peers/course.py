@@ -74,7 +74,13 @@ def layers(xp: Any, inputs: Inputs, put: Callable[[Any], Any]) -> Calls:
                 "forward": lambda: forward(xp, x, window, stride)[:1],
                 "backward": lambda: (backward(xp, dy, x, kept, window, stride),),
             }
-        case "spatial_batchnorm":
+        case "affine":
+            w, b = put(inputs.w), put(inputs.b)
+            return {
+                "forward": lambda: (x.reshape(len(x), -1) @ w + b,),
+                "backward": lambda: ((dy @ w.T).reshape(x.shape), x.reshape(len(x), -1).T @ dy, dy.sum(axis=0)),
+            }
+        case "batchnorm" | "spatial_batchnorm":
             gamma, beta = put(inputs.w), put(inputs.b)
             running = [xp.zeros_like(gamma), xp.ones_like(gamma)]
             _, kept = batchnorm_forward(x, gamma, beta, running)
@@ -82,6 +88,18 @@ def layers(xp: Any, inputs: Inputs, put: Callable[[Any], Any]) -> Calls:
                 "forward": lambda: batchnorm_forward(x, gamma, beta, running)[:1],
                 "backward": lambda: batchnorm_backward(dy, gamma, kept),
             }
+        case "groupnorm" | "layernorm":
+            gamma, beta = (put(vector).reshape(-1, *(1,) * (x.ndim - 2)) for vector in (inputs.w, inputs.b))
+            groups = options.get("groups", 1)
+            _, kept = groupnorm_forward(x, gamma, beta, groups)
+            return {
+                "forward": lambda: groupnorm_forward(x, gamma, beta, groups)[:1],
+                "backward": lambda: groupnorm_backward(dy, gamma, kept, groups),
+            }
+        case "dropout":
+            rate = options["rate"]
+            _, mask = dropout_forward(xp, x, rate)
+            return {"forward": lambda: dropout_forward(xp, x, rate)[:1], "backward": lambda: (dy * mask,)}
         case "relu":
             return {"forward": lambda: (xp.maximum(x, 0),), "backward": lambda: (dy * (x > 0),)}
     msg = f"has no {case.op}"
@@ -164,25 +182,60 @@ def _pool_backward(xp: Any, dy: Any, x: Any, kept: Any, window: tuple[int, int],
     return _fold(xp, taps.reshape(C, *window, N, P, Q), x.shape, stride)
 
 
+def _rows(images: Any) -> Any:
+    """Return images as rows of pixels, as the course's spatial batch norm has them; rows as they are."""
+    return images.transpose(0, 2, 3, 1).reshape(-1, images.shape[1]) if images.ndim == 4 else images
+
+
+def _like(rows: Any, images: Any) -> Any:
+    """Return rows of pixels as images again."""
+    if images.ndim == 2:
+        return rows
+    N, C, H, W = images.shape
+    return rows.reshape(N, H, W, C).transpose(0, 3, 1, 2)
+
+
 def batchnorm_forward(x: Any, gamma: Any, beta: Any, running: list[Any]) -> tuple[Any, Any]:
-    """Return (y, what backward needs): images as rows of pixels, as the course asks for it."""
-    N, C, H, W = x.shape
-    rows = x.transpose(0, 2, 3, 1).reshape(-1, C)
+    """Return (y, what backward needs)."""
+    rows = _rows(x)
     mean, var = rows.mean(axis=0), rows.var(axis=0)
     inv_std = 1 / (var + 1e-5) ** 0.5
     normal = (rows - mean) * inv_std
     running[0] = 0.9 * running[0] + 0.1 * mean
     running[1] = 0.9 * running[1] + 0.1 * var
-    y = (gamma * normal + beta).reshape(N, H, W, C).transpose(0, 3, 1, 2)
-    return y, (normal, inv_std)
+    return _like(gamma * normal + beta, x), (normal, inv_std)
 
 
 def batchnorm_backward(dy: Any, gamma: Any, kept: Any) -> tuple[Any, Any, Any]:
     """Return (dx, dgamma, dbeta)."""
     normal, inv_std = kept
-    N, C, H, W = dy.shape
-    rows = dy.transpose(0, 2, 3, 1).reshape(-1, C)
+    rows = _rows(dy)
     dbeta, dgamma = rows.sum(axis=0), (rows * normal).sum(axis=0)
     count = rows.shape[0]
     dx = gamma * inv_std / count * (count * rows - dbeta - normal * dgamma)
-    return dx.reshape(N, H, W, C).transpose(0, 3, 1, 2), dgamma, dbeta
+    return _like(dx, dy), dgamma, dbeta
+
+
+def groupnorm_forward(x: Any, gamma: Any, beta: Any, groups: int) -> tuple[Any, Any]:
+    """Return (y, what backward needs); gamma and beta are columns, one entry a channel."""
+    rows = x.reshape(len(x) * groups, -1)
+    inv_std = 1 / (rows.var(axis=1, keepdims=True) + 1e-5) ** 0.5
+    normal = (rows - rows.mean(axis=1, keepdims=True)) * inv_std
+    return gamma * normal.reshape(x.shape) + beta, (normal, inv_std)
+
+
+def groupnorm_backward(dy: Any, gamma: Any, kept: Any, groups: int) -> tuple[Any, Any, Any]:
+    """Return (dx, dgamma, dbeta)."""
+    normal, inv_std = kept
+    others = (0, *range(2, dy.ndim))  # all axes but that of the channels
+    rows = (gamma * dy).reshape(normal.shape)
+    count = rows.shape[1]
+    along = rows.sum(axis=1, keepdims=True) + normal * (rows * normal).sum(axis=1, keepdims=True)
+    dx = inv_std / count * (count * rows - along)
+    return dx.reshape(dy.shape), (dy * normal.reshape(dy.shape)).sum(axis=others), dy.sum(axis=others)
+
+
+def dropout_forward(xp: Any, x: Any, rate: float) -> tuple[Any, Any]:
+    """Return (y, mask): drawn anew at each call."""
+    mask = ((xp.random.random(x.shape) >= rate) / (1 - rate)).astype(x.dtype)
+    return x * mask, mask

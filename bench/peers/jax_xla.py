@@ -39,8 +39,8 @@ class Jax(Peer):
     def calls(self, inputs: Inputs) -> Calls:
         import jax
 
-        if inputs.case.op == "train_step":
-            msg = "its training step is not written"
+        if (op := inputs.case.op) in ("affine", "batchnorm", "dropout", "groupnorm", "layernorm", "train_step"):
+            msg = f"its {op} is not written"
             raise NotOffered(msg)
         precision = "default" if inputs.regime == "tf32" else "highest"
         with jax.default_matmul_precision(precision):

@@ -43,7 +43,7 @@ class Ours(Peer):
         forward = getattr(gpuconv, f"{case.op}_forward")
         backward = getattr(gpuconv, f"{case.op}_backward")
         arrays = [self._put(array) for array in (inputs.x, inputs.w, inputs.b) if array is not None]
-        if case.op == "spatial_batchnorm" and inputs.w is not None:
+        if case.op in ("batchnorm", "spatial_batchnorm") and inputs.w is not None:
             C = case.x[1]
             arrays += [self._put(np.zeros(C, inputs.w.dtype)), self._put(np.ones(C, inputs.w.dtype))]
         dy = self._put(inputs.dy)

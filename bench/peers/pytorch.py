@@ -140,10 +140,18 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         return lambda x: pool(x, window, stride, pad)
     if op == "global_average_pool":
         return lambda x: x.mean((2, 3))
-    if op == "spatial_batchnorm":
+    if op == "affine":
+        return lambda x, w, b: torch.addmm(b, x.flatten(1), w)
+    if op in ("batchnorm", "spatial_batchnorm"):
         C = inputs.case.x[1]
         mean, var = torch.zeros(C, device=device), torch.ones(C, device=device)
         return lambda x, gamma, beta: F.batch_norm(x, mean, var, gamma, beta, training=True)
+    if op == "groupnorm":
+        return lambda x, gamma, beta: F.group_norm(x, options["groups"], gamma, beta)
+    if op == "layernorm":
+        return lambda x, gamma, beta: F.layer_norm(x, x.shape[1:], gamma, beta)
+    if op == "dropout":
+        return lambda x: F.dropout(x, options["rate"])
     return {"relu": F.relu, "gelu": F.gelu}[op]
 
 

@@ -1,7 +1,7 @@
 """NumPy backend.  Every function gets arguments that gpuconv.ops has checked."""
 
 from .affine import affine_backward, affine_forward
-from .augment import augment
+from .augmentation import augment
 from .average_pool import (
     average_pool_backward,
     average_pool_forward,

@@ -1,7 +1,7 @@
 """CuPy backend: our own CUDA kernels and the launchers that choose among them."""
 
 from .affine import affine_backward, affine_forward
-from .augment import augment
+from .augmentation import augment
 from .average_pool import (
     average_pool_backward,
     average_pool_forward,

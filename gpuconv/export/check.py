@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import nn
 from ..backend import asarray, asnumpy
-from ..ops.augment import augment
+from ..ops.augmentation import augment
 from . import onnx_file
 from .tolerance import error_bound
 
@@ -41,17 +41,17 @@ def check_onnx(
     The scores may differ by what rounding can do to either; see tolerance.py.
     """
     values = {prop.key: prop.value for prop in model.metadata_props}
-    kind = onnx_file.scores_dtype(model)
+    dtype = onnx_file.scores_dtype(model)
     x = _normalized(net, normalized, pictures, mean, std)
     match values["input"]:
         case "normalized":
-            feed, x_error = x.astype(kind), 0.0
+            feed, x_error = x.astype(dtype), 0.0
         case "unit":
-            feed, x_error = _wide_input(pictures, kind), _normalising(mean, std)
+            feed, x_error = _wide_input(pictures, dtype), _normalising(mean, std)
         case _:
             feed, x_error = pictures, _normalising(mean, std)
     program, run = _onnx_program(model)
-    return _compare(program, net, x, run(feed), kind, x_error)
+    return _compare(program, net, x, run(feed), dtype, x_error)
 
 
 def check_torch(
@@ -85,11 +85,11 @@ def available(target: str) -> bool:
     return all(importlib.util.find_spec(name) is not None for name in needed)
 
 
-def _compare(program: str, net: nn.Net, x: np.ndarray, theirs: Any, kind: np.dtype, x_error: float) -> Agreement:
+def _compare(program: str, net: nn.Net, x: np.ndarray, theirs: Any, dtype: np.dtype, x_error: float) -> Agreement:
     ours = asnumpy(net.forward(asarray(x, beside=net.flat_params)))
     rows = len(x), math.prod(ours.shape[1:])
     got, want = (scores.reshape(rows).astype(np.float64) for scores in (np.asarray(theirs), ours))
-    allowed = error_bound(net, x, dtype=net.dtype) + error_bound(net, x, dtype=kind, x_error=x_error)
+    allowed = error_bound(net, x, dtype=net.dtype) + error_bound(net, x, dtype=dtype, x_error=x_error)
     allowed = allowed.reshape(rows)
     with np.errstate(divide="ignore", invalid="ignore"):  # infinity less itself is no number
         difference = np.where((got == want) | (np.isnan(got) & np.isnan(want)), 0.0, np.abs(got - want))
@@ -113,8 +113,8 @@ def _normalized(net: nn.Net, normalized: Any, pictures: Any, mean: Any, std: Any
     return augment(np.ascontiguousarray(pictures), mean=mean, std=std, dtype=net.dtype)
 
 
-def _wide_input(pictures: Any, kind: np.dtype) -> np.ndarray:
-    return (pictures / 255.0).astype(np.promote_types(kind, np.float32))
+def _wide_input(pictures: Any, dtype: np.dtype) -> np.ndarray:
+    return (pictures / 255.0).astype(np.promote_types(dtype, np.float32))
 
 
 def _normalising(mean: Any, std: Any) -> float:

@@ -79,26 +79,26 @@ def onnx_model(
         msg = f'input="{input}" needs mean and std, and a net that takes images (C, H, W); it takes {net.input_shape}'
         raise ConfigError(msg)
     onnx = _onnx()
-    kind = net.dtype if dtype is None else float_dtype(dtype)
-    graph = _Graph(kind)
+    dtype = net.dtype if dtype is None else float_dtype(dtype)
+    graph = _Graph(dtype)
     value = _normalise(graph, facts, input)
     value, shape = _write(graph, "", net.body, value, net.input_shape)
     graph.finish(value)
     tensor_type = onnx.helper.np_dtype_to_tensor_dtype
-    input_type = np.dtype(np.uint8) if input == "uint8" else _input_kind(input, kind)
+    input_type = np.dtype(np.uint8) if input == "uint8" else _input_dtype(input, dtype)
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             type(net).__name__,
             [onnx.helper.make_tensor_value_info(INPUT, tensor_type(input_type), ["N", *net.input_shape])],
-            [onnx.helper.make_tensor_value_info(OUTPUT, tensor_type(kind), ["N", *shape])],
+            [onnx.helper.make_tensor_value_info(OUTPUT, tensor_type(dtype), ["N", *shape])],
             [onnx.numpy_helper.from_array(array, name) for name, array in graph.initialisers.items()],
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="gpuconv",
     )
-    values = {"gpuconv": walk.record(net, kind), "input": input}
+    values = {"gpuconv": walk.record(net, dtype), "input": input}
     for name in ("classes", "mean", "std"):
         if (fact := getattr(facts, name)) is not None:
             values[name] = json.dumps(fact, ensure_ascii=False)
@@ -137,21 +137,21 @@ def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net
         raise UnsupportedError(msg)
     if net is None:
         net = walk.rebuilt(values["gpuconv"], path)
-    found = {tensor.name: _array(onnx, tensor, path) for tensor in model.graph.initializer}
-    weights = {name: found[name] for name in (*net.params, *net.state) if name in found}
-    kinds = {array.dtype for array in weights.values()}
+    arrays = {tensor.name: _array(onnx, tensor, path) for tensor in model.graph.initializer}
+    weights = {name: arrays[name] for name in (*net.params, *net.state) if name in arrays}
+    dtypes = {array.dtype for array in weights.values()}
     try:
         facts = {name: json.loads(values[name]) if name in values else None for name in ("classes", "mean", "std")}
-        expected = onnx_model(net, **facts, input=values.get("input", ""), dtype=kinds.pop() if kinds else None)
+        expected = onnx_model(net, **facts, input=values.get("input", ""), dtype=dtypes.pop() if dtypes else None)
     except (ValueError, TypeError, RecursionError) as error:
         msg = f"{path} does not fit the net: {error}"
         raise CheckpointMismatchError(msg) from error
     _compare(model.graph, expected.graph, path)
     constants = {tensor.name: tensor for tensor in expected.graph.initializer}
-    if missing := [name for name in constants if name not in found]:
+    if missing := [name for name in constants if name not in arrays]:
         msg = f"{path} does not fit the net: missing: {', '.join(missing)}"
         raise CheckpointMismatchError(msg)
-    for name, array in found.items():
+    for name, array in arrays.items():
         if name not in constants:
             msg = f"{path} does not fit the net: unexpected: {name}"
             raise CheckpointMismatchError(msg)
@@ -185,8 +185,8 @@ def _onnx() -> Any:
 class _Graph:
     """Nodes and initialisers so far."""
 
-    def __init__(self, kind: np.dtype) -> None:
-        self.kind = kind
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
         self.nodes: list[Any] = []
         self.initialisers: dict[str, np.ndarray] = {}
 
@@ -196,9 +196,9 @@ class _Graph:
         self.nodes.append(_onnx().helper.make_node(op, list(inputs), [output], name=name, **attributes))
         return output
 
-    def array(self, name: str, values: Any, kind: np.dtype | None = None) -> str:
+    def array(self, name: str, values: Any, dtype: np.dtype | None = None) -> str:
         """Add an initialiser, in the graph's dtype unless another is given; return its name."""
-        self.initialisers[name] = np.ascontiguousarray(np.asarray(values).astype(kind or self.kind))
+        self.initialisers[name] = np.ascontiguousarray(np.asarray(values).astype(dtype or self.dtype))
         return name
 
     def finish(self, value: str) -> None:
@@ -218,24 +218,24 @@ def _write(graph: _Graph, name: str, layer: nn.Layer, value: str, shape: tuple[i
     return writer(graph, name, layer, value, shape), layer.output_shape(shape)
 
 
-def _input_kind(input: str, kind: np.dtype) -> np.dtype:
+def _input_dtype(input: str, dtype: np.dtype) -> np.dtype:
     """Return the dtype in which pictures are normalised; float16 would be too coarse for that."""
-    return kind if input == "normalized" or kind == np.float64 else np.dtype(np.float32)
+    return dtype if input == "normalized" or dtype == np.float64 else np.dtype(np.float32)
 
 
 def _normalise(graph: _Graph, facts: walk.Facts, input: str) -> str:
     """Add what turns pictures into the net's input."""
     if input == "normalized":
         return INPUT
-    kind, value = _input_kind(input, graph.kind), INPUT
+    dtype, value = _input_dtype(input, graph.dtype), INPUT
     tensor_type = _onnx().helper.np_dtype_to_tensor_dtype
     if input == "uint8":
-        value = graph.node("Cast", "input.float", value, to=tensor_type(kind))
-        value = graph.node("Div", "input.unit", value, graph.array("input.255", 255.0, kind))
+        value = graph.node("Cast", "input.float", value, to=tensor_type(dtype))
+        value = graph.node("Div", "input.unit", value, graph.array("input.255", 255.0, dtype))
     for op, name in (("Sub", "mean"), ("Div", "std")):
         column = np.reshape(getattr(facts, name), (-1, 1, 1))
-        value = graph.node(op, f"input.by_{name}", value, graph.array(f"input.{name}", column, kind))
-    return value if kind == graph.kind else graph.node("Cast", "input.cast", value, to=tensor_type(graph.kind))
+        value = graph.node(op, f"input.by_{name}", value, graph.array(f"input.{name}", column, dtype))
+    return value if dtype == graph.dtype else graph.node("Cast", "input.cast", value, to=tensor_type(graph.dtype))
 
 
 def _sequential(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
@@ -255,8 +255,8 @@ def _residual(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int
 
 def _weights(graph: _Graph, name: str, layer: Any, *keys: str) -> list[str]:
     """Add those of a layer's arrays that it has."""
-    found = walk.arrays(layer)
-    return [graph.array(walk.dotted(name, key), found[key]) for key in keys if key in found]
+    arrays = walk.arrays(layer)
+    return [graph.array(walk.dotted(name, key), arrays[key]) for key in keys if key in arrays]
 
 
 def _constant(graph: _Graph, number: float) -> str:
@@ -290,7 +290,7 @@ def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, 
 
 def _batch_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     inputs, eps = _weights(graph, name, layer, "gamma", "beta", *walk.RUNNING), layer.settings["eps"]
-    if graph.kind == np.float64:  # an attribute is a float32, too coarse: eps comes as a node's input
+    if graph.dtype == np.float64:  # an attribute is a float32, too coarse: eps comes as a node's input
         inputs[-1] = graph.node("Add", walk.dotted(name, "var_eps"), inputs[-1], _constant(graph, eps))
         eps = 0.0
     return graph.node("BatchNormalization", name or "bn", value, *inputs, epsilon=eps)
@@ -304,7 +304,7 @@ def _group_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
 
     groups, eps = layer.settings["groups"], layer.settings["eps"]
     rows = node("Reshape", "groups", value, _sizes(graph, 0, groups, -1))
-    if graph.kind == np.float64:
+    if graph.dtype == np.float64:
         normal = _normalised(graph, name, rows, eps)
     else:
         unit = [
@@ -323,7 +323,7 @@ def _group_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
 
 def _layer_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     weights, eps = _weights(graph, name, layer, "gamma", "beta"), layer.settings["eps"]
-    if graph.kind != np.float64:
+    if graph.dtype != np.float64:
         return graph.node("LayerNormalization", name or "norm", value, *weights, epsilon=eps)
     scaled = graph.node("Mul", walk.dotted(name, "scaled"), _normalised(graph, name, value, eps), weights[0])
     return graph.node("Add", name or "norm", scaled, weights[1])
@@ -433,17 +433,17 @@ def _array(onnx: Any, tensor: Any, path: Path) -> np.ndarray:
 def _compare(graph: Any, expected: Any, path: Path) -> None:
     """Raise CheckpointMismatchError, with the first node that differs, unless the graphs are one."""
     for place in range(max(len(graph.node), len(expected.node))):
-        found, wanted = (g.node[place] if place < len(g.node) else None for g in (graph, expected))
-        if found is None or wanted is None or found != wanted:
-            shown = [f"{n.op_type} {n.name}" if n is not None else "none" for n in (found, wanted)]
+        of_file, of_net = (g.node[place] if place < len(g.node) else None for g in (graph, expected))
+        if of_file is None or of_net is None or of_file != of_net:
+            shown = [f"{n.op_type} {n.name}" if n is not None else "none" for n in (of_file, of_net)]
             detail = "with other settings or inputs" if shown[0] == shown[1] else f"the net's is {shown[1]}"
             msg = f"{path} does not fit the net: its node {place + 1} is {shown[0]}, {detail}"
             raise CheckpointMismatchError(msg)
-    for what, found, wanted in (
+    for what, of_file, of_net in (
         ("input", graph.input, expected.input),
         ("output", graph.output, expected.output),
     ):
-        if list(found) != list(wanted):
+        if list(of_file) != list(of_net):
             msg = f"{path} does not fit the net: its {what} has another name, shape or type"
             raise CheckpointMismatchError(msg)
 

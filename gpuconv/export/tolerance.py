@@ -32,8 +32,8 @@ def error_bound(net: nn.Net, x: Any, *, dtype: Any, x_error: float = 0.0) -> np.
     Every array is taken as rounded to dtype once, and every sum as kept in it, whatever the order.
     x_error: how far x itself may be off, in units of u max(|x|, 1).
     """
-    kind = np.dtype(dtype)
-    rule = _Rounding(_ROUNDOFF[kind.name], _TINY[kind.name])
+    name = np.dtype(dtype).name
+    rule = _Rounding(_ROUNDOFF[name], _TINY[name])
     x = np.asarray(x, np.float64)
     with using("cpu"):
         return _follow("", net.body, x, (1 + x_error) * rule.u * np.maximum(np.abs(x), 1), rule)[1]
@@ -69,8 +69,8 @@ def _sequential(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Roun
 
 
 def _residual(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
-    found = [_follow(walk.dotted(name, key), child, x, e, rule) for key, child in layer.children().items()]
-    (y, y_error), (short, short_error) = found if len(found) == 2 else (*found, (x, e))
+    branches = [_follow(walk.dotted(name, key), child, x, e, rule) for key, child in layer.children().items()]
+    (y, y_error), (short, short_error) = branches if len(branches) == 2 else (*branches, (x, e))
     total = y + short
     return total, y_error + short_error + rule.u * np.abs(total)
 

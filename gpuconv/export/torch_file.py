@@ -60,24 +60,24 @@ def from_torch(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Ne
     path = Path(path)
     if net is not None:
         walk.check_net(net)
-    found, metadata = _read(path)
+    arrays, metadata = _read(path)
     if net is None:
         net = walk.rebuilt(metadata.get("gpuconv"), path)
-    found = _unwrapped(found)
-    wanted = {array.name: array for array in _named(net)}
+    arrays = _unwrapped(arrays)
+    named = {array.name: array for array in _named(net)}
     problems = []
-    if missing := [name for name in wanted if name not in found]:
+    if missing := [name for name in named if name not in arrays]:
         problems.append(f"missing: {', '.join(missing)}")
     counts = {walk.dotted(name, _COUNT) for name, layer in net.body.leaves() if isinstance(layer, nn.BatchNorm)}
-    if unexpected := [name for name in found if name not in wanted and name not in counts]:
+    if unexpected := [name for name in arrays if name not in named and name not in counts]:
         problems.append(f"unexpected: {', '.join(unexpected)}")
-    for name, array in wanted.items():
-        if name in found and found[name].shape != array.shape:
-            problems.append(f"{name} must be {array.shape}, got {found[name].shape}")
+    for name, array in named.items():
+        if name in arrays and arrays[name].shape != array.shape:
+            problems.append(f"{name} must be {array.shape}, got {arrays[name].shape}")
     if problems:
         msg = f"{path} does not fit the net: {'; '.join(problems)}"
         raise CheckpointMismatchError(msg)
-    walk.fill(net, {array.own_name: _turned(found[name], array) for name, array in wanted.items()}, path)
+    walk.fill(net, {array.own_name: _turned(arrays[name], array) for name, array in named.items()}, path)
     return net
 
 
@@ -151,12 +151,12 @@ def _turned(values: np.ndarray, array: _Named) -> np.ndarray:
     return values.T if array.transposed else values
 
 
-def _unwrapped(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _unwrapped(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return arrays without a prefix that all names share and that stands for a wrapper of the model."""
     for wrapper in _WRAPPERS:
-        if found and all(name.startswith(wrapper) for name in found):
-            return _unwrapped({name.removeprefix(wrapper): array for name, array in found.items()})
-    return found
+        if arrays and all(name.startswith(wrapper) for name in arrays):
+            return _unwrapped({name.removeprefix(wrapper): array for name, array in arrays.items()})
+    return arrays
 
 
 # Files --------------------------------------------------------------------------------------------------------------

@@ -114,15 +114,15 @@ def rebuilt(text: str | None, path: Path) -> nn.Net:
         raise CheckpointMismatchError(msg) from error
 
 
-def fill(net: nn.Net, found: Mapping[str, np.ndarray], path: Path) -> None:
-    """Copy arrays by the net's names into it, all or none.
+def fill(net: nn.Net, weights: Mapping[str, np.ndarray], path: Path) -> None:
+    """Copy weights by the net's names into it, all or none.
 
-    found must hold each of them in its shape, finite, in the net's dtype or a narrower one, so that no bit is lost.
+    weights must hold each of them in its shape, finite, in the net's dtype or a narrower one, so that no bit is lost.
     """
-    wanted = {**net.params, **net.state}
+    targets = {**net.params, **net.state}
     ready: dict[str, np.ndarray] = {}
-    for name, array in found.items():
-        target = wanted[name]
+    for name, array in weights.items():
+        target = targets[name]
         if array.dtype.kind != "f" or not np.can_cast(array.dtype, target.dtype, "safe"):
             msg = f"{path}: {name} is {array.dtype}, which a net of {target.dtype} cannot take without loss"
             raise CheckpointMismatchError(msg)

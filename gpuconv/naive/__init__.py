@@ -1,7 +1,7 @@
 """The oracle: each operator as the plain loops of its definition, in float64.  Never dispatched to."""
 
 from .affine import affine_backward, affine_forward
-from .augment import augment
+from .augmentation import augment
 from .average_pool import (
     average_pool_backward,
     average_pool_forward,

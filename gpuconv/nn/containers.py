@@ -128,11 +128,11 @@ class Sequential(Container):
     def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
         # A layer's dx is needed where the caller wants it, or where a layer before it has parameters.  In front of
         # the first parameters nothing is computed: those layers only drop what they remembered, and pass None on.
-        wanted, needed = [], input_grad
+        input_grads, needed = [], input_grad
         for layer in self.layers.values():
-            wanted.append(needed)
+            input_grads.append(needed)
             needed = needed or layer.trainable
-        for layer, layer_input_grad in zip(reversed(self.layers.values()), reversed(wanted), strict=True):
+        for layer, layer_input_grad in zip(reversed(self.layers.values()), reversed(input_grads), strict=True):
             dy = layer.backward(dy, input_grad=layer_input_grad)
         return dy
 
@@ -141,8 +141,8 @@ def _numbered(layers: tuple[Layer, ...]) -> dict[str, Layer]:
     """Name layers by their kind and a number for each kind, from 1."""
     count: Counter[str] = Counter()
     named = {}
-    for place, layer in enumerate(layers):
-        kind = _layer(f"layer {place}", layer).kind
+    for index, layer in enumerate(layers):
+        kind = _layer(f"layer {index}", layer).kind
         count[kind] += 1
         named[f"{kind}{count[kind]}"] = layer
     return named

@@ -63,8 +63,8 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
         raise ConfigError(msg)
     read = _from_toml if path.suffix == ".toml" else _from_python
     try:
-        found = read(path, input_shape, classes)
-        net = found if isinstance(found, Net) else Net(found, input_shape, seed=seed, dtype=dtype)
+        layers = read(path, input_shape, classes)
+        net = layers if isinstance(layers, Net) else Net(layers, input_shape, seed=seed, dtype=dtype)
         if net.output_shape != (classes,):
             msg = f"gives one sample the shape {net.output_shape}, but {classes} classes need ({classes},)"
             raise ConfigError(msg)
@@ -87,12 +87,14 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
 def _check_config(net: Net) -> None:
     """Check that a checkpoint of this net can be read without its file."""
     try:
-        again = build(net.config)
+        rebuilt = build(net.config)
     except GpuconvError as error:
         msg = f"a checkpoint could not hold it: {error}"
         raise ConfigError(msg) from error
-    shapes, held = ({name: tuple(w.shape) for name, w in (n.params | n.state).items()} for n in (net, again))
-    if shapes != held:
+    shapes, rebuilt_shapes = (
+        {name: tuple(w.shape) for name, w in (n.params | n.state).items()} for n in (net, rebuilt)
+    )
+    if shapes != rebuilt_shapes:
         msg = "a checkpoint could not hold it: its config makes another net"
         raise ConfigError(msg)
 
@@ -112,15 +114,15 @@ def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
         msg = "it must define a function net(input_shape, classes)"
         raise ConfigError(msg)
     try:
-        found = make(input_shape, classes)
+        layers = make(input_shape, classes)
     except GpuconvError:
         raise
     except (Exception, SystemExit) as error:
         raise _failed(error, "in net(input_shape, classes)") from error
-    if not isinstance(found, (Layer, Net)):
-        msg = f"net(input_shape, classes) must return a layer or a Net of gpuconv.nn, got {type(found).__qualname__}"
+    if not isinstance(layers, (Layer, Net)):
+        msg = f"net(input_shape, classes) must return a layer or a Net of gpuconv.nn, got {type(layers).__qualname__}"
         raise ConfigError(msg)
-    return found
+    return layers
 
 
 def _failed(error: BaseException, when: str) -> ConfigError:
@@ -144,7 +146,7 @@ class _Reader:
 
     def __init__(self, text: str, classes: int) -> None:
         self.classes = classes
-        self.made = 0
+        self.layer_count = 0
         # Line of each [[header]], in order; the tables of one header come in the order of the file.
         self.lines: dict[str, list[int]] = {}
         for number, line in enumerate(text.splitlines(), 1):
@@ -162,8 +164,8 @@ class _Reader:
             raise _Placed(msg)
         named: dict[str, Layer] = {}
         count: dict[str, int] = {}
-        for place, table in enumerate(tables, 1):
-            where = self._where(path, place, table)
+        for number, table in enumerate(tables, 1):
+            where = self._where(path, number, table)
             settings = dict(table)
             name, repeat = settings.pop("name", None), settings.pop("repeat", 1)
             if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
@@ -195,15 +197,15 @@ class _Reader:
                 named[key] = layer
         return Sequential(**named), shape
 
-    def _where(self, path: str, place: int, table: Mapping[str, Any]) -> str:
+    def _where(self, path: str, number: int, table: Mapping[str, Any]) -> str:
         seen = self.seen[path] = self.seen.get(path, 0) + 1
         lines = self.lines.get(path, [])
         line = f"line {lines[seen - 1]}, " if seen <= len(lines) else ""
-        return f"{line}{path} {place} ({table.get('kind', 'no kind')})"
+        return f"{line}{path} {number} ({table.get('kind', 'no kind')})"
 
     def _layer(self, settings: Mapping[str, Any], path: str, shape: Shape, *, first: bool) -> Layer:
-        self.made += 1
-        if self.made > _MOST_LAYERS:
+        self.layer_count += 1
+        if self.layer_count > _MOST_LAYERS:
             msg = f"the net has more than {_MOST_LAYERS} layers"
             raise ConfigError(msg)
         if "kind" not in settings:

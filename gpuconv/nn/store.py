@@ -34,16 +34,16 @@ class Store:
 def float_dtype(dtype: Any) -> np.dtype:
     """Return np.dtype(dtype) if it is one that the operators take."""
     try:
-        found = np.dtype(dtype) if dtype is not None else None
+        parsed = np.dtype(dtype) if dtype is not None else None
     except TypeError:
-        found = None
-    if found is None:
+        parsed = None
+    if parsed is None:
         msg = f"dtype must name an array element type, got {dtype!r}"
         raise ArgTypeError(msg)
-    if found not in checks.FLOATS:
-        msg = f"dtype must be float16, float32 or float64, got {found}"
+    if parsed not in checks.FLOATS:
+        msg = f"dtype must be float16, float32 or float64, got {parsed}"
         raise DTypeError(msg)
-    return found
+    return parsed
 
 
 def create(layer: Layer, *, seed: int, dtype: Any) -> Store:
@@ -100,12 +100,12 @@ def _fill(leaves: list[Layer], seed: int, dtype: np.dtype) -> None:
     for leaf in leaves:
         for name, array in leaf.declared_state.items():
             leaf.state[name] = zeros(array.shape, dtype)
-        for held, declared in ((leaf.params, leaf.declared), (leaf.state, leaf.declared_state)):
+        for arrays, declared in ((leaf.params, leaf.declared), (leaf.state, leaf.declared_state)):
             for name, array in declared.items():
                 if array.init in init.FIXED:
-                    held[name][...] = init.FIXED[array.init]
+                    arrays[name][...] = init.FIXED[array.init]
                 else:
-                    put(held[name], init.draw(array.init, array.shape, generator(seed, Stream.INIT, drawn)))
+                    put(arrays[name], init.draw(array.init, array.shape, generator(seed, Stream.INIT, drawn)))
                     drawn += 1
 
 

@@ -1,7 +1,7 @@
 """The operators: each checks its arguments and hands over to the backend of its arrays."""
 
 from .affine import affine_backward, affine_forward
-from .augment import augment
+from .augmentation import augment
 from .average_pool import (
     average_pool_backward,
     average_pool_forward,

@@ -17,7 +17,7 @@ from ..errors import ConfigError, GpuconvError
 from ..nn import choice
 from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
-from ..ops.augment import PAD_MODES
+from ..ops.augmentation import PAD_MODES
 
 
 def _setting(

@@ -12,7 +12,7 @@ import numpy as np
 from .. import tables
 from ..backend import asarray, asnumpy, on_gpu
 from ..errors import CheckpointMismatchError, ParamError
-from ..ops.augment import augment
+from ..ops.augmentation import augment
 from ..ops.loss import softmax_cross_entropy
 from .dataset import first_test_images
 

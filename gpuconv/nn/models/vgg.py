@@ -35,9 +35,9 @@ class VGG(Net):
         large_enough(f"VGG of {len(widths) // 2} stages", input_shape, 2 ** (len(widths) // 2))
         channels = input_shape[0]
         layers: list[Layer] = []
-        for place, filters in enumerate(widths):
+        for index, filters in enumerate(widths):
             layers += [Conv(channels, filters, pad=1, bias=False), BatchNorm(filters)]
-            layers += [MaxPool(2), Relu()] if place % 2 else [Relu()]
+            layers += [MaxPool(2), Relu()] if index % 2 else [Relu()]
             channels = filters
         body = Sequential(*layers, GlobalAveragePool(), Affine(channels, classes, init="xavier"))
         super().__init__(body, input_shape, seed=seed, dtype=dtype)

@@ -12,7 +12,7 @@
 //   kernel    | one thread per
 //   augment   | element of out after element, in order of storage
 //
-// Launchers: gpuconv/cuda/augment.py.
+// Launchers: gpuconv/cuda/augmentation.py.
 #include "common.cuh"
 
 // Steps in elements.

@@ -1,4 +1,4 @@
-"""Launch of kernels/augment.cu."""
+"""Launch of kernels/augmentation.cu."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, index_type
 
-_AUGMENT = Kernel("augment.cu", "augment", strided=("images", "draws"))
+_AUGMENT = Kernel("augmentation.cu", "augment", strided=("images", "draws"))
 
 
 def augment(
