@@ -50,14 +50,16 @@ def breaks_after(count):
     return answer
 
 
-def lies_about_the_range(said):
+def lies_about_the_range(content_range):
     """Answer 206 with a Content-Range that is not what was asked for, and bytes that fit neither."""
 
     def answer(handler):
         if handler.start is None:
             handler.reply(200, CONTENT)
         else:
-            handler.reply(206, CONTENT[handler.start - 10 :], **({"Content_Range": said} if said else {}))
+            handler.reply(
+                206, CONTENT[handler.start - 10 :], **({"Content_Range": content_range} if content_range else {})
+            )
 
     return answer
 
@@ -153,12 +155,12 @@ def test_a_wrong_file_is_replaced(server, target, old):
 
 
 def test_the_next_mirror_is_asked_when_one_fails(server, target):
-    said = []
+    notices = []
     urls = server.url("gone", status(404)), server.url("page", html), server.url("good", good), server.url("more", good)
-    get(target, *urls, notice=said.append)
+    get(target, *urls, notice=notices.append)
     assert [name for name, _ in server.requests] == ["gone", "page", "good"]
     assert only_the_file_is_there(target)
-    assert [line.partition(": ")[2] for line in said] == [
+    assert [line.partition(": ")[2] for line in notices] == [
         "HTTP 404 Not Found",
         f"an HTML page of 48 bytes, expected a file of {SIZE:,}",
     ]

@@ -51,9 +51,9 @@ def load_CIFAR_batch(filename: str | os.PathLike[str]) -> tuple[np.ndarray, np.n
 
 def load_CIFAR10(ROOT: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return (X_train, y_train, X_test, y_test) of a folder.   X: (N, 32, 32, 3) float64."""
-    found = data.load("cifar10", folder=ROOT)
-    x_train, x_test = (x.transpose(_NOT_CHANNELS).astype(np.float64) for x in (found.x_train, found.x_test))
-    return x_train, found.y_train, x_test, found.y_test
+    dataset = data.load("cifar10", folder=ROOT)
+    x_train, x_test = (x.transpose(_NOT_CHANNELS).astype(np.float64) for x in (dataset.x_train, dataset.x_test))
+    return x_train, dataset.y_train, x_test, dataset.y_test
 
 
 def get_CIFAR10_data(
@@ -67,11 +67,11 @@ def get_CIFAR10_data(
     folder = None
     if not os.environ.get("GPUCONV_DATA"):
         folder = next((name for name in _FOLDERS if cifar.find(Path(name), cifar10.OFFICIAL, depth=0)), None)
-    found = data.load("cifar10", folder=folder)
+    dataset = data.load("cifar10", folder=folder)
     cuts = {
-        "train": (found.x_train, found.y_train, slice(0, num_training)),
-        "val": (found.x_train, found.y_train, slice(num_training, num_training + num_validation)),
-        "test": (found.x_test, found.y_test, slice(0, num_test)),
+        "train": (dataset.x_train, dataset.y_train, slice(0, num_training)),
+        "val": (dataset.x_train, dataset.y_train, slice(num_training, num_training + num_validation)),
+        "test": (dataset.x_test, dataset.y_test, slice(0, num_test)),
     }
     parts: dict[str, np.ndarray] = {}
     for name, (x, y, cut) in cuts.items():
@@ -107,19 +107,19 @@ def load_tiny_imagenet(
         for name, wnid, *_ in (line.split("\t") for line in _lines(root / "val" / "val_annotations.txt"))
     ]
     names = sorted(path.name for path in (root / "test" / "images").iterdir())
-    found: dict[str, Any] = {"class_names": [words[wnid].split(", ") for wnid in wnids]}
+    arrays: dict[str, Any] = {"class_names": [words[wnid].split(", ") for wnid in wnids]}
     test_labels = root / "test" / "test_annotations.txt"
     test_label = dict(line.split("\t")[:2] for line in _lines(test_labels)) if test_labels.is_file() else None
     for part, images in (("train", [p for p, _ in train]), ("val", [p for p, _ in val])):
-        found[f"X_{part}"] = _pictures(images, dtype)
-    found["X_test"] = _pictures([root / "test" / "images" / name for name in names], dtype)
-    found["y_train"], found["y_val"] = (np.array([label for _, label in part]) for part in (train, val))
-    found["y_test"] = None if test_label is None else np.array([label_of[test_label[name]] for name in names])
-    found["mean_image"] = found["X_train"].mean(axis=0)
+        arrays[f"X_{part}"] = _pictures(images, dtype)
+    arrays["X_test"] = _pictures([root / "test" / "images" / name for name in names], dtype)
+    arrays["y_train"], arrays["y_val"] = (np.array([label for _, label in part]) for part in (train, val))
+    arrays["y_test"] = None if test_label is None else np.array([label_of[test_label[name]] for name in names])
+    arrays["mean_image"] = arrays["X_train"].mean(axis=0)
     if subtract_mean:
         for part in ("train", "val", "test"):
-            found[f"X_{part}"] -= found["mean_image"]
-    return found
+            arrays[f"X_{part}"] -= arrays["mean_image"]
+    return arrays
 
 
 def load_models(models_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -147,10 +147,10 @@ def load_imagenet_val(num: int | None = None) -> tuple[np.ndarray, np.ndarray, A
 
     Its class names are a pickle, of which nothing is run.
     """
-    places = [Path(folder) / "imagenet_val_25.npz" for folder in ("cs231n/datasets", "datasets", ".")]
-    path = next((path for path in places if path.is_file()), None)
+    paths = [Path(folder) / "imagenet_val_25.npz" for folder in ("cs231n/datasets", "datasets", ".")]
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        msg = f"imagenet_val_25.npz is in none of {', '.join(str(place.parent) for place in places)}"
+        msg = f"imagenet_val_25.npz is in none of {', '.join(str(path.parent) for path in paths)}"
         raise DatasetMissingError(msg)
     try:
         with np.load(path, allow_pickle=False) as stored:
