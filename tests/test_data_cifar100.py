@@ -22,13 +22,13 @@ TRAIN, TEST = 200, 100  # two and one of every class
 def records():
     """Return {batch: (pictures, 3074) uint8}: superclass, class, pixels."""
     rng = np.random.default_rng(100)
-    found = {}
+    rows_of = {}
     for batch, count in (("train", TRAIN), ("test", TEST)):
         rows = rng.integers(0, 256, (count, 3074), dtype=np.uint8)
         rows[:, 1] = rng.permutation(np.arange(count) % 100)
         rows[:, 0] = rows[:, 1] // 5
-        found[batch] = rows
-    return found
+        rows_of[batch] = rows
+    return rows_of
 
 
 RECORDS = records()
@@ -99,15 +99,18 @@ def write(place, kind, form="folder", files=None):
 @pytest.mark.parametrize("form", ["folder", "loose", "archive"])
 @pytest.mark.parametrize("kind", FOLDERS)
 def test_every_form_gives_the_same_pictures(tmp_path, kind, form, name):
-    found = data.load(name, folder=write(tmp_path / "sets", kind, form), download=False)
-    for x, y, rows in ((found.x_train, found.y_train, RECORDS["train"]), (found.x_test, found.y_test, RECORDS["test"])):
+    dataset = data.load(name, folder=write(tmp_path / "sets", kind, form), download=False)
+    for x, y, rows in (
+        (dataset.x_train, dataset.y_train, RECORDS["train"]),
+        (dataset.x_test, dataset.y_test, RECORDS["test"]),
+    ):
         np.testing.assert_array_equal(x, rows[:, 2:].reshape(-1, 3, 32, 32), strict=True)
         np.testing.assert_array_equal(y, rows[:, 1 if name == "cifar100" else 0].astype(np.int64), strict=True)
     coarse = name == "cifar100-coarse"
-    assert found.classes == (cifar100.SUPERCLASSES if coarse else cifar100.CLASSES)
+    assert dataset.classes == (cifar100.SUPERCLASSES if coarse else cifar100.CLASSES)
     known = kind == "python" or form == "archive"
     wanted = "CIFAR-100" + ("" if known else " (files without a known checksum)")
-    assert found.name == wanted + (" (20 superclasses)" if coarse else "")
+    assert dataset.name == wanted + (" (20 superclasses)" if coarse else "")
 
 
 def changed(batch, column, value, place=7):
@@ -180,8 +183,8 @@ def test_files_that_happen_to_be_called_train_are_none_of_it(tmp_path):
 
 def test_other_pictures_are_not_called_the_original(tmp_path):
     rows = {batch: part ^ np.array([0, 0] + [1] * 3072, np.uint8) for batch, part in RECORDS.items()}
-    found = data.load("cifar100", folder=write(tmp_path, "python", files={b: pickled(r) for b, r in rows.items()}))
-    assert found.name == "CIFAR-100 (unofficial files)"
+    dataset = data.load("cifar100", folder=write(tmp_path, "python", files={b: pickled(r) for b, r in rows.items()}))
+    assert dataset.name == "CIFAR-100 (unofficial files)"
     (tmp_path / FOLDERS["python"] / "dataset-name.txt").write_text("CIFAR 100")
     with pytest.raises(DatasetCorruptError, match="says 'CIFAR 100', but the files beside it are not the original's"):
         data.load("cifar100", folder=tmp_path)
@@ -217,9 +220,9 @@ def test_verify_tells_what_is_known_of_each_file(tmp_path):
 def test_it_is_downloaded_and_kept(server: Server, monkeypatch):
     archive = packed("binary")
     monkeypatch.setenv("GPUCONV_CIFAR100_URL", server.url("archive", lambda handler: serve(handler, archive)))
-    said = []
-    assert data.load("cifar100", notice=said.append).name == "CIFAR-100"
-    assert said[0].startswith(f"fetching cifar-100-binary.tar.gz ({len(archive):,} bytes)")
+    notices = []
+    assert data.load("cifar100", notice=notices.append).name == "CIFAR-100"
+    assert notices[0].startswith(f"fetching cifar-100-binary.tar.gz ({len(archive):,} bytes)")
     monkeypatch.delenv("GPUCONV_CIFAR100_URL")
     assert data.load("cifar100", download=False).name == "CIFAR-100"
     assert len(server.requests) == 1

@@ -50,14 +50,16 @@ def breaks_after(count):
     return answer
 
 
-def lies_about_the_range(said):
+def lies_about_the_range(content_range):
     """Answer 206 with a Content-Range that is not what was asked for, and bytes that fit neither."""
 
     def answer(handler):
         if handler.start is None:
             handler.reply(200, CONTENT)
         else:
-            handler.reply(206, CONTENT[handler.start - 10 :], **({"Content_Range": said} if said else {}))
+            handler.reply(
+                206, CONTENT[handler.start - 10 :], **({"Content_Range": content_range} if content_range else {})
+            )
 
     return answer
 
@@ -97,17 +99,6 @@ def stops_in_the_middle(handler):
 
 def not_http(handler):
     handler.wfile.write(b"220 mail server ready\r\n")
-
-
-class Clock:
-    """Goes on by some seconds every time it is asked."""
-
-    def __init__(self, step):
-        self.step, self.now = step, 0.0
-
-    def __call__(self):
-        self.now += self.step
-        return self.now
 
 
 QUICK = Patience(timeout=5, tries=5)
@@ -164,12 +155,12 @@ def test_a_wrong_file_is_replaced(server, target, old):
 
 
 def test_the_next_mirror_is_asked_when_one_fails(server, target):
-    said = []
+    notices = []
     urls = server.url("gone", status(404)), server.url("page", html), server.url("good", good), server.url("more", good)
-    get(target, *urls, notice=said.append)
+    get(target, *urls, notice=notices.append)
     assert [name for name, _ in server.requests] == ["gone", "page", "good"]
     assert only_the_file_is_there(target)
-    assert [line.partition(": ")[2] for line in said] == [
+    assert [line.partition(": ")[2] for line in notices] == [
         "HTTP 404 Not Found",
         f"an HTML page of 48 bytes, expected a file of {SIZE:,}",
     ]
@@ -320,54 +311,6 @@ def test_nothing_stays_when_nothing_arrived(server, target):
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_slow_mirror_is_put_off(server, target):
-    # One second a block of at most 262,144 bytes: below a floor of a million in every window of two.
-    slow = Patience(floor=1e6, window=2, clock=Clock(1))
-    said = []
-    get(target, server.url("slow", good), server.url("next", good), patience=slow, notice=said.append)
-    assert [name for name, _ in server.requests[:2]] == ["slow", "next"]
-    assert said[0].startswith(server.url("slow", good) + ": slow, ")
-    assert only_the_file_is_there(target)
-
-
-def test_slow_mirrors_are_better_than_none(server, target):
-    slow = Patience(floor=1e9, window=2, clock=Clock(1))
-    said = []
-    get(target, server.url("only", good), patience=slow, notice=said.append)
-    assert len(server.requests) == 2
-    assert server.requests[1][1] is not None, "it should go on with what it has"
-    assert "no mirror is faster than" in said[-1]
-    assert only_the_file_is_there(target)
-
-
-class Blocks:
-    """An answer that comes in blocks of given lengths."""
-
-    def __init__(self, *lengths):
-        self.lengths = list(lengths)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def read1(self, _):
-        return bytes(self.lengths.pop(0)) if self.lengths else b""
-
-
-def test_a_mirror_that_becomes_slow_is_noticed_in_one_window(target):
-    """The average is that of the last window, not of the whole time: 300 bytes a second, then 10, the floor is 50."""
-    target.parent.mkdir()
-    patience = Patience(floor=50, window=2, clock=Clock(1))
-    with download._Part(target) as part:
-        fetcher = download._Fetcher(part, SIZE, SHA256, download._silent, download._silent, patience)
-        with pytest.raises(download._Slow) as caught:
-            fetcher.copy(Blocks(300, 300, 300, 300, 10, 10, 300, 300), 50)
-        assert part.size == 1220
-    assert caught.value.rate == 10
-
-
 def test_the_timeout_is_handed_on(target, monkeypatch):
     seen = []
 
@@ -384,12 +327,6 @@ def test_the_timeout_is_handed_on(target, monkeypatch):
 def test_a_mirror_with_other_bytes_is_asked_once(server, target):
     with pytest.raises(DownloadError):
         get(target, server.url("wrong", wrong_bytes))
-    assert len(server.requests) == 1
-
-
-def test_a_fast_mirror_is_not_called_slow(server, target):
-    fast = Patience(floor=1e3, window=2, clock=Clock(1))
-    get(target, server.url("fast", good), patience=fast)
     assert len(server.requests) == 1
 
 

@@ -18,6 +18,7 @@ import pytest
 import tiny_cifar10 as tiny
 from tiny_cifar10 import BINARY, PYTHON
 
+from gpuconv.data import pickles
 from gpuconv.data.pickles import Array, Class, Instance, read_pickle
 from gpuconv.errors import DatasetCorruptError, GpuconvError, UnsafeArchiveError
 
@@ -283,6 +284,11 @@ def _plain(value, seen):
         "_DType",
         "_StandIn",
     )
+
+
+def test_an_unpickler_gets_no_byte_beyond_the_instruction():
+    program = pickles._Program(b"K\x01K\x02.", 100)
+    assert (program.read(9), program.read(9), program.read(9)) == (b"K", b"\x01", b"K")
 
 
 def test_changed_pickles_are_refused_or_plain_data():

@@ -37,8 +37,8 @@ def folder(root, counts, side=(6, 5)):
 
 
 def heard(root, **options):
-    said = []
-    return data.read_pictures(root, notice=said.append, **options), said
+    notices = []
+    return data.read_pictures(root, notice=notices.append, **options), notices
 
 
 # What is read -------------------------------------------------------------------------------------------------------
@@ -46,32 +46,32 @@ def heard(root, **options):
 
 def test_a_fifth_of_every_class_is_held_out_whatever_the_file_system_says(tmp_path, monkeypatch):
     root = folder(tmp_path / "pets", {"cat": 10, "dog": 3, "10": 2, "9": 12, "Bee": 8})
-    found, said = heard(root)
-    assert found.classes == ("9", "10", "Bee", "cat", "dog")
-    assert np.bincount(found.y_test).tolist() == [2, 1, 2, 2, 1]
-    assert np.bincount(found.y_train).tolist() == [10, 1, 6, 8, 2]
-    assert (found.x_train.shape, found.x_train.dtype) == ((27, 3, 6, 5), np.uint8)
-    assert found.name == "pictures in pets"
-    assert found.source == str(root)
-    assert said == []
-    assert found.mean == pytest.approx(found.x_train.mean(axis=(0, 2, 3)) / 255, rel=1e-12)
-    assert found.std == pytest.approx(found.x_train.std(axis=(0, 2, 3)) / 255, rel=1e-12)
+    dataset, notices = heard(root)
+    assert dataset.classes == ("9", "10", "Bee", "cat", "dog")
+    assert np.bincount(dataset.y_test).tolist() == [2, 1, 2, 2, 1]
+    assert np.bincount(dataset.y_train).tolist() == [10, 1, 6, 8, 2]
+    assert (dataset.x_train.shape, dataset.x_train.dtype) == ((27, 3, 6, 5), np.uint8)
+    assert dataset.name == "pictures in pets"
+    assert dataset.source == str(root)
+    assert notices == []
+    assert dataset.mean == pytest.approx(dataset.x_train.mean(axis=(0, 2, 3)) / 255, rel=1e-12)
+    assert dataset.std == pytest.approx(dataset.x_train.std(axis=(0, 2, 3)) / 255, rel=1e-12)
     listing = pictures.Path.iterdir
     monkeypatch.setattr(pictures.Path, "iterdir", lambda self: reversed(list(listing(self))))
     again, _ = heard(root)
     for name in ("x_train", "y_train", "x_test", "y_test"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
+        np.testing.assert_array_equal(getattr(again, name), getattr(dataset, name))
 
 
 def test_order_is_that_of_the_hashes_of_names(tmp_path):
     root = folder(tmp_path, {"a": 4, "b": 4})
-    found, _ = heard(root)
+    dataset, _ = heard(root)
     ranked = sorted((hashlib.sha256(f"{c}/{n}.png".encode()).digest(), c, n) for c in "ab" for n in range(4))
     first = {c: next(n for _, label, n in ranked if label == c) for c in "ab"}
     kept = [(c, n) for _, c, n in ranked if first[c] != n]
     expected = [colours([n, *c.encode()]).transpose(2, 0, 1) for c, n in kept]
-    np.testing.assert_array_equal(found.x_train, np.stack(expected))
-    assert found.y_train.tolist() == ["ab".index(c) for c, _ in kept]
+    np.testing.assert_array_equal(dataset.x_train, np.stack(expected))
+    assert dataset.y_train.tolist() == ["ab".index(c) for c, _ in kept]
     assert len({c for c, _ in kept[:4]}) == 2, "classes are mixed: the last ones are held out for validation"
 
 
@@ -88,19 +88,19 @@ def test_a_new_picture_leaves_the_order_of_the_others(tmp_path):
 
 def test_own_test_pictures_are_taken(tmp_path):
     root = folder(tmp_path, {"train/a": 3, "train/b": 2, "test/a": 1, "test/b": 4, "annotations": 1})
-    found, said = heard(root)
-    assert (np.bincount(found.y_train).tolist(), np.bincount(found.y_test).tolist()) == ([3, 2], [1, 4])
-    assert said == [f"{root}: passing over 1 entry that is no picture or class, such as {root / 'annotations'}"]
+    dataset, notices = heard(root)
+    assert (np.bincount(dataset.y_train).tolist(), np.bincount(dataset.y_test).tolist()) == ([3, 2], [1, 4])
+    assert notices == [f"{root}: passing over 1 entry that is no picture or class, such as {root / 'annotations'}"]
 
 
 def test_a_train_folder_alone_is_split(tmp_path):
-    found, _ = heard(folder(tmp_path, {"train/a": 5, "train/b": 5}))
-    assert (found.classes, len(found.y_train), len(found.y_test)) == (("a", "b"), 8, 2)
+    dataset, _ = heard(folder(tmp_path, {"train/a": 5, "train/b": 5}))
+    assert (dataset.classes, len(dataset.y_train), len(dataset.y_test)) == (("a", "b"), 8, 2)
 
 
 def test_train_and_test_may_be_classes(tmp_path):
-    found, _ = heard(folder(tmp_path, {"train": 2, "tram": 2, "test": 2}))
-    assert found.classes == ("test", "train", "tram")
+    dataset, _ = heard(folder(tmp_path, {"train": 2, "tram": 2, "test": 2}))
+    assert dataset.classes == ("test", "train", "tram")
 
 
 def test_what_is_no_picture_is_passed_over_and_said(tmp_path):
@@ -109,9 +109,9 @@ def test_what_is_no_picture_is_passed_over_and_said(tmp_path):
     (root / "readme.md").write_text("x")
     (root / "b" / ".hidden.png").write_text("x")
     (root / ".cache").mkdir()
-    found, said = heard(root)
-    assert len(found.y_train) + len(found.y_test) == 4
-    assert said == [f"{root}: passing over 2 entries that are no picture or class, such as {root / 'readme.md'}"]
+    dataset, notices = heard(root)
+    assert len(dataset.y_train) + len(dataset.y_test) == 4
+    assert notices == [f"{root}: passing over 2 entries that are no picture or class, such as {root / 'readme.md'}"]
 
 
 def test_endings_may_be_capitals_and_wrong(tmp_path):
@@ -213,9 +213,9 @@ def test_mixed_sizes_are_an_error_that_names_two_files(tmp_path):
     assert "5 x 6 pixels" in str(caught.value)
     assert "wide.png" in str(caught.value)
     assert "--image-size" in str(caught.value)
-    found, _ = heard(root, image_size=4)
-    assert found.x_train.shape[1:] == (3, 4, 4)
-    assert found.name.endswith(", scaled to 4 x 4 pixels (width x height)")
+    dataset, _ = heard(root, image_size=4)
+    assert dataset.x_train.shape[1:] == (3, 4, 4)
+    assert dataset.name.endswith(", scaled to 4 x 4 pixels (width x height)")
 
 
 def test_the_square_in_the_middle_is_scaled(tmp_path):
@@ -361,9 +361,9 @@ def test_links_that_lead_nowhere_are_passed_over(tmp_path):
     root = folder(tmp_path, {"a": 2, "b": 2})
     link(root / "loop", root / "loop")
     link(root / "gone.png", root / "a" / "gone.png")
-    found, said = heard(root)
-    assert found.classes == ("a", "b")
-    assert "passing over 2 entries" in said[0]
+    dataset, notices = heard(root)
+    assert dataset.classes == ("a", "b")
+    assert "passing over 2 entries" in notices[0]
 
 
 def test_pictures_that_are_linked_are_read(tmp_path):

@@ -37,7 +37,7 @@ def few_shapes():
 
 
 @pytest.fixture
-def said():
+def notices():
     return []
 
 
@@ -77,7 +77,7 @@ def test_the_folder_comes_before_the_environment_before_the_cache(tmp_path, monk
 @pytest.mark.parametrize("name", ["auto", "cifar10"])
 @pytest.mark.parametrize("exists", [True, False], ids=["empty_folder", "no_folder"])
 @pytest.mark.parametrize("by", ["argument", "environment"])
-def test_a_named_folder_without_cifar10_is_an_error(tmp_path, monkeypatch, said, name, exists, by):
+def test_a_named_folder_without_cifar10_is_an_error(tmp_path, monkeypatch, notices, name, exists, by):
     tiny.write_archive(tmp_path / "cache", BINARY)
     place = tmp_path / "elsewhere"
     if exists:
@@ -85,11 +85,11 @@ def test_a_named_folder_without_cifar10_is_an_error(tmp_path, monkeypatch, said,
     if by == "environment":
         monkeypatch.setenv("GPUCONV_DATA", str(place))
     with pytest.raises(DatasetMissingError) as caught:
-        data.load(name, folder=place if by == "argument" else None, notice=said.append)
+        data.load(name, folder=place if by == "argument" else None, notice=notices.append)
     assert ("holds no CIFAR-10" if exists else "does not exist") in str(caught.value)
     assert ("GPUCONV_DATA)" in str(caught.value).splitlines()[0]) == (by == "environment")
     assert str(place) in str(caught.value)
-    assert said == []
+    assert notices == []
 
 
 def test_an_archive_may_be_named_itself(tmp_path):
@@ -107,12 +107,12 @@ def test_the_home_folder_may_be_written_short(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["auto", "cifar10"])
-def test_damaged_files_are_an_error_and_not_passed_over(tmp_path, name, said):
+def test_damaged_files_are_an_error_and_not_passed_over(tmp_path, name, notices):
     folder = tiny.write_folder(tmp_path / "cache", BINARY)
     (folder / "test_batch.bin").unlink()
     with pytest.raises(DatasetCorruptError, match=r"missing: test_batch\.bin"):
-        data.load(name, notice=said.append)
-    assert said == []
+        data.load(name, notice=notices.append)
+    assert notices == []
 
 
 @pytest.mark.parametrize("name", ["CIFAR-10", "mnist", "", "Auto"])
@@ -149,20 +149,20 @@ def test_missing_says_what_to_fetch_and_where_to_put_it(tmp_path):
         data.verify()
 
 
-def test_a_failed_download_says_why_and_what_to_do(tmp_path, said):
+def test_a_failed_download_says_why_and_what_to_do(tmp_path, notices):
     with pytest.raises(DownloadError) as caught:
-        data.load("cifar10", notice=said.append)
+        data.load("cifar10", notice=notices.append)
     assert instructions_are_in(str(caught.value), tmp_path)
     assert str(caught.value).count("refused") == 2
 
 
 @pytest.mark.parametrize("download", [True, False])
-def test_auto_falls_back_on_shapes_loudly(tmp_path, said, download):
-    got = data.load("auto", download=download, notice=said.append)
+def test_auto_falls_back_on_shapes_loudly(tmp_path, notices, download):
+    got = data.load("auto", download=download, notice=notices.append)
     assert got.name.startswith("shapes (built in")
-    assert "NOT CIFAR-10" in said[-1]
-    assert instructions_are_in(said[-1], tmp_path)
-    assert ("refused" in said[-1]) == download
+    assert "NOT CIFAR-10" in notices[-1]
+    assert instructions_are_in(notices[-1], tmp_path)
+    assert ("refused" in notices[-1]) == download
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -173,10 +173,10 @@ def test_the_notice_goes_to_standard_error(capsys):
     assert "NOT CIFAR-10" in err
 
 
-def test_shapes_need_no_folder_and_refuse_one(tmp_path, monkeypatch, said):
+def test_shapes_need_no_folder_and_refuse_one(tmp_path, monkeypatch, notices):
     monkeypatch.setenv("GPUCONV_DATA", str(tmp_path / "nowhere"))
-    assert data.load("shapes", notice=said.append).name.startswith("shapes")
-    assert said == []
+    assert data.load("shapes", notice=notices.append).name.startswith("shapes")
+    assert notices == []
     with pytest.raises(ConfigError, match="has no folder, got folder"):
         data.load("shapes", folder=tmp_path)
 
@@ -188,24 +188,24 @@ def serve_archive(handler):
     serve(handler, tiny.official_archive(BINARY))
 
 
-def test_cifar10_is_downloaded_once(server: Server, tmp_path, monkeypatch, said):
+def test_cifar10_is_downloaded_once(server: Server, tmp_path, monkeypatch, notices):
     monkeypatch.setenv("GPUCONV_CIFAR10_URL", server.url("archive", serve_archive))
     steps = []
-    got = data.load(notice=said.append, progress=lambda *step: steps.append(step))
+    got = data.load(notice=notices.append, progress=lambda *step: steps.append(step))
     path = tmp_path / "cache" / "cifar-10-binary.tar.gz"
     assert (got.name, got.source) == ("CIFAR-10", f"{path} (binary archive)")
     assert steps[-1] == (tiny.spec().layouts[0].archive_bytes,) * 2
-    assert said == [f"fetching {path.name} ({steps[-1][0]:,} bytes) to {path.parent}"]
+    assert notices == [f"fetching {path.name} ({steps[-1][0]:,} bytes) to {path.parent}"]
     assert data.load("cifar10", download=False).name == "CIFAR-10"
     assert len(server.requests) == 1
 
 
-def test_mirrors_are_asked_in_order(server: Server, monkeypatch, said):
+def test_mirrors_are_asked_in_order(server: Server, monkeypatch, notices):
     base = server.url("", status(404))
     server.url("two/cifar-10-binary.tar.gz", serve_archive)
     server.url("one/cifar-10-binary.tar.gz", status(503))
     monkeypatch.setattr(sources, "_MIRRORS", (base + "one/", base + "two/"))
-    assert data.load("cifar10", notice=said.append).name == "CIFAR-10"
+    assert data.load("cifar10", notice=notices.append).name == "CIFAR-10"
     assert [name for name, _ in server.requests] == [f"{i}/cifar-10-binary.tar.gz" for i in ("one", "two")]
 
 
@@ -220,19 +220,19 @@ def test_the_published_mirrors(monkeypatch):
     assert sources._urls(cifar100.OFFICIAL) == ["https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"]
 
 
-def test_a_download_may_go_to_a_folder(server: Server, tmp_path, monkeypatch, said):
+def test_a_download_may_go_to_a_folder(server: Server, tmp_path, monkeypatch, notices):
     monkeypatch.setenv("GPUCONV_CIFAR10_URL", server.url("archive", serve_archive))
-    path = data.download_cifar10(tmp_path / "sets", notice=said.append)
+    path = data.download_cifar10(tmp_path / "sets", notice=notices.append)
     assert path == tmp_path / "sets" / "cifar-10-binary.tar.gz"
     assert hashlib.sha256(path.read_bytes()).hexdigest() == tiny.spec().layouts[0].archive_sha256
     assert all(row.ok and row.official for row in data.verify(tmp_path / "sets"))
 
 
 @pytest.mark.parametrize("name", ["auto", "cifar10"])
-def test_a_wrong_url_in_the_environment_is_an_error(monkeypatch, said, name):
+def test_a_wrong_url_in_the_environment_is_an_error(monkeypatch, notices, name):
     monkeypatch.setenv("GPUCONV_CIFAR10_URL", "/some/file")
     with pytest.raises(ConfigError, match="must begin with https:// or http://"):
-        data.load(name, notice=said.append)
+        data.load(name, notice=notices.append)
 
 
 # The cache ---------------------------------------------------------------------------------------------------------

@@ -147,10 +147,10 @@ def load_imagenet_val(num: int | None = None) -> tuple[np.ndarray, np.ndarray, A
 
     Its class names are a pickle, of which nothing is run.
     """
-    places = [Path(folder) / "imagenet_val_25.npz" for folder in ("cs231n/datasets", "datasets", ".")]
-    path = next((path for path in places if path.is_file()), None)
+    paths = [Path(folder) / "imagenet_val_25.npz" for folder in ("cs231n/datasets", "datasets", ".")]
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        msg = f"imagenet_val_25.npz is in none of {', '.join(str(place.parent) for place in places)}"
+        msg = f"imagenet_val_25.npz is in none of {', '.join(str(path.parent) for path in paths)}"
         raise DatasetMissingError(msg)
     try:
         with np.load(path, allow_pickle=False) as stored:

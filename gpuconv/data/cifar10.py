@@ -9,7 +9,7 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 OFFICIAL = Spec(
     name="CIFAR-10",
     labels=(Labels("labels", CLASSES),),
-    records={f"data_batch_{place}": 10_000 for place in range(1, 6)} | {"test_batch": 10_000},
+    records={f"data_batch_{number}": 10_000 for number in range(1, 6)} | {"test_batch": 10_000},
     sha256={
         "data_batch_1": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
         "data_batch_2": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",

@@ -16,7 +16,6 @@ import re
 import secrets
 import shutil
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -40,13 +39,8 @@ class Patience:
 
     timeout: float = 15.0
     """Seconds to connect, and seconds without a byte."""
-    floor: float = 200e3
-    """Bytes per second below which, averaged over the window, the next mirror is tried first."""
-    window: float = 10.0
-    """Seconds."""
     tries: int = 5
     """Connections to one mirror, as long as each brought something before it broke."""
-    clock: Callable[[], float] = time.monotonic
 
 
 def fetch(
@@ -61,8 +55,7 @@ def fetch(
 ) -> Path:
     """Return target after fetching it: exactly `size` bytes with the given SHA-256, from the first URL that has them.
 
-    progress(bytes done, size) is called for every block.  Mirrors slower than patience.floor are put off, and used in
-    the end if there is no faster one.
+    progress(bytes done, size) is called for every block.
     A target that is there and right is left as it is; a wrong one is replaced.
     Raises DownloadError with what each mirror said; what arrived stays in a .part file beside target and is resumed.
     """
@@ -111,14 +104,6 @@ class _Broke(Exception):
     """The connection ended early."""
 
 
-class _Slow(Exception):
-    """Below the floor; `rate` in bytes per second."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__(rate)
-        self.rate = rate
-
-
 class _StaysSecure(urllib.request.HTTPRedirectHandler):
     """Follow redirects, but never from https to something that can be listened to."""
 
@@ -142,36 +127,23 @@ class _Fetcher:
         self.notice = notice
         self.patience = patience
         self.opener = urllib.request.build_opener(_StaysSecure)
-        self.said: list[str] = []
+        self.problems: list[str] = []
 
     def run(self, urls: Sequence[str]) -> None:
         """Return when the part is complete and right; raise DownloadError if no URL got it there."""
         if self.part.size >= self.size and self.complete() is None:
             return
         self.check_room()
-        slow: list[tuple[float, str]] = []
-        for url in urls:
-            try:
-                if self.try_mirror(url, self.patience.floor):
-                    return
-            except _Slow as error:
-                slow.append((error.rate, url))
-                self.say(url, f"slow, {error.rate / 1e3:,.0f} kB/s over {self.patience.window:g} s")
-        for rate, url in sorted(slow, reverse=True):
-            left = (self.size - self.part.size) / max(rate, 1.0) / 60
-            self.notice(
-                f"no mirror is faster than {rate / 1e3:,.0f} kB/s: going on with {url}, some {left:,.0f} minutes"
-            )
-            if self.try_mirror(url, 0.0):
-                return
-        msg = f"{self.part.target.name} could not be fetched:" + "".join(f"\n  {line}" for line in self.said)
+        if any(self.try_mirror(url) for url in urls):
+            return
+        msg = f"{self.part.target.name} could not be fetched:" + "".join(f"\n  {line}" for line in self.problems)
         if self.part.size:
             msg += f"\n  {self.part.size:,} of {self.size:,} bytes are kept; the next try goes on from there"
         raise DownloadError(msg)
 
-    def say(self, url: str, what: str) -> None:
-        self.said.append(f"{url}: {what}")
-        self.notice(self.said[-1])
+    def report(self, url: str, problem: str) -> None:
+        self.problems.append(f"{url}: {problem}")
+        self.notice(self.problems[-1])
 
     def check_room(self) -> None:
         needed = self.size - self.part.size
@@ -182,50 +154,50 @@ class _Fetcher:
 
     def complete(self) -> str | None:
         """Return None if the part is right; else empty it, and return what was wrong."""
-        found, digest = self.part.size, self.part.digest()
-        if found == self.size and digest == self.sha256:
+        size, digest = self.part.size, self.part.digest()
+        if size == self.size and digest == self.sha256:
             return None
         self.part.restart()
-        if found != self.size:
-            return f"{found:,} bytes, expected {self.size:,}"
+        if size != self.size:
+            return f"{size:,} bytes, expected {self.size:,}"
         return f"SHA-256 is {digest}, expected {self.sha256}"
 
-    def try_mirror(self, url: str, floor: float) -> bool:
-        """Return whether this mirror completed the part; raise _Slow if it is below the floor."""
+    def try_mirror(self, url: str) -> bool:
+        """Return whether this mirror completed the part."""
         last = ""
         for _ in range(self.patience.tries):
             start = self.part.size
             try:
-                self.receive(url, floor)
+                self.receive(url)
             except _Refused as error:
-                self.say(url, str(error))
+                self.report(url, str(error))
                 return False
             except _Broke as error:
                 if self.part.size > start:
                     last = str(error)
                     continue
-                self.say(url, str(error))
+                self.report(url, str(error))
                 return False
             wrong = self.complete()
             if wrong is None:
                 return True
             if not start:
-                self.say(url, wrong)
+                self.report(url, wrong)
                 return False
             last = wrong  # maybe by bytes that an earlier try or mirror left: take all from this one
-        self.say(url, f"broke off {self.patience.tries} times, at last: {last}")
+        self.report(url, f"broke off {self.patience.tries} times, at last: {last}")
         return False
 
-    def receive(self, url: str, floor: float) -> None:
-        """Append what the part lacks, or raise _Refused, _Broke or _Slow."""
+    def receive(self, url: str) -> None:
+        """Append what the part lacks, or raise _Refused or _Broke."""
         try:
             with self.open(url) as response:
-                self.copy(response, floor)
+                self.copy(response)
         except urllib.error.HTTPError as error:
             error.close()
             reason = f"HTTP {error.code} {error.reason}"
             raise _Refused(reason) from None
-        except (DownloadError, _Refused, _Broke, _Slow):
+        except (DownloadError, _Refused, _Broke):
             raise
         except (OSError, http.client.HTTPException) as error:
             what = str(getattr(error, "reason", "") or error) or type(error).__name__
@@ -261,8 +233,8 @@ class _Fetcher:
 
     def continues(self, response: http.client.HTTPResponse) -> bool:
         """Return whether a partial answer is the rest of our file, by its own account."""
-        said = response.headers.get("Content-Range", "").strip()
-        return said == f"bytes {self.part.size}-{self.size - 1}/{self.size}" and response.length in (
+        content_range = response.headers.get("Content-Range", "").strip()
+        return content_range == f"bytes {self.part.size}-{self.size - 1}/{self.size}" and response.length in (
             None,
             self.size - self.part.size,
         )
@@ -283,10 +255,8 @@ class _Fetcher:
             raise _Refused(wrong)
         return response
 
-    def copy(self, response: http.client.HTTPResponse, floor: float) -> None:
-        """Append the answer's bytes to the part while they come fast enough."""
-        clock = self.patience.clock
-        since, start = clock(), self.part.size
+    def copy(self, response: http.client.HTTPResponse) -> None:
+        """Append the answer's bytes to the part."""
         with response:
             while block := response.read1(_BLOCK):
                 if self.part.size + len(block) > self.size:
@@ -295,12 +265,6 @@ class _Fetcher:
                     raise _Refused(reason)
                 self.part.write(block)
                 self.progress(self.part.size, self.size)
-                now = clock()
-                if now - since >= self.patience.window:
-                    rate = (self.part.size - start) / (now - since)
-                    if rate < floor:
-                        raise _Slow(rate)
-                    since, start = now, self.part.size
         if self.part.size < self.size:
             reason = f"ended after {self.part.size:,} of {self.size:,} bytes"
             raise _Broke(reason)

@@ -217,8 +217,8 @@ def _patch(p: Field, q: Field, draws: _Draws) -> Field:
 def _bands(p: Field, radius: Field, draws: _Draws) -> Field:
     """Return the distance to parallel bands, as wide as the gaps between them, 4.5 to 7 pixels apart."""
     period = draws.uniform(4.5, 7) / radius
-    place = p / period + draws.uniform(0, 1)
-    return (np.abs(place - np.floor(place) - np.float32(0.5)) - np.float32(0.25)) * period
+    phase = p / period + draws.uniform(0, 1)
+    return (np.abs(phase - np.floor(phase) - np.float32(0.5)) - np.float32(0.25)) * period
 
 
 _FIELDS = (_disc, _ring, _crescent, _heart, _triangle, _square, _star, _cross, _stripes, _checkerboard)

@@ -344,16 +344,14 @@ class _Program:
             self._number, kind = self._memo[number]
             gives = [kind]
         elif gives == ["dict"]:
-            items = taken[1:] + marked
-            sound = len(items) % 2 == 0 and all(key in _KEYS for key in items[::2])
+            sound = all(key in _KEYS for key in (taken[1:] + marked)[::2])
             _check(sound, "a dict before byte {} has keys that are no strings", self._end)
         elif name in ("REDUCE", "NEWOBJ", "BUILD"):
             gives = [_made(name, *taken)]
         elif name == "STOP":
-            ends = self._end == len(self._data) and not self._kinds and not self._marks
-            _check(
-                ends, "it ends at byte {} of {}, with {} values left over", self._end, len(self._data), len(self._kinds)
-            )
+            size, left = len(self._data), len(self._kinds)
+            ends = self._end == size and not left and not self._marks
+            _check(ends, "it ends at byte {} of {}, with {} values left over", self._end, size, left)
         self._kinds += gives
 
 

@@ -164,7 +164,7 @@ def _check_apart(folders: Iterable[Path]) -> None:
 
 def _pictures(classes: Sequence[Path], passed_over: list[Path]) -> list[list[_File]]:
     """Return the pictures of each class in the order of their hashes."""
-    found = []
+    by_class = []
     for label, folder in enumerate(classes):
         folders, files = _entries(folder)
         if folders:
@@ -176,8 +176,8 @@ def _pictures(classes: Sequence[Path], passed_over: list[Path]) -> list[list[_Fi
             msg = f"the class {folder} has no pictures, expected files ending in {', '.join(ENDINGS)}"
             raise DatasetCorruptError(msg)
         ranked = [_File(path, label, _rank(folder.name, path.name)) for path in pictures]
-        found.append(sorted(ranked, key=lambda file: file.rank))
-    return found
+        by_class.append(sorted(ranked, key=lambda file: file.rank))
+    return by_class
 
 
 def _rank(label: str, name: str) -> bytes:
@@ -207,7 +207,7 @@ def _ordered(classes: list[list[_File]]) -> list[_File]:
 def _natural(name: str) -> tuple[Any, ...]:
     """Return a sort key by which numbers in a name count as numbers."""
     parts = re.split("([0-9]+)", name)
-    return *(int(part) if place % 2 else part.casefold() for place, part in enumerate(parts)), name
+    return *(int(part) if index % 2 else part.casefold() for index, part in enumerate(parts)), name
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def _side(path: Path, image_size: int) -> tuple[int, int]:
 
 def _read(files: Sequence[_File], side: tuple[int, int], first: Path, image_size: int) -> tuple[np.ndarray, np.ndarray]:
     images = np.empty((len(files), 3, *side), np.uint8)
-    for place, file in enumerate(files):
+    for index, file in enumerate(files):
         pixels = _decoded(file.path, image_size)
         if pixels.shape[:2] != side:
             msg = (
@@ -239,7 +239,7 @@ def _read(files: Sequence[_File], side: tuple[int, int], first: Path, image_size
                 "expected pictures of one size, or --image-size N (image_size=N) to scale them"
             )
             raise DatasetCorruptError(msg)
-        images[place] = pixels.transpose(2, 0, 1)
+        images[index] = pixels.transpose(2, 0, 1)
     return images, np.array([file.label for file in files], np.int64)
 
 
@@ -307,11 +307,11 @@ def _size(side: Sequence[int]) -> str:
 
 def _called(folder: Path, root: Path) -> str:
     """Return what a data set calls its folder: the name alone, and of a home folder not that, for it is a person's."""
-    place = root.resolve()
+    path = root.resolve()
     try:
         home = Path.home().resolve()
     except RuntimeError:  # a user without one
         home = None
-    if place == home or (len(folder.parts) == 1 and folder.parts[0].startswith("~")):
+    if path == home or (len(folder.parts) == 1 and folder.parts[0].startswith("~")):
         return "the home folder"
-    return "".join(letter if letter.isprintable() else "?" for letter in place.name) or "the root folder"
+    return "".join(letter if letter.isprintable() else "?" for letter in path.name) or "the root folder"

@@ -134,14 +134,14 @@ def _find(spec: Spec, folder: str | os.PathLike[str] | None) -> Source | None:
     return cifar.find(cache_folder(), spec, depth=0)
 
 
-def _find_in(spec: Spec, place: Path, title: str) -> Source:
-    place = place.expanduser()
-    found = cifar.find(place, spec)
-    if found is None:
-        what = f"holds no {spec.name}, nor do the folders in it" if place.exists() else "does not exist"
-        msg = f"{title} {what}.\n{_how_to_get_it(spec)}"
+def _find_in(spec: Spec, path: Path, title: str) -> Source:
+    path = path.expanduser()
+    source = cifar.find(path, spec)
+    if source is None:
+        problem = f"holds no {spec.name}, nor do the folders in it" if path.exists() else "does not exist"
+        msg = f"{title} {problem}.\n{_how_to_get_it(spec)}"
         raise DatasetMissingError(msg)
-    return found
+    return source
 
 
 def cache_folder() -> Path:
@@ -207,8 +207,7 @@ def _download(
 def _fetched(spec: Spec, download: bool, notice: Notice, progress: Progress | None) -> Source:
     if not download:
         raise DatasetMissingError(_missing(spec))
-    fetcher = download_cifar100 if spec is cifar100.OFFICIAL else download_cifar10
-    return Source(fetcher(notice=notice, progress=progress), spec.layouts[0], True)
+    return Source(_download(spec, None, notice, progress, None), spec.layouts[0], True)
 
 
 def _urls(spec: Spec) -> list[str]:

@@ -136,9 +136,9 @@ class _Guarded:
     def tell(self) -> int:
         return self._stream.tell()
 
-    def seek(self, place: int) -> int:
-        self._check(place - self._stream.tell(), "jumps ahead by")
-        return self._stream.seek(place)
+    def seek(self, position: int) -> int:
+        self._check(position - self._stream.tell(), "jumps ahead by")
+        return self._stream.seek(position)
 
     def _check(self, count: int, what: str) -> None:
         if not 0 <= count <= self._longest:
