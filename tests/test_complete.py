@@ -56,7 +56,9 @@ def _functions(module):
 def test_every_file_of_ops_has_its_fellows(file):
     """The same name in every layer: one look at **/conv.* shows a call's whole way."""
     fellows = [f"gpuconv/{layer}/{file}.py" for layer in ("naive", "cpu", "cuda")]
-    for path in (*fellows, f"kernels/{file}.cu", f"tests/test_{file}.py"):
+    row = OPERATORS.get(file)
+    tests = [] if row and row.elementwise else [f"tests/test_{file}.py"]  # which test_elementwise.py may have whole
+    for path in (*fellows, f"kernels/{file}.cu", *tests):
         assert (ROOT / path).exists(), f"add {path}, beside gpuconv/ops/{file}.py"
 
 
@@ -118,13 +120,16 @@ BENCH = {
 @pytest.mark.parametrize("operator", WITH_BACKWARD)
 def test_every_operator_is_measured_beside_others(operator, table):
     entries, where = BENCH[table]
-    assert operator in entries, f"add {operator} to {where}"
+    by_name = table in ("PyTorch", "JAX") and OPERATORS[operator].elementwise  # which these know by the same name
+    assert by_name or operator in entries, f"add {operator} to {where}"
 
 
 @pytest.mark.parametrize("operator", WITH_BACKWARD)
 def test_every_operator_has_a_layer(operator):
     name = "batchnorm" if operator == "spatial_batchnorm" else operator
-    assert _plain(name) in map(_plain, LAYERS), f"add a layer of {operator} to gpuconv/nn/layers.py and nn/__init__.py"
+    assert _plain(name) in map(_plain, LAYERS), (
+        f"add a layer of {operator} to gpuconv/nn/layers.py, and its name to __all__ there"
+    )
 
 
 # Layers -------------------------------------------------------------------------------------------------------------
@@ -157,6 +162,12 @@ OF_LAYERS = {
 def test_every_layer_is_known_to(layer, table):
     entries, where = OF_LAYERS[table]
     assert _plain(layer) in map(_plain, entries), f"add {layer} to {where}"
+
+
+def test_every_layer_is_public():
+    classes = {kind.cls.__name__ for kind in KINDS.values()}
+    missing = sorted(classes - set(nn.__all__))
+    assert not missing, f"add {', '.join(missing)} to gpuconv/nn/layers.py: __all__"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -129,4 +129,6 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
             return y.astype(x.dtype)
 
         return batchnorm
-    return {"relu": jax.nn.relu, "gelu": lambda x: jax.nn.gelu(x, approximate=False)}[op]
+    if op == "gelu":
+        return lambda x: jax.nn.gelu(x, approximate=False)
+    return getattr(jax.nn, op)  # a function of single elements has the same name there

@@ -152,7 +152,7 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         return lambda x, gamma, beta: F.layer_norm(x, x.shape[1:], gamma, beta)
     if op == "dropout":
         return lambda x: F.dropout(x, options["rate"])
-    return {"relu": F.relu, "gelu": F.gelu}[op]
+    return getattr(F, op)  # a function of single elements has the same name there
 
 
 def net_of(inputs: Inputs) -> tuple[Any, Any]:

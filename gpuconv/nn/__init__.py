@@ -1,25 +1,12 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
+from . import layers
 from .average import WeightAverage
 from .clip import clip_gradients
 from .containers import Residual, Sequential
 from .from_config import build, optimiser
 from .layer import Declared, Layer, build_layer
-from .layers import (
-    Affine,
-    AveragePool,
-    BatchNorm,
-    Conv,
-    Dropout,
-    Flatten,
-    Gelu,
-    GlobalAveragePool,
-    GroupNorm,
-    LayerNorm,
-    MaxPool,
-    Relu,
-    Scale,
-)
+from .layers import *
 from .models import VGG, ConvNet, ResNet9, ResNet18, SpeedrunNet, ThreeLayerConvNet
 from .muon import Muon
 from .net import Net
@@ -32,32 +19,19 @@ __all__ = [
     "VGG",
     "Adam",
     "AdamW",
-    "Affine",
-    "AveragePool",
-    "BatchNorm",
     "Constant",
-    "Conv",
     "ConvNet",
     "Cosine",
     "Declared",
-    "Dropout",
-    "Flatten",
-    "Gelu",
-    "GlobalAveragePool",
-    "GroupNorm",
     "Layer",
-    "LayerNorm",
-    "MaxPool",
     "Muon",
     "Net",
     "OneCycle",
     "Optimiser",
     "RMSprop",
-    "Relu",
     "ResNet9",
     "ResNet18",
     "Residual",
-    "Scale",
     "Schedule",
     "Sequential",
     "SpeedrunNet",
@@ -71,3 +45,4 @@ __all__ = [
     "optimiser",
     "schedule",
 ]
+__all__ += layers.__all__

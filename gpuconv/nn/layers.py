@@ -14,6 +14,22 @@ from ..shapes import PoolSizes, conv_sizes, is_channels_last, pool_sizes
 from . import init as initialisers
 from .layer import Declared, Layer, register
 
+__all__ = [
+    "Affine",
+    "AveragePool",
+    "BatchNorm",
+    "Conv",
+    "Dropout",
+    "Flatten",
+    "Gelu",
+    "GlobalAveragePool",
+    "GroupNorm",
+    "LayerNorm",
+    "MaxPool",
+    "Relu",
+    "Scale",
+]
+
 
 @register("conv")
 class Conv(Layer):

@@ -2,7 +2,7 @@
 
     python -m tests.ladder.kernel_resources [--only FILE ...] [--write]
 
-Compares with kernel_resources.json, or writes it and kernel_resources.md beside it: with --only the rows of those
+Compares with kernel_resources.json, or writes it: with --only the rows of those
 kernel files, beside what is recorded of the others.  NVRTC needs no GPU.
 """
 
@@ -34,7 +34,6 @@ from . import kernel_files
 from .kernel_calls import Launched, launched
 
 TABLE = Path(__file__).parent / "kernel_resources.json"
-RENDERED = TABLE.with_suffix(".md")
 ARCHS = ("75", "80", "90")
 
 # Kernels that may keep something in local memory, and why.
@@ -195,23 +194,6 @@ def differences(recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]
     return lines
 
 
-def rendered(kept: dict[str, Any]) -> str:
-    """Return the table for readers."""
-    lines = [
-        "# Resources of every kernel",
-        "",
-        f"Compiled by NVRTC {kept['nvrtc']}.  Each cell: registers a thread / bytes of shared memory a block / blocks",
-        "that a multiprocessor holds.  Written by `python -m tests.ladder.kernel_resources --write`;",
-        "`make ladder` holds every instance to no spill.",
-        "",
-        "| kernel | " + " | ".join(f"sm_{arch}" for arch in ARCHS) + " |",
-        "|---" * (1 + len(ARCHS)) + "|",
-    ]
-    for name, row in kept["rows"].items():
-        lines.append(f"| `{name}` | " + " | ".join(" / ".join(map(str, row[arch])) for arch in ARCHS) + " |")
-    return "\n".join([*lines, ""])
-
-
 def dumped(kept: dict[str, Any]) -> str:
     """Return the table as JSON, one kernel a line."""
     rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in kept["rows"].items())
@@ -235,7 +217,6 @@ def main() -> int:
     if arguments.write:
         kept = merged(before, measured, files) if arguments.only else measured
         TABLE.write_text(dumped(kept), encoding="utf-8")
-        RENDERED.write_text(rendered(kept), encoding="utf-8")
         print(f"{len(measured['rows'])} kernels x {len(ARCHS)} architectures, NVRTC {measured['nvrtc']}")
         return 0
     lines = differences({"rows": rows_of(before["rows"], files)} if arguments.only else before, measured)
