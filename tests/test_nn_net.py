@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from compare import assert_same, normal
+from test_nn_layers import LAYERS
 
 import gpuconv
 from gpuconv import backend, nn
@@ -19,7 +20,6 @@ from gpuconv.errors import (
     ParamError,
     ShapeError,
 )
-from gpuconv.nn.layer import KINDS
 
 
 def small_net(**settings):
@@ -344,16 +344,8 @@ NETS = {
     "three_layer": lambda: nn.ThreeLayerConvNet((1, 6, 6), 4, 3, 5, 3, 0.5, seed=3, dtype=np.float64),
     "three_layer_he": lambda: nn.ThreeLayerConvNet((1, 6, 6), 4, 3, 5, 3, None),
     "conv_net": lambda: nn.ConvNet(4, 6, input_shape=(1, 8, 8), classes=3, seed=3, dtype="float64"),
+    **{name: lambda make=make, shape=shape: nn.Net(make(), shape[1:]) for name, (make, shape) in LAYERS.items()},
 }
-
-
-def test_every_layer_has_a_config_here():
-    made = {type(layer).__name__ for name in ("every_layer", "one_layer") for layer in _inside(NETS[name]().body)}
-    assert made == {kind.cls.__name__ for kind in KINDS.values()}
-
-
-def _inside(layer):
-    return [layer, *(below for child in layer.children().values() for below in _inside(child))]
 
 
 @pytest.mark.parametrize("make", NETS.values(), ids=NETS.keys())

@@ -28,7 +28,7 @@ class Muon(Optimiser):
     sgd_momentum.  weight_decay applies to affine weights only: renormalised filters have a length already, and biases
     are decayed by no optimiser here.
 
-    The matrix products are the arrays' own, in float32 or wider.  Not yet run on a GPU.
+    The matrix products are the arrays' own, in float32 or wider.
     Sources: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), and the speed run
     airbench94_muon, whose momenta, coefficients and number of iterations the defaults are.
     """

@@ -2,7 +2,7 @@
 
 On the CPU a thread prepares the next batch while a step computes; which thread made a batch changes none of its bits.
 On a GPU the pictures lie there from the beginning, an epoch's order and random words go there once, and indexing and
-augmentation are queued like the rest of the step: no step waits for the host.  Not yet run on a GPU.
+augmentation are queued like the rest of the step: no step waits for the host.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Reading a number from a GPU waits for everything queued before it.  So a step copies its loss, scores and flags into
 rings on the device, and `look` reads them together.  Until then nobody knows whether the weights are still finite:
-the loop looks before every checkpoint and at every end of an epoch.  Not yet run on a GPU.
+the loop looks before every checkpoint and at every end of an epoch.
 """
 
 from __future__ import annotations

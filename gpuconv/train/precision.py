@@ -2,8 +2,8 @@
 
 Mixed precision: activations, convolutions and their gradients are float16; weights, running statistics, batch norm's
 vectors and the optimiser stay float32.  The loss is scaled up before the backward, so that small gradients do not
-vanish in float16, and the gradients are scaled down in float32.  Not yet run on a GPU; NumPy has no fast float16, so on
-the CPU this is slow and only shows that it works.   Source: Micikevicius et al., Mixed precision training,
+vanish in float16, and the gradients are scaled down in float32.  NumPy has no fast float16, so on the CPU this is slow
+and only shows that it works.   Source: Micikevicius et al., Mixed precision training,
 arXiv 1710.03740.
 
 Either way a step's images may come in several parts, whose gradients are averaged: the gradient of the mean loss, but

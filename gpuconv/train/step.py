@@ -3,7 +3,7 @@
 On the CPU each step is looked at before it changes the weights: one whose loss or gradients are not finite changes
 none.  On a GPU, where looking means waiting, steps are looked at every 16, and whenever `look` is called: weights may
 have gone bad by then.  Steps that clip gradients or compute in float16 need their gradients' norm or finiteness at
-once, and wait on a GPU, too.  Not yet run on a GPU.
+once, and wait on a GPU, too.
 """
 
 from __future__ import annotations
