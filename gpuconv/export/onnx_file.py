@@ -1,4 +1,4 @@
-"""A net as an ONNX graph, and back.
+"""A net as an ONNX graph; onnx_reading.py is the way back.
 
 Opset 17, IR version 8: what programs of 2022 and later read.  Initialisers keep gpuconv's names and layouts, "conv1.w"
 and the like; a node has the name of its layer.  Dropout is the identity and leaves no node.
@@ -10,14 +10,12 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import bounded, nn
-from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, ParamError, UnsupportedError
+from .. import nn
+from ..errors import ConfigError, ParamError, UnsupportedError
 from ..nn.store import float_dtype
 from . import walk
 
@@ -78,7 +76,7 @@ def onnx_model(
     if input != "normalized" and (facts.mean is None or len(net.input_shape) != 3):
         msg = f'input="{input}" needs mean and std, and a net that takes images (C, H, W); it takes {net.input_shape}'
         raise ConfigError(msg)
-    onnx = _onnx()
+    onnx = library()
     dtype = net.dtype if dtype is None else float_dtype(dtype)
     graph = _Graph(dtype)
     value = _normalise(graph, facts, input)
@@ -110,64 +108,18 @@ def onnx_model(
     return model
 
 
-def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net:
-    """Return the net of an ONNX file that gpuconv wrote: `net` with the file's weights, or a new one.
-
-    The graph must be, node for node, the one that this version writes for the net; weights are taken by name, bit for
-    bit.  Not supported: files of other programs, or changed by one (an optimiser or converter renames and fuses).
-    Raises ConfigError for a missing file, CheckpointCorruptError for one that is no ONNX file, CheckpointMismatchError
-    if the graph is another net's; the net is untouched then.
-    """
-    path = Path(path)
-    if net is not None:
-        walk.check_net(net)
-    onnx = _onnx()
-    try:
-        model = onnx.load_model_from_string(bounded.read(path, bounded.WEIGHTS))
-        onnx.checker.check_model(model)
-    except OSError as error:
-        msg = f"{path} could not be read ({error.strerror or error})"
-        raise ConfigError(msg) from error
-    except Exception as error:  # protobuf's own, which differ between its versions, and the checker's
-        msg = f"{path} is not a sound ONNX file: {_first_line(error)}"
-        raise CheckpointCorruptError(msg) from error
-    values = {prop.key: prop.value for prop in model.metadata_props}
-    if model.producer_name != "gpuconv" or "gpuconv" not in values:
-        msg = f"{path} was not written by gpuconv: only such files can be read back"
-        raise UnsupportedError(msg)
-    if net is None:
-        net = walk.rebuilt(values["gpuconv"], path)
-    arrays = {tensor.name: _array(onnx, tensor, path) for tensor in model.graph.initializer}
-    weights = {name: arrays[name] for name in (*net.params, *net.state) if name in arrays}
-    dtypes = {array.dtype for array in weights.values()}
-    try:
-        facts = {name: json.loads(values[name]) if name in values else None for name in ("classes", "mean", "std")}
-        expected = onnx_model(net, **facts, input=values.get("input", ""), dtype=dtypes.pop() if dtypes else None)
-    except (ValueError, TypeError, RecursionError) as error:
-        msg = f"{path} does not fit the net: {error}"
-        raise CheckpointMismatchError(msg) from error
-    _compare(model.graph, expected.graph, path)
-    constants = {tensor.name: tensor for tensor in expected.graph.initializer}
-    if missing := [name for name in constants if name not in arrays]:
-        msg = f"{path} does not fit the net: missing: {', '.join(missing)}"
-        raise CheckpointMismatchError(msg)
-    for name, array in arrays.items():
-        if name not in constants:
-            msg = f"{path} does not fit the net: unexpected: {name}"
-            raise CheckpointMismatchError(msg)
-        if name not in weights and array.tobytes() != _array(onnx, constants[name], path).tobytes():
-            msg = f"{path} does not fit the net: its constant {name} is another"
-            raise CheckpointMismatchError(msg)
-    walk.fill(net, weights, path)
-    return net
-
-
 def encode(model: Any) -> bytes:
     """Return the bytes of a model; equal models give equal bytes."""
     return model.SerializeToString(deterministic=True)
 
 
-def _onnx() -> Any:
+def scores_dtype(model: Any) -> np.dtype:
+    """Return the dtype of a model's scores."""
+    return np.dtype(library().helper.tensor_dtype_to_np_dtype(model.graph.output[0].type.tensor_type.elem_type))
+
+
+def library() -> Any:
+    """Return the package onnx, with the parts that are needed; raise UnsupportedError where it is not installed."""
     try:
         import onnx
         import onnx.checker
@@ -193,7 +145,7 @@ class _Graph:
     def node(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output; return the output's name."""
         output = f"{name}.y"
-        self.nodes.append(_onnx().helper.make_node(op, list(inputs), [output], name=name, **attributes))
+        self.nodes.append(library().helper.make_node(op, list(inputs), [output], name=name, **attributes))
         return output
 
     def array(self, name: str, values: Any, dtype: np.dtype | None = None) -> str:
@@ -206,7 +158,7 @@ class _Graph:
         if self.nodes and value == self.nodes[-1].output[0]:
             self.nodes[-1].output[0] = OUTPUT
         else:  # a net of nothing but dropout
-            self.nodes.append(_onnx().helper.make_node("Identity", [value], [OUTPUT], name=OUTPUT))
+            self.nodes.append(library().helper.make_node("Identity", [value], [OUTPUT], name=OUTPUT))
 
 
 _Step = tuple[str, tuple[int, ...]]  # a value of the graph and the shape of one sample of it
@@ -228,7 +180,7 @@ def _normalise(graph: _Graph, facts: walk.Facts, input: str) -> str:
     if input == "normalized":
         return INPUT
     dtype, value = _input_dtype(input, graph.dtype), INPUT
-    tensor_type = _onnx().helper.np_dtype_to_tensor_dtype
+    tensor_type = library().helper.np_dtype_to_tensor_dtype
     if input == "uint8":
         value = graph.node("Cast", "input.float", value, to=tensor_type(dtype))
         value = graph.node("Div", "input.unit", value, graph.array("input.255", 255.0, dtype))
@@ -414,44 +366,3 @@ _WRITERS: dict[str, _Writer] = {
 
 def _pair(value: Any) -> list[int]:
     return list(value) if isinstance(value, (list, tuple)) else [value, value]
-
-
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
-def _array(onnx: Any, tensor: Any, path: Path) -> np.ndarray:
-    """Return the values of an initialiser that lies in the file itself."""
-    if tensor.data_location != onnx.TensorProto.DEFAULT:
-        msg = f"{path}: the values of {tensor.name} lie in another file, which gpuconv does not write or read"
-        raise UnsupportedError(msg)
-    if len(tensor.raw_data) > prod(tensor.dims) * 8:
-        msg = f"{path}: {tensor.name} has more bytes than its shape {tuple(tensor.dims)} holds"
-        raise CheckpointCorruptError(msg)
-    return onnx.numpy_helper.to_array(tensor)
-
-
-def _compare(graph: Any, expected: Any, path: Path) -> None:
-    """Raise CheckpointMismatchError, with the first node that differs, unless the graphs are one."""
-    for place in range(max(len(graph.node), len(expected.node))):
-        of_file, of_net = (g.node[place] if place < len(g.node) else None for g in (graph, expected))
-        if of_file is None or of_net is None or of_file != of_net:
-            shown = [f"{n.op_type} {n.name}" if n is not None else "none" for n in (of_file, of_net)]
-            detail = "with other settings or inputs" if shown[0] == shown[1] else f"the net's is {shown[1]}"
-            msg = f"{path} does not fit the net: its node {place + 1} is {shown[0]}, {detail}"
-            raise CheckpointMismatchError(msg)
-    for what, of_file, of_net in (
-        ("input", graph.input, expected.input),
-        ("output", graph.output, expected.output),
-    ):
-        if list(of_file) != list(of_net):
-            msg = f"{path} does not fit the net: its {what} has another name, shape or type"
-            raise CheckpointMismatchError(msg)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def scores_dtype(model: Any) -> np.dtype:
-    """Return the dtype of a model's scores."""
-    return np.dtype(_onnx().helper.tensor_dtype_to_np_dtype(model.graph.output[0].type.tensor_type.elem_type))

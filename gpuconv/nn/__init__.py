@@ -1,6 +1,6 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
-from . import layers
+from . import layers, sample_norms
 from .average import WeightAverage
 from .clip import clip_gradients
 from .containers import Residual, Sequential
@@ -11,6 +11,7 @@ from .models import VGG, ConvNet, ResNet9, ResNet18, SpeedrunNet, ThreeLayerConv
 from .muon import Muon
 from .net import Net
 from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
+from .sample_norms import *
 from .schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule
 from .spec import from_file
 
@@ -46,3 +47,4 @@ __all__ = [
     "schedule",
 ]
 __all__ += layers.__all__
+__all__ += sample_norms.__all__
