@@ -170,3 +170,8 @@ def test_no_function_hides_a_module():
         package, _, name = module.rpartition(".")
         here = vars(importlib.import_module(package)).get(name)
         assert here is None or inspect.ismodule(here), f"rename {module}: {here} hides it"
+
+
+def test_no_file_of_the_package_is_long():
+    lengths = {path.relative_to(PACKAGE).as_posix(): len(path.read_text().splitlines()) for path in MODULES.values()}
+    assert {name: lines for name, lines in lengths.items() if lines >= 450} == {}, "cut these files by job"
