@@ -59,12 +59,14 @@ class Elementwise:
     """How an operator of single elements is held to its oracle.
 
     numbers: (rng, shape) to an x that meets what is special about it.  scales: (|x|, |dy|) to the sizes of the terms of
-    y and dx, as compare.assert_close takes them; without, results are exact.  torch: its name in torch.nn.functional.
+    y and dx, as compare.assert_close takes them; without, results are exact.  torch: its name in torch.nn.functional;
+    torch_options: the names that options have there, where they are others.
     """
 
     numbers: Callable[[np.random.Generator, Shape], np.ndarray]
     scales: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
     torch: str | None = None
+    torch_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,28 @@ _ROWS = (
         random=lambda rng: {"x": _any_shape(rng), "approximate": rng.choice(("none", "tanh"))},
         counted={"gelu": {"x": (4, 16, 8, 8)}},
         bench={"gelu": {"x": (2, 3, 4, 5)}},
+    ),
+    Operator(
+        "leaky_relu",
+        {"x": Array((2, 3))},
+        ways={"steep": {"slope": 3.0}, "of 0": {"slope": 0.0}},
+        refers=("y",),  # positive exactly where x was
+        # A fifth of the numbers are 0.  The slope is rounded, and its product: 6 units of x for a slope of 3.
+        elementwise=Elementwise(
+            lambda rng, shape: whole(rng, shape) * normal(rng, shape),
+            lambda x, dy: (x, dy),
+            torch="leaky_relu",
+            torch_options={"slope": "negative_slope"},
+        ),
+        calls={
+            "leaky_relu_rows": {"x": (3, 701)},
+            "leaky_relu_beyond_float32": {"x": (2, 3, 5, 3), "slope": 1e39},  # products in float64
+        },
+        anywhere={"x": (2, 41)},
+        rounds=lambda x: {"x": x},
+        random=lambda rng: {"x": _any_shape(rng), "slope": rng.choice((0.01, 0.3, 2.0))},
+        counted={"leaky_relu": {"x": (4, 16, 8, 8)}},
+        bench={"leaky_relu": {"x": (2, 3, 4, 5)}},
     ),
     Operator(
         "dropout",

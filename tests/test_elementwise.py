@@ -92,7 +92,8 @@ def test_matches_pytorch(way, device, dtype, rng):
         pytest.skip("PyTorch has no such function")
     x, dy = _drawn(way, rng, (64, 33), dtype)
     t = torch.from_numpy(x.astype(np.float64)).requires_grad_()
-    y = getattr(torch.nn.functional, row.elementwise.torch)(t, **options)
+    theirs = {row.elementwise.torch_options.get(name, name): value for name, value in options.items()}
+    y = getattr(torch.nn.functional, row.elementwise.torch)(t, **theirs)
     (dx,) = torch.autograd.grad(y, t, torch.from_numpy(dy.astype(np.float64)))
     _check(way, device, x, dy, (y.detach().numpy(), dx.numpy()))
 

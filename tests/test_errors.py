@@ -67,7 +67,7 @@ def call_of(operator):
 conv, pool, average, affine = map(call_of, ("conv", "max_pool", "average_pool", "affine"))
 norm, norm_of_rows = map(call_of, ("spatial_batchnorm", "batchnorm"))
 group_norm, layer_norm = map(call_of, ("groupnorm", "layernorm"))
-gelu, drop = map(call_of, ("gelu", "dropout"))
+leaky, gelu, drop = map(call_of, ("leaky_relu", "gelu", "dropout"))
 softmax, svm = map(call_of, ("softmax_cross_entropy", "svm_loss"))
 augment = call_of("augment")
 sgd, rmsprop, adam = map(call_of, ("sgd_update", "rmsprop_update", "adam_update"))
@@ -309,6 +309,12 @@ REST = {
     "affine_b_of_another_length": (lambda A: affine(A, b=(5,)), ShapeError, "b must have", "(4,), got (5,)"),
     "affine_b_a_row": (lambda A: affine(A, b=(1, 4)), ShapeError, "b must have", "(1, 4)"),
     "affine_no_features": (lambda A: affine(A, x=(2, 0), w=(0, 4)), ShapeError, "x must have no axis", "(2, 0)"),
+    "leaky_relu_slope_negative": (lambda A: leaky(A, slope=-0.01), ParamError, "slope must be", "slope=-0.01"),
+    "leaky_relu_slope_nan": (lambda A: leaky(A, slope=float("nan")), ParamError, "slope must be finite", "slope=nan"),
+    "leaky_relu_slope_infinite": (lambda A: leaky(A, slope=float("inf")), ParamError, "at least 0, got slope=inf"),
+    "leaky_relu_slope_of_each_channel": (lambda A: leaky(A, slope=zeros(3)), ArgTypeError, "slope must be a number"),
+    "leaky_relu_slope_text": (lambda A: leaky(A, slope="0.1"), ArgTypeError, "slope must be a number, got '0.1'"),
+    "leaky_relu_slope_a_flag": (lambda A: leaky(A, slope=True), ArgTypeError, "slope must be a number, got True"),
     "gelu_unknown_approximation": (
         lambda A: gelu(A, approximate="sigmoid"),
         ParamError,

@@ -336,6 +336,8 @@ NO_SUMS = {
     "gelu_backward",
     "gelu_forward",
     "global_average_pool_backward_direct",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
     "max_pool_backward_halving",
     "max_pool_forward_direct",
     "max_pool_forward_halving",

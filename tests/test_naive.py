@@ -157,6 +157,18 @@ def test_relu_gradient_is_the_derivative(rng):
     _assert_derivative(dx, lambda: np.vdot(dy, naive.relu_forward(x)), x, step=0.25, rtol=1e-13)
 
 
+@pytest.mark.parametrize("slope", [0.3, 2.0])
+def test_leaky_relu_gradient_is_the_derivative(slope, rng):
+    x = rng.permutation(20) - 9.5
+    dy = rng.standard_normal(20)
+
+    def forward():
+        return naive.leaky_relu_forward(x, slope=slope)
+
+    dx = naive.leaky_relu_backward(dy, forward(), slope=slope)
+    _assert_derivative(dx, lambda: np.vdot(dy, forward()), x, step=0.25, rtol=1e-13)
+
+
 def test_dropout_gradient_is_the_derivative(rng):
     x, dy = _normal(rng, (4, 5), (4, 5))
     _, kept = naive.dropout_forward(x, rate=0.4, seed=1, step=2)

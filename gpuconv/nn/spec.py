@@ -34,9 +34,9 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
     A .toml file is a list of layers, in order; what follows from the shape that reaches a layer is left out:
 
         [[layer]]
-        kind = "conv"       # conv, bn, relu, gelu, max-pool, average-pool, global-average-pool, dropout, flatten,
-        filters = 32        # affine, scale, group-norm, layer-norm, residual, sequential; settings are the arguments
-        pad = 1             # of the layer's class
+        kind = "conv"       # conv, bn, relu, leaky-relu, gelu, max-pool, average-pool, global-average-pool, dropout,
+        filters = 32        # flatten, affine, scale, group-norm, layer-norm, residual, sequential; settings are the
+        pad = 1             # arguments of the layer's class
 
         [[layer]]
         kind = "residual"   # body and, if wanted, shortcut are lists of layers; repeat = 3 puts three in a row

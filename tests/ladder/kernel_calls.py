@@ -427,6 +427,7 @@ _SPECIAL = (
     of("layernorm", "layernorm_wide_rows", x=(5, 1030), quick=False),
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     of("relu", "relu_special", drawn={"x": "special", "dy": "whole"}, x=(5, 41)),
+    of("leaky_relu", "leaky_relu_special", drawn={"x": "special", "dy": "whole"}, x=(5, 41), slope=0.25),
     Call("dropout_word_at_the_threshold", _dropout_at_the_threshold, "dropout"),
     of(
         "conv",
