@@ -344,6 +344,20 @@ class _Relu(_Sums):
         return _total(np.float64(self.dy[place] if self.x[place] > 0 else 0))
 
 
+class _LeakyRelu(_Sums):
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.slope = self.case.options.get("slope", 0.01)
+
+    def y(self, *place: int) -> tuple[float, float, int]:
+        x = np.float64(self.x[place])
+        return _total(x if x > 0 else self.slope * x)
+
+    def dx(self, *place: int) -> tuple[float, float, int]:
+        dy = np.float64(self.dy[place])
+        return _total(dy if self.x[place] > 0 else self.slope * dy)
+
+
 class _Gelu(_Sums):
     def y(self, *place: int) -> tuple[float, float, int]:
         x = float(self.x[place])
@@ -386,6 +400,7 @@ _DEFINITIONS = {
     "global_average_pool": _GlobalAveragePool,
     "groupnorm": _GroupNorm,
     "layernorm": _GroupNorm,
+    "leaky_relu": _LeakyRelu,
     "max_pool": _MaxPool,
     "relu": _Relu,
     "spatial_batchnorm": _BatchNorm,

@@ -31,6 +31,7 @@ from compare import normal, whole
 from norm_scales import batchnorm_scales, groupnorm_scales
 
 import gpuconv
+from gpuconv.errors import ArgTypeError, ParamError
 from gpuconv.random import Stream, words
 
 Shape = tuple[int, ...]
@@ -59,12 +60,14 @@ class Elementwise:
     """How an operator of single elements is held to its oracle.
 
     numbers: (rng, shape) to an x that meets what is special about it.  scales: (|x|, |dy|) to the sizes of the terms of
-    y and dx, as compare.assert_close takes them; without, results are exact.  torch: its name in torch.nn.functional.
+    y and dx, as compare.assert_close takes them; without, results are exact.  torch: its name in torch.nn.functional;
+    torch_options: the names that options have there, where they are others.
     """
 
     numbers: Callable[[np.random.Generator, Shape], np.ndarray]
     scales: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
     torch: str | None = None
+    torch_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,15 @@ class Operator:
     refers: arrays, and "y", that the cache refers to: a change of theirs before the backward must be noticed.
     writes: arrays that are updated in place.
     scales: (arrays, dy, options, unit roundoff of sums) to the sizes of the terms of each result, where they may cancel.
-    calls: sizes by the name of the call: odd and tiny, for one call takes the emulator's check mode long.
+    calls: sizes by the name of the call: odd and tiny, for one call takes the emulator's check mode long.  "drawn" says
+        how arrays, or dy, are drawn instead: "special" has infinities, NaN, zeros of both signs, the smallest numbers.
     anywhere: sizes at which x, then dy, begin where no 16 bytes are aligned.
     rounds: the shape of images to the sizes of a call on them, for kernels whose threads go round over elements.
     random: sizes from a random generator (kernel_calls draws those of convolutions, pools and norms by family).
     stored: (kernel_calls.Inputs) to the options that say how a result is stored, where an operator has any.
     counted: sizes by the name of the call whose accesses are counted: rows are whole numbers of 32 bytes.
     bench: tiny sizes by the name of the case.
+    refused: options that it must not take, by the name of the fault, with the error and words of its message.
     """
 
     name: str
@@ -102,6 +107,7 @@ class Operator:
     stored: Callable[[Any], Sizes] | None = None
     counted: dict[str, Sizes] = field(default_factory=dict)
     bench: dict[str, Sizes] = field(default_factory=dict)
+    refused: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     elementwise: Elementwise | None = None
 
     @property
@@ -211,7 +217,10 @@ _ROWS = (
         refers=("y",),  # positive exactly where x was
         # A fifth of the numbers are 0, where the slope jumps.
         elementwise=Elementwise(lambda rng, shape: whole(rng, shape) * normal(rng, shape), torch="relu"),
-        calls={"relu_rows": {"x": (3, 701)}},  # more than a block of threads, and no whole number of packs
+        calls={
+            "relu_rows": {"x": (3, 701)},  # more than a block of threads, and no whole number of packs
+            "relu_special": {"x": (5, 41), "drawn": {"x": "special", "dy": "whole"}},
+        },
         anywhere={"x": (2, 41)},
         rounds=lambda x: {"x": x},
         random=lambda rng: {
@@ -236,6 +245,45 @@ _ROWS = (
         random=lambda rng: {"x": _any_shape(rng), "approximate": rng.choice(("none", "tanh"))},
         counted={"gelu": {"x": (4, 16, 8, 8)}},
         bench={"gelu": {"x": (2, 3, 4, 5)}},
+        refused={
+            "unknown_approximation": (
+                {"approximate": "sigmoid"},
+                ParamError,
+                'approximate must be "none" or "tanh", got \'sigmoid\'',
+            ),
+            "approximation_a_flag": ({"approximate": True}, ParamError, "approximate must be", "True"),
+        },
+    ),
+    Operator(
+        "leaky_relu",
+        {"x": Array((2, 3))},
+        ways={"steep": {"slope": 3.0}, "of 0": {"slope": 0.0}},
+        refers=("y",),  # positive exactly where x was
+        # A fifth of the numbers are 0.  The slope is rounded, and its product: 6 units of x for a slope of 3.
+        elementwise=Elementwise(
+            lambda rng, shape: whole(rng, shape) * normal(rng, shape),
+            lambda x, dy: (x, dy),
+            torch="leaky_relu",
+            torch_options={"slope": "negative_slope"},
+        ),
+        calls={
+            "leaky_relu_rows": {"x": (3, 701)},
+            "leaky_relu_special": {"x": (5, 41), "slope": 0.25, "drawn": {"x": "special", "dy": "whole"}},
+            "leaky_relu_beyond_float32": {"x": (2, 3, 5, 3), "slope": 1e39},  # products in float64
+        },
+        anywhere={"x": (2, 41)},
+        rounds=lambda x: {"x": x},
+        random=lambda rng: {"x": _any_shape(rng), "slope": rng.choice((0.01, 0.3, 2.0))},
+        counted={"leaky_relu": {"x": (4, 16, 8, 8)}},
+        bench={"leaky_relu": {"x": (2, 3, 4, 5)}},
+        refused={
+            "slope_negative": ({"slope": -0.01}, ParamError, "slope must be", "slope=-0.01"),
+            "slope_nan": ({"slope": float("nan")}, ParamError, "slope must be finite", "slope=nan"),
+            "slope_infinite": ({"slope": float("inf")}, ParamError, "at least 0, got slope=inf"),
+            "slope_of_each_channel": ({"slope": np.zeros(3)}, ArgTypeError, "slope must be a number"),
+            "slope_text": ({"slope": "0.1"}, ArgTypeError, "slope must be a number, got '0.1'"),
+            "slope_a_flag": ({"slope": True}, ArgTypeError, "slope must be a number, got True"),
+        },
     ),
     Operator(
         "dropout",
@@ -258,6 +306,19 @@ _ROWS = (
         },
         counted={"dropout": {"x": (4, 16, 8, 8), "rate": 0.5}},
         bench={"dropout": {"x": (2, 3, 4, 5), "rate": 0.3}, "dropout_of_rows": {"x": (9, 11), "rate": 0.75}},
+        refused={
+            "of_everything": ({"rate": 1.0}, ParamError, "rate must be below 1, got rate=1.0"),
+            "rate_negative": ({"rate": -0.1}, ParamError, "rate must be", "rate=-0.1"),
+            "rate_above_one": ({"rate": 1.5}, ParamError, "rate must be", "rate=1.5"),
+            "rate_nan": ({"rate": float("nan")}, ParamError, "rate must be", "rate=nan"),
+            "rate_none": ({"rate": None}, ArgTypeError, "rate must be a number, got None"),
+            "seed_negative": ({"seed": -1}, ParamError, "seed must be", "seed=-1"),
+            "seed_too_large": ({"seed": 2**64}, ParamError, "seed must be", f"seed={2**64}"),
+            "seed_float": ({"seed": 1.0}, ArgTypeError, "seed must be an int, got 1.0"),
+            "step_negative": ({"step": -1}, ParamError, "step must be", "step=-1"),
+            "step_bool": ({"step": True}, ArgTypeError, "step must be an int, got True"),
+            "training_a_word": ({"training": "no"}, ArgTypeError, "training must be True or False"),
+        },
     ),
     Operator(
         "max_pool",

@@ -74,6 +74,15 @@ def test_matches_oracle(way, shape, device, dtype, rng):
 
 
 @each_way
+def test_the_gradient_of_the_oracle_is_its_derivative(way, rng):
+    """At numbers that are a quarter apart, none of them 0, so that no step meets a corner."""
+    x, dy, step = (rng.permutation(20) - 9.5) / 4, normal(rng, (20,)), 1e-5
+    (dx,) = _by_loops(way, x, dy)[1:]
+    up, down = (_by_loops(way, x + change, dy)[0] for change in (step, -step))
+    np.testing.assert_allclose(dx, dy * (up - down) / (2 * step), rtol=0, atol=1e-9 * np.abs(dx).max(initial=1e-300))
+
+
+@each_way
 def test_any_memory_layout(way, layout, device, rng):
     """y and dx are stored as x is, however dy is; x stays as it was."""
     x, dy = _drawn(way, rng, (2, 3, 4, 5))
@@ -92,7 +101,8 @@ def test_matches_pytorch(way, device, dtype, rng):
         pytest.skip("PyTorch has no such function")
     x, dy = _drawn(way, rng, (64, 33), dtype)
     t = torch.from_numpy(x.astype(np.float64)).requires_grad_()
-    y = getattr(torch.nn.functional, row.elementwise.torch)(t, **options)
+    theirs = {row.elementwise.torch_options.get(name, name): value for name, value in options.items()}
+    y = getattr(torch.nn.functional, row.elementwise.torch)(t, **theirs)
     (dx,) = torch.autograd.grad(y, t, torch.from_numpy(dy.astype(np.float64)))
     _check(way, device, x, dy, (y.detach().numpy(), dx.numpy()))
 

@@ -67,7 +67,6 @@ def call_of(operator):
 conv, pool, average, affine = map(call_of, ("conv", "max_pool", "average_pool", "affine"))
 norm, norm_of_rows = map(call_of, ("spatial_batchnorm", "batchnorm"))
 group_norm, layer_norm = map(call_of, ("groupnorm", "layernorm"))
-gelu, drop = map(call_of, ("gelu", "dropout"))
 softmax, svm = map(call_of, ("softmax_cross_entropy", "svm_loss"))
 augment = call_of("augment")
 sgd, rmsprop, adam = map(call_of, ("sgd_update", "rmsprop_update", "adam_update"))
@@ -309,28 +308,6 @@ REST = {
     "affine_b_of_another_length": (lambda A: affine(A, b=(5,)), ShapeError, "b must have", "(4,), got (5,)"),
     "affine_b_a_row": (lambda A: affine(A, b=(1, 4)), ShapeError, "b must have", "(1, 4)"),
     "affine_no_features": (lambda A: affine(A, x=(2, 0), w=(0, 4)), ShapeError, "x must have no axis", "(2, 0)"),
-    "gelu_unknown_approximation": (
-        lambda A: gelu(A, approximate="sigmoid"),
-        ParamError,
-        'approximate must be "none" or "tanh", got \'sigmoid\'',
-    ),
-    "gelu_approximation_a_flag": (
-        lambda A: gelu(A, approximate=True),
-        ParamError,
-        "approximate must be",
-        "True",
-    ),
-    "dropout_of_everything": (lambda A: drop(A, rate=1.0), ParamError, "rate must be below 1, got rate=1.0"),
-    "dropout_rate_negative": (lambda A: drop(A, rate=-0.1), ParamError, "rate must be", "rate=-0.1"),
-    "dropout_rate_above_one": (lambda A: drop(A, rate=1.5), ParamError, "rate must be", "rate=1.5"),
-    "dropout_rate_nan": (lambda A: drop(A, rate=float("nan")), ParamError, "rate must be", "rate=nan"),
-    "dropout_rate_none": (lambda A: drop(A, rate=None), ArgTypeError, "rate must be a number, got None"),
-    "dropout_seed_negative": (lambda A: drop(A, seed=-1), ParamError, "seed must be", "seed=-1"),
-    "dropout_seed_too_large": (lambda A: drop(A, seed=2**64), ParamError, "seed must be", f"seed={2**64}"),
-    "dropout_seed_float": (lambda A: drop(A, seed=1.0), ArgTypeError, "seed must be an int, got 1.0"),
-    "dropout_step_negative": (lambda A: drop(A, step=-1), ParamError, "step must be", "step=-1"),
-    "dropout_step_bool": (lambda A: drop(A, step=True), ArgTypeError, "step must be an int, got True"),
-    "dropout_training_a_word": (lambda A: drop(A, training="no"), ArgTypeError, "training must be True or False"),
     "softmax_scores_of_one_axis": (
         lambda A: softmax(A, scores=(3,)),
         ShapeError,
@@ -568,6 +545,12 @@ TIES = {
         'ties must be "first", "split" or "every", got \'last\'',
     ),
     "rule_none": (lambda A: pool(A, ties=None), ParamError, "ties must be", "None"),
+}
+
+REST |= {
+    f"{row.name}_{fault}": (lambda A, row=row, options=options: call_of(row.name)(A, **options), *expected)
+    for row in OPERATORS.values()
+    for fault, (options, *expected) in row.refused.items()
 }
 
 GROUPS = {
@@ -961,4 +944,4 @@ def test_legal_edges_are_not_refused(device):
     assert pool(A, x=(2, 3, 7, 5))[0].shape == (2, 3, 3, 2)
     assert norm(A, momentum=1, eps=1)[0].shape == (2, 3, 8, 8)
     assert norm(A, eps=0, training=False)[0].shape == (2, 3, 8, 8)
-    assert drop(A, rate=np.float32(0.5), seed=np.uint64(2**64 - 1))[0].shape == (2, 3)
+    assert call_of("dropout")(A, rate=np.float32(0.5), seed=np.uint64(2**64 - 1))[0].shape == (2, 3)

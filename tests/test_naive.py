@@ -1,4 +1,5 @@
-"""The oracle itself: its gradients are derivatives, and PyTorch agrees with it; test_compat_cells.py has published numbers."""
+"""The oracle itself: its gradients are derivatives, and PyTorch agrees with it (single elements: test_elementwise.py;
+published numbers: test_compat_cells.py)."""
 
 import itertools
 
@@ -141,20 +142,6 @@ def test_affine_gradients_are_derivatives(rng):
     grads = naive.affine_backward(dy, x, w, input_grad=True, bias_grad=True)
     for grad, array in zip(grads, (x, w, b), strict=True):
         _assert_derivative(grad, lambda: np.vdot(dy, naive.affine_forward(x, w, b)), array, step=1.0, rtol=1e-13)
-
-
-@pytest.mark.parametrize("approximate", ["none", "tanh"])
-def test_gelu_gradient_is_the_derivative(approximate, rng):
-    x, dy = _normal(rng, (4, 5), (4, 5))
-    dx = naive.gelu_backward(dy, x, approximate=approximate)
-    _assert_derivative(dx, lambda: np.vdot(dy, naive.gelu_forward(x, approximate=approximate)), x, step=1e-5, rtol=1e-9)
-
-
-def test_relu_gradient_is_the_derivative(rng):
-    x = rng.permutation(20) - 9.5
-    dy = rng.standard_normal(20)
-    dx = naive.relu_backward(dy, naive.relu_forward(x))
-    _assert_derivative(dx, lambda: np.vdot(dy, naive.relu_forward(x)), x, step=0.25, rtol=1e-13)
 
 
 def test_dropout_gradient_is_the_derivative(rng):

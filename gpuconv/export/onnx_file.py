@@ -313,6 +313,13 @@ def _relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ..
     return graph.node("Relu", name or "relu", value)
 
 
+def _leaky_relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    slope = layer.settings["slope"]
+    if graph.dtype == np.float64:  # attributes are float32
+        return graph.node("PRelu", name or "relu", value, _constant(graph, slope))
+    return graph.node("LeakyRelu", name or "relu", value, alpha=slope)
+
+
 def _gelu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     """x/2 (1 + erf(x / sqrt 2)), or x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): opset 17 has no node for it."""
 
@@ -356,6 +363,7 @@ _WRITERS: dict[str, _Writer] = {
     "GlobalAveragePool": _global_average_pool,
     "GroupNorm": _group_norm,
     "LayerNorm": _layer_norm,
+    "LeakyRelu": _leaky_relu,
     "MaxPool": _max_pool,
     "Relu": _relu,
     "Residual": _residual,

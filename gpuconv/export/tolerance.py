@@ -169,6 +169,12 @@ def _relu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) 
     return np.maximum(x, 0), e
 
 
+def _leaky_relu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y, slope = ops.leaky_relu_forward(x, **layer.settings)[0], layer.settings["slope"]
+    # The slope is rounded, and its product: two units of y.
+    return y, max(1.0, slope) * e + 2 * rule.u * np.abs(y) + rule.tiny
+
+
 def _gelu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
     y = ops.gelu_forward(x, **layer.settings)[0]
     # 1 + erf(a) is rounded at the size of 1: where it is small, at the left, the error is relative to x.
@@ -199,6 +205,7 @@ _RULES: dict[str, _Rule] = {
     "GlobalAveragePool": _global_average_pool,
     "GroupNorm": _group_norm,
     "LayerNorm": _layer_norm,
+    "LeakyRelu": _leaky_relu,
     "MaxPool": _max_pool,
     "Relu": _relu,
     "Residual": _residual,

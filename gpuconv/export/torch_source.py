@@ -317,6 +317,10 @@ def _relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: 
     return "nn.ReLU()"
 
 
+def _leaky_relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    return f"nn.LeakyReLU({layer.settings['slope']!r})"
+
+
 def _gelu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     way = layer.settings["approximate"]
     return "nn.GELU()" if way == "none" else f"nn.GELU(approximate={_quoted(way)})"
@@ -347,6 +351,7 @@ _WRITERS: dict[str, Callable[[set[str], str, Any, tuple[int, ...], int], str]] =
     "GlobalAveragePool": _global_average_pool,
     "GroupNorm": _group_norm,
     "LayerNorm": _layer_norm,
+    "LeakyRelu": _leaky_relu,
     "MaxPool": _max_pool,
     "Relu": _relu,
     "Residual": _residual,

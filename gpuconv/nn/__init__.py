@@ -3,7 +3,7 @@
 from . import layers, sample_norms
 from .average import WeightAverage
 from .clip import clip_gradients
-from .containers import Residual, Sequential
+from .containers import Residual, Sequential, kinds
 from .from_config import build, optimiser
 from .layer import Declared, Layer, build_layer
 from .layers import *
@@ -43,6 +43,7 @@ __all__ = [
     "build_layer",
     "clip_gradients",
     "from_file",
+    "kinds",
     "optimiser",
     "schedule",
 ]

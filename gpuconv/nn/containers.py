@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import checks
 from ..errors import ArgTypeError, ConfigError, ParamError, ShapeError
-from .layer import Layer, build_layer, register
+from .layer import KINDS, Layer, build_layer, register
 from .summary import summary
 
 
@@ -156,3 +156,9 @@ def _layer(name: str, layer: Any) -> Layer:
         msg = f"a layer's name must have no dot, got {name!r}"
         raise ParamError(msg)
     return layer
+
+
+def kinds() -> dict[str, type[Layer]]:
+    """Return the layers that a .toml file may ask for, by their kinds there, those made of layers last."""
+    classes = {kind: KINDS[kind].cls for kind in KINDS}
+    return dict(sorted(classes.items(), key=lambda item: issubclass(item[1], (Residual, Sequential))))

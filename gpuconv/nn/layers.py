@@ -23,6 +23,7 @@ __all__ = [
     "Flatten",
     "Gelu",
     "GlobalAveragePool",
+    "LeakyRelu",
     "MaxPool",
     "Relu",
     "Scale",
@@ -166,6 +167,23 @@ class Relu(Layer):
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         return ops.relu_backward(dy, cache)
+
+
+@register("leaky-relu")
+class LeakyRelu(Layer):
+    """x where it is above 0, else slope x, for any shape; slope=0 is Relu."""
+
+    def __init__(self, slope: float = 0.01) -> None:
+        super().__init__(slope=checks.real("slope", slope, low=0.0))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.leaky_relu_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.leaky_relu_backward(dy, cache)
 
 
 @register("gelu")

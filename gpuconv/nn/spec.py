@@ -12,7 +12,7 @@ from typing import Any
 from .. import bounded, checks
 from ..errors import ConfigError, GpuconvError
 from .choice import unknown
-from .containers import Residual, Sequential
+from .containers import Residual, Sequential, kinds
 from .from_config import build
 from .layer import KINDS, Layer
 from .net import Net, sample_shape
@@ -34,9 +34,9 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
     A .toml file is a list of layers, in order; what follows from the shape that reaches a layer is left out:
 
         [[layer]]
-        kind = "conv"       # conv, bn, relu, gelu, max-pool, average-pool, global-average-pool, dropout, flatten,
-        filters = 32        # affine, scale, group-norm, layer-norm, residual, sequential; settings are the arguments
-        pad = 1             # of the layer's class
+        kind = "conv"       # one of nn.kinds(); settings are the arguments of the layer's class
+        filters = 32
+        pad = 1
 
         [[layer]]
         kind = "residual"   # body and, if wanted, shortcut are lists of layers; repeat = 3 puts three in a row
@@ -209,11 +209,11 @@ class _Reader:
             msg = f"the net has more than {_MOST_LAYERS} layers"
             raise ConfigError(msg)
         if "kind" not in settings:
-            msg = f"kind is missing; known: {', '.join(_kinds())}"
+            msg = f"kind is missing; known: {', '.join(kinds())}"
             raise ConfigError(msg)
         kind, given = settings["kind"], {name: value for name, value in settings.items() if name != "kind"}
         if not isinstance(kind, str) or kind not in KINDS:
-            raise ConfigError(unknown("kind", kind, _kinds()))
+            raise ConfigError(unknown("kind", kind, list(kinds())))
         if kind not in ("residual", "sequential"):
             return _call(KINDS[kind].from_toml, given, KINDS[kind].cls.inferred(shape, self.classes))
         known = ["body", "shortcut"] if kind == "residual" else ["body"]
@@ -254,8 +254,3 @@ def _call(make: Callable[..., Layer], given: Mapping[str, Any], inferred: Mappin
             msg = f"{name} is missing"
             raise ConfigError(msg)
     return make(**settings)
-
-
-def _kinds() -> list[str]:
-    """Return the kinds that there are, those made of layers last."""
-    return sorted(KINDS, key=lambda kind: issubclass(KINDS[kind].cls, (Residual, Sequential)))
