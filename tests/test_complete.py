@@ -86,7 +86,11 @@ def test_every_operator_is_offered_by(package):
 @pytest.mark.parametrize("operator", PUBLIC)
 def test_every_operator_is_tested(operator):
     assert operator in OPERATORS, f"add a row of {operator} to tests/operators.py: _ROWS"
-    assert OPERATORS[operator].calls, f"add calls to the row of {operator} in tests/operators.py"
+    row = OPERATORS[operator]
+    missing = [] if row.calls else ["calls"]
+    if row.elementwise:
+        missing += [name for name in ("anywhere", "rounds", "counted") if not getattr(row, name)]
+    assert not missing, f"add {', '.join(missing)} to the row of {operator} in tests/operators.py"
 
 
 @pytest.mark.parametrize("operator", PUBLIC)
@@ -122,7 +126,8 @@ def test_every_operator_is_measured_beside_others(operator, table):
     entries, where = BENCH[table]
     row = OPERATORS.get(operator)  # test_every_operator_is_tested says if it has none
     by_name = table in ("PyTorch", "JAX") and (row is None or row.elementwise)  # which these know by the same name
-    assert by_name or operator in entries, f"add {operator} to {where}"
+    or_row = ", or elementwise to its row in tests/operators.py" if table in ("PyTorch", "JAX") else ""
+    assert by_name or operator in entries, f"add {operator} to {where}{or_row}"
 
 
 @pytest.mark.parametrize("operator", WITH_BACKWARD)

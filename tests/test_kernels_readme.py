@@ -50,7 +50,7 @@ def _tables():
 
 def test_the_tables_are_those_of_the_files():
     tables = _tables()
-    assert tables in README.read_text(encoding="utf-8"), f"kernels/README.md must end with\n\n{tables}"
+    assert tables in README.read_text(encoding="utf-8"), f"end kernels/README.md with these tables:\n\n{tables}"
 
 
 @pytest.mark.parametrize("file", [name for name in SOURCES if name.endswith(".cu")])
@@ -59,9 +59,10 @@ def test_the_comment_at_the_top_names_kernels_and_launchers(file):
     missing = [
         name for name, kernel in Kernel.all.items() if kernel.file == file and not re.search(rf"\b{name}\b", top)
     ]
-    assert missing == [], f"kernels/{file}: the table at the top lacks these kernels"
+    assert missing == [], f"add {', '.join(missing)} to the table at the top of kernels/{file}"
     launchers = " and ".join(f"gpuconv/cuda/{name}" for name in _launchers(file))
-    assert top.endswith(f"// Launchers: {launchers}.\n")
+    line = f"// Launchers: {launchers}."
+    assert top.endswith(f"{line}\n"), f"the comment at the top of kernels/{file} must end with {line}"
 
 
 def test_one_sentence_says_what_has_run_on_a_gpu():

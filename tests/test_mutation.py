@@ -47,6 +47,14 @@ def test_every_reason_is_that_of_a_mutant_of_today():
     assert [entry["text"] for entry in mutation.reasons() if (entry["file"], entry["text"]) not in lines] == []
 
 
+def test_every_survivor_has_its_reason():
+    silent = [one for one in mutation.totals(RECORDED)["survivors"] if one["reason"] == "not explained"]
+    assert silent == [], (
+        "no test notices these changes: add a call that does to the row of the operator in tests/operators.py, and mutate "
+        "the file again, or say in tests/ladder/mutation_survivors.toml why nothing can"
+    )
+
+
 def test_a_mutant_changes_one_place():
     mutant = next(m for m in mutation.mutants("relu.cu") if m.before == " < ")
     original = mutation.kernel_dir().joinpath("relu.cu").read_text(encoding="utf-8")

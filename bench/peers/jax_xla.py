@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,4 +132,4 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
         return batchnorm
     if op == "gelu":
         return lambda x: jax.nn.gelu(x, approximate=False)
-    return getattr(jax.nn, op)  # a function of single elements has the same name there
+    return partial(getattr(jax.nn, op), **options)  # a function of single elements has the same name there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,7 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         return lambda x, gamma, beta: F.layer_norm(x, x.shape[1:], gamma, beta)
     if op == "dropout":
         return lambda x: F.dropout(x, options["rate"])
-    return getattr(F, op)  # a function of single elements has the same name there
+    return partial(getattr(F, op), **options)  # a function of single elements has the same name there
 
 
 def net_of(inputs: Inputs) -> tuple[Any, Any]:
