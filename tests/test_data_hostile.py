@@ -283,6 +283,7 @@ def _plain(value, seen):
     return type(value) in (str, bytes, int, float, bool, type(None), Class, Instance) or type(value).__name__ in (
         "_DType",
         "_StandIn",
+        "_Encode",
     )
 
 
@@ -320,6 +321,8 @@ def test_changed_pickles_are_refused_or_plain_data():
 
 
 _STEPS = 20_000
+_LENGTH = 10_000
+_TEXT, _BYTES = (code + _LENGTH.to_bytes(4, "little") + b"x" * _LENGTH + b"q\0" for code in (b"X", b"B"))
 BOMBS = {
     "memory_of_four_billion_entries": b"K\x01r\xff\xff\xff\xff" * 10 + b".",
     "a_million_lists": b"]" * 1_000_000 + b".",
@@ -329,6 +332,9 @@ BOMBS = {
     "marks": b"(" * 15_000 + b".",
     "frames": (b"\x95" + bytes(8)) * 15_000 + b"N.",
     "remembered_far_up": b"K\x01p400000000\n.",
+    "text_encoded_often": _TEXT + b"(" + b"c_codecs\nencode\n(h\0Vlatin1\ntR" * 2000 + b"t\x86.",
+    "long_codes_of_element_types": _BYTES + b"(" + (DTYPE + b"(h\0NNtR") * 2000 + b"t\x86.",
+    "long_orders_of_element_types": _BYTES + b"(" + (_ELEMENT + b"(Nh\0NNNtb") * 1500 + b"t\x86.",
 }
 
 
