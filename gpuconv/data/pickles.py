@@ -231,6 +231,9 @@ _LENGTH_BYTES = {
     pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
 _KEYS = ("str", "bytes", "bytearray", "bytes_or_str", "int", "int_or_bool")
+_LONGEST_KEY = (
+    2 + 8
+)  # bytes of LONG1: of longer numbers as many as one likes have one hash, and fill a dict in square time
 
 
 class _Program:
@@ -284,7 +287,7 @@ class _Program:
                 raise _Unsafe(msg)
             self._number = None if opcode.arg is None else self._argument(opcode.arg)
             if opcode.name != "FRAME":
-                self._follow(opcode.name)
+                self._follow(opcode.name, self._end - start)
                 self._at = start + 1
                 return _HANDED_AS.get(opcode.name, code)
 
@@ -339,8 +342,8 @@ class _Program:
         del self._kinds[length:]
         return kinds
 
-    def _follow(self, name: str) -> None:
-        """Do to the kinds what the instruction will do to the values, if they are what it needs."""
+    def _follow(self, name: str, length: int) -> None:
+        """Do to the kinds what the instruction of so many bytes will do to the values, if they are what it needs."""
         if name == "MARK":
             self._marks.append(len(self._kinds))
             return
@@ -363,6 +366,8 @@ class _Program:
             _check(number in self._memo, "entry {} is used before it is stored at byte {}", number, self._end)
             self._number, kind = self._memo[number]
             gives = [kind]
+        elif name == "LONG1" and length > _LONGEST_KEY:
+            gives = ["long int"]
         elif gives == ["dict"]:
             sound = all(key in _KEYS for key in (taken[1:] + marked)[::2])
             _check(sound, "a dict before byte {} has keys that are no strings", self._end)
