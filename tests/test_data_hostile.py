@@ -162,6 +162,8 @@ LAX = {
     "key_that_is_a_fraction": b"}G?\xf8\0\0\0\0\0\0K\x01s.",
     "key_that_is_a_tuple": b"}()K\x01u.",
     "key_in_an_entry_that_is_replaced": b"}(K\x01}NNsK\x01K\x02u.",
+    "key_of_nine_bytes": b"}\x8a\t" + bytes(8) + b"\x01K\x01s.",
+    "key_of_nine_bytes_from_memory": b"(\x8a\t" + bytes(8) + b"\x01q\0}h\0K\x01st.",
     "item_of_a_bytearray": b"\x80\x05\x96\1\0\0\0\0\0\0\0xK\x01a.",
     "lone_surrogate": b"\x8c\3\xed\xa0\x80.",
     "hexadecimal_number": b"I0x10\n.",
@@ -188,6 +190,7 @@ READ = {
     "number_with_a_zero_before": (b"I010\n.", 10),
     "number_that_looks_like_true": (b"I01\n.", 1),
     "long_number_as_a_short_one": (b"I5L\n.", 5),
+    "key_of_eight_bytes": (b"}\x8a\x08" + bytes(7) + b"\x01K\x01s.", {2**56: 1}),
     "bytearray": (b"\x80\x05\x96\1\0\0\0\0\0\0\0x.", b"x"),
     "memory_with_gaps": (b"(K\x01r\xff\xff\xff\xffp-7\nK\x02q\x05g-7\nj\xff\xff\xff\xffh\x05t.", (1, 2, 1, 1, 2)),
     "memory_used_again": (b"(K\x01q\x05K\x02q\x05K\x03\x94h\x05h\x01t.", (1, 2, 3, 2, 3)),
@@ -283,6 +286,7 @@ def _plain(value, seen):
     return type(value) in (str, bytes, int, float, bool, type(None), Class, Instance) or type(value).__name__ in (
         "_DType",
         "_StandIn",
+        "_Encode",
     )
 
 
@@ -320,6 +324,8 @@ def test_changed_pickles_are_refused_or_plain_data():
 
 
 _STEPS = 20_000
+_LENGTH = 10_000
+_TEXT, _BYTES = (code + _LENGTH.to_bytes(4, "little") + b"x" * _LENGTH + b"q\0" for code in (b"X", b"B"))
 BOMBS = {
     "memory_of_four_billion_entries": b"K\x01r\xff\xff\xff\xff" * 10 + b".",
     "a_million_lists": b"]" * 1_000_000 + b".",
@@ -329,6 +335,9 @@ BOMBS = {
     "marks": b"(" * 15_000 + b".",
     "frames": (b"\x95" + bytes(8)) * 15_000 + b"N.",
     "remembered_far_up": b"K\x01p400000000\n.",
+    "text_encoded_often": _TEXT + b"(" + b"c_codecs\nencode\n(h\0Vlatin1\ntR" * 2000 + b"t\x86.",
+    "long_codes_of_element_types": _BYTES + b"(" + (DTYPE + b"(h\0NNtR") * 2000 + b"t\x86.",
+    "long_orders_of_element_types": _BYTES + b"(" + (_ELEMENT + b"(Nh\0NNNtb") * 1500 + b"t\x86.",
 }
 
 

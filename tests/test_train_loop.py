@@ -253,6 +253,11 @@ def test_the_test_accuracy_is_that_of_the_best_checkpoint(finished):
     assert (found.accuracy, found.loss) == (finished.test_accuracy, finished.test_loss)
 
 
+def test_a_checkpoint_may_be_named_by_a_string(finished):
+    path = finished.folder / "best.safetensors"
+    assert train.load_net(str(path)).config == train.load_net(path).config
+
+
 def test_the_result_says_what_was_measured_on_what(finished):
     text = (finished.folder / "result.json").read_text()
     record = json.loads(text)

@@ -13,7 +13,7 @@ import pickle
 import pickletools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from ..errors import DatasetCorruptError, UnsafeArchiveError
 
@@ -28,7 +28,7 @@ def read_pickle(data: bytes, name: str, *, most_steps: int, known: Mapping[str, 
     begin with `name`.
     """
     try:
-        return _Unpickler(_Program(data, most_steps), known or {}).load()
+        return _Unpickler(_Program(data, most_steps), len(data), known or {}).load()
     except _Unsafe as error:
         msg = f"{name} is not plain data: {error}; nothing of it was run"
         raise UnsafeArchiveError(msg) from None
@@ -53,6 +53,8 @@ def _check(sound: bool, problem: str, *facts: object) -> None:
     if not sound:
         raise _Broken(problem.format(*facts))
 
+
+_LONGEST_CODE = 16  # of an element type; NumPy's have a few characters
 
 # What names and calls become ------------------------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class _DType:
 
     def __setstate__(self, state: Any) -> None:
         match state:
-            case (_, str() | bytes() as order, None, None, None, *_):
+            case (_, str() | bytes() as order, None, None, None, *_) if len(order) <= _LONGEST_CODE:
                 self.order = _text(order)
             case _:
                 _refuse_state("dtype")
@@ -130,16 +132,35 @@ class _StandIn:
                 return Array(shape, dtype.code, False, raw, dtype.order)
             case "scalar", (_DType() as dtype, bytes() as raw):
                 return Array((), dtype.code, False, raw, dtype.order)
-            case "dtype", (str() | bytes() as code, _, _):
+            case "dtype", (str() | bytes() as code, _, _) if len(code) <= _LONGEST_CODE:
                 return _DType(_text(code))
-            case "encode", (str() as text, "latin1" | "latin-1"):
+        _refuse_call(self.name)
+
+
+@dataclass(slots=True)
+class _Encode:
+    """Stands for _codecs.encode, by which Python 3 writes bytes in protocols 0 to 2: each text once."""
+
+    left: int
+    """Bytes it may still make: in all no more than the pickle has, or a text that is named often would fill memory."""
+    makes: ClassVar[str] = "bytes"
+
+    def __call__(self, *arguments: Any) -> bytes:
+        match arguments:
+            case (str() as text, "latin1" | "latin-1"):
+                self.left -= len(text)
+                _check(self.left >= 0, "its bytes are more than it is long")
                 return text.encode("latin-1")
-        msg = f"it calls {self.name} in its own way"
-        raise _Unsafe(msg)
+        _refuse_call("encode")
 
 
 def _text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _refuse_call(name: str) -> NoReturn:
+    msg = f"it calls {name} in its own way"
+    raise _Unsafe(msg)
 
 
 def _refuse_state(kind: str) -> NoReturn:
@@ -147,7 +168,7 @@ def _refuse_state(kind: str) -> NoReturn:
     raise _Unsafe(msg)
 
 
-# Every name a pickle may refer to.  NumPy moved core to _core in version 2.
+# Every name a pickle may refer to, but for _codecs.encode.  NumPy moved core to _core in version 2.
 _STAND_INS = {
     "numpy ndarray": _StandIn("ndarray"),
     "numpy dtype": _StandIn("dtype", "dtype"),
@@ -155,7 +176,6 @@ _STAND_INS = {
     "numpy._core.multiarray _reconstruct": _StandIn("reconstruct", "array"),
     "numpy.core.numeric _frombuffer": _StandIn("from_buffer", "array"),  # protocol 5
     "numpy._core.numeric _frombuffer": _StandIn("from_buffer", "array"),
-    "_codecs encode": _StandIn("encode", "bytes"),  # how Python 3 writes bytes in protocols 0 to 2
     "numpy.core.multiarray scalar": _StandIn("scalar", "array"),
     "numpy._core.multiarray scalar": _StandIn("scalar", "array"),
 }
@@ -164,21 +184,21 @@ _STAND_INS = {
 class _Unpickler(pickle.Unpickler):
     """Python's unpickler on a program that is checked; every name in it is looked up here."""
 
-    def __init__(self, program: _Program, known: Mapping[str, Any]) -> None:
+    def __init__(self, program: _Program, size: int, known: Mapping[str, Any]) -> None:
         super().__init__(program, encoding="bytes")
         self._program = program
-        self._known = known
+        self._known = {**_STAND_INS, "_codecs encode": _Encode(size), **known}
 
     def find_class(self, module: str, name: str) -> Any:
         wanted = f"{module} {name}"
-        if wanted not in self._known and wanted not in _STAND_INS:
+        if wanted not in self._known:
             msg = f"it names {wanted.replace(' ', '.')[:100]}"
             raise _Unsafe(msg)
-        value = self._known[wanted] if wanted in self._known else _STAND_INS[wanted]
+        value = self._known[wanted]
         if isinstance(value, type):
             value, makes = Class(value), "object"
         else:
-            makes = value.makes if isinstance(value, _StandIn) else ""
+            makes = value.makes if isinstance(value, _StandIn | _Encode) else ""
         self._program.tell_maker(makes)
         return value
 
@@ -211,6 +231,9 @@ _LENGTH_BYTES = {
     pickletools.TAKEN_FROM_ARGUMENT8U: 8,
 }
 _KEYS = ("str", "bytes", "bytearray", "bytes_or_str", "int", "int_or_bool")
+_LONGEST_KEY = (
+    2 + 8
+)  # bytes of LONG1: of longer numbers as many as one likes have one hash, and fill a dict in square time
 
 
 class _Program:
@@ -264,7 +287,7 @@ class _Program:
                 raise _Unsafe(msg)
             self._number = None if opcode.arg is None else self._argument(opcode.arg)
             if opcode.name != "FRAME":
-                self._follow(opcode.name)
+                self._follow(opcode.name, self._end - start)
                 self._at = start + 1
                 return _HANDED_AS.get(opcode.name, code)
 
@@ -319,8 +342,8 @@ class _Program:
         del self._kinds[length:]
         return kinds
 
-    def _follow(self, name: str) -> None:
-        """Do to the kinds what the instruction will do to the values, if they are what it needs."""
+    def _follow(self, name: str, length: int) -> None:
+        """Do to the kinds what the instruction of so many bytes will do to the values, if they are what it needs."""
         if name == "MARK":
             self._marks.append(len(self._kinds))
             return
@@ -343,6 +366,8 @@ class _Program:
             _check(number in self._memo, "entry {} is used before it is stored at byte {}", number, self._end)
             self._number, kind = self._memo[number]
             gives = [kind]
+        elif name == "LONG1" and length > _LONGEST_KEY:
+            gives = ["long int"]
         elif gives == ["dict"]:
             sound = all(key in _KEYS for key in (taken[1:] + marked)[::2])
             _check(sound, "a dict before byte {} has keys that are no strings", self._end)

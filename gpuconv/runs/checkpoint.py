@@ -166,9 +166,9 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Config:
     return dataclasses.replace(config, **places)
 
 
-def load_net(path: Path) -> nn.Net:
+def load_net(path: str | Path) -> nn.Net:
     """Return the net of a checkpoint, with its weights: ready for forward."""
-    return net_of(load(path))
+    return net_of(load(Path(path)))
 
 
 def net_of(snapshot: Snapshot) -> nn.Net:

@@ -33,7 +33,7 @@ from .journal import EVENTS, TENSORBOARD
 from .machine import ENVIRONMENT
 from .settings import read, to_toml
 
-PLAN = "plan.json"  # makes a folder one of several runs, see seeds.py
+PLAN = "plan.json"  # makes a folder one of several runs, see train/seeds.py
 
 
 class RunFolder:
