@@ -37,4 +37,4 @@ else:
         raise AttributeError(msg)
 
     def __dir__():
-        return sorted({*globals(), *_PARTS, "__version__"})
+        return sorted({*globals(), *_PARTS, "__version__"} - {"TYPE_CHECKING"})
