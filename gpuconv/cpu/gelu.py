@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.polynomial.chebyshev import cheb2poly, chebval
 
-from .elementwise import elementwise
+from .elementwise import in_blocks
 from .layout import accumulator, empty_as
 from .parallel import scratch
 
@@ -46,8 +46,8 @@ def gelu_forward(x: np.ndarray, *, approximate: str) -> np.ndarray:
             y[lowest] = np.nan  # -inf times 0
 
     if approximate == "none" and accumulator(x.dtype) == _FLOAT32:
-        return elementwise(single, [x], empty_as(x), _BLOCK)
-    return elementwise(wide, [x], empty_as(x))
+        return in_blocks(single, [x], empty_as(x), _BLOCK)
+    return in_blocks(wide, [x], empty_as(x))
 
 
 def gelu_backward(dy: np.ndarray, x: np.ndarray, *, approximate: str) -> np.ndarray:
@@ -76,10 +76,10 @@ def gelu_backward(dy: np.ndarray, x: np.ndarray, *, approximate: str) -> np.ndar
         dx[...] = dy * (0.5 * (1 + t) + 0.5 * wide * (1 - t * t) * slope)
 
     if approximate == "tanh":
-        return elementwise(tanh, [dy, x], empty_as(x))
+        return in_blocks(tanh, [dy, x], empty_as(x))
     if accumulator(x.dtype) == _FLOAT32:
-        return elementwise(single, [dy, x], empty_as(x), _BLOCK)
-    return elementwise(exact, [dy, x], empty_as(x))
+        return in_blocks(single, [dy, x], empty_as(x), _BLOCK)
+    return in_blocks(exact, [dy, x], empty_as(x))
 
 
 def _tail(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

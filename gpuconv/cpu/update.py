@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .elementwise import elementwise
+from .elementwise import in_blocks
 from .layout import accumulator
 
 
@@ -87,7 +87,7 @@ def _in_place(step: Callable[..., None], inputs: list[np.ndarray], w: np.ndarray
     """Call step(dw, *state, w), which updates state and w, block by block; float16 is computed in float32."""
     kind = accumulator(w.dtype)
     if w.dtype == kind:
-        elementwise(step, inputs, w)
+        in_blocks(step, inputs, w)
         return
 
     def widened(*narrow: np.ndarray) -> None:
@@ -96,4 +96,4 @@ def _in_place(step: Callable[..., None], inputs: list[np.ndarray], w: np.ndarray
         for target, values in zip(narrow[1:], wide[1:], strict=True):
             np.copyto(target, values, casting="same_kind")
 
-    elementwise(widened, inputs, w)
+    in_blocks(widened, inputs, w)

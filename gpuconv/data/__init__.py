@@ -5,7 +5,7 @@ from .cifar import FileFacts
 from .dataset import Dataset, channel_statistics
 from .drawn import draw_shapes
 from .pictures import read_pictures
-from .sources import cache_folder, download_cifar10, download_cifar100, find_cifar10, load, verify
+from .sources import download_cifar10, download_cifar100, find_cifar10, load, verify
 
 __all__ = [
     "Dataset",
