@@ -87,8 +87,9 @@ def setting(result: Result) -> str:
     machine = result.machine
     where = f"{machine['gpu']}, " if "gpu" in machine else ""
     versions = [f"{side['label']} {side['version']}" for name, side in result.sides.items() if name in result.peers()]
+    loops = f"{machine['loops']}, " if "loops" in machine else ""  # older results were of NumPy alone
     return (
-        f"{where}{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}, "
+        f"{where}{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}, {loops}"
         f"{', '.join(versions)}, {machine['date']}"
     )
 

@@ -8,8 +8,8 @@ from numba import float64
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import stored
 from ..parallel import scratch
-from .jit import PAIR, apart_loop, compiled_pass, fill, read, write
-from .max_pool import inside
+from .jit import PAIR, apart_loop, compiled_pass, read, write
+from .pieces import fill, inside
 
 BLOCK = 128 * 1024
 

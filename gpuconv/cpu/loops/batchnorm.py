@@ -18,7 +18,8 @@ from numba import float64
 from ...shapes import is_channels_last
 from ..layout import empty_as, stored
 from ..parallel import for_each, ranges, scratch
-from .jit import apart_loop, compiled_pass, fill, loop, read, summing_loop, write
+from .jit import apart_loop, compiled_pass, loop, read, summing_loop, write
+from .pieces import fill
 
 _BLOCK = 128 * 1024
 _WIDE = 1024  # rows of fewer channels are joined to runs of about so many values

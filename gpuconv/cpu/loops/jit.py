@@ -38,14 +38,7 @@ loop = njit(fastmath={"contract"}, **_COMMON)
 apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_COMMON)
 summing_loop = njit(fastmath={"contract", "reassoc"}, pipeline_class=_Apart, **_COMMON)
 
-
-@apart_loop
-def fill(values, value):
-    for i in range(len(values)):
-        values[i] = value
-
-
-if inspect.isfunction(fill):
+if inspect.isfunction(loop(lambda: None)):
     msg = "NUMBA_DISABLE_JIT is set"
     raise ImportError(msg)
 

@@ -13,7 +13,8 @@ from numba import uint8
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import stored
 from ..parallel import scratch
-from .jit import NUMBER, PAIR, apart_loop, compiled_pass, fill, loop, read, write
+from .jit import NUMBER, PAIR, apart_loop, compiled_pass, read, write
+from .pieces import fill, inside
 
 BLOCK = 128 * 1024
 _PLACES = np.dtype(np.uint8)
@@ -40,12 +41,6 @@ def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) ->
 def _offsets(R: int, S: int, row: int, column: int) -> np.ndarray:
     """Return how far each tap's pixel lies behind that of the first."""
     return np.array([r * row + s * column for r in range(R) for s in range(S)], dtype=np.intp)
-
-
-@loop
-def inside(tap, size, windows, stride, pad):
-    """Return the first and the past-the-last window whose tap lies in the image."""
-    return max(0, -((tap - pad) // stride)), max(0, min(windows, (size - 1 + pad - tap) // stride + 1))
 
 
 @apart_loop
