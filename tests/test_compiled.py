@@ -37,7 +37,8 @@ numba_installed = pytest.mark.skipif(compiled._obstacle() != "", reason="the ext
 def _offered(form, operator):
     """Return what a module offers: its constants, and the parameters of its functions."""
     tree = ast.parse((CPU / form / f"{operator}.py").read_text(encoding="utf-8"))
-    names = {target.id: None for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    names = {node.id: None for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     names |= {node.name: [a.arg for a in [*node.args.posonlyargs, *node.args.args]] for node in functions}
     return {name: parameters for name, parameters in names.items() if not name.startswith("_")}
@@ -61,6 +62,14 @@ def test_each_operator_with_passes_has_a_file_of_its_own():
 
 def _form(dtype=np.float32, **options):
     return compiled.passes("relu", np.dtype(dtype), **options).__name__.split(".")[-2]
+
+
+@numba_installed
+@pytest.mark.parametrize("operator", TWINS)
+def test_the_loops_of_each_operator_compile(operator, setting):
+    """Where they do not, NumPy steps in, and the operator's tests pass."""
+    setting("1")
+    assert compiled.passes(operator, np.dtype(np.float32)).__name__ == f"gpuconv.cpu.loops.{operator}"
 
 
 @pytest.fixture
