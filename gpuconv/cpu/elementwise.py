@@ -17,7 +17,7 @@ def elementwise(operator: str, function: str, inputs: list[np.ndarray], out: np.
 
     Loops take arrays that are all stored in one order, on whole addresses; others are left to NumPy.
     """
-    aligned = all(array.flags.aligned for array in inputs)
+    aligned = all(array.flags.aligned for array in (*inputs, out))
     run = passes(operator, out.dtype, served=aligned and stored_order(*inputs, out) is not None)
     one_pass = getattr(run, function)
     return in_blocks(lambda *blocks: one_pass(*blocks, *options), inputs, out, run.BLOCK)
