@@ -18,8 +18,8 @@ from numba import float64
 from ...shapes import is_channels_last
 from ..layout import empty_as, stored
 from ..parallel import for_each, ranges, scratch
-from .jit import apart_loop, compiled_pass, loop, read, summing_loop, write
-from .pieces import fill
+from .jit import compiled_pass, loop, read, write
+from .pieces import add_products, add_row, add_row_products, add_up, fill
 
 _BLOCK = 128 * 1024
 _WIDE = 1024  # rows of fewer channels are joined to runs of about so many values
@@ -114,36 +114,14 @@ class _Cut:
         return np.tile(vector.astype(self._like.dtype), max(1, self.width // max(1, self._C)))
 
 
-@summing_loop
-def _add_up(values, pivot):
-    """Return the sum of what deviates from a pivot, and of its square."""
-    first = second = 0.0
-    for j in range(len(values)):
-        d = float64(values[j]) - pivot
-        first += d
-        second += d * d
-    return first, second
-
-
 @compiled_pass(read(3), read(1), write(1, float64), write(1, float64))
 def _plane_moments(x, pivot, first, second):
     n, C, _ = x.shape
     for i in range(n):
         for c in range(C):
-            a, b = _add_up(x[i, c], float64(pivot[c]))
+            a, b = add_up(x[i, c], float64(pivot[c]))
             first[c] += a
             second[c] += b
-
-
-@summing_loop
-def _add_products(dy, x, centre):
-    """Return the sum of dy, and of dy (x - centre)."""
-    total = weighted = 0.0
-    for j in range(len(dy)):
-        g = float64(dy[j])
-        total += g
-        weighted += g * (float64(x[j]) - centre)
-    return total, weighted
 
 
 @compiled_pass(read(3), read(3), read(1), write(1, float64), write(1, float64))
@@ -151,25 +129,9 @@ def _plane_sums(dy, x, centre, total, weighted):
     n, C, _ = x.shape
     for i in range(n):
         for c in range(C):
-            a, b = _add_products(dy[i, c], x[i, c], float64(centre[c]))
+            a, b = add_products(dy[i, c], x[i, c], float64(centre[c]))
             total[c] += a
             weighted[c] += b
-
-
-@apart_loop
-def _add_row(x, pivot, first, second):
-    for j in range(len(x)):
-        d = float64(x[j]) - float64(pivot[j])
-        first[j] += d
-        second[j] += d * d
-
-
-@apart_loop
-def _add_row_products(dy, x, centre, total, weighted):
-    for j in range(len(dy)):
-        g = float64(dy[j])
-        total[j] += g
-        weighted[j] += g * (float64(x[j]) - float64(centre[j]))
 
 
 @loop
@@ -187,7 +149,7 @@ def _row_moments(x, pivot, first, second, wide_first, wide_second):
     fill(wide_first, 0.0)
     fill(wide_second, 0.0)
     for start in range(0, size, width):
-        _add_row(x[start : min(start + width, size)], pivot, wide_first, wide_second)
+        add_row(x[start : min(start + width, size)], pivot, wide_first, wide_second)
     _fold(wide_first, first)
     _fold(wide_second, second)
 
@@ -199,7 +161,7 @@ def _row_sums(dy, x, centre, total, weighted, wide_total, wide_weighted):
     fill(wide_weighted, 0.0)
     for start in range(0, size, width):
         stop = min(start + width, size)
-        _add_row_products(dy[start:stop], x[start:stop], centre, wide_total, wide_weighted)
+        add_row_products(dy[start:stop], x[start:stop], centre, wide_total, wide_weighted)
     _fold(wide_total, total)
     _fold(wide_weighted, weighted)
 
