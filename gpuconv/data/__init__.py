@@ -1,5 +1,6 @@
 """Data sets: CIFAR-10, CIFAR-100, folders of pictures, a built-in drawn set; and the order an epoch shows them in."""
 
+from ..folders import cache_folder
 from .batches import epoch_batches, epoch_draws
 from .cifar import FileFacts
 from .dataset import Dataset, channel_statistics
