@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import uint8
+from numba import int32, uint8
 
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import stored
@@ -17,7 +17,7 @@ from .jit import NUMBER, PAIR, apart_loop, compiled_pass, read, write
 from .pieces import fill, inside
 
 BLOCK = 128 * 1024
-_PLACES = np.dtype(np.uint8)
+_COLUMNS = np.dtype(np.int32)  # of the width of float32: vectors of both have as many elements
 
 
 def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
@@ -26,7 +26,7 @@ def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) ->
     if is_channels_last(best):
         _forward_last(*arrays, (z.R, z.S), z.stride, z.pad)
         return
-    high, column = scratch("high", (z.H, z.Q), x.dtype), scratch("column", (z.H, z.Q), _PLACES)
+    high, column = scratch("high", (z.H, z.Q), x.dtype), scratch("column", (z.H, z.Q), _COLUMNS)
     _forward_first(*arrays, high, column, (z.R, z.S), z.stride, z.pad)
 
 
@@ -93,7 +93,7 @@ def _pool_2x2(top, bottom, best, place):
         place[q] = (kind(3) if right_below else kind(2)) if below else (kind(1) if right else kind(0))
 
 
-@compiled_pass(read(4), write(4), write(4, uint8), write(2), write(2, uint8), PAIR, PAIR, PAIR)
+@compiled_pass(read(4), write(4), write(4, uint8), write(2), write(2, int32), PAIR, PAIR, PAIR)
 def _forward_first(x, y, place, high, column, window, stride, pad):
     """Channels-first: x (n, C, H, W), y and place (n, C, P, Q); high and column (H, Q): the best of each row."""
     n, C, H, W = x.shape
@@ -115,12 +115,12 @@ def _forward_first(x, y, place, high, column, window, stride, pad):
                     if s == 0:
                         for q in range(first):  # begins in the padding
                             high[h, q] = -np.inf
-                            column[h, q] = kind(pad[1] - q * stride[1])
-                        _first(row, stride[1], best, where, kind(0))
+                            column[h, q] = int32(pad[1] - q * stride[1])
+                        _first(row, stride[1], best, where, int32(0))
                     elif stride[1] == 2:
-                        _take_better_by_2(row, best, where, kind(s))
+                        _take_better_by_2(row, best, where, int32(s))
                     else:
-                        _take_better(row, stride[1], best, where, kind(s))
+                        _take_better(row, stride[1], best, where, int32(s))
             for p in range(P):
                 top = p * stride[0] - pad[0]
                 best, where = y[i, c, p], place[i, c, p]
