@@ -490,5 +490,6 @@ def test_tables_of_benchmarks_say_what_ran(setting):
     assert machine["loops"] == "NumPy alone"
     result = Result(machine=machine, settings={}, peaks={}, sides={}, rows=[])
     assert ", NumPy alone, " in tables.setting(result)
+    assert "passes over NumPy arrays: NumPy alone" in tables.facts(result)
     del machine["loops"]  # results from before there were loops
     assert "alone" not in tables.setting(result)
