@@ -19,8 +19,10 @@ from ..version import gpuconv_version
 
 ENVIRONMENT = "env.json"
 
-_PACKAGES = ("rich", "threadpoolctl", "matplotlib", "tensorboardX", "cupy-cuda12x", "cupy-cuda13x")
-_VARIABLES = re.compile(r"GPUCONV_\w+|CUPY_\w+|CUDA_\w+|NVIDIA_TF32_OVERRIDE|(OMP|OPENBLAS|MKL)_\w+|PYTHONHASHSEED")
+_PACKAGES = ("rich", "threadpoolctl", "matplotlib", "tensorboardX", "numba", "llvmlite", "cupy-cuda12x", "cupy-cuda13x")
+_VARIABLES = re.compile(
+    r"GPUCONV_\w+|NUMBA_\w+|CUPY_\w+|CUDA_\w+|NVIDIA_TF32_OVERRIDE|(OMP|OPENBLAS|MKL)_\w+|PYTHONHASHSEED"
+)
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.])(~|[A-Za-z]:)?[/\\][^\s,;:'\"()]+")
 _THREAD_SETTINGS = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
