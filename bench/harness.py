@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpuconv.backend import loops_in_words
 from gpuconv.runs.machine import blas, processor
 
 from . import oracle, peers, worker
@@ -315,6 +316,7 @@ def machine(settings: Settings) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": blas(),
+        "loops": loops_in_words(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     if settings.device == "cuda":

@@ -42,6 +42,8 @@ def lines(row: Row, peers: Sequence[str]) -> list[str]:
 def facts(result: Result) -> list[str]:
     """Return what a table alone does not say: peaks, versions, what was not measured, and the summary."""
     found = ["measured peaks: " + ", ".join(f"{name} {value:.0f}" for name, value in result.peaks.items())]
+    if "loops" in result.machine:
+        found.append(f"passes over NumPy arrays: {result.machine['loops']}")
     for side in result.sides.values():
         state = side["version"] if side["status"] == MEASURED else f"{side['status']}: {side['why']}"
         found.append(f"{side['label']}: {state}")
@@ -87,8 +89,9 @@ def setting(result: Result) -> str:
     machine = result.machine
     where = f"{machine['gpu']}, " if "gpu" in machine else ""
     versions = [f"{side['label']} {side['version']}" for name, side in result.sides.items() if name in result.peers()]
+    loops = f"{machine['loops']}, " if "loops" in machine else ""  # older results were of NumPy alone
     return (
-        f"{where}{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}, "
+        f"{where}{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}, {loops}"
         f"{', '.join(versions)}, {machine['date']}"
     )
 

@@ -160,6 +160,12 @@ def threads() -> int:
     return count
 
 
+def loops_in_words() -> str:
+    """Return what passes over NumPy arrays of float32 run as: "compiled loops, numba 0.68.1" or "NumPy alone"."""
+    words: str = _load("gpuconv.cpu.compiled").in_words()
+    return words
+
+
 def quiet(function: Function) -> Function:
     """Compute as IEEE says where a function does arithmetic of NumPy's own: without warnings of NaN and infinities."""
 

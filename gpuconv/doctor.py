@@ -44,12 +44,13 @@ def _machine() -> list[Finding]:
     try:
         facts = machine()
     except GpuconvError as error:
-        return [Finding("threads", str(error), ok=False)]
+        return [Finding("loops" if "GPUCONV_COMPILED" in str(error) else "threads", str(error), ok=False)]
     settings = ", ".join(f"{name}={value}" for name, value in facts["thread_settings"].items())
     return [
         Finding("processor", facts["processor"]),
         Finding("cores", f"{facts['usable_cores']} usable of {facts['cores']}"),
         Finding("threads", str(facts["threads"]) + (f" ({settings})" if settings else "")),
+        Finding("loops", facts["loops"]),
         Finding("system", facts["system"]),
     ]
 

@@ -57,7 +57,18 @@ def test_import_opens_nothing_and_starts_nothing(imported):
 
 
 def test_import_needs_numpy_only(imported):
-    optional = {"cupy", "torch", "matplotlib", "rich", "safetensors", "threadpoolctl", "pytest", "hypothesis", "mpi4py"}
+    optional = {
+        "cupy",
+        "numba",
+        "torch",
+        "matplotlib",
+        "rich",
+        "safetensors",
+        "threadpoolctl",
+        "pytest",
+        "hypothesis",
+        "mpi4py",
+    }
     assert not optional & set(imported["modules"])
 
 

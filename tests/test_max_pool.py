@@ -189,7 +189,13 @@ def test_winner_of_one_window(window, stored, device, dtype):
 
 @pytest.mark.parametrize("fill", [-_INF, _NAN, -1.0, -60000.0])
 @pytest.mark.parametrize(
-    "options", [{"window": 2, "pad": 1}, {"window": 3, "stride": 1, "pad": 1}, {"window": 5, "pad": 2}]
+    "options",
+    [
+        {"window": 2, "pad": 1},
+        {"window": 3, "stride": 1, "pad": 1},
+        {"window": 5, "pad": 2},
+        {"window": 5, "stride": 1, "pad": 2},
+    ],
 )
 def test_padding_never_wins(fill, options, device, dtype):
     """Not even against minus infinity: the gradient goes to the first real pixel of the window."""

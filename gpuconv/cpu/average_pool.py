@@ -1,105 +1,75 @@
-"""Average pooling, rows first and then columns, and over whole images."""
+"""Average pooling, over windows and over whole images: a block of images at a time."""
 
 from __future__ import annotations
-
-from math import prod
-from typing import Any
 
 import numpy as np
 
 from ..shapes import PoolSizes, is_channels_last
-from .layout import accumulator, empty, scratch_images, scratch_like
+from .compiled import passes
+from .layout import accumulator, empty
+from .memory import empty_array
 from .parallel import for_each, quiet
-from .runs import FEW, RunningSum
-from .taps import column_taps, column_taps_tile, image_ranges, row_taps, row_taps_tile, taps
-
-_ALL = slice(None)
+from .runs import FEW
+from .taps import image_ranges, taps
 
 
 def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
     z = sizes
-    kind = accumulator(x.dtype)
-    channels_last = is_channels_last(x)
-    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=channels_last)
-    share = _shares(z, count_pad=count_pad).astype(kind)
+    # Loops add up a window in one running sum, which must be short: see runs.py.
+    run = passes("average_pool", x.dtype, served=z.R * z.S <= FEW)
+    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
+    share = _shares(z, count_pad=count_pad).astype(accumulator(x.dtype))
 
-    def work(images: tuple[int, int]) -> None:
-        part = slice(*images)
-        # Rows first: whole rows are long runs, and leave less for the columns.
-        shape = (images[1] - images[0], z.C, z.P, z.W)
-        rows = scratch_images("rows", shape, kind, channels_last=channels_last)
-        total = y[part] if y.dtype == kind else scratch_like("total", y[part], kind)
-        _add_up([((..., p, _ALL), x[part, :, h]) for _, h, p in row_taps(z)], rows)
-        _add_up([((..., q), rows[..., w]) for _, w, q in column_taps(z)], total)
-        np.multiply(total, share, out=total)
-        if total.dtype != y.dtype:
-            np.copyto(y[part], total, casting="same_kind")
+    def work(images: slice) -> None:
+        run.forward(x[images], y[images], share, z)
 
-    for_each(work, image_ranges(x))
+    for_each(work, image_ranges(x, run.BLOCK))
     return y
 
 
 def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
     z = sizes
-    kind = accumulator(dy.dtype)
-    channels_last = is_channels_last(dy)
-    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
-    share = _shares(z, count_pad=count_pad).astype(kind)
+    run = passes("average_pool", dy.dtype, served=z.R * z.S <= FEW)
+    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(dy))
+    share = _shares(z, count_pad=count_pad).astype(accumulator(dy.dtype))
 
-    def work(images: tuple[int, int]) -> None:
-        part = slice(*images)
-        gradient = scratch_like("gradient", dy[part], kind)
-        np.multiply(dy[part], share, out=gradient)
-        shape = (images[1] - images[0], z.C, z.P, z.W)
-        rows = scratch_images("rows", shape, kind, channels_last=channels_last)
-        total = dx[part] if dx.dtype == kind else scratch_like("total", dx[part], kind)
-        _add_up([((..., w), gradient[..., q]) for _, w, q in column_taps(z)], rows, tiled=column_taps_tile(z))
-        _add_up([((..., h, _ALL), rows[:, :, p]) for _, h, p in row_taps(z)], total, tiled=row_taps_tile(z))
-        if total.dtype != dx.dtype:
-            np.copyto(dx[part], total, casting="same_kind")
+    def work(images: slice) -> None:
+        run.backward(dy[images], dx[images], share, z)
 
-    for_each(work, image_ranges(dx))
+    for_each(work, image_ranges(dx, run.BLOCK))
     return dx
-
-
-def _add_up(terms: list[tuple[Any, np.ndarray]], total: np.ndarray, *, tiled: bool = False) -> None:
-    """Set total to the sum of the terms, each (index into total, values to add there); tiled: every place gets one."""
-    if tiled:
-        for index, values in terms:
-            np.copyto(total[index], values)
-        return
-    few = len(terms) <= FEW
-    if few and len(terms) > 1 and all(values.shape == total.shape for _, values in terms):  # each covers everything
-        np.add(terms[0][1], terms[1][1], out=total, dtype=total.dtype)
-        terms = terms[2:]
-    else:
-        total.fill(0)
-    added = RunningSum(total, len(terms))
-    for index, values in terms:
-        part = added.next()[index]
-        np.add(part, values, out=part)
-    added.close()
 
 
 @quiet
 def global_average_pool_forward(x: np.ndarray) -> np.ndarray:
-    mean = x.sum(axis=(2, 3), dtype=np.float64) / prod(x.shape[2:])
-    return mean.astype(x.dtype)
+    run = passes("average_pool", x.dtype)
+    y = empty_array(x.shape[:2], x.dtype)
+
+    def work(images: slice) -> None:
+        run.global_forward(x[images], y[images])
+
+    for_each(work, image_ranges(x, run.BLOCK))
+    return y
 
 
 @quiet
 def global_average_pool_backward(
     dy: np.ndarray, shape: tuple[int, int, int, int], *, channels_last: bool
 ) -> np.ndarray:
+    run = passes("average_pool", dy.dtype)
     dx = empty(shape, dy.dtype, channels_last=channels_last)
-    dx[...] = (dy.astype(accumulator(dy.dtype)) / prod(shape[2:]))[:, :, None, None]
+
+    def work(images: slice) -> None:
+        run.global_backward(dy[images], dx[images])
+
+    for_each(work, image_ranges(dx, run.BLOCK))
     return dx
 
 
 def _shares(z: PoolSizes, *, count_pad: bool) -> np.ndarray:
-    """Return 1 / (number of pixels averaged) for every window, float64: (1, 1) or (P, Q)."""
+    """Return 1 / (number of pixels averaged) for every window, float64 (P, Q)."""
     if count_pad:
-        return np.full((1, 1), 1.0 / (z.R * z.S))
+        return np.full((z.P, z.Q), 1.0 / (z.R * z.S))
     counts = np.zeros((1, 1, z.P, z.Q))
     for _, _, target in taps(z):
         counts[target] += 1

@@ -1,14 +1,12 @@
-"""Batch normalisation in two passes over memory forward and two backward; statistics block by block in the cache."""
+"""Batch normalisation: the formulas; the passes over memory are in arrays/ and loops/."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .layout import accumulator, empty_as
-from .parallel import for_each, quiet, scratch
-from .reduce import Planes, Rows, channel_layout, pieces
-
-_NEAR = 2.0  # standard deviations between a mean and 0 below which nothing is subtracted from a channel
+from .compiled import passes
+from .layout import accumulator
+from .parallel import quiet
 
 
 @quiet
@@ -23,161 +21,30 @@ def batchnorm_forward(
     momentum: float,
     eps: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    layout, kind = channel_layout(x), accumulator(x.dtype)
-    view = layout.view(x)
+    run, kind = passes("batchnorm", x.dtype), accumulator(x.dtype)
     if training and x.shape[0]:
-        mean, var = _moments(view, layout, kind)
+        mean, var = run.moments(x)
         running_mean[...] = momentum * running_mean.astype(np.float64) + (1 - momentum) * mean
         running_var[...] = momentum * running_var.astype(np.float64) + (1 - momentum) * var
     else:
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
     inv_std = 1.0 / np.sqrt(var + eps)
-    scale = gamma * inv_std
-    # Centred before it is scaled, a channel of one constant value becomes beta exactly.  Where the mean is near 0 by
-    # the measure of its channel, x scale + shift rounds as well: if all are, nothing need be subtracted.
-    near = mean**2 <= _NEAR**2 * var
-    shift = np.where(near, beta - mean * scale, beta).astype(kind)
-    scale = scale.astype(kind)
-    centre = np.where(near, 0.0, mean).astype(kind)
-    centred = bool(centre.any())
-    y = empty_as(view)
-
-    def normalise(part: tuple[int, slice]) -> None:
-        piece, target = layout.widen(view[part[1]]), layout.widen(y[part[1]])
-        out = target if y.dtype == kind else scratch("out", target.shape, kind)
-        if centred:
-            np.subtract(piece, layout.spread(centre, view[part[1]]), out=out, dtype=kind)
-            piece = out
-        np.multiply(piece, layout.spread(scale, view[part[1]]), out=out, dtype=kind)
-        np.add(out, layout.spread(shift, view[part[1]]), out=out)
-        if out is not target:
-            np.copyto(target, out, casting="same_kind")
-
-    for_each(normalise, pieces(view, layout))
-    return _like(y, x, layout), mean.astype(kind), inv_std.astype(kind)
+    y = run.normalise(x, mean, var, gamma * inv_std, beta)
+    return y, mean.astype(kind), inv_std.astype(kind)
 
 
 @quiet
 def batchnorm_backward(
     dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, *, training: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    layout, kind = channel_layout(x), accumulator(x.dtype)
-    x_view, dy_view = layout.view(x), layout.view(dy)
-    parts = pieces(x_view, layout)
-    sums = np.zeros((2, len(parts), layout.channels))  # of dy, and of dy (x - centre)
-    near = _near_zero(x_view, layout, mean, inv_std)
-    centre = np.where(near, mean.dtype.type(0), mean)
-
-    def reduce(part: tuple[int, slice]) -> None:
-        index, where = part
-        piece = x_view[where]
-        gradient = dy_view[where].astype(kind, copy=False)
-        sums[0, index] = layout.sums(gradient)
-        sums[1, index] = layout.product_sums(gradient, _deviations(piece, centre, layout, kind))
-
-    for_each(reduce, parts)
-    dbeta, weighted = sums.sum(axis=1)
+    run = passes("batchnorm", x.dtype)
+    dbeta, weighted = run.sums(dy, x, mean, inv_std)
     inv_std64 = inv_std.astype(np.float64)
-    dgamma = (weighted - np.where(near, mean * dbeta, 0.0)) * inv_std64
-
-    # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)), where everything but dy is linear in x - centre.
-    # Without training the statistics are constants, and only the first term is left.
-    count = max(1, x.size // layout.channels)
-    scale = (gamma * inv_std64).astype(kind)
-    slope = dgamma / count * inv_std64
-    level = (dbeta / count - np.where(near, slope * mean, 0.0)).astype(kind)
-    slope = slope.astype(kind)
-    centred = bool(centre.any())
-    dx = empty_as(x_view)
-
-    def propagate(part: tuple[int, slice]) -> None:
-        where = part[1]
-        piece = x_view[where]
-        gradient, target = layout.widen(dy_view[where]), layout.widen(dx[where])
-        out = target if dx.dtype == kind else scratch("out", target.shape, kind)
-        if training:
-            linear = layout.widen(piece)
-            if centred:
-                linear = np.subtract(linear, layout.spread(centre, piece), out=out, dtype=kind)
-            np.multiply(linear, layout.spread(slope, piece), out=out, dtype=kind)
-            np.add(out, layout.spread(level, piece), out=out)
-            np.subtract(gradient, out, out=out)
-            np.multiply(out, layout.spread(scale, piece), out=out)
-        else:
-            np.multiply(gradient, layout.spread(scale, piece), out=out, dtype=kind)
-        if out is not target:
-            np.copyto(target, out, casting="same_kind")
-
-    for_each(propagate, parts)
-    return _like(dx, x, layout), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
-
-
-def _near_zero(view: np.ndarray, layout: Rows | Planes, mean: np.ndarray, inv_std: np.ndarray) -> np.ndarray:
-    """Return for each channel whether a sum of dy x loses nothing that one of dy (x - mean) keeps, (C,) bool.
-
-    That is so where the mean lies within a few standard deviations of 0.  inv_std knows the variance only with eps
-    added, which hides a small one; so the first pixels must spread over half the mean, too.  A constant channel never
-    counts as near (unless it is 0), and the gradient of its gamma is exactly 0.
-    """
-    near = np.abs(mean * inv_std) <= _NEAR
-    first = view[: layout.sample]
-    if first.size:
-        axes = tuple(axis for axis in range(first.ndim) if axis != 1)
-        spread = first.max(axis=axes).astype(mean.dtype) - first.min(axis=axes)
-        near &= (spread >= 0.5 * np.abs(mean)) & ((spread > 0) | (mean == 0))
-    return near
-
-
-def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance per channel, float64 (C,), in one pass over memory where that is exact enough.
-
-    Both come from the deviations from a pivot: var = mean(d^2) - mean(d)^2.  The rounding error of that grows with
-    (mean - pivot)^2 / var, so where the pivot turns out to lie further than one standard deviation from the mean, a
-    second pass uses the mean itself: nothing ever cancels.  The first pivot is 0 where that is near enough by the first
-    few pixels, else their mean; if it is 0 in all channels, nothing need be subtracted.
-    """
-    parts = pieces(view, layout)
-    first = view[: layout.sample]
-    # A first pixel as the origin: a constant channel is exactly its pivot, and deviates by exactly 0.
-    origin = layout.first(first).astype(kind)
-    near = _deviations(first, origin, layout, kind)
-    offset, square = (
-        sums / (first.size // layout.channels) for sums in (layout.sums(near), layout.product_sums(near, near))
-    )
-    guess = origin + offset
-    pivot = np.where(guess**2 <= 0.25 * (square - offset**2), 0.0, guess).astype(kind)
-    count = view.size // layout.channels
-
-    for _ in range(2):
-        sums = np.zeros((2, len(parts), layout.channels))  # of d and of d^2
-
-        def work(part: tuple[int, slice], pivot: np.ndarray = pivot, sums: np.ndarray = sums) -> None:
-            index, where = part
-            deviations = _deviations(view[where], pivot, layout, kind)
-            sums[0, index] = layout.sums(deviations)
-            sums[1, index] = layout.product_sums(deviations, deviations)
-
-        for_each(work, parts)
-        offset, square = sums.sum(axis=1) / count
-        mean, var = pivot + offset, np.maximum(square - offset**2, 0.0)
-        if not (offset**2 > var).any():
-            break
-        pivot = mean.astype(kind)
-    return mean, var
-
-
-def _deviations(piece: np.ndarray, centre: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> np.ndarray:
-    """Return a piece less one number per channel, in the dtype of sums: in scratch memory, or itself if all are 0."""
-    if not centre.any() and piece.dtype == kind:
-        return piece
-    deviations = scratch("centred", piece.shape, kind)
-    np.subtract(layout.widen(piece), layout.spread(centre, piece), out=layout.widen(deviations), dtype=kind)
-    return deviations
-
-
-def _like(view: np.ndarray, x: np.ndarray, layout: Rows | Planes) -> np.ndarray:
-    """Return a layout's view as an array of the shape and memory format of x."""
-    if x.ndim == 4 and isinstance(layout, Rows):
-        N, C, H, W = x.shape
-        return view.reshape(N, H, W, C).transpose(0, 3, 1, 2)
-    return view.reshape(x.shape)
+    dgamma, scale = weighted * inv_std64, gamma * inv_std64
+    if training:
+        # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)), where everything but dy is linear in x - mean.
+        count = max(1, x.size // max(1, x.shape[1]))
+        dx = run.propagate(dy, x, mean, inv_std, dgamma / count * inv_std64, dbeta / count, scale)
+    else:  # the statistics are constants, and only the first term is left
+        dx = run.scaled(dy, x, scale)
+    return dx, dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)

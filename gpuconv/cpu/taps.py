@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from ..shapes import PoolSizes
-from .parallel import BLOCK_ELEMENTS, ranges
+from .parallel import ranges
 
 Index = tuple[slice, slice, slice, slice]
 _ALL = slice(None)
@@ -41,9 +41,9 @@ def taps(z: PoolSizes) -> Iterator[tuple[int, Index, Index]]:
             yield r * z.S + s, (_ALL, _ALL, h, w), (_ALL, _ALL, p, q)
 
 
-def image_ranges(x: np.ndarray) -> list[tuple[int, int]]:
-    """Cut a batch into ranges of whole images."""
-    return ranges(x.shape[0], max(1, BLOCK_ELEMENTS // prod(x.shape[1:])))
+def image_ranges(x: np.ndarray, block: int) -> list[slice]:
+    """Cut a batch into ranges of whole images, of about so many elements."""
+    return [slice(*images) for images in ranges(x.shape[0], max(1, block // prod(x.shape[1:])))]
 
 
 def _axis_taps(count: int, windows: int, stride: int, pad: int, size: int) -> list[tuple[int, slice, slice]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from .elementwise import elementwise
+from .compiled import passes
+from .elementwise import elementwise, in_blocks
 from .layout import accumulator
 
 
@@ -20,17 +21,10 @@ def sgd_update(
     nesterov: bool,
     weight_decay: float,
 ) -> None:
-    def step(dw: np.ndarray, *vectors: np.ndarray) -> None:
-        *state, w = vectors
-        g = dw + weight_decay * w if weight_decay else dw
-        if state:
-            (v,) = state
-            v *= momentum
-            v += g
-            g = g + momentum * v if nesterov else v
-        w -= lr * g
-
-    _in_place(step, [dw] if velocity is None else [dw, velocity], w)
+    if velocity is None:
+        _in_place("sgd", [dw], w, lr, weight_decay)
+    else:
+        _in_place("sgd_with_momentum", [dw, velocity], w, lr, momentum, nesterov, weight_decay)
 
 
 def rmsprop_update(
@@ -43,13 +37,7 @@ def rmsprop_update(
     eps: float,
     weight_decay: float,
 ) -> None:
-    def step(dw: np.ndarray, square: np.ndarray, w: np.ndarray) -> None:
-        g = dw + weight_decay * w if weight_decay else dw
-        square *= smoothing
-        square += (1 - smoothing) * (g * g)
-        w -= lr * g / (np.sqrt(square) + eps)
-
-    _in_place(step, [dw, square], w)
+    _in_place("rmsprop", [dw, square], w, lr, smoothing, 1 - smoothing, eps, weight_decay)
 
 
 def adam_update(
@@ -66,34 +54,24 @@ def adam_update(
     weight_decay: float,
     decoupled: bool,
 ) -> None:
-    first, second = 1 - beta1**step, 1 - beta2**step
-
-    def move(dw: np.ndarray, m: np.ndarray, v: np.ndarray, w: np.ndarray) -> None:
-        g = dw
-        if weight_decay and decoupled:
-            w *= 1 - lr * weight_decay
-        elif weight_decay:
-            g = dw + weight_decay * w
-        m *= beta1
-        m += (1 - beta1) * g
-        v *= beta2
-        v += (1 - beta2) * (g * g)
-        w -= (lr / first) * m / (np.sqrt(v / second) + eps)
-
-    _in_place(move, [dw, m, v], w)
+    shrink = 1 - lr * weight_decay if decoupled else 1.0
+    decay = 0.0 if decoupled else weight_decay
+    rate, second = lr / (1 - beta1**step), 1 - beta2**step
+    _in_place("adam", [dw, m, v], w, rate, beta1, 1 - beta1, beta2, 1 - beta2, second, eps, decay, shrink)
 
 
-def _in_place(step: Callable[..., None], inputs: list[np.ndarray], w: np.ndarray) -> None:
-    """Call step(dw, *state, w), which updates state and w, block by block; float16 is computed in float32."""
+def _in_place(function: str, inputs: list[np.ndarray], w: np.ndarray, *options: Any) -> None:
+    """Call a pass, function(dw, *state, w, *options), that updates state and w; float16 is computed in float32."""
     kind = accumulator(w.dtype)
     if w.dtype == kind:
-        elementwise(step, inputs, w)
+        elementwise("update", function, inputs, w, *options)
         return
+    one_pass = getattr(passes("update", w.dtype), function)
 
     def widened(*narrow: np.ndarray) -> None:
         wide = [array.astype(kind) for array in narrow]
-        step(*wide)
+        one_pass(*wide, *options)
         for target, values in zip(narrow[1:], wide[1:], strict=True):
             np.copyto(target, values, casting="same_kind")
 
-    elementwise(widened, inputs, w)
+    in_blocks(widened, inputs, w)

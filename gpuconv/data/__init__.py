@@ -1,11 +1,12 @@
 """Data sets: CIFAR-10, CIFAR-100, folders of pictures, a built-in drawn set; and the order an epoch shows them in."""
 
+from ..folders import cache_folder
 from .batches import epoch_batches, epoch_draws
 from .cifar import FileFacts
 from .dataset import Dataset, channel_statistics
 from .drawn import draw_shapes
 from .pictures import read_pictures
-from .sources import cache_folder, download_cifar10, download_cifar100, find_cifar10, load, verify
+from .sources import download_cifar10, download_cifar100, find_cifar10, load, verify
 
 __all__ = [
     "Dataset",

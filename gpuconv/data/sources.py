@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetMissingError, DownloadError
+from ..folders import cache_folder
 from . import cifar, cifar10, cifar100
 from .cifar import FileFacts, Source, Spec
 from .dataset import Dataset, channel_statistics
@@ -142,16 +143,6 @@ def _find_in(spec: Spec, path: Path, title: str) -> Source:
         msg = f"{title} {problem}.\n{_how_to_get_it(spec)}"
         raise DatasetMissingError(msg)
     return source
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads: GPUCONV_CACHE, else gpuconv in the platform's cache folder for this user."""
-    chosen = os.environ.get("GPUCONV_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    # A relative XDG path is to be ignored, by its own specification.
-    base = Path(os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "gpuconv"
 
 
 def download_cifar10(

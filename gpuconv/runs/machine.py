@@ -14,25 +14,28 @@ import numpy as np
 import threadpoolctl
 
 from .. import durable
-from ..backend import cuda_in_words, gpu_name, gpu_versions, threads
+from ..backend import cuda_in_words, gpu_name, gpu_versions, loops_in_words, threads
 from ..version import gpuconv_version
 
 ENVIRONMENT = "env.json"
 
-_PACKAGES = ("rich", "threadpoolctl", "matplotlib", "tensorboardX", "cupy-cuda12x", "cupy-cuda13x")
-_VARIABLES = re.compile(r"GPUCONV_\w+|CUPY_\w+|CUDA_\w+|NVIDIA_TF32_OVERRIDE|(OMP|OPENBLAS|MKL)_\w+|PYTHONHASHSEED")
+_PACKAGES = ("rich", "threadpoolctl", "matplotlib", "tensorboardX", "numba", "llvmlite", "cupy-cuda12x", "cupy-cuda13x")
+_VARIABLES = re.compile(
+    r"GPUCONV_\w+|NUMBA_\w+|CUPY_\w+|CUDA_\w+|NVIDIA_TF32_OVERRIDE|(OMP|OPENBLAS|MKL)_\w+|PYTHONHASHSEED"
+)
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.])(~|[A-Za-z]:)?[/\\][^\s,;:'\"()]+")
 _THREAD_SETTINGS = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def machine() -> dict[str, Any]:
-    """Return what the machine is: processor, cores, threads, system, and the GPU if that is where nets are created."""
+    """Return what the machine is: processor, cores, threads, loops, system, and the GPU if that is where nets are created."""
     gpu = gpu_name()
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads(),
+        "loops": loops_in_words(),
         "thread_settings": {name: os.environ[name] for name in _THREAD_SETTINGS if name in os.environ},
         "system": f"{platform.system()} {platform.machine()}",
         **({} if gpu is None else {"gpu": gpu}),

@@ -1,0 +1,99 @@
+"""Gaussian error linear unit of a run of elements: in one pass, with an exponential that becomes vectors."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import float32, int32, types
+
+from .jit import compiled_pass, loop, read, write
+
+BLOCK = 64 * 1024
+_TAIL = types.UniTuple(types.float32, 12)
+_TANH_SCALE = float32(math.sqrt(2 / math.pi))
+_TANH_CUBIC = float32(0.044715)
+_DENSITY = float32(1 / math.sqrt(2 * math.pi))
+_ZERO_BEYOND = float32(40.0)  # exp(-a^2 / 2) is 0 from there on, and infinity would make NaN
+_INFINITY = float32(math.inf)
+_NAN = float32(math.nan)
+
+# exp(a) = 2^n exp(r), r = a - n log 2 in two steps, |r| <= log 2 / 2; the coefficients are those of expf in Cephes.
+_LOWEST, _HIGHEST = float32(-104.0), float32(89.0)  # 0 and infinity begin there
+_PER_LOG_2 = float32(1.44269504088896341)
+_ROUNDING = float32(1.5 * 2**23)  # numbers of this size have no fraction
+_LOG_2, _LOG_2_REST = float32(0.693359375), float32(-2.12194440e-4)
+_P = tuple(
+    map(
+        float32,
+        (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1),
+    )
+)
+_ONE, _TWO, _HALF, _ZERO = float32(1), float32(2), float32(0.5), float32(0)
+
+
+@loop
+def _exp(a):
+    """Return exp(a), float32, to two units or so."""
+    b = a if a > _LOWEST else _LOWEST  # of NaN, too
+    b = b if b < _HIGHEST else _HIGHEST
+    n = (b * _PER_LOG_2 + _ROUNDING) - _ROUNDING  # the nearest whole number
+    r = b - n * _LOG_2
+    r = r - n * _LOG_2_REST
+    p = ((((_P[0] * r + _P[1]) * r + _P[2]) * r + _P[3]) * r + _P[4]) * r + _P[5]
+    p = p * (r * r) + r + _ONE
+    # In two factors: 2^n may be no normal number.
+    whole = int32(n)
+    half = whole >> int32(1)
+    power = np.int32((half + int32(127)) << int32(23)).view(np.float32) * p
+    power = power * np.int32((whole - half + int32(127)) << int32(23)).view(np.float32)
+    return power if a == a else a
+
+
+@loop
+def _tail(size, tail):
+    """Return Q(size) exp(size^2 / 2): a polynomial, see erf.py."""
+    t = _ONE - _TWO * tail[0] / (size + tail[0])
+    low = (((tail[1] * t + tail[2]) * t + tail[3]) * t + tail[4]) * t + tail[5]
+    low = (((low * t + tail[6]) * t + tail[7]) * t + tail[8]) * t + tail[9]
+    return (low * t + tail[10]) * t + tail[11]
+
+
+@compiled_pass(read(1), write(1), _TAIL)
+def forward(x, y, tail):
+    for i in range(len(x)):
+        v = x[i]
+        size = abs(v)
+        size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
+        part = _tail(size, tail) * _exp(size * size * -_HALF) * size
+        upper = _ZERO if v <= _ZERO else v
+        y[i] = _NAN if v == -_INFINITY else upper - part
+
+
+@compiled_pass(read(1), read(1), write(1), _TAIL)
+def backward(dy, x, dx, tail):
+    for i in range(len(x)):
+        v = x[i]
+        size = abs(v)
+        size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
+        r = (_tail(size, tail) - size * _DENSITY) * _exp(size * size * -_HALF)
+        slope = r if v < _ZERO else _ONE - r
+        dx[i] = _NAN if abs(v) == _INFINITY else slope * dy[i]
+
+
+@compiled_pass(read(1), write(1))
+def forward_tanh(x, y):
+    for i in range(len(x)):
+        v = x[i]
+        u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
+        y[i] = v * (_ONE / (_ONE + _exp(-_TWO * u)))  # (1 + tanh u) / 2
+
+
+@compiled_pass(read(1), read(1), write(1))
+def backward_tanh(dy, x, dx):
+    for i in range(len(x)):
+        v = x[i]
+        u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
+        s = _ONE / (_ONE + _exp(-_TWO * u))
+        slope = _TWO * _TANH_SCALE * (_ONE + float32(3) * _TANH_CUBIC * v * v)
+        dx[i] = dy[i] * (s + v * (s * (_ONE - s)) * slope)

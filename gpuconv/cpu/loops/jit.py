@@ -1,0 +1,115 @@
+"""How the loops are compiled: without the interpreter lock, by IEEE's rules, when their module is imported.
+
+contract lets a * b + c round once.  reassoc, for sums only, lets a vector hold partial sums; their number is settled
+when a loop is compiled, so the same block always gives the same bits.  Nothing else of "fast math" is allowed: NaN,
+infinities and signed zeros are results here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import inspect
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from numba import njit, types
+from numba.core.compiler import Compiler
+
+from . import cache
+
+_COMMON: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+_operator: contextvars.ContextVar[Notice | None] = contextvars.ContextVar("operator", default=None)
+
+
+class _Apart(Compiler):
+    """Promises LLVM that array arguments do not overlap, which it would else check each time, or not vectorise."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.state.flags.noalias = True
+
+
+# Helpers, compiled into the passes that call them.
+loop = njit(fastmath={"contract"}, **_COMMON)
+apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_COMMON)
+summing_loop = njit(fastmath={"contract", "reassoc"}, pipeline_class=_Apart, **_COMMON)
+
+if inspect.isfunction(loop(lambda: None)):
+    msg = "NUMBA_DISABLE_JIT is set"
+    raise ImportError(msg)
+
+NUMBER = types.intp
+PAIR = types.UniTuple(types.intp, 2)
+
+
+def read(ndim: int, kind: types.Type = types.float32) -> types.Type:
+    """An array argument that is only read: C-contiguous, and also taken where it is read-only."""
+    return types.Array(kind, ndim, "C", readonly=True)
+
+
+def write(ndim: int, kind: types.Type = types.float32) -> types.Type:
+    """A C-contiguous array argument that is written."""
+    return types.Array(kind, ndim, "C")
+
+
+def compiled_pass(*arguments: types.Type, sums: bool = False) -> Callable:
+    """Compile a pass for these arguments, which do not overlap, and for no others: or find it, compiled before."""
+    decorate = summing_loop if sums else apart_loop
+
+    def compile_now(function: Callable) -> Callable:
+        dispatcher = decorate(function)
+        dispatcher._cache = cache.Kept(function, _begin)
+        dispatcher.compile(types.void(*arguments))
+        dispatcher.disable_compile()
+        return dispatcher
+
+    return compile_now
+
+
+@contextlib.contextmanager
+def compiling(operator: str) -> Iterator[None]:
+    """Say, in one line, if loops have to be compiled inside, and how long that took."""
+    notice = Notice(operator)
+    token = _operator.set(notice)
+    try:
+        yield
+    finally:
+        _operator.reset(token)
+        notice.end()
+
+
+class Notice:
+    """The line about an operator: on a terminal it begins before one has to wait; elsewhere it goes to the log."""
+
+    def __init__(self, operator: str) -> None:
+        self._operator = operator
+        self._begun: float | None = None
+
+    def begin(self) -> None:
+        """Say what is going to take time, once."""
+        if self._begun is None:
+            self._begun = time.perf_counter()
+            if sys.stderr.isatty():
+                sys.stderr.write(f"gpuconv: compiling loops of {self._operator} for this processor ...")
+                sys.stderr.flush()
+
+    def end(self) -> None:
+        """Say how long it took."""
+        if self._begun is None:
+            return
+        seconds = time.perf_counter() - self._begun
+        if sys.stderr.isatty():
+            sys.stderr.write(f" {seconds:.1f} s\n")
+        else:
+            logger = logging.getLogger("gpuconv")
+            logger.info("compiled loops of %s for this processor in %.1f s", self._operator, seconds)
+
+
+def _begin() -> None:
+    notice = _operator.get()
+    if notice is not None:
+        notice.begin()

@@ -1,0 +1,62 @@
+"""What several operators' passes are made of."""
+
+from __future__ import annotations
+
+from numba import float64
+
+from .jit import apart_loop, loop, summing_loop
+
+
+@apart_loop
+def fill(values, value):
+    for i in range(len(values)):
+        values[i] = value
+
+
+@loop
+def inside(tap, size, windows, stride, pad):
+    """Return the first and the past-the-last window whose tap lies in the image."""
+    return max(0, -((tap - pad) // stride)), max(0, min(windows, (size - 1 + pad - tap) // stride + 1))
+
+
+# Sums for statistics, in float64
+
+
+@summing_loop
+def add_up(values, pivot):
+    """Return the sum of what deviates from a pivot, and of its square."""
+    first = second = 0.0
+    for j in range(len(values)):
+        d = float64(values[j]) - pivot
+        first += d
+        second += d * d
+    return first, second
+
+
+@summing_loop
+def add_products(dy, x, centre):
+    """Return the sum of dy, and of dy (x - centre)."""
+    total = weighted = 0.0
+    for j in range(len(dy)):
+        g = float64(dy[j])
+        total += g
+        weighted += g * (float64(x[j]) - centre)
+    return total, weighted
+
+
+@apart_loop
+def add_row(x, pivot, first, second):
+    """Add what deviates from pivots, and its squares, side by side."""
+    for j in range(len(x)):
+        d = float64(x[j]) - float64(pivot[j])
+        first[j] += d
+        second[j] += d * d
+
+
+@apart_loop
+def add_row_products(dy, x, centre, total, weighted):
+    """Add dy, and dy (x - centre), side by side."""
+    for j in range(len(dy)):
+        g = float64(dy[j])
+        total[j] += g
+        weighted[j] += g * (float64(x[j]) - float64(centre[j]))

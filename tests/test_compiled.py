@@ -1,0 +1,495 @@
+"""Compiled loops and NumPy's passes: the same names, one choice, machine code that is kept, and doing without.
+
+That both compute right is what the operators' own tests say: they run on loops where numba is installed, and on NumPy
+alone with GPUCONV_COMPILED=0.  What a process does at first is seen in fresh ones, which compile the loops of ReLU.
+"""
+
+import ast
+import errno
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpuconv
+from bench import harness, tables
+from bench.results import Result
+from gpuconv import backend, doctor
+from gpuconv.cpu import compiled
+from gpuconv.errors import ConfigError
+from gpuconv.runs.machine import environment
+
+CPU = Path(compiled.__file__).parent
+_NO_OPERATORS = {"__init__", "jit", "cache", "pieces", "bits"}
+TWINS = sorted({path.stem for form in ("arrays", "loops") for path in (CPU / form).glob("*.py")} - _NO_OPERATORS)
+
+numba_installed = pytest.mark.skipif(compiled._obstacle() != "", reason="the extra `fast` is not installed")
+
+# Twins --------------------------------------------------------------------------------------------------------------
+
+
+def _offered(form, operator):
+    """Return what a module offers: its constants, and the parameters of its functions."""
+    tree = ast.parse((CPU / form / f"{operator}.py").read_text(encoding="utf-8"))
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    names = {node.id: None for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)}
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names |= {node.name: [a.arg for a in [*node.args.posonlyargs, *node.args.args]] for node in functions}
+    return {name: parameters for name, parameters in names.items() if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("operator", TWINS)
+def test_both_forms_of_an_operators_passes_offer_the_same(operator):
+    assert _offered("loops", operator) == _offered("arrays", operator)
+
+
+def test_each_operator_with_passes_has_a_file_of_its_own():
+    """`passes("relu", ...)` in some file of gpuconv/cpu names each of them."""
+    asked = {
+        name for path in CPU.glob("*.py") for name in re.findall(r'(?:passes|elementwise)\("(\w+)"', path.read_text())
+    }
+    assert asked == set(TWINS)
+
+
+# The choice ---------------------------------------------------------------------------------------------------------
+
+
+def _form(dtype=np.float32, **options):
+    return compiled.passes("relu", np.dtype(dtype), **options).__name__.split(".")[-2]
+
+
+@numba_installed
+@pytest.mark.parametrize("operator", TWINS)
+def test_the_loops_of_each_operator_compile(operator, setting):
+    """Where they do not, NumPy steps in, and the operator's tests pass."""
+    setting("1")
+    assert compiled.passes(operator, np.dtype(np.float32)).__name__ == f"gpuconv.cpu.loops.{operator}"
+
+
+@pytest.fixture
+def setting(monkeypatch):
+    monkeypatch.delenv("GPUCONV_COMPILED", raising=False)
+    return lambda value: monkeypatch.setenv("GPUCONV_COMPILED", value)
+
+
+@numba_installed
+@pytest.mark.usefixtures("setting")
+def test_loops_serve_float32_and_numpy_the_rest():
+    assert _form() == "loops"
+    assert _form(np.float64) == _form(np.float16) == _form(">f4") == _form(served=False) == "arrays"
+    assert re.fullmatch(r"compiled loops, numba [\d.]+\w*", backend.loops_in_words())
+
+
+@numba_installed
+@pytest.mark.parametrize(("value", "form"), [("", "loops"), ("1", "loops"), ("0", "arrays")])
+def test_a_setting_counts_from_the_next_call_on(setting, value, form):
+    setting(value)
+    assert _form() == form
+
+
+def test_the_setting_switches_loops_off(setting):
+    setting("0")
+    assert _form() == "arrays"
+    assert backend.loops_in_words() == "NumPy alone"
+
+
+@pytest.mark.parametrize("wrong", ["2", "yes", " ", "-1", "01"])
+def test_a_wrong_setting_is_named(setting, wrong):
+    setting(wrong)
+    with pytest.raises(ConfigError, match=re.escape(f"GPUCONV_COMPILED must be 0 or 1, got {wrong!r}")):
+        gpuconv.relu_forward(np.ones(3, np.float32))
+
+
+@numba_installed
+def test_loops_that_do_not_compile_are_done_without(setting, monkeypatch, caplog):
+    real = compiled.importlib.import_module
+
+    def failing(name):
+        if name.endswith("loops.relu"):
+            msg = "no such instruction"
+            raise ValueError(msg)
+        return real(name)
+
+    monkeypatch.setattr(compiled.importlib, "import_module", failing)
+    assert compiled._loops.__wrapped__("relu") is None
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "gpuconv computes relu with NumPy alone: its loops do not compile here (no such instruction)"
+    )
+    setting("1")
+    with pytest.raises(ValueError, match="no such instruction"):
+        compiled._loops.__wrapped__("relu")
+
+
+# Arrays that loops cannot take ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", ["relu", "batchnorm", "max_pool", "average_pool", "global_average_pool"])
+def test_maps_of_files_and_subclasses_are_taken_as_arrays(operator, tmp_path, rng):
+    """Arrays that are read-only, or in a file, are types of their own to a compiler."""
+    x = rng.standard_normal((2, 3, 8, 8)).astype(np.float32)
+    mapped = np.memmap(tmp_path / "x", np.float32, "w+", shape=x.shape)
+    mapped[...] = x
+    mapped.flags.writeable = False
+
+    def call(x):
+        if operator == "batchnorm":
+            vectors = [np.ones(3, np.float32) for _ in range(4)]
+            return gpuconv.spatial_batchnorm_forward(x, *vectors)[0]
+        return getattr(gpuconv, f"{operator}_forward")(x)[0]
+
+    np.testing.assert_array_equal(call(mapped), call(x))
+
+
+# Machine code that is kept -------------------------------------------------------------------------------------------
+
+_CALL = """
+import json, logging, sys
+said = []
+class Listener(logging.Handler):
+    def emit(self, record):
+        said.append(record.getMessage())
+logging.getLogger("gpuconv").addHandler(Listener())
+logging.getLogger("gpuconv").setLevel("INFO")
+import numpy as np
+import gpuconv
+<first>
+y, _ = gpuconv.relu_forward(np.array([-1, 2, np.nan], <dtype>))
+assert y[0] == 0 and y[1] == 2 and np.isnan(y[2])
+from gpuconv.cpu import compiled
+print(json.dumps({"said": said, "numba": "numba" in sys.modules, "words": compiled.in_words()}))
+"""
+_COMPILED = r"compiled loops of relu for this processor in \d+\.\d s"
+
+
+def _command(first, dtype):
+    return [sys.executable, "-c", _CALL.replace("<first>", first).replace("<dtype>", f"np.{dtype}")]
+
+
+def _environment(cache, environment):
+    variables = {name: value for name, value in os.environ.items() if name not in ("GPUCONV_COMPILED", "GPUCONV_CACHE")}
+    return variables | ({"GPUCONV_CACHE": str(cache)} if cache else {}) | environment
+
+
+def _run(cache, first="", dtype="float32", **environment):
+    """Call ReLU in a fresh process, and return what was said and used there."""
+    done = subprocess.run(
+        _command(first, dtype), env=_environment(cache, environment), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def _fails(cache, first="", **environment):
+    """Return the last line of what a fresh process fails with."""
+    done = subprocess.run(
+        _command(first, "float32"), env=_environment(cache, environment), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    return done.stderr.splitlines()[-1]
+
+
+def _kept(cache):
+    return sorted(path for path in cache.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """A cache with the loops of ReLU, and what was said when they were compiled."""
+    cache = tmp_path_factory.mktemp("cache")
+    return cache, _run(cache)
+
+
+@pytest.fixture
+def cache(compiled_once, tmp_path):
+    """A copy of it."""
+    for path in _kept(compiled_once[0]):
+        copy = tmp_path / "cache" / path.relative_to(compiled_once[0])
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    return tmp_path / "cache"
+
+
+@numba_installed
+def test_a_process_that_compiles_says_so_and_the_next_one_does_not(compiled_once, cache):
+    (line,) = compiled_once[1]["said"]
+    assert re.fullmatch(_COMPILED, line)
+    assert len(_kept(cache)) == 2  # forward and backward
+    assert _run(cache)["said"] == []
+
+
+@numba_installed
+@pytest.mark.parametrize("spoil", ["a byte", "the end", "everything", "the meaning"])
+def test_spoiled_files_are_compiled_anew(cache, spoil):
+    for path in _kept(cache):
+        content = bytearray(path.read_bytes())
+        if spoil == "a byte":
+            content[-100] ^= 1
+        elif spoil == "the meaning":  # sealed well, but nothing that this version reads
+            from hashlib import sha256
+
+            content = sha256(b"other").digest() + b"other"
+        else:
+            content = content[: len(content) // 2 if spoil == "the end" else 0]
+        path.write_bytes(content)
+    assert re.fullmatch(_COMPILED, *_run(cache)["said"])
+    if spoil == "a byte":  # put right
+        assert _run(cache)["said"] == []
+
+
+@numba_installed
+@pytest.mark.parametrize("change", ["source", "new file", "version", "numba", "setting", "processor"])
+def test_what_machine_code_depends_on_is_in_its_name(change, tmp_path, monkeypatch):
+    from gpuconv.cpu.loops import cache as module
+
+    for path in (CPU / "loops").glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "cache.py"))
+    key = module._key.__wrapped__
+    before = key()
+    assert before == key()
+    if change == "source":
+        (tmp_path / "pieces.py").write_text("# another\n")  # one that passes of another file call
+    elif change == "new file":
+        (tmp_path / "new.py").write_text("")
+    elif change == "version":
+        monkeypatch.setattr(module, "gpuconv_version", lambda: "another")
+    elif change == "numba":
+        monkeypatch.setattr(module.numba, "__version__", "another")
+    elif change == "setting":
+        monkeypatch.setenv("NUMBA_OPT", "1")
+    else:
+        context = module.numba.core.registry.cpu_target.target_context
+        monkeypatch.setattr(type(context.codegen()), "magic_tuple", lambda self: ("another",))
+    assert key() != before
+
+
+@numba_installed
+def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path):
+    command, environment = _command("", "float32"), _environment(tmp_path, {})
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert json.loads(process.communicate()[0])["words"].startswith("compiled loops")
+    assert len(_kept(tmp_path)) == 2
+    assert _run(tmp_path)["said"] == []
+
+
+@numba_installed
+def test_threads_that_call_first_compile_once(tmp_path):
+    first = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+barrier = Barrier(4)
+def call(number):
+    barrier.wait()
+    return gpuconv.relu_forward(np.array([-1, number], np.float32))[0].tolist()
+with ThreadPoolExecutor(4) as pool:
+    assert list(pool.map(call, range(4))) == [[0, number] for number in range(4)]
+"""
+    assert re.fullmatch(_COMPILED, *_run(tmp_path, first)["said"])
+
+
+_CANNOT = (
+    "gpuconv: compiled loops cannot be kept {}: every process compiles them anew. GPUCONV_CACHE names another folder"
+)
+
+
+def _warned(found, where):
+    """Return whether it was said once that loops are not kept, and why, beside what always is."""
+    warnings = [line for line in found["said"] if not re.fullmatch(_COMPILED, line)]
+    return len(warnings) == 1 and warnings[0].startswith(_CANNOT.format(where)) and len(found["said"]) == 2
+
+
+@numba_installed
+def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "cache"
+    assert _warned(_run(folder), f"in {folder / 'loops'} ({os.strerror(errno.ENOTDIR)})")
+
+
+@numba_installed
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")
+def test_a_folder_that_is_read_only_costs_time_only(tmp_path):
+    tmp_path.chmod(0o500)
+    assert _warned(_run(tmp_path), f"in {tmp_path / 'loops'} ({os.strerror(errno.EACCES)})")
+
+
+@numba_installed
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_disk_that_takes_no_more_leaves_nothing_behind(number, tmp_path):
+    first = f"""
+from pathlib import Path
+def write_bytes(path, content):
+    with path.open("wb") as file:
+        file.write(content[:100])
+    raise OSError({number}, "{os.strerror(number)}", str(path))
+Path.write_bytes = write_bytes
+"""
+    assert _warned(_run(tmp_path, first), f"in {tmp_path / 'loops'} ({os.strerror(number)})")
+    assert _kept(tmp_path) == []
+
+
+@numba_installed
+def test_no_home_costs_time_only():
+    first = """
+from pathlib import Path
+def home():
+    raise RuntimeError("Could not determine home directory.")
+Path.home = home
+"""
+    assert _warned(_run(None, first, XDG_CACHE_HOME=""), "anywhere (Could not determine home directory.)")
+
+
+@numba_installed
+def test_folders_of_versions_long_gone_go(tmp_path):
+    for age in range(8):
+        folder = tmp_path / "loops" / f"version{age}"
+        folder.mkdir(parents=True)
+        (folder / "pass").touch()
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    _run(tmp_path)
+    names = {path.name for path in (tmp_path / "loops").iterdir()}
+    assert {name for name in names if name.startswith("version")} == {f"version{age}" for age in range(4)}
+    assert len(names) == 5
+
+
+# Saying so ------------------------------------------------------------------------------------------------------------
+
+
+@numba_installed
+def test_a_terminal_is_told_before_it_waits(monkeypatch):
+    from gpuconv.cpu.loops import jit
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with jit.compiling("relu"):
+        assert terminal.getvalue() == ""
+        for _ in range(2):  # passes
+            jit._begin()
+            assert terminal.getvalue() == "gpuconv: compiling loops of relu for this processor ..."
+    assert re.fullmatch(r"gpuconv: compiling loops of relu for this processor \.\.\. \d+\.\d s\n", terminal.getvalue())
+    with jit.compiling("relu"):
+        pass  # all were found
+    assert terminal.getvalue().count("\n") == 1
+
+
+# Without numba -------------------------------------------------------------------------------------------------------
+
+_NONE = "sys.modules['numba'] = None"  # as if it were not installed
+
+
+def test_without_numba_numpy_computes_and_nothing_is_said(tmp_path):
+    assert _run(tmp_path, _NONE) == {"said": [], "numba": True, "words": "NumPy alone"}
+    assert _kept(tmp_path) == []
+
+
+def test_loops_that_are_asked_for_need_numba(tmp_path):
+    assert _fails(tmp_path, _NONE, GPUCONV_COMPILED="1") == (
+        "gpuconv.errors.ConfigError: GPUCONV_COMPILED=1 asks for compiled loops, but numba is not installed: "
+        "pip install 'gpuconv[fast]'"
+    )
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """The environment of a numba that cannot be imported."""
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 1.9 or less')\n")
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(CPU.parents[1])])}
+
+
+def test_a_numba_that_cannot_be_imported_is_named_once(broken, tmp_path):
+    found = _run(tmp_path, **broken)
+    assert found["said"] == ["gpuconv computes with NumPy alone: numba cannot be used (Numba needs NumPy 1.9 or less)"]
+    assert found["words"] == "NumPy alone"
+    assert "numba cannot be used (Numba needs" in _fails(tmp_path, GPUCONV_COMPILED="1", **broken)
+
+
+@numba_installed
+def test_a_numba_that_is_switched_off_is_named(tmp_path):
+    assert _run(tmp_path, NUMBA_DISABLE_JIT="1")["said"] == [
+        "gpuconv computes with NumPy alone: numba cannot be used (NUMBA_DISABLE_JIT is set)"
+    ]
+
+
+@pytest.mark.parametrize(("dtype", "environment"), [("float64", {}), ("float32", {"GPUCONV_COMPILED": "0"})])
+def test_numba_is_imported_only_where_it_serves(dtype, environment, tmp_path):
+    first = "said.append('numba' in sys.modules)"
+    assert _run(tmp_path, first, dtype, **environment)["said"] == [False]
+
+
+# How they are compiled -------------------------------------------------------------------------------------------------
+
+
+@numba_installed
+def test_arguments_are_promised_not_to_overlap_and_loops_become_vectors():
+    """numba has no public name for the promise: a version that does not know it any more is to be seen here."""
+    from numba import types
+
+    from gpuconv.cpu.loops import jit
+
+    def double(x, y):
+        for i in range(len(x)):
+            y[i] = x[i] + x[i]
+
+    signature = types.void(jit.read(1), jit.write(1))
+    for decorate, promises in ((jit.apart_loop, True), (jit.loop, False)):
+        dispatcher = decorate(double)
+        dispatcher.compile(signature)
+        (llvm,) = dispatcher.inspect_llvm().values()
+        assert bool(re.search(r"define [^{]*noalias [^,]*%arg\.y\.4", llvm)) == promises  # the address of the data
+        (assembly,) = dispatcher.inspect_asm().values()
+        assert re.search(r"addps\s+.*[xyz]mm|fadd\s+v\d+\.4s", assembly)
+
+
+@numba_installed
+def test_a_pass_takes_no_other_types_than_it_was_compiled_for(rng):
+    from gpuconv.cpu.loops import relu
+
+    x = rng.standard_normal(8)
+    with pytest.raises(TypeError, match="No matching definition"):
+        relu.forward(x, np.empty_like(x))
+
+
+@numba_installed
+def test_a_pass_that_could_not_be_kept_is_refused():
+    """It would be compiled in every process."""
+    from gpuconv.cpu.loops import cache, jit
+
+    class Result:
+        lifted = ()
+        library = type("Library", (), {"has_dynamic_globals": True})
+
+    with pytest.raises(TypeError, match="refers to memory of this process"):
+        cache.Kept(lambda: None, jit._begin).save_overload(None, Result())
+
+
+# What says which is in use ---------------------------------------------------------------------------------------------
+
+
+def test_doctor_and_env_json_say_what_runs(setting):
+    setting("0")
+    assert environment()["machine"]["loops"] == "NumPy alone"
+    assert doctor.Finding("loops", "NumPy alone") in doctor.examine()
+    setting("both")
+    assert doctor.Finding("loops", "GPUCONV_COMPILED must be 0 or 1, got 'both'", ok=False) in doctor.examine()
+
+
+def test_tables_of_benchmarks_say_what_ran(setting):
+    setting("0")
+    machine = harness.machine(harness.Settings())
+    assert machine["loops"] == "NumPy alone"
+    result = Result(machine=machine, settings={}, peaks={}, sides={}, rows=[])
+    assert ", NumPy alone, " in tables.setting(result)
+    assert "passes over NumPy arrays: NumPy alone" in tables.facts(result)
+    del machine["loops"]  # results from before there were loops
+    assert "alone" not in tables.setting(result)
