@@ -13,7 +13,11 @@ CUPY        ?= 14.2.0
 CUPY_WHEELS ?= cuda13x-14.0.1 cuda12x-14.2.0 cuda12x-14.0.1
 WITH_CUPY   := test,torch,emulated13x
 
-.PHONY: train test check notebooks style cupy cupy-core cupy-wheels ladder mutate bench wheel clean
+# Tests of what the CPU backend has as compiled loops, too: `make test` runs them on loops.
+ON_ARRAYS := $(foreach name,relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool batchnorm \
+  groupnorm update optim long_sums compiled,tests/test_$(name).py)
+
+.PHONY: train test test-arrays check notebooks style cupy cupy-core cupy-wheels ladder mutate bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -21,7 +25,10 @@ train: $(VENV)/.installed          ## train with the default preset
 test: $(VENV)/.installed-$(EXTRAS) ## all tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
-check: test style notebooks        ## what CI runs: tests, style, types, notebooks, benchmarks once, a GPU's cases by real CuPy
+test-arrays: $(VENV)/.installed-$(EXTRAS) ## tests of operators on NumPy alone, without compiled loops
+	GPUCONV_COMPILED=0 $(BIN)/python -m pytest -n $(PROCESSES) -m "not emulated and not gpu and not ladder" $(ON_ARRAYS)
+
+check: test test-arrays style notebooks ## what CI runs: tests on both CPU ways, style, types, notebooks, benchmarks once, real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
 	$(MAKE) cupy-core
 
@@ -73,7 +80,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fast]' || { \
+	  echo "compiled loops cannot be installed here (numba has no wheel for this Python?): NumPy alone then"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .; }
 	touch $@
 
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python

@@ -14,25 +14,13 @@ _FLOAT32 = np.finfo(np.float32)
 def leaky_relu_forward(x: np.ndarray, *, slope: float) -> np.ndarray:
     if slope == 0:
         return relu_forward(x)  # 0 times -infinity is NaN
-    factor = _factor(slope, x.dtype)
-
-    def leak(x: np.ndarray, y: np.ndarray) -> None:
-        np.multiply(x, factor, out=y, dtype=factor.dtype, casting="same_kind")
-        np.copyto(y, x, where=x > 0)
-
-    return elementwise(leak, [x], empty_as(x))
+    return elementwise("leaky_relu", "forward", [x], empty_as(x), _factor(slope, x.dtype))
 
 
 def leaky_relu_backward(dy: np.ndarray, y: np.ndarray, *, slope: float) -> np.ndarray:
     if slope == 0:
         return relu_backward(dy, y)
-    factor = _factor(slope, y.dtype)
-
-    def leak(dy: np.ndarray, y: np.ndarray, dx: np.ndarray) -> None:
-        np.multiply(dy, factor, out=dx, dtype=factor.dtype, casting="same_kind")
-        np.copyto(dx, dy, where=y > 0)
-
-    return elementwise(leak, [dy, y], empty_as(y))
+    return elementwise("leaky_relu", "backward", [dy, y], empty_as(y), _factor(slope, y.dtype))
 
 
 def _factor(slope: float, dtype: np.dtype) -> np.floating:
