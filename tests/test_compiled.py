@@ -244,6 +244,29 @@ def test_spoiled_files_are_compiled_anew(cache, spoil):
 
 
 @numba_installed
+@pytest.mark.skipif(sys.platform == "win32", reason="owners and modes are POSIX's")
+@pytest.mark.parametrize("written_by", ["others may write the file", "others may write the folder", "another user's"])
+def test_what_another_user_may_have_put_there_is_not_read(written_by, tmp_path, monkeypatch):
+    from gpuconv.cpu.loops import cache as module
+
+    path = tmp_path / "loops" / "relu.code"
+    folder = path.parent
+    mask = os.umask(0)  # what this process creates others might write, too, but for the modes it asks for
+    try:
+        module._make(folder)
+        module._write(path, b"code")
+    finally:
+        os.umask(mask)
+    assert module._read_own(path) == b"code"
+    if written_by == "another user's":
+        monkeypatch.setattr(module.os, "getuid", lambda: 12345)
+    else:
+        (path if "file" in written_by else folder).chmod(0o777)
+    with pytest.raises(PermissionError):
+        module._read_own(path)
+
+
+@numba_installed
 @pytest.mark.parametrize("change", ["source", "new file", "version", "numba", "setting", "processor"])
 def test_what_machine_code_depends_on_is_in_its_name(change, tmp_path, monkeypatch):
     from gpuconv.cpu.loops import cache as module

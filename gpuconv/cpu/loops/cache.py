@@ -4,7 +4,8 @@ It is found by all that it depends on: the sources of all loops, the versions of
 settings, and the processor.  So nothing that is kept is ever out of date; of an upgrade's leavings the latest stay.
 
 A file appears whole, by a rename, and is sealed with a digest of its content: machine code that a disk has spoiled
-would not fail but crash.  Whatever is wrong with files or folder costs the time to compile, and no more.
+would not fail but crash.  Machine code is executed, and Numba pickles what goes with it, so nothing is read that another
+user could have put there: a shared folder that GPUCONV_CACHE names.  Whatever is wrong with files or folder costs the time to compile, and no more.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Kept(_Cache):
         """Return what was compiled for a signature, or None."""
         target_context.refresh()
         try:
-            content = self._path(sig).read_bytes()
+            content = _read_own(self._path(sig))
             digest, code = content[:32], content[32:]
             if hashlib.sha256(code).digest() == digest:
                 return CompileResult._rebuild(target_context, *pickle.loads(code))
@@ -101,6 +102,16 @@ def _key() -> str:
     return digest.hexdigest()[:16]
 
 
+def _read_own(path: Path) -> bytes:
+    """Return the content of a file that nobody but this user can have written, in a folder of which that is true, too."""
+    with path.open("rb") as file:
+        for status in (os.fstat(file.fileno()), path.parent.stat()):
+            if sys.platform != "win32" and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+                msg = f"{path} may be another user's"
+                raise PermissionError(msg)
+        return file.read()
+
+
 def _make(folder: Path) -> None:
     """Make a folder that this user alone may change, and do away with all but the latest of those beside it."""
     if folder.is_dir():
@@ -115,6 +126,7 @@ def _make(folder: Path) -> None:
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # whatever the umask
         temporary.write_bytes(content)
         temporary.replace(path)
     except BaseException:
