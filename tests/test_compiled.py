@@ -31,6 +31,15 @@ TWINS = sorted({path.stem for form in ("arrays", "loops") for path in (CPU / for
 
 numba_installed = pytest.mark.skipif(compiled._obstacle() != "", reason="the extra `fast` is not installed")
 
+
+@pytest.mark.skipif(
+    os.environ.get("GPUCONV_ALLOW_MISSING_COMPILER") == "1", reason="this environment may do without compilers"
+)
+def test_loops_can_be_had():
+    """Without this, tests of an environment that should have them would pass on NumPy alone."""
+    assert compiled._obstacle() == ""
+
+
 # Twins --------------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +273,18 @@ def test_what_another_user_may_have_put_there_is_not_read(written_by, tmp_path, 
         (path if "file" in written_by else folder).chmod(0o777)
     with pytest.raises(PermissionError):
         module._read_own(path)
+
+
+@numba_installed
+@pytest.mark.skipif(sys.platform == "win32", reason="owners and modes are POSIX's")
+def test_a_folder_that_others_may_write_costs_time_and_is_named(cache):
+    (folder,) = (cache / "loops").iterdir()
+    mode = folder.stat().st_mode
+    folder.chmod(0o777)
+    try:
+        assert _warned(_run(cache), f"in {cache / 'loops'} (other users may write there)")
+    finally:
+        folder.chmod(mode)
 
 
 @numba_installed

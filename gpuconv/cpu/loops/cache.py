@@ -57,6 +57,8 @@ class Kept(_Cache):
             digest, code = content[:32], content[32:]
             if hashlib.sha256(code).digest() == digest:
                 return CompileResult._rebuild(target_context, *pickle.loads(code))
+        except PermissionError as error:
+            _warn(f"in {_folder().parent} ({error.strerror or error})")
         except Exception:  # noqa: BLE001, S110 - no file, no folder, no home, or one that this Numba cannot read
             pass
         self._missing()
@@ -107,7 +109,7 @@ def _read_own(path: Path) -> bytes:
     with path.open("rb") as file:
         for status in (os.fstat(file.fileno()), path.parent.stat()):
             if sys.platform != "win32" and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-                msg = f"{path} may be another user's"
+                msg = "other users may write there"
                 raise PermissionError(msg)
         return file.read()
 
