@@ -9,17 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .layout import accumulator
-from .parallel import for_each, ranges, scratch
-from .runs import run_length
-from .unfold import Block, Windows, blocks, strip
+from ..layout import accumulator
+from ..parallel import for_each, ranges, scratch
+from ..runs import run_length
+from ..windows import Block, Windows, blocks, shares
+from .unfold import strip
 
-_PARTIAL_SUMS = 16
 # One call does most of a block's work, so that blocks may be small enough for the L2 cache.
 _BLOCK_ELEMENTS = 128 * 1024
 
 
-def correlate_depthwise(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> None:
+def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> None:
     """Fill y[n, c m + j, p, q] with channel c of x under filter c m + j; w: (C m, 1, R, S)."""
     kind = accumulator(x.dtype)
     N, K, P, Q = y.shape
@@ -56,17 +56,16 @@ def correlate_depthwise(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y
     for_each(work, blocks(N, P, Q, C, _BLOCK_ELEMENTS))
 
 
-def weight_gradient_depthwise(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
-    """Return dw (C, 1, R, S) of a convolution with one filter per channel."""
+def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
+    """Return dw (C, 1, R, S), float64, of a convolution with one filter per channel."""
     kind = accumulator(x.dtype)
     N, C, P, Q = dy.shape
     joined = _joined(windows, Q)
-    pieces = blocks(N, P, Q, C, _BLOCK_ELEMENTS)
-    shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // _PARTIAL_SUMS))]
-    sums = np.zeros((len(shares), windows.R, windows.S, C), dtype=np.float64)
+    parts = shares(blocks(N, P, Q, C, _BLOCK_ELEMENTS), w.size * 8)
+    sums = np.zeros((len(parts), windows.R, windows.S, C), dtype=np.float64)
 
     def share(index: int) -> None:
-        for block in shares[index]:
+        for block in parts[index]:
             taps = _taps(strip(x, block, windows, Q), windows, block.p1 - block.p0, Q, joined)
             gradient = scratch("total", taps.shape[2:], kind)
             part = dy[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)
@@ -75,8 +74,8 @@ def weight_gradient_depthwise(dy: np.ndarray, x: np.ndarray, w: np.ndarray, wind
             np.einsum("rsnpqc,npqc->rsqc", taps, gradient, out=products)
             sums[index] += products.reshape(windows.R, windows.S, -1, C).sum(axis=2, dtype=np.float64)
 
-    for_each(share, range(len(shares)))
-    return np.ascontiguousarray(sums.sum(axis=0).transpose(2, 0, 1)[:, None], dtype=w.dtype)
+    for_each(share, range(len(parts)))
+    return sums.sum(axis=0).transpose(2, 0, 1)[:, None]
 
 
 def _joined(windows: Windows, Q: int) -> int:

@@ -18,33 +18,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from .layout import accumulator
-from .memory import zero_array
-from .parallel import for_each, ranges, scratch
-from .unfold import Block, Windows, strip
+from ..memory import zero_array
+from ..parallel import for_each, ranges, scratch
+from ..windows import Block, Windows, shares
+from .unfold import strip
 
 _TILE = 2  # outputs along each axis
-# Below these, transforms cost more than they save.
-_LEAST_CHANNELS = 16
-_LEAST_PIXELS = 2048  # outputs of all images: what the transform of the filters is shared by
 # Bytes of one block's transformed pixels and products.
 _BLOCK_BYTES = 4 * 1024 * 1024
 _LEAST_TILES = 64
 
 
-def serves(x: np.ndarray, w: np.ndarray, outputs: int, windows: Windows) -> bool:
-    """Return whether a correlation of x with w (K, C, R, S), of so many output pixels, is better done this way."""
-    plain = (windows.R, windows.S) == (3, 3) and windows.stride == windows.dilation == (1, 1)
-    return (
-        plain
-        and accumulator(x.dtype) == np.float32
-        and min(w.shape[:2]) >= _LEAST_CHANNELS
-        and outputs >= _LEAST_PIXELS
-    )
-
-
 def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> list[Block]:
-    """Fill y (N, K, P, Q) as conv._correlate does; return the blocks of it that are not finite."""
+    """Fill y (N, K, P, Q) as conv.correlate does; return the blocks of it that are not finite, which may be wrong."""
     kind = np.dtype(np.float32)
     N, K, P, Q = y.shape
     C = x.shape[1]
@@ -73,24 +59,23 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
     return sorted(doubtful, key=lambda block: (block.n0, block.p0))
 
 
-def weight_gradient(dy: np.ndarray, x: np.ndarray, windows: Windows, partial_sums: int) -> np.ndarray:
-    """Return dw (K, C, 3, 3), float32, in which what is not finite may be wrong."""
+def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
+    """Return dw (K, C, 3, 3) of filters w, float32, in which what is not finite may be wrong."""
     kind = np.dtype(np.float32)
-    N, K, P, Q = dy.shape
-    C = x.shape[1]
-    pieces = _blocks(N, P, Q, C, K)
-    shares = [pieces[first:last] for first, last in ranges(len(pieces), -(-max(1, len(pieces)) // partial_sums))]
-    sums = zero_array((len(shares), 16, C, K), kind)
+    N, _, P, Q = dy.shape
+    K, C = w.shape[:2]
+    parts = shares(_blocks(N, P, Q, C, K), 16 * C * K * kind.itemsize)
+    sums = zero_array((len(parts), 16, C, K), kind)
 
     def share(index: int) -> None:
         product = scratch("product", (C, K), kind)
-        for block in shares[index]:
+        for block in parts[index]:
             pixels = _transformed_pixels(x, block, windows, Q).reshape(16, -1, C)
             for place, gradient in enumerate(_spread_gradients(dy, block)):
                 np.matmul(pixels[place].T, gradient.reshape(-1, K), out=product)
                 sums[index, place] += product
 
-    for_each(share, range(len(shares)))
+    for_each(share, range(len(parts)))
     # G' . G, where places 3 of _spread_gradients lack their minus.
     v = sums.sum(axis=0).reshape(4, 4, C, K)
     for axis in (0, 1):

@@ -1,4 +1,4 @@
-"""Cut a correlation into blocks of pixels, and unfold the windows of a block into the rows of a matrix (im2col).
+"""Unfold the windows of a block of pixels into the rows of a matrix (im2col).
 
 Two orders of unfolding: channels last, where a window's row is contiguous runs of S C values, and planar, where a
 tap's row is contiguous runs of Q pixels.  The longer run wins: copies of short runs cost more than the products.
@@ -6,63 +6,16 @@ tap's row is contiguous runs of Q pixels.  The longer run wins: copies of short 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ..shapes import is_channels_last
-from .layout import accumulator
-from .parallel import ranges, scratch
+from ...shapes import is_channels_last
+from ..layout import accumulator
+from ..parallel import scratch
+from ..windows import Block, Windows
 
-# Bytes of unfolded windows in one block: they stay in the L2 cache (1 MB a core on current servers).
-_BLOCK_BYTES = 512 * 1024
-# A matrix product of fewer rows than this runs well below the speed of BLAS.
-_LEAST_PIXELS = 192
 # Elements added to a row in staging, so that rows a power of two apart do not share cache sets.
 _STAGGER = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """Where windows lie: tap (r, s) of window (p, q) reads pixel (top + p sh + r dh, left + q sw + s dw)."""
-
-    R: int
-    S: int
-    top: int
-    left: int
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-
-    def span(self, p: int, q: int) -> tuple[int, int]:
-        """Return the height and width of the pixels under p rows and q columns of windows."""
-        return (
-            (p - 1) * self.stride[0] + (self.R - 1) * self.dilation[0] + 1,
-            (q - 1) * self.stride[1] + (self.S - 1) * self.dilation[1] + 1,
-        )
-
-    def one_pixel(self) -> bool:
-        """True for 1x1 windows that touch each other: unfolding changes nothing."""
-        return self.R == self.S == 1 and self.stride == (1, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Images n0 to n1, rows p0 to p1 of the output."""
-
-    n0: int
-    n1: int
-    p0: int
-    p1: int
-
-
-def blocks(N: int, P: int, Q: int, pixel_bytes: int, budget: int = _BLOCK_BYTES) -> list[Block]:
-    """Cut N images of P x Q windows into blocks of about equal work: whole images, or rows of one."""
-    pixels = max(_LEAST_PIXELS, budget // pixel_bytes)
-    rows = max(1, pixels // Q)
-    if rows < P:
-        return [Block(n, n + 1, p0, p1) for n in range(N) for p0, p1 in ranges(P, rows)]
-    return [Block(n0, n1, 0, P) for n0, n1 in ranges(N, max(1, pixels // (P * Q)))]
 
 
 def prefers_planar(x: np.ndarray, windows: Windows, Q: int) -> bool:

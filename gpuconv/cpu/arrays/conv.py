@@ -1,0 +1,163 @@
+"""Convolution as matrix products over blocks of unfolded windows, a few hundred pixels at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...shapes import ConvSizes
+from ..layout import accumulator
+from ..memory import zero_array
+from ..parallel import for_each, ranges, scratch
+from ..runs import FEW, RunningSum
+from ..windows import Block, Windows, blocks, shares
+from .unfold import prefers_planar, unfold, unfold_planar
+
+# Bytes of unfolded windows in one block: they stay in the L2 cache (1 MB a core on current servers).
+_BLOCK_BYTES = 512 * 1024
+_SCATTER_BYTES = 1024 * 1024
+
+
+def correlate(
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    y: np.ndarray,
+    windows: Windows,
+    groups: int,
+    pieces: list[Block] | None = None,
+) -> None:
+    """Fill y (N, K, P, Q), or pieces of it, with the bias and the sums of w times the taps of windows of x."""
+    kind = accumulator(x.dtype)
+    N, K, P, Q = y.shape
+    if pieces is None:
+        pieces = blocks(N, P, Q, w[0].size * groups * kind.itemsize, _BLOCK_BYTES)
+    if groups == 1 and prefers_planar(x, windows, Q):
+        filters = w.reshape(K, -1).astype(kind)  # (K, CRS)
+        with_ones = bias is not None and not windows.one_pixel()
+        if bias is not None and with_ones:
+            filters = np.column_stack([filters, bias])
+
+        def planar(block: Block) -> None:
+            target = y[block.n0 : block.n1, :, block.p0 : block.p1]  # (n, K, p, Q)
+            columns = unfold_planar(x, block, windows, Q, ones=with_ones)  # (n, CRS, pixels)
+            last = target.transpose(0, 2, 3, 1)  # (n, p, Q, K)
+            if y.dtype == kind and last[0].flags.c_contiguous:
+                out = last.reshape(len(last), -1, K)
+                np.matmul(columns.transpose(0, 2, 1), filters.T, out=out)
+                direct = True
+            else:
+                direct = y.dtype == kind and target[0, 0].flags.c_contiguous
+                flat = (*target.shape[:2], columns.shape[2])
+                by_filter = target.reshape(flat) if direct else scratch("out", flat, kind)
+                np.matmul(filters, columns, out=by_filter)
+                out = by_filter.transpose(0, 2, 1)  # (n, pixels, K)
+            if bias is not None and not with_ones:
+                np.add(out, bias, out=out)
+            if not direct:
+                np.copyto(last, out.reshape(last.shape), casting="same_kind")
+
+        for_each(planar, pieces)
+        return
+
+    # (groups, RSC, K): one matrix a group, its rows in the order of a channels-last window.
+    by_group = w.reshape(groups, K // groups, -1, *w.shape[2:]).transpose(0, 3, 4, 2, 1)
+    matrices = np.ascontiguousarray(by_group, dtype=kind).reshape(groups, -1, K // groups)
+
+    def channels_last(block: Block) -> None:
+        target = y[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
+        rows = unfold(x, block, windows, Q, groups)  # (groups, pixels, RSC)
+        direct = groups == 1 and y.dtype == kind and target.flags.c_contiguous
+        out = target.reshape(1, -1, K) if direct else scratch("out", (groups, rows.shape[1], K // groups), kind)
+        np.matmul(rows, matrices, out=out)
+        if bias is not None:
+            out += bias.reshape(groups, 1, -1)
+        if not direct:
+            by_pixel = out.transpose(1, 0, 2).reshape(target.shape)  # a view where groups == 1
+            np.copyto(target, by_pixel, casting="same_kind")
+
+    for_each(channels_last, pieces)
+
+
+def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
+    """Return dw (K, C / groups, R, S) of filters w, in the accumulator's dtype."""
+    kind = accumulator(x.dtype)
+    N, K, P, Q = dy.shape
+    planar = groups == 1 and prefers_planar(x, windows, Q)
+    pieces = blocks(N, P, Q, w[0].size * groups * kind.itemsize, _BLOCK_BYTES)
+    parts = shares(pieces, w.size * kind.itemsize)
+    shape = (groups, K // groups, w[0].size)
+    sums = zero_array((len(parts), *shape), kind)
+
+    def share(index: int) -> None:
+        product = scratch("product", shape, kind)
+        for block in parts[index]:
+            part = dy[block.n0 : block.n1, :, block.p0 : block.p1]
+            if planar:
+                columns = unfold_planar(x, block, windows, Q)  # (n, CRS, pixels)
+                terms = np.matmul(_as_matrices(part, kind), columns.transpose(0, 2, 1))  # (n, K, CRS)
+                product[0] = np.sum(terms, axis=0, dtype=kind if len(terms) <= FEW else np.float64)
+            else:
+                gradient = _as(kind, "gradient", part.transpose(0, 2, 3, 1)).reshape(-1, groups, K // groups)
+                np.matmul(gradient.transpose(1, 2, 0), unfold(x, block, windows, Q, groups), out=product)
+            sums[index] += product
+
+    for_each(share, range(len(parts)))
+    total = sums.sum(axis=0)
+    if planar:
+        return total.reshape(w.shape)
+    return total.reshape(K, windows.R, windows.S, -1).transpose(0, 3, 1, 2)
+
+
+def gradient_of_few_channels(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) -> None:
+    """Fill dx the other way round: what each output sends to each tap of its window, added where the tap lies.
+
+    The better way to few channels, where a correlation would unfold K values to make C.  Nothing is ever multiplied
+    with zeros around dy, so infinite and NaN weights stay where they belong.
+    """
+    kind = accumulator(dy.dtype)
+    taps = w.reshape(z.groups, z.K // z.groups, -1).astype(kind).transpose(0, 2, 1)  # (groups, CRS, K)
+    height, width = z.H + 2 * z.pad[0], z.W + 2 * z.pad[1]
+
+    def work(images: tuple[int, int]) -> None:
+        part = dy[slice(*images)]
+        n = part.shape[0]
+        gradients = _as_matrices(part, kind).reshape(n, z.groups, z.K // z.groups, -1)  # (n, groups, K, pixels)
+        sent = scratch("unfolded", (n, z.groups, taps.shape[1], z.P * z.Q), kind)
+        np.matmul(taps, gradients, out=sent)
+        by_tap = sent.reshape(n, z.C, z.R, z.S, z.P, z.Q)
+        padded = scratch("strip", (n, z.C, height, width), kind)
+        padded.fill(0)
+        added = RunningSum(padded, z.R * z.S)
+        for r in range(z.R):
+            top = r * z.dilation[0]
+            rows = slice(top, top + (z.P - 1) * z.stride[0] + 1, z.stride[0])
+            for s in range(z.S):
+                left = s * z.dilation[1]
+                columns = slice(left, left + (z.Q - 1) * z.stride[1] + 1, z.stride[1])
+                added.next()[:, :, rows, columns] += by_tap[:, :, r, s]
+        added.close()
+        inside = padded[:, :, z.pad[0] : z.pad[0] + z.H, z.pad[1] : z.pad[1] + z.W]
+        np.copyto(dx[slice(*images)], inside, casting="same_kind")
+
+    image_bytes = w[0].size * z.groups * z.P * z.Q * kind.itemsize
+    for_each(work, ranges(z.N, max(1, _SCATTER_BYTES // image_bytes)))
+
+
+def _as(kind: np.dtype, slot: str, part: np.ndarray) -> np.ndarray:
+    """Return part itself if it is contiguous and of the given dtype, else a copy that is, in scratch memory."""
+    if part.dtype == kind and part.flags.c_contiguous:
+        return part
+    copy = scratch(slot, part.shape, kind)
+    np.copyto(copy, part)
+    return copy
+
+
+def _as_matrices(part: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Return (n, K, p, Q) as (n, K, pixels) of the given dtype, without a copy for either memory format."""
+    n, K = part.shape[:2]
+    last = part.transpose(0, 2, 3, 1)
+    if part.dtype == kind and last[0].flags.c_contiguous:
+        return last.reshape(n, -1, K).transpose(0, 2, 1)
+    if part.dtype == kind and part[0, 0].flags.c_contiguous:
+        return part.reshape(n, K, -1)
+    return _as(kind, "gradient", part).reshape(n, K, -1)
