@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from numba import njit, types
+from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler
 
 from . import cache
@@ -66,6 +67,19 @@ def compiled_pass(*arguments: types.Type, sums: bool = False) -> Callable:
         dispatcher.compile(types.void(*arguments))
         dispatcher.disable_compile()
         return dispatcher
+
+    return compile_now
+
+
+def callback(*arguments: types.Type) -> Callable:
+    """Compile a function that passes call by its address, so that it is compiled once and not into each of them."""
+
+    def compile_now(function: Callable) -> CFunc:
+        options = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}}
+        compiled = CFunc(function, (arguments, types.void), {}, options)
+        compiled._cache = cache.Kept(function, _begin)
+        compiled.compile()
+        return compiled
 
     return compile_now
 

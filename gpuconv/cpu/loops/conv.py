@@ -1,0 +1,421 @@
+"""Convolution without unfolding: products of pixels that lie in a strip, or where they always lay (see tile.py).
+
+A block of windows stays in the L2 cache together with its pixels, and is one product.  Stride, dilation and groups are
+tables of offsets.  Filters are packed in panels, as wide as a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numba import boolean, int64, types
+
+from ...shapes import ConvSizes, is_channels_last
+from ..layout import stored
+from ..memory import empty_array, zero_array
+from ..parallel import for_each, ranges, scratch, share_out
+from ..windows import Block, Phase, Windows, blocks, phases
+from .atomic import COUNTER, take
+from .jit import NUMBER, PAIR, compiled_pass, loop, read, write
+from .strips import ANY_TARGET, copy, empty, fill, transpose, zero
+from .tile import PRODUCT, WIDTH, product, run_length, scattered_product
+from .vectors import LANES, address_of, stream
+
+_FLOAT32 = np.dtype(np.float32)
+_BLOCK_BYTES = 256 * 1024
+# Partial sums of the gradient of the filters: their number depends on sizes alone, so the order never changes.
+_PARTIAL_SUMS = 8
+_PARTIAL_BYTES = 32 * 1024 * 1024
+# The longest run of windows there: the L1 cache has to hold their pixels and their gradients.
+_LONGEST_RUN = 128
+# A result of so many bytes would not stay in the last cache.
+_LARGE_BYTES = 32 * 1024 * 1024
+# Phases of a stride that are computed together.
+_MOST_PHASES = 8
+# Pixels so many channels apart, or a multiple, share few cache sets: in scratch memory they are a line further apart.
+_CONFLICT, _LINE = 64, 16
+_NOTHING = np.empty(0, np.float32)
+
+SIZES = types.UniTuple(types.intp, 12)
+OFFSETS, TABLE = read(1, int64), read(2, int64)
+
+
+def correlate(
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    y: np.ndarray,
+    windows: Windows,
+    groups: int,
+    pieces: list[Block] | None = None,
+) -> None:
+    """Fill y (N, K, P, Q), or those blocks of it, with bias and windows of x times filters (K, C / groups, R, S)."""
+    N, K, P, Q = y.shape
+    C, H, W = x.shape[1:]
+    filters = panels(w, groups)
+    room = filters.shape[1] * filters.shape[3]
+    biases = np.zeros((groups, room), np.float32)
+    if bias is not None:
+        biases[:, : K // groups] = bias.reshape(groups, -1)
+    source, last = as_stored(x)
+    direct, planes = targets(y, groups * room)
+    height, across = windows.span(P, Q)
+    inside = last and min(windows.top, windows.left) >= 0 and windows.top + height <= H and windows.left + across <= W
+    window_bytes = 4 * (C * windows.stride[0] * windows.stride[1] + groups * room)
+    cut = listed(pieces) if pieces is not None else cut_into(N, P, Q, window_bytes, _BLOCK_BYTES)
+    images, rows = cut.largest
+    frame = (H, W) if inside else (windows.span(rows, Q)[0], across)
+    strip = 0 if inside else images * prod(frame) * C
+    memory = strip + images * rows * Q * groups * room + (0 if last else C * H * W) + 3 * _LINE
+    window_table = _window_offsets(images, rows, Q, windows.stride, frame, C)
+    term_table = _term_offsets(windows, C // groups, frame[1], C)
+    sizes = (C, H, W, *windows.stride, windows.top, windows.left, windows.span(1, 1)[0], across, groups, K, 0)
+    large = len(direct) > 0 and direct.nbytes >= _LARGE_BYTES and direct.ctypes.data % 64 == 0
+
+    def work(counter: np.ndarray) -> None:
+        _correlate(
+            PRODUCT.address, source, last, inside, filters, biases, direct, planes, y, large,
+            scratch("conv", (memory,), _FLOAT32), cut.table, counter, window_table, term_table, sizes,
+            run_length(len(term_table)),
+        )  # fmt: skip
+
+    share_out(work, len(cut.table))
+
+
+def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
+    """Return the gradient of the filters (K, C / groups, R, S)."""
+    N, K, P, Q = dy.shape
+    C, H, W = x.shape[1:]
+    width = panel_width(K // groups)
+    room = -(-K // groups // width) * width
+    source, last = as_stored(x)
+    gradient = stored(x, dy)[0].reshape(-1)
+    height, across = windows.span(P, Q)
+    cut = cut_into(N, P, Q, 4 * (C * windows.stride[0] * windows.stride[1] + K), _BLOCK_BYTES)
+    images, rows = cut.largest
+    frame, pitch = (windows.span(rows, Q)[0], across), apart(C)
+    gradient_pitch = apart(K)
+    shares, sums = in_shares(cut, (groups, windows.R * windows.S * C // groups, room))
+    memory = images * (prod(frame) * pitch + rows * Q * gradient_pitch) + (0 if last else max(C * H * W, K * P * Q))
+    memory += 3 * _LINE + WIDTH
+    window_table = _window_offsets(images, rows, Q, windows.stride, frame, pitch)
+    term_table = _term_offsets(windows, C // groups, across, pitch)
+    sizes = (C, H, W, *windows.stride, windows.top, windows.left, windows.span(1, 1)[0], across, groups, K, pitch)
+
+    def share(index: int) -> None:
+        _add_weight_gradient(
+            PRODUCT.address, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
+            *shares[index], window_table, term_table, sizes, (P, Q), gradient_pitch, width,
+        )  # fmt: skip
+
+    for_each(share, range(len(shares)))
+    total = sums.sum(axis=0).reshape(groups, windows.R, windows.S, C // groups, room)[..., : K // groups]
+    return np.ascontiguousarray(total.transpose(0, 4, 3, 1, 2)).reshape(w.shape)
+
+
+def gradient_of_few_channels(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) -> None:
+    """Fill dx (N, C, H, W), of few channels, one group: vectors run along rows of pixels, for channels fill none.
+
+    With a stride, its phases side by side do.  w is finite.
+    """
+    swapped = w.swapaxes(0, 1)
+    parts = list(phases(z))
+    if 1 < len(parts) <= _MOST_PHASES and _all_phases(dy, swapped, parts, z, dx):
+        return
+    for phase in parts:
+        target = dx[phase.pixels]
+        if phase.windows is None:
+            target[...] = 0
+        else:
+            _correlate_planes(dy, swapped[phase.taps], target, phase.windows)
+
+
+def _correlate_planes(x: np.ndarray, w: np.ndarray, y: np.ndarray, windows: Windows) -> None:
+    """Fill y (N, K, P, Q), of few filters, with windows of x, one apart, times filters (K, C, R, S).
+
+    In padded planes of x, windows of all rows are one run, row ends and all.
+    """
+    N, K, P, Q = y.shape
+    C, H, W = x.shape[1:]
+    filters = np.ascontiguousarray(w, np.float32).reshape(K, -1)
+    across = windows.span(1, Q)[1]
+    cut = cut_into(N, P, Q, 4 * (C + K), _BLOCK_BYTES)
+    images, rows = cut.largest
+    span = windows.span(1, 1)
+    plane = -(-rows * across // (4 * LANES)) * 4 * LANES + (span[0] - 1) * across + span[1]
+    r, s, c = np.ix_(np.arange(windows.R), np.arange(windows.S), np.arange(C))
+    steps = c * plane + r * windows.dilation[0] * across + s * windows.dilation[1]
+    steps = np.ascontiguousarray(np.broadcast_to(steps, (windows.R, windows.S, C)).transpose(2, 0, 1)).reshape(-1)
+    rows_of, terms = np.arange(K) * filters.shape[1], np.arange(filters.shape[1])
+    source, last = as_stored(x)
+    memory = C * plane + K * plane
+    sizes = (C, H, W, plane, 0, windows.top, windows.left, span[0], across, 0, 0, 0)
+
+    def work(counter: np.ndarray) -> None:
+        _planes(
+            source, last, filters, y, scratch("conv", (memory,), _FLOAT32), cut.table, counter, rows_of, terms, steps, sizes,
+            run_length(len(terms)),
+        )  # fmt: skip
+
+    share_out(work, len(cut.table))
+
+
+def _all_phases(dy: np.ndarray, w: np.ndarray, parts: list[Phase], z: ConvSizes, dx: np.ndarray) -> bool:
+    """Fill dx by one correlation, whose outputs are its phases; return False if a product with an added 0 was NaN.
+
+    w: (C, K, R, S).
+    """
+    every = [phase.windows for phase in parts if phase.windows is not None]
+    if len(every) < z.stride[0] * z.stride[1] or any(windows.dilation != (1, 1) for windows in every):
+        return False
+    top, left = min(windows.top for windows in every), min(windows.left for windows in every)
+    R = max(windows.top + windows.R for windows in every) - top
+    S = max(windows.left + windows.S for windows in every) - left
+    filters = np.zeros((len(parts), z.C, z.K, R, S), np.float32)
+    for filter_, phase, windows in zip(filters, parts, every, strict=True):
+        r, s = windows.top - top, windows.left - left
+        filter_[:, :, r : r + windows.R, s : s + windows.S] = w[phase.taps]
+    filters = filters.reshape(-1, z.K, R, S)
+    width = panel_width(len(filters))
+    room = -(-len(filters) // width) * width
+    joined = empty_array((z.N, -(-z.H // z.stride[0]), -(-z.W // z.stride[1]), room), _FLOAT32)
+    filters = np.concatenate([filters, np.zeros((room - len(filters), *filters.shape[1:]), np.float32)])
+    correlate(dy, filters, None, joined.transpose(0, 3, 1, 2), Windows(R, S, top, left, (1, 1), (1, 1)), 1)
+    images = ranges(z.N, max(1, _BLOCK_BYTES // (4 * joined[0].size)))
+    for_each(lambda part: _interleave(joined[slice(*part)], dx[slice(*part)], z.stride), images, blas=False)
+    return bool(np.isfinite(dx).all())
+
+
+# What winograd.py uses as well ----------------------------------------------------------------------------------------
+
+
+class Cut(NamedTuple):
+    """How a batch is cut: a table of blocks (n0, n1, p0, p1), and the images and rows of the largest."""
+
+    pieces: list[Block]
+    table: np.ndarray
+    largest: tuple[int, int]
+
+
+def listed(pieces: list[Block]) -> Cut:
+    """Return blocks, whole images or rows of one, as a table."""
+    table = np.array([(block.n0, block.n1, block.p0, block.p1) for block in pieces], np.int64).reshape(-1, 4)
+    images, rows = ((table[:, i + 1] - table[:, i]).max(initial=0) for i in (0, 2))
+    return Cut(pieces, table, (int(images), int(rows)))
+
+
+@lru_cache(256)  # a list of some hundred blocks takes as long as a small convolution
+def cut_into(N: int, P: int, Q: int, window_bytes: int, budget: int) -> Cut:
+    """Return N images of P x Q windows cut into blocks of so many bytes."""
+    return listed(blocks(N, P, Q, window_bytes, budget))
+
+
+def as_stored(x: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Return x flat, in its order of storage (a copy if it has gaps), and whether that is channels last."""
+    (source,) = stored(x, x)
+    return source.reshape(-1), is_channels_last(x)
+
+
+def targets(y: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return y flat if it is stored (N, P, Q, K) and K is `room`, and y flat if it is C-contiguous; else empty arrays."""
+    turned = y.transpose(0, 2, 3, 1)
+    if turned.flags.c_contiguous and y.shape[1] == room:
+        return turned.reshape(-1), _NOTHING
+    return _NOTHING, y.reshape(-1) if y.flags.c_contiguous else _NOTHING
+
+
+def panel_width(K: int) -> int:
+    """Return the width of a panel of K filters: two vectors, or one where that wastes less."""
+    return WIDTH if K > LANES and (K > 2 * WIDTH or -(-K // LANES) % 2 == 0) else LANES
+
+
+def panels(w: np.ndarray, groups: int) -> np.ndarray:
+    """Return filters (K, C / groups, R, S) as (groups, panels, R S C / groups, width), filled up with zeros."""
+    K, C = w.shape[0] // groups, w.shape[1]
+    width = panel_width(K)
+    count = -(-K // width)
+    matrix = np.zeros((groups, w[0].size, count * width), np.float32)
+    matrix.reshape(groups, *w.shape[2:], C, -1)[..., :K] = w.reshape(groups, K, *w.shape[1:]).transpose(0, 3, 4, 2, 1)
+    return np.ascontiguousarray(matrix.reshape(groups, -1, count, width).swapaxes(1, 2))
+
+
+def apart(channels: int) -> int:
+    """Return how far apart pixels of so many channels lie best."""
+    return channels + _LINE if channels % _CONFLICT == 0 else channels
+
+
+def in_shares(cut: Cut, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Cut blocks into shares (first, stop), by sizes alone, each with a sum of its own, 0 at first."""
+    count = min(_PARTIAL_SUMS, max(1, _PARTIAL_BYTES // (4 * prod(shape))))
+    shares = ranges(len(cut.table), -(-max(1, len(cut.table)) // count))
+    return shares, zero_array((len(shares), *shape), _FLOAT32)
+
+
+@lru_cache(256)
+def _window_offsets(
+    images: int, rows: int, Q: int, stride: tuple[int, int], frame: tuple[int, int], pitch: int
+) -> np.ndarray:
+    """Return where windows begin, in images of frame[0] x frame[1] pixels of `pitch` values."""
+    i, p, q = np.ix_(np.arange(images), np.arange(rows), np.arange(Q))
+    return (((i * frame[0] + p * stride[0]) * frame[1] + q * stride[1]) * pitch).reshape(-1).astype(np.int64)
+
+
+@lru_cache(256)
+def _term_offsets(windows: Windows, channels: int, width: int, pitch: int) -> np.ndarray:
+    """Return where the taps of a window lie, (R, S, channels), from its beginning."""
+    r, s, c = np.ix_(np.arange(windows.R), np.arange(windows.S), np.arange(channels))
+    offsets = (r * windows.dilation[0] * width + s * windows.dilation[1]) * pitch + c
+    return offsets.reshape(-1).astype(np.int64)
+
+
+@loop
+def part(start, count):
+    """Return where a piece of scratch memory ends, and where the next one begins: on whole vectors."""
+    stop = start + count
+    return stop, -(-stop // LANES) * LANES
+
+
+@compiled_pass(
+    NUMBER, read(1), boolean, boolean, read(4), read(2), write(1), write(1), ANY_TARGET, boolean, write(1), TABLE, COUNTER,
+    OFFSETS, OFFSETS, SIZES, NUMBER,
+)  # fmt: skip
+def _correlate(
+    address, x, last, inside, filters, bias, direct, planes, y, large, memory, blocks, counter, window_table, term_table,
+    sizes, run,
+):  # fmt: skip
+    """Fill the blocks of y that the counter gives; large: write direct past the caches."""
+    C, H, W, sh, sw, top, left, span, across, groups, K, _ = sizes
+    P, Q = y.shape[2:]
+    count, width, terms = filters.shape[1], filters.shape[3], filters.shape[2]
+    room = count * width
+    everything = groups * room
+    windows_at, terms_at = address_of(window_table, 0), address_of(term_table, 0)
+    while True:
+        number = take(counter)
+        if number >= len(blocks):
+            return
+        n0, n1, p0, p1 = blocks[number]
+        n, rows = n1 - n0, p1 - p0
+        h = (rows - 1) * sh + span
+        m = n * rows * Q
+        size = 0 if inside else n * h * across * C
+        out = -(-size // LANES) * LANES
+        turned = memory[out + m * everything :]
+        if inside:
+            start = address_of(x, ((n0 * H + top + p0 * sh) * W + left) * C)
+        else:
+            fill(x, last, (C, H, W), n0, n, C, memory, 0, h, across, C, top + p0 * sh, left, turned)
+            start = address_of(memory, 0)
+        first = (n0 * P + p0) * Q * K
+        target = address_of(direct, first) if len(direct) and not large else address_of(memory, out)
+        for g in range(groups):
+            product(
+                address, start + 4 * g * (C // groups), windows_at, terms_at, address_of(filters, 0) + 4 * g * room * terms,
+                terms * width, width, target + 4 * g * room, everything, m, terms, count, width // LANES, run,
+                address_of(bias, 0) + 4 * g * room, 0,
+            )  # fmt: skip
+        if large:
+            stream(memory, out, direct, first, m * K)
+        elif not len(direct):
+            for g in range(groups):
+                few = K // groups
+                empty(memory, out + g * room, everything, rows, Q, planes, y, n0, n, p0, rows, g * few, few)
+
+
+@compiled_pass(
+    NUMBER, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, SIZES, PAIR, NUMBER,
+    NUMBER,
+)  # fmt: skip
+def _add_weight_gradient(
+    address, x, dy, last, sums, memory, blocks, begin, end, window_table, term_table, sizes, target, gradient_pitch, width
+):
+    """Add to sums (groups, R S C / groups, room) the windows of x times dy, over blocks begin to end."""
+    C, H, W, sh, sw, top, left, span, across, groups, K, pitch = sizes
+    P, Q = target
+    terms, room = sums.shape[1:]
+    few = K // groups
+    for number in range(begin, end):
+        n0, n1, p0, p1 = blocks[number]
+        n, rows = n1 - n0, p1 - p0
+        h = (rows - 1) * sh + span
+        m = n * rows * Q
+        gradients = -(-n * h * across * pitch // LANES) * LANES
+        turned = memory[gradients + m * gradient_pitch :]
+        fill(x, last, (C, H, W), n0, n, C, memory, 0, h, across, pitch, top + p0 * sh, left, turned)
+        if last and gradient_pitch == K and few == room:
+            start = address_of(dy, (n0 * P + p0) * Q * K)
+        else:  # what the last panel reads beyond a group's gradients makes sums that are not looked at
+            fill(dy, last, (K, P, Q), n0, n, K, memory, gradients, rows, Q, gradient_pitch, p0, 0, turned)
+            start = address_of(memory, gradients)
+        for g in range(groups):
+            product(
+                address, address_of(memory, 0) + 4 * g * (C // groups), address_of(term_table, 0),
+                address_of(window_table, 0), start + 4 * g * few, width, gradient_pitch,
+                address_of(sums, 0) + 4 * g * terms * room, room, terms, m, room // width, width // LANES, _LONGEST_RUN,
+                address_of(sums, 0) + 4 * g * terms * room, room,
+            )  # fmt: skip
+
+
+@compiled_pass(
+    read(1), boolean, read(2), ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS, OFFSETS, SIZES, NUMBER
+)
+def _planes(x, last, filters, y, memory, blocks, counter, rows_table, terms_table, steps_table, sizes, run):
+    """Fill the blocks of y that the counter gives from padded planes."""
+    C, H, W, plane, _, top, left, span, across, _, _, _ = sizes
+    K, P, Q = y.shape[1:]
+    terms = filters.shape[1]
+    lead, stop = min(max(0, -left), across), max(0, min(across, W - left))
+    while True:
+        number = take(counter)
+        if number >= len(blocks):
+            return
+        n0, n1, p0, p1 = blocks[number]
+        rows = p1 - p0
+        for i in range(n0, n1):
+            zero(memory, 0, C * plane)
+            for r in range(rows + span - 1):
+                h = top + p0 + r
+                if not 0 <= h < H or lead >= stop:
+                    continue
+                if last:
+                    start = ((i * H + h) * W + left + lead) * C
+                    transpose(x, start, C, memory, r * across + lead, plane, stop - lead, C)
+                else:
+                    for c in range(C):
+                        start = ((i * C + c) * H + h) * W + left + lead
+                        copy(x, start, memory, c * plane + r * across + lead, stop - lead)
+            out = C * plane
+            zero(memory, out, K * plane)
+            for q in range(0, rows * across, 4 * LANES):
+                scattered_product(
+                    address_of(filters, 0), address_of(rows_table, 0), address_of(terms_table, 0), address_of(memory, q),
+                    address_of(steps_table, 0), address_of(memory, out + q), plane, K, terms, run,
+                )  # fmt: skip
+            for k in range(K):
+                for p in range(rows):
+                    for q in range(Q):
+                        y[i, k, p0 + p, q] = memory[out + k * plane + p * across + q]
+
+
+@compiled_pass(read(4), ANY_TARGET, PAIR)
+def _interleave(phases, dx, stride):
+    """Fill dx (n, C, H, W) from phases (n, at least H / sh, at least W / sw, channels): each is C channels of them."""
+    n, C, H, W = dx.shape
+    sh, sw = stride
+    by_pixel = dx.strides[1] < dx.strides[3]
+    for i in range(n):
+        for h in range(H):
+            row, first = phases[i, h // sh], h % sh * sw * C
+            if by_pixel:
+                for w in range(W):
+                    for c in range(C):
+                        dx[i, c, h, w] = row[w // sw, first + w % sw * C + c]
+            else:
+                for c in range(C):
+                    for j in range(sw):
+                        for q in range((W - j + sw - 1) // sw):
+                            dx[i, c, h, q * sw + j] = row[q, first + j * C + c]
