@@ -21,9 +21,9 @@ from ..parallel import for_each, ranges, scratch, share_out
 from ..windows import Block, Phase, Windows, blocks, phases
 from .atomic import COUNTER, take
 from .jit import NUMBER, PAIR, compiled_pass, loop, read, write
-from .strips import ANY_TARGET, copy, empty, fill, transpose, zero
-from .tile import PRODUCT, WIDTH, product, run_length, scattered_product
-from .vectors import LANES, address_of, stream
+from .strips import ANY_TARGET, empty, fill, transpose_rows
+from .tile import WIDTH, multiply, multiply_scattered, run_length
+from .vectors import LANES, address_of, call, copy, copy_value, stream, zero
 
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 256 * 1024
@@ -38,7 +38,10 @@ _LARGE_BYTES = 32 * 1024 * 1024
 _MOST_PHASES = 8
 # Pixels so many channels apart, or a multiple, share few cache sets: in scratch memory they are a line further apart.
 _CONFLICT, _LINE = 64, 16
-_NOTHING = np.empty(0, np.float32)
+
+# Addresses of what passes call.
+TOOLS = np.array([multiply, multiply_scattered, fill, empty, transpose_rows], np.int64)
+MULTIPLY, _SCATTERED, FILL, EMPTY, _TRANSPOSE = range(5)
 
 SIZES = types.UniTuple(types.intp, 12)
 OFFSETS, TABLE = read(1, int64), read(2, int64)
@@ -62,7 +65,7 @@ def correlate(
     if bias is not None:
         biases[:, : K // groups] = bias.reshape(groups, -1)
     source, last = as_stored(x)
-    direct, planes = targets(y, groups * room)
+    direct, planes = is_direct(y, groups * room), y.flags.c_contiguous
     height, across = windows.span(P, Q)
     inside = last and min(windows.top, windows.left) >= 0 and windows.top + height <= H and windows.left + across <= W
     window_bytes = 4 * (C * windows.stride[0] * windows.stride[1] + groups * room)
@@ -74,11 +77,11 @@ def correlate(
     window_table = _window_offsets(images, rows, Q, windows.stride, frame, C)
     term_table = _term_offsets(windows, C // groups, frame[1], C)
     sizes = (C, H, W, *windows.stride, windows.top, windows.left, windows.span(1, 1)[0], across, groups, K, 0)
-    large = len(direct) > 0 and direct.nbytes >= _LARGE_BYTES and direct.ctypes.data % 64 == 0
+    large = direct and y.nbytes >= _LARGE_BYTES and y.ctypes.data % 64 == 0
 
     def work(counter: np.ndarray) -> None:
         _correlate(
-            PRODUCT.address, source, last, inside, filters, biases, direct, planes, y, large,
+            TOOLS, source, last, inside, filters, biases, direct, planes, y, large,
             scratch("conv", (memory,), _FLOAT32), cut.table, counter, window_table, term_table, sizes,
             run_length(len(term_table)),
         )  # fmt: skip
@@ -108,7 +111,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
 
     def share(index: int) -> None:
         _add_weight_gradient(
-            PRODUCT.address, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
+            TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
             *shares[index], window_table, term_table, sizes, (P, Q), gradient_pitch, width,
         )  # fmt: skip
 
@@ -157,7 +160,7 @@ def _correlate_planes(x: np.ndarray, w: np.ndarray, y: np.ndarray, windows: Wind
 
     def work(counter: np.ndarray) -> None:
         _planes(
-            source, last, filters, y, scratch("conv", (memory,), _FLOAT32), cut.table, counter, rows_of, terms, steps, sizes,
+            TOOLS, source, last, filters, y, scratch("conv", (memory,), _FLOAT32), cut.table, counter, rows_of, terms, steps, sizes,
             run_length(len(terms)),
         )  # fmt: skip
 
@@ -220,12 +223,9 @@ def as_stored(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return source.reshape(-1), is_channels_last(x)
 
 
-def targets(y: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return y flat if it is stored (N, P, Q, K) and K is `room`, and y flat if it is C-contiguous; else empty arrays."""
-    turned = y.transpose(0, 2, 3, 1)
-    if turned.flags.c_contiguous and y.shape[1] == room:
-        return turned.reshape(-1), _NOTHING
-    return _NOTHING, y.reshape(-1) if y.flags.c_contiguous else _NOTHING
+def is_direct(y: np.ndarray, room: int) -> bool:
+    """Return whether y (N, K, P, Q) is stored (N, P, Q, K) without gaps, and K is `room`."""
+    return y.transpose(0, 2, 3, 1).flags.c_contiguous and y.shape[1] == room
 
 
 def panel_width(K: int) -> int:
@@ -272,19 +272,12 @@ def _term_offsets(windows: Windows, channels: int, width: int, pitch: int) -> np
     return offsets.reshape(-1).astype(np.int64)
 
 
-@loop
-def part(start, count):
-    """Return where a piece of scratch memory ends, and where the next one begins: on whole vectors."""
-    stop = start + count
-    return stop, -(-stop // LANES) * LANES
-
-
 @compiled_pass(
-    NUMBER, read(1), boolean, boolean, read(4), read(2), write(1), write(1), ANY_TARGET, boolean, write(1), TABLE, COUNTER,
+    OFFSETS, read(1), boolean, boolean, read(4), read(2), boolean, boolean, ANY_TARGET, boolean, write(1), TABLE, COUNTER,
     OFFSETS, OFFSETS, SIZES, NUMBER,
 )  # fmt: skip
 def _correlate(
-    address, x, last, inside, filters, bias, direct, planes, y, large, memory, blocks, counter, window_table, term_table,
+    tools, x, last, inside, filters, bias, direct, planes, y, large, memory, blocks, counter, window_table, term_table,
     sizes, run,
 ):  # fmt: skip
     """Fill the blocks of y that the counter gives; large: write direct past the caches."""
@@ -293,6 +286,7 @@ def _correlate(
     count, width, terms = filters.shape[1], filters.shape[3], filters.shape[2]
     room = count * width
     everything = groups * room
+    image, channel, row, column = y.strides
     windows_at, terms_at = address_of(window_table, 0), address_of(term_table, 0)
     while True:
         number = take(counter)
@@ -303,35 +297,38 @@ def _correlate(
         h = (rows - 1) * sh + span
         m = n * rows * Q
         size = 0 if inside else n * h * across * C
-        out = -(-size // LANES) * LANES
-        turned = memory[out + m * everything :]
+        start = address_of(memory, 0)
+        out = start + -(-size // LANES) * LANES * 4
         if inside:
             start = address_of(x, ((n0 * H + top + p0 * sh) * W + left) * C)
         else:
-            fill(x, last, (C, H, W), n0, n, C, memory, 0, h, across, C, top + p0 * sh, left, turned)
-            start = address_of(memory, 0)
-        first = (n0 * P + p0) * Q * K
-        target = address_of(direct, first) if len(direct) and not large else address_of(memory, out)
+            images, turned = address_of(x, n0 * C * H * W), out + 4 * m * everything
+            call(tools[FILL], (images, last, C, H, W, n, start, h, across, C, top + p0 * sh, left, turned))
+        result = address_of(y, (n0 * P + p0) * Q * K)
+        target = result if direct and not large else out
         for g in range(groups):
-            product(
-                address, start + 4 * g * (C // groups), windows_at, terms_at, address_of(filters, 0) + 4 * g * room * terms,
+            numbers = (
+                start + 4 * g * (C // groups), windows_at, terms_at, address_of(filters, 0) + 4 * g * room * terms,
                 terms * width, width, target + 4 * g * room, everything, m, terms, count, width // LANES, run,
                 address_of(bias, 0) + 4 * g * room, 0,
             )  # fmt: skip
+            call(tools[MULTIPLY], numbers)
         if large:
-            stream(memory, out, direct, first, m * K)
-        elif not len(direct):
+            stream(out, result, m * K)
+        elif not direct:
             for g in range(groups):
                 few = K // groups
-                empty(memory, out + g * room, everything, rows, Q, planes, y, n0, n, p0, rows, g * few, few)
+                here = address_of(y, 0) + n0 * image + g * few * channel + p0 * row
+                result = (here, image, channel, row, column, rows, Q)
+                call(tools[EMPTY], (out + 4 * g * room, n, everything, rows, Q, few, planes, *result))
 
 
 @compiled_pass(
-    NUMBER, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, SIZES, PAIR, NUMBER,
+    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, SIZES, PAIR, NUMBER,
     NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
-    address, x, dy, last, sums, memory, blocks, begin, end, window_table, term_table, sizes, target, gradient_pitch, width
+    tools, x, dy, last, sums, memory, blocks, begin, end, window_table, term_table, sizes, target, gradient_pitch, width
 ):
     """Add to sums (groups, R S C / groups, room) the windows of x times dy, over blocks begin to end."""
     C, H, W, sh, sw, top, left, span, across, groups, K, pitch = sizes
@@ -343,31 +340,35 @@ def _add_weight_gradient(
         n, rows = n1 - n0, p1 - p0
         h = (rows - 1) * sh + span
         m = n * rows * Q
-        gradients = -(-n * h * across * pitch // LANES) * LANES
-        turned = memory[gradients + m * gradient_pitch :]
-        fill(x, last, (C, H, W), n0, n, C, memory, 0, h, across, pitch, top + p0 * sh, left, turned)
+        start = address_of(memory, 0)
+        gradients = start + -(-n * h * across * pitch // LANES) * LANES * 4
+        turned = gradients + 4 * m * gradient_pitch
+        images = address_of(x, n0 * C * H * W)
+        call(tools[FILL], (images, last, C, H, W, n, start, h, across, pitch, top + p0 * sh, left, turned))
         if last and gradient_pitch == K and few == room:
-            start = address_of(dy, (n0 * P + p0) * Q * K)
+            gradients = address_of(dy, (n0 * P + p0) * Q * K)
         else:  # what the last panel reads beyond a group's gradients makes sums that are not looked at
-            fill(dy, last, (K, P, Q), n0, n, K, memory, gradients, rows, Q, gradient_pitch, p0, 0, turned)
-            start = address_of(memory, gradients)
+            images = address_of(dy, n0 * K * P * Q)
+            call(tools[FILL], (images, last, K, P, Q, n, gradients, rows, Q, gradient_pitch, p0, 0, turned))
         for g in range(groups):
-            product(
-                address, address_of(memory, 0) + 4 * g * (C // groups), address_of(term_table, 0),
-                address_of(window_table, 0), start + 4 * g * few, width, gradient_pitch,
+            numbers = (
+                start + 4 * g * (C // groups), address_of(term_table, 0),
+                address_of(window_table, 0), gradients + 4 * g * few, width, gradient_pitch,
                 address_of(sums, 0) + 4 * g * terms * room, room, terms, m, room // width, width // LANES, _LONGEST_RUN,
                 address_of(sums, 0) + 4 * g * terms * room, room,
             )  # fmt: skip
+            call(tools[MULTIPLY], numbers)
 
 
 @compiled_pass(
-    read(1), boolean, read(2), ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS, OFFSETS, SIZES, NUMBER
+    OFFSETS, read(1), boolean, read(2), ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS, OFFSETS, SIZES, NUMBER
 )
-def _planes(x, last, filters, y, memory, blocks, counter, rows_table, terms_table, steps_table, sizes, run):
+def _planes(tools, x, last, filters, y, memory, blocks, counter, rows_table, terms_table, steps_table, sizes, run):
     """Fill the blocks of y that the counter gives from padded planes."""
     C, H, W, plane, _, top, left, span, across, _, _, _ = sizes
     K, P, Q = y.shape[1:]
     terms = filters.shape[1]
+    image, channel, row_step, column = y.strides
     lead, stop = min(max(0, -left), across), max(0, min(across, W - left))
     while True:
         number = take(counter)
@@ -376,29 +377,30 @@ def _planes(x, last, filters, y, memory, blocks, counter, rows_table, terms_tabl
         n0, n1, p0, p1 = blocks[number]
         rows = p1 - p0
         for i in range(n0, n1):
-            zero(memory, 0, C * plane)
+            start, out = address_of(memory, 0), address_of(memory, C * plane)
+            zero(start, (C + K) * plane)
             for r in range(rows + span - 1):
                 h = top + p0 + r
                 if not 0 <= h < H or lead >= stop:
                     continue
                 if last:
-                    start = ((i * H + h) * W + left + lead) * C
-                    transpose(x, start, C, memory, r * across + lead, plane, stop - lead, C)
+                    row = address_of(x, ((i * H + h) * W + left + lead) * C)
+                    call(tools[_TRANSPOSE], (row, C, start + 4 * (r * across + lead), plane, stop - lead, C))
                 else:
                     for c in range(C):
-                        start = ((i * C + c) * H + h) * W + left + lead
-                        copy(x, start, memory, c * plane + r * across + lead, stop - lead)
-            out = C * plane
-            zero(memory, out, K * plane)
+                        row = address_of(x, ((i * C + c) * H + h) * W + left + lead)
+                        copy(row, start + 4 * (c * plane + r * across + lead), stop - lead)
             for q in range(0, rows * across, 4 * LANES):
-                scattered_product(
-                    address_of(filters, 0), address_of(rows_table, 0), address_of(terms_table, 0), address_of(memory, q),
-                    address_of(steps_table, 0), address_of(memory, out + q), plane, K, terms, run,
+                numbers = (
+                    address_of(filters, 0), address_of(rows_table, 0), address_of(terms_table, 0), start + 4 * q,
+                    address_of(steps_table, 0), out + 4 * q, plane, K, terms, run,
                 )  # fmt: skip
+                call(tools[_SCATTERED], numbers)
             for k in range(K):
                 for p in range(rows):
+                    here, target = out + 4 * (k * plane + p * across), address_of(y, 0) + i * image + k * channel
                     for q in range(Q):
-                        y[i, k, p0 + p, q] = memory[out + k * plane + p * across + q]
+                        copy_value(here + 4 * q, target + (p0 + p) * row_step + q * column)
 
 
 @compiled_pass(read(4), ANY_TARGET, PAIR)

@@ -34,6 +34,8 @@ class _Apart(Compiler):
         self.state.flags.noalias = True
 
 
+_callbacks: list[CFunc] = []  # whose machine code lives as long as they
+
 # Helpers, compiled into the passes that call them.
 loop = njit(fastmath={"contract"}, **_COMMON)
 apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_COMMON)
@@ -71,15 +73,16 @@ def compiled_pass(*arguments: types.Type, sums: bool = False) -> Callable:
     return compile_now
 
 
-def callback(*arguments: types.Type) -> Callable:
-    """Compile a function that passes call by its address, so that it is compiled once and not into each of them."""
+def callback(numbers: int) -> Callable:
+    """Compile a function of so many numbers that passes call by its address: once, and not into each of them."""
 
-    def compile_now(function: Callable) -> CFunc:
+    def compile_now(function: Callable) -> int:
         options = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}}
-        compiled = CFunc(function, (arguments, types.void), {}, options)
+        compiled = CFunc(function, ((NUMBER,) * numbers, types.void), {}, options)
         compiled._cache = cache.Kept(function, _begin)
         compiled.compile()
-        return compiled
+        _callbacks.append(compiled)
+        return compiled.address
 
     return compile_now
 

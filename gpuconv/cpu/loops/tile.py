@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import NUMBER, callback, loop
+from .jit import callback, loop
 from .vectors import ARM, INDEX, LANES, VECTOR, index, load, multiply_add, phi, spread, store
 
 WIDTH = 2 * LANES  # of a panel of b: two vectors
@@ -128,8 +128,8 @@ def _all_rows(vectors: int):
 _wide, _narrow = _all_rows(2), _all_rows(1)
 
 
-@callback(*[NUMBER] * 15)
-def PRODUCT(a, rows, terms, b, b_panel, b_term, c, c_row, m, n, panels, vectors, run, d, d_row):
+@callback(15)
+def multiply(a, rows, terms, b, b_panel, b_term, c, c_row, m, n, panels, vectors, run, d, d_row):
     """Fill m rows of c, WIDTH or LANES values of each for every panel of b, in runs of so many terms.
 
     a, rows, terms, b, c, d are addresses; steps (b_panel, b_term, c_row, d_row) are counted in elements.
@@ -146,24 +146,12 @@ def PRODUCT(a, rows, terms, b, b_panel, b_term, c, c_row, m, n, panels, vectors,
                 _narrow(a, rows, terms + 8 * first, here, b_term, target, c_row, m, count, initial, step)
 
 
-@intrinsic
-def product(context, address, a, rows, terms, b, b_panel, b_term, c, c_row, m, n, panels, vectors, run, d, d_row):
-    """Call PRODUCT by its address."""
-
-    def lower(context, builder, signature, args):
-        kind = ir.FunctionType(ir.VoidType(), [INDEX] * 15)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 16), lower
-
-
 # Few channels against long rows of pixels: the vectors of b lie where a table says.
 _three, _one = _tile(3, 4, scattered=True), _tile(1, 4, scattered=True)
 
 
-@loop
-def scattered_product(a, rows, terms, b, steps, c, c_row, m, n, run):
+@callback(10)
+def multiply_scattered(a, rows, terms, b, steps, c, c_row, m, n, run):
     """Add to m rows of c, 4 LANES values of each, the products of a[rows[m] + terms[i]] and b[steps[i], ...], i < n."""
     for first in range(0, n, run):
         count, i = min(run, n - first), 0

@@ -14,12 +14,12 @@ from numba import boolean, float32, types
 from ..layout import stored
 from ..parallel import for_each, ranges, scratch, share_out
 from ..windows import Block, Windows
-from .conv import OFFSETS, SIZES, TABLE, Cut, apart, as_stored, in_shares, listed, panel_width, targets
+from .conv import EMPTY, FILL, MULTIPLY, OFFSETS, SIZES, TABLE, TOOLS, Cut, apart, as_stored, in_shares, is_direct, listed, panel_width
 from .atomic import COUNTER, take
-from .jit import NUMBER, PAIR, apart_loop, compiled_pass, loop, read, summing_loop, write
-from .strips import ANY, ANY_TARGET, empty, fill
-from .tile import PRODUCT, product, run_length
-from .vectors import LANES, address_of
+from .jit import NUMBER, PAIR, callback, compiled_pass, loop, read, write
+from .strips import ANY, ANY_TARGET
+from .tile import run_length
+from .vectors import LANES, address_of, along, call, is_finite
 
 _FLOAT32 = np.dtype(np.float32)
 # Bytes of a block's transformed pixels and products, and its least and most tiles: the fewer, the more often the filters
@@ -41,7 +41,7 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
         biases[:K] = bias
     cut = _tiles(N, P, Q, C, room)
     source, last = as_stored(x)
-    direct, planes = targets(y, room if P % 2 == Q % 2 == 0 else 0)
+    direct, planes = is_direct(y, room) and P % 2 == Q % 2 == 0, y.flags.c_contiguous
     finite = np.zeros(len(cut.table), bool)
     memory = _memory(cut, Q, C, room, max(C, room)) + (0 if last else C * H * W)
     offsets = _offsets(cut, Q, C, max(C, 1))
@@ -49,7 +49,7 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
 
     def work(counter: np.ndarray) -> None:
         _correlate(
-            PRODUCT.address, source, last, filters, biases, direct, planes, y, scratch("conv", (memory,), _FLOAT32),
+            _TOOLS, source, last, filters, biases, direct, planes, y, scratch("conv", (memory,), _FLOAT32),
             cut.table, counter, *offsets, sizes, run_length(C), finite,
         )  # fmt: skip
 
@@ -74,7 +74,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
 
     def share(index: int) -> None:
         _add_weight_gradient(
-            PRODUCT.address, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
+            _TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
             *shares[index], *offsets, sizes, (P, Q), pitches[1], width,
         )  # fmt: skip
 
@@ -124,60 +124,39 @@ def _offsets(cut: Cut, Q: int, C: int, pitch: int) -> tuple[np.ndarray, np.ndarr
     return _offset_tables(images * -(-rows // 2) * -(-Q // 2), C, pitch)
 
 
-@apart_loop
-def _pixel_row(d, d0, step, v, v0, v_step, count):
-    """B' d of four runs of d."""
-    for i in range(count):
-        a, b, c, e = d[d0 + i], d[d0 + step + i], d[d0 + 2 * step + i], d[d0 + 3 * step + i]
-        v[v0 + i] = a - c
-        v[v0 + v_step + i] = b + c
-        v[v0 + 2 * v_step + i] = c - b
-        v[v0 + 3 * v_step + i] = b - e
+def _pixel_formula(builder, a, b, c, d):
+    """B' of four values."""
+    return builder.fsub(a, c), builder.fadd(b, c), builder.fsub(c, b), builder.fsub(b, d)
 
 
-@apart_loop
-def _pixel_columns(d, even, odd, C, v, v0, v_step, count):
-    """B' d of tiles side by side, whose even and odd columns lie in runs of their own."""
-    for i in range(count):
-        a, b, c, e = d[even + i], d[odd + i], d[even + C + i], d[odd + C + i]
-        v[v0 + i] = a - c
-        v[v0 + v_step + i] = b + c
-        v[v0 + 2 * v_step + i] = c - b
-        v[v0 + 3 * v_step + i] = b - e
+def _output_formula(builder, a, b, c, d):
+    """A' of four values."""
+    return builder.fadd(a, builder.fadd(b, c)), builder.fsub(builder.fsub(b, c), d)
 
 
-@apart_loop
-def _output_row(m, m0, step, y, y0, y_step, count):
-    """A' m of four runs of m."""
-    for i in range(count):
-        a, b, c, e = m[m0 + i], m[m0 + step + i], m[m0 + 2 * step + i], m[m0 + 3 * step + i]
-        y[y0 + i] = a + (b + c)
-        y[y0 + y_step + i] = (b - c) - e
+def _gradient_formula(builder, a, b):
+    """A of two values, but for the minus of the last."""
+    return a, builder.fadd(a, b), builder.fsub(a, b), b
 
 
-@apart_loop
-def _middle_rows(y, y0, y1, v, v0, v1, count):
-    """The two middle rows of A y; the outer ones are y0 and -y1."""
-    for i in range(count):
-        a, b = y[y0 + i], y[y1 + i]
-        v[v0 + i] = a + b
-        v[v1 + i] = a - b
+def _middle_formula(builder, a, b):
+    """The two middle values of A; the outer ones are a and -b."""
+    return builder.fadd(a, b), builder.fsub(a, b)
 
 
-@apart_loop
-def _gradient_columns(y, y0, K, v, v0, v_step, count):
-    """A y of two runs of y, but for the minus of the last."""
-    for i in range(count):
-        a, b = y[y0 + i], y[y0 + K + i]
-        v[v0 + i] = a
-        v[v0 + v_step + i] = a + b
-        v[v0 + 2 * v_step + i] = a - b
-        v[v0 + 3 * v_step + i] = b
+_pixel_row, _output_row = along(4, 4, _pixel_formula), along(4, 2, _output_formula)
+_gradient_row, _middle_row = along(2, 4, _gradient_formula), along(2, 2, _middle_formula)
 
 
 @loop
-def _transform_pixels(memory, pixels, n, down, across, C, pitch, v, rows):
-    """Fill v (16, tiles, pitch) from a strip (n, 2 down + 2, 2 across + 2, C); all three are pieces of memory.
+def _four(first, step):
+    """Return four addresses, so many values apart."""
+    return first, first + 4 * step, first + 8 * step, first + 12 * step
+
+
+@callback(8)
+def _transform_pixels(pixels, n, down, across, C, pitch, v, rows):
+    """Fill v (16, tiles, pitch) from a strip (n, 2 down + 2, 2 across + 2, C).
 
     rows: memory for (4, 2, across + 1, C), the even and odd columns apart.
     """
@@ -185,48 +164,65 @@ def _transform_pixels(memory, pixels, n, down, across, C, pitch, v, rows):
     place = n * down * across * pitch
     for i in range(n):
         for y in range(down):
-            here = pixels + (i * (2 * down + 2) + 2 * y) * w * C
+            here = pixels + 4 * (i * (2 * down + 2) + 2 * y) * w * C
             for x in range(w):
-                _pixel_row(memory, here + x * C, w * C, memory, rows + (x % 2) * half + x // 2 * C, 2 * half, C)
-            tile = v + (i * down + y) * across * pitch
+                column = rows + 4 * (x % 2 * half + x // 2 * C)
+                _pixel_row((*_four(here + 4 * x * C, w * C), *_four(column, 2 * half)), C)
+            tile = v + 4 * (i * down + y) * across * pitch
             for r in range(4):
-                even, target = rows + 2 * r * half, tile + 4 * r * place
+                even, target = rows + 8 * r * half, tile + 16 * r * place
+                odd = even + 4 * half
                 if pitch == C:
-                    _pixel_columns(memory, even, even + half, C, memory, target, place, across * C)
-                else:
-                    for x in range(across):
-                        _pixel_columns(memory, even + x * C, even + half + x * C, C, memory, target + x * pitch, place, C)
+                    _pixel_row((even, odd, even + 4 * C, odd + 4 * C, *_four(target, place)), across * C)
+                    continue
+                for x in range(across):
+                    a, b = even + 4 * x * C, odd + 4 * x * C
+                    _pixel_row((a, b, a + 4 * C, b + 4 * C, *_four(target + 4 * x * pitch, place)), C)
 
 
-@loop
-def _transform_outputs(memory, m, n, down, across, K, out, target, rows):
-    """Fill (n, 2 down, 2 across, K) in out from m (16, tiles, K); rows: memory for (4, 2, across, K)."""
+@callback(7)
+def _transform_outputs(m, n, down, across, K, target, rows):
+    """Fill (n, 2 down, 2 across, K) at target from m (16, tiles, K); rows: memory for (4, 2, across, K)."""
     place, half = n * down * across * K, across * K
     for i in range(n):
         for y in range(down):
-            tile = m + (i * down + y) * half
+            tile = m + 4 * (i * down + y) * half
             for s in range(4):
-                _output_row(memory, tile + s * place, 4 * place, memory, rows + 2 * s * half, half, half)
+                above = rows + 8 * s * half
+                _output_row((*_four(tile + 4 * s * place, 4 * place), above, above + 4 * half), half)
             for r in range(2):
-                here = target + ((i * 2 * down + 2 * y + r) * 2 * across) * K
+                here = target + 4 * (i * 2 * down + 2 * y + r) * 2 * across * K
                 for x in range(across):
-                    _output_row(memory, rows + r * half + x * K, 2 * half, out, here + 2 * x * K, K, K)
+                    left = here + 8 * x * K
+                    _output_row((*_four(rows + 4 * (r * half + x * K), 2 * half), left, left + 4 * K), K)
 
 
-@summing_loop
-def _is_finite(values, start, count):
-    total = values.dtype.type(0)
-    for i in range(count):
-        total += values[start + i] - values[start + i]
-    return total == 0
+@callback(8)
+def _transform_gradients(gradient, n, down, across, K, pitch, g, rows):
+    """Fill g (16, tiles, pitch), but for the minus of row 3 and of column 3, from dy (n, 2 down, 2 across, K)."""
+    line, place = 2 * across * K, n * down * across * pitch
+    for i in range(n):
+        for y in range(down):
+            high = gradient + 4 * (i * 2 * down + 2 * y) * line
+            low, tile = high + 4 * line, g + 4 * (i * down + y) * across * pitch
+            _middle_row((high, low, rows, rows + 4 * line), line)
+            for r in range(4):
+                source = (high, rows, rows + 4 * line, low)[r]
+                for x in range(across):
+                    left = source + 8 * x * K
+                    _gradient_row((left, left + 4 * K, *_four(tile + 4 * (4 * r * place + x * pitch), place)), K)
+
+
+_TOOLS = np.append(TOOLS, [_transform_pixels, _transform_outputs, _transform_gradients])
+_TRANSFORM_PIXELS, _TRANSFORM_OUTPUTS, _TRANSFORM_GRADIENTS = range(len(TOOLS), len(_TOOLS))
 
 
 @compiled_pass(
-    NUMBER, read(1), boolean, read(4), read(1), write(1), write(1), ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS,
+    OFFSETS, read(1), boolean, read(4), read(1), boolean, boolean, ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS,
     SIZES, NUMBER, write(1, boolean),
 )  # fmt: skip
 def _correlate(
-    address, x, last, filters, bias, direct, planes, y, memory, blocks, counter, tiles_table, channels_table, sizes, run,
+    tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, tiles_table, channels_table, sizes, run,
     finite,
 ):  # fmt: skip
     """Fill the blocks of y that the counter gives; filters (16, panels, C, width); finite: which came out so."""
@@ -234,6 +230,7 @@ def _correlate(
     P, Q = y.shape[2:]
     count, width = filters.shape[1], filters.shape[3]
     room, across = count * width, (Q + 1) // 2
+    image, channel, row, column = y.strides
     while True:
         number = take(counter)
         if number >= len(blocks):
@@ -241,36 +238,38 @@ def _correlate(
         n0, n1, p0, p1 = blocks[number]
         n, down = n1 - n0, (p1 - p0 + 1) // 2
         tiles = n * down * across
-        v = -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES
-        m = v + 16 * tiles * C
-        rows = m + 16 * tiles * room
-        out = rows + 8 * (across + 1) * max(C, room)
-        turned = memory[out + 4 * tiles * room :]
-        fill(x, last, (C, H, W), n0, n, C, memory, 0, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
-        _transform_pixels(memory, 0, n, down, across, C, C, v, rows)
+        pixels = address_of(memory, 0)
+        v = pixels + -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES * 4
+        m = v + 4 * 16 * tiles * C
+        rows = m + 4 * 16 * tiles * room
+        out = rows + 4 * 8 * (across + 1) * max(C, room)
+        images, turned = address_of(x, n0 * C * H * W), out + 4 * 4 * tiles * room
+        strip = (pixels, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
+        call(tools[FILL], (images, last, C, H, W, n, *strip))
+        call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, C, v, rows))
         for place in range(16):  # A' puts place 5 into all four outputs, with a plus: so there goes the bias
-            product(
-                address, address_of(memory, v + place * tiles * C), address_of(tiles_table, 0),
+            numbers = (
+                v + 4 * place * tiles * C, address_of(tiles_table, 0),
                 address_of(channels_table, 0), address_of(filters, 0) + 4 * place * C * room, C * width, width,
-                address_of(memory, m + place * tiles * room), room, tiles, C, count, width // LANES, run,
+                m + 4 * place * tiles * room, room, tiles, C, count, width // LANES, run,
                 address_of(bias, 0 if place == 5 else room), 0,
             )  # fmt: skip
-        if len(direct):
-            first = (n0 * P + p0) * Q * K
-            _transform_outputs(memory, m, n, down, across, room, direct, first, rows)
-            finite[number] = _is_finite(direct, first, 4 * tiles * room)
-        else:
-            _transform_outputs(memory, m, n, down, across, room, memory, out, rows)
-            finite[number] = _is_finite(memory, out, 4 * tiles * room)
-            empty(memory, out, room, 2 * down, 2 * across, planes, y, n0, n, p0, p1 - p0, 0, K)
+            call(tools[MULTIPLY], numbers)
+        target = address_of(y, (n0 * P + p0) * Q * K) if direct else out
+        call(tools[_TRANSFORM_OUTPUTS], (m, n, down, across, room, target, rows))
+        finite[number] = is_finite(target, 4 * tiles * room)
+        if not direct:
+            here = address_of(y, 0) + n0 * image + p0 * row
+            result = (here, image, channel, row, column, p1 - p0, Q)
+            call(tools[EMPTY], (out, n, room, 2 * down, 2 * across, K, planes, *result))
 
 
 @compiled_pass(
-    NUMBER, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, SIZES, PAIR, NUMBER,
+    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, SIZES, PAIR, NUMBER,
     NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
-    address, x, dy, last, sums, memory, blocks, begin, end, tiles_table, channels_table, sizes, target, K_pitch, width
+    tools, x, dy, last, sums, memory, blocks, begin, end, tiles_table, channels_table, sizes, target, gradient_pitch, width
 ):
     """Add to sums (16, C, room) the transformed pixels of x times transformed dy, over blocks begin to end.
 
@@ -283,32 +282,26 @@ def _add_weight_gradient(
         n0, n1, p0, p1 = blocks[number]
         n, down = n1 - n0, (p1 - p0 + 1) // 2
         tiles = n * down * across
-        v = -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES
-        g = v + 16 * tiles * pitch
-        rows = g + 16 * tiles * K_pitch + room
-        gradient = rows + 8 * (across + 1) * max(C, K)
-        turned = memory[gradient + 4 * tiles * K :]
-        fill(x, last, (C, H, W), n0, n, C, memory, 0, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
-        _transform_pixels(memory, 0, n, down, across, C, pitch, v, rows)
-        fill(dy, last, (K, P, Q), n0, n, K, memory, gradient, 2 * down, 2 * across, K, p0, 0, turned)
-        line, place = 2 * across * K, tiles * K_pitch
-        for i in range(n):
-            for y in range(down):
-                high = gradient + (i * 2 * down + 2 * y) * line
-                _middle_rows(memory, high, high + line, memory, rows, rows + line, line)
-                for x_tile in range(across):
-                    to, here = g + ((i * down + y) * across + x_tile) * K_pitch, 2 * x_tile * K
-                    _gradient_columns(memory, high + here, K, memory, to, place, K)
-                    _gradient_columns(memory, rows + here, K, memory, to + 4 * place, place, K)
-                    _gradient_columns(memory, rows + line + here, K, memory, to + 8 * place, place, K)
-                    _gradient_columns(memory, high + line + here, K, memory, to + 12 * place, place, K)
-        for index in range(16):
-            total = address_of(sums, 0) + 4 * index * C * room
-            product(
-                address, address_of(memory, v + index * tiles * pitch), address_of(channels_table, 0),
-                address_of(tiles_table, 0), address_of(memory, g + index * place), width, K_pitch, total, room, C, tiles,
-                room // width, width // LANES, 128, total, room,
+        pixels = address_of(memory, 0)
+        v = pixels + -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES * 4
+        g = v + 4 * 16 * tiles * pitch
+        rows = g + 4 * (16 * tiles * gradient_pitch + room)
+        gradient = rows + 4 * 8 * (across + 1) * max(C, K)
+        turned = gradient + 4 * 4 * tiles * K
+        images, gradients = address_of(x, n0 * C * H * W), address_of(dy, n0 * K * P * Q)
+        strip = (pixels, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
+        call(tools[FILL], (images, last, C, H, W, n, *strip))
+        call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, pitch, v, rows))
+        call(tools[FILL], (gradients, last, K, P, Q, n, gradient, 2 * down, 2 * across, K, p0, 0, turned))
+        call(tools[_TRANSFORM_GRADIENTS], (gradient, n, down, across, K, gradient_pitch, g, rows))
+        for place in range(16):
+            total = address_of(sums, place * C * room)
+            numbers = (
+                v + 4 * place * tiles * pitch, address_of(channels_table, 0), address_of(tiles_table, 0),
+                g + 4 * place * tiles * gradient_pitch, width, gradient_pitch, total, room, C, tiles, room // width,
+                width // LANES, 128, total, room,
             )  # fmt: skip
+            call(tools[MULTIPLY], numbers)
 
 
 @compiled_pass(ANY, write(4), NUMBER)
