@@ -29,7 +29,7 @@ _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 256 * 1024
 # Partial sums of the gradient of the filters: their number depends on sizes alone, so the order never changes.
 _PARTIAL_SUMS = 8
-_PARTIAL_BYTES = 32 * 1024 * 1024
+_PARTIAL_BYTES = 16 * 1024 * 1024
 # The longest run of windows there: the L1 cache has to hold their pixels and their gradients.
 _LONGEST_RUN = 128
 # A result of so many bytes would not stay in the last cache.
@@ -75,7 +75,7 @@ def correlate(
     strip = 0 if inside else images * prod(frame) * C
     memory = strip + images * rows * Q * groups * room + (0 if last else C * H * W) + 3 * _LINE
     window_table = _window_offsets(images, rows, Q, windows.stride, frame, C)
-    term_table = _term_offsets(windows, C // groups, frame[1], C)
+    term_table = term_offsets(windows, C // groups, frame[1], C)
     sizes = (C, H, W, *windows.stride, windows.top, windows.left, windows.span(1, 1)[0], across, groups, K, 0)
     large = direct and y.nbytes >= _LARGE_BYTES and y.ctypes.data % 64 == 0
 
@@ -106,7 +106,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     memory = images * (prod(frame) * pitch + rows * Q * gradient_pitch) + (0 if last else max(C * H * W, K * P * Q))
     memory += 3 * _LINE + WIDTH
     window_table = _window_offsets(images, rows, Q, windows.stride, frame, pitch)
-    term_table = _term_offsets(windows, C // groups, across, pitch)
+    term_table = term_offsets(windows, C // groups, across, pitch)
     sizes = (C, H, W, *windows.stride, windows.top, windows.left, windows.span(1, 1)[0], across, groups, K, pitch)
 
     def share(index: int) -> None:
@@ -265,7 +265,7 @@ def _window_offsets(
 
 
 @lru_cache(256)
-def _term_offsets(windows: Windows, channels: int, width: int, pitch: int) -> np.ndarray:
+def term_offsets(windows: Windows, channels: int, width: int, pitch: int) -> np.ndarray:
     """Return where the taps of a window lie, (R, S, channels), from its beginning."""
     r, s, c = np.ix_(np.arange(windows.R), np.arange(windows.S), np.arange(channels))
     offsets = (r * windows.dilation[0] * width + s * windows.dilation[1]) * pitch + c

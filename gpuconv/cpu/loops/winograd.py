@@ -24,8 +24,8 @@ from .vectors import LANES, address_of, along, call, is_finite
 _FLOAT32 = np.dtype(np.float32)
 # Bytes of a block's transformed pixels and products, and its least and most tiles: the fewer, the more often the filters
 # come from the last cache.
-_BLOCK_BYTES = 512 * 1024
-_LEAST_TILES, _MOST_TILES = 48, 256
+_BLOCK_BYTES = 1024 * 1024
+_LEAST_TILES, _MOST_TILES = 96, 256
 _SLACK = 128
 
 
