@@ -26,7 +26,19 @@ from gpuconv.errors import ConfigError
 from gpuconv.runs.machine import environment
 
 CPU = Path(compiled.__file__).parent
-_NO_OPERATORS = {"__init__", "jit", "cache", "atomic", "vectors", "tile", "strips", "pieces", "bits", "unfold"}
+_NO_OPERATORS = {
+    "__init__",
+    "jit",
+    "cache",
+    "atomic",
+    "vectors",
+    "tile",
+    "strips",
+    "blocks",
+    "pieces",
+    "bits",
+    "unfold",
+}
 TWINS = sorted({path.stem for form in ("arrays", "loops") for path in (CPU / form).glob("*.py")} - _NO_OPERATORS)
 
 numba_installed = pytest.mark.skipif(compiled._obstacle() != "", reason="the extra `fast` is not installed")

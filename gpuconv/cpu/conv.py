@@ -100,4 +100,3 @@ def _method(w: np.ndarray, windows: Windows, groups: int, y: np.ndarray) -> str:
     plain = windows.R == windows.S == 3 and windows.stride == windows.dilation == (1, 1) and groups == 1
     worth_it = min(w.shape[:2]) >= _LEAST_CHANNELS and y[:, 0].size >= _LEAST_PIXELS
     return "winograd" if plain and worth_it and accumulator(y.dtype) == np.float32 else "conv"
-

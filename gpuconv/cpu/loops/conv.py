@@ -6,45 +6,53 @@ tables of offsets.  Filters are packed in panels, as wide as a tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
-from numba import boolean, int64, types
+from numba import boolean
 
-from ...shapes import ConvSizes, is_channels_last
+from ...shapes import ConvSizes
 from ..layout import stored
-from ..memory import empty_array, zero_array
+from ..memory import empty_array
 from ..parallel import for_each, ranges, scratch, share_out
-from ..windows import Block, Phase, Windows, blocks, phases
+from ..windows import Block, Phase, Windows, phases
 from .atomic import COUNTER, take
-from .jit import NUMBER, PAIR, compiled_pass, loop, read, write
-from .strips import ANY_TARGET, empty, fill, transpose_rows
-from .tile import WIDTH, multiply, multiply_scattered, run_length
+from .blocks import (
+    EMPTY,
+    FILL,
+    GEOMETRY,
+    LINE,
+    MULTIPLY,
+    MULTIPLY_SCATTERED,
+    OFFSETS,
+    TABLE,
+    TOOLS,
+    TRANSPOSE,
+    apart,
+    as_stored,
+    cut_into,
+    geometry,
+    in_shares,
+    is_direct,
+    listed,
+    panel_width,
+    panels,
+    term_offsets,
+    window_offsets,
+)
+from .jit import NUMBER, PAIR, TRIPLE, compiled_pass, read, write
+from .strips import ANY_TARGET
+from .tile import WIDTH, run_length
 from .vectors import LANES, address_of, call, copy, copy_value, stream, zero
 
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 256 * 1024
-# Partial sums of the gradient of the filters: their number depends on sizes alone, so the order never changes.
-_PARTIAL_SUMS = 8
-_PARTIAL_BYTES = 16 * 1024 * 1024
 # The longest run of windows there: the L1 cache has to hold their pixels and their gradients.
 _LONGEST_RUN = 128
 # A result of so many bytes would not stay in the last cache.
 _LARGE_BYTES = 32 * 1024 * 1024
 # Phases of a stride that are computed together.
 _MOST_PHASES = 8
-# Pixels so many channels apart, or a multiple, share few cache sets: in scratch memory they are a line further apart.
-_CONFLICT, _LINE = 64, 16
-
-# Addresses of what passes call.
-TOOLS = np.array([multiply, multiply_scattered, fill, empty, transpose_rows], np.int64)
-MULTIPLY, _SCATTERED, FILL, EMPTY, _TRANSPOSE = range(5)
-
-SIZES = types.UniTuple(types.intp, 12)
-OFFSETS, TABLE = read(1, int64), read(2, int64)
 
 
 def correlate(
@@ -73,10 +81,10 @@ def correlate(
     images, rows = cut.largest
     frame = (H, W) if inside else (windows.span(rows, Q)[0], across)
     strip = 0 if inside else images * prod(frame) * C
-    memory = strip + images * rows * Q * groups * room + (0 if last else C * H * W) + 3 * _LINE
-    window_table = _window_offsets(images, rows, Q, windows.stride, frame, C)
+    memory = strip + images * rows * Q * groups * room + (0 if last else C * H * W) + 3 * LINE
+    window_table = window_offsets(images, rows, Q, windows.stride, frame, C)
     term_table = term_offsets(windows, C // groups, frame[1], C)
-    sizes = (C, H, W, *windows.stride, windows.top, windows.left, windows.span(1, 1)[0], across, groups, K, 0)
+    sizes = geometry(x, windows, Q, C)
     large = direct and y.nbytes >= _LARGE_BYTES and y.ctypes.data % 64 == 0
 
     def work(counter: np.ndarray) -> None:
@@ -97,22 +105,22 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     room = -(-K // groups // width) * width
     source, last = as_stored(x)
     gradient = stored(x, dy)[0].reshape(-1)
-    height, across = windows.span(P, Q)
+    across = windows.span(1, Q)[1]
     cut = cut_into(N, P, Q, 4 * (C * windows.stride[0] * windows.stride[1] + K), _BLOCK_BYTES)
     images, rows = cut.largest
     frame, pitch = (windows.span(rows, Q)[0], across), apart(C)
     gradient_pitch = apart(K)
     shares, sums = in_shares(cut, (groups, windows.R * windows.S * C // groups, room))
     memory = images * (prod(frame) * pitch + rows * Q * gradient_pitch) + (0 if last else max(C * H * W, K * P * Q))
-    memory += 3 * _LINE + WIDTH
-    window_table = _window_offsets(images, rows, Q, windows.stride, frame, pitch)
+    memory += 3 * LINE + WIDTH
+    window_table = window_offsets(images, rows, Q, windows.stride, frame, pitch)
     term_table = term_offsets(windows, C // groups, across, pitch)
-    sizes = (C, H, W, *windows.stride, windows.top, windows.left, windows.span(1, 1)[0], across, groups, K, pitch)
+    sizes = geometry(x, windows, Q, pitch)
 
     def share(index: int) -> None:
         _add_weight_gradient(
             TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
-            *shares[index], window_table, term_table, sizes, (P, Q), gradient_pitch, width,
+            *shares[index], window_table, term_table, sizes, (K, P, Q), gradient_pitch, width,
         )  # fmt: skip
 
     for_each(share, range(len(shares)))
@@ -143,11 +151,11 @@ def _correlate_planes(x: np.ndarray, w: np.ndarray, y: np.ndarray, windows: Wind
     In padded planes of x, windows of all rows are one run, row ends and all.
     """
     N, K, P, Q = y.shape
-    C, H, W = x.shape[1:]
+    C = x.shape[1]
     filters = np.ascontiguousarray(w, np.float32).reshape(K, -1)
     across = windows.span(1, Q)[1]
     cut = cut_into(N, P, Q, 4 * (C + K), _BLOCK_BYTES)
-    images, rows = cut.largest
+    _, rows = cut.largest
     span = windows.span(1, 1)
     plane = -(-rows * across // (4 * LANES)) * 4 * LANES + (span[0] - 1) * across + span[1]
     r, s, c = np.ix_(np.arange(windows.R), np.arange(windows.S), np.arange(C))
@@ -156,7 +164,7 @@ def _correlate_planes(x: np.ndarray, w: np.ndarray, y: np.ndarray, windows: Wind
     rows_of, terms = np.arange(K) * filters.shape[1], np.arange(filters.shape[1])
     source, last = as_stored(x)
     memory = C * plane + K * plane
-    sizes = (C, H, W, plane, 0, windows.top, windows.left, span[0], across, 0, 0, 0)
+    sizes = geometry(x, windows, Q, plane)
 
     def work(counter: np.ndarray) -> None:
         _planes(
@@ -178,112 +186,32 @@ def _all_phases(dy: np.ndarray, w: np.ndarray, parts: list[Phase], z: ConvSizes,
     top, left = min(windows.top for windows in every), min(windows.left for windows in every)
     R = max(windows.top + windows.R for windows in every) - top
     S = max(windows.left + windows.S for windows in every) - left
-    filters = np.zeros((len(parts), z.C, z.K, R, S), np.float32)
-    for filter_, phase, windows in zip(filters, parts, every, strict=True):
+    width = panel_width(len(parts) * z.C)
+    room = -(-len(parts) * z.C // width) * width
+    filters = np.zeros((room, z.K, R, S), np.float32)
+    for i, (phase, windows) in enumerate(zip(parts, every, strict=True)):
         r, s = windows.top - top, windows.left - left
-        filter_[:, :, r : r + windows.R, s : s + windows.S] = w[phase.taps]
-    filters = filters.reshape(-1, z.K, R, S)
-    width = panel_width(len(filters))
-    room = -(-len(filters) // width) * width
+        filters[i * z.C : (i + 1) * z.C, :, r : r + windows.R, s : s + windows.S] = w[phase.taps]
     joined = empty_array((z.N, -(-z.H // z.stride[0]), -(-z.W // z.stride[1]), room), _FLOAT32)
-    filters = np.concatenate([filters, np.zeros((room - len(filters), *filters.shape[1:]), np.float32)])
     correlate(dy, filters, None, joined.transpose(0, 3, 1, 2), Windows(R, S, top, left, (1, 1), (1, 1)), 1)
     images = ranges(z.N, max(1, _BLOCK_BYTES // (4 * joined[0].size)))
     for_each(lambda part: _interleave(joined[slice(*part)], dx[slice(*part)], z.stride), images, blas=False)
     return bool(np.isfinite(dx).all())
 
 
-# What winograd.py uses as well ----------------------------------------------------------------------------------------
-
-
-class Cut(NamedTuple):
-    """How a batch is cut: a table of blocks (n0, n1, p0, p1), and the images and rows of the largest."""
-
-    pieces: list[Block]
-    table: np.ndarray
-    largest: tuple[int, int]
-
-
-def listed(pieces: list[Block]) -> Cut:
-    """Return blocks, whole images or rows of one, as a table."""
-    table = np.array([(block.n0, block.n1, block.p0, block.p1) for block in pieces], np.int64).reshape(-1, 4)
-    images, rows = ((table[:, i + 1] - table[:, i]).max(initial=0) for i in (0, 2))
-    return Cut(pieces, table, (int(images), int(rows)))
-
-
-@lru_cache(256)  # a list of some hundred blocks takes as long as a small convolution
-def cut_into(N: int, P: int, Q: int, window_bytes: int, budget: int) -> Cut:
-    """Return N images of P x Q windows cut into blocks of so many bytes."""
-    return listed(blocks(N, P, Q, window_bytes, budget))
-
-
-def as_stored(x: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Return x flat, in its order of storage (a copy if it has gaps), and whether that is channels last."""
-    (source,) = stored(x, x)
-    return source.reshape(-1), is_channels_last(x)
-
-
-def is_direct(y: np.ndarray, room: int) -> bool:
-    """Return whether y (N, K, P, Q) is stored (N, P, Q, K) without gaps, and K is `room`."""
-    return y.transpose(0, 2, 3, 1).flags.c_contiguous and y.shape[1] == room
-
-
-def panel_width(K: int) -> int:
-    """Return the width of a panel of K filters: two vectors, or one where that wastes less."""
-    return WIDTH if K > LANES and (K > 2 * WIDTH or -(-K // LANES) % 2 == 0) else LANES
-
-
-def panels(w: np.ndarray, groups: int) -> np.ndarray:
-    """Return filters (K, C / groups, R, S) as (groups, panels, R S C / groups, width), filled up with zeros."""
-    K, C = w.shape[0] // groups, w.shape[1]
-    width = panel_width(K)
-    count = -(-K // width)
-    matrix = np.zeros((groups, w[0].size, count * width), np.float32)
-    matrix.reshape(groups, *w.shape[2:], C, -1)[..., :K] = w.reshape(groups, K, *w.shape[1:]).transpose(0, 3, 4, 2, 1)
-    return np.ascontiguousarray(matrix.reshape(groups, -1, count, width).swapaxes(1, 2))
-
-
-def apart(channels: int) -> int:
-    """Return how far apart pixels of so many channels lie best."""
-    return channels + _LINE if channels % _CONFLICT == 0 else channels
-
-
-def in_shares(cut: Cut, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Cut blocks into shares (first, stop), by sizes alone, each with a sum of its own, 0 at first."""
-    count = min(_PARTIAL_SUMS, max(1, _PARTIAL_BYTES // (4 * prod(shape))))
-    shares = ranges(len(cut.table), -(-max(1, len(cut.table)) // count))
-    return shares, zero_array((len(shares), *shape), _FLOAT32)
-
-
-@lru_cache(256)
-def _window_offsets(
-    images: int, rows: int, Q: int, stride: tuple[int, int], frame: tuple[int, int], pitch: int
-) -> np.ndarray:
-    """Return where windows begin, in images of frame[0] x frame[1] pixels of `pitch` values."""
-    i, p, q = np.ix_(np.arange(images), np.arange(rows), np.arange(Q))
-    return (((i * frame[0] + p * stride[0]) * frame[1] + q * stride[1]) * pitch).reshape(-1).astype(np.int64)
-
-
-@lru_cache(256)
-def term_offsets(windows: Windows, channels: int, width: int, pitch: int) -> np.ndarray:
-    """Return where the taps of a window lie, (R, S, channels), from its beginning."""
-    r, s, c = np.ix_(np.arange(windows.R), np.arange(windows.S), np.arange(channels))
-    offsets = (r * windows.dilation[0] * width + s * windows.dilation[1]) * pitch + c
-    return offsets.reshape(-1).astype(np.int64)
-
-
 @compiled_pass(
     OFFSETS, read(1), boolean, boolean, read(4), read(2), boolean, boolean, ANY_TARGET, boolean, write(1), TABLE, COUNTER,
-    OFFSETS, OFFSETS, SIZES, NUMBER,
+    OFFSETS, OFFSETS, GEOMETRY, NUMBER,
 )  # fmt: skip
 def _correlate(
     tools, x, last, inside, filters, bias, direct, planes, y, large, memory, blocks, counter, window_table, term_table,
     sizes, run,
 ):  # fmt: skip
     """Fill the blocks of y that the counter gives; large: write direct past the caches."""
-    C, H, W, sh, sw, top, left, span, across, groups, K, _ = sizes
-    P, Q = y.shape[2:]
-    count, width, terms = filters.shape[1], filters.shape[3], filters.shape[2]
+    C, H, W, sh, top, left = sizes.C, sizes.H, sizes.W, sizes.sh, sizes.top, sizes.left
+    span, across = sizes.span, sizes.across
+    K, P, Q = y.shape[1:]
+    groups, count, terms, width = filters.shape
     room = count * width
     everything = groups * room
     image, channel, row, column = y.strides
@@ -324,16 +252,17 @@ def _correlate(
 
 
 @compiled_pass(
-    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, SIZES, PAIR, NUMBER,
+    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
     NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
     tools, x, dy, last, sums, memory, blocks, begin, end, window_table, term_table, sizes, target, gradient_pitch, width
 ):
     """Add to sums (groups, R S C / groups, room) the windows of x times dy, over blocks begin to end."""
-    C, H, W, sh, sw, top, left, span, across, groups, K, pitch = sizes
-    P, Q = target
-    terms, room = sums.shape[1:]
+    C, H, W, sh, top, left = sizes.C, sizes.H, sizes.W, sizes.sh, sizes.top, sizes.left
+    span, across, pitch = sizes.span, sizes.across, sizes.pitch
+    K, P, Q = target
+    groups, terms, room = sums.shape
     few = K // groups
     for number in range(begin, end):
         n0, n1, p0, p1 = blocks[number]
@@ -361,12 +290,25 @@ def _add_weight_gradient(
 
 
 @compiled_pass(
-    OFFSETS, read(1), boolean, read(2), ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS, OFFSETS, SIZES, NUMBER
+    OFFSETS,
+    read(1),
+    boolean,
+    read(2),
+    ANY_TARGET,
+    write(1),
+    TABLE,
+    COUNTER,
+    OFFSETS,
+    OFFSETS,
+    OFFSETS,
+    GEOMETRY,
+    NUMBER,
 )
 def _planes(tools, x, last, filters, y, memory, blocks, counter, rows_table, terms_table, steps_table, sizes, run):
     """Fill the blocks of y that the counter gives from padded planes."""
-    C, H, W, plane, _, top, left, span, across, _, _, _ = sizes
-    K, P, Q = y.shape[1:]
+    C, H, W, top, left = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left
+    span, across, plane = sizes.span, sizes.across, sizes.pitch
+    K, Q = y.shape[1], y.shape[3]
     terms = filters.shape[1]
     image, channel, row_step, column = y.strides
     lead, stop = min(max(0, -left), across), max(0, min(across, W - left))
@@ -385,7 +327,7 @@ def _planes(tools, x, last, filters, y, memory, blocks, counter, rows_table, ter
                     continue
                 if last:
                     row = address_of(x, ((i * H + h) * W + left + lead) * C)
-                    call(tools[_TRANSPOSE], (row, C, start + 4 * (r * across + lead), plane, stop - lead, C))
+                    call(tools[TRANSPOSE], (row, C, start + 4 * (r * across + lead), plane, stop - lead, C))
                 else:
                     for c in range(C):
                         row = address_of(x, ((i * C + c) * H + h) * W + left + lead)
@@ -395,7 +337,7 @@ def _planes(tools, x, last, filters, y, memory, blocks, counter, rows_table, ter
                     address_of(filters, 0), address_of(rows_table, 0), address_of(terms_table, 0), start + 4 * q,
                     address_of(steps_table, 0), out + 4 * q, plane, K, terms, run,
                 )  # fmt: skip
-                call(tools[_SCATTERED], numbers)
+                call(tools[MULTIPLY_SCATTERED], numbers)
             for k in range(K):
                 for p in range(rows):
                     here, target = out + 4 * (k * plane + p * across), address_of(y, 0) + i * image + k * channel

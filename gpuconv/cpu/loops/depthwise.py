@@ -15,15 +15,18 @@ from ..layout import stored
 from ..parallel import for_each, ranges, scratch, share_out
 from ..windows import Windows
 from .atomic import COUNTER, take
-from .conv import (
+from .blocks import (
     EMPTY,
     FILL,
+    GEOMETRY,
     OFFSETS,
-    SIZES,
     TABLE,
     TOOLS,
+    Cut,
+    Geometry,
     as_stored,
     cut_into,
+    geometry,
     is_direct,
     term_offsets,
 )
@@ -40,7 +43,7 @@ _SLACK = 64
 def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> None:
     """Fill y (N, C, P, Q) with bias and windows of x (N, C, H, W) times filters (C, 1, R, S)."""
     C, H, W = x.shape[1:]
-    N, _, P, Q = y.shape
+    P, Q = y.shape[2:]
     room = -(-C // LANES) * LANES
     filters, biases = np.zeros((windows.R * windows.S, room), np.float32), np.zeros(room, np.float32)
     filters[:, :C] = w.reshape(C, -1).T
@@ -48,7 +51,7 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
         biases[:C] = bias
     source, last = as_stored(x)
     direct, planes = is_direct(y, room), y.flags.c_contiguous
-    cut, memory, terms, sizes = _prepared(windows, N, (C, H, W), (P, Q), room)
+    cut, memory, terms, sizes = _prepared(x, windows, (P, Q), room)
     memory += 0 if last else C * H * W
     # Backwards: what the gradient of the filters read last is still in the cache.
     table = np.ascontiguousarray(cut.table[::-1])
@@ -65,11 +68,11 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
 def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
     """Return the gradient of the filters (C, 1, R, S)."""
     C, H, W = x.shape[1:]
-    N, _, P, Q = dy.shape
+    P, Q = dy.shape[2:]
     room = -(-C // LANES) * LANES
     source, last = as_stored(x)
     gradient = stored(x, dy)[0].reshape(-1)
-    cut, memory, terms, sizes = _prepared(windows, N, (C, H, W), (P, Q), room)
+    cut, memory, terms, sizes = _prepared(x, windows, (P, Q), room)
     memory += 0 if last else max(C * H * W, C * P * Q)
     shares = ranges(len(cut.table), -(-max(1, len(cut.table)) // _PARTIAL_SUMS))
     sums = np.zeros((len(shares), windows.R * windows.S, room), np.float32)
@@ -84,17 +87,16 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     return np.ascontiguousarray(sums.sum(axis=0)[:, :C].T).reshape(w.shape)
 
 
-def _prepared(windows: Windows, N: int, image: tuple[int, int, int], outputs: tuple[int, int], room: int):
+def _prepared(
+    x: np.ndarray, windows: Windows, outputs: tuple[int, int], room: int
+) -> tuple[Cut, int, np.ndarray, Geometry]:
     """Return how the batch is cut, the values that a block needs at most, where taps lie, and sizes for the passes."""
-    C, H, W = image
     P, Q = outputs
-    cut = cut_into(N, P, Q, 4 * room * (1 + windows.stride[0] * windows.stride[1]), _BLOCK_BYTES)
+    cut = cut_into(len(x), P, Q, 4 * room * (1 + windows.stride[0] * windows.stride[1]), _BLOCK_BYTES)
     images, rows = cut.largest
     height, across = windows.span(rows, Q)
     memory = images * (height * across + rows * Q) * room + _SLACK
-    span = windows.span(1, 1)[0]
-    sizes = (C, H, W, *windows.stride, windows.top, windows.left, span, across, windows.R, windows.S, room)
-    return cut, memory, term_offsets(windows, 1, across, room), sizes
+    return cut, memory, term_offsets(windows, 1, across, room), geometry(x, windows, Q, room)
 
 
 def _weighted(vectors: int, taps: int | None):
@@ -234,11 +236,23 @@ _ROW, _ADD_ROW = range(len(TOOLS), len(_TOOLS))
 
 
 @compiled_pass(
-    OFFSETS, read(1), boolean, read(2), read(1), boolean, boolean, ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, SIZES
+    OFFSETS,
+    read(1),
+    boolean,
+    read(2),
+    read(1),
+    boolean,
+    boolean,
+    ANY_TARGET,
+    write(1),
+    TABLE,
+    COUNTER,
+    OFFSETS,
+    GEOMETRY,
 )
 def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, term_table, sizes):
     """Fill the blocks of y that the counter gives."""
-    C, H, W, sh, sw, top, left, span, across, R, S, room = sizes
+    C, H, W, sh, sw, top, left, span, across, room = sizes
     P, Q = y.shape[2:]
     image, channel, row, column = y.strides
     weights, biases, terms = address_of(filters, 0), address_of(bias, 0), address_of(term_table, 0)
@@ -257,18 +271,16 @@ def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks,
         for i in range(n):
             for p in range(rows):
                 here, result = strip + 4 * (i * h + p * sh) * across * room, target + 4 * (i * rows + p) * Q * room
-                call(tools[_ROW], (here, sw * room, terms, weights, room, R * S, result, Q, biases))
+                call(tools[_ROW], (here, sw * room, terms, weights, room, len(filters), result, Q, biases))
         if not direct:
             here = address_of(y, 0) + n0 * image + p0 * row
             call(tools[EMPTY], (out, n, room, rows, Q, C, planes, here, image, channel, row, column, rows, Q))
 
 
-@compiled_pass(
-    OFFSETS, read(1), read(1), boolean, write(2), write(1), TABLE, NUMBER, NUMBER, OFFSETS, SIZES, PAIR
-)
+@compiled_pass(OFFSETS, read(1), read(1), boolean, write(2), write(1), TABLE, NUMBER, NUMBER, OFFSETS, GEOMETRY, PAIR)
 def _add_weight_gradient(tools, x, dy, last, sums, memory, blocks, begin, end, term_table, sizes, target):
     """Add to sums (R S, room) the windows of x times dy, over blocks begin to end."""
-    C, H, W, sh, sw, top, left, span, across, R, S, room = sizes
+    C, H, W, sh, sw, top, left, span, across, room = sizes
     P, Q = target
     terms, total = address_of(term_table, 0), address_of(sums, 0)
     for number in range(begin, end):
@@ -287,4 +299,4 @@ def _add_weight_gradient(tools, x, dy, last, sums, memory, blocks, begin, end, t
         for i in range(n):
             for p in range(rows):
                 here, row = strip + 4 * (i * h + p * sh) * across * room, gradient + 4 * (i * rows + p) * Q * room
-                call(tools[_ADD_ROW], (here, sw * room, terms, row, room, Q, total, room, R * S))
+                call(tools[_ADD_ROW], (here, sw * room, terms, row, room, Q, total, room, len(sums)))

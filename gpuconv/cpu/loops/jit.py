@@ -46,7 +46,7 @@ if inspect.isfunction(loop(lambda: None)):
     raise ImportError(msg)
 
 NUMBER = types.intp
-PAIR = types.UniTuple(types.intp, 2)
+PAIR, TRIPLE = types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 3)
 
 
 def read(ndim: int, kind: types.Type = types.float32) -> types.Type:
@@ -78,11 +78,11 @@ def callback(numbers: int) -> Callable:
 
     def compile_now(function: Callable) -> int:
         options = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}}
-        compiled = CFunc(function, ((NUMBER,) * numbers, types.void), {}, options)
+        compiled: Any = CFunc(function, ((NUMBER,) * numbers, types.void), {}, options)
         compiled._cache = cache.Kept(function, _begin)
         compiled.compile()
         _callbacks.append(compiled)
-        return compiled.address
+        return int(compiled.address)
 
     return compile_now
 

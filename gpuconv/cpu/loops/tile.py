@@ -93,7 +93,6 @@ def _lower(rows: int, vectors: int, scattered: bool):
     return lower
 
 
-
 def _all_rows(vectors: int):
     """Return the loop over the rows of a panel of so many vectors: tall tiles, and low ones for what is left."""
     tall, high, middle, low = _HEIGHTS
@@ -106,7 +105,7 @@ def _all_rows(vectors: int):
         while i < m:
             left = m - i
             here, target, initial = rows + 8 * i, c + 4 * i * c_row, d + 4 * i * d_row
-            if left >= tall and not (tall == 6 and (left == 7 or left == 8 or left == 11)):  # 4 and 3, not 6 and 1
+            if left >= tall and not (tall == 6 and left in (7, 8, 11)):  # 4 and 3, not 6 and 1
                 tall_tile(a, here, terms, b, b_term, target, c_row, n, initial, d_row)
                 i += tall
             elif left >= high:

@@ -9,14 +9,30 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import boolean, float32, types
+from numba import boolean
 
 from ..layout import stored
 from ..parallel import for_each, ranges, scratch, share_out
 from ..windows import Block, Windows
-from .conv import EMPTY, FILL, MULTIPLY, OFFSETS, SIZES, TABLE, TOOLS, Cut, apart, as_stored, in_shares, is_direct, listed, panel_width
 from .atomic import COUNTER, take
-from .jit import NUMBER, PAIR, callback, compiled_pass, loop, read, write
+from .blocks import (
+    EMPTY,
+    FILL,
+    GEOMETRY,
+    MULTIPLY,
+    OFFSETS,
+    TABLE,
+    TOOLS,
+    Cut,
+    apart,
+    as_stored,
+    geometry,
+    in_shares,
+    is_direct,
+    listed,
+    panel_width,
+)
+from .jit import NUMBER, TRIPLE, callback, compiled_pass, loop, read, write
 from .strips import ANY, ANY_TARGET
 from .tile import run_length
 from .vectors import LANES, address_of, along, call, is_finite
@@ -45,7 +61,7 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
     finite = np.zeros(len(cut.table), bool)
     memory = _memory(cut, Q, C, room, max(C, room)) + (0 if last else C * H * W)
     offsets = _offsets(cut, Q, C, max(C, 1))
-    sizes = (C, H, W, 1, 1, windows.top, windows.left, 0, 0, 1, K, C)
+    sizes = geometry(x, windows, Q, C)
 
     def work(counter: np.ndarray) -> None:
         _correlate(
@@ -70,12 +86,12 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     pitches = apart(C), apart(K)
     memory = _memory(cut, Q, pitches[0], pitches[1], max(C, K)) + (0 if last else max(C * H * W, K * P * Q)) + room
     offsets = _offsets(cut, Q, C, pitches[0])
-    sizes = (C, H, W, 1, 1, windows.top, windows.left, 0, 0, 1, K, pitches[0])
+    sizes = geometry(x, windows, Q, pitches[0])
 
     def share(index: int) -> None:
         _add_weight_gradient(
             _TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
-            *shares[index], *offsets, sizes, (P, Q), pitches[1], width,
+            *shares[index], *offsets, sizes, (K, P, Q), pitches[1], width,
         )  # fmt: skip
 
     for_each(share, range(len(shares)))
@@ -219,15 +235,15 @@ _TRANSFORM_PIXELS, _TRANSFORM_OUTPUTS, _TRANSFORM_GRADIENTS = range(len(TOOLS), 
 
 @compiled_pass(
     OFFSETS, read(1), boolean, read(4), read(1), boolean, boolean, ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS,
-    SIZES, NUMBER, write(1, boolean),
+    GEOMETRY, NUMBER, write(1, boolean),
 )  # fmt: skip
 def _correlate(
     tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, tiles_table, channels_table, sizes, run,
     finite,
 ):  # fmt: skip
     """Fill the blocks of y that the counter gives; filters (16, panels, C, width); finite: which came out so."""
-    C, H, W, _, _, top, left, _, _, _, K, _ = sizes
-    P, Q = y.shape[2:]
+    C, H, W, top, left = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left
+    K, P, Q = y.shape[1:]
     count, width = filters.shape[1], filters.shape[3]
     room, across = count * width, (Q + 1) // 2
     image, channel, row, column = y.strides
@@ -265,18 +281,32 @@ def _correlate(
 
 
 @compiled_pass(
-    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, SIZES, PAIR, NUMBER,
+    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
     NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
-    tools, x, dy, last, sums, memory, blocks, begin, end, tiles_table, channels_table, sizes, target, gradient_pitch, width
+    tools,
+    x,
+    dy,
+    last,
+    sums,
+    memory,
+    blocks,
+    begin,
+    end,
+    tiles_table,
+    channels_table,
+    sizes,
+    target,
+    gradient_pitch,
+    width,
 ):
     """Add to sums (16, C, room) the transformed pixels of x times transformed dy, over blocks begin to end.
 
     Sums in row or column 3 of a tile lack their minus.
     """
-    C, H, W, _, _, top, left, _, _, _, K, pitch = sizes
-    P, Q = target
+    C, H, W, top, left, pitch = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left, sizes.pitch
+    K, P, Q = target
     room, across = sums.shape[2], (Q + 1) // 2
     for number in range(begin, end):
         n0, n1, p0, p1 = blocks[number]
@@ -337,8 +367,7 @@ def _weight_gradient(sums, dw, first, stop):
 
     Sums in row or column 3 lack their minus.
     """
-    shares, _, C, room = sums.shape
-    K = len(dw)
+    shares, room, K = len(sums), sums.shape[3], len(dw)
     half = np.float32(0.5)
     v, g = np.empty((16, room), np.float32), np.empty((3, 4), np.float32)
     for c in range(first, stop):
