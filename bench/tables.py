@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import load
-from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row
+from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row, Summary
 
 # In the terminal ----------------------------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ def summaries(result: Result) -> list[str]:
                     f"gpuconv / {result.label(peer)}, {regime}, {summary.rows} rows: best format against best format "
                     f"{summary.best_mean:.2f} in geometric mean, worst {summary.best_worst:.2f}; format by format "
                     f"{summary.same_mean:.2f}, from {summary.same_least:.2f} to {summary.same_worst:.2f}"
-                    + (f"; one thread {summary.one_thread:.2f}" if summary.one_thread else "")
+                    + _one_thread(summary)
                 )
     return found
 
@@ -190,11 +190,16 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (
 def _also(result: Result, peer: str, regime: str, apart: str) -> str:
     """Return the mean in one thread, and both means without the case that stands apart, each where there is one."""
     found, rest = result.summary(peer, regime), result.summary(peer, regime, without=apart)
-    text = f"; one thread {found.one_thread:.2f}" if found and found.one_thread else ""
-    if apart and rest and found and rest.rows < found.rows:
-        text += f"; without {apart}: {rest.best_mean:.2f}"
-        text += f", one thread {rest.one_thread:.2f}" if rest.one_thread else ""
+    if found is None:
+        return ""
+    text = _one_thread(found)
+    if apart and rest and rest.rows < found.rows:
+        text += f".  Without {apart}: geometric mean {rest.best_mean:.2f}{_one_thread(rest)}"
     return text
+
+
+def _one_thread(summary: Summary) -> str:
+    return "" if summary.one_thread is None else f"; processor time of one thread {summary.one_thread:.2f}"
 
 
 def full_table(result: Result) -> str:
