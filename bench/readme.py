@@ -19,7 +19,7 @@ from gpuconv.errors import GpuconvError
 from . import run
 from .report import RESULTS
 
-_RUNS = 3
+_RUNS, _ROUNDS = 3, 3  # what about eight minutes suffice for; other processes, other rounds
 
 
 def operators(folder: Path, date: str, threads: int | None) -> None:
@@ -28,7 +28,7 @@ def operators(folder: Path, date: str, threads: int | None) -> None:
         run.bench(
             peer_names=("torch", "gpuconv-numpy"),
             threads=threads,
-            rounds=4,
+            rounds=_ROUNDS,
             memory=False,
             one_thread=number == 1,
             save=folder / f"operators-cpu-{date}-{number}.json",
@@ -41,7 +41,7 @@ def steps(folder: Path, date: str, threads: int | None) -> None:
         set_name="steps",
         peer_names=("torch",),
         threads=threads,
-        rounds=4,
+        rounds=_ROUNDS,
         memory=False,
         save=folder / f"steps-cpu-{date}.json",
     )

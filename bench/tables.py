@@ -210,7 +210,12 @@ def full_table(result: Result) -> str:
     titles = ["case", "direction", "regime", "format", "gpuconv, ms", "rate", "of peak", "error", "extra MB"]
     titles += ["one thread, ms"] if alone else []
     for peer in peers:
-        titles += [f"{result.label(peer)}, ms", spread, "error", *(["one thread, ms", "ratio"] if alone else [])]
+        titles += [
+            f"{result.label(peer)}, ms",
+            spread,
+            "error",
+            *(["one thread, ms", "ratio, one thread"] if alone else []),
+        ]
     table = [titles, ["---"] * 4 + ["---:"] * (len(titles) - 4)]
     for row in result.rows:
         for layout in dict.fromkeys(entry.layout for entry in row.entries):
