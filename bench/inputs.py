@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,13 +34,6 @@ class Inputs:
     @property
     def channels_last(self) -> bool:
         return self.layout == "NHWC"
-
-    def in_layout(self, layout: str) -> Inputs:
-        """Return the same numbers stored in a memory format: drawing them takes longer than most calls."""
-        if layout == self.layout:
-            return self
-        dy = None if self.dy is None else stored(self.dy, layout)
-        return replace(self, layout=layout, x=stored(self.x, layout), dy=dy)
 
 
 def draw(case: Case, layout: str = "NCHW", regime: str = "float32", seed: int = 0) -> Inputs:

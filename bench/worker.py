@@ -39,7 +39,6 @@ class Worker:
         self.peer, self.device, self.threads = peer, device, threads
         self.ready: dict[str, dict[str, Callable[[], Any]]] = {}
         self.counts: dict[tuple[str, str], int] = {}
-        self.drawn: Inputs | None = None
 
     def start(self) -> str:
         """Import and set up the library; return its version."""
@@ -49,9 +48,7 @@ class Worker:
 
     def prepare(self, case: Case, layout: str, regime: str) -> dict[str, list[Sample]]:
         """Make the calls of a case ready, run each once; return samples of the results by direction."""
-        if self.drawn is None or (self.drawn.case, self.drawn.regime) != (case, regime):
-            self.drawn = draw(case, layout, regime)
-        inputs = self.drawn.in_layout(layout)
+        inputs = draw(case, layout, regime)
         calls = self.ready[layout] = self.peer.calls(inputs)
         return {direction: self._samples(call, direction, inputs) for direction, call in calls.items()}
 
@@ -86,7 +83,7 @@ class Worker:
 
     def forget(self) -> None:
         """Let go of the calls and their arrays."""
-        self.ready, self.counts, self.drawn = {}, {}, None
+        self.ready, self.counts = {}, {}
 
     def memory(self, case: Case, layout: str, regime: str) -> dict[str, int]:
         """Return the peak extra bytes of each direction; to be asked of a fresh process."""

@@ -8,7 +8,7 @@ import pytest
 from operators import OPERATORS
 
 import gpuconv
-from bench import cases, inputs, oracle, peers, worker
+from bench import cases, inputs, oracle, peers
 from bench import conftest as bench_options
 from bench.cases import Case
 from bench.peers import ours
@@ -268,28 +268,6 @@ def test_layouts_store_the_same_numbers():
     assert here.x.flags.c_contiguous
     assert last.x.transpose(0, 2, 3, 1).flags.c_contiguous
     assert last.dy.transpose(0, 2, 3, 1).flags.c_contiguous
-    for drawn, layout, same in ((here, "NHWC", last), (last, "NCHW", here)):
-        again = drawn.in_layout(layout)
-        assert again.layout == layout
-        for array, expected in ((again.x, same.x), (again.dy, same.dy)):
-            np.testing.assert_array_equal(array, expected)
-            assert array.strides == expected.strides
-
-
-def test_a_worker_draws_once_for_both_layouts_and_anew_for_another_case(monkeypatch):
-    drawn, right = [], inputs.draw
-    monkeypatch.setattr(worker, "draw", lambda case, *rest: drawn.append(case.name) or right(case, *rest))
-    one = Worker(peers.load("gpuconv"), "cpu", 1)
-    one.start()
-    for case in (TINY["conv"], TINY["conv"], TINY["relu"]):
-        for layout in cases.LAYOUTS:
-            found = one.prepare(case, layout, "float32")
-            references = oracle.references(right(case))
-            assert all(r.agrees(s) for d in references for r, s in zip(references[d], found[d], strict=True))
-    assert len(drawn) == 2
-    one.forget()
-    one.prepare(TINY["relu"], "NCHW", "float32")
-    assert len(drawn) == 3
 
 
 def test_what_is_not_there_is_refused_by_name():
