@@ -234,7 +234,7 @@ _ODD = [
 
 _BATCH = [_conv(f"batch {N} 3x3, 32->32, 16x16", N, 32, 16, 32, 3, pad=1) for N in (1, 4, 16, 64, 256, 1024)]
 
-# Whole steps.  Those of the larger nets are a tenth of a minute on two cores, so all have one batch, not their preset's.
+# Whole steps, all of one batch: those of the larger nets take seconds even so, and longer with their preset's.
 _STEPS = [_train(preset, 128) for preset in ("three-layer", "convnet", "resnet9", "speedrun")]
 
 # Every operator at sizes of a moment: for CI, and for a first look.

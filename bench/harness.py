@@ -183,8 +183,8 @@ def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, say: Ca
     finally:
         for side in (*started, *alone):
             side.stop()
-    found = machine(settings) | {"other_work": other_work.cores()}
-    return Result(found, _plain(settings), peaks, known, rows)
+    where = machine(settings) | {"other_work": other_work.cores()}
+    return Result(where, _plain(settings), peaks, known, rows)
 
 
 def _start(names: Sequence[str], settings: Settings) -> tuple[list[Side], dict[str, dict[str, str]]]:

@@ -35,7 +35,7 @@ _SHOWN = (
     "relu 32, 32x32",
     "train convnet, batch 128",
 )
-_SLOW_IN_PYTORCH = "conv three-layer 3x3, 3->64, 32x32"  # oneDNN has no fast way there, which flatters the mean
+_SLOW_IN_PYTORCH = "conv three-layer 3x3, 3->64, 32x32"  # which flatters the mean
 
 
 def training_table(runs: list[dict[str, Any]]) -> str:

@@ -228,7 +228,7 @@ def middle(runs: Sequence[Result]) -> Result:
             msg = "runs of one table differ in their cases"
             raise ConfigError(msg)
     other_work = [work for run in runs if (work := run.machine.get("other_work")) is not None]
-    found = first.machine | {"runs": len(runs), "other_work": max(other_work, default=None)}
+    machine = first.machine | {"runs": len(runs), "other_work": max(other_work, default=None)}
     peaks = {name: max(run.peaks.get(name, 0.0) for run in runs) for name in first.peaks}
     rows = [
         dataclasses.replace(
@@ -236,7 +236,7 @@ def middle(runs: Sequence[Result]) -> Result:
         )
         for rows in zip(*(run.rows for run in runs), strict=True)
     ]
-    return Result(found, first.settings, peaks, first.sides, rows)
+    return Result(machine, first.settings, peaks, first.sides, rows)
 
 
 def _key(row: Row) -> tuple[Any, ...]:

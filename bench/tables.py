@@ -88,12 +88,12 @@ def summaries(result: Result) -> list[str]:
 
 def noise(result: Result) -> str:
     """Return how far gpuconv is from itself, or nothing where it was not measured twice."""
-    found = result.noise()
-    if found is None:
+    away = result.noise()
+    if away is None:
         return ""
     return (
         f"gpuconv beside itself, lower quartiles of {result.settings['rounds']} rounds, format by format: geometric mean "
-        f"{found.mean:.2f}, nine of ten ratios within {found.nine_of_ten:.0%} of 1, all within {found.largest:.0%}"
+        f"{away.mean:.2f}, nine of ten ratios within {away.nine_of_ten:.0%} of 1, all within {away.largest:.0%}"
     )
 
 
@@ -189,11 +189,11 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (
 
 def _also(result: Result, peer: str, regime: str, apart: str) -> str:
     """Return the mean in one thread, and both means without the case that stands apart, each where there is one."""
-    found, rest = result.summary(peer, regime), result.summary(peer, regime, without=apart)
-    if found is None:
+    whole, rest = result.summary(peer, regime), result.summary(peer, regime, without=apart)
+    if whole is None:
         return ""
-    text = _one_thread(found)
-    if apart and rest and rest.rows < found.rows:
+    text = _one_thread(whole)
+    if apart and rest and rest.rows < whole.rows:
         text += f".  Without {apart}: geometric mean {rest.best_mean:.2f}{_one_thread(rest)}"
     return text
 
