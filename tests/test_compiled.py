@@ -26,7 +26,7 @@ from gpuconv.errors import ConfigError
 from gpuconv.runs.machine import environment
 
 CPU = Path(compiled.__file__).parent
-_NO_OPERATORS = {"__init__", "jit", "cache", "pieces", "bits"}
+_NO_OPERATORS = {"__init__", "atomic", "jit", "cache", "pieces", "bits"}
 TWINS = sorted({path.stem for form in ("arrays", "loops") for path in (CPU / form).glob("*.py")} - _NO_OPERATORS)
 
 numba_installed = pytest.mark.skipif(compiled._obstacle() != "", reason="the extra `fast` is not installed")
