@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from numba import float64
+from numba import float64, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from .jit import apart_loop, loop, summing_loop
+
+
+@intrinsic
+def part(context, array, start, length):
+    """Return so many elements of an array from one on, counted in order of storage: a slice with nothing to check."""
+    flat = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+
+    def lower(context, builder, signature, arguments):
+        values = context.make_array(array)(context, builder, arguments[0])
+        run = context.make_array(flat)(context, builder)
+        context.populate_array(
+            run,
+            data=builder.gep(values.data, [arguments[1]]),
+            shape=cgutils.pack_array(builder, [arguments[2]]),
+            strides=cgutils.pack_array(builder, [values.itemsize]),
+            itemsize=values.itemsize,
+            meminfo=None,
+        )
+        return run._getvalue()
+
+    return flat(array, types.intp, types.intp), lower
 
 
 @apart_loop
