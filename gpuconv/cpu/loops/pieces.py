@@ -67,9 +67,12 @@ def add_products(dy, x, centre):
     return total, weighted
 
 
+# The same side by side, into vectors of sums
+
+
 @apart_loop
 def add_row(x, pivot, first, second):
-    """Add what deviates from pivots, and its squares, side by side."""
+    """Add what deviates from pivots, and its squares."""
     for j in range(len(x)):
         d = float64(x[j]) - float64(pivot[j])
         first[j] += d
@@ -78,7 +81,7 @@ def add_row(x, pivot, first, second):
 
 @apart_loop
 def add_row_products(dy, x, centre, total, weighted):
-    """Add dy, and dy (x - centre), side by side."""
+    """Add dy, and dy (x - centre)."""
     for j in range(len(dy)):
         g = float64(dy[j])
         total[j] += g
