@@ -100,27 +100,30 @@ class _Cut:
     def sums(self, run: Callable[..., None], views: list[np.ndarray], vector: np.ndarray) -> np.ndarray:
         """Call run(counter, size of a block, *views, vector, two sums per channel of each block); return the sums, (2, C)."""
         parts = np.zeros((self._count, 2, self._C))
-        repeated = self._repeated(vector)
+        vectors = self._repeated(vector)
 
         def work(counter: np.ndarray) -> None:
             wide = (scratch("wide", (2, self.width), _FLOAT64),) if self.width else ()
-            run(counter, self._size, *views, repeated, parts, *wide)
+            run(counter, self._size, *views, vectors, parts, *wide)
 
         share_out(work, self._count, _LEAST)
         return parts.sum(axis=0)
 
     def apply(self, run: Callable[..., None], views: list[np.ndarray], *vectors: np.ndarray) -> None:
-        """Call run(counter, number of blocks, size of a block, *views, *vectors)."""
-        repeated = [self._repeated(vector) for vector in vectors]
-        share_out(lambda counter: run(counter, self._count, self._size, *views, *repeated), self._count, _LEAST)
+        """Call run(counter, number of blocks, size of a block, *views, vectors)."""
+        repeated = self._repeated(*vectors)
+        share_out(lambda counter: run(counter, self._count, self._size, *views, repeated), self._count, _LEAST)
 
-    def _repeated(self, vector: np.ndarray) -> np.ndarray:
-        """Return a vector (C,) in the dtype of the data, repeated along a run."""
-        return np.tile(vector.astype(self._like.dtype), max(1, self.width // max(1, self._C)))
+    def _repeated(self, *vectors: np.ndarray) -> np.ndarray:
+        """Return vectors (C,) in the dtype of the data, each repeated along a run."""
+        repeated = np.empty((len(vectors), max(1, self.width // self._C), self._C), self._like.dtype)
+        for i, vector in enumerate(vectors):
+            repeated[i] = vector
+        return repeated.reshape(len(vectors), -1)
 
 
-@compiled_pass(COUNTER, NUMBER, read(3), read(1), write(3, float64))
-def _plane_moments(counter, size, x, pivot, sums):
+@compiled_pass(COUNTER, NUMBER, read(3), read(2), write(3, float64))
+def _plane_moments(counter, size, x, pivots, sums):
     N, C, pixels = x.shape
     while True:
         block = take(counter)
@@ -128,13 +131,13 @@ def _plane_moments(counter, size, x, pivot, sums):
             return
         for i in range(block * size, min((block + 1) * size, N)):
             for c in range(C):
-                a, b = add_up(part(x, (i * C + c) * pixels, pixels), float64(pivot[c]))
+                a, b = add_up(part(x, (i * C + c) * pixels, pixels), float64(pivots[0, c]))
                 sums[block, 0, c] += a
                 sums[block, 1, c] += b
 
 
-@compiled_pass(COUNTER, NUMBER, read(3), read(3), read(1), write(3, float64))
-def _plane_sums(counter, size, dy, x, centre, sums):
+@compiled_pass(COUNTER, NUMBER, read(3), read(3), read(2), write(3, float64))
+def _plane_sums(counter, size, dy, x, centres, sums):
     N, C, pixels = x.shape
     while True:
         block = take(counter)
@@ -143,7 +146,7 @@ def _plane_sums(counter, size, dy, x, centre, sums):
         for i in range(block * size, min((block + 1) * size, N)):
             for c in range(C):
                 plane = (i * C + c) * pixels
-                a, b = add_products(part(dy, plane, pixels), part(x, plane, pixels), float64(centre[c]))
+                a, b = add_products(part(dy, plane, pixels), part(x, plane, pixels), float64(centres[0, c]))
                 sums[block, 0, c] += a
                 sums[block, 1, c] += b
 
@@ -156,9 +159,10 @@ def _fold(wide, sums):
             sums[c] += wide[start + c]
 
 
-@compiled_pass(COUNTER, NUMBER, read(1), read(1), write(3, float64), write(2, float64))
-def _row_moments(counter, size, x, pivot, sums, wide):
-    width, C = len(pivot), sums.shape[2]
+@compiled_pass(COUNTER, NUMBER, read(1), read(2), write(3, float64), write(2, float64))
+def _row_moments(counter, size, x, pivots, sums, wide):
+    width, C = pivots.shape[1], sums.shape[2]
+    pivot = part(pivots, 0, width)
     first, second = part(wide, 0, width), part(wide, width, width)
     while True:
         block = take(counter)
@@ -173,9 +177,10 @@ def _row_moments(counter, size, x, pivot, sums, wide):
         _fold(second, part(sums, (2 * block + 1) * C, C))
 
 
-@compiled_pass(COUNTER, NUMBER, read(1), read(1), read(1), write(3, float64), write(2, float64))
-def _row_sums(counter, size, dy, x, centre, sums, wide):
-    width, C = len(centre), sums.shape[2]
+@compiled_pass(COUNTER, NUMBER, read(1), read(1), read(2), write(3, float64), write(2, float64))
+def _row_sums(counter, size, dy, x, centres, sums, wide):
+    width, C = centres.shape[1], sums.shape[2]
+    centre = part(centres, 0, width)
     total, weighted = part(wide, 0, width), part(wide, width, width)
     while True:
         block = take(counter)
@@ -191,8 +196,8 @@ def _row_sums(counter, size, dy, x, centre, sums, wide):
         _fold(weighted, part(sums, (2 * block + 1) * C, C))
 
 
-@compiled_pass(COUNTER, NUMBER, NUMBER, read(3), write(3), read(1), read(1), read(1))
-def _plane_normalise(counter, count, size, x, y, centre, scale, shift):
+@compiled_pass(COUNTER, NUMBER, NUMBER, read(3), write(3), read(2))
+def _plane_normalise(counter, count, size, x, y, vectors):
     N, C, pixels = x.shape
     while True:
         block = count - 1 - take(counter)
@@ -200,29 +205,31 @@ def _plane_normalise(counter, count, size, x, y, centre, scale, shift):
             return
         for i in range(block * size, min((block + 1) * size, N)):
             for c in range(C):
-                a, b, d = centre[c], scale[c], shift[c]
+                centre, scale, shift = vectors[0, c], vectors[1, c], vectors[2, c]
                 plane = (i * C + c) * pixels
                 source, target = part(x, plane, pixels), part(y, plane, pixels)
                 for j in range(pixels):
-                    target[j] = (source[j] - a) * b + d
+                    target[j] = (source[j] - centre) * scale + shift
 
 
-@compiled_pass(COUNTER, NUMBER, NUMBER, read(1), write(1), read(1), read(1), read(1))
-def _row_normalise(counter, count, size, x, y, centre, scale, shift):
+@compiled_pass(COUNTER, NUMBER, NUMBER, read(1), write(1), read(2))
+def _row_normalise(counter, count, size, x, y, vectors):
+    width = vectors.shape[1]
+    centre, scale, shift = part(vectors, 0, width), part(vectors, width, width), part(vectors, 2 * width, width)
     while True:
         block = count - 1 - take(counter)
         if block < 0:
             return
         stop = min((block + 1) * size, len(x))
-        for start in range(block * size, stop, len(centre)):
-            length = min(len(centre), stop - start)
+        for start in range(block * size, stop, width):
+            length = min(width, stop - start)
             source, target = part(x, start, length), part(y, start, length)
             for j in range(length):
                 target[j] = (source[j] - centre[j]) * scale[j] + shift[j]
 
 
-@compiled_pass(COUNTER, NUMBER, NUMBER, read(3), read(3), write(3), read(1), read(1), read(1), read(1))
-def _plane_propagate(counter, count, size, dy, x, dx, centre, slope, level, scale):
+@compiled_pass(COUNTER, NUMBER, NUMBER, read(3), read(3), write(3), read(2))
+def _plane_propagate(counter, count, size, dy, x, dx, vectors):
     N, C, pixels = x.shape
     while True:
         block = count - 1 - take(counter)
@@ -230,22 +237,25 @@ def _plane_propagate(counter, count, size, dy, x, dx, centre, slope, level, scal
             return
         for i in range(block * size, min((block + 1) * size, N)):
             for c in range(C):
-                m, a, b, d = centre[c], slope[c], level[c], scale[c]
+                centre, slope, level, scale = vectors[0, c], vectors[1, c], vectors[2, c], vectors[3, c]
                 plane = (i * C + c) * pixels
                 g, v, target = part(dy, plane, pixels), part(x, plane, pixels), part(dx, plane, pixels)
                 for j in range(pixels):
-                    target[j] = (g[j] - b - (v[j] - m) * a) * d
+                    target[j] = (g[j] - level - (v[j] - centre) * slope) * scale
 
 
-@compiled_pass(COUNTER, NUMBER, NUMBER, read(1), read(1), write(1), read(1), read(1), read(1), read(1))
-def _row_propagate(counter, count, size, dy, x, dx, centre, slope, level, scale):
+@compiled_pass(COUNTER, NUMBER, NUMBER, read(1), read(1), write(1), read(2))
+def _row_propagate(counter, count, size, dy, x, dx, vectors):
+    width = vectors.shape[1]
+    centre, slope = part(vectors, 0, width), part(vectors, width, width)
+    level, scale = part(vectors, 2 * width, width), part(vectors, 3 * width, width)
     while True:
         block = count - 1 - take(counter)
         if block < 0:
             return
         stop = min((block + 1) * size, len(x))
-        for start in range(block * size, stop, len(centre)):
-            length = min(len(centre), stop - start)
+        for start in range(block * size, stop, width):
+            length = min(width, stop - start)
             g, v, target = part(dy, start, length), part(x, start, length), part(dx, start, length)
             for j in range(length):
                 target[j] = (g[j] - level[j] - (v[j] - centre[j]) * slope[j]) * scale[j]
