@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import float64
+from numba import boolean, float64
 
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import stored
 from ..parallel import scratch, share_out
+from ..taps import column_taps_tile, row_taps_tile
 from .atomic import COUNTER, take
-from .jit import NUMBER, PAIR, apart_loop, compiled_pass, read, write
-from .pieces import fill, part
+from .jit import NUMBER, apart_loop, compiled_pass, read, write
+from .pieces import SIZES, fill, part, sizes_of
 
 _BLOCK = 32 * 1024  # elements of the image
 _LEAST = 4  # blocks that are worth another thread
@@ -21,10 +22,11 @@ def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> No
     """Fill y with the sums of x over windows, times share (P, Q)."""
     run, channels, line = (_forward_last, z.C, 0) if is_channels_last(y) else (_forward_first, 1, z.W + 2 * z.pad[1])
     images, out = stored(y, x, y)
+    simple = (z.R, z.S) == z.stride == (2, 2) and z.pad == (0, 0)
     size = max(1, _BLOCK // (z.stride[0] * z.W * channels))
 
     def work(counter: np.ndarray) -> None:
-        run(counter, size, images, out, share, scratch("line", (line,), x.dtype), (z.R, z.S), z.stride, z.pad)
+        run(counter, size, images, out, share, scratch("line", (line,), x.dtype), simple, sizes_of(z))
 
     share_out(work, -(-z.N * z.C // channels * z.P // size), _LEAST)
 
@@ -33,10 +35,11 @@ def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) ->
     """Fill dx: each pixel gets the sum of dy times share over the windows it lies in."""
     run, channels, line = (_backward_last, z.C, 0) if is_channels_last(dx) else (_backward_first, 1, z.W + 2 * z.pad[1])
     gradient, out = stored(dx, dy, dx)
+    tiled = row_taps_tile(z) and column_taps_tile(z) and (channels > 1 or (z.R, z.S) == (2, 2))
     size = max(1, _BLOCK // (z.H * z.W * channels))
 
     def work(counter: np.ndarray) -> None:
-        run(counter, size, gradient, out, share, scratch("line", (line,), dy.dtype), (z.R, z.S), z.stride, z.pad)
+        run(counter, size, gradient, out, share, scratch("line", (line,), dy.dtype), tiled, sizes_of(z))
 
     share_out(work, -(-z.N * z.C // channels // size), _LEAST)
 
@@ -77,54 +80,55 @@ def _average_2x2(top, bottom, out, share):
         out[q] = ((top[2 * q] + top[2 * q + 1]) + (bottom[2 * q] + bottom[2 * q + 1])) * share[q]
 
 
-_WINDOWS = read(2), write(1), PAIR, PAIR, PAIR
+_ARGUMENTS = COUNTER, NUMBER, read(4), write(4), read(2), write(1), boolean, SIZES
 
 
-@compiled_pass(COUNTER, NUMBER, read(4), write(4), *_WINDOWS)
-def _forward_first(counter, size, x, y, share, line, window, stride, pad):
+@compiled_pass(*_ARGUMENTS)
+def _forward_first(counter, size, x, y, share, line, simple, sizes):
     """Channels-first: x (N, C, H, W), y (N, C, P, Q); line: a window's rows, added up, between padding."""
     H, W = x.shape[2:]
     P, Q = y.shape[2:]
     rows = x.shape[0] * x.shape[1] * P
-    simple = window == (2, 2) and stride == (2, 2) and pad == (0, 0)
+    R, S, down, across, above, before = sizes
     while True:
         start = take(counter) * size
         if start >= rows:
             return
         for row in range(start, min(start + size, rows)):
-            top, image = row % P * stride[0] - pad[0], row // P * H
+            top, image = row % P * down - above, row // P * H
             out, factor = part(y, row * Q, Q), part(share, row % P * Q, Q)
             if simple:
                 _average_2x2(part(x, (image + top) * W, W), part(x, (image + top + 1) * W, W), out, factor)
                 continue
             fill(line, 0)
-            for r in range(max(0, -top), min(window[0], H - top)):
-                _add(part(line, pad[1], W), part(x, (image + top + r) * W, W), 1)
+            for r in range(max(0, -top), min(R, H - top)):
+                _add(part(line, before, W), part(x, (image + top + r) * W, W), 1)
             fill(out, 0)
-            for s in range(window[1]):
-                _add(out, part(line, s, 0), stride[1])
+            for s in range(S):
+                _add(out, part(line, s, 0), across)
             for q in range(Q):
                 out[q] *= factor[q]
 
 
-@compiled_pass(COUNTER, NUMBER, read(4), write(4), *_WINDOWS)
-def _forward_last(counter, size, x, y, share, line, window, stride, pad):
+@compiled_pass(*_ARGUMENTS)
+def _forward_last(counter, size, x, y, share, line, simple, sizes):
     """Channels-last: x (N, H, W, C), y (N, P, Q, C)."""
     _, H, W, C = x.shape
     P, Q = y.shape[1:3]
     rows = x.shape[0] * P
+    R, S, down, across, above, before = sizes
     while True:
         start = take(counter) * size
         if start >= rows:
             return
         for row in range(start, min(start + size, rows)):
-            top, image = row % P * stride[0] - pad[0], row // P * H
+            top, image = row % P * down - above, row // P * H
             fill(part(y, row * Q * C, Q * C), 0)
             for q in range(Q):
-                left = q * stride[1] - pad[1]
+                left = q * across - before
                 out = part(y, (row * Q + q) * C, C)
-                last = min(window[1], W - left)
-                for r in range(max(0, -top), min(window[0], H - top)):
+                last = min(S, W - left)
+                for r in range(max(0, -top), min(R, H - top)):
                     pixels = (image + top + r) * W + left
                     s = max(0, -left)
                     while s + 1 < last:
@@ -155,13 +159,13 @@ def _spread(dy, share, target, step):
         target[q * step] += dy[q] * share[q]
 
 
-@compiled_pass(COUNTER, NUMBER, read(4), write(4), *_WINDOWS)
-def _backward_first(counter, size, dy, dx, share, line, window, stride, pad):
+@compiled_pass(*_ARGUMENTS)
+def _backward_first(counter, size, dy, dx, share, line, tiled, sizes):
     """Channels-first: fill dx (N, C, H, W); line: a row of windows, spread over a row of pixels and padding."""
     H, W = dx.shape[2:]
     P, Q = dy.shape[2:]
     planes = dx.shape[0] * dx.shape[1]
-    tiled = window == (2, 2) and stride == (2, 2) and pad == (0, 0) and (H, W) == (2 * P, 2 * Q)
+    R, S, down, across, above, before = sizes
     while True:
         start = take(counter) * size
         if start >= planes:
@@ -171,23 +175,23 @@ def _backward_first(counter, size, dy, dx, share, line, window, stride, pad):
                 fill(part(dx, i * H * W, H * W), 0)
             for p in range(P):
                 g, factor = part(dy, (i * P + p) * Q, Q), part(share, p * Q, Q)
-                top = p * stride[0] - pad[0]
+                top = p * down - above
                 if tiled:
                     _spread_2x2(g, factor, part(dx, (i * H + top) * W, W), part(dx, (i * H + top + 1) * W, W))
                     continue
                 fill(line, 0)
-                for s in range(window[1]):
-                    _spread(g, factor, part(line, s, 0), stride[1])
-                for r in range(max(0, -top), min(window[0], H - top)):
-                    _add(part(dx, (i * H + top + r) * W, W), part(line, pad[1], W), 1)
+                for s in range(S):
+                    _spread(g, factor, part(line, s, 0), across)
+                for r in range(max(0, -top), min(R, H - top)):
+                    _add(part(dx, (i * H + top + r) * W, W), part(line, before, W), 1)
 
 
-@compiled_pass(COUNTER, NUMBER, read(4), write(4), *_WINDOWS)
-def _backward_last(counter, size, dy, dx, share, line, window, stride, pad):
+@compiled_pass(*_ARGUMENTS)
+def _backward_last(counter, size, dy, dx, share, line, tiled, sizes):
     """Channels-last: fill dx (N, H, W, C)."""
     N, H, W, C = dx.shape
     P, Q = dy.shape[1:3]
-    tiled = window == stride and pad == (0, 0) and window[0] * P == H and window[1] * Q == W
+    R, S, down, across, above, before = sizes
     while True:
         start = take(counter) * size
         if start >= N:
@@ -196,12 +200,12 @@ def _backward_last(counter, size, dy, dx, share, line, window, stride, pad):
             if not tiled:
                 fill(part(dx, i * H * W * C, H * W * C), 0)
             for p in range(P):
-                top = p * stride[0] - pad[0]
+                top = p * down - above
                 for q in range(Q):
-                    left = q * stride[1] - pad[1]
+                    left = q * across - before
                     g, factor = part(dy, ((i * P + p) * Q + q) * C, C), share[p, q]
-                    for r in range(max(0, -top), min(window[0], H - top)):
-                        for s in range(max(0, -left), min(window[1], W - left)):
+                    for r in range(max(0, -top), min(R, H - top)):
+                        for s in range(max(0, -left), min(S, W - left)):
                             target = part(dx, ((i * H + top + r) * W + left + s) * C, C)
                             if tiled:
                                 for c in range(C):

@@ -6,7 +6,16 @@ from numba import float64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ...shapes import PoolSizes
 from .jit import apart_loop, loop, summing_loop
+
+# Of pooling: the window's height and width, its steps down and across, and the padding above and before.
+SIZES = types.UniTuple(types.intp, 6)
+
+
+def sizes_of(z: PoolSizes) -> tuple[int, ...]:
+    """Return the sizes of pooling as passes take them."""
+    return (z.R, z.S, *z.stride, *z.pad)
 
 
 @intrinsic
@@ -37,9 +46,9 @@ def fill(values, value):
 
 
 @loop
-def inside(tap, size, windows, stride, pad):
-    """Return the first and the past-the-last window whose tap lies in the image."""
-    return max(0, -((tap - pad) // stride)), max(0, min(windows, (size - 1 + pad - tap) // stride + 1))
+def ceiling(a, b):
+    """Return a / b, rounded up."""
+    return -(-a // b)
 
 
 # Sums for statistics, in float64
