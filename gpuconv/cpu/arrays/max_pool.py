@@ -6,16 +6,33 @@ import numpy as np
 
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import accumulator, scratch_images, scratch_like
-from ..parallel import BLOCK_ELEMENTS
+from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import column_taps, row_taps, taps
+from ..taps import column_taps, image_ranges, row_taps, taps
 
-BLOCK = BLOCK_ELEMENTS
 _BOOL = np.dtype(bool)
 
 
 def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
-    """Fill best with the maxima of a block of images and place with where in their windows they lie."""
+    """Fill best with the maxima and place with where in their windows they lie."""
+
+    def work(images: slice) -> None:
+        _forward(x[images], best[images], place[images], z)
+
+    for_each(work, image_ranges(x, BLOCK_ELEMENTS))
+
+
+def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
+    """Fill dx: each entry of dy goes to the place of its maximum."""
+
+    def work(images: slice) -> None:
+        _backward(dy[images], place[images], dx[images], z)
+
+    for_each(work, image_ranges(dx, BLOCK_ELEMENTS))
+
+
+def _forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
+    """Pool a block of images."""
     first = _first_taps(z).astype(place.dtype)
     place[...] = first
     if not _has_minus_zero(x):
@@ -26,8 +43,8 @@ def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) ->
     _pool_exactly(x, best, place, z)
 
 
-def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
-    """Fill dx of a block of images: each entry of dy goes to the place of its maximum."""
+def _backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
+    """Fill dx of a block of images."""
     # Windows side by side: every pixel under one is written exactly once, so nothing is added, and only what the
     # floor leaves over is cleared.
     tiled = z.stride == (z.R, z.S) and z.pad == (0, 0)

@@ -22,7 +22,16 @@ from numba.core.compiler import Compiler
 
 from . import cache
 
-_COMMON: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+# Nothing is allocated, so references need not be counted; only Python calls a pass, and only passes call what is inside.
+_COMMON: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "_nrt": False,
+    "no_cfunc_wrapper": True,
+}
+_INSIDE: dict[str, Any] = {**_COMMON, "no_cpython_wrapper": True}
+_SUMS = {"contract", "reassoc"}
 _operator: contextvars.ContextVar[Notice | None] = contextvars.ContextVar("operator", default=None)
 
 
@@ -37,9 +46,9 @@ class _Apart(Compiler):
 _callbacks: list[CFunc] = []  # whose machine code lives as long as they
 
 # Helpers, compiled into the passes that call them.
-loop = njit(fastmath={"contract"}, **_COMMON)
-apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_COMMON)
-summing_loop = njit(fastmath={"contract", "reassoc"}, pipeline_class=_Apart, **_COMMON)
+loop = njit(fastmath={"contract"}, **_INSIDE)
+apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_INSIDE)
+summing_loop = njit(fastmath=_SUMS, pipeline_class=_Apart, **_INSIDE)
 
 if inspect.isfunction(loop(lambda: None)):
     msg = "NUMBA_DISABLE_JIT is set"
@@ -61,10 +70,9 @@ def write(ndim: int, kind: types.Type = types.float32) -> types.Type:
 
 def compiled_pass(*arguments: types.Type, sums: bool = False) -> Callable:
     """Compile a pass for these arguments, which do not overlap, and for no others: or find it, compiled before."""
-    decorate = summing_loop if sums else apart_loop
 
     def compile_now(function: Callable) -> Callable:
-        dispatcher = decorate(function)
+        dispatcher = njit(fastmath=_SUMS if sums else {"contract"}, pipeline_class=_Apart, **_COMMON)(function)
         dispatcher._cache = cache.Kept(function, _begin)
         dispatcher.compile(types.void(*arguments))
         dispatcher.disable_compile()
