@@ -136,6 +136,23 @@ def test_loops_that_do_not_compile_are_done_without(setting, monkeypatch, caplog
         compiled._loops.__wrapped__("relu")
 
 
+@numba_installed
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("moves", [{}, {"pad_mode": "reflect", "cutout": 3}], ids=["black_border", "mirrored_border"])
+def test_both_forms_of_augmentation_give_the_same_bits(channels_last, moves, setting, rng):
+    """It looks values up, and computes none."""
+    images = rng.integers(0, 256, (70, 3, 9, 7), dtype=np.uint8)
+    draws = rng.integers(0, 2**64, 70, dtype=np.uint64)
+    options = {"mean": [0.1, 0.5, 0.9], "std": [0.3, 0.2, 0.1], "channels_last": channels_last, **moves}
+    results = []
+    for value in ("0", "1"):
+        setting(value)
+        results += [gpuconv.augment(images, draws, pad=4, flip=True, **options), gpuconv.augment(images, **options)]
+    for numpy, loops in zip(results[:2], results[2:], strict=True):
+        assert numpy.tobytes() == loops.tobytes()
+        assert numpy.strides == loops.strides
+
+
 # Arrays that loops cannot take ----------------------------------------------------------------------------------------
 
 
