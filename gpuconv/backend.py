@@ -161,7 +161,10 @@ def threads() -> int:
 
 
 def loops_in_words() -> str:
-    """Return what passes over NumPy arrays of float32 run as: "compiled loops, numba 0.68.1" or "NumPy alone"."""
+    """Return what passes over NumPy arrays of float32 run as.
+
+    "NumPy alone", or "compiled loops, numba 0.68.1, 256-bit vectors".
+    """
     words: str = _load("gpuconv.cpu.compiled").in_words()
     return words
 

@@ -92,7 +92,7 @@ def setting(monkeypatch):
 def test_loops_serve_float32_and_numpy_the_rest():
     assert _form() == "loops"
     assert _form(np.float64) == _form(np.float16) == _form(">f4") == _form(served=False) == "arrays"
-    assert re.fullmatch(r"compiled loops, numba [\d.]+\w*", backend.loops_in_words())
+    assert re.fullmatch(r"compiled loops, numba [\d.]+\w*, (128|256|512)-bit vectors", backend.loops_in_words())
 
 
 @numba_installed
@@ -532,6 +532,18 @@ def test_a_pass_that_could_not_be_kept_is_refused():
 
     with pytest.raises(TypeError, match="refers to memory of this process"):
         cache.Kept(lambda: None, jit._begin).save_overload(None, Result())
+
+
+@numba_installed
+@pytest.mark.parametrize(
+    ("features", "bits"),
+    [("+sse2,-avx,-avx512f", 128), ("+avx,+avx2,-avx512f", 256), ("+avx,+avx2,+avx512f", 512), ("+neon", 128)],
+)
+def test_the_processor_says_how_wide_vectors_are(features, bits, monkeypatch):
+    from gpuconv.cpu.loops import jit
+
+    monkeypatch.setattr(type(jit.cpu_target.target_context.codegen()), "magic_tuple", lambda self: ("", "", features))
+    assert jit.vector_bits() == bits
 
 
 # What says which is in use ---------------------------------------------------------------------------------------------
