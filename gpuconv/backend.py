@@ -181,7 +181,7 @@ def quiet(function: Function) -> Function:
 
 def add(a: Any, b: Any) -> Any:
     """Return a + b, two arrays of one shape and dtype, as a new one."""
-    return a + b if on_gpu(a) else _load("gpuconv.cpu.elementwise").add(a, b)
+    return a + b if on_gpu(a) else _load("gpuconv.cpu.copies").add(a, b)
 
 
 def copy(source: Any, target: Any) -> None:
@@ -189,13 +189,13 @@ def copy(source: Any, target: Any) -> None:
     if on_gpu(target):
         target[...] = source
     else:
-        _load("gpuconv.cpu.elementwise").copy(source, target)
+        _load("gpuconv.cpu.copies").copy(source, target)
 
 
 def in_format(images: Any, *, channels_last: bool) -> Any:
     """Return a copy of images (N, C, H, W) in a memory format."""
     if not on_gpu(images):
-        return _load("gpuconv.cpu.elementwise").in_format(images, channels_last=channels_last)
+        return _load("gpuconv.cpu.copies").in_format(images, channels_last=channels_last)
     return images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if channels_last else images.copy()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .compiled import passes
-from .layout import empty, empty_as, stored_order
+from .layout import stored_order
 from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
 
@@ -21,22 +21,6 @@ def elementwise(operator: str, function: str, inputs: list[np.ndarray], out: np.
     run = passes(operator, out.dtype, served=aligned and stored_order(*inputs, out) is not None)
     one_pass = getattr(run, function)
     return in_blocks(lambda *blocks: one_pass(*blocks, *options), inputs, out, run.BLOCK)
-
-
-def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a + b, two arrays of one shape and dtype, in the memory format of a."""
-    return in_blocks(lambda a, b, out: np.add(a, b, out=out), [a, b], empty_as(a))
-
-
-def copy(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Fill target with what an array of its shape holds; return it."""
-    return in_blocks(lambda source, target: np.copyto(target, source), [source], target)
-
-
-def in_format(images: np.ndarray, *, channels_last: bool) -> np.ndarray:
-    """Return a copy of images (N, C, H, W) in a memory format."""
-    N, C, H, W = images.shape
-    return copy(images, empty((N, C, H, W), images.dtype, channels_last=channels_last))
 
 
 @quiet
@@ -52,9 +36,5 @@ def in_blocks(
     def work(part: tuple[int, int]) -> None:
         function(*(array[slice(*part)] for array in flat))
 
-    parts = ranges(flat[-1].shape[0], block)
-    if len(parts) == 1:  # nothing to share
-        work(parts[0])
-    else:
-        for_each(work, parts)
+    for_each(work, ranges(flat[-1].shape[0], block))
     return out
