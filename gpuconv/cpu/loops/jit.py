@@ -19,6 +19,7 @@ from typing import Any
 from numba import njit, types
 from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler
+from numba.core.registry import cpu_target
 
 from . import cache
 
@@ -56,6 +57,12 @@ if inspect.isfunction(loop(lambda: None)):
 
 NUMBER = types.intp
 PAIR, TRIPLE = types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 3)
+
+
+def vector_bits() -> int:
+    """Return the width of the widest vectors that code for this processor may use."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return 512 if "+avx512f" in features else 256 if "+avx" in features else 128
 
 
 def read(ndim: int, kind: types.Type = types.float32) -> types.Type:
