@@ -123,7 +123,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
             *shares[index], window_table, term_table, sizes, (K, P, Q), gradient_pitch, width,
         )  # fmt: skip
 
-    for_each(share, range(len(shares)))
+    for_each(share, range(len(shares)), blas=False)
     total = sums.sum(axis=0).reshape(groups, windows.R, windows.S, C // groups, room)[..., : K // groups]
     return np.ascontiguousarray(total.transpose(0, 4, 3, 1, 2)).reshape(w.shape)
 

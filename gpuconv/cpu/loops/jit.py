@@ -92,7 +92,7 @@ def callback(numbers: int) -> Callable:
     """Compile a function of so many numbers that passes call by its address: once, and not into each of them."""
 
     def compile_now(function: Callable) -> int:
-        options = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}}
+        options = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}, "_nrt": False}
         compiled: Any = CFunc(function, ((NUMBER,) * numbers, types.void), {}, options)
         compiled._cache = cache.Kept(function, _begin)
         compiled.compile()

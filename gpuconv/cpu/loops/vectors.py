@@ -11,10 +11,10 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-TRIPLE, _PROCESSOR, _FEATURES = cpu_target.target_context.codegen().magic_tuple()
-_HAS = set(_FEATURES.split(","))
-ARM = TRIPLE.startswith(("aarch64", "arm64"))
-LANES = 16 if "+avx512f" in _HAS else 8 if {"+avx2", "+fma"} <= _HAS else 4
+from .jit import vector_bits
+
+ARM = cpu_target.target_context.codegen().magic_tuple()[0].startswith(("aarch64", "arm64"))
+LANES = vector_bits() // 32
 
 INDEX, _NUMBER = ir.IntType(64), ir.IntType(32)
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
@@ -23,6 +23,11 @@ VECTOR = ir.VectorType(ir.FloatType(), LANES)
 def index(value: int) -> ir.Constant:
     """Return a constant number of elements."""
     return ir.Constant(INDEX, value)
+
+
+def constant(kind, value: float) -> ir.Constant:
+    """Return a float, or a vector of one value."""
+    return ir.Constant(kind, [value] * LANES if kind == VECTOR else value)
 
 
 def vector_at(builder, address):

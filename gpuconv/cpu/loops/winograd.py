@@ -23,6 +23,7 @@ from .blocks import (
     OFFSETS,
     TABLE,
     TOOLS,
+    TRANSPOSE,
     Cut,
     apart,
     as_stored,
@@ -35,7 +36,7 @@ from .blocks import (
 from .jit import NUMBER, TRIPLE, callback, compiled_pass, loop, read, write
 from .strips import ANY, ANY_TARGET
 from .tile import run_length
-from .vectors import LANES, address_of, along, call, is_finite
+from .vectors import LANES, address_of, along, call, constant, copy, is_finite, zero
 
 _FLOAT32 = np.dtype(np.float32)
 # Bytes of a block's transformed pixels and products, and its least and most tiles: the fewer, the more often the filters
@@ -94,17 +95,29 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
             *shares[index], *offsets, sizes, (K, P, Q), pitches[1], width,
         )  # fmt: skip
 
-    for_each(share, range(len(shares)))
+    for_each(share, range(len(shares)), blas=False)
     dw = np.empty(w.shape, np.float32)
-    for_each(lambda channels: _weight_gradient(sums, dw, *channels), ranges(C, 16))
+
+    def finish(channels: tuple[int, int]) -> None:
+        _weight_gradient(_TOOLS, sums, dw, scratch("conv", (25 * room,), _FLOAT32), *channels)
+
+    for_each(finish, ranges(C, 16), blas=False)
     return dw
 
 
 def _transformed_filters(w: np.ndarray, width: int) -> np.ndarray:
     """Return G w G' in panels, (16, panels, C, width)."""
     K, C = w.shape[:2]
+    backwards = w.strides[2:] == (-12, -4)
+    if not backwards and w.strides[2:] != (12, 4):
+        w = np.ascontiguousarray(w)
     out = np.empty((16, -(-K // width), C, width), np.float32)
-    for_each(lambda panel: _transform_filters(w, out, panel), range(out.shape[1]))
+    size = 9 * out.shape[1] * width
+
+    def work(channels: tuple[int, int]) -> None:
+        _transform_filters(_TOOLS, w, backwards, out, scratch("conv", (size,), _FLOAT32), *channels)
+
+    for_each(work, ranges(C, 16), blas=False)
     return out
 
 
@@ -334,56 +347,93 @@ def _add_weight_gradient(
             call(tools[MULTIPLY], numbers)
 
 
-@compiled_pass(ANY, write(4), NUMBER)
-def _transform_filters(w, out, panel):
-    """Fill panel `panel` of out (16, panels, C, width) with G w G' of its filters; w (K, C, 3, 3), any strides."""
-    K, C = w.shape[:2]
-    width = out.shape[3]
-    half = np.float32(0.5)
-    g = np.empty((4, 3), np.float32)
-    for c in range(C):
-        for lane in range(width):
-            k = panel * width + lane
-            if k >= K:
-                for place in range(16):
-                    out[place, panel, c, lane] = 0
-                continue
-            for s in range(3):
-                a, b, d = w[k, c, 0, s], w[k, c, 1, s], w[k, c, 2, s]
-                side, middle = (a + d) * half, b * half
-                g[0, s], g[1, s], g[2, s], g[3, s] = a, side + middle, side - middle, d
-            for r in range(4):
-                a, b, d = g[r, 0], g[r, 1], g[r, 2]
-                side, middle = (a + d) * half, b * half
-                out[4 * r, panel, c, lane] = a
-                out[4 * r + 1, panel, c, lane] = side + middle
-                out[4 * r + 2, panel, c, lane] = side - middle
-                out[4 * r + 3, panel, c, lane] = d
+def _side(builder, a, b, c, *, half):
+    """G of three values: a, (a + b + c) / 2, (a - b + c) / 2, c."""
+    side, middle = builder.fmul(builder.fadd(a, c), half), builder.fmul(b, half)
+    return a, builder.fadd(side, middle), builder.fsub(side, middle), c
 
 
-@compiled_pass(read(4), write(4), NUMBER, NUMBER)
-def _weight_gradient(sums, dw, first, stop):
+def _back(builder, a, b, c, d, *, half):
+    """G' of four values, the last without its minus."""
+    middle = builder.fmul(builder.fadd(b, c), half)
+    return builder.fadd(a, middle), builder.fmul(builder.fsub(b, c), half), builder.fsub(middle, d)
+
+
+def _filter_formula(builder, *w):
+    """G w G' of nine values."""
+    half = constant(w[0].type, 0.5)
+    columns = [_side(builder, *w[s::3], half=half) for s in range(3)]
+    return [value for r in range(4) for value in _side(builder, *(column[r] for column in columns), half=half)]
+
+
+def _back_formula(builder, *v):
+    """G' v G of sixteen values."""
+    half = constant(v[0].type, 0.5)
+    columns = [_back(builder, *v[s::4], half=half) for s in range(4)]
+    return [value for r in range(3) for value in _back(builder, *(column[r] for column in columns), half=half)]
+
+
+_filter_row, _back_row = along(9, 16, _filter_formula), along(16, 9, _back_formula)
+_add_row = along(2, 1, lambda builder, a, b: [builder.fadd(a, b)])
+
+
+@loop
+def _nine(first, step):
+    """Return nine addresses, so many values apart."""
+    s = 4 * step
+    return (
+        first,
+        first + s,
+        first + 2 * s,
+        first + 3 * s,
+        first + 4 * s,
+        first + 5 * s,
+        first + 6 * s,
+        first + 7 * s,
+        first + 8 * s,
+    )
+
+
+@loop
+def _sixteen(first, step):
+    """Return sixteen addresses, so many values apart."""
+    s = 16 * step
+    return (*_four(first, step), *_four(first + s, step), *_four(first + 2 * s, step), *_four(first + 3 * s, step))
+
+
+@compiled_pass(OFFSETS, ANY, boolean, write(4), write(1), NUMBER, NUMBER)
+def _transform_filters(tools, w, backwards, out, memory, first, stop):
+    """Fill channels first to stop of out (16, panels, C, width) with G w G' of filters w (K, C, 3, 3).
+
+    The nine taps lie side by side, or backwards; memory: for nine rows of panels.
+    """
+    K = len(w)
+    _, panels, C, width = out.shape
+    room, rows = panels * width, address_of(memory, 0)
+    taps = address_of(w, 0) - (32 if backwards else 0)
+    zero(rows, 9 * room)
+    for c in range(first, stop):
+        source = taps + c * w.strides[1]
+        call(tools[TRANSPOSE], (source, w.strides[0] // 4, rows, room, K, 9))
+        for panel in range(panels):
+            here = rows + 4 * panel * width
+            nine = _nine(here + 32 * room, -room) if backwards else _nine(here, room)
+            _filter_row((*nine, *_sixteen(address_of(out, 0) + 4 * (panel * C + c) * width, C * room)), width)
+
+
+@compiled_pass(OFFSETS, read(4), write(4), write(1), NUMBER, NUMBER)
+def _weight_gradient(tools, sums, dw, memory, first, stop):
     """Fill channels first to stop of dw (K, C, 3, 3) with G' . G of the sums (shares, 16, C, room).
 
-    Sums in row or column 3 lack their minus.
+    Sums in row or column 3 lack their minus; memory: for 25 rows.
     """
-    shares, room, K = len(sums), sums.shape[3], len(dw)
-    half = np.float32(0.5)
-    v, g = np.empty((16, room), np.float32), np.empty((3, 4), np.float32)
+    shares, _, C, room = sums.shape
+    total, rows = address_of(memory, 0), address_of(memory, 0) + 64 * room
     for c in range(first, stop):
         for place in range(16):
-            for k in range(K):
-                v[place, k] = 0
-            for share in range(shares):
-                for k in range(K):
-                    v[place, k] += sums[share, place, c, k]
-        for k in range(K):
-            for s in range(4):
-                a, b, d, e = v[s, k], v[4 + s, k], v[8 + s, k], v[12 + s, k]
-                middle = (b + d) * half
-                g[0, s], g[1, s], g[2, s] = a + middle, (b - d) * half, middle - e
-            for r in range(3):
-                middle = (g[r, 1] + g[r, 2]) * half
-                dw[k, c, r, 0] = g[r, 0] + middle
-                dw[k, c, r, 1] = (g[r, 1] - g[r, 2]) * half
-                dw[k, c, r, 2] = middle - g[r, 3]
+            row = total + 4 * place * room
+            copy(address_of(sums, (place * C + c) * room), row, room)
+            for share in range(1, shares):
+                _add_row((row, address_of(sums, ((share * 16 + place) * C + c) * room), row), room)
+        _back_row((*_sixteen(total, room), *_nine(rows, room)), room)
+        call(tools[TRANSPOSE], (rows, room, address_of(dw, 9 * c), 9 * C, 9, len(dw)))
