@@ -121,6 +121,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
         _add_weight_gradient(
             TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
             *shares[index], window_table, term_table, sizes, (K, P, Q), gradient_pitch, width,
+            min(_LONGEST_RUN, run_length(N * P * Q)),
         )  # fmt: skip
 
     for_each(share, range(len(shares)), blas=False)
@@ -253,10 +254,25 @@ def _correlate(
 
 @compiled_pass(
     OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
-    NUMBER,
+    NUMBER, NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
-    tools, x, dy, last, sums, memory, blocks, begin, end, window_table, term_table, sizes, target, gradient_pitch, width
+    tools,
+    x,
+    dy,
+    last,
+    sums,
+    memory,
+    blocks,
+    begin,
+    end,
+    window_table,
+    term_table,
+    sizes,
+    target,
+    gradient_pitch,
+    width,
+    run,
 ):
     """Add to sums (groups, R S C / groups, room) the windows of x times dy, over blocks begin to end."""
     C, H, W, sh, top, left = sizes.C, sizes.H, sizes.W, sizes.sh, sizes.top, sizes.left
@@ -283,7 +299,7 @@ def _add_weight_gradient(
             numbers = (
                 start + 4 * g * (C // groups), address_of(term_table, 0),
                 address_of(window_table, 0), gradients + 4 * g * few, width, gradient_pitch,
-                address_of(sums, 0) + 4 * g * terms * room, room, terms, m, room // width, width // LANES, _LONGEST_RUN,
+                address_of(sums, 0) + 4 * g * terms * room, room, terms, m, room // width, width // LANES, run,
                 address_of(sums, 0) + 4 * g * terms * room, room,
             )  # fmt: skip
             call(tools[MULTIPLY], numbers)

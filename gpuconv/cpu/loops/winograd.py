@@ -44,6 +44,8 @@ _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 1024 * 1024
 _LEAST_TILES, _MOST_TILES = 96, 256
 _SLACK = 128
+# The longest run of tiles in the gradient of the filters: the L1 cache has to hold both sides.
+_LONGEST_RUN = 128
 
 
 def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> list[Block]:
@@ -93,6 +95,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
         _add_weight_gradient(
             _TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
             *shares[index], *offsets, sizes, (K, P, Q), pitches[1], width,
+            min(_LONGEST_RUN, run_length(N * P * Q // 4)),
         )  # fmt: skip
 
     for_each(share, range(len(shares)), blas=False)
@@ -295,7 +298,7 @@ def _correlate(
 
 @compiled_pass(
     OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
-    NUMBER,
+    NUMBER, NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
     tools,
@@ -313,6 +316,7 @@ def _add_weight_gradient(
     target,
     gradient_pitch,
     width,
+    run,
 ):
     """Add to sums (16, C, room) the transformed pixels of x times transformed dy, over blocks begin to end.
 
@@ -342,7 +346,7 @@ def _add_weight_gradient(
             numbers = (
                 v + 4 * place * tiles * pitch, address_of(channels_table, 0), address_of(tiles_table, 0),
                 g + 4 * place * tiles * gradient_pitch, width, gradient_pitch, total, room, C, tiles, room // width,
-                width // LANES, 128, total, room,
+                width // LANES, run, total, room,
             )  # fmt: skip
             call(tools[MULTIPLY], numbers)
 
