@@ -245,20 +245,9 @@ _ROW, _ADD_ROW = range(len(TOOLS), len(_TOOLS))
 
 
 @compiled_pass(
-    OFFSETS,
-    read(1),
-    boolean,
-    read(2),
-    read(1),
-    boolean,
-    boolean,
-    ANY_TARGET,
-    write(1),
-    TABLE,
-    COUNTER,
-    OFFSETS,
-    GEOMETRY,
-)
+    OFFSETS, read(1), boolean, read(2), read(1), boolean, boolean, ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, GEOMETRY,
+    NUMBER,
+)  # fmt: skip
 def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, term_table, sizes, run):
     """Fill the blocks of y that the counter gives."""
     C, H, W, sh, sw, top, left, span, across, room = sizes
@@ -286,7 +275,9 @@ def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks,
             call(tools[EMPTY], (out, n, room, rows, Q, C, planes, here, image, channel, row, column, rows, Q))
 
 
-@compiled_pass(OFFSETS, read(1), read(1), boolean, write(2), write(1), TABLE, NUMBER, NUMBER, OFFSETS, GEOMETRY, PAIR)
+@compiled_pass(
+    OFFSETS, read(1), read(1), boolean, write(2), write(1), TABLE, NUMBER, NUMBER, OFFSETS, GEOMETRY, PAIR, NUMBER
+)
 def _add_weight_gradient(tools, x, dy, last, sums, memory, blocks, begin, end, term_table, sizes, target, run):
     """Add to sums (R S, room) the windows of x times dy, over blocks begin to end."""
     C, H, W, sh, sw, top, left, span, across, room = sizes
