@@ -56,14 +56,14 @@ def write(ndim: int, kind: types.Type = types.float32) -> types.Type:
     return types.Array(kind, ndim, "C")
 
 
-def compiled_pass(*arguments: types.Type, sums: bool = False) -> Callable:
+def compiled_pass(*arguments: types.Type, sums: bool = False, returns: types.Type = types.void) -> Callable:
     """Compile a pass for these arguments, which do not overlap, and for no others: or find it, compiled before."""
     decorate = summing_loop if sums else apart_loop
 
     def compile_now(function: Callable) -> Callable:
         dispatcher = decorate(function)
         dispatcher._cache = cache.Kept(function, _begin)
-        dispatcher.compile(types.void(*arguments))
+        dispatcher.compile(returns(*arguments))
         dispatcher.disable_compile()
         return dispatcher
 
