@@ -8,6 +8,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .jit import loop
+
 COUNTER = types.Array(types.int64, 1, "C")
 _ONE = ir.Constant(ir.IntType(64), 1)
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -48,3 +50,12 @@ def pause(context):
 
 def _address(context, builder, signature, arguments):
     return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+
+@loop
+def blocks(counter, total, size):
+    """Cut range(total) into pieces of at most `size`, and yield those that fall to this thread."""
+    first = take(counter) * size
+    while first < total:
+        yield slice(first, min(first + size, total))
+        first = take(counter) * size
