@@ -507,7 +507,7 @@ def test_a_pass_takes_no_other_types_than_it_was_compiled_for(rng):
 
     x = rng.standard_normal(8)
     with pytest.raises(TypeError, match="No matching definition"):
-        relu.forward(x, np.empty_like(x))
+        relu.forward(x, np.empty_like(x), 8, np.zeros(1, np.int64))
 
 
 @numba_installed

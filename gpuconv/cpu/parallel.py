@@ -64,7 +64,8 @@ def for_each(work: Callable[[Block], object], blocks: Iterable[Block], *, blas: 
     """
     blocks = list(blocks)
     job = _Job(_each(work, blocks), np.zeros(1, np.int64), len(blocks))
-    _run(job, min(threads(), len(blocks)) - 1, functools.partial(_quietly, job.share), blas=blas)
+    helpers = min(threads(), len(blocks)) - 1 if len(blocks) > 1 else 0
+    _run(job, helpers, functools.partial(_quietly, job.share), blas=blas)
 
 
 def share_out(work: Callable[[np.ndarray], object], count: int, least: int = 1) -> None:
@@ -119,18 +120,21 @@ def _run(job: _Job, helpers: int, share: Callable[[], None], *, blas: bool) -> N
 
     _end is called once more for an interrupt that hits the very step into it.
     """
-    try:
+    if helpers > 0 or blas:
         try:
-            if blas:
-                _blas.hold(sys._getframe())
-            if helpers > 0:
-                _crew.call(job, helpers)
-            share()
+            try:
+                if blas:
+                    _blas.hold(sys._getframe())
+                if helpers > 0:
+                    _crew.call(job, helpers)
+                share()
+            finally:
+                _end(job, sys._getframe() if blas else None)
         finally:
-            _end(job, sys._getframe() if blas else None)
-    finally:
-        if not job.ended:
-            _end(job, sys._getframe() if blas else None)
+            if not job.ended:
+                _end(job, sys._getframe() if blas else None)
+    else:
+        share()
     if job.errors:
         raise job.first_error()
 
@@ -262,7 +266,8 @@ class _Job:
 
     def close(self) -> None:
         """Let no block be begun any more, and wait for those that are; once is as good as twice."""
-        self._stop()
+        if self._turns:
+            self._stop()
         for turn in self._turns:
             turn.close()
         self._work = _nothing  # helpers that come too late have the job still, but no array any more

@@ -7,7 +7,7 @@ from numba import types
 from .atomic import COUNTER, blocks
 from .jit import NUMBER, compiled_pass, read, write
 
-BLOCK = 128 * 1024
+BLOCK = 256 * 1024  # less is done before another thread has begun
 
 
 @compiled_pass(read(1), read(1, types.boolean), write(1), types.float32, NUMBER, COUNTER)

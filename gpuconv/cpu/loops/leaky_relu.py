@@ -10,7 +10,7 @@ from numba import float32, float64, types
 from .atomic import COUNTER, blocks
 from .jit import NUMBER, compiled_pass, read, write
 
-BLOCK = 128 * 1024
+BLOCK = 256 * 1024  # less is done before another thread has begun
 
 
 @compiled_pass(read(1), write(1), types.float64, NUMBER, COUNTER)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .atomic import COUNTER, blocks
 from .jit import NUMBER, compiled_pass, read, write
 
-BLOCK = 128 * 1024
+BLOCK = 256 * 1024  # less is done before another thread has begun
 
 
 @compiled_pass(read(1), write(1), NUMBER, COUNTER)
