@@ -218,7 +218,8 @@ class _Turn:
     def close(self) -> None:
         """Wait for the helper if it has begun, and let it not begin any more."""
         if not self._lock.acquire(blocking=False):
-            self.watch.changes(self.ended, 0, self.watch.LOOKS)
+            # No longer than about what it takes to be woken: the core may be what the helper waits for.
+            self.watch.changes(self.ended, 0, self.watch.LOOKS // 3)
             self._lock.acquire()
 
 
