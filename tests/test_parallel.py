@@ -89,10 +89,10 @@ def test_a_block_that_a_helper_has_taken_is_worked_on_though_the_caller_ends_mea
             turn.close()
 
     monkeypatch.setattr(parallel, "itertools", SimpleNamespace(count=Numbers))
-    job = parallel._Job(parallel._each(done.append, ["a"]), np.zeros(1, np.int64), 1)
+    job = parallel._Job(parallel._each(done.append, ["a"]), 1)
     caller = threading.Thread(target=job.close)
     turn = job.turn(asleep)
-    job._turns = [Watched()]
+    job.turns = [Watched()]
     job.help(turn)
     caller.join(30)
     assert done == ["a"]

@@ -1,8 +1,9 @@
 """Worker threads over blocks of a batch, and the scratch memory they reuse.
 
-NumPy releases the interpreter lock in copies, sums and matrix products, so threads use every core.  While they run,
-BLAS is held to one thread: its threads and ours never multiply.  How work is cut into blocks depends on sizes alone,
-never on the number of threads, so results are equal bit for bit for any GPUCONV_THREADS.
+NumPy and compiled loops release the interpreter lock, so threads use every core.  for_each calls work for block after
+block, and holds BLAS to one thread meanwhile: its threads and ours never multiply.  share_out calls loops once a
+thread, which take one block after the other without meeting at that lock.  How work is cut into blocks depends on sizes
+alone, never on the number of threads, so results are equal bit for bit for any GPUCONV_THREADS.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def for_each(work: Callable[[Block], object], blocks: Iterable[Block], *, blas: 
     An interrupt ends it like an error.  Others may come while it is ending: see _end.
     """
     blocks = list(blocks)
-    job = _Job(_each(work, blocks), np.zeros(1, np.int64), len(blocks))
+    job = _Job(_each(work, blocks), len(blocks))
     helpers = min(threads(), len(blocks)) - 1 if len(blocks) > 1 else 0
     _run(job, helpers, functools.partial(_quietly, job.share), blas=blas)
 
@@ -82,14 +83,13 @@ def share_out(work: Callable[[np.ndarray], object], count: int, least: int = 1) 
         if count > 0:
             work(np.zeros(1, np.int64))
         return
-    crew = _crew
-    slot, counter = crew.counter()
-    job = _Job(work, counter, count, slot)
+    job, crew = _Job(work, count), _crew
     try:
+        crew.lend_counter(job)
         _run(job, workers - 1, job.share, blas=False)
     finally:
-        if job.ended and slot:
-            crew.free.append(slot)
+        if job.slot and (job.ended or not job.turns):  # else a helper may know it still
+            crew.free.append(job.slot)
 
 
 def take(counter: np.ndarray) -> int:
@@ -226,21 +226,22 @@ class _Turn:
 class _Job:
     """The work of one call, which its caller and helpers do together: each a share, until the counter is at its end.
 
-    slot: which of the counters that helpers look at this one is, or 0.
+    slot: which of the counters that helpers look at is this one's, or 0.
     """
 
-    def __init__(self, work: Callable[[np.ndarray], object], counter: np.ndarray, count: int, slot: int = 0) -> None:
+    def __init__(self, work: Callable[[np.ndarray], object], count: int) -> None:
         self.ended = False
         self.errors: list[BaseException] = []
-        self.slot = slot
-        self._counter, self._count = counter, count
+        self.counter: np.ndarray = np.zeros(1, np.int64)
+        self.slot = 0
+        self.turns: list[_Turn] = []
+        self._count = count
         self._work = work
-        self._turns: list[_Turn] = []
 
     def turn(self, watch: Any) -> _Turn:
         """Return the turn of a new helper."""
         turn = _Turn(watch)
-        self._turns.append(turn)
+        self.turns.append(turn)
         return turn
 
     def help(self, turn: _Turn) -> None:
@@ -254,7 +255,7 @@ class _Job:
     def share(self) -> None:
         """Work until no block is left to begin, or until an error."""
         try:
-            self._work(self._counter)
+            self._work(self.counter)
         except BaseException as error:  # noqa: BLE001 - raised by the caller, after all have stopped
             self.errors.append(error)
             self._stop()
@@ -267,15 +268,15 @@ class _Job:
 
     def close(self) -> None:
         """Let no block be begun any more, and wait for those that are; once is as good as twice."""
-        if self._turns:
+        if self.turns:
             self._stop()
-        for turn in self._turns:
+        for turn in self.turns:
             turn.close()
         self._work = _nothing  # helpers that come too late have the job still, but no array any more
 
     def _stop(self) -> None:
-        if self._counter[0] < self._count:
-            _numbers.set(self._counter, self._count)
+        if self.counter[0] < self._count:
+            _numbers.set(self.counter, self._count)
 
 
 def _nothing(counter: np.ndarray) -> None:
@@ -325,15 +326,14 @@ class _Crew:
         self.free = list(range(1, _SLOTS))
         self._awake: Any = None  # loops of watch.py, from the first call on that finds loops in use
 
-    def counter(self) -> tuple[int, np.ndarray]:
-        """Return a slot that is not in free any more, and its counter, at 0; or a counter that has none."""
+    def lend_counter(self, job: _Job) -> None:
+        """Give a job, which has not begun, a counter that helpers look at, if there is one in no use."""
         try:
-            slot = self.free.pop()
-        except IndexError:  # many calls at once, or that were interrupted while they gave theirs back
-            return 0, np.zeros(1, np.int64)
-        counter: np.ndarray = self._counters[slot]
-        counter[0] = 0
-        return slot, counter
+            job.slot = self.free.pop()
+        except IndexError:  # as many calls at once, or interrupted while they gave theirs back
+            return
+        job.counter = self._counters[job.slot]
+        job.counter[0] = 0
 
     def call(self, job: _Job, helpers: int) -> None:
         """Ask for so many helpers."""
