@@ -32,6 +32,7 @@ def operators():
     rng = np.random.default_rng(12)
     x = rng.standard_normal((4, 16, 32, 32)).astype(np.float32)
     last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    large = np.concatenate([x] * 10)  # of several blocks of loops, too
     w = rng.standard_normal((16, 16, 3, 3)).astype(np.float32)
     gamma, beta = np.ones(16, np.float32), np.zeros(16, np.float32)
     rows, matrix = (
@@ -62,8 +63,12 @@ def operators():
         return [w, velocity]
 
     def relu():
-        y, cache = gpuconv.relu_forward(x)
+        y, cache = gpuconv.relu_forward(large)
         return [y, gpuconv.relu_backward(y, cache)]
+
+    def gelu():
+        y, cache = gpuconv.gelu_forward(large)
+        return [y, gpuconv.gelu_backward(y, cache)]
 
     def groupnorm():
         y, cache = gpuconv.groupnorm_forward(x, gamma, beta, groups=4)
@@ -79,6 +84,7 @@ def operators():
         "affine": affine,
         "sgd_update": update,
         "relu": relu,
+        "gelu": gelu,
         "groupnorm": groupnorm,
     }
 

@@ -467,7 +467,13 @@ def test_a_numba_that_is_switched_off_is_named(tmp_path):
 
 @pytest.mark.parametrize(("dtype", "environment"), [("float64", {}), ("float32", {"GPUCONV_COMPILED": "0"})])
 def test_numba_is_imported_only_where_it_serves(dtype, environment, tmp_path):
-    first = "said.append('numba' in sys.modules)"
+    """Nor is it for threads to wait for each other."""
+    first = """
+from gpuconv.cpu import parallel
+parallel.for_each(lambda _: None, range(4))
+said.append('numba' in sys.modules)
+"""
+    environment = {"GPUCONV_THREADS": "2"} | environment
     assert _run(tmp_path, first, dtype, **environment)["said"] == [False]
 
 
@@ -501,7 +507,7 @@ def test_a_pass_takes_no_other_types_than_it_was_compiled_for(rng):
 
     x = rng.standard_normal(8)
     with pytest.raises(TypeError, match="No matching definition"):
-        relu.forward(x, np.empty_like(x))
+        relu.forward(x, np.empty_like(x), 8, np.zeros(1, np.int64))
 
 
 @numba_installed

@@ -111,7 +111,7 @@ def test_matches_pytorch(way, device, dtype, rng):
 def test_same_bits_for_any_number_of_threads(way, device, rng, monkeypatch):
     x, dy = _drawn(way, rng, (5, 70_001), "float32")
     runs = []
-    for threads in ("1", "2", "3"):
+    for threads in ("1", "2", "3", "7"):
         monkeypatch.setenv("GPUCONV_THREADS", threads)
         runs.append([result.tobytes() for result in _results(way, device, x, dy)])
-    assert runs[0] == runs[1] == runs[2]
+    assert runs == runs[:1] * 4

@@ -264,6 +264,79 @@ def test_helpers_have_stopped_when_an_interrupt_comes_out(monkeypatch):
     assert sorted(ended) == sorted(begun)
 
 
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_shares_are_whole_after_an_interrupt_anywhere(monkeypatch, threads):
+    monkeypatch.setenv("GPUCONV_THREADS", threads)
+    monkeypatch.setattr(parallel, "_crew", parallel._Crew())
+    done = []
+
+    def work(counter):
+        while (number := parallel.take(counter)) < 6:
+            done.append(number)
+
+    def call():
+        parallel.share_out(work, 6)
+
+    def check():
+        count = len(done)
+        done.clear()
+        call()
+        assert sorted(done) == list(range(6)), "a block of a call that was over"
+        assert count <= 6
+        done.clear()
+        free = parallel._crew.free
+        assert len(set(free)) == len(free), "two calls would share a counter"
+        assert len(free) > parallel._SLOTS - 5  # an interrupt of the giving back costs a slot
+
+    every_place(call, check, folders=["cpu/parallel", "cpu/lock"])
+    in_another_thread(lambda: call() or True)
+
+
+def test_shares_have_stopped_when_an_interrupt_comes_out(monkeypatch):
+    monkeypatch.setenv("GPUCONV_THREADS", "4")
+    caller, helping, begun, ended = threading.get_ident(), threading.Event(), [], []
+
+    def work(counter):
+        if threading.get_ident() == caller:
+            helping.wait(30)
+            raise KeyboardInterrupt
+        while (number := parallel.take(counter)) < 10**6:
+            begun.append(number)
+            helping.set()
+            np.ones(1000).sum()
+            ended.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel.share_out(work, 10**6)
+    assert sorted(ended) == sorted(begun)
+    assert 1 <= len(ended) < 10**6
+    parallel.share_out(lambda _: None, 100)
+    assert sorted(ended) == sorted(begun)
+
+
+def test_shares_stop_when_an_interrupt_comes_before_the_callers_own(monkeypatch):
+    monkeypatch.setenv("GPUCONV_THREADS", "2")
+    helping, begun, ended = threading.Event(), [], []
+    real = parallel._Crew.call
+
+    def call(self, job, helpers):
+        real(self, job, helpers)
+        helping.wait(30)
+        raise KeyboardInterrupt
+
+    def work(counter):
+        while (number := parallel.take(counter)) < 10**6:
+            begun.append(number)
+            helping.set()
+            ended.append(number)
+
+    monkeypatch.setattr(parallel._Crew, "call", call)
+    with pytest.raises(KeyboardInterrupt):
+        parallel.share_out(work, 10**6)
+    assert sorted(ended) == sorted(begun)
+    assert 1 <= len(ended) < 10**6
+
+
 def test_callers_that_need_more_and_more_threads_do_not_take_them_from_each_other(monkeypatch):
     """One crew serves all callers: it grows under them, and those already there go on."""
     for wanted in range(1, 9):

@@ -212,8 +212,8 @@ def test_same_bits_for_any_number_of_threads(device, rng, monkeypatch):
     arrays = normal(rng, (3, 200_001), "float32")
     v = rng.uniform(0.1, 1, 200_001).astype("float32")
     runs = []
-    for threads in ("1", "2", "3"):
+    for threads in ("1", "2", "3", "7"):
         monkeypatch.setenv("GPUCONV_THREADS", threads)
         got = _run(device, gpuconv.adam_update, (*arrays, v), {"lr": 0.1, "step": 2, "weight_decay": 0.1})
         runs.append([a.tobytes() for a in got])
-    assert runs[0] == runs[1] == runs[2]
+    assert runs == runs[:1] * 4

@@ -15,6 +15,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import sys
 from types import ModuleType
 
 import numpy as np
@@ -47,6 +48,11 @@ def wanted() -> bool:
         msg = f"GPUCONV_COMPILED=1 asks for compiled loops, but {obstacle}"
         raise ConfigError(msg)
     return not obstacle
+
+
+def loaded() -> bool:
+    """Return whether loops have been asked for in this process: what can do without Numba does not import it."""
+    return f"{__package__}.loops.jit" in sys.modules
 
 
 def in_words() -> str:

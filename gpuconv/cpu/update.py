@@ -8,7 +8,8 @@ import numpy as np
 
 from .compiled import passes
 from .elementwise import elementwise, in_blocks
-from .layout import accumulator
+from .layout import accumulator, stored_order
+from .parallel import blocks, quiet
 
 
 def sgd_update(
@@ -66,12 +67,18 @@ def _in_place(function: str, inputs: list[np.ndarray], w: np.ndarray, *options: 
     if w.dtype == kind:
         elementwise("update", function, inputs, w, *options)
         return
-    one_pass = getattr(passes("update", w.dtype), function)
+    run = passes("update", w.dtype)
+    one_pass = getattr(run, function)
 
-    def widened(*narrow: np.ndarray) -> None:
-        wide = [array.astype(kind) for array in narrow]
-        one_pass(*wide, *options)
-        for target, values in zip(narrow[1:], wide[1:], strict=True):
-            np.copyto(target, values, casting="same_kind")
+    @quiet
+    def widened(*arguments: Any) -> None:
+        *arrays, block, counter = arguments
+        for part in blocks(counter, len(arrays[-1]), block):
+            narrow = [array[part] for array in arrays]
+            wide = [array.astype(kind) for array in narrow]
+            one_pass(*wide, *options, len(wide[0]), np.zeros(1, np.int64))
+            for target, values in zip(narrow[1:], wide[1:], strict=True):
+                np.copyto(target, values, casting="same_kind")
 
-    in_blocks(widened, inputs, w)
+    arrays = [*inputs, w]
+    in_blocks(widened, stored_order(*arrays) or arrays, run.BLOCK)

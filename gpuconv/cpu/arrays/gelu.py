@@ -1,4 +1,4 @@
-"""Gaussian error linear unit of a block of elements: in float32, for half precision too, else in float64."""
+"""Gaussian error linear unit, block by block: in float32, for half precision too, else in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.polynomial.chebyshev import chebval
 
 from ..erf import erf_series, scaled_erfc_series
 from ..layout import accumulator
-from ..parallel import scratch
+from ..parallel import blocks, quiet, scratch
 
 BLOCK = 128 * 1024  # thirty short passes go over it, which want it in the cache
 _TANH_SCALE = math.sqrt(2 / math.pi)
@@ -19,8 +19,38 @@ _DENSITY = 1 / math.sqrt(2 * math.pi)
 _FLOAT32 = np.dtype(np.float32)
 
 
-def forward(x: np.ndarray, y: np.ndarray, tail: tuple[np.float32, ...]) -> None:
+@quiet
+def forward(x: np.ndarray, y: np.ndarray, tail: tuple[np.float32, ...], block: int, counter: np.ndarray) -> None:
     """Fill y with x Phi(x); tail is that of erf.py."""
+    for part in blocks(counter, len(y), block):
+        _forward(x[part], y[part], tail)
+
+
+@quiet
+def backward(
+    dy: np.ndarray, x: np.ndarray, dx: np.ndarray, tail: tuple[np.float32, ...], block: int, counter: np.ndarray
+) -> None:
+    for part in blocks(counter, len(dx), block):
+        _backward(dy[part], x[part], dx[part], tail)
+
+
+@quiet
+def forward_tanh(x: np.ndarray, y: np.ndarray, block: int, counter: np.ndarray) -> None:
+    for part in blocks(counter, len(y), block):
+        wide = x[part].astype(np.float64)
+        y[part] = wide * (0.5 * (1 + np.tanh(_TANH_SCALE * (wide + _TANH_CUBIC * wide**3))))
+
+
+@quiet
+def backward_tanh(dy: np.ndarray, x: np.ndarray, dx: np.ndarray, block: int, counter: np.ndarray) -> None:
+    for part in blocks(counter, len(dx), block):
+        wide = x[part].astype(np.float64)
+        t = np.tanh(_TANH_SCALE * (wide + _TANH_CUBIC * wide**3))
+        slope = _TANH_SCALE * (1 + 3 * _TANH_CUBIC * wide * wide)
+        dx[part] = dy[part] * (0.5 * (1 + t) + 0.5 * wide * (1 - t * t) * slope)
+
+
+def _forward(x: np.ndarray, y: np.ndarray, tail: tuple[np.float32, ...]) -> None:
     if accumulator(x.dtype) != _FLOAT32:
         y[...] = x * _normal_distribution(x)
         return
@@ -34,7 +64,7 @@ def forward(x: np.ndarray, y: np.ndarray, tail: tuple[np.float32, ...]) -> None:
         y[lowest] = np.nan  # -inf times 0
 
 
-def backward(dy: np.ndarray, x: np.ndarray, dx: np.ndarray, tail: tuple[np.float32, ...]) -> None:
+def _backward(dy: np.ndarray, x: np.ndarray, dx: np.ndarray, tail: tuple[np.float32, ...]) -> None:
     if accumulator(x.dtype) != _FLOAT32:
         dx[...] = dy * (_normal_distribution(x) + x * _DENSITY * np.exp(-0.5 * x * x))
         return
@@ -50,18 +80,6 @@ def backward(dy: np.ndarray, x: np.ndarray, dx: np.ndarray, tail: tuple[np.float
     np.multiply(size, dy, out=dx, casting="same_kind")
     if (infinite := np.isinf(x)).any():
         dx[infinite] = np.nan  # the slope has inf times 0 in it
-
-
-def forward_tanh(x: np.ndarray, y: np.ndarray) -> None:
-    wide = x.astype(np.float64)
-    y[...] = wide * (0.5 * (1 + np.tanh(_TANH_SCALE * (wide + _TANH_CUBIC * wide**3))))
-
-
-def backward_tanh(dy: np.ndarray, x: np.ndarray, dx: np.ndarray) -> None:
-    wide = x.astype(np.float64)
-    t = np.tanh(_TANH_SCALE * (wide + _TANH_CUBIC * wide**3))
-    slope = _TANH_SCALE * (1 + 3 * _TANH_CUBIC * wide * wide)
-    dx[...] = dy * (0.5 * (1 + t) + 0.5 * wide * (1 - t * t) * slope)
 
 
 def _tail(x: np.ndarray, tail: tuple[np.float32, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,19 +1,28 @@
-"""Leaky rectified linear unit of a block of elements; products are of the factor's type."""
+"""Leaky rectified linear unit, block by block; products are of the factor's type."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..parallel import BLOCK_ELEMENTS
+from ..parallel import BLOCK_ELEMENTS, blocks, quiet
 
 BLOCK = BLOCK_ELEMENTS
 
 
-def forward(x: np.ndarray, y: np.ndarray, factor: np.floating) -> None:
-    np.multiply(x, factor, out=y, dtype=factor.dtype, casting="same_kind")
-    np.copyto(y, x, where=x > 0)
+@quiet
+def forward(x: np.ndarray, y: np.ndarray, factor: np.floating, block: int, counter: np.ndarray) -> None:
+    for part in blocks(counter, len(y), block):
+        _scale_unless(x[part] > 0, x[part], factor, y[part])
 
 
-def backward(dy: np.ndarray, y: np.ndarray, dx: np.ndarray, factor: np.floating) -> None:
-    np.multiply(dy, factor, out=dx, dtype=factor.dtype, casting="same_kind")
-    np.copyto(dx, dy, where=y > 0)
+@quiet
+def backward(
+    dy: np.ndarray, y: np.ndarray, dx: np.ndarray, factor: np.floating, block: int, counter: np.ndarray
+) -> None:
+    for part in blocks(counter, len(dx), block):
+        _scale_unless(y[part] > 0, dy[part], factor, dx[part])
+
+
+def _scale_unless(kept: np.ndarray, values: np.ndarray, factor: np.floating, out: np.ndarray) -> None:
+    np.multiply(values, factor, out=out, dtype=factor.dtype, casting="same_kind")
+    np.copyto(out, values, where=kept)

@@ -1,4 +1,4 @@
-"""Gaussian error linear unit of a run of elements: in one pass, with an exponential that becomes vectors."""
+"""Gaussian error linear unit, block by block: in one pass, with an exponential that becomes vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 import numpy as np
 from numba import float32, int32, types
 
-from .jit import compiled_pass, loop, read, write
+from .atomic import COUNTER, blocks
+from .jit import NUMBER, compiled_pass, loop, read, write
 
 BLOCK = 64 * 1024
 _TAIL = types.UniTuple(types.float32, 12)
@@ -59,41 +60,49 @@ def _tail(size, tail):
     return (low * t + tail[10]) * t + tail[11]
 
 
-@compiled_pass(read(1), write(1), _TAIL)
-def forward(x, y, tail):
-    for i in range(len(x)):
-        v = x[i]
-        size = abs(v)
-        size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
-        part = _tail(size, tail) * _exp(size * size * -_HALF) * size
-        upper = _ZERO if v <= _ZERO else v
-        y[i] = _NAN if v == -_INFINITY else upper - part
+@compiled_pass(read(1), write(1), _TAIL, NUMBER, COUNTER)
+def forward(x, y, tail, block, counter):
+    for part in blocks(counter, len(y), block):
+        source, target = x[part], y[part]
+        for i in range(len(target)):
+            v = source[i]
+            size = abs(v)
+            size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
+            lower = _tail(size, tail) * _exp(size * size * -_HALF) * size
+            upper = _ZERO if v <= _ZERO else v
+            target[i] = _NAN if v == -_INFINITY else upper - lower
 
 
-@compiled_pass(read(1), read(1), write(1), _TAIL)
-def backward(dy, x, dx, tail):
-    for i in range(len(x)):
-        v = x[i]
-        size = abs(v)
-        size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
-        r = (_tail(size, tail) - size * _DENSITY) * _exp(size * size * -_HALF)
-        slope = r if v < _ZERO else _ONE - r
-        dx[i] = _NAN if abs(v) == _INFINITY else slope * dy[i]
+@compiled_pass(read(1), read(1), write(1), _TAIL, NUMBER, COUNTER)
+def backward(dy, x, dx, tail, block, counter):
+    for part in blocks(counter, len(dx), block):
+        upstream, source, target = dy[part], x[part], dx[part]
+        for i in range(len(target)):
+            v = source[i]
+            size = abs(v)
+            size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
+            r = (_tail(size, tail) - size * _DENSITY) * _exp(size * size * -_HALF)
+            slope = r if v < _ZERO else _ONE - r
+            target[i] = _NAN if abs(v) == _INFINITY else slope * upstream[i]
 
 
-@compiled_pass(read(1), write(1))
-def forward_tanh(x, y):
-    for i in range(len(x)):
-        v = x[i]
-        u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
-        y[i] = v * (_ONE / (_ONE + _exp(-_TWO * u)))  # (1 + tanh u) / 2
+@compiled_pass(read(1), write(1), NUMBER, COUNTER)
+def forward_tanh(x, y, block, counter):
+    for part in blocks(counter, len(y), block):
+        source, target = x[part], y[part]
+        for i in range(len(target)):
+            v = source[i]
+            u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
+            target[i] = v * (_ONE / (_ONE + _exp(-_TWO * u)))  # (1 + tanh u) / 2
 
 
-@compiled_pass(read(1), read(1), write(1))
-def backward_tanh(dy, x, dx):
-    for i in range(len(x)):
-        v = x[i]
-        u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
-        s = _ONE / (_ONE + _exp(-_TWO * u))
-        slope = _TWO * _TANH_SCALE * (_ONE + float32(3) * _TANH_CUBIC * v * v)
-        dx[i] = dy[i] * (s + v * (s * (_ONE - s)) * slope)
+@compiled_pass(read(1), read(1), write(1), NUMBER, COUNTER)
+def backward_tanh(dy, x, dx, block, counter):
+    for part in blocks(counter, len(dx), block):
+        upstream, source, target = dy[part], x[part], dx[part]
+        for i in range(len(target)):
+            v = source[i]
+            u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
+            s = _ONE / (_ONE + _exp(-_TWO * u))
+            slope = _TWO * _TANH_SCALE * (_ONE + float32(3) * _TANH_CUBIC * v * v)
+            target[i] = upstream[i] * (s + v * (s * (_ONE - s)) * slope)

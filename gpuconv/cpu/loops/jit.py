@@ -65,13 +65,13 @@ def write(ndim: int, kind: types.Type = types.float32) -> types.Type:
     return types.Array(kind, ndim, "C")
 
 
-def compiled_pass(*arguments: types.Type, sums: bool = False) -> Callable:
+def compiled_pass(*arguments: types.Type, sums: bool = False, returns: types.Type = types.void) -> Callable:
     """Compile a pass for these arguments, which do not overlap, and for no others: or find it, compiled before."""
 
     def compile_now(function: Callable) -> Callable:
         dispatcher = njit(fastmath=_SUMS if sums else {"contract"}, pipeline_class=_Apart, **_COMMON)(function)
         dispatcher._cache = cache.Kept(function, _begin)
-        dispatcher.compile(types.void(*arguments))
+        dispatcher.compile(returns(*arguments))
         dispatcher.disable_compile()
         return dispatcher
 

@@ -1,4 +1,4 @@
-"""Leaky rectified linear unit of a run of elements.
+"""Leaky rectified linear unit, block by block.
 
 Products are float64 and rounded once: what float32 would give where it holds the factor, and right where it does not.
 """
@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from numba import float32, float64, types
 
-from .jit import compiled_pass, read, write
+from .atomic import COUNTER, blocks
+from .jit import NUMBER, compiled_pass, read, write
 
-BLOCK = 128 * 1024
-
-
-@compiled_pass(read(1), write(1), types.float64)
-def forward(x, y, factor):
-    for i in range(len(x)):
-        y[i] = x[i] if x[i] > 0 else float32(float64(x[i]) * factor)
+BLOCK = 256 * 1024  # less is done before another thread has begun
 
 
-@compiled_pass(read(1), read(1), write(1), types.float64)
-def backward(dy, y, dx, factor):
-    for i in range(len(y)):
-        dx[i] = dy[i] if y[i] > 0 else float32(float64(dy[i]) * factor)
+@compiled_pass(read(1), write(1), types.float64, NUMBER, COUNTER)
+def forward(x, y, factor, block, counter):
+    for part in blocks(counter, len(y), block):
+        source, target = x[part], y[part]
+        for i in range(len(target)):
+            target[i] = source[i] if source[i] > 0 else float32(float64(source[i]) * factor)
+
+
+@compiled_pass(read(1), read(1), write(1), types.float64, NUMBER, COUNTER)
+def backward(dy, y, dx, factor, block, counter):
+    for part in blocks(counter, len(y), block):
+        upstream, result, target = dy[part], y[part], dx[part]
+        for i in range(len(target)):
+            target[i] = upstream[i] if result[i] > 0 else float32(float64(upstream[i]) * factor)

@@ -1,21 +1,26 @@
-"""Rectified linear unit of a run of elements."""
+"""Rectified linear unit, block by block."""
 
 from __future__ import annotations
 
-from .jit import compiled_pass, read, write
+from .atomic import COUNTER, blocks
+from .jit import NUMBER, compiled_pass, read, write
 
-BLOCK = 128 * 1024
+BLOCK = 256 * 1024  # less is done before another thread has begun
 
 
-@compiled_pass(read(1), write(1))
-def forward(x, y):
+@compiled_pass(read(1), write(1), NUMBER, COUNTER)
+def forward(x, y, block, counter):
     zero = x.dtype.type(0)
-    for i in range(len(x)):
-        y[i] = zero if x[i] <= zero else x[i]  # NaN stays
+    for part in blocks(counter, len(y), block):
+        source, target = x[part], y[part]
+        for i in range(len(target)):
+            target[i] = zero if source[i] <= zero else source[i]  # NaN stays
 
 
-@compiled_pass(read(1), read(1), write(1))
-def backward(dy, y, dx):
+@compiled_pass(read(1), read(1), write(1), NUMBER, COUNTER)
+def backward(dy, y, dx, block, counter):
     zero = dy.dtype.type(0)
-    for i in range(len(y)):
-        dx[i] = dy[i] if y[i] > zero else zero
+    for part in blocks(counter, len(y), block):
+        upstream, result, target = dy[part], y[part], dx[part]
+        for i in range(len(target)):
+            target[i] = upstream[i] if result[i] > zero else zero
