@@ -59,4 +59,4 @@ def stored(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
     """Return arrays in the memory format of one, axes in their order of storage, without gaps: copied if need be."""
     if like.ndim == 4 and is_channels_last(like):
         arrays = tuple(array.transpose(0, 2, 3, 1) for array in arrays)
-    return [np.require(array, requirements=("C", "A")) for array in arrays]
+    return [array if array.flags.carray else np.require(array, requirements=("C", "A")) for array in arrays]

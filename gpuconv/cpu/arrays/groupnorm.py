@@ -1,12 +1,11 @@
-"""Group normalisation of a block of images: all passes but the first and the last run in the cache."""
+"""Group normalisation, a block of images at a time: all passes but the first and the last run in the cache."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..parallel import BLOCK_ELEMENTS, scratch
-
-BLOCK = BLOCK_ELEMENTS
+from ..parallel import BLOCK_ELEMENTS, for_each, scratch
+from ..taps import image_ranges
 
 
 def forward(
@@ -18,7 +17,40 @@ def forward(
     inv_std: np.ndarray,
     eps: float,
 ) -> None:
-    """Fill y, and mean and inv_std (n, groups)."""
+    """Fill y, and mean and inv_std (N, groups)."""
+
+    def work(images: slice) -> None:
+        _forward(x[images], y[images], scale, shift, mean[images], inv_std[images], eps)
+
+    for_each(work, image_ranges(x, BLOCK_ELEMENTS))
+
+
+def backward(
+    dy: np.ndarray, x: np.ndarray, dx: np.ndarray, scale: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill dx; return the sums per channel of dy x_hat and of dy, float64 (C,)."""
+    blocks = image_ranges(x, BLOCK_ELEMENTS)
+    sums = np.zeros((len(blocks), 2, x.shape[1]))
+
+    def work(index: int) -> None:
+        images = blocks[index]
+        sums[index] = _backward(dy[images], x[images], dx[images], scale, mean[images], inv_std[images])
+
+    for_each(work, range(len(blocks)))
+    weighted, total = sums.sum(axis=0)
+    return weighted, total
+
+
+def _forward(
+    x: np.ndarray,
+    y: np.ndarray,
+    scale: np.ndarray,
+    shift: np.ndarray,
+    mean: np.ndarray,
+    inv_std: np.ndarray,
+    eps: float,
+) -> None:
+    """Fill y, and mean and inv_std (n, groups), of a block of images."""
     groups, kind = mean.shape[1], scale.dtype
     values = _images("values", x, kind)
     rows = values.reshape(-1, values[0].size // groups)
@@ -37,17 +69,10 @@ def forward(
     np.copyto(y, values.reshape(y.shape), casting="same_kind")
 
 
-def backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    dx: np.ndarray,
-    scale: np.ndarray,
-    mean: np.ndarray,
-    inv_std: np.ndarray,
-    weighted: np.ndarray,
-    total: np.ndarray,
-) -> None:
-    """Fill dx; add the sums per channel of dy x_hat to weighted and those of dy to total, float64 (C,)."""
+def _backward(
+    dy: np.ndarray, x: np.ndarray, dx: np.ndarray, scale: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill dx of a block of images; return the sums per channel of dy x_hat and of dy, float64 (C,)."""
     kind = scale.dtype
     x_hat, gradient = _images("values", x, kind), _images("gradient", dy, kind)
     size = x_hat[0].size // mean.shape[1]
@@ -56,8 +81,7 @@ def backward(
     np.multiply(rows, factor, out=rows)
     product = scratch("square", x_hat.shape, kind)
     np.multiply(gradient, x_hat, out=product)
-    weighted += _channel_sums(product)
-    total += _channel_sums(gradient)
+    sums = _channel_sums(product), _channel_sums(gradient)
 
     by_channel = _by_channel(scale, x.ndim)
     np.multiply(gradient, by_channel, out=gradient)
@@ -68,6 +92,7 @@ def backward(
     np.subtract(through, rows, out=through)
     np.multiply(through, factor, out=through)
     np.copyto(dx, gradient.reshape(dx.shape), casting="same_kind")
+    return sums
 
 
 def _images(slot: str, piece: np.ndarray, kind: np.dtype) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Group normalisation of a block of images, as planes (n, C, pixels) or with channels last (n, pixels, C): rows, too.
+"""Group normalisation, of planes (N, C, pixels) or with channels last (N, pixels, C): rows, too.
 
 Sums are kept in float64, and statistics take one pass, as in batchnorm.py.
 """
@@ -12,11 +12,13 @@ from numba import float64
 
 from ...shapes import is_channels_last
 from ..layout import stored
-from ..parallel import scratch
-from .jit import compiled_pass, read, write
-from .pieces import add_products, add_row, add_row_products, add_up, fill
+from ..parallel import scratch, share_out
+from .atomic import COUNTER, take
+from .jit import NUMBER, compiled_pass, read, write
+from .pieces import add_products, add_row, add_row_products, add_up, fill, part
 
-BLOCK = 128 * 1024
+_BLOCK = 32 * 1024
+_LEAST = 4  # blocks that are worth another thread
 _FLOAT64 = np.dtype(np.float64)
 
 
@@ -29,164 +31,174 @@ def forward(
     inv_std: np.ndarray,
     eps: float,
 ) -> None:
-    """Fill y, and mean and inv_std (n, groups)."""
-    if _is_last(y):
-        _forward_last(*_last(y, x, y), scale, shift, mean, inv_std, eps, *_vectors(x, 3), *_sums(x))
-    else:
-        _forward_first(*_first(y, x, y), scale, shift, mean, inv_std, eps)
+    """Fill y, and mean and inv_std (N, groups)."""
+    channels_last, views, size = _cut(y, x, y)
+
+    def work(counter: np.ndarray) -> None:
+        if channels_last:
+            _forward_last(counter, size, *views, scale, shift, mean, inv_std, eps, *_memory(x))
+        else:
+            _forward_first(counter, size, *views, scale, shift, mean, inv_std, eps)
+
+    share_out(work, -(-len(x) // size), _LEAST)
 
 
 def backward(
-    dy: np.ndarray,
-    x: np.ndarray,
-    dx: np.ndarray,
-    scale: np.ndarray,
-    mean: np.ndarray,
-    inv_std: np.ndarray,
-    weighted: np.ndarray,
-    total: np.ndarray,
-) -> None:
-    """Fill dx; add the sums per channel of dy x_hat to weighted and those of dy to total, float64 (C,)."""
-    if _is_last(dx):
-        views = _last(dx, dy, x, dx)
-        _backward_last(*views, scale, mean, inv_std, weighted, total, *_vectors(x, 4), *_sums(x))
-    else:
-        _backward_first(*_first(dx, dy, x, dx), scale, mean, inv_std, weighted, total)
+    dy: np.ndarray, x: np.ndarray, dx: np.ndarray, scale: np.ndarray, mean: np.ndarray, inv_std: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill dx; return the sums per channel of dy x_hat and of dy, float64 (C,)."""
+    channels_last, views, size = _cut(dx, dy, x, dx)
+    count = -(-len(x) // size)
+    sums = np.zeros((count, 2, x.shape[1]))
+
+    def work(counter: np.ndarray) -> None:
+        if channels_last:
+            _backward_last(counter, size, *views, scale, mean, inv_std, sums, *_memory(x))
+        else:
+            _backward_first(counter, size, *views, scale, mean, inv_std, sums)
+
+    share_out(work, count, _LEAST)
+    weighted, total = sums.sum(axis=0)
+    return weighted, total
 
 
-def _is_last(x: np.ndarray) -> bool:
-    return x.ndim == 2 or is_channels_last(x)
+def _cut(like: np.ndarray, *arrays: np.ndarray) -> tuple[bool, list[np.ndarray], int]:
+    """Return whether channels are last, arrays with one axis of pixels, and how many images make a block."""
+    N, C, *image = like.shape
+    pixels = math.prod(image)
+    channels_last = like.ndim == 2 or is_channels_last(like)
+    shape = (N, pixels, C) if channels_last else (N, C, pixels)
+    return channels_last, [array.reshape(shape) for array in stored(like, *arrays)], max(1, _BLOCK // (C * pixels))
 
 
-def _first(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
-    return [array.reshape(*array.shape[:2], -1) for array in stored(like, *arrays)]
+def _memory(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return memory for four vectors and two sums per channel, of one image."""
+    C = x.shape[1]
+    return scratch("vectors", (4, C), x.dtype), scratch("wide", (2, C), _FLOAT64)
 
 
-def _last(like: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
-    return [array.reshape(len(array), -1, like.shape[1]) for array in stored(like, *arrays)]
+@compiled_pass(COUNTER, NUMBER, read(3), write(3), read(1), read(1), write(2), write(2), float64)
+def _forward_first(counter, size, x, y, scale, shift, mean, inv_std, eps):
+    N, C, pixels = x.shape
+    channels = C // mean.shape[1]  # of a group
+    count = channels * pixels
+    while True:
+        start = take(counter) * size
+        if start >= N:
+            return
+        for i in range(start, min(start + size, N)):
+            for g in range(mean.shape[1]):
+                group = (i * C + g * channels) * pixels
+                first, second = add_up(part(x, group, count), float64(x[i, g * channels, 0]))
+                first /= count
+                mean[i, g] = float64(x[i, g * channels, 0]) + first
+                inv_std[i, g] = 1.0 / math.sqrt(max(second / count - first * first, 0.0) + eps)
+                for c in range(channels):
+                    m, slope, level = mean[i, g], inv_std[i, g] * scale[g * channels + c], shift[g * channels + c]
+                    source, target = part(x, group + c * pixels, pixels), part(y, group + c * pixels, pixels)
+                    for j in range(pixels):
+                        target[j] = (source[j] - m) * slope + level
 
 
-def _vectors(x: np.ndarray, count: int) -> np.ndarray:
-    """Return memory for vectors per channel, of one image."""
-    return scratch("vectors", (count, x.shape[1]), x.dtype)
+@compiled_pass(COUNTER, NUMBER, read(3), read(3), write(3), read(1), read(2), read(2), write(3, float64))
+def _backward_first(counter, size, dy, x, dx, scale, mean, inv_std, sums):
+    N, C, pixels = x.shape
+    channels = C // mean.shape[1]
+    count = channels * pixels
+    while True:
+        block = take(counter)
+        if block * size >= N:
+            return
+        for i in range(block * size, min((block + 1) * size, N)):
+            for g in range(mean.shape[1]):
+                m, factor = mean[i, g], inv_std[i, g]
+                level = slope = 0.0  # the means of gamma dy and of gamma dy x_hat
+                for c in range(g * channels, (g + 1) * channels):
+                    plane = (i * C + c) * pixels
+                    total, weighted = add_products(part(dy, plane, pixels), part(x, plane, pixels), float64(m))
+                    weighted *= factor
+                    sums[block, 0, c] += weighted
+                    sums[block, 1, c] += total
+                    level += scale[c] * total
+                    slope += scale[c] * weighted
+                low, tilt = dx.dtype.type(level / count), dx.dtype.type(slope / count * factor)
+                for c in range(g * channels, (g + 1) * channels):
+                    gamma, plane = scale[c], (i * C + c) * pixels
+                    up, source, target = part(dy, plane, pixels), part(x, plane, pixels), part(dx, plane, pixels)
+                    for j in range(pixels):
+                        target[j] = (gamma * up[j] - low - (source[j] - m) * tilt) * factor
 
 
-def _sums(x: np.ndarray) -> np.ndarray:
-    """Return memory for two sums per channel, of one image."""
-    return scratch("wide", (2, x.shape[1]), _FLOAT64)
+_MEMORY = write(2), write(2, float64)
 
 
-@compiled_pass(read(3), write(3), read(1), read(1), write(2), write(2), float64)
-def _forward_first(x, y, scale, shift, mean, inv_std, eps):
-    n, C, pixels = x.shape
-    size = C // mean.shape[1]  # channels of a group
-    for i in range(n):
-        for g in range(mean.shape[1]):
-            pivot = float64(x[i, g * size, 0])
-            first = second = 0.0
-            for c in range(g * size, (g + 1) * size):
-                a, b = add_up(x[i, c], pivot)
-                first += a
-                second += b
-            first /= size * pixels
-            mean[i, g] = pivot + first
-            inv_std[i, g] = 1.0 / math.sqrt(max(second / (size * pixels) - first * first, 0.0) + eps)
-            m, factor = mean[i, g], inv_std[i, g]
-            for c in range(g * size, (g + 1) * size):
-                slope, level = factor * scale[c], shift[c]
-                source, target = x[i, c], y[i, c]
-                for j in range(pixels):
-                    target[j] = (source[j] - m) * slope + level
-
-
-@compiled_pass(read(3), read(3), write(3), read(1), read(2), read(2), write(1, float64), write(1, float64))
-def _backward_first(dy, x, dx, scale, mean, inv_std, weighted, total):
-    n, C, pixels = x.shape
-    size = C // mean.shape[1]
-    for i in range(n):
-        for g in range(mean.shape[1]):
-            m, factor = mean[i, g], inv_std[i, g]
-            level = slope = 0.0  # the means of gamma dy and of gamma dy x_hat
-            for c in range(g * size, (g + 1) * size):
-                a, b = add_products(dy[i, c], x[i, c], float64(m))
-                b *= factor
-                total[c] += a
-                weighted[c] += b
-                level += scale[c] * a
-                slope += scale[c] * b
-            low = dx.dtype.type(level / (size * pixels))
-            tilt = dx.dtype.type(slope / (size * pixels) * factor)
-            for c in range(g * size, (g + 1) * size):
-                gamma = scale[c]
-                up, source, target = dy[i, c], x[i, c], dx[i, c]
-                for j in range(pixels):
-                    target[j] = (gamma * up[j] - low - (source[j] - m) * tilt) * factor
-
-
-@compiled_pass(
-    read(3), write(3), read(1), read(1), write(2), write(2), float64, *[write(1)] * 3, *[write(1, float64)] * 2
-)
-def _forward_last(x, y, scale, shift, mean, inv_std, eps, pivots, means, slopes, first, second):
-    n, pixels, C = x.shape
-    size = C // mean.shape[1]
-    for i in range(n):
-        for c in range(C):
-            pivots[c] = x[i, 0, c // size * size]
-        fill(first, 0.0)
-        fill(second, 0.0)
-        for j in range(pixels):
-            add_row(x[i, j], pivots, first, second)
-        for g in range(mean.shape[1]):
-            a = b = 0.0
-            for c in range(g * size, (g + 1) * size):
-                a += first[c]
-                b += second[c]
-            a /= size * pixels
-            mean[i, g] = pivots[g * size] + a
-            inv_std[i, g] = 1.0 / math.sqrt(max(b / (size * pixels) - a * a, 0.0) + eps)
-            for c in range(g * size, (g + 1) * size):
-                means[c] = mean[i, g]
-                slopes[c] = inv_std[i, g] * scale[c]
-        for j in range(pixels):
-            source, target = x[i, j], y[i, j]
+@compiled_pass(COUNTER, NUMBER, read(3), write(3), read(1), read(1), write(2), write(2), float64, *_MEMORY)
+def _forward_last(counter, size, x, y, scale, shift, mean, inv_std, eps, vectors, sums):
+    N, pixels, C = x.shape
+    channels = C // mean.shape[1]
+    count = channels * pixels
+    pivots, means, slopes = part(vectors, 0, C), part(vectors, C, C), part(vectors, 2 * C, C)
+    first, second = part(sums, 0, C), part(sums, C, C)
+    while True:
+        start = take(counter) * size
+        if start >= N:
+            return
+        for i in range(start, min(start + size, N)):
             for c in range(C):
-                target[c] = (source[c] - means[c]) * slopes[c] + shift[c]
+                pivots[c] = x[i, 0, c // channels * channels]
+            fill(part(sums, 0, 2 * C), 0.0)
+            for j in range(pixels):
+                add_row(part(x, (i * pixels + j) * C, C), pivots, first, second)
+            for g in range(mean.shape[1]):
+                a = b = 0.0
+                for c in range(g * channels, (g + 1) * channels):
+                    a += first[c]
+                    b += second[c]
+                a /= count
+                mean[i, g] = pivots[g * channels] + a
+                inv_std[i, g] = 1.0 / math.sqrt(max(b / count - a * a, 0.0) + eps)
+                for c in range(g * channels, (g + 1) * channels):
+                    means[c] = mean[i, g]
+                    slopes[c] = inv_std[i, g] * scale[c]
+            for j in range(pixels):
+                source, target = part(x, (i * pixels + j) * C, C), part(y, (i * pixels + j) * C, C)
+                for c in range(C):
+                    target[c] = (source[c] - means[c]) * slopes[c] + shift[c]
 
 
-@compiled_pass(
-    read(3),
-    read(3),
-    write(3),
-    read(1),
-    read(2),
-    read(2),
-    *[write(1, float64)] * 2,
-    *[write(1)] * 4,
-    *[write(1, float64)] * 2,
-)
-def _backward_last(dy, x, dx, scale, mean, inv_std, weighted, total, means, factors, lows, tilts, sums, products):
-    n, pixels, C = x.shape
-    size = C // mean.shape[1]
-    for i in range(n):
-        for c in range(C):
-            means[c] = mean[i, c // size]
-            factors[c] = inv_std[i, c // size]
-        fill(sums, 0.0)
-        fill(products, 0.0)
-        for j in range(pixels):
-            add_row_products(dy[i, j], x[i, j], means, sums, products)
-        for g in range(mean.shape[1]):
-            level = slope = 0.0
-            for c in range(g * size, (g + 1) * size):
-                b = products[c] * factors[c]
-                total[c] += sums[c]
-                weighted[c] += b
-                level += scale[c] * sums[c]
-                slope += scale[c] * b
-            for c in range(g * size, (g + 1) * size):
-                lows[c] = level / (size * pixels)
-                tilts[c] = slope / (size * pixels) * factors[c]
-        for j in range(pixels):
-            up, source, target = dy[i, j], x[i, j], dx[i, j]
+@compiled_pass(COUNTER, NUMBER, read(3), read(3), write(3), read(1), read(2), read(2), write(3, float64), *_MEMORY)
+def _backward_last(counter, size, dy, x, dx, scale, mean, inv_std, sums, vectors, wide):
+    N, pixels, C = x.shape
+    channels = C // mean.shape[1]
+    count = channels * pixels
+    means, factors = part(vectors, 0, C), part(vectors, C, C)
+    lows, tilts = part(vectors, 2 * C, C), part(vectors, 3 * C, C)
+    totals, products = part(wide, 0, C), part(wide, C, C)
+    while True:
+        block = take(counter)
+        if block * size >= N:
+            return
+        for i in range(block * size, min((block + 1) * size, N)):
             for c in range(C):
-                target[c] = (scale[c] * up[c] - lows[c] - (source[c] - means[c]) * tilts[c]) * factors[c]
+                means[c] = mean[i, c // channels]
+                factors[c] = inv_std[i, c // channels]
+            fill(part(wide, 0, 2 * C), 0.0)
+            for j in range(pixels):
+                row = (i * pixels + j) * C
+                add_row_products(part(dy, row, C), part(x, row, C), means, totals, products)
+            for g in range(mean.shape[1]):
+                level = slope = 0.0
+                for c in range(g * channels, (g + 1) * channels):
+                    weighted = products[c] * factors[c]
+                    sums[block, 0, c] += weighted
+                    sums[block, 1, c] += totals[c]
+                    level += scale[c] * totals[c]
+                    slope += scale[c] * weighted
+                for c in range(g * channels, (g + 1) * channels):
+                    lows[c] = level / count
+                    tilts[c] = slope / count * factors[c]
+            for j in range(pixels):
+                row = (i * pixels + j) * C
+                up, source, target = part(dy, row, C), part(x, row, C), part(dx, row, C)
+                for c in range(C):
+                    target[c] = (scale[c] * up[c] - lows[c] - (source[c] - means[c]) * tilts[c]) * factors[c]
