@@ -184,6 +184,11 @@ def add(a: Any, b: Any) -> Any:
     return a + b if on_gpu(a) else _load("gpuconv.cpu.copies").add(a, b)
 
 
+def scale_on_cpu(array: Any, factor: float) -> None:
+    """Multiply a NumPy array by a factor, in place."""
+    _load("gpuconv.cpu.copies").scale(array, factor)
+
+
 def copy(source: Any, target: Any) -> None:
     """Fill target with what an array of its shape, in its place, holds."""
     if on_gpu(target):

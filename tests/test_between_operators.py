@@ -35,6 +35,17 @@ def test_sums(shape, formats, dtype, rng):
         assert (total.transpose(0, 2, 3, 1) if formats[0] else total).flags.c_contiguous
 
 
+@pytest.mark.parametrize("size", [0, 1000, BLOCK_ELEMENTS + 5])
+@pytest.mark.parametrize("factor", [0.0, 0.3, 1e-9])
+def test_multiples(size, factor, dtype, rng):
+    """A factor too small for float16 is not rounded before it is multiplied."""
+    values = 1000 * normal(rng, (size,), dtype)
+    target, kind = values.copy(), "float64" if dtype == "float64" else "float32"
+    backend.scale_on_cpu(target, factor)
+    assert_same(target, (values.astype(kind) * np.dtype(kind).type(factor)).astype(dtype))
+    assert size == 0 or factor == 0 or target.any()
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (33, 3, 80, 80)], ids=str)
 def test_copies(shape, layout, device, rng):
     source, target = layout(normal(rng, shape, "float32")), device.array(np.zeros(shape, np.float32))

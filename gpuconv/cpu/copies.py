@@ -1,4 +1,4 @@
-"""Copies of arrays, and the sum of two, by NumPy's own passes in blocks on all threads."""
+"""Copies of arrays, sums of two and multiples, by NumPy's own passes in blocks on all threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from .layout import empty, empty_as, stored_order
+from .layout import accumulator, empty, empty_as, stored_order
 from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
 
@@ -17,6 +17,14 @@ def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total = empty_as(a)
     _in_blocks(lambda a, b, total: np.add(a, b, out=total), a, b, total)
     return total
+
+
+@quiet
+def scale(array: np.ndarray, factor: float) -> None:
+    """Multiply an array by a factor, in place."""
+    kind = accumulator(array.dtype)
+    number = kind.type(factor)
+    _in_blocks(lambda part: np.multiply(part, number, out=part, dtype=kind, casting="same_kind"), array)
 
 
 def copy(source: np.ndarray, target: np.ndarray) -> None:

@@ -36,7 +36,11 @@ def _mean_over_rows(function: str, scores: np.ndarray, labels: np.ndarray, optio
         part = slice(*block)
         one_pass(rows[part], indices[part], losses[part], dscores[part], option, N)
 
-    for_each(work, ranges(N, max(1, run.BLOCK // classes)))
+    blocks = ranges(N, max(1, run.BLOCK // classes))
+    if len(blocks) == 1:  # nothing to share
+        work(blocks[0])
+    else:
+        for_each(work, blocks)
     return accumulator(scores.dtype).type(losses.sum() / max(1, N)), dscores
 
 

@@ -167,7 +167,11 @@ def _of_blocks(function: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """Return what a pass, function(x, result), says of each block."""
     run = passes("reduce", x.dtype)
     one_pass = getattr(run, function)
-    (flat,) = stored_order(x) or [np.ascontiguousarray(x).reshape(-1)]
+    (flat,) = stored_order(np.require(x, requirements="A")) or [np.ascontiguousarray(x).reshape(-1)]
+    if 0 < flat.size <= run.BLOCK:  # nothing to share
+        result = np.empty(1, dtype)
+        one_pass(flat, result)
+        return result
     blocks = ranges(flat.size, run.BLOCK)
     results = np.empty(len(blocks), dtype)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import square_sum
-from .vectors import add_scaled, copy_of
+from .vectors import scale
 
 
 def clip_gradients(net: Any, max_norm: float) -> float:
@@ -19,8 +19,5 @@ def clip_gradients(net: Any, max_norm: float) -> float:
     max_norm = checks.real("max_norm", max_norm, low=0.0, open_low=True)
     norm = math.sqrt(square_sum(net.flat_grads))
     if max_norm < norm < math.inf:
-        # Into zeros, not by adding (factor - 1) times itself: that loses the digits of a small factor.
-        own = copy_of(net.flat_grads)
-        net.flat_grads[...] = 0
-        add_scaled(net.flat_grads, own, max_norm / norm)
+        scale(net.flat_grads, max_norm / norm)
     return norm

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import backend_of, zeros_like
+from ..backend import backend_of, on_gpu, scale_on_cpu, zeros_like
 
 
 def add_scaled(target: Any, source: Any, factor: float) -> None:
@@ -19,6 +19,17 @@ def add_scaled(target: Any, source: Any, factor: float) -> None:
 def move_towards(target: Any, source: Any, share: float) -> None:
     """Add share (source - target) to target.   target, source: (n,) of one dtype, apart in memory."""
     _update(target, source, lr=-share, weight_decay=-1.0)
+
+
+def scale(target: Any, factor: float) -> None:
+    """Multiply target by a factor.   target: (n,)."""
+    if on_gpu(target):
+        # Into zeros, not by adding (factor - 1) times itself: that loses the digits of a small factor.
+        own = copy_of(target)
+        target[...] = 0
+        add_scaled(target, own, factor)
+    else:
+        scale_on_cpu(target, factor)
 
 
 def copy_of(array: Any) -> Any:
