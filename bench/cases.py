@@ -234,6 +234,9 @@ _ODD = [
 
 _BATCH = [_conv(f"batch {N} 3x3, 32->32, 16x16", N, 32, 16, 32, 3, pad=1) for N in (1, 4, 16, 64, 256, 1024)]
 
+# Whole steps, all of one batch: those of the larger nets take seconds even so, and longer with their preset's.
+_STEPS = [_train(preset, 128) for preset in ("three-layer", "convnet", "resnet9", "speedrun")]
+
 # Every operator at sizes of a moment: for CI, and for a first look.
 _QUICK = [
     _conv("quick 3x3, 3->8, 16x16", 4, 3, 16, 8, 3, pad=1),
@@ -264,6 +267,7 @@ _MEASURED = {
     "resnet50": _RESNET50,
     "odd": _ODD,
     "batch": _BATCH,
+    "steps": _STEPS,
 }
 CASES = list({case.name: case for cases in _MEASURED.values() for case in cases}.values())
 SETS = {**_MEASURED, "all": CASES, "quick": _QUICK}  # quick is no measurement, so not among all

@@ -12,8 +12,9 @@ from gpuconv.errors import ConfigError, GpuUnavailableError
 from . import cases, harness, inputs, oracle, peers, worker
 from .results import OURS
 
-# Sides that are not among "all that are installed": gpuconv twice, and one that takes a minute to compile a case.
-_ONLY_BY_NAME = ("self", "torch-compile")
+# Sides that are not among "all that are installed": gpuconv twice, gpuconv in a process with variables of its own, and
+# one that takes a minute to compile a case.
+_ONLY_BY_NAME = ("self", "gpuconv-numpy", "torch-compile")
 _COLUMNS = ["median", "iqr", "rounds"]  # of the table: what is left of 80 columns beside names
 
 

@@ -5,6 +5,9 @@ get the same cores, threads and arrays, and are warm before they are timed.  Rou
 memory formats forwards and backwards by turns (A B C, C B A, ...), so that a machine that slows down slows all alike.
 Where a process's arrays happen to lie can make it faster or slower for all its life; so a case's rounds can be spread
 over several processes of each side, one after the other.
+
+A second process of each side, of one thread, can measure processor time beside it: other work on the machine takes cores
+from a side that wants them all, and little from that.
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,11 +30,15 @@ from gpuconv.runs.machine import blas, processor
 from . import oracle, peers, worker
 from .cases import Case
 from .inputs import REGIMES, draw
-from .results import FAILED, MEASURED, NOT_INSTALLED, NOT_OFFERED, OURS, WRONG, Entry, Result, Row
+from .load import OtherWork
+from .results import FAILED, MEASURED, NOT_INSTALLED, NOT_OFFERED, ONE_THREAD, OURS, WRONG, Entry, Result, Row
 
 _ROUND_SECONDS = 0.06
 _REST_SECONDS = 0.01  # lets the threads of the side that just ran stop spinning
 _LEAST_ROUNDS = 4  # and one for each process
+_ONE_THREAD_SECONDS = 0.01  # of a round: processor time needs no long ones
+_ONE_THREAD_ROW_SECONDS = 0.5  # of all rounds of a row
+_ONE_THREAD_ROUNDS = (3, 8)  # the least and the most
 _THREAD_VARIABLES = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -40,7 +47,7 @@ class Settings:
     """How a run measures.
 
     row_seconds: a row of slow calls gets fewer rounds, but never below four.   processes: how many of each side, one
-    after the other, share the rounds of a case.
+    after the other, share the rounds of a case.   one_thread: processor time of one thread, too.
     """
 
     device: str = "cpu"
@@ -50,6 +57,7 @@ class Settings:
     row_seconds: float = 20.0
     regimes: tuple[str, ...] = ("float32",)
     memory: bool = True
+    one_thread: bool = False
 
 
 class SideError(Exception):
@@ -80,7 +88,8 @@ class Side:
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self._settings = name, settings
-        self._metered = settings.device in peers.load(name).metered
+        peer = peers.load(name)
+        self._metered, self._variables = settings.device in peer.metered, peer.variables
         self._process: Any = None
 
     def ask(self, method: str, *arguments: Any) -> Any:
@@ -122,23 +131,24 @@ class Side:
         context = multiprocessing.get_context("spawn")  # a fork would inherit thread pools that are not there
         arguments = (self.name, settings.device, settings.threads, other)
         self._process = context.Process(target=worker.serve, args=arguments, daemon=True)
-        with _threads(settings.threads):
+        with _environment(settings.threads, self._variables):
             self._process.start()
         other.close()
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Hold processes started inside to so many threads and, where the system can, to as many cores."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+def _environment(threads: int, variables: Mapping[str, str]) -> Iterator[None]:
+    """Give processes started inside these variables, so many threads and, where the system can, as many cores."""
+    given = dict.fromkeys(_THREAD_VARIABLES, str(threads)) | variables
+    before = {name: os.environ.get(name) for name in given}
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(count)))
-    if len(cores) > count:
-        os.sched_setaffinity(0, sorted(cores)[:count])
+    os.environ.update(given)
+    if len(cores) > threads:
+        os.sched_setaffinity(0, sorted(cores)[:threads])
     try:
         yield
     finally:
-        if len(cores) > count:
+        if len(cores) > threads:
             os.sched_setaffinity(0, cores)
         for name, value in before.items():
             if value is None:
@@ -154,24 +164,27 @@ def usable_cores() -> int:
 
 def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, say: Callable[[Row], None]) -> Result:
     """Measure cases in gpuconv and in peers; `say` hears of each row as it is done."""
+    other_work = OtherWork()
     started, known = _start([OURS, *names], settings)
     if known[OURS]["status"] != MEASURED:
         raise SideError(known[OURS]["status"], f"gpuconv itself: {known[OURS]['why']}")
     rows = []
+    alone = [Side(side.name, replace(settings, threads=1)) for side in started] if settings.one_thread else []
     try:
         ours = started[0]
         peaks = ours.ask("peaks")
         for regime in settings.regimes:
             for case in cases:
-                for row in compare(case, regime, started, settings):
+                for row in compare(case, regime, started, settings, alone):
                     rows.append(row)
                     say(row)
         for name, value in ours.ask("peaks").items():  # the machine may have been busy the first time
             peaks[name] = max(value, peaks[name])
     finally:
-        for side in started:
+        for side in (*started, *alone):
             side.stop()
-    return Result(machine(settings), _plain(settings), peaks, known, rows)
+    where = machine(settings) | {"other_work": other_work.cores()}
+    return Result(where, _plain(settings), peaks, known, rows)
 
 
 def _start(names: Sequence[str], settings: Settings) -> tuple[list[Side], dict[str, dict[str, str]]]:
@@ -194,8 +207,13 @@ def _start(names: Sequence[str], settings: Settings) -> tuple[list[Side], dict[s
     return started, known
 
 
-def compare(case: Case, regime: str, sides: Sequence[Asked], settings: Settings) -> list[Row]:
-    """Return a row for each direction of a case: every side in every memory format, checked, then timed in turn."""
+def compare(
+    case: Case, regime: str, sides: Sequence[Asked], settings: Settings, alone: Sequence[Asked] = ()
+) -> list[Row]:
+    """Return a row for each direction of a case: every side in every memory format, checked, then timed in turn.
+
+    alone: the same sides in processes of one thread, whose processor time is measured last; none: it is not.
+    """
     rows = {
         direction: Row(
             case.name,
@@ -219,7 +237,9 @@ def compare(case: Case, regime: str, sides: Sequence[Asked], settings: Settings)
             _renew(sides, case, regime, list(rows.values()))
         for direction, row in rows.items():
             _time(row, direction, by_name, settings, process)
-    for side in sides:
+    if alone:
+        _time_one_thread(case, regime, rows, alone, expected)
+    for side in (*sides, *alone):
         with contextlib.suppress(SideError):
             side.ask("forget")
     return list(rows.values())
@@ -272,7 +292,7 @@ def _renew(sides: Sequence[Asked], case: Case, regime: str, rows: Sequence[Row])
             except SideError as error:
                 for entry in entries:
                     if entry is not None and entry.measured:
-                        entry.status, entry.why, entry.times = error.status, str(error), {}
+                        _drop(entry, error.status, str(error))
 
 
 def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings, process: int) -> None:
@@ -297,7 +317,50 @@ def _time(row: Row, direction: str, sides: dict[str, Asked], settings: Settings,
             for name, value in sides[entry.side].ask("time", entry.layout, direction).items():
                 entry.times.setdefault(name, []).append(round(value, 6))
         except SideError as error:
-            entry.status, entry.why, entry.times = error.status, str(error), {}
+            _drop(entry, error.status, str(error))
+
+
+def _time_one_thread(
+    case: Case,
+    regime: str,
+    rows: dict[str, Row],
+    alone: Sequence[Asked],
+    expected: dict[str, list[oracle.Reference]],
+) -> None:
+    """Add the processor times of one thread to the entries that are measured, where they are right there, too."""
+    settings = Settings(memory=False)
+    by_name = {side.name: side for side in alone}
+    for side in alone:
+        for layout in case.layouts:
+            if not any((entry := row.entry(side.name, layout)) and entry.measured for row in rows.values()):
+                continue
+            for direction, checked in _checked(side, case, layout, regime, expected, settings).items():
+                entry = rows[direction].entry(side.name, layout)
+                if entry is not None and entry.measured and not checked.measured:
+                    _drop(entry, checked.status, f"one thread: {checked.why}")
+    for direction, row in rows.items():
+        running, slowest = [], 0.0
+        for entry in row.entries:
+            if entry.measured:
+                try:
+                    slowest += by_name[entry.side].ask("warm", entry.layout, direction, _ONE_THREAD_SECONDS)
+                    running.append(entry)
+                except SideError as error:
+                    _drop(entry, error.status, f"one thread: {error}")
+        least, most = _ONE_THREAD_ROUNDS
+        rounds = min(most, max(least, int(_ONE_THREAD_ROW_SECONDS / max(slowest, 1e-9))))
+        for entry in turns(running, rounds):
+            if not entry.measured:
+                continue  # it failed in an earlier round
+            try:
+                ms = by_name[entry.side].ask("processor_time", entry.layout, direction)
+                entry.times.setdefault(ONE_THREAD, []).append(round(ms, 6))
+            except SideError as error:
+                _drop(entry, error.status, f"one thread: {error}")
+
+
+def _drop(entry: Entry, status: str, why: str) -> None:
+    entry.status, entry.why, entry.times = status, why, {}
 
 
 def turns(entries: Sequence[Any], rounds: int, first: int = 0) -> Iterator[Any]:

@@ -36,8 +36,8 @@ def draw(result: Result, path: Path, regime: str = "float32") -> None:
             for place in range(0, len(cases), 2):
                 panel.axhspan(place - 0.5, place + 0.5, color="#f2f2f2", zorder=0)
             for direction, style in _STYLES.items():
-                found = [(cases.index(row.case), row.ratio(peer)) for row in rows if row.direction == direction]
-                kept = [(place, ratio) for place, ratio in found if ratio is not None]
+                of_direction = [(cases.index(row.case), row) for row in rows if row.direction == direction]
+                kept = [(place, ratio) for place, row in of_direction if (ratio := row.ratio(peer)) is not None]
                 if not kept:
                     continue
                 middle = [ratio.value for _, ratio in kept]
@@ -55,6 +55,19 @@ def draw(result: Result, path: Path, regime: str = "float32") -> None:
                     label=direction,
                 )
                 values += [value for _, ratio in kept for value in (ratio.low, ratio.high)]
+                alone = [(place, row.one_thread_ratio(peer)) for place, row in of_direction]
+                measured = [(place, ratio) for place, ratio in alone if ratio is not None]
+                if measured:
+                    panel.plot(
+                        [ratio for _, ratio in measured],
+                        [place + style["offset"] for place, _ in measured],
+                        style["marker"],
+                        color=style["color"],
+                        markerfacecolor="none",
+                        markersize=6.5,
+                        label=f"{direction}, one thread",
+                    )
+                    values += [ratio for _, ratio in measured]
             panel.axvline(1, color="#444444", linewidth=1)
             low, high = min(values) / 1.25, max(values) * 1.25
             ticks = [tick for tick in (_TICKS if high / low < 100 else _WIDE_TICKS) if low <= tick <= high]

@@ -1,22 +1,30 @@
 """Write the README's tables, and the full tables and pictures beside the JSON under bench/results/.
 
-python -m bench.report            writes them anew
-python -m bench.report --check    exits with 1 if that would change a table
+python -m bench.report                     writes them anew
+python -m bench.report --check             exits with 1 if that would change a table
+python -m bench.report FILE FILE FILE      prints the README's table of these runs, and writes nothing
+
+operators-cpu-DATE-1.json, -2, -3 are runs of one table, which shows their medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpuconv.errors import ConfigError
+
 from . import results, tables
+from .results import Result
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-_CPU = "operators-cpu-*.json"
+_CPU = "operators-cpu-"
 
 # The README's lines: a middling convolution of each net, one of each other operator, a whole step; the slowest is among them.
 _SHOWN = (
@@ -27,6 +35,7 @@ _SHOWN = (
     "relu 32, 32x32",
     "train convnet, batch 128",
 )
+_SLOW_IN_PYTORCH = "conv three-layer 3x3, 3->64, 32x32"  # which flatters the mean
 
 
 def training_table(runs: list[dict[str, Any]]) -> str:
@@ -46,16 +55,48 @@ def training_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def groups() -> dict[str, list[Path]]:
+    """Return the results of operators by the name of their table, each with the files of its runs."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(RESULTS.glob("operators-*.json")):
+        found.setdefault(_table_name(path), []).append(path)
+    return found
+
+
+def _table_name(path: Path) -> str:
+    """Return the name of a file without the number of a run, which follows the date."""
+    return re.sub(r"(-\d{4}-\d\d-\d\d)-\d+$", r"\1", path.stem)
+
+
+def operators_table(paths: Sequence[Path]) -> str:
+    """Return the README's table of the runs in these files; below that of several, steps and noise of their day."""
+    runs = [results.read(path) for path in paths]
+    result = results.middle(runs)
+    if len(runs) == 1:
+        return tables.best_table(result, shown=_SHOWN)
+    text = [tables.best_table(result, shown=_SHOWN, apart=_SLOW_IN_PYTORCH)]
+    beside = [
+        paths[0].with_name(f"{kind}-{_table_name(paths[0]).removeprefix('operators-')}.json")
+        for kind in ("steps", "aa")
+    ]
+    steps, noise = (results.read(path) if path.exists() else None for path in beside)
+    if steps:
+        text.append(tables.best_table(steps))
+    if noise:
+        text.append(f"Noise: {tables.noise(noise)}.")
+    return "\n\n".join(text)
+
+
 def readme(text: str) -> str:
     """Return the README with its tables replaced by those of the newest results; dates in names order them."""
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("train-*.json"))]
-    newest = max(RESULTS.glob(_CPU))
+    newest = max(name for name in groups() if name.startswith(_CPU))
     here = "bench/results"
     operators = [
-        tables.best_table(results.read(newest), shown=_SHOWN),
+        operators_table(groups()[newest]),
         "",
-        f"All cases, with every format, spread, error and byte: [{newest.stem}.md]({here}/{newest.stem}.md);",
-        f"as a picture: [{newest.stem}.png]({here}/{newest.stem}.png).",
+        f"All cases, with every format, spread, error and byte: [{newest}.md]({here}/{newest}.md);",
+        f"as a picture: [{newest}.png]({here}/{newest}.png).",
     ]
     for name, table in (("training", training_table(runs)), ("operators", "\n".join(operators))):
         start, end = f"<!-- {name}: made by bench/report.py -->\n", f"<!-- end of {name} -->"
@@ -69,9 +110,13 @@ def texts() -> dict[Path, str]:
     """Return every file of tables as it should be."""
     path = ROOT / "README.md"
     found = {path: readme(path.read_text(encoding="utf-8"))}
-    for kept in sorted(RESULTS.glob("operators-*.json")):
-        found[kept.with_suffix(".md")] = tables.full_table(results.read(kept))
+    for name, result in _results().items():
+        found[RESULTS / f"{name}.md"] = tables.full_table(result)
     return found
+
+
+def _results() -> dict[str, Result]:
+    return {name: results.middle([results.read(path) for path in paths]) for name, paths in groups().items()}
 
 
 def stale() -> list[str]:
@@ -86,8 +131,16 @@ def stale() -> list[str]:
 def main(argv: list[str] | None = None) -> int:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, help="runs whose table is printed")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a table is stale")
     arguments = parser.parse_args(argv)
+    if arguments.files:
+        try:
+            sys.stdout.write(operators_table(arguments.files) + "\n")
+        except (ConfigError, OSError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+        return 0
     if arguments.check:
         names = stale()
         if names:
@@ -100,8 +153,8 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         sys.stderr.write(f"no pictures: {error}; pip install 'gpuconv[bench]'\n")
         return 1
-    for kept in sorted(RESULTS.glob("operators-*.json")):
-        picture.draw(results.read(kept), kept.with_suffix(".png"))
+    for name, result in _results().items():
+        picture.draw(result, RESULTS / f"{name}.png")
     return 0
 
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gpuconv.errors import ConfigError
 
-OURS = "gpuconv"
+OURS, OURS_AGAIN = "gpuconv", "self"
+ONE_THREAD = "one_thread_ms"  # processor time
 SCHEMA = 1
 MEASURED, WRONG, NOT_OFFERED, NOT_INSTALLED, FAILED = STATUSES = (
     "measured",
@@ -45,6 +48,17 @@ class Entry:
     @property
     def ms(self) -> float:
         return statistics.median(self.times["ms"])
+
+    @property
+    def one_thread_ms(self) -> float | None:
+        """Return the processor time of a call in one thread, where it was measured."""
+        times = self.times.get(ONE_THREAD)
+        return lower_quartile(times) if times else None
+
+
+def lower_quartile(times: Sequence[float]) -> float:
+    """Return the time that a quarter of all times is below: other work only ever adds to a time."""
+    return sorted(times)[len(times) // 4]
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,16 @@ class Row:
         cut = len(each) // 10
         return Ratio(ours.ms / theirs.ms, each[cut], each[-1 - cut])
 
+    def one_thread_ratio(self, peer: str, layout: str | None = None) -> float | None:
+        """Return the ratio of processor times of one thread, else as `ratio`; None where a side has none."""
+        ours, theirs = (self.one_thread_ms(side, layout) for side in (OURS, peer))
+        return None if ours is None or theirs is None else ours / theirs
+
+    def one_thread_ms(self, side: str, layout: str | None = None) -> float | None:
+        """Return the least processor time of a side: of one memory format, or of the better one."""
+        entries = [entry for entry in self.entries if entry.side == side and layout in (None, entry.layout)]
+        return min((ms for entry in entries if (ms := entry.one_thread_ms) is not None), default=None)
+
     def rate(self, ms: float) -> tuple[float, str]:
         """Return how much was done in that time: GFLOP/s of a convolution, images/s of a step, else GB/s."""
         if self.flop:
@@ -96,7 +120,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """Geometric mean and worst of the ratios to a peer: format by format, and best format against best format."""
+    """Geometric mean and worst of the ratios to a peer: format by format, and best format against best format.
+
+    one_thread: the mean of the ratios of processor times, best against best, where they were measured.
+    """
 
     rows: int
     same_mean: float
@@ -104,6 +131,16 @@ class Summary:
     best_mean: float
     best_worst: float
     same_least: float
+    one_thread: float | None
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Ratios of gpuconv to itself, format by format: their geometric mean, and how far most and all are from 1."""
+
+    mean: float
+    nine_of_ten: float
+    largest: float
 
 
 @dataclass
@@ -124,9 +161,14 @@ class Result:
     def label(self, side: str) -> str:
         return self.sides[side]["label"]
 
-    def summary(self, peer: str, regime: str) -> Summary | None:
-        """Return the ratios to a peer in one sentence; None where nothing was compared."""
-        rows = [row for row in self.rows if row.regime == regime]
+    @property
+    def has_one_thread(self) -> bool:
+        """True if processor times of one thread were measured somewhere."""
+        return any(ONE_THREAD in entry.times for row in self.rows for entry in row.entries)
+
+    def summary(self, peer: str, regime: str, without: str = "") -> Summary | None:
+        """Return the ratios to a peer, `without` a case, in one sentence; None where nothing was compared."""
+        rows = [row for row in self.rows if row.regime == regime and row.case != without]
         layouts = dict.fromkeys(entry.layout for row in rows for entry in row.entries)
         same = [ratio.value for row in rows for layout in layouts if (ratio := row.ratio(peer, layout))]
         best = [ratio.value for row in rows if (ratio := row.ratio(peer))]
@@ -134,7 +176,23 @@ class Result:
             return None
         mean = statistics.geometric_mean
         same = same or best  # no format in common: only the best can be compared
-        return Summary(len(best), mean(same), max(same), mean(best), max(best), min(same))
+        alone = [ratio for row in rows if (ratio := row.one_thread_ratio(peer))]
+        one_thread = mean(alone) if alone else None
+        return Summary(len(best), mean(same), max(same), mean(best), max(best), min(same), one_thread)
+
+    def noise(self) -> Noise | None:
+        """Return how far gpuconv is from itself by lower quartiles; None where it was not measured twice."""
+        ratios = [
+            lower_quartile(ours.times["ms"]) / lower_quartile(again.times["ms"])
+            for row in self.rows
+            for ours in row.entries
+            if ours.side == OURS and ours.measured
+            if (again := row.entry(OURS_AGAIN, ours.layout)) is not None and again.measured
+        ]
+        if not ratios:
+            return None
+        away = sorted(max(ratio, 1 / ratio) - 1 for ratio in ratios)
+        return Noise(statistics.geometric_mean(ratios), away[math.ceil(len(away) * 0.9) - 1], away[-1])
 
     def share(self, row: Row, ms: float) -> float | None:
         """Return the least time that the machine's measured peaks allow, as a share of a time."""
@@ -148,6 +206,60 @@ class Result:
         """Return the text of a file: the rounds of an entry on one line."""
         text = json.dumps({"schema": SCHEMA, **dataclasses.asdict(self)}, indent=1) + "\n"
         return re.sub(r"\[[-+.\de,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+
+
+def middle(runs: Sequence[Result]) -> Result:
+    """Return several runs of the same cases as one, whose times are the medians of the runs: a round is a run.
+
+    Processor times of one thread are those of all runs.  Raises ConfigError for runs that are not of one kind.
+    """
+    first = runs[0]
+    if len(runs) == 1:
+        return first
+    for run in runs[1:]:
+        for name in ("processor", "threads", "numpy", "loops"):
+            if run.machine.get(name) != first.machine.get(name):
+                msg = f"runs of one table differ in {name}: {first.machine.get(name)!r} and {run.machine.get(name)!r}"
+                raise ConfigError(msg)
+        if run.sides != first.sides:
+            msg = "runs of one table differ in their sides"
+            raise ConfigError(msg)
+        if list(map(_key, run.rows)) != list(map(_key, first.rows)):
+            msg = "runs of one table differ in their cases"
+            raise ConfigError(msg)
+    other_work = [work for run in runs if (work := run.machine.get("other_work")) is not None]
+    machine = first.machine | {"runs": len(runs), "other_work": max(other_work, default=None)}
+    peaks = {name: max(run.peaks.get(name, 0.0) for run in runs) for name in first.peaks}
+    rows = [
+        dataclasses.replace(
+            rows[0], entries=[_middle(entries) for entries in zip(*(row.entries for row in rows), strict=True)]
+        )
+        for rows in zip(*(run.rows for run in runs), strict=True)
+    ]
+    return Result(machine, first.settings, peaks, first.sides, rows)
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row.case, row.direction, row.regime, [(entry.side, entry.layout) for entry in row.entries]
+
+
+def _middle(entries: Sequence[Entry]) -> Entry:
+    """Return an entry of several runs; one that was not measured in some run is as it is there."""
+    for entry in entries:
+        if not entry.measured:
+            return entry
+    names = dict.fromkeys(name for entry in entries for name in entry.times)
+    times = {
+        name: [statistics.median(entry.times[name]) for entry in entries if name in entry.times]
+        if name != ONE_THREAD
+        else [ms for entry in entries for ms in entry.times.get(name, ())]
+        for name in names
+    }
+    errors = [entry.error for entry in entries if entry.error is not None]
+    extra = [entry.extra_bytes for entry in entries if entry.extra_bytes is not None]
+    return dataclasses.replace(
+        entries[0], times=times, error=max(errors, default=None), extra_bytes=max(extra, default=None)
+    )
 
 
 def from_json(text: str, name: str = "the file") -> Result:

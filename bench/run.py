@@ -9,9 +9,9 @@ from pathlib import Path
 from gpuconv.backend import resolve_device
 from gpuconv.errors import ConfigError, GpuconvError
 
-from . import cases, harness, peers, tables
+from . import cases, harness, load, peers, tables
 from .inputs import REGIMES
-from .results import Result
+from .results import Result, Row
 
 _REGIMES = {"cpu": ("float32",), "cuda": ("float32", "tf32", "float16")}
 
@@ -32,6 +32,7 @@ def bench(
     rounds: int = 12,
     processes: int = 1,
     memory: bool = True,
+    one_thread: bool = False,
     save: Path | None = None,
 ) -> Result:
     """Run and print a comparison; see `gpuconv bench --help` for what the arguments mean.
@@ -56,6 +57,9 @@ def bench(
     if not 1 <= processes <= rounds:
         msg = f"processes must be from 1 to the number of rounds, {rounds}, got {processes}"
         raise ConfigError(msg)
+    if one_thread and device != "cpu":
+        msg = f"processor time of one thread is of the CPU, not of {device}"
+        raise ConfigError(msg)
     if save is not None and not save.parent.is_dir():
         msg = f"--save: there is no folder {save.parent}"
         raise ConfigError(msg)
@@ -66,12 +70,21 @@ def bench(
         processes=processes,
         regimes=tuple(regimes) or _REGIMES[device],
         memory=memory,
+        one_thread=one_thread,
     )
-    _print(tables.head(["gpuconv", *names]))
+    other_work = load.look()
+    if warning := tables.warning(other_work):
+        _print(warning)
+    _print(tables.head(["gpuconv", *names], one_thread=one_thread))
+
+    def say(row: Row) -> None:
+        _print("\n".join(tables.lines(row, names, one_thread=one_thread)))
+
     try:
-        result = harness.run(chosen, names, settings, lambda row: _print("\n".join(tables.lines(row, names))))
+        result = harness.run(chosen, names, settings, say)
     except harness.SideError as error:
         raise BenchError(str(error)) from None
+    result.machine["other_work_before"] = other_work
     result.settings |= {"set": set_name, "ops": list(ops), "only": only}
     _print("\n" + "\n".join(tables.facts(result)))
     if save is not None:

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row
+from . import load
+from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row, Summary
 
 # In the terminal ----------------------------------------------------------------------------------------------------
 
 
-def head(sides: Sequence[str]) -> str:
+def head(sides: Sequence[str], *, one_thread: bool = False) -> str:
     """Return the heading of `lines`."""
-    columns = "".join(f"{side + ' ms':>20s} {'ratio':>5s} {'(spread)':11s}" for side in sides[1:])
+    alone = f" {'1 thread':>8s}" if one_thread else ""
+    columns = "".join(f"{side + ' ms':>20s} {'ratio':>5s} {'(spread)':11s}{alone}" for side in sides[1:])
     return f"{'case':44s} {'direction':9s} {'regime':8s}{'':4s} {'gpuconv ms':>10s} {'rate':>15s} {'error':>7s} {'MB':>7s}{columns}"
 
 
-def lines(row: Row, peers: Sequence[str]) -> list[str]:
-    """Return a line for each memory format of a row: gpuconv, then each peer in the same format."""
+def lines(row: Row, peers: Sequence[str], *, one_thread: bool = False) -> list[str]:
+    """Return a line for each memory format of a row: gpuconv, then each peer in the same format.
+
+    one_thread: the ratio of processor times behind that of wall times.
+    """
     found = []
     for layout in dict.fromkeys(entry.layout for entry in row.entries):
         ours = row.entry(OURS, layout)
@@ -35,6 +40,8 @@ def lines(row: Row, peers: Sequence[str]) -> list[str]:
             else:
                 compared = f"{ratio.value:5.2f} {_spread(ratio):11s}" if ratio else ""
                 text += f" {theirs.ms:19.3f} {compared:17s}"
+            if one_thread:
+                text += f" {_number(row.one_thread_ratio(peer, layout)):>8s}"
         found.append(text)
     return found
 
@@ -44,6 +51,13 @@ def facts(result: Result) -> list[str]:
     found = ["measured peaks: " + ", ".join(f"{name} {value:.0f}" for name, value in result.peaks.items())]
     if "loops" in result.machine:
         found.append(f"passes over NumPy arrays: {result.machine['loops']}")
+    if result.has_one_thread:
+        found.append(
+            f"times and ratios are of wall time, {result.machine['threads']} threads; those of one thread are of "
+            "processor time, the lower quartile of the rounds"
+        )
+    if (work := result.machine.get("other_work")) is not None:
+        found.append(f"other work while this was measured: {work:.1f} of {result.machine['cores']} cores")
     for side in result.sides.values():
         state = side["version"] if side["status"] == MEASURED else f"{side['status']}: {side['why']}"
         found.append(f"{side['label']}: {state}")
@@ -58,6 +72,8 @@ def facts(result: Result) -> list[str]:
 def summaries(result: Result) -> list[str]:
     """Return a sentence for each peer and regime."""
     found = []
+    if sentence := noise(result):
+        found.append(sentence)
     for peer in result.peers():
         for regime in dict.fromkeys(row.regime for row in result.rows):
             if summary := result.summary(peer, regime):
@@ -65,8 +81,27 @@ def summaries(result: Result) -> list[str]:
                     f"gpuconv / {result.label(peer)}, {regime}, {summary.rows} rows: best format against best format "
                     f"{summary.best_mean:.2f} in geometric mean, worst {summary.best_worst:.2f}; format by format "
                     f"{summary.same_mean:.2f}, from {summary.same_least:.2f} to {summary.same_worst:.2f}"
+                    + _one_thread(summary)
                 )
     return found
+
+
+def noise(result: Result) -> str:
+    """Return how far gpuconv is from itself, or nothing where it was not measured twice."""
+    away = result.noise()
+    if away is None:
+        return ""
+    return (
+        f"gpuconv beside itself, lower quartiles of {result.settings['rounds']} rounds, format by format: geometric mean "
+        f"{away.mean:.2f}, nine of ten ratios within {away.nine_of_ten:.0%} of 1, all within {away.largest:.0%}"
+    )
+
+
+def warning(cores: float | None) -> str:
+    """Return what to say before a run beside so much other work, or nothing."""
+    if cores is None or cores < load.NOTEWORTHY:
+        return ""
+    return f"warning: other work keeps {cores:.1f} cores busy: times show form, not speed"
 
 
 def _word(entry: Entry | None) -> str:
@@ -90,22 +125,28 @@ def setting(result: Result) -> str:
     where = f"{machine['gpu']}, " if "gpu" in machine else ""
     versions = [f"{side['label']} {side['version']}" for name, side in result.sides.items() if name in result.peers()]
     loops = f"{machine['loops']}, " if "loops" in machine else ""  # older results were of NumPy alone
+    work = machine.get("other_work") or 0.0
+    busy = f", beside other work on {work:.1f} cores" if work >= load.NOTEWORTHY else ""
+    runs = f", medians of {machine['runs']} runs" if "runs" in machine else ""
     return (
         f"{where}{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}, {loops}"
-        f"{', '.join(versions)}, {machine['date']}"
+        f"{', '.join(versions)}, {machine['date']}{runs}{busy}"
     )
 
 
-def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = ()) -> str:
+def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (), apart: str = "") -> str:
     """Return the README's table: a line a case, forward / backward, each side in the better of its memory formats.
 
     shown: the cases that have a line, all where none of them was measured; the means below are those of all cases.
+    apart: a case without which the means are given, too.
     """
     peers = result.peers()
     with_peak = bool(result.peaks)
     titles = ["case", "gpuconv, ms", "rate", *(["of peak"] if with_peak else [])]
+    alone = result.has_one_thread
+    ratio_titles = [f"ratio, {result.machine['threads']} threads", "ratio, one thread"] if alone else ["ratio"]
     for peer in peers:
-        titles += [f"{result.label(peer)}, ms", "ratio"]
+        titles += [f"{result.label(peer)}, ms", *ratio_titles]
     table = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
     cases: dict[str, list[Row]] = {}
     for row in result.rows:
@@ -123,10 +164,15 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (
             theirs = [row.entry(peer) for row in rows]
             cells.append(_each(theirs, lambda row, entry: f"{entry.ms:.2f}", rows))
             cells.append(_each(theirs, lambda row, entry: _ratio(row.ratio(entry.side)), rows))
+            if alone:
+                cells.append(_each(theirs, lambda row, entry: _number(row.one_thread_ratio(entry.side)), rows))
         table.append(cells)
     some = "" if len(named) == len(cases) else f"{len(named)} of {len(cases)} cases.  "
+    directions = " / ".join(dict.fromkeys(row.direction for row in result.rows if row.direction != "step"))
+    what = directions.capitalize() or "Whole steps"
+    method = "  Times are wall time; the ratios of one thread are of processor time." if alone else ""
     text = [
-        f"{setting(result)}; {regime}.  {some}Forward / backward, each side in the better of its two memory formats:",
+        f"{setting(result)}; {regime}.{method}  {some}{what}, each side in the better of its two memory formats:",
         "",
         *(f"| {' | '.join(cells)} |" for cells in table),
         "",
@@ -135,17 +181,41 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (
         if summary := result.summary(peer, regime):
             text.append(
                 f"Against {result.label(peer)}: geometric mean of the ratios {summary.best_mean:.2f}, "
-                f"worst {summary.best_worst:.2f}; format by format {summary.same_mean:.2f} and {summary.same_worst:.2f}."
+                f"worst {summary.best_worst:.2f}; format by format {summary.same_mean:.2f} and {summary.same_worst:.2f}"
+                f"{_also(result, peer, regime, apart)}."
             )
     return "\n".join(text)
+
+
+def _also(result: Result, peer: str, regime: str, apart: str) -> str:
+    """Return the mean in one thread, and both means without the case that stands apart, each where there is one."""
+    whole, rest = result.summary(peer, regime), result.summary(peer, regime, without=apart)
+    if whole is None:
+        return ""
+    text = _one_thread(whole)
+    if apart and rest and rest.rows < whole.rows:
+        text += f".  Without {apart}: geometric mean {rest.best_mean:.2f}{_one_thread(rest)}"
+    return text
+
+
+def _one_thread(summary: Summary) -> str:
+    return "" if summary.one_thread is None else f"; processor time of one thread {summary.one_thread:.2f}"
 
 
 def full_table(result: Result) -> str:
     """Return every row, direction, regime and memory format, with all that was measured."""
     peers = [name for name in result.sides if name != OURS]
+    alone = result.has_one_thread
+    spread = "ratio (least to largest of the runs)" if "runs" in result.machine else "ratio (10th to 90th percentile)"
     titles = ["case", "direction", "regime", "format", "gpuconv, ms", "rate", "of peak", "error", "extra MB"]
+    titles += ["one thread, ms"] if alone else []
     for peer in peers:
-        titles += [f"{result.label(peer)}, ms", "ratio (10th to 90th percentile)", "error"]
+        titles += [
+            f"{result.label(peer)}, ms",
+            spread,
+            "error",
+            *(["one thread, ms", "ratio, one thread"] if alone else []),
+        ]
     table = [titles, ["---"] * 4 + ["---:"] * (len(titles) - 4)]
     for row in result.rows:
         for layout in dict.fromkeys(entry.layout for entry in row.entries):
@@ -157,6 +227,8 @@ def full_table(result: Result) -> str:
                 rate, unit = row.rate(ours.ms)
                 memory = "" if ours.extra_bytes is None else f"{ours.extra_bytes / 1e6:.1f}"
                 cells += [f"{ours.ms:.3f}", f"{rate:.1f} {unit}", _share(result, row, ours), _error(ours), memory]
+            if alone:
+                cells.append(_number(row.one_thread_ms(OURS, layout), 3))
             for peer in peers:
                 theirs, ratio = row.entry(peer, layout), row.ratio(peer, layout)
                 if theirs is None or not theirs.measured:
@@ -164,6 +236,9 @@ def full_table(result: Result) -> str:
                 else:
                     compared = f"{ratio.value:.2f} {_spread(ratio)}" if ratio else ""
                     cells += [f"{theirs.ms:.3f}", compared, _error(theirs)]
+                if alone:
+                    cells.append(_number(row.one_thread_ms(peer, layout), 3))
+                    cells.append(_number(row.one_thread_ratio(peer, layout)))
             table.append(cells)
     return "\n".join(
         [
@@ -190,4 +265,8 @@ def _share(result: Result, row: Row, entry: Entry) -> str:
 
 
 def _ratio(ratio: Ratio | None) -> str:
-    return "" if ratio is None else f"{ratio.value:.2f}"
+    return _number(None if ratio is None else ratio.value)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

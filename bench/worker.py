@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .cases import Case
+from .clocks import ProcessorClock
 from .inputs import Inputs, draw
 from .memory import extra
 from .oracle import TRAIN_STEPS, Sample, result_names, sample
@@ -60,16 +61,25 @@ class Worker:
         return [sample(self.peer.host(result, name, inputs), name) for result, name in results]
 
     def warm(self, layout: str, direction: str, seconds: float) -> float:
-        """Run a call until it is warm; settle how many make a round of so many seconds; return a round's seconds."""
+        """Run a call until it is warm; settle how many make a round of so many seconds; return a round's seconds.
+
+        `prepare` has run it once: a call that fills a round is warm after one more.
+        """
         call = self.ready[layout][direction]
-        self.clock.round(call, 2)
-        once = max(self.clock.round(call, 2)["ms"] / 1e3, 1e-7)
+        once = self.clock.round(call, 1)["ms"] / 1e3
+        if once < seconds:
+            self.clock.round(call, 1)
+            once = max(self.clock.round(call, 2)["ms"] / 1e3, 1e-7)
         count = self.counts[layout, direction] = max(1, round(seconds / once))
         return count * once
 
     def time(self, layout: str, direction: str) -> dict[str, float]:
         """Return the milliseconds of one call, measured in a round."""
         return self.clock.round(self.ready[layout][direction], self.counts[layout, direction])
+
+    def processor_time(self, layout: str, direction: str) -> float:
+        """Return the milliseconds of processor time of one call, measured in a round."""
+        return ProcessorClock().round(self.ready[layout][direction], self.counts[layout, direction])["ms"]
 
     def forget(self) -> None:
         """Let go of the calls and their arrays."""

@@ -161,7 +161,10 @@ def threads() -> int:
 
 
 def loops_in_words() -> str:
-    """Return what passes over NumPy arrays of float32 run as: "compiled loops, numba 0.68.1" or "NumPy alone"."""
+    """Return what passes over NumPy arrays of float32 run as.
+
+    "NumPy alone", or "compiled loops, numba 0.68.1, 256-bit vectors".
+    """
     words: str = _load("gpuconv.cpu.compiled").in_words()
     return words
 
@@ -174,6 +177,26 @@ def quiet(function: Function) -> Function:
         return _load("gpuconv.cpu.parallel").quiet(function)(*args, **kwargs)
 
     return run  # type: ignore[return-value]
+
+
+def add(a: Any, b: Any) -> Any:
+    """Return a + b, two arrays of one shape and dtype, as a new one."""
+    return a + b if on_gpu(a) else _load("gpuconv.cpu.copies").add(a, b)
+
+
+def copy(source: Any, target: Any) -> None:
+    """Fill target with what an array of its shape, in its place, holds."""
+    if on_gpu(target):
+        target[...] = source
+    else:
+        _load("gpuconv.cpu.copies").copy(source, target)
+
+
+def in_format(images: Any, *, channels_last: bool) -> Any:
+    """Return a copy of images (N, C, H, W) in a memory format."""
+    if not on_gpu(images):
+        return _load("gpuconv.cpu.copies").in_format(images, channels_last=channels_last)
+    return images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if channels_last else images.copy()
 
 
 def on_gpu(array: Any) -> bool:
@@ -189,6 +212,12 @@ def all_finite(array: Any) -> bool:
 def finite_flags(array: Any) -> Any:
     """Return one or more flags, in the array's place, that are all True if no element is NaN or infinite."""
     return _reduce(array).finite_flags(array)
+
+
+def square_sum(array: Any) -> float:
+    """Return the sum of the squares of all elements, added up in float64 on the host; waits for the GPU."""
+    total: float = _load("gpuconv.cpu.reduce").square_sum(asnumpy(array))
+    return total
 
 
 def _reduce(array: Any) -> ModuleType:

@@ -76,6 +76,15 @@ def from_json(content: str | bytes) -> Any:
     return values
 
 
+def json_object(path: Path, most: int = TEXT) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None if the file is not there or holds something else."""
+    try:
+        values = from_json(text(path, most))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
 def _check_depth(values: Any) -> None:
     level = [values]
     for _ in range(_DEEPEST):

@@ -5,10 +5,12 @@ import os
 import numpy as np
 import pytest
 
-from bench import clocks, harness, inputs, memory, oracle, peaks, peers
+from bench import clocks, harness, inputs, load, memory, oracle, peaks, peers, worker
 from bench.cases import Case
 from bench.harness import Settings, SideError
-from bench.results import FAILED, NOT_OFFERED, OURS, from_json
+from bench.peers import ours
+from bench.results import FAILED, NOT_OFFERED, ONE_THREAD, OURS, from_json
+from gpuconv.version import gpuconv_version
 
 CASE = Case("pretended", "conv", (1, 2, 4, 4), (3, 2, 3, 3), {"pad": 1})
 QUICK = Settings(rounds=4, memory=False)
@@ -39,6 +41,12 @@ class Pretender:
                 raise SideError(FAILED, "its process ended with status -9")
             self.log.append(("time", self.name, *arguments))
             return {"ms": self.ms}
+        if method == "processor_time":
+            self.timed += 1
+            if self.timed == self.fail_at:
+                raise SideError(FAILED, "its process ended with status -9")
+            self.log.append(("processor_time", self.name, *arguments))
+            return self.ms
         if method == "peaks":
             return {"GB/s": 10.0, "GFLOP/s float32": 100.0}
         return "1.0" if method == "start" else None
@@ -62,8 +70,8 @@ class Pretender:
         self.log.append(("stop", self.name))
 
 
-def compared(*sides, settings=QUICK, case=CASE):
-    return harness.compare(case, "float32", sides, settings)
+def compared(*sides, settings=QUICK, case=CASE, alone=()):
+    return harness.compare(case, "float32", sides, settings, alone)
 
 
 def test_rounds_go_forwards_and_backwards():
@@ -155,6 +163,47 @@ def test_a_side_that_fails_when_started_again_leaves_the_others():
     assert forward.ratio("peer", "NHWC").value == 1.0
 
 
+def test_one_thread_is_timed_by_turns_once_all_else_is():
+    log = []
+    alone = [Pretender(OURS, log, ms=3.0), Pretender("peer", log, ms=2.0)]
+    rows = compared(Pretender(OURS, []), Pretender("peer", [], refuse=["NHWC"]), alone=alone)
+    order = [(OURS, "NCHW"), (OURS, "NHWC"), ("peer", "NCHW")]
+    expected = []
+    for direction in ("forward", "backward"):
+        expected += [("warm", *entry, direction) for entry in order]
+        expected += [("processor_time", *entry, direction) for _ in range(4) for entry in (*order, *order[::-1])]
+    assert log == expected
+    for row in rows:
+        assert row.entry(OURS, "NHWC").times == {"ms": [1.0] * 4, ONE_THREAD: [3.0] * 8}
+        assert row.one_thread_ratio("peer", "NCHW") == row.one_thread_ratio("peer") == 1.5
+        assert row.one_thread_ratio("peer", "NHWC") is None
+        assert row.ratio("peer").value == 1.0
+
+
+@pytest.mark.parametrize(("round_seconds", "rounds"), [(0.001, 8), (0.05, 5), (10.0, 3)])
+def test_slow_rows_get_fewer_rounds_of_one_thread_but_three(round_seconds, rounds):
+    alone = [Pretender(OURS, [], round_seconds=round_seconds)]
+    forward, _ = compared(Pretender(OURS, []), alone=alone)
+    assert len(forward.entry(OURS, "NCHW").times[ONE_THREAD]) == rounds  # two formats to a round
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "why"),
+    [
+        ({"spoil": ["forward"]}, "wrong", "one thread: y off by "),
+        ({"refuse": ["NCHW", "NHWC"]}, NOT_OFFERED, "one thread: knows no NCHW"),
+        ({"fail_at": 1}, FAILED, "one thread: its process ended with status -9"),
+    ],
+)
+def test_a_side_that_one_thread_is_too_few_for_is_named_and_not_compared(trouble, status, why):
+    alone = [Pretender(OURS, []), Pretender("peer", [], **trouble)]
+    forward, _ = compared(Pretender(OURS, []), Pretender("peer", []), alone=alone)
+    entry = forward.entry("peer", "NCHW")
+    assert (entry.status, entry.times) == (status, {})
+    assert entry.why.startswith(why)
+    assert len(forward.entry(OURS, "NCHW").times[ONE_THREAD]) == 8
+
+
 def test_memory_is_asked_only_when_wanted():
     for wanted, expected in ((True, 1000), (False, None)):
         forward, backward = compared(Pretender(OURS, []), settings=Settings(rounds=2, memory=wanted))
@@ -184,6 +233,33 @@ def test_a_run_names_what_is_missing_and_keeps_the_rest(monkeypatch):
     assert from_json(result.to_json()) == result
 
 
+def test_a_run_of_one_thread_has_a_second_process_of_each_side_that_started(monkeypatch):
+    made = []
+
+    class Noted(Pretender):
+        def __init__(self, name, settings):
+            super().__init__(name, [])
+            made.append((self, settings.threads))
+
+        def ask(self, method, *arguments):
+            if method == "start" and self.name == "scipy":
+                raise SideError(FAILED, "ImportError: no scipy")
+            return super().ask(method, *arguments)
+
+    monkeypatch.setattr(harness, "Side", Noted)
+    for name in ("course", "scipy"):
+        monkeypatch.setattr(type(peers.load(name)), "packages", ())
+    settings = Settings(threads=2, rounds=4, memory=False, one_thread=True)
+    result = harness.run([CASE], ["course", "scipy"], settings, lambda row: None)
+    assert [(side.name, threads) for side, threads in made] == [
+        *((OURS, 2), ("course", 2), ("scipy", 2)),
+        *((OURS, 1), ("course", 1)),
+    ]
+    assert all(("stop", side.name) in side.log for side, _ in made)
+    assert result.has_one_thread
+    assert from_json(result.to_json()) == result
+
+
 def test_a_run_whose_own_side_does_not_start_says_so(monkeypatch):
     class Broken(Pretender):
         def ask(self, method, *arguments):
@@ -203,6 +279,7 @@ def test_a_side_lives_in_a_process_of_its_own(monkeypatch):
         assert all(r.agrees(s) for d in references for r, s in zip(references[d], found[d], strict=True))
         assert side.ask("warm", "NCHW", "forward", 0.0) > 0
         assert side.ask("time", "NCHW", "forward")["ms"] > 0
+        assert side.ask("processor_time", "NCHW", "forward") > 0
         with pytest.raises(SideError, match="knows NCHW only") as said:
             side.ask("prepare", CASE, "NHWC", "float32")
         assert said.value.status == "not offered"
@@ -228,13 +305,93 @@ def test_processes_get_threads_and_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 1, 2}, raising=False)
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: given.append(list(cores)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.delenv("GPUCONV_THREADS", raising=False)
-    with harness._threads(2):
+    for name in ("GPUCONV_THREADS", "GPUCONV_COMPILED"):
+        monkeypatch.delenv(name, raising=False)
+    with harness._environment(2, {"GPUCONV_COMPILED": "0"}):
         assert os.environ["OMP_NUM_THREADS"] == os.environ["GPUCONV_THREADS"] == "2"
+        assert os.environ["GPUCONV_COMPILED"] == "0"
         assert given == [[1, 2]]
     assert given == [[1, 2], [1, 2, 3]]
     assert os.environ["OMP_NUM_THREADS"] == "7"
-    assert "GPUCONV_THREADS" not in os.environ
+    assert not {"GPUCONV_THREADS", "GPUCONV_COMPILED"} & os.environ.keys()
+
+
+def test_numpy_alone_is_gpuconv_in_a_process_without_loops(monkeypatch):
+    monkeypatch.delenv("GPUCONV_COMPILED", raising=False)
+    monkeypatch.setattr(ours.NumPyAlone, "packages", ())
+    side = harness.Side("gpuconv-numpy", Settings(threads=1))
+    try:
+        assert side.ask("start") == gpuconv_version()
+        found = side.ask("prepare", CASE, "NCHW", "float32")
+    finally:
+        side.stop()
+    references = oracle.references(inputs.draw(CASE))
+    assert all(r.agrees(s) for d in references for r, s in zip(references[d], found[d], strict=True))
+
+
+def test_other_work_is_what_the_cores_did_less_what_was_done_here(monkeypatch, tmp_path):
+    """Ten seconds on cores 0 and 2: 8 s of work and 1.5 s not given on one, 3 s on the other, of which 4.5 are ours."""
+    stat, clock = tmp_path / "stat", iter([100.0, 110.0])
+    own = iter([(1.0, 1.0, 0.5, 0.0, 90.0), (2.0, 2.0, 2.0, 1.0, 100.0)])
+    before = [
+        "cpu 9 9 9 9 9 9 9 9 9 9",
+        "cpu0 0 0 0 0 0 0 0 0 0 0",
+        "cpu1 5 5 5 5 5 5 5 5 5 5",
+        "cpu2 7 7 7 7 7 7 7 7 7 7",
+    ]
+    after = [
+        "cpu 0 0",
+        "cpu0 500 100 200 50 900 0 0 150 70 70",
+        "cpu1 5 0 0 0 0 0 0 0 0 0",
+        "cpu2 157 7 7 707 7 107 57 7 9 9",
+    ]
+    monkeypatch.setattr(load, "_STAT", stat)
+    monkeypatch.setattr(load.os, "sched_getaffinity", lambda pid: {0, 2}, raising=False)
+    monkeypatch.setattr(load.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(load.os, "times", lambda: next(own))
+    monkeypatch.setattr(load.time, "perf_counter", lambda: next(clock))
+    assert load.OtherWork().cores() is None  # a system without that file
+    stat.write_text("\n".join(before))
+    slept = []
+    monkeypatch.setattr(load.time, "sleep", lambda seconds: (slept.append(seconds), stat.write_text("\n".join(after))))
+    assert load.look() == pytest.approx((9.5 + 3.0 - 4.5) / 10)
+    assert slept == [0.5]
+
+
+class Counted:
+    """A peer whose calls take so many milliseconds of a clock that only they move."""
+
+    def __init__(self, *milliseconds):
+        self.milliseconds, self.now, self.calls = list(milliseconds), 0.0, 0
+
+    def call(self):
+        self.now += (self.milliseconds.pop(0) if len(self.milliseconds) > 1 else self.milliseconds[0]) / 1e3
+        self.calls += 1
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "calls", "count"),
+    [
+        ((100.0,), 1, 1),  # warm since `prepare`
+        ((20.0, 10.0), 4, 6),  # the first is not yet
+        ((70.0, 10.0), 1, 1),
+    ],
+)
+def test_a_call_that_fills_a_round_is_warm_after_one_more(monkeypatch, milliseconds, calls, count):
+    counted, one = Counted(*milliseconds), worker.Worker(None, "cpu", 1)
+    monkeypatch.setattr(clocks.time, "perf_counter", lambda: counted.now)
+    one.clock, one.ready = clocks.HostClock(), {"NCHW": {"forward": counted.call}}
+    one.warm("NCHW", "forward", 0.06)
+    assert counted.calls == calls
+    assert one.counts["NCHW", "forward"] == count
+
+
+def test_processor_time_is_that_of_the_process(monkeypatch):
+    counted, one = Counted(4.0), worker.Worker(None, "cpu", 1)
+    monkeypatch.setattr(clocks.time, "process_time", lambda: counted.now)
+    one.ready, one.counts = {"NCHW": {"forward": counted.call}}, {("NCHW", "forward"): 3}
+    assert one.processor_time("NCHW", "forward") == pytest.approx(4.0)
+    assert counted.calls == 3
 
 
 def test_host_clock_takes_the_median_of_groups(monkeypatch):

@@ -121,10 +121,12 @@ def _references():
 @pytest.mark.parametrize(
     "name", [name for name in peers.MODULES if name not in ("self", "cupy-im2col", "torch-compile")]
 )
-def test_every_side_agrees_with_the_oracle(name):
+def test_every_side_agrees_with_the_oracle(name, monkeypatch):
     peer = peers.load(name)
     if absent := peer.missing():
         pytest.skip(f"not installed: {', '.join(absent)}")
+    for variable, value in peer.variables.items():
+        monkeypatch.setenv(variable, value)
     compared = 0
     for case, references in _references():
         for layout in case.layouts:
@@ -163,7 +165,7 @@ def test_pytest_bench_has_every_side_on_every_device_it_knows():
     installed = bench_options._sides((), "all")
     assert installed[:2] == [("gpuconv", "cpu"), ("gpuconv", "cuda")]
     assert installed[-1] == ("naive", "cpu")
-    assert not {"self", "torch-compile"} & {name for name, _ in installed}
+    assert not {"self", "gpuconv-numpy", "torch-compile"} & {name for name, _ in installed}
     assert not [name for name, _ in installed if peers.load(name).missing()]
     with pytest.raises(ConfigError, match="the peer naive runs on cpu, not on cuda"):
         bench_options._sides(("naive",), "cuda")
@@ -179,6 +181,29 @@ def test_a_training_step_that_is_a_little_wrong_is_seen(preset, monkeypatch):
     right = ours.first_rate
     monkeypatch.setattr(ours, "first_rate", lambda config: 0.95 * right(config))
     assert not reference.agrees(samples("gpuconv", case)["step"][0])
+
+
+@pytest.mark.parametrize("name", ["gpuconv", "torch"])
+@pytest.mark.parametrize("preset", ["resnet9", "speedrun"])
+def test_a_training_step_of_a_larger_net_is_that_of_the_oracle(preset, name):
+    if absent := peers.load(name).missing():
+        pytest.skip(f"not installed: {', '.join(absent)}")
+    case, (reference,) = _small_step(preset)
+    assert {c.options["preset"] for c in cases.SETS["steps"]} == {"three-layer", "convnet", "resnet9", "speedrun"}
+    (got,) = samples(name, case, "NHWC")["step"]
+    assert reference.agrees(got), reference.error(got)
+
+
+@functools.cache
+def _small_step(preset):
+    case = Case("tiny", "train_step", (2, 3, 32, 32), options={"preset": preset})
+    return case, oracle.references(inputs.draw(case))["step"]
+
+
+def test_numpy_alone_does_not_pass_for_what_this_process_computes_with(monkeypatch):
+    monkeypatch.setattr(ours, "loops_in_words", lambda: "compiled loops, numba 1.0")
+    with pytest.raises(peers.NotOffered, match=r"computes with compiled loops, numba 1\.0, unless GPUCONV_COMPILED=0"):
+        peers.load("gpuconv-numpy").start("cpu", 1)
 
 
 def test_float16_is_computed_from_float16_inputs():
@@ -260,7 +285,7 @@ def test_what_is_not_there_is_refused_by_name():
 
 
 def test_every_peer_but_oneself_is_the_default():
-    assert peers.choose((), "cpu") == ["torch", "torch-compile", "jax", "course", "scipy"]
+    assert peers.choose((), "cpu") == ["torch", "torch-compile", "jax", "course", "scipy", "gpuconv-numpy"]
     assert peers.choose((), "cuda") == ["torch", "torch-compile", "jax", "cupy-im2col"]
     assert peers.choose(("self", "torch", "self"), "cpu") == ["self", "torch"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import conftest as bench_options
-from bench import harness, peers, report, results, tables
-from bench.results import OURS, Entry, Ratio, Result, Row
+from bench import harness, load, peers, readme, report, results, run, tables
+from bench.results import ONE_THREAD, OURS, Entry, Ratio, Result, Row
 from gpuconv import cli
 from gpuconv.errors import ConfigError
 
@@ -160,6 +160,160 @@ def test_the_full_table_has_every_format_and_peer(result):
     assert "| wrong |" in text
 
 
+# One thread, several runs, noise --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(result):
+    """The same with processor times of one thread of the convolution: forward twice as fast as PyTorch, backward even."""
+    times = {
+        (OURS, "NCHW"): (9.0, 8.0),
+        (OURS, "NHWC"): (3.0, 12.0),
+        ("torch", "NCHW"): (6.0,),
+        ("torch", "NHWC"): (7.0, 8.0),
+    }
+    for row, place in zip(result.rows[:2], (0, -1), strict=True):
+        for one in row.entries:
+            if (one.side, one.layout) in times and one.measured:
+                ms = times[one.side, one.layout][place]
+                one.times[ONE_THREAD] = [ms + 5, ms, ms + 1, ms + 2, ms - 0.5]
+    return result
+
+
+def test_one_thread_is_the_lower_quartile_of_the_better_format(alone):
+    forward, backward, step = alone.rows
+    assert forward.entry(OURS, "NHWC").one_thread_ms == 3.0  # not the least, 2.5
+    assert [results.lower_quartile(times) for times in ([4.0, 2.0, 3.0], [5.0, 2.0, 3.0, 4.0])] == [2.0, 3.0]
+    assert forward.one_thread_ratio("torch") == 0.5
+    assert forward.one_thread_ratio("torch", "NCHW") == 1.5
+    assert backward.one_thread_ratio("torch") == 1.0
+    assert backward.one_thread_ratio("torch", "NCHW") is None  # wrong
+    assert step.one_thread_ratio("torch") is None
+    assert forward.one_thread_ratio("course") is None
+    assert alone.summary("torch", "float32").one_thread == pytest.approx(0.5**0.5)
+    assert alone.summary("course", "float32").one_thread is None
+
+
+def test_a_mean_without_a_case_leaves_out_its_rows(alone):
+    rest = alone.summary("torch", "float32", without="conv a")
+    assert (rest.rows, rest.best_mean, rest.one_thread) == (1, 2.0, None)
+    assert alone.summary("torch", "float32", without="train b").rows == 2
+
+
+def test_tables_say_which_ratio_is_which(alone):
+    table = tables.best_table(alone, apart="train b").splitlines()
+    assert table[0].endswith(
+        "Times are wall time; the ratios of one thread are of processor time.  Forward / backward, each side in the "
+        "better of its two memory formats:"
+    )
+    assert "| PyTorch, ms | ratio, 2 threads | ratio, one thread | course im2col, ms | ratio, 2 threads |" in table[2]
+    (line,) = (line for line in table if line.startswith("| conv a"))
+    assert "| 1.00 / 3.00 | 2.00 / 2.00 | 0.50 / 1.00 | 20.00 / 6.00 | 0.10 / 1.00 |  |" in line
+    assert table[-2].endswith(
+        "; processor time of one thread 0.71.  Without train b: geometric mean 2.00; processor time of one thread 0.71."
+    )
+    full = tables.full_table(alone)
+    titles, _, first, *_ = [line for line in full.splitlines() if line.startswith("|")]
+    assert titles.count("one thread, ms") == 1 + 3
+    assert titles.count(" | ") == first.count(" | ") == 8 + 1 + 3 * 5
+    assert first.endswith(
+        "| 9.000 | 1.000 | 4.00 (4.00-8.00) | 1e-07 | 6.000 | 1.50 | 20.000 | 0.20 (0.20-0.40) | 1e-07 |  |  | - |  |  |  |  |"
+    )
+    facts = "\n".join(tables.facts(alone))
+    assert "times and ratios are of wall time, 2 threads; those of one thread are of processor time" in facts
+    assert "worst 2.00; format by format 1.86, from 0.50 to 4.00; processor time of one thread 0.71" in facts
+    nchw, _ = tables.lines(alone.rows[0], ["torch", "course"], one_thread=True)
+    assert nchw.split()[-7:] == ["1.000", "4.00", "(4.00-8.00)", "1.50", "20.000", "0.20", "(0.20-0.40)"]
+    assert len(nchw) == len(tables.head([OURS, "torch", "course"], one_thread=True))
+
+
+def test_other_work_is_said_where_it_is_much(result):
+    assert tables.warning(None) == tables.warning(0.19) == ""
+    assert tables.warning(0.2) == "warning: other work keeps 0.2 cores busy: times show form, not speed"
+    for cores, said in ((None, False), (0.1, False), (1.25, True)):
+        result.machine["other_work"] = cores
+        assert ("2026-01-02, beside other work on 1.2 cores" in tables.setting(result)) is said
+        facts = tables.facts(result)
+        assert (f"other work while this was measured: {cores or 0:.1f} of 2 cores" in facts) is (cores is not None)
+
+
+def several(result, times):
+    """Return runs of a result, in which all times are so many times as long."""
+    runs = []
+    for number, factor in enumerate(times):
+        run = results.from_json(result.to_json())
+        for row in run.rows:
+            for one in row.entries:
+                one.times = {name: [factor * ms for ms in each] for name, each in one.times.items()}
+                if number:
+                    one.times.pop(ONE_THREAD, None)
+        runs.append(run)
+    return runs
+
+
+def test_the_middle_of_several_runs_is_the_median_of_their_medians(alone):
+    runs = several(alone, (1.0, 7.0, 2.0))
+    runs[1].machine["other_work"], runs[2].peaks["GB/s"] = 0.7, 9.0
+    for one in runs[2].rows[0].entries:
+        if one.side == OURS:
+            one.times["ms"] = [3 * ms for ms in one.times["ms"]]
+    middle = results.middle(runs)
+    assert (middle.machine["runs"], middle.machine["other_work"], middle.peaks["GB/s"]) == (3, 0.7, 9.0)
+    forward, backward, _ = middle.rows
+    assert forward.entry(OURS, "NHWC").times == {"ms": [2.0, 14.0, 12.0], ONE_THREAD: [8.0, 3.0, 4.0, 5.0, 2.5]}
+    assert forward.ratio("torch") == Ratio(12.0 / 2.0, 2.0, 6.0)
+    assert forward.one_thread_ratio("torch") == 0.5
+    assert backward.entry("torch", "NCHW").status == "wrong"
+    assert "2026-01-02, medians of 3 runs" in tables.setting(middle)
+    assert "| ratio (least to largest of the runs) |" in tables.full_table(middle)
+    assert results.from_json(middle.to_json()) == middle
+    assert results.middle(runs[:1]) is runs[0]
+
+
+def test_what_was_not_measured_in_one_run_is_not_in_their_middle(result):
+    runs = several(result, (1.0, 1.0, 1.0))
+    runs[1].rows[0].entries[2] = Entry("torch", "NCHW", "failed", "its process ended with status -9")
+    one = results.middle(runs).rows[0].entry("torch", "NCHW")
+    assert (one.status, one.times) == ("failed", {})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: run.machine.update(processor="Slide rule"), "differ in processor: 'Abacus' and 'Slide rule'"),
+        (lambda run: run.machine.update(threads=1), "differ in threads: 2 and 1"),
+        (lambda run: run.sides["torch"].update(version="2.0"), "differ in their sides"),
+        (lambda run: run.rows.pop(), "differ in their cases"),
+        (lambda run: run.rows[0].entries.pop(), "differ in their cases"),
+    ],
+)
+def test_runs_of_different_things_are_no_table(result, change, said):
+    runs = several(result, (1.0, 1.0))
+    change(runs[1])
+    with pytest.raises(ConfigError, match=said):
+        results.middle(runs)
+
+
+def test_noise_is_how_far_lower_quartiles_of_the_same_thing_differ(result):
+    assert result.noise() is None
+    assert tables.noise(result) == ""
+    row = Row("a", "relu", "forward", "float32", 1, 0, 1)
+    row.entries = [
+        *(entry(OURS, layout, 1.0, 9.0, 9.0) for layout in "abcdefghij"),
+        *(entry("self", layout, 1.0, 1.0, 1.0) for layout in "abcdefgh"),
+        *(entry("self", layout, 8.0, 1.25, 7.0) for layout in "i"),
+        *(entry("self", layout, 2.0, 2.0, 2.0) for layout in "j"),
+    ]
+    result.rows, result.settings["rounds"] = [row], 3
+    noise = result.noise()
+    assert (noise.mean, noise.nine_of_ten, noise.largest) == (pytest.approx(0.4**0.1), 0.25, 1.0)
+    result.sides["self"] = result.sides[OURS] | {"label": "gpuconv again"}
+    assert (
+        "gpuconv beside itself, lower quartiles of 3 rounds, format by format: geometric mean 0.91, nine of ten ratios "
+        "within 25% of 1, all within 100%"
+    ) in tables.facts(result)
+
+
 @pytest.fixture
 def folder(result, tmp_path, monkeypatch):
     """A checkout with a README, runs of training, and two results, of which the second is newer."""
@@ -195,10 +349,45 @@ def test_the_report_writes_tables_and_pictures_and_then_has_nothing_to_say(folde
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_runs_of_one_table_are_shown_as_one(folder, alone, capsys):
+    kept = folder / "bench" / "results"
+    alone.rows[0].case = alone.rows[1].case = report._SLOW_IN_PYTORCH
+    names = [f"operators-cpu-2026-01-04-{number}" for number in (1, 2, 3)]
+    for name, run_ in zip(names, several(alone, (1.0, 3.0, 2.0)), strict=True):
+        (kept / f"{name}.json").write_text(run_.to_json())
+    assert report.groups()["operators-cpu-2026-01-04"] == [kept / f"{name}.json" for name in names]
+    assert kept / "operators-cpu-2026-01-04.md" in report.texts()
+    text = report.texts()[folder / "README.md"]
+    assert "(bench/results/operators-cpu-2026-01-04.md)" in text
+    assert "2026-01-02, medians of 3 runs; float32." in text
+    assert "Without conv three-layer 3x3, 3->64, 32x32: geometric mean 2.00." in text
+    assert "Whole steps" not in text
+    assert "Noise" not in text
+    alone.settings["rounds"] = 8
+    alone.rows = alone.rows[-1:]
+    (kept / "steps-cpu-2026-01-04.json").write_text(alone.to_json())
+    alone.rows[0].entries[1].side = "self"
+    (kept / "aa-cpu-2026-01-04.json").write_text(alone.to_json())
+    assert report.main([str(kept / f"{name}.json") for name in names]) == 0
+    printed, _ = capsys.readouterr()
+    assert printed.rstrip() in report.texts()[folder / "README.md"]
+    assert "float32.  Whole steps, each side in the better of its two memory formats:" in printed
+    assert printed.endswith("Noise: " + tables.noise(results.read(kept / "aa-cpu-2026-01-04.json")) + ".\n")
+
+
+def test_what_is_no_table_cannot_be_printed(folder, capsys):
+    kept = folder / "bench" / "results"
+    files = [str(kept / f"operators-cpu-2026-01-0{day}.json") for day in (2, 3)]
+    assert report.main(files) == 2
+    assert "runs of one table differ in processor" in capsys.readouterr().err
+    assert report.main([str(kept / "nothing.json")]) == 2
+    assert "nothing.json" in capsys.readouterr().err
+
+
 def test_the_committed_tables_are_those_of_the_committed_results():
     assert report.stale() == []
-    for kept in report.RESULTS.glob("operators-*.json"):
-        assert kept.with_suffix(".png").exists()
+    for name in report.groups():
+        assert (report.RESULTS / f"{name}.png").exists()
 
 
 def test_a_picture_has_a_panel_for_each_peer_and_a_dot_for_each_ratio(result, tmp_path, monkeypatch):
@@ -219,6 +408,19 @@ def test_a_picture_has_a_panel_for_each_peer_and_a_dot_for_each_ratio(result, tm
     assert len(drawn) == 1
 
 
+def test_a_picture_shows_one_thread_by_hollow_marks(alone, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from bench import picture
+
+    drawn = []
+    monkeypatch.setattr(picture.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    picture.draw(alone, tmp_path / "x.png")
+    first, second = drawn[0].axes
+    hollow = {line.get_label(): list(line.get_xdata()) for line in first.lines if line.get_markerfacecolor() == "none"}
+    assert hollow == {"forward, one thread": [0.5], "backward, one thread": [1.0]}
+    assert not [line for line in second.lines if line.get_markerfacecolor() == "none"]
+
+
 # The command --------------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +428,7 @@ def test_a_picture_has_a_panel_for_each_peer_and_a_dot_for_each_ratio(result, tm
 def bench(capsys, monkeypatch):
     """Run `gpuconv bench`; return (exit code, stdout, stderr)."""
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(load, "look", lambda: None)
 
     def run(*arguments):
         code = cli.main(["bench", *map(str, arguments)])
@@ -309,6 +512,57 @@ def test_a_run_prints_its_table_and_keeps_its_json(bench, monkeypatch, tmp_path,
     assert "conv a" in out
     assert out.endswith(f"kept in {kept}\n")
     assert results.read(kept).settings == {"set": "quick", "ops": ["relu", "gelu"], "only": ""}
+
+
+def test_a_run_beside_other_work_begins_with_a_warning(bench, monkeypatch, result, tmp_path):
+    monkeypatch.setattr(load, "look", lambda: 1.5)
+    monkeypatch.setattr(harness, "run", lambda *_: result)
+    kept = tmp_path / "kept.json"
+    code, out, err = bench("--set", "quick", "--peers", "torch", "--save", kept)
+    assert (code, err) == (0, "")
+    assert out.startswith("warning: other work keeps 1.5 cores busy: times show form, not speed\ncase ")
+    assert results.read(kept).machine["other_work_before"] == 1.5
+
+
+def test_one_thread_is_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(run, "resolve_device", lambda device: device)
+    with pytest.raises(ConfigError, match="processor time of one thread is of the CPU, not of cuda"):
+        run.bench(device="cuda", one_thread=True)
+
+
+def test_what_the_readme_shows_is_measured_in_parts(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(run, "bench", lambda **settings: asked.append(settings))
+    assert readme.main(["--folder", str(tmp_path), "--threads", "2"]) == 0
+    names = [settings["save"].name for settings in asked]
+    date = names[0][len("operators-cpu-") : -len("-1.json")]
+    assert names == [
+        *(f"operators-cpu-{date}-{number}.json" for number in (1, 2, 3)),
+        *(f"steps-cpu-{date}.json", f"aa-cpu-{date}.json"),
+    ]
+    assert [settings.get("one_thread", False) for settings in asked] == [True, False, False, False, False]
+    assert [settings["peer_names"] for settings in asked] == [("torch", "gpuconv-numpy")] * 3 + [("torch",), ("self",)]
+    assert {settings["save"].parent for settings in asked} == {tmp_path}
+    assert {settings["threads"] for settings in asked} == {2}
+    asked.clear()
+    assert readme.main(["steps"]) == 0
+    assert [settings["set_name"] for settings in asked] == ["steps"]
+    assert asked[0]["save"].parent == report.RESULTS
+
+
+def test_a_part_that_cannot_be_measured_ends_the_command(monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        readme.main(["everything"])
+    assert end.value.code == 2
+    assert "there is no part 'everything': choose from operators, steps, noise" in capsys.readouterr().err
+
+    def fail(**settings):
+        msg = "gpuconv itself: no memory"
+        raise run.BenchError(msg)
+
+    monkeypatch.setattr(run, "bench", fail)
+    assert readme.main(["noise"]) == 1
+    assert capsys.readouterr().err == "gpuconv itself: no memory\n"
 
 
 def test_a_run_that_cannot_start_ends_with_1(bench, monkeypatch):

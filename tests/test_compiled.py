@@ -26,7 +26,19 @@ from gpuconv.errors import ConfigError
 from gpuconv.runs.machine import environment
 
 CPU = Path(compiled.__file__).parent
-_NO_OPERATORS = {"__init__", "jit", "cache", "pieces", "bits", "conv", "winograd", "depthwise", "unfold"}
+_NO_OPERATORS = {
+    "__init__",
+    "jit",
+    "cache",
+    "atomic",
+    "vectors",
+    "tile",
+    "strips",
+    "blocks",
+    "pieces",
+    "bits",
+    "unfold",
+}
 TWINS = sorted({path.stem for form in ("arrays", "loops") for path in (CPU / form).glob("*.py")} - _NO_OPERATORS)
 
 numba_installed = pytest.mark.skipif(compiled._obstacle() != "", reason="the extra `fast` is not installed")
@@ -92,7 +104,7 @@ def setting(monkeypatch):
 def test_loops_serve_float32_and_numpy_the_rest():
     assert _form() == "loops"
     assert _form(np.float64) == _form(np.float16) == _form(">f4") == _form(served=False) == "arrays"
-    assert re.fullmatch(r"compiled loops, numba [\d.]+\w*", backend.loops_in_words())
+    assert re.fullmatch(r"compiled loops, numba [\d.]+\w*, (128|256|512)-bit vectors", backend.loops_in_words())
 
 
 @numba_installed
@@ -134,6 +146,23 @@ def test_loops_that_do_not_compile_are_done_without(setting, monkeypatch, caplog
     setting("1")
     with pytest.raises(ValueError, match="no such instruction"):
         compiled._loops.__wrapped__("relu")
+
+
+@numba_installed
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("moves", [{}, {"pad_mode": "reflect", "cutout": 3}], ids=["black_border", "mirrored_border"])
+def test_both_forms_of_augmentation_give_the_same_bits(channels_last, moves, setting, rng):
+    """It looks values up, and computes none."""
+    images = rng.integers(0, 256, (70, 3, 9, 7), dtype=np.uint8)
+    draws = rng.integers(0, 2**64, 70, dtype=np.uint64)
+    options = {"mean": [0.1, 0.5, 0.9], "std": [0.3, 0.2, 0.1], "channels_last": channels_last, **moves}
+    results = []
+    for value in ("0", "1"):
+        setting(value)
+        results += [gpuconv.augment(images, draws, pad=4, flip=True, **options), gpuconv.augment(images, **options)]
+    for numpy, loops in zip(results[:2], results[2:], strict=True):
+        assert numpy.tobytes() == loops.tobytes()
+        assert numpy.strides == loops.strides
 
 
 # Arrays that loops cannot take ----------------------------------------------------------------------------------------
@@ -515,6 +544,18 @@ def test_a_pass_that_could_not_be_kept_is_refused():
 
     with pytest.raises(TypeError, match="refers to memory of this process"):
         cache.Kept(lambda: None, jit._begin).save_overload(None, Result())
+
+
+@numba_installed
+@pytest.mark.parametrize(
+    ("features", "bits"),
+    [("+sse2,-avx,-avx512f", 128), ("+avx,+avx2,-avx512f", 256), ("+avx,+avx2,+avx512f", 512), ("+neon", 128)],
+)
+def test_the_processor_says_how_wide_vectors_are(features, bits, monkeypatch):
+    from gpuconv.cpu.loops import jit
+
+    monkeypatch.setattr(type(jit.cpu_target.target_context.codegen()), "magic_tuple", lambda self: ("", "", features))
+    assert jit.vector_bits() == bits
 
 
 # What says which is in use ---------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def test_an_index_error_of_the_last_blocks_is_not_taken_for_an_empty_queue(monke
 def test_a_block_that_a_helper_has_taken_is_worked_on_though_the_caller_ends_meanwhile():
     """The caller finds no block left and closes the job, in the moment between a helper's number and its block."""
     done, closing = [], threading.Event()
-    job = parallel._Job(done.append, ["a"])
+    job = parallel._Blocks(done.append, ["a"])
     turn = job.turn()
     caller = threading.Thread(target=job.close)
 

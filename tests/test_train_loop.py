@@ -40,10 +40,10 @@ from gpuconv.errors import (
     NonFiniteLossError,
 )
 from gpuconv.random import Stream, words
-from gpuconv.runs import checkpoint, sealed
+from gpuconv.runs import checkpoint, journal, sealed
 from gpuconv.runs.folder import RunFolder, new_folder
 from gpuconv.runs.settings import read
-from gpuconv.train import Config, Interrupted, Stepper, feed, loop, precision, recipe
+from gpuconv.train import Config, Interrupted, Stepper, feed, loop, precision, recipe, start
 
 
 @pytest.fixture(scope="module")
@@ -432,6 +432,53 @@ def test_a_finished_short_run_knows_its_steps(tmp_path, capsys):
     (tmp_path / "run" / "result.json").unlink()
     train.resume(tmp_path / "run", dataset=shapes(), progress="plain")
     assert f"going on with {tmp_path / 'run'} after step 13\n" in capsys.readouterr().out
+
+
+_LOOPS = "compiled loops, numba 0.68.1, 256-bit vectors"
+# how the run was begun, the machine there, how it goes on, whether that is told
+_WAYS = {
+    "the_same": (_LOOPS, {}, _LOOPS, False),
+    "other_vectors": ("compiled loops, numba 0.68.1, 512-bit vectors", {}, _LOOPS, True),
+    "loops_then_arrays": (_LOOPS, {}, "NumPy alone", True),
+    "arrays_then_loops": ("NumPy alone", {}, _LOOPS, True),
+    "before_there_were_loops": (None, {}, "NumPy alone", False),
+    "on_a_gpu": ("NumPy alone", {"gpu": "a GPU"}, _LOOPS, False),
+}
+
+
+@pytest.mark.parametrize(("begun", "machine", "here", "differs"), _WAYS.values(), ids=_WAYS)
+def test_a_run_that_goes_on_another_way_than_it_was_begun_says_so(
+    begun, machine, here, differs, tmp_path, monkeypatch, capsys
+):
+    run = tmp_path / "run"
+    with using("cpu"):
+        go(change(max_steps=2), run)
+        (run / "result.json").unlink()
+        environment = json.loads((run / "env.json").read_text())
+        environment["machine"] |= {"loops": begun, **machine}
+        if begun is None:
+            del environment["machine"]["loops"]
+        (run / "env.json").write_text(json.dumps(environment))
+        monkeypatch.setattr(start, "loops_in_words", lambda: here)
+        train.resume(run, dataset=shapes(), progress="plain")
+    line = (
+        f"begun with {begun}, goes on with {here}: its numbers may differ in the last bits from those of one way alone"
+    )
+    assert (f"{run}: {line}\n" in capsys.readouterr().out) == differs
+    notices = [event["message"] for event in journal.read(run) if event["event"] == "notice"]
+    assert notices == ([line] if differs else [])
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"machine": 3}', '{"machine": {"loops": 3}}'])
+def test_a_run_whose_environment_is_not_known_goes_on(content, tmp_path, capsys):
+    run = tmp_path / "run"
+    go(change(max_steps=2), run)
+    (run / "result.json").unlink()
+    (run / "env.json").unlink()
+    if content is not None:
+        (run / "env.json").write_text(content)
+    train.resume(run, dataset=shapes(), progress="plain")
+    assert "begun with" not in capsys.readouterr().out
 
 
 def test_a_finished_run_is_not_trained_again(finished):

@@ -10,8 +10,8 @@ from .base import NotOffered, Peer
 
 __all__ = ["MODULES", "NotOffered", "Peer", "choose", "load"]
 
-# name: module and class.  "self" is gpuconv a second time: the ratio of a thing to itself shows the noise.  "naive" is
-# for cases of a moment.
+# name: module and class.  "self" is gpuconv a second time: the ratio of a thing to itself shows the noise.  "gpuconv-numpy"
+# is gpuconv without compiled loops.  "naive" is for cases of a moment.
 MODULES = {
     "gpuconv": "ours:Ours",
     "self": "ours:Ours",
@@ -21,6 +21,7 @@ MODULES = {
     "course": "course:Course",
     "scipy": "scipy_signal:SciPy",
     "cupy-im2col": "cupy_im2col:CupyIm2col",
+    "gpuconv-numpy": "ours:NumPyAlone",
     "naive": "naive:Naive",
 }
 

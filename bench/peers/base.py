@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Peer(ABC):
     packages: tuple[str, ...] = ()  # that must be installed
     devices: tuple[str, ...] = ("cpu",)
     metered: tuple[str, ...] = ()  # devices on which `meter` counts
+    variables: Mapping[str, str] = {}  # of its process's environment
 
     def missing(self) -> list[str]:
         """Return the packages that are not installed here."""

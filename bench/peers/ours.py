@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import gpuconv
 from gpuconv import backend, ops
+from gpuconv.backend import loops_in_words
 from gpuconv.runs.settings import PRESETS
 from gpuconv.train import recipe
 from gpuconv.version import gpuconv_version
@@ -70,6 +71,21 @@ class Ours(Peer):
 
     def meter(self) -> Meter:
         return numpy_meter() if self.device == "cpu" else cupy_meter()
+
+
+class NumPyAlone(Ours):
+    """gpuconv as it computes where its passes are not compiled; elsewhere there is nothing to compare."""
+
+    label = "gpuconv, NumPy alone"
+    packages = ("numba",)
+    devices = metered = ("cpu",)
+    variables: ClassVar = {"GPUCONV_COMPILED": "0"}
+
+    def start(self, device: str, threads: int) -> str:
+        if (words := loops_in_words()) != self.label.partition(", ")[2]:
+            msg = f"this process computes with {words}, unless GPUCONV_COMPILED=0"
+            raise NotOffered(msg)
+        return super().start(device, threads)
 
 
 class TrainStep:

@@ -157,45 +157,19 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
 
 
 def net_of(inputs: Inputs) -> tuple[Any, Any]:
-    """Return a preset's settings, and its net written in PyTorch with gpuconv's first weights."""
-    import torch
-    from torch import nn
+    """Return a preset's settings, and its net as `gpuconv export` writes it for PyTorch, with gpuconv's first weights."""
+    from safetensors.torch import load
 
+    from gpuconv.export import torch_file
     from gpuconv.runs.settings import PRESETS
     from gpuconv.train import recipe
 
     config = PRESETS[inputs.case.options["preset"]]
-    ours = recipe.net(config, inputs.case.x[1:], 10)
-    weights = [torch.from_numpy(array.copy()) for array in ours.params.values()]
-    widths = ours.config.get("widths", [])
-    window = config.window
-    if config.net == "three-layer":
-        features = config.filters * (inputs.case.x[2] // 2) * (inputs.case.x[3] // 2)
-        net = nn.Sequential(
-            nn.Conv2d(3, config.filters, window, padding=(window - 1) // 2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Linear(features, config.hidden),
-            nn.ReLU(),
-            nn.Linear(config.hidden, 10),
-        )
-    else:
-        stages: list[Any] = []
-        channels = 3
-        for width in widths:
-            stages += [
-                nn.Conv2d(channels, width, 3, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.MaxPool2d(2),
-                nn.ReLU(),
-            ]
-            channels = width
-        size = inputs.case.x[2] // 2 ** len(widths)
-        net = nn.Sequential(*stages, nn.Flatten(), nn.Linear(channels * size * size, 10))
-    with torch.no_grad():
-        for parameter, weight in zip(net.parameters(), weights, strict=True):
-            parameter.copy_(weight.T if weight.ndim == 2 else weight)  # gpuconv keeps (in, out), PyTorch (out, in)
+    weights, source = torch_file.encode(recipe.net(config, inputs.case.x[1:], 10), "weights.safetensors")
+    module: dict[str, Any] = {"__name__": "net", "__file__": "net.py"}
+    exec(compile(source, "net.py", "exec"), module)  # noqa: S102 - our own text
+    net = module["build"]()
+    net.load_state_dict(load(weights))
     return config, net
 
 
@@ -204,10 +178,13 @@ def optimiser_of(config: Any, net: Any) -> Any:
     import torch
 
     lr = first_rate(config)
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    others = [p for p in net.parameters() if p.ndim == 1]
+    trained = [p for p in net.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     match config.optimizer:
+        case "muon":
+            return Muon(config, trained, lr)
         case "sgd":
             return torch.optim.SGD(groups, lr, config.momentum, nesterov=config.nesterov, fused=True)
         case "rmsprop":
@@ -215,3 +192,46 @@ def optimiser_of(config: Any, net: Any) -> Any:
         case name:
             cls = torch.optim.Adam if name == "adam" else torch.optim.AdamW
             return cls(groups, lr, (config.beta1, config.beta2), config.eps, fused=True)
+
+
+class Muon:
+    """The speed run's optimiser: filter banks, kept at one length, step by an orthogonal matrix, all else by momentum."""
+
+    def __init__(self, config: Any, trained: Sequence[Any], lr: float) -> None:
+        import torch
+
+        self._lr, self._momentum, self._iterations = lr, config.muon_momentum, config.muon_iterations
+        self._nesterov = config.nesterov
+        self._banks = [(p, torch.zeros_like(p)) for p in trained if p.ndim == 4]
+        matrices = [p for p in trained if p.ndim == 2]
+        others = [p for p in trained if p.ndim == 1]
+        groups = [
+            {"params": matrices, "lr": lr * config.affine_lr, "weight_decay": config.weight_decay},
+            {"params": others, "lr": lr * config.bias_lr},
+        ]
+        self._rest = torch.optim.SGD(groups, lr, config.momentum, nesterov=config.momentum > 0, fused=True)
+
+    def zero_grad(self, *, set_to_none: bool) -> None:
+        self._rest.zero_grad(set_to_none=set_to_none)
+        for bank, _ in self._banks:
+            bank.grad = None
+
+    def step(self) -> None:
+        import torch
+
+        self._rest.step()
+        with torch.no_grad():
+            for bank, velocity in self._banks:
+                velocity.mul_(self._momentum).add_(bank.grad)
+                step = bank.grad.add(velocity, alpha=self._momentum) if self._nesterov else velocity
+                bank.mul_(len(bank) ** 0.5 / bank.norm())
+                bank.sub_(orthogonal(step.flatten(1), self._iterations).view_as(bank), alpha=self._lr)
+
+
+def orthogonal(u: Any, iterations: int) -> Any:
+    """Return about U V^T of the singular value decomposition u = U S V^T, by Newton and Schulz's iteration."""
+    x = (u if len(u) <= u.shape[1] else u.T) / (u.norm() + 1e-7)
+    for _ in range(iterations):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x if len(u) <= u.shape[1] else x.T

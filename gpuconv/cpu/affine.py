@@ -9,18 +9,17 @@ from .memory import empty_array
 from .parallel import for_each, quiet, ranges
 from .runs import LONGEST_PRODUCT
 
-# Size of the tiles of a product: big enough for BLAS, small enough to share among threads.
-_TILE_ROWS = 64
-_TILE_COLUMNS = 512
+# Rows and columns of the tiles of a product: so many that BLAS, which packs its factors anew for each tile, does so
+# rarely, and so few that a layer of some hundred columns is shared among threads.
+_TILE = 256
 
 
 @quiet
 def affine_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
     kind = accumulator(x.dtype)
-    y = _product(x.reshape(x.shape[0], w.shape[0]).astype(kind, copy=False), w.astype(kind, copy=False))
-    if b is not None:
-        y += b.astype(kind, copy=False)
-    return y.astype(x.dtype, copy=False)
+    rows = x.reshape(x.shape[0], w.shape[0]).astype(kind, copy=False)
+    bias = None if b is None else b.astype(kind, copy=False)
+    return _product(rows, w.astype(kind, copy=False), bias).astype(x.dtype, copy=False)
 
 
 @quiet
@@ -38,8 +37,8 @@ def affine_backward(
     return dx, dw, db
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a @ b, cut into tiles by its size alone, so that any number of threads gives the same bits."""
+def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """Return a @ b + bias, cut into tiles by its size alone, so that any number of threads gives the same bits."""
     out = empty_array((a.shape[0], b.shape[1]), a.dtype)
 
     def tile(where: tuple[int, int, int, int]) -> None:
@@ -48,13 +47,11 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         np.matmul(rows[:, :LONGEST_PRODUCT], columns[:LONGEST_PRODUCT], out=target)
         for first, last in ranges(a.shape[1], LONGEST_PRODUCT)[1:]:
             target += np.matmul(rows[:, first:last], columns[first:last])
+        if bias is not None:
+            target += bias[left:right]
 
     for_each(
         tile,
-        [
-            (*rows, *columns)
-            for rows in ranges(out.shape[0], _TILE_ROWS)
-            for columns in ranges(out.shape[1], _TILE_COLUMNS)
-        ],
+        [(*rows, *columns) for rows in ranges(out.shape[0], _TILE) for columns in ranges(out.shape[1], _TILE)],
     )
     return out

@@ -1,4 +1,4 @@
-"""Average pooling, over windows and over whole images: a block of images at a time."""
+"""Average pooling, over windows and over whole images: the passes over memory are in arrays/ and loops/."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ..shapes import PoolSizes, is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty
 from .memory import empty_array
-from .parallel import for_each, quiet
+from .parallel import quiet
 from .runs import FEW
-from .taps import image_ranges, taps
+from .taps import taps
 
 
 def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
@@ -19,11 +19,7 @@ def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) ->
     run = passes("average_pool", x.dtype, served=z.R * z.S <= FEW)
     y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
     share = _shares(z, count_pad=count_pad).astype(accumulator(x.dtype))
-
-    def work(images: slice) -> None:
-        run.forward(x[images], y[images], share, z)
-
-    for_each(work, image_ranges(x, run.BLOCK))
+    run.forward(x, y, share, z)
     return y
 
 
@@ -32,23 +28,14 @@ def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) 
     run = passes("average_pool", dy.dtype, served=z.R * z.S <= FEW)
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(dy))
     share = _shares(z, count_pad=count_pad).astype(accumulator(dy.dtype))
-
-    def work(images: slice) -> None:
-        run.backward(dy[images], dx[images], share, z)
-
-    for_each(work, image_ranges(dx, run.BLOCK))
+    run.backward(dy, dx, share, z)
     return dx
 
 
 @quiet
 def global_average_pool_forward(x: np.ndarray) -> np.ndarray:
-    run = passes("average_pool", x.dtype)
     y = empty_array(x.shape[:2], x.dtype)
-
-    def work(images: slice) -> None:
-        run.global_forward(x[images], y[images])
-
-    for_each(work, image_ranges(x, run.BLOCK))
+    passes("average_pool", x.dtype).global_forward(x, y)
     return y
 
 
@@ -56,13 +43,8 @@ def global_average_pool_forward(x: np.ndarray) -> np.ndarray:
 def global_average_pool_backward(
     dy: np.ndarray, shape: tuple[int, int, int, int], *, channels_last: bool
 ) -> np.ndarray:
-    run = passes("average_pool", dy.dtype)
     dx = empty(shape, dy.dtype, channels_last=channels_last)
-
-    def work(images: slice) -> None:
-        run.global_backward(dy[images], dx[images])
-
-    for_each(work, image_ranges(dx, run.BLOCK))
+    passes("average_pool", dy.dtype).global_backward(dy, dx)
     return dx
 
 

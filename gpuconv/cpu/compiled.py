@@ -50,8 +50,14 @@ def wanted() -> bool:
 
 
 def in_words() -> str:
-    """Return which form runs here, as "compiled loops, numba 0.68.1" or "NumPy alone"."""
-    return f"compiled loops, numba {importlib.metadata.version('numba')}" if wanted() else "NumPy alone"
+    """Return which form runs here, as "compiled loops, numba 0.68.1, 256-bit vectors" or "NumPy alone".
+
+    Where these words are the same, so are the bits, as far as it depends on the passes.
+    """
+    if not wanted():
+        return "NumPy alone"
+    jit = importlib.import_module(f"{__package__}.loops.jit")
+    return f"compiled loops, numba {importlib.metadata.version('numba')}, {jit.vector_bits()}-bit vectors"
 
 
 @functools.cache

@@ -8,8 +8,6 @@ megabytes a thread, whatever the batch.
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 
 from ..shapes import ConvSizes, is_channels_last
@@ -49,7 +47,7 @@ def _data_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: ConvSizes) -
         passes("conv", dy.dtype, served=False).gradient_of_few_channels(dy, w, z, dx)
         return dx
     if z.groups == 1 and z.C <= _FEW_CHANNELS:
-        _passes("conv", dy.dtype).gradient_of_few_channels(dy, w, z, dx)
+        passes("conv", dy.dtype).gradient_of_few_channels(dy, w, z, dx)
         return dx
     # (K, C / groups, R, S) -> (C, K / groups, R, S): in each group, filters and channels change places.
     grouped = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S)
@@ -72,26 +70,26 @@ def _correlate(
     bias = None if b is None else b.astype(accumulator(x.dtype))
     method, pieces = _method(w, windows, groups, y), None
     if method == "depthwise":
-        _passes("depthwise", x.dtype).correlate(x, w, bias, y, windows)
+        passes("depthwise", x.dtype, served=len(w) == groups).correlate(x, w, bias, y, windows)
         return
     if method == "winograd":
-        pieces = _passes("winograd", x.dtype).correlate(x, w, bias, y, windows)
+        pieces = passes("winograd", x.dtype).correlate(x, w, bias, y, windows)
         if not pieces:
             return  # else what infinities and NaN spoiled is done again, exactly
-    _passes("conv", x.dtype).correlate(x, w, bias, y, windows, groups, pieces)
+    passes("conv", x.dtype).correlate(x, w, bias, y, windows, groups, pieces)
 
 
 def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """Return dw[k, c, r, s]: the sum over n, p, q of dy[n, k, p, q] times tap (r, s) of window (p, q) of x."""
     dw = None
     if w.shape[:2] == (groups, 1):
-        dw = _passes("depthwise", x.dtype).weight_gradient(dy, x, w, windows)
+        dw = passes("depthwise", x.dtype).weight_gradient(dy, x, w, windows)
     elif _method(w, windows, groups, dy) == "winograd":
-        dw = _passes("winograd", x.dtype).weight_gradient(dy, x, w, windows)
+        dw = passes("winograd", x.dtype).weight_gradient(dy, x, w, windows)
         if not np.isfinite(dw).all():
             dw = None
     if dw is None:
-        dw = _passes("conv", x.dtype).weight_gradient(dy, x, w, windows, groups)
+        dw = passes("conv", x.dtype).weight_gradient(dy, x, w, windows, groups)
     return np.ascontiguousarray(dw, dtype=w.dtype)
 
 
@@ -102,8 +100,3 @@ def _method(w: np.ndarray, windows: Windows, groups: int, y: np.ndarray) -> str:
     plain = windows.R == windows.S == 3 and windows.stride == windows.dilation == (1, 1) and groups == 1
     worth_it = min(w.shape[:2]) >= _LEAST_CHANNELS and y[:, 0].size >= _LEAST_PIXELS
     return "winograd" if plain and worth_it and accumulator(y.dtype) == np.float32 else "conv"
-
-
-def _passes(method: str, dtype: np.dtype) -> ModuleType:
-    """Return a method's passes over memory."""
-    return passes(method, dtype, served=False)

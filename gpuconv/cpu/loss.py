@@ -1,4 +1,4 @@
-"""Losses of a batch of class scores.  Rows are few and short, so all is done in float64."""
+"""Losses of a batch of class scores, and their gradients."""
 
 from __future__ import annotations
 
@@ -7,45 +7,37 @@ from typing import Any
 import numpy as np
 
 from ..errors import ParamError
+from .compiled import passes
 from .layout import accumulator
-from .parallel import quiet
+from .memory import empty_array
+from .parallel import for_each, quiet, ranges
+
+
+def softmax_cross_entropy(scores: np.ndarray, labels: np.ndarray, *, label_smoothing: float) -> tuple[Any, np.ndarray]:
+    return _mean_over_rows("softmax_cross_entropy", scores, labels, label_smoothing)
+
+
+def svm_loss(scores: np.ndarray, labels: np.ndarray, *, margin: float) -> tuple[Any, np.ndarray]:
+    return _mean_over_rows("svm", scores, labels, margin)
 
 
 @quiet
-def softmax_cross_entropy(scores: np.ndarray, labels: np.ndarray, *, label_smoothing: float) -> tuple[Any, np.ndarray]:
+def _mean_over_rows(function: str, scores: np.ndarray, labels: np.ndarray, option: float) -> tuple[Any, np.ndarray]:
+    """Return the mean loss, a scalar of the accumulator's dtype that is 0 for no rows, and its gradient."""
     _check_range(scores, labels)
     N, classes = scores.shape
-    rows = np.arange(N)
-    shifted = scores.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    exponentials = np.exp(shifted)
-    total = exponentials.sum(axis=1, keepdims=True)
-    log_probability = shifted - np.log(total)
-    per_row = -(1.0 - label_smoothing) * log_probability[rows, labels]
-    if label_smoothing:
-        per_row -= label_smoothing * log_probability.mean(axis=1)
-    dscores = exponentials / total
-    dscores -= label_smoothing / classes
-    dscores[rows, labels] -= 1.0 - label_smoothing
-    return _mean(per_row, scores), (dscores / max(1, N)).astype(scores.dtype)
+    run = passes("loss", scores.dtype)
+    one_pass = getattr(run, function)
+    rows = np.require(scores, requirements=("C", "A"))
+    indices = labels.astype(np.intp)
+    losses, dscores = empty_array((N,), np.float64), empty_array((N, classes), scores.dtype)
 
+    def work(block: tuple[int, int]) -> None:
+        part = slice(*block)
+        one_pass(rows[part], indices[part], losses[part], dscores[part], option, N)
 
-@quiet
-def svm_loss(scores: np.ndarray, labels: np.ndarray, *, margin: float) -> tuple[Any, np.ndarray]:
-    _check_range(scores, labels)
-    rows = np.arange(scores.shape[0])
-    wide = scores.astype(np.float64)
-    excess = wide - wide[rows, labels][:, None] + margin
-    excess[rows, labels] = 0.0
-    dscores = (excess > 0).astype(np.float64)
-    dscores[rows, labels] = -dscores.sum(axis=1)
-    loss = _mean(np.maximum(excess, 0.0).sum(axis=1), scores)
-    return loss, (dscores / max(1, len(rows))).astype(scores.dtype)
-
-
-def _mean(per_row: np.ndarray, scores: np.ndarray) -> Any:
-    """Return the mean as a scalar of the accumulator's dtype; 0 for no rows."""
-    return accumulator(scores.dtype).type(per_row.sum() / max(1, per_row.size))
+    for_each(work, ranges(N, max(1, run.BLOCK // classes)))
+    return accumulator(scores.dtype).type(losses.sum() / max(1, N)), dscores
 
 
 def _check_range(scores: np.ndarray, labels: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Max-pooling: a block of images at a time."""
+"""Max-pooling: sizes, results, and gradients that ties share; the other passes over memory are in arrays/ and loops/."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ def max_pool_forward(x: np.ndarray, sizes: PoolSizes) -> tuple[np.ndarray, np.nd
     run = passes("max_pool", x.dtype, served=z.R * z.S <= FEW)
     y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=channels_last)
     argmax = empty(y.shape, np.dtype(np.uint8 if z.R * z.S <= 256 else np.int32), channels_last=channels_last)
-
-    def work(images: slice) -> None:
-        run.forward(x[images], y[images], argmax[images], z)
-
-    for_each(work, image_ranges(x, run.BLOCK))
+    run.forward(x, y, argmax, z)
     return y, argmax
 
 
@@ -40,11 +36,7 @@ def max_pool_backward(
     # Loops add up what meets in a pixel in one running sum, which must be short: see runs.py.
     run = passes("max_pool", dy.dtype, served=z.R * z.S <= FEW)
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(argmax))
-
-    def work(images: slice) -> None:
-        run.backward(dy[images], argmax[images], dx[images], z)
-
-    for_each(work, image_ranges(dx, run.BLOCK))
+    run.backward(dy, argmax, dx, z)
     return dx
 
 

@@ -45,36 +45,70 @@ def threads() -> int:
     return int(wanted)
 
 
-def for_each(work: Callable[[Block], object], blocks: Iterable[Block]) -> None:
+def for_each(work: Callable[[Block], object], blocks: Iterable[Block], *, blas: bool = True) -> None:
     """Call work(block) for every block, on all threads, in any order; raise the first error after all have stopped.
 
-    An interrupt ends it like an error.  Others may come while it is ending: see _end, which is called once more for the
-    one that hits the very step into it.
+    blas=False: work calls no BLAS, which is left alone then.
+
+    An interrupt ends it like an error.  Others may come while it is ending: see _end.
     """
-    job = _Job(quiet(work), blocks)
-    helpers = min(threads(), len(job.blocks)) - 1
+    job = _Blocks(work, blocks)
+    _run(job, min(threads(), len(job.blocks)) - 1, quiet(job.drain), blas=blas)
+
+
+def share_out(work: Callable[[np.ndarray], object], count: int, least: int = 1) -> None:
+    """Call work(counter) on all threads, once each: it takes numbers of blocks from the counter until `count` is reached.
+
+    It does so by take(counter), of loops/atomic.py or below: each number is given out once.  A thread is asked for
+    every `least` blocks, which should last longer than it takes to wake one.  NumPy's warnings are the caller's affair,
+    and BLAS is left alone.
+
+    An error or an interrupt sets the counter to the end: other threads stop before their next block, then it is raised.
+    """
+    counter = np.zeros(1, np.int64)
+    workers = min(threads(), count // least)
+    if workers < 2:
+        if count > 0:
+            work(counter)
+        return
+    job = _Shares(work, counter, count)
+    _run(job, workers - 1, job.drain, blas=False)
+
+
+def take(counter: np.ndarray) -> int:
+    """Return the next number of a counter of share_out: what loops do by an instruction of the processor."""
+    return _numbers.take(counter)
+
+
+def _run(job: _Job, helpers: int, drain: Callable[[], None], *, blas: bool) -> None:
+    """Do a job with so many helpers; here by drain().
+
+    _end is called once more for an interrupt that hits the very step into it.
+    """
     try:
         try:
-            _blas.hold(sys._getframe())
+            if blas:
+                _blas.hold(sys._getframe())
             if helpers > 0:
                 _crew.call(job, helpers)
-            job.drain()
+            drain()
         finally:
-            _end(job, sys._getframe())
+            _end(job, sys._getframe() if blas else None)
     finally:
         if not job.ended:
-            _end(job, sys._getframe())
+            _end(job, sys._getframe() if blas else None)
     if job.errors:
         raise job.first_error()
 
 
-def _end(job: _Job, frame: FrameType) -> None:
-    """Wait for helpers and give BLAS back its threads, however often that is interrupted; then raise the last one."""
+def _end(job: _Job, frame: FrameType | None) -> None:
+    """Wait for helpers and give BLAS back its threads, where a frame has held it; then raise the last interrupt of these."""
     interrupt = None
     while True:
         try:
             job.close()
-            _blas.let_go(frame)
+            if frame is not None:
+                _blas.let_go(frame)
             job.ended = True
             break
         except KeyboardInterrupt as error:
@@ -116,17 +150,24 @@ def scratch(slot: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 class _Job:
-    """The blocks of one call, which its caller and helpers take one after the other."""
+    """The work of one call, which its caller and helpers do together: drain() does what nobody else has begun."""
 
-    def __init__(self, work: Callable[[Any], object], blocks: Iterable[Any]) -> None:
-        self.blocks = list(blocks)
-        self.ended = self._closed = False
-        self._next = itertools.count()  # each number is given out once, whoever asks
+    def __init__(self) -> None:
+        self.ended = False
         self.errors: list[BaseException] = []
-        self._work = work
-        self._turns: list[
-            Any
-        ] = []  # a lock for each helper: it holds it while it works, the caller in the end for good
+        self._turns: list[Any] = []  # a lock for each helper, which holds it while it works; in the end the caller's
+
+    def drain(self) -> None:
+        """Work until nothing is left to begin, or until an error."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Let nothing be begun any more."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Let go of arrays."""
+        raise NotImplementedError
 
     def turn(self) -> Any:
         """Return the lock of a new helper."""
@@ -142,16 +183,6 @@ class _Job:
             finally:
                 turn.release()
 
-    def drain(self) -> None:
-        """Work until no block is left, or until an error."""
-        blocks, count = self.blocks, len(self.blocks)
-        # Whoever has a number works on its block, whatever ends meanwhile: nobody else will.
-        while not (self.errors or self._closed) and (index := next(self._next)) < count:
-            try:
-                self._work(blocks[index])
-            except BaseException as error:  # noqa: BLE001 - raised by the caller, after all have stopped
-                self.errors.append(error)
-
     def first_error(self) -> BaseException:
         """Return the first error and forget them all: a job that knew its own frames would keep their arrays alive."""
         first = self.errors[0]
@@ -159,17 +190,89 @@ class _Job:
         return first
 
     def close(self) -> None:
-        """Let no block be begun any more, and wait for those that are; once is as good as twice."""
-        self._closed = True
+        """Let nothing be begun any more, and wait for what has been; once is as good as twice."""
+        self.stop()
         for turn in self._turns:
             turn.acquire()
-        # Helpers that come too late have the job still, but no array any more.
+        self.forget()  # helpers that come too late have the job still
+
+
+class _Blocks(_Job):
+    """Blocks that Python takes one after the other."""
+
+    def __init__(self, work: Callable[[Any], object], blocks: Iterable[Any]) -> None:
+        super().__init__()
+        self.blocks = list(blocks)
+        self._next = itertools.count()  # each number is given out once, whoever asks
+        self._stopped = False
+        self._work = work
+
+    def drain(self) -> None:
+        """Work until no block is left, or until an error."""
+        blocks, count = self.blocks, len(self.blocks)
+        # Whoever has a number works on its block, whatever ends meanwhile: nobody else will.
+        while not (self.errors or self._stopped) and (index := next(self._next)) < count:
+            try:
+                self._work(blocks[index])
+            except BaseException as error:  # noqa: BLE001 - raised by the caller, after all have stopped
+                self.errors.append(error)
+
+    def stop(self) -> None:
+        """Let no block be begun any more."""
+        self._stopped = True
+
+    def forget(self) -> None:
+        """Let go of arrays."""
         self.blocks.clear()
+        self._work = _nothing
+
+
+class _Shares(_Job):
+    """Blocks whose numbers the work itself takes from a counter."""
+
+    def __init__(self, work: Callable[[np.ndarray], object], counter: np.ndarray, count: int) -> None:
+        super().__init__()
+        self._counter, self._count = counter, count
+        self._work = work
+
+    def drain(self) -> None:
+        """Do a share of the work."""
+        try:
+            self._work(self._counter)
+        except BaseException as error:  # noqa: BLE001 - raised by the caller, after all have stopped
+            self.errors.append(error)
+            self.stop()
+
+    def stop(self) -> None:
+        """Let no block be begun any more."""
+        _numbers.set(self._counter, self._count)
+
+    def forget(self) -> None:
+        """Let go of arrays."""
         self._work = _nothing
 
 
 def _nothing(block: Any) -> None:
     """Work that is over."""
+
+
+class _Numbers:
+    """Takes numbers from counters, one thread at a time.  Loops do without: to them, set() is one step as well."""
+
+    def __init__(self) -> None:
+        self._lock = new_lock()
+
+    @alone
+    def take(self, counter: np.ndarray) -> int:
+        """Return counter[0] and add 1 to it."""
+        number = int(counter[0])
+        counter[0] = number + 1
+        return number
+
+    @alone
+    def set(self, counter: np.ndarray, number: int) -> None:
+        """Go on from a number."""
+        counter[0] = number
 
 
 class _Crew:
@@ -203,6 +306,7 @@ class _Crew:
 
     def _serve(self) -> None:
         self._threads.add(threading.current_thread())  # _grow may have been interrupted before it did
+        np.seterr(all="ignore")  # as in quiet
         while True:
             job, turn = self._jobs.get()
             job.help(turn)
@@ -262,12 +366,13 @@ def _is_running(frame: FrameType) -> bool:
 _local = threading.local()
 _crew = _Crew()
 _blas = _Blas()
+_numbers = _Numbers()
 
 
 def _forget_threads() -> None:
     """Start anew in a forked child, where the parent's threads do not exist."""
-    global _crew, _blas
-    _crew, _blas = _Crew(), _blas.forked()
+    global _crew, _blas, _numbers
+    _crew, _blas, _numbers = _Crew(), _blas.forked(), _Numbers()
 
 
 if hasattr(os, "register_at_fork"):

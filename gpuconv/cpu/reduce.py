@@ -15,8 +15,9 @@ from math import prod
 import numpy as np
 
 from ..shapes import is_channels_last
-from .layout import accumulator
-from .parallel import BLOCK_ELEMENTS, for_each, ranges
+from .compiled import passes
+from .layout import accumulator, stored_order
+from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
 # The longest running sum in float32, and how many of them einsum adds up side by side where values lie in a row.
 _RUN, _SIDE_BY_SIDE = 32, 4
@@ -84,7 +85,28 @@ def finite_flags(x: np.ndarray) -> np.ndarray:
 
 def all_finite(x: np.ndarray) -> bool:
     """Return whether no element is NaN or infinite."""
-    return bool(np.isfinite(x).all())
+    return bool(_of_blocks("finite", x, np.dtype(bool)).all())
+
+
+def square_sum(x: np.ndarray) -> float:
+    """Return the sum of the squares of all elements, added up in float64."""
+    return float(_of_blocks("square_sum", x, np.dtype(np.float64)).sum())
+
+
+@quiet
+def _of_blocks(function: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return what a pass, function(x, result), says of each block."""
+    run = passes("reduce", x.dtype)
+    one_pass = getattr(run, function)
+    (flat,) = stored_order(x) or [np.ascontiguousarray(x).reshape(-1)]
+    blocks = ranges(flat.size, run.BLOCK)
+    results = np.empty(len(blocks), dtype)
+
+    def work(index: int) -> None:
+        one_pass(flat[slice(*blocks[index])], results[index : index + 1])
+
+    for_each(work, range(len(blocks)))
+    return results
 
 
 def channel_sums(x: np.ndarray) -> np.ndarray:

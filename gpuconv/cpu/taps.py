@@ -24,6 +24,16 @@ def column_taps(z: PoolSizes) -> list[tuple[int, slice, slice]]:
     return _axis_taps(z.S, z.Q, z.stride[1], z.pad[1], z.W)
 
 
+def row_taps_tile(z: PoolSizes) -> bool:
+    """True if every row of the image is under exactly one window."""
+    return z.stride[0] == z.R and z.pad[0] == 0 and z.P * z.R == z.H
+
+
+def column_taps_tile(z: PoolSizes) -> bool:
+    """True if every column of the image is under exactly one window."""
+    return z.stride[1] == z.S and z.pad[1] == 0 and z.Q * z.S == z.W
+
+
 def taps(z: PoolSizes) -> Iterator[tuple[int, Index, Index]]:
     """Yield (r S + s, index into the image, index into the output) for every tap, in row order."""
     for r, h, p in row_taps(z):

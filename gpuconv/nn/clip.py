@@ -5,13 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import checks
-from ..backend import asnumpy
+from ..backend import square_sum
 from .vectors import add_scaled, copy_of
-
-_BLOCK = 2**18  # 2 MiB of float64, which stay in the cache
 
 
 def clip_gradients(net: Any, max_norm: float) -> float:
@@ -21,9 +17,7 @@ def clip_gradients(net: Any, max_norm: float) -> float:
     Source: Pascanu et al., On the difficulty of training recurrent neural networks, arXiv 1211.5063.
     """
     max_norm = checks.real("max_norm", max_norm, low=0.0, open_low=True)
-    grads = asnumpy(net.flat_grads)
-    blocks = (grads[start : start + _BLOCK].astype(np.float64) for start in range(0, grads.size, _BLOCK))
-    norm = math.sqrt(sum(float(block @ block) for block in blocks))
+    norm = math.sqrt(square_sum(net.flat_grads))
     if max_norm < norm < math.inf:
         # Into zeros, not by adding (factor - 1) times itself: that loses the digits of a small factor.
         own = copy_of(net.flat_grads)

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from .. import checks
+from ..backend import add
 from ..errors import ArgTypeError, ConfigError, ParamError, ShapeError
 from .layer import KINDS, Layer, build_layer, register
 from .summary import summary
@@ -65,12 +66,12 @@ class Residual(Container):
         y = self.body.forward(x, training=training, step=step)
         short = x if self.shortcut is None else self.shortcut.forward(x, training=training, step=step)
         checks.same_shape("shortcut", short, y.shape, "the shape of the body's output")
-        return y + short  # a new array: the body may have remembered its y
+        return add(y, short)  # a new array: the body may have remembered its y
 
     def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
         dx = self.body.backward(dy, input_grad=input_grad)
         short = dy if self.shortcut is None else self.shortcut.backward(dy, input_grad=input_grad)
-        return dx + short if input_grad else None
+        return add(dx, short) if input_grad else None
 
 
 def _sequential(layers: Any) -> Layer:

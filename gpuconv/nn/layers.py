@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
+from ..backend import copy, in_format
 from ..errors import ParamError, ShapeError
 from ..shapes import PoolSizes, conv_sizes, is_channels_last, pool_sizes
 from . import init as initialisers
@@ -103,7 +104,7 @@ class Conv(Layer):
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dx, dw, db = ops.conv_backward(dy, cache, input_grad=input_grad)
         if "w" in self.grads:
-            self.grads["w"][...] = dw
+            copy(dw, self.grads["w"])
         if "b" in self.grads:
             self.grads["b"][...] = db
         return dx
@@ -305,14 +306,16 @@ class Flatten(Layer):
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
         shape = tuple(x.shape)
-        return x.reshape(shape[0], prod(shape[1:])), (shape, len(shape) == 4 and is_channels_last(x))
+        channels_last = len(shape) == 4 and is_channels_last(x)
+        rows = in_format(x, channels_last=False) if channels_last else x
+        return rows.reshape(shape[0], prod(shape[1:])), (shape, channels_last)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         shape, channels_last = cache
         checks.same_shape("dy", dy, (shape[0], prod(shape[1:])), "the shape of the forward's output")
         dx = dy.reshape(shape)
         # The gradient takes the memory format of the images, so that the layers before stay on their fast path.
-        return dx.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if channels_last else dx
+        return in_format(dx, channels_last=True) if channels_last else dx
 
 
 def _affine_from_toml(units: int, in_features: int, bias: bool = True, init: str | float = "xavier") -> Layer:
@@ -351,7 +354,7 @@ class Affine(Layer):
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dx, dw, db = ops.affine_backward(dy, cache, input_grad=input_grad)
-        self.grads["w"][...] = dw
+        copy(dw, self.grads["w"])
         if "b" in self.grads:
             self.grads["b"][...] = db
         return dx

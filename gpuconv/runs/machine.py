@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from .. import durable
+from .. import bounded, durable
 from ..backend import cuda_in_words, gpu_name, gpu_versions, loops_in_words, threads
 from ..version import gpuconv_version
 
@@ -88,6 +88,20 @@ def write_environment(folder: Path) -> None:
     """Write env.json."""
     text = json.dumps(environment(), indent=2, ensure_ascii=False)
     durable.write(folder / ENVIRONMENT, text.encode() + b"\n")
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Return what env.json in a run folder holds; {} if it is not there or damaged."""
+    return bounded.json_object(folder / ENVIRONMENT, bounded.LOG) or {}
+
+
+def began_with(folder: Path) -> str | None:
+    """Return how a run on the CPU computed at its start, in the words of `loops_in_words`; None if that is not known."""
+    begun = read_environment(folder).get("machine")
+    if not isinstance(begun, dict) or "gpu" in begun:
+        return None
+    words = begun.get("loops", "NumPy alone")  # all that there was in earlier versions
+    return words if isinstance(words, str) else None
 
 
 def environment() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .config import Config
 from .dataset import fingerprint, load_dataset
 from .evaluation import Evaluation, evaluate_on
 from .folder import refuse_several
-from .machine import ENVIRONMENT
+from .machine import read_environment
 from .result import REQUIRED
 
 
@@ -64,7 +64,7 @@ class Reading:
     def result(self) -> dict[str, Any] | None:
         """What result.json holds; None if the run is not finished."""
         path = self.path / "result.json"
-        values = _json(path)
+        values = bounded.json_object(path, bounded.LOG)
         if values is None:
             if path.exists():
                 msg = f"{path} is damaged: it is not JSON"
@@ -78,7 +78,7 @@ class Reading:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """What env.json holds; {} if it is not there."""
-        return _json(self.path / ENVIRONMENT) or {}
+        return read_environment(self.path)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -148,11 +148,3 @@ class Reading:
             return f"finished, test accuracy {self.result['test_accuracy']:.2%}"
         planned = self.facts.get("epochs") or self.config.epochs
         return f"not finished, {len(self.metrics)} of {planned} epochs done"
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        values = bounded.from_json(bounded.text(path, bounded.LOG))
-    except (OSError, ValueError):
-        return None
-    return values if isinstance(values, dict) else None

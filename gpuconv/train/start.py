@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ..backend import using
+from ..backend import default_device, loops_in_words, using
 from ..data.dataset import Dataset
 from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
@@ -16,6 +16,7 @@ from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from ..runs.dataset import load_dataset
 from ..runs.folder import RunFolder, new_folder, refuse_several
+from ..runs.machine import began_with
 from ..runs.result import Result, from_record
 from ..runs.settings import difference
 from ..show import terminal
@@ -75,6 +76,9 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
 def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None) -> Result:
     """Go on with an interrupted run and return the Result that the uninterrupted one would have had, bit for bit.
 
+    On the CPU that takes the way it was begun: compiled loops or NumPy alone, the same version of numba, a processor
+    with vectors as wide.  A run that goes on another way says so, on the screen and in events.jsonl.
+
     run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint that stands before the
     first step, in a folder where no run has been begun, is the start of a run there.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
@@ -122,7 +126,19 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
     folder.write_metrics(position.rows)
     training.open_journal(resumed=not new)
     display.note(f"going on with {folder.path} after step {training.steps_done}")
+    if notice := _other_way(folder.path):
+        training.journal.event("notice", message=notice)
+        display.note(f"{folder.path}: {notice}")
     return training.go()
+
+
+def _other_way(path: Path) -> str:
+    """Return the warning that a run computes in another way than it was begun; empty where it does not."""
+    begun = began_with(path) if default_device() == "cpu" else None
+    if begun is None or begun == (here := loops_in_words()):
+        return ""
+    other = "its numbers may differ in the last bits from those of one way alone"
+    return f"begun with {begun}, goes on with {here}: {other}"
 
 
 def _load(folder: RunFolder, path: Path) -> Snapshot:

@@ -1,4 +1,4 @@
-"""Average pooling of a block of images, and over whole images: R + S passes, rows first and then columns."""
+"""Average pooling over windows, R + S passes over a block of images, rows first; and over whole images."""
 
 from __future__ import annotations
 
@@ -9,16 +9,52 @@ import numpy as np
 
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import accumulator, scratch_images, scratch_like
-from ..parallel import BLOCK_ELEMENTS
+from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import column_taps, row_taps
+from ..taps import column_taps, image_ranges, row_taps
 
-BLOCK = BLOCK_ELEMENTS
 _ALL = slice(None)
 
 
 def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
     """Fill y with the sums of x over windows, times share (P, Q)."""
+
+    def work(images: slice) -> None:
+        _forward(x[images], y[images], share, z)
+
+    for_each(work, image_ranges(x, BLOCK_ELEMENTS))
+
+
+def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
+    """Fill dx: each pixel gets the sum of dy times share over the windows it lies in."""
+
+    def work(images: slice) -> None:
+        _backward(dy[images], dx[images], share, z)
+
+    for_each(work, image_ranges(dx, BLOCK_ELEMENTS))
+
+
+def global_forward(x: np.ndarray, y: np.ndarray) -> None:
+    """Fill y (N, C) with the means of images."""
+
+    def work(images: slice) -> None:
+        total = x[images].sum(axis=(2, 3), dtype=np.float64)
+        np.copyto(y[images], total / prod(x.shape[2:]), casting="same_kind")
+
+    for_each(work, image_ranges(x, BLOCK_ELEMENTS))
+
+
+def global_backward(dy: np.ndarray, dx: np.ndarray) -> None:
+    """Fill each image of dx with its share of dy (N, C)."""
+
+    def work(images: slice) -> None:
+        dx[images] = (dy[images].astype(accumulator(dy.dtype)) / prod(dx.shape[2:]))[:, :, None, None]
+
+    for_each(work, image_ranges(dx, BLOCK_ELEMENTS))
+
+
+def _forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
+    """Average a block of images."""
     kind, channels_last = accumulator(x.dtype), is_channels_last(y)
     rows = scratch_images("rows", (len(x), z.C, z.P, z.W), kind, channels_last=channels_last)
     total = y if y.dtype == kind else scratch_like("total", y, kind)
@@ -29,8 +65,8 @@ def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> No
         np.copyto(y, total, casting="same_kind")
 
 
-def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
-    """Fill dx: each pixel gets the sum of dy times share over the windows it lies in."""
+def _backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
+    """Fill dx of a block of images."""
     kind, channels_last = accumulator(dy.dtype), is_channels_last(dx)
     gradient = scratch_like("gradient", dy, kind)
     np.multiply(dy, share, out=gradient)
@@ -40,16 +76,6 @@ def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) ->
     _add_up([((..., h, _ALL), rows[:, :, p]) for _, h, p in row_taps(z)], total, apart=z.stride[0] >= z.R)
     if total is not dx:
         np.copyto(dx, total, casting="same_kind")
-
-
-def global_forward(x: np.ndarray, y: np.ndarray) -> None:
-    """Fill y (n, C) with the means of images."""
-    np.copyto(y, x.sum(axis=(2, 3), dtype=np.float64) / prod(x.shape[2:]), casting="same_kind")
-
-
-def global_backward(dy: np.ndarray, dx: np.ndarray) -> None:
-    """Fill each image of dx with its share of dy (n, C)."""
-    dx[...] = (dy.astype(accumulator(dy.dtype)) / prod(dx.shape[2:]))[:, :, None, None]
 
 
 def _add_up(terms: list[tuple[Any, np.ndarray]], total: np.ndarray, *, apart: bool = False) -> None:

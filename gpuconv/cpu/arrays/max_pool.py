@@ -1,4 +1,4 @@
-"""Max-pooling of a block of images, tap by tap: passes over strided views, no window is ever gathered."""
+"""Max-pooling tap by tap: passes over strided views of a block of images, no window is ever gathered."""
 
 from __future__ import annotations
 
@@ -6,17 +6,34 @@ import numpy as np
 
 from ...shapes import PoolSizes
 from ..layout import accumulator, scratch_like
-from ..parallel import BLOCK_ELEMENTS
+from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import taps
+from ..taps import image_ranges, taps
 from .bits import keep_where
 
-BLOCK = BLOCK_ELEMENTS
 _BOOL = np.dtype(bool)
 
 
 def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
-    """Fill best with the maxima of a block of images and place with where in their windows they lie."""
+    """Fill best with the maxima and place with where in their windows they lie."""
+
+    def work(images: slice) -> None:
+        _forward(x[images], best[images], place[images], z)
+
+    for_each(work, image_ranges(x, BLOCK_ELEMENTS))
+
+
+def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
+    """Fill dx: each entry of dy goes to the place of its maximum."""
+
+    def work(images: slice) -> None:
+        _backward(dy[images], place[images], dx[images], z)
+
+    for_each(work, image_ranges(dx, BLOCK_ELEMENTS))
+
+
+def _forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
+    """Pool a block of images."""
     best.fill(-np.inf)
     place[...] = _first_taps(z)
     plain = not (_has_minus_zero(x) or np.isnan(x.max(initial=-np.inf)))
@@ -36,8 +53,8 @@ def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) ->
         np.maximum(number, winner, out=number)
 
 
-def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
-    """Fill dx of a block of images: each entry of dy goes to the place of its maximum."""
+def _backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
+    """Fill dx of a block of images."""
     apart = z.stride[0] >= z.R and z.stride[1] >= z.S  # no pixel is under two windows: nothing is added
     kind = dx.dtype if apart else accumulator(dx.dtype)
     total = dx if dx.dtype == kind else scratch_like("total", dx, kind)

@@ -1,51 +1,71 @@
-"""Average pooling of a block of images, and over whole images; share is 1 / (pixels averaged) of a window, (P, Q)."""
+"""Average pooling, over windows and over whole images; share is 1 / (pixels averaged) of a window, (P, Q)."""
 
 from __future__ import annotations
 
 import numpy as np
-from numba import float64
+from numba import boolean, float64
 
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import stored
-from ..parallel import scratch
-from .jit import PAIR, apart_loop, compiled_pass, read, write
-from .pieces import fill, inside
+from ..parallel import scratch, share_out
+from ..taps import column_taps_tile, row_taps_tile
+from .atomic import COUNTER, take
+from .jit import NUMBER, apart_loop, compiled_pass, read, write
+from .pieces import SIZES, fill, part, sizes_of
 
-BLOCK = 128 * 1024
+_BLOCK = 32 * 1024  # elements of the image
+_LEAST = 4  # blocks that are worth another thread
+_FLOAT64 = np.dtype(np.float64)
 
 
 def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
     """Fill y with the sums of x over windows, times share (P, Q)."""
-    arrays, sizes = stored(y, x, y), ((z.R, z.S), z.stride, z.pad)
-    if is_channels_last(y):
-        _forward_last(*arrays, share, *sizes)
-    else:
-        _forward_first(*arrays, share, scratch("line", (z.W,), x.dtype), *sizes)
+    run, channels, line = (_forward_last, z.C, 0) if is_channels_last(y) else (_forward_first, 1, z.W + 2 * z.pad[1])
+    images, out = stored(y, x, y)
+    simple = (z.R, z.S) == z.stride == (2, 2) and z.pad == (0, 0)
+    size = max(1, _BLOCK // (z.stride[0] * z.W * channels))
+
+    def work(counter: np.ndarray) -> None:
+        run(counter, size, images, out, share, scratch("line", (line,), x.dtype), simple, sizes_of(z))
+
+    share_out(work, -(-z.N * z.C // channels * z.P // size), _LEAST)
 
 
 def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
     """Fill dx: each pixel gets the sum of dy times share over the windows it lies in."""
-    arrays, sizes = stored(dx, dy, dx), ((z.R, z.S), z.stride, z.pad)
-    if is_channels_last(dx):
-        _backward_last(*arrays, share, scratch("part", (z.C,), dy.dtype), *sizes)
-    else:
-        _backward_first(*arrays, share, scratch("part", (z.Q,), dy.dtype), scratch("line", (z.W,), dy.dtype), *sizes)
+    run, channels, line = (_backward_last, z.C, 0) if is_channels_last(dx) else (_backward_first, 1, z.W + 2 * z.pad[1])
+    gradient, out = stored(dx, dy, dx)
+    tiled = row_taps_tile(z) and column_taps_tile(z) and (channels > 1 or (z.R, z.S) == (2, 2))
+    size = max(1, _BLOCK // (z.H * z.W * channels))
+
+    def work(counter: np.ndarray) -> None:
+        run(counter, size, gradient, out, share, scratch("line", (line,), dy.dtype), tiled, sizes_of(z))
+
+    share_out(work, -(-z.N * z.C // channels // size), _LEAST)
 
 
 def global_forward(x: np.ndarray, y: np.ndarray) -> None:
-    """Fill y (n, C) with the means of images."""
+    """Fill y (N, C) with the means of images."""
+    N, C, H, W = x.shape
     (images,) = stored(x, x)
-    if is_channels_last(x):
-        _global_forward_last(images, y, scratch("total", (x.shape[1],), np.dtype(np.float64)))
-    else:
-        _global_forward_first(images, y)
+    size = max(1, _BLOCK // (C * H * W))
+
+    def work(counter: np.ndarray) -> None:
+        if is_channels_last(x):
+            _global_forward_last(counter, size, images, y, scratch("total", (C,), _FLOAT64))
+        else:
+            _global_forward_first(counter, size, images, y)
+
+    share_out(work, -(-N // size), _LEAST)
 
 
 def global_backward(dy: np.ndarray, dx: np.ndarray) -> None:
-    """Fill each image of dx with its share of dy (n, C)."""
-    (images,) = stored(dx, dx)
+    """Fill each image of dx with its share of dy (N, C)."""
+    N, C, H, W = dx.shape
     run = _global_backward_last if is_channels_last(dx) else _global_backward_first
-    run(*stored(dy, dy), images)
+    (images,), (gradient,) = stored(dx, dx), stored(dy, dy)
+    size = max(1, _BLOCK // (C * H * W))
+    share_out(lambda counter: run(counter, size, gradient, images), -(-N // size), _LEAST)
 
 
 @apart_loop
@@ -55,87 +75,72 @@ def _add(total, values, step):
 
 
 @apart_loop
-def _copy(values, out):
-    for i in range(len(out)):
-        out[i] = values[i]
-
-
-@apart_loop
-def _add_two(total, a, b):
-    for i in range(len(total)):
-        total[i] += a[i] + b[i]
-
-
-@apart_loop
-def _spread(target, values, step):
-    for i in range(len(values)):
-        target[i * step] += values[i]
-
-
-@apart_loop
-def _scale(values, factor, out):
-    for i in range(len(out)):
-        out[i] = values[i] * factor[i]
-
-
-@apart_loop
-def _times(values, factor, out):
-    for i in range(len(out)):
-        out[i] = values[i] * factor
-
-
-@apart_loop
 def _average_2x2(top, bottom, out, share):
     for q in range(len(out)):
         out[q] = ((top[2 * q] + top[2 * q + 1]) + (bottom[2 * q] + bottom[2 * q + 1])) * share[q]
 
 
-@compiled_pass(read(4), write(4), read(2), write(1), PAIR, PAIR, PAIR)
-def _forward_first(x, y, share, line, window, stride, pad):
-    """Channels-first: x (n, C, H, W), y (n, C, P, Q); line (W,): a window's rows, added up."""
-    n, C, H, W = x.shape
+_ARGUMENTS = COUNTER, NUMBER, read(4), write(4), read(2), write(1), boolean, SIZES
+
+
+@compiled_pass(*_ARGUMENTS)
+def _forward_first(counter, size, x, y, share, line, simple, sizes):
+    """Channels-first: x (N, C, H, W), y (N, C, P, Q); line: a window's rows, added up, between padding."""
+    H, W = x.shape[2:]
     P, Q = y.shape[2:]
-    simple = window == (2, 2) and stride == (2, 2) and pad == (0, 0)
-    for i in range(n):
-        for c in range(C):
-            for p in range(P):
-                out = y[i, c, p]
-                if simple:
-                    _average_2x2(x[i, c, 2 * p], x[i, c, 2 * p + 1], out, share[p])
-                    continue
-                fill(line, 0)
-                fill(out, 0)
-                top = p * stride[0] - pad[0]
-                for r in range(max(0, -top), min(window[0], H - top)):
-                    _add(line, x[i, c, top + r], 1)
-                for s in range(window[1]):
-                    first, last = inside(s, W, Q, stride[1], pad[1])
-                    _add(out[first:last], line[first * stride[1] - pad[1] + s :], stride[1])
-                for q in range(Q):
-                    out[q] *= share[p, q]
-
-
-@compiled_pass(read(4), write(4), read(2), PAIR, PAIR, PAIR)
-def _forward_last(x, y, share, window, stride, pad):
-    """Channels-last: x (n, H, W, C), y (n, P, Q, C)."""
-    n, H, W, C = x.shape
-    P, Q = y.shape[1:3]
-    for i in range(n):
-        for p in range(P):
-            top = p * stride[0] - pad[0]
+    rows = x.shape[0] * x.shape[1] * P
+    R, S, down, across, above, before = sizes
+    while True:
+        start = take(counter) * size
+        if start >= rows:
+            return
+        for row in range(start, min(start + size, rows)):
+            top, image = row % P * down - above, row // P * H
+            out, factor = part(y, row * Q, Q), part(share, row % P * Q, Q)
+            if simple:
+                _average_2x2(part(x, (image + top) * W, W), part(x, (image + top + 1) * W, W), out, factor)
+                continue
+            fill(line, 0)
+            for r in range(max(0, -top), min(R, H - top)):
+                _add(part(line, before, W), part(x, (image + top + r) * W, W), 1)
+            fill(out, 0)
+            for s in range(S):
+                _add(out, part(line, s, 0), across)
             for q in range(Q):
-                left = q * stride[1] - pad[1]
-                out = y[i, p, q]
-                s0, s1 = max(0, -left), min(window[1], W - left)
-                fill(out, 0)
-                for r in range(max(0, -top), min(window[0], H - top)):
-                    if s1 - s0 == 2:
-                        _add_two(out, x[i, top + r, left + s0], x[i, top + r, left + s0 + 1])
-                        continue
-                    for s in range(s0, s1):
-                        _add(out, x[i, top + r, left + s], 1)
+                out[q] *= factor[q]
+
+
+@compiled_pass(*_ARGUMENTS)
+def _forward_last(counter, size, x, y, share, line, simple, sizes):
+    """Channels-last: x (N, H, W, C), y (N, P, Q, C)."""
+    _, H, W, C = x.shape
+    P, Q = y.shape[1:3]
+    rows = x.shape[0] * P
+    R, S, down, across, above, before = sizes
+    while True:
+        start = take(counter) * size
+        if start >= rows:
+            return
+        for row in range(start, min(start + size, rows)):
+            top, image = row % P * down - above, row // P * H
+            fill(part(y, row * Q * C, Q * C), 0)
+            for q in range(Q):
+                left = q * across - before
+                out = part(y, (row * Q + q) * C, C)
+                last = min(S, W - left)
+                for r in range(max(0, -top), min(R, H - top)):
+                    pixels = (image + top + r) * W + left
+                    s = max(0, -left)
+                    while s + 1 < last:
+                        a, b = part(x, (pixels + s) * C, C), part(x, (pixels + s + 1) * C, C)
+                        for c in range(C):
+                            out[c] += a[c] + b[c]
+                        s += 2
+                    if s < last:
+                        _add(out, part(x, (pixels + s) * C, C), 1)
+                factor = share[row % P, q]
                 for c in range(C):
-                    out[c] *= share[p, q]
+                    out[c] *= factor
 
 
 @apart_loop
@@ -148,97 +153,125 @@ def _spread_2x2(dy, share, top, bottom):
         bottom[2 * q + 1] = g
 
 
-@compiled_pass(read(4), write(4), read(2), write(1), write(1), PAIR, PAIR, PAIR)
-def _backward_first(dy, dx, share, part, line, window, stride, pad):
-    """Channels-first: fill dx (n, C, H, W); part (Q,), line (W,): a row of windows, spread over a row of pixels."""
-    n, C, H, W = dx.shape
+@apart_loop
+def _spread(dy, share, target, step):
+    for q in range(len(dy)):
+        target[q * step] += dy[q] * share[q]
+
+
+@compiled_pass(*_ARGUMENTS)
+def _backward_first(counter, size, dy, dx, share, line, tiled, sizes):
+    """Channels-first: fill dx (N, C, H, W); line: a row of windows, spread over a row of pixels and padding."""
+    H, W = dx.shape[2:]
     P, Q = dy.shape[2:]
-    tiled = window == (2, 2) and stride == (2, 2) and pad == (0, 0) and (H, W) == (2 * P, 2 * Q)
-    for i in range(n):
-        for c in range(C):
+    planes = dx.shape[0] * dx.shape[1]
+    R, S, down, across, above, before = sizes
+    while True:
+        start = take(counter) * size
+        if start >= planes:
+            return
+        for i in range(start, min(start + size, planes)):
             if not tiled:
-                fill(dx[i, c].reshape(-1), 0)
+                fill(part(dx, i * H * W, H * W), 0)
             for p in range(P):
+                g, factor = part(dy, (i * P + p) * Q, Q), part(share, p * Q, Q)
+                top = p * down - above
                 if tiled:
-                    _spread_2x2(dy[i, c, p], share[p], dx[i, c, 2 * p], dx[i, c, 2 * p + 1])
+                    _spread_2x2(g, factor, part(dx, (i * H + top) * W, W), part(dx, (i * H + top + 1) * W, W))
                     continue
-                _scale(dy[i, c, p], share[p], part)
                 fill(line, 0)
-                for s in range(window[1]):
-                    first, last = inside(s, W, Q, stride[1], pad[1])
-                    _spread(line[first * stride[1] - pad[1] + s :], part[first:last], stride[1])
-                top = p * stride[0] - pad[0]
-                for r in range(max(0, -top), min(window[0], H - top)):
-                    _add(dx[i, c, top + r], line, 1)
+                for s in range(S):
+                    _spread(g, factor, part(line, s, 0), across)
+                for r in range(max(0, -top), min(R, H - top)):
+                    _add(part(dx, (i * H + top + r) * W, W), part(line, before, W), 1)
 
 
-@compiled_pass(read(4), write(4), read(2), write(1), PAIR, PAIR, PAIR)
-def _backward_last(dy, dx, share, part, window, stride, pad):
-    """Channels-last: fill dx (n, H, W, C); part (C,): the share of one window."""
-    n, H, W = dx.shape[:3]
+@compiled_pass(*_ARGUMENTS)
+def _backward_last(counter, size, dy, dx, share, line, tiled, sizes):
+    """Channels-last: fill dx (N, H, W, C)."""
+    N, H, W, C = dx.shape
     P, Q = dy.shape[1:3]
-    tiled = window == stride and pad == (0, 0) and window[0] * P == H and window[1] * Q == W
-    for i in range(n):
-        if not tiled:
-            fill(dx[i].reshape(-1), 0)
-        for p in range(P):
-            top = p * stride[0] - pad[0]
-            for q in range(Q):
-                left = q * stride[1] - pad[1]
-                _times(dy[i, p, q], share[p, q], part)
-                for r in range(max(0, -top), min(window[0], H - top)):
-                    for s in range(max(0, -left), min(window[1], W - left)):
-                        target = dx[i, top + r, left + s]
-                        if tiled:
-                            _copy(part, target)
-                        else:
-                            _add(target, part, 1)
+    R, S, down, across, above, before = sizes
+    while True:
+        start = take(counter) * size
+        if start >= N:
+            return
+        for i in range(start, min(start + size, N)):
+            if not tiled:
+                fill(part(dx, i * H * W * C, H * W * C), 0)
+            for p in range(P):
+                top = p * down - above
+                for q in range(Q):
+                    left = q * across - before
+                    g, factor = part(dy, ((i * P + p) * Q + q) * C, C), share[p, q]
+                    for r in range(max(0, -top), min(R, H - top)):
+                        for s in range(max(0, -left), min(S, W - left)):
+                            target = part(dx, ((i * H + top + r) * W + left + s) * C, C)
+                            if tiled:
+                                for c in range(C):
+                                    target[c] = g[c] * factor
+                            else:
+                                for c in range(C):
+                                    target[c] += g[c] * factor
 
 
-@compiled_pass(read(4), write(2), sums=True)
-def _global_forward_first(x, y):
-    """Channels-first: x (n, C, H, W)."""
-    n, C, H, W = x.shape
-    for i in range(n):
-        for c in range(C):
-            total = 0.0
-            plane = x[i, c].reshape(-1)
+@compiled_pass(COUNTER, NUMBER, read(4), write(2), sums=True)
+def _global_forward_first(counter, size, x, y):
+    """Channels-first: x (N, C, H, W)."""
+    N, C, H, W = x.shape
+    while True:
+        start = take(counter) * size
+        if start >= N:
+            return
+        for i in range(start * C, min(start + size, N) * C):
+            plane, total = part(x, i * H * W, H * W), 0.0
             for j in range(len(plane)):
                 total += float64(plane[j])
-            y[i, c] = total / (H * W)
+            y[i // C, i % C] = total / (H * W)
 
 
-@compiled_pass(read(4), write(2), write(1, float64))
-def _global_forward_last(x, y, total):
-    """Channels-last: x (n, H, W, C); total (C,)."""
-    n, H, W, C = x.shape
-    for i in range(n):
-        fill(total, 0)
-        for h in range(H):
-            for w in range(W):
-                values = x[i, h, w]
+@compiled_pass(COUNTER, NUMBER, read(4), write(2), write(1, float64))
+def _global_forward_last(counter, size, x, y, total):
+    """Channels-last: x (N, H, W, C); total (C,)."""
+    N, H, W, C = x.shape
+    while True:
+        start = take(counter) * size
+        if start >= N:
+            return
+        for i in range(start, min(start + size, N)):
+            fill(total, 0)
+            for j in range(H * W):
+                values = part(x, (i * H * W + j) * C, C)
                 for c in range(C):
                     total[c] += float64(values[c])
-        for c in range(C):
-            y[i, c] = total[c] / (H * W)
+            for c in range(C):
+                y[i, c] = total[c] / (H * W)
 
 
-@compiled_pass(read(2), write(4))
-def _global_backward_first(dy, dx):
-    """Channels-first: dx (n, C, H, W)."""
-    n, C, H, W = dx.shape
-    for i in range(n):
-        for c in range(C):
-            fill(dx[i, c].reshape(-1), dy[i, c] / dx.dtype.type(H * W))
+@compiled_pass(COUNTER, NUMBER, read(2), write(4))
+def _global_backward_first(counter, size, dy, dx):
+    """Channels-first: dx (N, C, H, W)."""
+    N, C, H, W = dx.shape
+    while True:
+        start = take(counter) * size
+        if start >= N:
+            return
+        for i in range(start * C, min(start + size, N) * C):
+            fill(part(dx, i * H * W, H * W), dy[i // C, i % C] / dx.dtype.type(H * W))
 
 
-@compiled_pass(read(2), write(4))
-def _global_backward_last(dy, dx):
-    """Channels-last: dx (n, H, W, C)."""
-    n, H, W, C = dx.shape
-    for i in range(n):
-        for h in range(H):
-            for w in range(W):
-                target = dx[i, h, w]
+@compiled_pass(COUNTER, NUMBER, read(2), write(4))
+def _global_backward_last(counter, size, dy, dx):
+    """Channels-last: dx (N, H, W, C)."""
+    N, H, W, C = dx.shape
+    count = dx.dtype.type(H * W)
+    while True:
+        start = take(counter) * size
+        if start >= N:
+            return
+        for i in range(start, min(start + size, N)):
+            g = part(dy, i * C, C)
+            for j in range(H * W):
+                target = part(dx, (i * H * W + j) * C, C)
                 for c in range(C):
-                    target[c] = dy[i, c] / dx.dtype.type(H * W)
+                    target[c] = g[c] / count

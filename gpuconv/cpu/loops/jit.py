@@ -17,11 +17,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from numba import njit, types
+from numba.core.ccallback import CFunc
 from numba.core.compiler import Compiler
+from numba.core.registry import cpu_target
 
 from . import cache
 
-_COMMON: dict[str, Any] = {"nogil": True, "error_model": "numpy", "boundscheck": False}
+# Nothing is allocated, so references need not be counted; only Python calls a pass, and only passes call what is inside.
+_COMMON: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "_nrt": False,
+    "no_cfunc_wrapper": True,
+}
+_INSIDE: dict[str, Any] = {**_COMMON, "no_cpython_wrapper": True}
+_SUMS = {"contract", "reassoc"}
 _operator: contextvars.ContextVar[Notice | None] = contextvars.ContextVar("operator", default=None)
 
 
@@ -33,17 +44,25 @@ class _Apart(Compiler):
         self.state.flags.noalias = True
 
 
+_callbacks: list[CFunc] = []  # whose machine code lives as long as they
+
 # Helpers, compiled into the passes that call them.
-loop = njit(fastmath={"contract"}, **_COMMON)
-apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_COMMON)
-summing_loop = njit(fastmath={"contract", "reassoc"}, pipeline_class=_Apart, **_COMMON)
+loop = njit(fastmath={"contract"}, **_INSIDE)
+apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_INSIDE)
+summing_loop = njit(fastmath=_SUMS, pipeline_class=_Apart, **_INSIDE)
 
 if inspect.isfunction(loop(lambda: None)):
     msg = "NUMBA_DISABLE_JIT is set"
     raise ImportError(msg)
 
 NUMBER = types.intp
-PAIR = types.UniTuple(types.intp, 2)
+PAIR, TRIPLE = types.UniTuple(types.intp, 2), types.UniTuple(types.intp, 3)
+
+
+def vector_bits() -> int:
+    """Return the width of the widest vectors that code for this processor may use."""
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    return 512 if "+avx512f" in features else 256 if "+avx" in features else 128
 
 
 def read(ndim: int, kind: types.Type = types.float32) -> types.Type:
@@ -58,14 +77,27 @@ def write(ndim: int, kind: types.Type = types.float32) -> types.Type:
 
 def compiled_pass(*arguments: types.Type, sums: bool = False) -> Callable:
     """Compile a pass for these arguments, which do not overlap, and for no others: or find it, compiled before."""
-    decorate = summing_loop if sums else apart_loop
 
     def compile_now(function: Callable) -> Callable:
-        dispatcher = decorate(function)
+        dispatcher = njit(fastmath=_SUMS if sums else {"contract"}, pipeline_class=_Apart, **_COMMON)(function)
         dispatcher._cache = cache.Kept(function, _begin)
         dispatcher.compile(types.void(*arguments))
         dispatcher.disable_compile()
         return dispatcher
+
+    return compile_now
+
+
+def callback(numbers: int) -> Callable:
+    """Compile a function of so many numbers that passes call by its address: once, and not into each of them."""
+
+    def compile_now(function: Callable) -> int:
+        options = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}, "_nrt": False}
+        compiled: Any = CFunc(function, ((NUMBER,) * numbers, types.void), {}, options)
+        compiled._cache = cache.Kept(function, _begin)
+        compiled.compile()
+        _callbacks.append(compiled)
+        return int(compiled.address)
 
     return compile_now
 

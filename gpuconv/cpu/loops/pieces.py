@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
-from numba import float64
+from numba import float64, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
+from ...shapes import PoolSizes
 from .jit import apart_loop, loop, summing_loop
+
+# Of pooling: the window's height and width, its steps down and across, and the padding above and before.
+SIZES = types.UniTuple(types.intp, 6)
+
+
+def sizes_of(z: PoolSizes) -> tuple[int, ...]:
+    """Return the sizes of pooling as passes take them."""
+    return (z.R, z.S, *z.stride, *z.pad)
+
+
+@intrinsic
+def part(context, array, start, length):
+    """Return so many elements of an array from one on, counted in order of storage: a slice with nothing to check."""
+    flat = types.Array(array.dtype, 1, "C", readonly=not array.mutable)
+
+    def lower(context, builder, signature, arguments):
+        values = context.make_array(array)(context, builder, arguments[0])
+        run = context.make_array(flat)(context, builder)
+        context.populate_array(
+            run,
+            data=builder.gep(values.data, [arguments[1]]),
+            shape=cgutils.pack_array(builder, [arguments[2]]),
+            strides=cgutils.pack_array(builder, [values.itemsize]),
+            itemsize=values.itemsize,
+            meminfo=None,
+        )
+        return run._getvalue()
+
+    return flat(array, types.intp, types.intp), lower
 
 
 @apart_loop
@@ -14,9 +46,9 @@ def fill(values, value):
 
 
 @loop
-def inside(tap, size, windows, stride, pad):
-    """Return the first and the past-the-last window whose tap lies in the image."""
-    return max(0, -((tap - pad) // stride)), max(0, min(windows, (size - 1 + pad - tap) // stride + 1))
+def ceiling(a, b):
+    """Return a / b, rounded up."""
+    return -(-a // b)
 
 
 # Sums for statistics, in float64
@@ -44,9 +76,12 @@ def add_products(dy, x, centre):
     return total, weighted
 
 
+# The same side by side, into vectors of sums
+
+
 @apart_loop
 def add_row(x, pivot, first, second):
-    """Add what deviates from pivots, and its squares, side by side."""
+    """Add what deviates from pivots, and its squares."""
     for j in range(len(x)):
         d = float64(x[j]) - float64(pivot[j])
         first[j] += d
@@ -55,7 +90,7 @@ def add_row(x, pivot, first, second):
 
 @apart_loop
 def add_row_products(dy, x, centre, total, weighted):
-    """Add dy, and dy (x - centre), side by side."""
+    """Add dy, and dy (x - centre)."""
     for j in range(len(dy)):
         g = float64(dy[j])
         total[j] += g

@@ -1,0 +1,443 @@
+"""Winograd's F(2x2, 3x3) as loops: see ../winograd.py for the method.
+
+Each transform goes down the columns of a row of tiles into scratch memory, and from there across.  The 16 products of a
+block of tiles are those of tile.py.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import boolean
+
+from ..layout import stored
+from ..parallel import for_each, ranges, scratch, share_out
+from ..windows import Block, Windows
+from .atomic import COUNTER, take
+from .blocks import (
+    EMPTY,
+    FILL,
+    GEOMETRY,
+    MULTIPLY,
+    OFFSETS,
+    TABLE,
+    TOOLS,
+    TRANSPOSE,
+    Cut,
+    apart,
+    as_stored,
+    geometry,
+    in_shares,
+    is_direct,
+    listed,
+    panel_width,
+)
+from .jit import NUMBER, TRIPLE, callback, compiled_pass, loop, read, write
+from .strips import ANY, ANY_TARGET
+from .tile import run_length
+from .vectors import LANES, address_of, along, call, constant, copy, is_finite, zero
+
+_FLOAT32 = np.dtype(np.float32)
+# Bytes of a block's transformed pixels and products, and its least and most tiles: the fewer, the more often the filters
+# come from the last cache.
+_BLOCK_BYTES = 1024 * 1024
+_LEAST_TILES, _MOST_TILES = 96, 256
+_SLACK = 128
+# The longest run of tiles in the gradient of the filters: the L1 cache has to hold both sides.
+_LONGEST_RUN = 128
+
+
+def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> list[Block]:
+    """Fill y (N, K, P, Q); return the blocks of it that are not finite."""
+    N, K, P, Q = y.shape
+    C, H, W = x.shape[1:]
+    width = panel_width(K)
+    room = -(-K // width) * width
+    filters = _transformed_filters(w, width)
+    biases = np.zeros(2 * room, np.float32)  # the second half for the places without
+    if bias is not None:
+        biases[:K] = bias
+    cut = _tiles(N, P, Q, C, room)
+    source, last = as_stored(x)
+    direct, planes = is_direct(y, room) and P % 2 == Q % 2 == 0, y.flags.c_contiguous
+    finite = np.zeros(len(cut.table), bool)
+    memory = _memory(cut, Q, C, room, max(C, room)) + (0 if last else C * H * W)
+    offsets = _offsets(cut, Q, C, max(C, 1))
+    sizes = geometry(x, windows, Q, C)
+
+    def work(counter: np.ndarray) -> None:
+        _correlate(
+            _TOOLS, source, last, filters, biases, direct, planes, y, scratch("conv", (memory,), _FLOAT32),
+            cut.table, counter, *offsets, sizes, run_length(C), finite,
+        )  # fmt: skip
+
+    share_out(work, len(cut.table))
+    return [cut.pieces[i] for i in np.flatnonzero(~finite)]
+
+
+def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
+    """Return the gradient of the filters (K, C, 3, 3), in which what is not finite may be wrong."""
+    N, K, P, Q = dy.shape
+    C, H, W = x.shape[1:]
+    width = panel_width(K)
+    room = -(-K // width) * width
+    cut = _tiles(N, P, Q, C, K)
+    shares, sums = in_shares(cut, (16, C, room))
+    source, last = as_stored(x)
+    gradient = stored(x, dy)[0].reshape(-1)
+    pitches = apart(C), apart(K)
+    memory = _memory(cut, Q, pitches[0], pitches[1], max(C, K)) + (0 if last else max(C * H * W, K * P * Q)) + room
+    offsets = _offsets(cut, Q, C, pitches[0])
+    sizes = geometry(x, windows, Q, pitches[0])
+
+    def share(index: int) -> None:
+        _add_weight_gradient(
+            _TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
+            *shares[index], *offsets, sizes, (K, P, Q), pitches[1], width,
+            min(_LONGEST_RUN, run_length(N * P * Q // 4)),
+        )  # fmt: skip
+
+    for_each(share, range(len(shares)), blas=False)
+    dw = np.empty(w.shape, np.float32)
+
+    def finish(channels: tuple[int, int]) -> None:
+        _weight_gradient(_TOOLS, sums, dw, scratch("conv", (25 * room,), _FLOAT32), *channels)
+
+    for_each(finish, ranges(C, 16), blas=False)
+    return dw
+
+
+def _transformed_filters(w: np.ndarray, width: int) -> np.ndarray:
+    """Return G w G' in panels, (16, panels, C, width)."""
+    K, C = w.shape[:2]
+    backwards = w.strides[2:] == (-12, -4)
+    if not backwards and w.strides[2:] != (12, 4):
+        w = np.ascontiguousarray(w)
+    out = np.empty((16, -(-K // width), C, width), np.float32)
+    size = 9 * out.shape[1] * width
+
+    def work(channels: tuple[int, int]) -> None:
+        _transform_filters(_TOOLS, w, backwards, out, scratch("conv", (size,), _FLOAT32), *channels)
+
+    for_each(work, ranges(C, 16), blas=False)
+    return out
+
+
+@lru_cache(256)
+def _tiles(N: int, P: int, Q: int, C: int, K: int) -> Cut:
+    """Return N images of P x Q outputs cut into blocks of whole tiles."""
+    down, across = -(-P // 2), -(-Q // 2)
+    tiles = min(_MOST_TILES, max(_LEAST_TILES, _BLOCK_BYTES // (64 * (C + K))))
+    rows = max(1, tiles // across)
+    if rows < down:
+        step = -(-down // -(-down // rows)) * 2  # blocks of about equal height
+        return listed([Block(n, n + 1, p0, p1) for n in range(N) for p0, p1 in ranges(P, step)])
+    return listed([Block(n0, n1, 0, P) for n0, n1 in ranges(N, max(1, tiles // (down * across)))])
+
+
+def _memory(cut: Cut, Q: int, C: int, K: int, wide: int) -> int:
+    """Return how many values a block needs at most: pixels, their transform, products, outputs, and rows in between."""
+    images, rows = cut.largest
+    down, across = -(-rows // 2), -(-Q // 2)
+    tiles = images * down * across
+    pixels = images * (2 * down + 2) * (2 * across + 2) * C
+    return pixels + 16 * tiles * (C + K) + 4 * tiles * K + 8 * (across + 1) * wide + _SLACK
+
+
+@lru_cache(256)
+def _offset_tables(tiles: int, channels: int, pitch: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(tiles, dtype=np.int64) * pitch, np.arange(channels, dtype=np.int64)
+
+
+def _offsets(cut: Cut, Q: int, C: int, pitch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where tiles lie, and where their channels."""
+    images, rows = cut.largest
+    return _offset_tables(images * -(-rows // 2) * -(-Q // 2), C, pitch)
+
+
+def _pixel_formula(builder, a, b, c, d):
+    """B' of four values."""
+    return builder.fsub(a, c), builder.fadd(b, c), builder.fsub(c, b), builder.fsub(b, d)
+
+
+def _output_formula(builder, a, b, c, d):
+    """A' of four values."""
+    return builder.fadd(a, builder.fadd(b, c)), builder.fsub(builder.fsub(b, c), d)
+
+
+def _gradient_formula(builder, a, b):
+    """A of two values, but for the minus of the last."""
+    return a, builder.fadd(a, b), builder.fsub(a, b), b
+
+
+def _middle_formula(builder, a, b):
+    """The two middle values of A; the outer ones are a and -b."""
+    return builder.fadd(a, b), builder.fsub(a, b)
+
+
+_pixel_row, _output_row = along(4, 4, _pixel_formula), along(4, 2, _output_formula)
+_gradient_row, _middle_row = along(2, 4, _gradient_formula), along(2, 2, _middle_formula)
+
+
+@loop
+def _four(first, step):
+    """Return four addresses, so many values apart."""
+    return first, first + 4 * step, first + 8 * step, first + 12 * step
+
+
+@callback(8)
+def _transform_pixels(pixels, n, down, across, C, pitch, v, rows):
+    """Fill v (16, tiles, pitch) from a strip (n, 2 down + 2, 2 across + 2, C).
+
+    rows: memory for (4, 2, across + 1, C), the even and odd columns apart.
+    """
+    w, half = 2 * across + 2, (across + 1) * C
+    place = n * down * across * pitch
+    for i in range(n):
+        for y in range(down):
+            here = pixels + 4 * (i * (2 * down + 2) + 2 * y) * w * C
+            for x in range(w):
+                column = rows + 4 * (x % 2 * half + x // 2 * C)
+                _pixel_row((*_four(here + 4 * x * C, w * C), *_four(column, 2 * half)), C)
+            tile = v + 4 * (i * down + y) * across * pitch
+            for r in range(4):
+                even, target = rows + 8 * r * half, tile + 16 * r * place
+                odd = even + 4 * half
+                if pitch == C:
+                    _pixel_row((even, odd, even + 4 * C, odd + 4 * C, *_four(target, place)), across * C)
+                    continue
+                for x in range(across):
+                    a, b = even + 4 * x * C, odd + 4 * x * C
+                    _pixel_row((a, b, a + 4 * C, b + 4 * C, *_four(target + 4 * x * pitch, place)), C)
+
+
+@callback(7)
+def _transform_outputs(m, n, down, across, K, target, rows):
+    """Fill (n, 2 down, 2 across, K) at target from m (16, tiles, K); rows: memory for (4, 2, across, K)."""
+    place, half = n * down * across * K, across * K
+    for i in range(n):
+        for y in range(down):
+            tile = m + 4 * (i * down + y) * half
+            for s in range(4):
+                above = rows + 8 * s * half
+                _output_row((*_four(tile + 4 * s * place, 4 * place), above, above + 4 * half), half)
+            for r in range(2):
+                here = target + 4 * (i * 2 * down + 2 * y + r) * 2 * across * K
+                for x in range(across):
+                    left = here + 8 * x * K
+                    _output_row((*_four(rows + 4 * (r * half + x * K), 2 * half), left, left + 4 * K), K)
+
+
+@callback(8)
+def _transform_gradients(gradient, n, down, across, K, pitch, g, rows):
+    """Fill g (16, tiles, pitch), but for the minus of row 3 and of column 3, from dy (n, 2 down, 2 across, K)."""
+    line, place = 2 * across * K, n * down * across * pitch
+    for i in range(n):
+        for y in range(down):
+            high = gradient + 4 * (i * 2 * down + 2 * y) * line
+            low, tile = high + 4 * line, g + 4 * (i * down + y) * across * pitch
+            _middle_row((high, low, rows, rows + 4 * line), line)
+            for r in range(4):
+                source = (high, rows, rows + 4 * line, low)[r]
+                for x in range(across):
+                    left = source + 8 * x * K
+                    _gradient_row((left, left + 4 * K, *_four(tile + 4 * (4 * r * place + x * pitch), place)), K)
+
+
+_TOOLS = np.append(TOOLS, [_transform_pixels, _transform_outputs, _transform_gradients])
+_TRANSFORM_PIXELS, _TRANSFORM_OUTPUTS, _TRANSFORM_GRADIENTS = range(len(TOOLS), len(_TOOLS))
+
+
+@compiled_pass(
+    OFFSETS, read(1), boolean, read(4), read(1), boolean, boolean, ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS,
+    GEOMETRY, NUMBER, write(1, boolean),
+)  # fmt: skip
+def _correlate(
+    tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, tiles_table, channels_table, sizes, run,
+    finite,
+):  # fmt: skip
+    """Fill the blocks of y that the counter gives; filters (16, panels, C, width); finite: which came out so."""
+    C, H, W, top, left = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left
+    K, P, Q = y.shape[1:]
+    count, width = filters.shape[1], filters.shape[3]
+    room, across = count * width, (Q + 1) // 2
+    image, channel, row, column = y.strides
+    while True:
+        number = take(counter)
+        if number >= len(blocks):
+            return
+        n0, n1, p0, p1 = blocks[number]
+        n, down = n1 - n0, (p1 - p0 + 1) // 2
+        tiles = n * down * across
+        pixels = address_of(memory, 0)
+        v = pixels + -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES * 4
+        m = v + 4 * 16 * tiles * C
+        rows = m + 4 * 16 * tiles * room
+        out = rows + 4 * 8 * (across + 1) * max(C, room)
+        images, turned = address_of(x, n0 * C * H * W), out + 4 * 4 * tiles * room
+        strip = (pixels, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
+        call(tools[FILL], (images, last, C, H, W, n, *strip))
+        call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, C, v, rows))
+        for place in range(16):  # A' puts place 5 into all four outputs, with a plus: so there goes the bias
+            numbers = (
+                v + 4 * place * tiles * C, address_of(tiles_table, 0),
+                address_of(channels_table, 0), address_of(filters, 0) + 4 * place * C * room, C * width, width,
+                m + 4 * place * tiles * room, room, tiles, C, count, width // LANES, run,
+                address_of(bias, 0 if place == 5 else room), 0,
+            )  # fmt: skip
+            call(tools[MULTIPLY], numbers)
+        target = address_of(y, (n0 * P + p0) * Q * K) if direct else out
+        call(tools[_TRANSFORM_OUTPUTS], (m, n, down, across, room, target, rows))
+        finite[number] = is_finite(target, 4 * tiles * room)
+        if not direct:
+            here = address_of(y, 0) + n0 * image + p0 * row
+            result = (here, image, channel, row, column, p1 - p0, Q)
+            call(tools[EMPTY], (out, n, room, 2 * down, 2 * across, K, planes, *result))
+
+
+@compiled_pass(
+    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
+    NUMBER, NUMBER,
+)  # fmt: skip
+def _add_weight_gradient(
+    tools,
+    x,
+    dy,
+    last,
+    sums,
+    memory,
+    blocks,
+    begin,
+    end,
+    tiles_table,
+    channels_table,
+    sizes,
+    target,
+    gradient_pitch,
+    width,
+    run,
+):
+    """Add to sums (16, C, room) the transformed pixels of x times transformed dy, over blocks begin to end.
+
+    Sums in row or column 3 of a tile lack their minus.
+    """
+    C, H, W, top, left, pitch = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left, sizes.pitch
+    K, P, Q = target
+    room, across = sums.shape[2], (Q + 1) // 2
+    for number in range(begin, end):
+        n0, n1, p0, p1 = blocks[number]
+        n, down = n1 - n0, (p1 - p0 + 1) // 2
+        tiles = n * down * across
+        pixels = address_of(memory, 0)
+        v = pixels + -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES * 4
+        g = v + 4 * 16 * tiles * pitch
+        rows = g + 4 * (16 * tiles * gradient_pitch + room)
+        gradient = rows + 4 * 8 * (across + 1) * max(C, K)
+        turned = gradient + 4 * 4 * tiles * K
+        images, gradients = address_of(x, n0 * C * H * W), address_of(dy, n0 * K * P * Q)
+        strip = (pixels, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
+        call(tools[FILL], (images, last, C, H, W, n, *strip))
+        call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, pitch, v, rows))
+        call(tools[FILL], (gradients, last, K, P, Q, n, gradient, 2 * down, 2 * across, K, p0, 0, turned))
+        call(tools[_TRANSFORM_GRADIENTS], (gradient, n, down, across, K, gradient_pitch, g, rows))
+        for place in range(16):
+            total = address_of(sums, place * C * room)
+            numbers = (
+                v + 4 * place * tiles * pitch, address_of(channels_table, 0), address_of(tiles_table, 0),
+                g + 4 * place * tiles * gradient_pitch, width, gradient_pitch, total, room, C, tiles, room // width,
+                width // LANES, run, total, room,
+            )  # fmt: skip
+            call(tools[MULTIPLY], numbers)
+
+
+def _side(builder, a, b, c, *, half):
+    """G of three values: a, (a + b + c) / 2, (a - b + c) / 2, c."""
+    side, middle = builder.fmul(builder.fadd(a, c), half), builder.fmul(b, half)
+    return a, builder.fadd(side, middle), builder.fsub(side, middle), c
+
+
+def _back(builder, a, b, c, d, *, half):
+    """G' of four values, the last without its minus."""
+    middle = builder.fmul(builder.fadd(b, c), half)
+    return builder.fadd(a, middle), builder.fmul(builder.fsub(b, c), half), builder.fsub(middle, d)
+
+
+def _filter_formula(builder, *w):
+    """G w G' of nine values."""
+    half = constant(w[0].type, 0.5)
+    columns = [_side(builder, *w[s::3], half=half) for s in range(3)]
+    return [value for r in range(4) for value in _side(builder, *(column[r] for column in columns), half=half)]
+
+
+def _back_formula(builder, *v):
+    """G' v G of sixteen values."""
+    half = constant(v[0].type, 0.5)
+    columns = [_back(builder, *v[s::4], half=half) for s in range(4)]
+    return [value for r in range(3) for value in _back(builder, *(column[r] for column in columns), half=half)]
+
+
+_filter_row, _back_row = along(9, 16, _filter_formula), along(16, 9, _back_formula)
+_add_row = along(2, 1, lambda builder, a, b: [builder.fadd(a, b)])
+
+
+@loop
+def _nine(first, step):
+    """Return nine addresses, so many values apart."""
+    s = 4 * step
+    return (
+        first,
+        first + s,
+        first + 2 * s,
+        first + 3 * s,
+        first + 4 * s,
+        first + 5 * s,
+        first + 6 * s,
+        first + 7 * s,
+        first + 8 * s,
+    )
+
+
+@loop
+def _sixteen(first, step):
+    """Return sixteen addresses, so many values apart."""
+    s = 16 * step
+    return (*_four(first, step), *_four(first + s, step), *_four(first + 2 * s, step), *_four(first + 3 * s, step))
+
+
+@compiled_pass(OFFSETS, ANY, boolean, write(4), write(1), NUMBER, NUMBER)
+def _transform_filters(tools, w, backwards, out, memory, first, stop):
+    """Fill channels first to stop of out (16, panels, C, width) with G w G' of filters w (K, C, 3, 3).
+
+    The nine taps lie side by side, or backwards; memory: for nine rows of panels.
+    """
+    K = len(w)
+    _, panels, C, width = out.shape
+    room, rows = panels * width, address_of(memory, 0)
+    taps = address_of(w, 0) - (32 if backwards else 0)
+    zero(rows, 9 * room)
+    for c in range(first, stop):
+        source = taps + c * w.strides[1]
+        call(tools[TRANSPOSE], (source, w.strides[0] // 4, rows, room, K, 9))
+        for panel in range(panels):
+            here = rows + 4 * panel * width
+            nine = _nine(here + 32 * room, -room) if backwards else _nine(here, room)
+            _filter_row((*nine, *_sixteen(address_of(out, 0) + 4 * (panel * C + c) * width, C * room)), width)
+
+
+@compiled_pass(OFFSETS, read(4), write(4), write(1), NUMBER, NUMBER)
+def _weight_gradient(tools, sums, dw, memory, first, stop):
+    """Fill channels first to stop of dw (K, C, 3, 3) with G' . G of the sums (shares, 16, C, room).
+
+    Sums in row or column 3 lack their minus; memory: for 25 rows.
+    """
+    shares, _, C, room = sums.shape
+    total, rows = address_of(memory, 0), address_of(memory, 0) + 64 * room
+    for c in range(first, stop):
+        for place in range(16):
+            row = total + 4 * place * room
+            copy(address_of(sums, (place * C + c) * room), row, room)
+            for share in range(1, shares):
+                _add_row((row, address_of(sums, ((share * 16 + place) * C + c) * room), row), room)
+        _back_row((*_sixteen(total, room), *_nine(rows, room)), room)
+        call(tools[TRANSPOSE], (rows, room, address_of(dw, 9 * c), 9 * C, 9, len(dw)))
