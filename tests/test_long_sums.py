@@ -116,10 +116,10 @@ def test_batch_norm_of_large_planes_and_many_rows(draw, rng, shape, last):
 def test_sums_of_equal_values_are_off_by_no_more_than_a_run(shape, value):
     """The bound of gpuconv/cpu/reduce.py: 9 u."""
     x = np.full(shape, value, np.float32)
-    layout = reduce.channel_layout(x)
-    view = layout.view(x)
+    channels = reduce.channels_of(x)
+    view = channels.view(x)
     exact, count = float(x.flat[0]), x.size // x.shape[1]
-    for sums, want in ((layout.sums(view), exact), (layout.product_sums(view, view), exact**2)):
+    for sums, want in ((channels.sums(view), exact), (channels.sums(view, view), exact**2)):
         assert (np.abs(sums / (count * want) - 1) <= 9 * U).all()
 
 

@@ -29,7 +29,7 @@ def batchnorm_forward(
     else:
         mean, var = running_mean.astype(np.float64), running_var.astype(np.float64)
     inv_std = 1.0 / np.sqrt(var + eps)
-    y = run.normalise(x, mean, var, gamma * inv_std, beta)
+    y = run.normalise(x, mean, gamma * inv_std, beta)
     return y, mean.astype(kind), inv_std.astype(kind)
 
 
@@ -38,13 +38,13 @@ def batchnorm_backward(
     dy: np.ndarray, x: np.ndarray, gamma: np.ndarray, mean: np.ndarray, inv_std: np.ndarray, *, training: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     run = passes("batchnorm", x.dtype)
-    dbeta, weighted = run.sums(dy, x, mean, inv_std)
+    dbeta, weighted = run.sums(dy, x, mean)
     inv_std64 = inv_std.astype(np.float64)
     dgamma, scale = weighted * inv_std64, gamma * inv_std64
     if training:
         # dx = gamma inv_std (dy - mean(dy) - x^ mean(dy x^)), where everything but dy is linear in x - mean.
         count = max(1, x.size // max(1, x.shape[1]))
-        dx = run.propagate(dy, x, mean, inv_std, dgamma / count * inv_std64, dbeta / count, scale)
+        dx = run.propagate(dy, x, mean, dgamma / count * inv_std64, dbeta / count, scale)
     else:  # the statistics are constants, and only the first term is left
         dx = run.scaled(dy, x, scale)
     return dx, dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)

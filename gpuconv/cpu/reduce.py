@@ -1,4 +1,4 @@
-"""Arrays seen as blocks with their channels on one axis, and sums over everything but the channels.
+"""Arrays seen with their channels on an axis of their own, and sums over everything but the channels.
 
 Sums are accurate and reproducible, at any size: in float32 at most 32 values are added in one running sum, the rest in
 float64, in an order that depends on the shape alone.  Each addition rounds by at most u = 2^-24 of the sum so far.  If
@@ -19,132 +19,63 @@ from .compiled import passes
 from .layout import accumulator, stored_order
 from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
-# The longest running sum in float32.
-_RUN = 32
-# The longest product of two rows by BLAS, which adds up at least 32 sums side by side (of AVX registers; NEON has 16).
-_DOT = 32 * _RUN
-# Rows shorter than this are joined, so that a vector of one entry per channel is applied in long inner loops.
+# The longest running sum in float32, and how many of them einsum adds up side by side where values lie in a row.
+_RUN, _SIDE_BY_SIDE = 32, 4
+# Where channels lie together, pixels are joined to rows of up to so many values: NumPy is slow at short ones.
 _WIDE = 1024
+# Up to this width a row meets a value for each of its own: NumPy is slower at repeating one along a plane.
+_WIDEST = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Channels-last storage, or (N, C): a matrix of one pixel per row."""
+class Channels:
+    """How to see arrays as (rows, columns, pixels), where a column is of one channel.
+
+    With channels first a row is an image, and its columns are planes.  With channels last a row is several pixels, and
+    its columns are single values.
+    """
 
     channels: int
-    per_piece: int
-
-    @property
-    def sample(self) -> int:
-        """How much of a view's first axis gives a first idea of the mean: a few rows of joined pixels."""
-        return 8 * max(1, _WIDE // self.channels)
+    rows: int
+    columns: int
+    pixels: int
 
     def view(self, array: np.ndarray) -> np.ndarray:
-        """Return an array of the layout's shape as (pixels, C); a copy if it is stored otherwise."""
-        turned = array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
-        return np.ascontiguousarray(turned).reshape(-1, self.channels)
+        """Return an array of the shape this was made for, (rows, columns, pixels); a copy if it is stored otherwise."""
+        stored = array.transpose(0, 2, 3, 1) if array.ndim == 4 and self.pixels == 1 else array
+        return np.ascontiguousarray(stored).reshape(self.rows, self.columns, self.pixels)
 
-    def spread(self, vector: np.ndarray, piece: np.ndarray) -> np.ndarray:
-        """Return one value per channel in the form that broadcasts against widen(piece)."""
-        return np.tile(vector, self._joined(piece))
+    def spread(self, vector: np.ndarray) -> np.ndarray:
+        """Return one value per channel in the form that broadcasts against a view."""
+        by_column = np.tile(vector, self.columns // self.channels)[:, None]
+        return by_column if self.columns * self.pixels > _WIDEST else np.repeat(by_column, self.pixels, axis=1)
 
-    def widen(self, piece: np.ndarray) -> np.ndarray:
-        """Return the piece with several pixels to a row."""
-        return piece.reshape(-1, self._joined(piece) * self.channels)
+    def blocks(self) -> list[slice]:
+        """Return the rows of a view in blocks of about equal size."""
+        return [slice(*rows) for rows in ranges(self.rows, max(1, BLOCK_ELEMENTS // (self.columns * self.pixels)))]
 
-    def sums(self, piece: np.ndarray) -> np.ndarray:
-        """Return the sum per channel, float64 (C,)."""
-        wide, rest = self._split(piece)
-        runs = [np.add.reduce(run, axis=1) for run in _runs(wide)]
-        return self._fold(runs) + rest.sum(axis=0, dtype=np.float64)
-
-    def product_sums(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the sum per channel of a * b, float64 (C,)."""
-        wide_a, rest_a = self._split(a.reshape(-1, self.channels))
-        wide_b, rest_b = self._split(b.reshape(-1, self.channels))
-        rest = np.multiply(rest_a, rest_b).sum(axis=0, dtype=np.float64)
-        pairs = zip(_runs(wide_a), _runs(wide_b), strict=True)
-        return self._fold([np.einsum("gij,gij->gj", *pair) for pair in pairs]) + rest
-
-    def first(self, piece: np.ndarray) -> np.ndarray:
-        """Return the first pixel of a piece, (C,)."""
-        return piece[0]
-
-    def _joined(self, piece: np.ndarray) -> int:
-        joined = max(1, _WIDE // self.channels)
-        return joined if piece.shape[0] % joined == 0 else 1
-
-    def _split(self, piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the piece with several pixels to a row, and the pixels left over."""
-        joined = max(1, _WIDE // self.channels)
-        whole = piece.shape[0] // joined * joined
-        return piece[:whole].reshape(-1, joined * self.channels), piece[whole:]
-
-    def _fold(self, runs: list[np.ndarray]) -> np.ndarray:
-        total = sum(run.sum(axis=0, dtype=np.float64) for run in runs)
-        return np.asarray(total).reshape(-1, self.channels).sum(axis=0)
+    def sums(self, *factors: np.ndarray) -> np.ndarray:
+        """Return the sum per channel of one block of a view, or of the product of two, float64 (C,)."""
+        rows, pixels = factors[0].shape[0], factors[0].shape[2]
+        across = _divisor(pixels, _SIDE_BY_SIDE * _RUN)
+        down = _divisor(rows, max(1, _RUN // across))
+        runs = [factor.reshape(rows // down, down, -1, across) for factor in factors]
+        sums = np.einsum("arcp->ac" if len(runs) == 1 else "arcp,arcp->ac", *runs)
+        return sums.sum(axis=0, dtype=np.float64).reshape(-1, self.channels, pixels // across).sum(axis=(0, 2))
 
 
-def _runs(wide: np.ndarray) -> list[np.ndarray]:
-    """Cut rows into groups that may be added up in float32, (groups, rows, width): of _RUN rows, and what is left."""
-    whole = len(wide) // _RUN * _RUN
-    return [wide[:whole].reshape(-1, _RUN, wide.shape[1]), wide[None, whole:]]
+def channels_of(x: np.ndarray) -> Channels:
+    """Return how to see x, (N, C) or (N, C, H, W), without copying where its storage allows it."""
+    N, C, pixels = x.shape[0], x.shape[1], prod(x.shape[2:])
+    if x.ndim == 4 and pixels > 1 and not is_channels_last(x):
+        return Channels(C, N, C, pixels)
+    joined = _divisor(N * pixels, max(1, _WIDE // C))
+    return Channels(C, N * pixels // joined, joined * C, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Planes:
-    """Channels-first storage: (N, C, pixels)."""
-
-    channels: int
-    per_piece: int
-    sample = 1  # an image gives a first idea of the mean
-
-    def view(self, array: np.ndarray) -> np.ndarray:
-        """Return an array of the layout's shape as (N, C, pixels); a copy if it is stored otherwise."""
-        return np.ascontiguousarray(array).reshape(array.shape[0], self.channels, prod(array.shape[2:]))
-
-    def spread(self, vector: np.ndarray, piece: np.ndarray) -> np.ndarray:
-        """Return one value per channel in the form that broadcasts against widen(piece)."""
-        return vector[:, None]
-
-    def widen(self, piece: np.ndarray) -> np.ndarray:
-        """Return the piece: its rows are long already."""
-        return piece
-
-    def sums(self, piece: np.ndarray) -> np.ndarray:
-        """Return the sum per channel, float64 (C,)."""
-        return self.product_sums(piece, np.ones(piece.shape[2], dtype=piece.dtype))
-
-    def product_sums(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the sum per channel of a * b, float64 (C,); b may be one row for all of them."""
-        pixels = a.shape[-1]
-        if pixels <= _DOT or a.dtype == np.float64:
-            return np.vecdot(a, b).sum(axis=0, dtype=np.float64)
-        parts = -(-pixels // _DOT)
-        whole = pixels // parts * parts
-        cut_a, cut_b = (row[..., :whole].reshape(*row.shape[:-1], parts, -1) for row in (a, b))
-        total = np.vecdot(cut_a, cut_b).sum(axis=(0, 2), dtype=np.float64)
-        if whole < pixels:  # fewer than there are parts
-            total += np.multiply(a[..., whole:], b[..., whole:]).sum(axis=(0, 2), dtype=np.float64)
-        return total
-
-    def first(self, piece: np.ndarray) -> np.ndarray:
-        """Return the first pixel of a piece, (C,)."""
-        return piece[0, :, 0]
-
-
-def channel_layout(x: np.ndarray) -> Rows | Planes:
-    """Return how to walk over x, (N, C) or (N, C, H, W), without copying where its storage allows it."""
-    C = x.shape[1]
-    if x.ndim == 2 or is_channels_last(x):
-        joined = max(1, _WIDE // C)
-        return Rows(C, -(-max(1, BLOCK_ELEMENTS // C) // joined) * joined)
-    return Planes(C, max(1, BLOCK_ELEMENTS // prod(x.shape[1:])))
-
-
-def pieces(view: np.ndarray, layout: Rows | Planes) -> list[tuple[int, slice]]:
-    """Return the numbered blocks of a view."""
-    return [(i, slice(*piece)) for i, piece in enumerate(ranges(view.shape[0], layout.per_piece))]
+def _divisor(number: int, most: int) -> int:
+    """Return the largest divisor of a number that is no larger than another."""
+    return next(divisor for divisor in range(most, 0, -1) if number % divisor == 0)
 
 
 def finite_flags(x: np.ndarray) -> np.ndarray:
@@ -184,14 +115,12 @@ def _of_blocks(function: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 def channel_sums(x: np.ndarray) -> np.ndarray:
     """Return the sums of (N, C) or (N, C, H, W) over all axes but the second, float64 (C,)."""
-    layout = channel_layout(x)
-    view, kind = layout.view(x), accumulator(x.dtype)
-    parts = pieces(view, layout)
-    sums = np.zeros((len(parts), layout.channels))
+    channels, kind = channels_of(x), accumulator(x.dtype)
+    view, blocks = channels.view(x), channels.blocks()
+    sums = np.zeros((len(blocks), channels.channels))
 
-    def work(part: tuple[int, slice]) -> None:
-        index, where = part
-        sums[index] = layout.sums(view[where].astype(kind, copy=False))
+    def work(index: int) -> None:
+        sums[index] = channels.sums(view[blocks[index]].astype(kind, copy=False))
 
-    for_each(work, parts)
+    for_each(work, range(len(blocks)))
     return sums.sum(axis=0)

@@ -1,4 +1,4 @@
-"""Average pooling of a block of images, rows first and then columns, and over whole images."""
+"""Average pooling over windows, R + S passes over a block of images, rows first; and over whole images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from ...shapes import PoolSizes, is_channels_last
 from ..layout import accumulator, scratch_images, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
-from ..runs import FEW, RunningSum
-from ..taps import column_taps, column_taps_tile, image_ranges, row_taps, row_taps_tile
+from ..runs import RunningSum
+from ..taps import column_taps, image_ranges, row_taps
 
 _ALL = slice(None)
 
@@ -56,7 +56,6 @@ def global_backward(dy: np.ndarray, dx: np.ndarray) -> None:
 def _forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
     """Average a block of images."""
     kind, channels_last = accumulator(x.dtype), is_channels_last(y)
-    # Rows first: whole rows are long runs, and leave less for the columns.
     rows = scratch_images("rows", (len(x), z.C, z.P, z.W), kind, channels_last=channels_last)
     total = y if y.dtype == kind else scratch_like("total", y, kind)
     _add_up([((..., p, _ALL), x[:, :, h]) for _, h, p in row_taps(z)], rows)
@@ -73,26 +72,20 @@ def _backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) -
     np.multiply(dy, share, out=gradient)
     rows = scratch_images("rows", (len(dy), z.C, z.P, z.W), kind, channels_last=channels_last)
     total = dx if dx.dtype == kind else scratch_like("total", dx, kind)
-    _add_up([((..., w), gradient[..., q]) for _, w, q in column_taps(z)], rows, tiled=column_taps_tile(z))
-    _add_up([((..., h, _ALL), rows[:, :, p]) for _, h, p in row_taps(z)], total, tiled=row_taps_tile(z))
+    _add_up([((..., w), gradient[..., q]) for _, w, q in column_taps(z)], rows, apart=z.stride[1] >= z.S)
+    _add_up([((..., h, _ALL), rows[:, :, p]) for _, h, p in row_taps(z)], total, apart=z.stride[0] >= z.R)
     if total is not dx:
         np.copyto(dx, total, casting="same_kind")
 
 
-def _add_up(terms: list[tuple[Any, np.ndarray]], total: np.ndarray, *, tiled: bool = False) -> None:
-    """Set total to the sum of the terms, each (index into total, values to add there); tiled: every place gets one."""
-    if tiled:
-        for index, values in terms:
-            np.copyto(total[index], values)
-        return
-    few = len(terms) <= FEW
-    if few and len(terms) > 1 and all(values.shape == total.shape for _, values in terms):  # each covers everything
-        np.add(terms[0][1], terms[1][1], out=total, dtype=total.dtype)
-        terms = terms[2:]
-    else:
-        total.fill(0)
+def _add_up(terms: list[tuple[Any, np.ndarray]], total: np.ndarray, *, apart: bool = False) -> None:
+    """Set total to the sum of the terms, each (index into total, values to add there); apart: no two meet."""
+    total.fill(0)
     added = RunningSum(total, len(terms))
     for index, values in terms:
         part = added.next()[index]
-        np.add(part, values, out=part)
+        if apart:
+            np.copyto(part, values)
+        else:
+            np.add(part, values, out=part)
     added.close()

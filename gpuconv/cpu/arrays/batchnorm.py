@@ -1,191 +1,134 @@
-"""Batch normalisation in two passes over memory forward and two backward; statistics block by block in the cache."""
+"""Batch normalisation in passes over blocks of rows: two forward and two backward.
+
+Everything is computed from deviations from the mean, or a number near it, so that nothing cancels.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from ..layout import accumulator, empty_as
 from ..parallel import for_each, scratch
-from ..reduce import Planes, Rows, channel_layout, pieces
+from ..reduce import Channels, channels_of
 
-_NEAR = 2.0  # standard deviations between a mean and 0 below which nothing is subtracted from a channel
+_SAMPLE = 8 * 1024  # values that give a first idea of the mean
 
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance per channel, float64 (C,)."""
-    layout = channel_layout(x)
-    return _moments(layout.view(x), layout, accumulator(x.dtype))
+    """Return mean and biased variance per channel, float64 (C,).
+
+    Both come from the deviations from a pivot: var = mean(d^2) - mean(d)^2.  The rounding error of that grows with
+    (mean - pivot)^2 / var.  So where the first pivot, the mean of a few pixels, turns out to lie further than one
+    standard deviation from the mean, a second pass takes the mean itself: nothing ever cancels.
+    """
+    channels = channels_of(x)
+    view = channels.view(x)
+    first = view[0, : x.shape[1], 0]  # a constant channel deviates from its first value by exactly 0
+    pivot = np.where(np.isfinite(first), first, 0).astype(accumulator(x.dtype))
+    few = view[: max(1, _SAMPLE // view[0].size)]
+    pivot += channels.sums(_deviations(few, pivot, channels)) / (few.size // x.shape[1])
+
+    for _ in range(2):
+
+        def terms(rows: slice, pivot: np.ndarray = pivot) -> tuple[np.ndarray, np.ndarray]:
+            deviations = _deviations(view[rows], pivot, channels)
+            return channels.sums(deviations), channels.sums(deviations, deviations)
+
+        offset, square = _totals(terms, channels) / (x.size // x.shape[1])
+        mean, var = pivot + offset, np.maximum(square - offset**2, 0.0)
+        if not (offset**2 > var).any():
+            break
+        pivot = mean.astype(pivot.dtype)
+    return mean, var
 
 
-def normalise(x: np.ndarray, mean: np.ndarray, var: np.ndarray, scale: np.ndarray, beta: np.ndarray) -> np.ndarray:
+def normalise(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, beta: np.ndarray) -> np.ndarray:
     """Return (x - mean) scale + beta."""
-    layout, kind = channel_layout(x), accumulator(x.dtype)
-    view = layout.view(x)
-    # Centred before it is scaled, a channel of one constant value becomes beta exactly.  Where the mean is near 0 by
-    # the measure of its channel, x scale + shift rounds as well: if all are, nothing need be subtracted.
-    near = mean**2 <= _NEAR**2 * var
-    shift = np.where(near, beta - mean * scale, beta).astype(kind)
-    scale = scale.astype(kind)
-    centre = np.where(near, 0.0, mean).astype(kind)
-    centred = bool(centre.any())
-    y = empty_as(view)
+    channels, kind = channels_of(x), accumulator(x.dtype)
+    view = channels.view(x)
+    centre, factor, shift = (channels.spread(vector.astype(kind)) for vector in (mean, scale, beta))
 
-    def work(part: tuple[int, slice]) -> None:
-        piece, target = layout.widen(view[part[1]]), layout.widen(y[part[1]])
-        out = target if y.dtype == kind else scratch("out", target.shape, kind)
-        if centred:
-            np.subtract(piece, layout.spread(centre, view[part[1]]), out=out, dtype=kind)
-            piece = out
-        np.multiply(piece, layout.spread(scale, view[part[1]]), out=out, dtype=kind)
-        np.add(out, layout.spread(shift, view[part[1]]), out=out)
-        if out is not target:
-            np.copyto(target, out, casting="same_kind")
+    def compute(rows: slice, out: np.ndarray) -> None:
+        np.subtract(view[rows], centre, out=out, dtype=kind)
+        np.multiply(out, factor, out=out)
+        np.add(out, shift, out=out)
 
-    for_each(work, pieces(view, layout))
-    return _like(y, x, layout)
+    return _computed(compute, x, channels)
 
 
-def sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums per channel of dy and of dy (x - mean), float64 (C,)."""
-    layout, kind = channel_layout(x), accumulator(x.dtype)
-    x_view, dy_view = layout.view(x), layout.view(dy)
-    parts = pieces(x_view, layout)
-    sums = np.zeros((2, len(parts), layout.channels))  # of dy, and of dy (x - centre)
-    near = _near_zero(x_view, layout, mean, inv_std)
-    centre = np.where(near, mean.dtype.type(0), mean)
+    channels, kind = channels_of(x), accumulator(x.dtype)
+    x_view, dy_view = channels.view(x), channels.view(dy)
 
-    def work(part: tuple[int, slice]) -> None:
-        index, where = part
-        gradient = dy_view[where].astype(kind, copy=False)
-        sums[0, index] = layout.sums(gradient)
-        sums[1, index] = layout.product_sums(gradient, _deviations(x_view[where], centre, layout, kind))
+    def terms(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        gradient = dy_view[rows].astype(kind, copy=False)
+        return channels.sums(gradient), channels.sums(gradient, _deviations(x_view[rows], mean, channels))
 
-    for_each(work, parts)
-    total, weighted = sums.sum(axis=1)
-    return total, weighted - np.where(near, mean * total, 0.0)
+    total, weighted = _totals(terms, channels)
+    return total, weighted
 
 
 def propagate(
-    dy: np.ndarray,
-    x: np.ndarray,
-    mean: np.ndarray,
-    inv_std: np.ndarray,
-    slope: np.ndarray,
-    level: np.ndarray,
-    scale: np.ndarray,
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, slope: np.ndarray, level: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
     """Return (dy - level - (x - mean) slope) scale."""
-    layout, kind = channel_layout(x), accumulator(x.dtype)
-    x_view, dy_view = layout.view(x), layout.view(dy)
-    near = _near_zero(x_view, layout, mean, inv_std)
-    centre = np.where(near, mean.dtype.type(0), mean)
-    level = (level - np.where(near, slope * mean, 0.0)).astype(kind)
-    slope, scale = slope.astype(kind), scale.astype(kind)
-    centred = bool(centre.any())
-    dx = empty_as(x_view)
+    channels, kind = channels_of(x), accumulator(x.dtype)
+    x_view, dy_view = channels.view(x), channels.view(dy)
+    centre, tilt, base, factor = (channels.spread(vector.astype(kind)) for vector in (mean, slope, level, scale))
 
-    def work(part: tuple[int, slice]) -> None:
-        where = part[1]
-        piece = x_view[where]
-        gradient, target = layout.widen(dy_view[where]), layout.widen(dx[where])
-        out = target if dx.dtype == kind else scratch("out", target.shape, kind)
-        linear = layout.widen(piece)
-        if centred:
-            linear = np.subtract(linear, layout.spread(centre, piece), out=out, dtype=kind)
-        np.multiply(linear, layout.spread(slope, piece), out=out, dtype=kind)
-        np.add(out, layout.spread(level, piece), out=out)
-        np.subtract(gradient, out, out=out)
-        np.multiply(out, layout.spread(scale, piece), out=out)
-        if out is not target:
-            np.copyto(target, out, casting="same_kind")
+    def compute(rows: slice, out: np.ndarray) -> None:
+        np.subtract(x_view[rows], centre, out=out, dtype=kind)
+        np.multiply(out, tilt, out=out)
+        np.add(out, base, out=out)
+        np.subtract(dy_view[rows], out, out=out)
+        np.multiply(out, factor, out=out)
 
-    for_each(work, pieces(x_view, layout))
-    return _like(dx, x, layout)
+    return _computed(compute, x, channels)
 
 
 def scaled(dy: np.ndarray, like: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return dy scale, in the memory format of another array."""
-    layout, kind = channel_layout(like), accumulator(like.dtype)
-    view, scale = layout.view(dy), scale.astype(kind)
-    dx = empty_as(view)
+    channels, kind = channels_of(like), accumulator(like.dtype)
+    view, factor = channels.view(dy), channels.spread(scale.astype(kind))
 
-    def work(part: tuple[int, slice]) -> None:
-        gradient, target = layout.widen(view[part[1]]), layout.widen(dx[part[1]])
-        out = target if dx.dtype == kind else scratch("out", target.shape, kind)
-        np.multiply(gradient, layout.spread(scale, view[part[1]]), out=out, dtype=kind)
+    def compute(rows: slice, out: np.ndarray) -> None:
+        np.multiply(view[rows], factor, out=out, dtype=kind)
+
+    return _computed(compute, like, channels)
+
+
+def _deviations(block: np.ndarray, centre: np.ndarray, channels: Channels) -> np.ndarray:
+    """Return a block less one number per channel, in that number's dtype, in scratch memory."""
+    out = scratch("deviations", block.shape, centre.dtype)
+    return np.subtract(block, channels.spread(centre), out=out, dtype=centre.dtype)
+
+
+def _totals(terms: Callable[[slice], tuple[np.ndarray, np.ndarray]], channels: Channels) -> np.ndarray:
+    """Return the sums over blocks of two sums per channel, float64 (2, C)."""
+    blocks = channels.blocks()
+    sums = np.zeros((len(blocks), 2, channels.channels))
+
+    def work(index: int) -> None:
+        sums[index] = terms(blocks[index])
+
+    for_each(work, range(len(blocks)))
+    return sums.sum(axis=0)
+
+
+def _computed(compute: Callable[[slice, np.ndarray], None], like: np.ndarray, channels: Channels) -> np.ndarray:
+    """Return an array like another, of which compute(rows, out) fills some rows in the dtype of sums."""
+    result, kind = empty_as(like), accumulator(like.dtype)
+    view = channels.view(result)
+
+    def work(rows: slice) -> None:
+        target = view[rows]
+        out = target if target.dtype == kind else scratch("out", target.shape, kind)
+        compute(rows, out)
         if out is not target:
             np.copyto(target, out, casting="same_kind")
 
-    for_each(work, pieces(view, layout))
-    return _like(dx, like, layout)
-
-
-def _near_zero(view: np.ndarray, layout: Rows | Planes, mean: np.ndarray, inv_std: np.ndarray) -> np.ndarray:
-    """Return for each channel whether a sum of dy x loses nothing that one of dy (x - mean) keeps, (C,) bool.
-
-    That is so where the mean lies within a few standard deviations of 0.  inv_std knows the variance only with eps
-    added, which hides a small one; so the first pixels must spread over half the mean, too.  A constant channel never
-    counts as near (unless it is 0), and the gradient of its gamma is exactly 0.
-    """
-    near = np.abs(mean * inv_std) <= _NEAR
-    first = view[: layout.sample]
-    if first.size:
-        axes = tuple(axis for axis in range(first.ndim) if axis != 1)
-        spread = first.max(axis=axes).astype(mean.dtype) - first.min(axis=axes)
-        near &= (spread >= 0.5 * np.abs(mean)) & ((spread > 0) | (mean == 0))
-    return near
-
-
-def _moments(view: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and biased variance per channel, float64 (C,), in one pass over memory where that is exact enough.
-
-    Both come from the deviations from a pivot: var = mean(d^2) - mean(d)^2.  The rounding error of that grows with
-    (mean - pivot)^2 / var, so where the pivot turns out to lie further than one standard deviation from the mean, a
-    second pass uses the mean itself: nothing ever cancels.  The first pivot is 0 where that is near enough by the first
-    few pixels, else their mean; if it is 0 in all channels, nothing need be subtracted.
-    """
-    parts = pieces(view, layout)
-    first = view[: layout.sample]
-    # A first pixel as the origin: a constant channel is exactly its pivot, and deviates by exactly 0.
-    origin = layout.first(first).astype(kind)
-    near = _deviations(first, origin, layout, kind)
-    offset, square = (
-        sums / (first.size // layout.channels) for sums in (layout.sums(near), layout.product_sums(near, near))
-    )
-    guess = origin + offset
-    pivot = np.where(guess**2 <= 0.25 * (square - offset**2), 0.0, guess).astype(kind)
-    count = view.size // layout.channels
-
-    for _ in range(2):
-        sums = np.zeros((2, len(parts), layout.channels))  # of d and of d^2
-
-        def work(part: tuple[int, slice], pivot: np.ndarray = pivot, sums: np.ndarray = sums) -> None:
-            index, where = part
-            deviations = _deviations(view[where], pivot, layout, kind)
-            sums[0, index] = layout.sums(deviations)
-            sums[1, index] = layout.product_sums(deviations, deviations)
-
-        for_each(work, parts)
-        offset, square = sums.sum(axis=1) / count
-        mean, var = pivot + offset, np.maximum(square - offset**2, 0.0)
-        if not (offset**2 > var).any():
-            break
-        pivot = mean.astype(kind)
-    return mean, var
-
-
-def _deviations(piece: np.ndarray, centre: np.ndarray, layout: Rows | Planes, kind: np.dtype) -> np.ndarray:
-    """Return a piece less one number per channel, in the dtype of sums: in scratch memory, or itself if all are 0."""
-    if not centre.any() and piece.dtype == kind:
-        return piece
-    deviations = scratch("centred", piece.shape, kind)
-    np.subtract(layout.widen(piece), layout.spread(centre, piece), out=layout.widen(deviations), dtype=kind)
-    return deviations
-
-
-def _like(view: np.ndarray, x: np.ndarray, layout: Rows | Planes) -> np.ndarray:
-    """Return a layout's view as an array of the shape and memory format of x."""
-    if x.ndim == 4 and isinstance(layout, Rows):
-        N, C, H, W = x.shape
-        return view.reshape(N, H, W, C).transpose(0, 3, 1, 2)
-    return view.reshape(x.shape)
+    for_each(work, channels.blocks())
+    return result

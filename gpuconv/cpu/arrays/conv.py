@@ -33,28 +33,18 @@ def correlate(
         pieces = blocks(N, P, Q, w[0].size * groups * kind.itemsize, _BLOCK_BYTES)
     if groups == 1 and prefers_planar(x, windows, Q):
         filters = w.reshape(K, -1).astype(kind)  # (K, CRS)
-        with_ones = bias is not None and not windows.one_pixel()
-        if bias is not None and with_ones:
-            filters = np.column_stack([filters, bias])
 
         def planar(block: Block) -> None:
             target = y[block.n0 : block.n1, :, block.p0 : block.p1]  # (n, K, p, Q)
-            columns = unfold_planar(x, block, windows, Q, ones=with_ones)  # (n, CRS, pixels)
-            last = target.transpose(0, 2, 3, 1)  # (n, p, Q, K)
-            if y.dtype == kind and last[0].flags.c_contiguous:
-                out = last.reshape(len(last), -1, K)
-                np.matmul(columns.transpose(0, 2, 1), filters.T, out=out)
-                direct = True
-            else:
-                direct = y.dtype == kind and target[0, 0].flags.c_contiguous
-                flat = (*target.shape[:2], columns.shape[2])
-                by_filter = target.reshape(flat) if direct else scratch("out", flat, kind)
-                np.matmul(filters, columns, out=by_filter)
-                out = by_filter.transpose(0, 2, 1)  # (n, pixels, K)
-            if bias is not None and not with_ones:
-                np.add(out, bias, out=out)
+            columns = unfold_planar(x, block, windows, Q)  # (n, CRS, pixels)
+            direct = y.dtype == kind and target[0, 0].flags.c_contiguous
+            flat = (*target.shape[:2], columns.shape[2])
+            out = target.reshape(flat) if direct else scratch("out", flat, kind)
+            np.matmul(filters, columns, out=out)
+            if bias is not None:
+                np.add(out, bias[:, None], out=out)
             if not direct:
-                np.copyto(last, out.reshape(last.shape), casting="same_kind")
+                np.copyto(target, out.reshape(target.shape), casting="same_kind")
 
         for_each(planar, pieces)
         return

@@ -20,9 +20,8 @@ _STAGGER = 16
 
 def prefers_planar(x: np.ndarray, windows: Windows, Q: int) -> bool:
     """True where planar unfolding copies longer runs than channels-last, or need not copy at all."""
-    if windows.one_pixel():
-        return not is_channels_last(x)
-    return windows.stride[1] == 1 and x.shape[1] * windows.S < Q and x.shape[1] <= 8
+    longer = windows.stride[1] == 1 and x.shape[1] * windows.S < Q and x.shape[1] <= 8
+    return not is_channels_last(x) and (longer or windows.one_pixel())
 
 
 def strip(x: np.ndarray, block: Block, windows: Windows, Q: int) -> np.ndarray:
@@ -70,11 +69,8 @@ def unfold(x: np.ndarray, block: Block, windows: Windows, Q: int, groups: int) -
     return matrix.reshape(groups, n * rows * Q, -1)
 
 
-def unfold_planar(x: np.ndarray, block: Block, windows: Windows, Q: int, *, ones: bool = False) -> np.ndarray:
-    """Return a block's windows as columns: (n, C R S, pixels), in the accumulator's dtype.
-
-    ones=True adds a last row of ones, (n, C R S + 1, pixels): a product with it adds the bias on its way.
-    """
+def unfold_planar(x: np.ndarray, block: Block, windows: Windows, Q: int) -> np.ndarray:
+    """Return a block's windows as columns: (n, C R S, pixels), in the accumulator's dtype."""
     kind = accumulator(x.dtype)
     part = x[block.n0 : block.n1]
     n, C = part.shape[:2]
@@ -89,7 +85,7 @@ def unfold_planar(x: np.ndarray, block: Block, windows: Windows, Q: int, *, ones
             padded.fill(0)
         np.copyto(padded[:, :, place[0], place[1]], pixels)
         pixels = padded
-    if windows.one_pixel() and not ones:
+    if windows.one_pixel():
         return pixels.reshape(n, C, -1)
     a, b, c, d = pixels.strides
     (sh, sw), (dh, dw) = windows.stride, windows.dilation
@@ -99,12 +95,9 @@ def unfold_planar(x: np.ndarray, block: Block, windows: Windows, Q: int, *, ones
         (a, b, c * dh, d * dw, c * sh, d * sw),
         writeable=False,
     )
-    taps = C * windows.R * windows.S
-    matrix = scratch("unfolded", (n, taps + ones, rows * Q), kind)
-    np.copyto(matrix[:, :taps].reshape(view.shape), view)
-    if ones:
-        matrix[:, taps] = 1
-    return matrix
+    matrix = scratch("unfolded", view.shape, kind)
+    np.copyto(matrix, view)
+    return matrix.reshape(n, -1, rows * Q)
 
 
 def _overlap(

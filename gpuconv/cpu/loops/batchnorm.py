@@ -39,14 +39,14 @@ def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return pivot + offset, np.maximum(square - offset**2, 0.0)
 
 
-def normalise(x: np.ndarray, mean: np.ndarray, var: np.ndarray, scale: np.ndarray, beta: np.ndarray) -> np.ndarray:
+def normalise(x: np.ndarray, mean: np.ndarray, scale: np.ndarray, beta: np.ndarray) -> np.ndarray:
     """Return (x - mean) scale + beta."""
     y, cut = empty_as(x), _Cut(x)
     cut.apply(_row_normalise if cut.width else _plane_normalise, cut.views(x, y), mean, scale, beta)
     return y
 
 
-def sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums per channel of dy and of dy (x - mean), float64 (C,)."""
     cut = _Cut(x)
     total, weighted = cut.sums(_row_sums if cut.width else _plane_sums, cut.views(dy, x), mean)
@@ -54,13 +54,7 @@ def sums(dy: np.ndarray, x: np.ndarray, mean: np.ndarray, inv_std: np.ndarray) -
 
 
 def propagate(
-    dy: np.ndarray,
-    x: np.ndarray,
-    mean: np.ndarray,
-    inv_std: np.ndarray,
-    slope: np.ndarray,
-    level: np.ndarray,
-    scale: np.ndarray,
+    dy: np.ndarray, x: np.ndarray, mean: np.ndarray, slope: np.ndarray, level: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
     """Return (dy - level - (x - mean) slope) scale."""
     dx, cut = empty_as(x), _Cut(x)
