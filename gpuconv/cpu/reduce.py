@@ -16,7 +16,7 @@ import numpy as np
 
 from ..shapes import is_channels_last
 from .compiled import passes
-from .layout import accumulator, stored_order
+from .layout import stored_order
 from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
 # The longest running sum in float32, and how many of them einsum adds up side by side where values lie in a row.
@@ -113,14 +113,7 @@ def _of_blocks(function: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return results
 
 
+@quiet
 def channel_sums(x: np.ndarray) -> np.ndarray:
     """Return the sums of (N, C) or (N, C, H, W) over all axes but the second, float64 (C,)."""
-    channels, kind = channels_of(x), accumulator(x.dtype)
-    view, blocks = channels.view(x), channels.blocks()
-    sums = np.zeros((len(blocks), channels.channels))
-
-    def work(index: int) -> None:
-        sums[index] = channels.sums(view[blocks[index]].astype(kind, copy=False))
-
-    for_each(work, range(len(blocks)))
-    return sums.sum(axis=0)
+    return passes("reduce", x.dtype).channel_sums(x)
