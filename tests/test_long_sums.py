@@ -111,6 +111,17 @@ def test_batch_norm_of_large_planes_and_many_rows(draw, rng, shape, last):
     assert max(errors.values()) <= 1, errors
 
 
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+def test_batch_norm_of_a_batch_that_begins_unlike_the_rest(equal, last):
+    """A first idea of the mean, from the first images, lies eight standard deviations off: squares would cancel."""
+    x, dy = equal((1024, 2, 16, 16)), equal((1024, 2, 16, 16))
+    x[:16] = 0
+    if last:
+        x, dy = _channels_last(x), _channels_last(dy)
+    errors = batchnorm_errors(x, dy)
+    assert max(errors.values()) <= 1, errors
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 1024, 1024), (2, 3, 64, 64), (1, 2, 1, 3137), (512, 1024), (4099, 3), (7, 5)])
 @pytest.mark.parametrize("value", [1.1, 1.3, 1.0000001, 1.4142135, 1.9999999])
 def test_sums_of_equal_values_are_off_by_no_more_than_a_run(shape, value):

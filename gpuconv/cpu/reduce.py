@@ -1,10 +1,10 @@
 """Arrays seen with their channels on an axis of their own, and sums over everything but the channels.
 
-Sums are accurate and reproducible, at any size: in float32 at most 32 values are added in one running sum, the rest in
+Sums are accurate and reproducible, at any size: in float32 at most 16 values are added in one running sum, the rest in
 float64, in an order that depends on the shape alone.  Each addition rounds by at most u = 2^-24 of the sum so far.  If
-all errors had one sign and that size, a running sum of n values of one sign would be off by (n / 2 + 1) u, 17 u here.
-Equal values come nearest, with n / 4 + 1 = 9 u, the 8 u and the u of the result that the rule allows; of n values
-at random 0.25 sqrt(n) u = 1.4 u is left, and less with every further sum that is added.
+all errors had one sign and that size, a running sum of n values of one sign would be off by (n / 2 + 1) u, 9 u here, the
+8 u and the u of the result that the rule allows.  Equal values come nearest, with n / 4 + 1 = 5 u; of n values at random
+0.25 sqrt(n) u = 1 u is left, and less with every further sum that is added.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .layout import stored_order
 from .parallel import BLOCK_ELEMENTS, for_each, quiet, ranges
 
 # The longest running sum in float32, and how many of them einsum adds up side by side where values lie in a row.
-_RUN, _SIDE_BY_SIDE = 32, 4
+_RUN, _SIDE_BY_SIDE = 16, 4
 # Where channels lie together, pixels are joined to rows of up to so many values: NumPy is slow at short ones.
 _WIDE = 1024
 # Up to this width a row meets a value for each of its own: NumPy is slower at repeating one along a plane.
