@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from compare import U_SUM, assert_close, assert_same, normal, whole
+from compare import U_SUM, assert_close, assert_same, assert_same_bits, normal, whole
 from hypothesis import given
 from hypothesis import strategies as st
 from norm_scales import batchnorm_scales
@@ -292,6 +292,18 @@ def test_nan_in_evaluation_stays_in_its_place(device, dtype, rng):
     y, _, _, dx, _, _ = _computed(device, x, vectors, np.ones_like(x), training=False)
     assert np.argwhere(np.isnan(y)).tolist() == [[1, 1, 2, 3]]
     assert np.isfinite(dx).all()
+
+
+@pairs(stored=STORED, device=DEVICES, dtype=DTYPES)
+def test_a_gradient_in_evaluation_keeps_zeros_signs_and_infinities(stored, device, dtype):
+    """With statistics that are constants, dx is dy times a number, wherever x lies."""
+    dy = np.array([0.0, -0.0, np.inf, -np.inf], dtype).reshape(1, 1, 2, 2).repeat(2, axis=1)
+    x = np.array([np.inf, 1, 2, -3], dtype).reshape(1, 1, 2, 2).repeat(2, axis=1)
+    if stored == "channels_last":
+        x, dy = _channels_last(x), _channels_last(dy)
+    vectors = [np.array(values, dtype) for values in ([1, -1], [1, 1], [1, 1], [1, 1])]
+    dx = _computed(device, x, vectors, dy, training=False)[3]
+    assert_same_bits(dx, np.array([1, -1], dtype).reshape(1, 2, 1, 1) * dy)
 
 
 def test_float16_sums_do_not_overflow_on_the_way(device):
