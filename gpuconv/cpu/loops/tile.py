@@ -82,7 +82,7 @@ def _lower(rows: int, vectors: int, scattered: bool):
         following = [builder.add(i, index(1)), b_i if scattered else builder.add(b_i, b_term)]
         for node, result in zip([i, b_i, *sums.values()], following + list(results.values()), strict=True):
             node.add_incoming(result, each)
-        builder.cbranch(builder.icmp_signed("<", following[0], n), each, done)
+        _keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", following[0], n), each, done))
 
         builder.position_at_end(done)
         for m in range(rows):
@@ -93,6 +93,14 @@ def _lower(rows: int, vectors: int, scattered: bool):
         return context.get_dummy_value()
 
     return lower
+
+
+def _keep_rolled(builder, branch):
+    """Tell LLVM not to unroll a loop: the tile fills the registers, and copies of it side by side would spill."""
+    hint = builder.module.add_metadata([ir.MetaDataString(builder.module, "llvm.loop.unroll.disable")])
+    loop_name = builder.module.add_metadata([hint, hint])
+    loop_name.operands = (loop_name, hint)  # a loop's metadata begins with itself
+    branch.set_metadata("llvm.loop", loop_name)
 
 
 def _all_rows(vectors: int):
