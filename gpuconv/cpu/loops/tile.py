@@ -15,6 +15,8 @@ It is compiled once, and called by address: other passes would each hold a copy 
 
 from __future__ import annotations
 
+import functools
+from itertools import product
 from math import isqrt
 
 from llvmlite import ir
@@ -47,10 +49,10 @@ def _tile(rows: int, vectors: int, *, scattered: bool = False):
     """
 
     @intrinsic
-    def product(context, a, rows_at, terms, b, b_term, c, c_row, n, d, d_row):
+    def tile(context, a, rows_at, terms, b, b_term, c, c_row, n, d, d_row):
         return types.void(*[types.intp] * 10), _lower(rows, vectors, scattered)
 
-    return product
+    return tile
 
 
 def _lower(rows: int, vectors: int, scattered: bool):
@@ -69,28 +71,36 @@ def _lower(rows: int, vectors: int, scattered: bool):
         builder.position_at_end(each)
         zero = ir.Constant(VECTOR, [0.0] * LANES)
         i, b_i = (phi(builder, (index(0), before)) for _ in range(2))
-        sums = [phi(builder, (zero, before)) for _ in range(rows * vectors)]
+        # The shorter side is held and the longer passes by: 12 sums, 3 values and a vector are all of 16 registers.
+        places = sorted(product(range(rows), range(vectors)), key=lambda place: place[rows < vectors])
+        sums = {place: phi(builder, (zero, before)) for place in places}
         term = builder.load(builder.gep(terms, [i]))
         b_here = builder.load(builder.gep(steps, [i])) if scattered else b_i
-        row = [load(builder, builder.gep(b, [builder.add(b_here, lane)])) for lane in lanes]
-        results = []
-        for m in range(rows):
-            value = spread(builder, builder.load(builder.gep(starts[m], [term])))
-            results += [multiply_add(builder, value, row[v], sums[m * vectors + v]) for v in range(vectors)]
+        value = functools.cache(lambda m: spread(builder, builder.load(builder.gep(starts[m], [term]))))
+        vector = functools.cache(lambda v: load(builder, builder.gep(b, [builder.add(b_here, lanes[v])])))
+        results = {(m, v): multiply_add(builder, value(m), vector(v), sums[m, v]) for m, v in places}
         following = [builder.add(i, index(1)), b_i if scattered else builder.add(b_i, b_term)]
-        for node, value in zip([i, b_i, *sums], following + results, strict=True):
-            node.add_incoming(value, each)
-        builder.cbranch(builder.icmp_signed("<", following[0], n), each, done)
+        for node, result in zip([i, b_i, *sums.values()], following + list(results.values()), strict=True):
+            node.add_incoming(result, each)
+        _keep_rolled(builder, builder.cbranch(builder.icmp_signed("<", following[0], n), each, done))
 
         builder.position_at_end(done)
         for m in range(rows):
             for v, lane in enumerate(lanes):
                 initial = load(builder, builder.gep(d, [builder.add(builder.mul(d_row, index(m)), lane)]))
                 target = builder.gep(c, [builder.add(builder.mul(c_row, index(m)), lane)])
-                store(builder, builder.fadd(initial, results[m * vectors + v]), target)
+                store(builder, builder.fadd(initial, results[m, v]), target)
         return context.get_dummy_value()
 
     return lower
+
+
+def _keep_rolled(builder, branch):
+    """Tell LLVM not to unroll a loop: the tile fills the registers, and copies of it side by side would spill."""
+    hint = builder.module.add_metadata([ir.MetaDataString(builder.module, "llvm.loop.unroll.disable")])
+    loop_name = builder.module.add_metadata([hint, hint])
+    loop_name.operands = (loop_name, hint)  # a loop's metadata begins with itself
+    branch.set_metadata("llvm.loop", loop_name)
 
 
 def _all_rows(vectors: int):

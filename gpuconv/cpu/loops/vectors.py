@@ -53,9 +53,9 @@ def spread(builder, value):
 
 
 def multiply_add(builder, a, b, c):
-    """Return a b + c, rounded once."""
+    """Return a b + c, rounded once; twice on processors that have no such instruction, and would call a function."""
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32"), [a, b, c])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c])
 
 
 def phi(builder, *incoming):
