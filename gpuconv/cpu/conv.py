@@ -14,7 +14,7 @@ from ..shapes import ConvSizes, is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty
 from .parallel import quiet
-from .reduce import channel_sums
+from .reduce import all_finite, channel_sums
 from .windows import Windows, forward_windows, phases
 
 # Below these, the transforms of Winograd's method cost more than they save.
@@ -43,7 +43,7 @@ def conv_backward(
 
 def _data_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: ConvSizes) -> np.ndarray:
     dx = empty((z.N, z.C, z.H, z.W), x.dtype, channels_last=is_channels_last(x))
-    if not np.isfinite(w).all():  # a correlation would multiply them with zeros around dy
+    if not all_finite(w):  # a correlation would multiply them with zeros around dy
         passes("conv", dy.dtype, served=False).gradient_of_few_channels(dy, w, z, dx)
         return dx
     if z.groups == 1 and z.C <= _FEW_CHANNELS:
@@ -86,7 +86,7 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Wind
         dw = passes("depthwise", x.dtype).weight_gradient(dy, x, w, windows)
     elif _method(w, windows, groups, dy) == "winograd":
         dw = passes("winograd", x.dtype).weight_gradient(dy, x, w, windows)
-        if not np.isfinite(dw).all():
+        if not all_finite(dw):
             dw = None
     if dw is None:
         dw = passes("conv", x.dtype).weight_gradient(dy, x, w, windows, groups)

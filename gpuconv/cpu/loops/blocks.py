@@ -11,8 +11,7 @@ from numba import int64, types
 
 from ...shapes import is_channels_last
 from ..layout import stored
-from ..memory import zero_array
-from ..parallel import ranges
+from ..memory import empty_array
 from ..windows import Block, Windows, blocks
 from .jit import read
 from .strips import empty, fill, transpose_rows
@@ -108,11 +107,11 @@ def apart(channels: int) -> int:
     return channels + LINE if channels % _CONFLICT == 0 else channels
 
 
-def in_shares(cut: Cut, shape: tuple[int, ...]) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Cut blocks into shares (first, stop), by sizes alone, each with a sum of its own, 0 at first."""
+def in_shares(cut: Cut, shape: tuple[int, ...]) -> tuple[int, np.ndarray]:
+    """Return how many blocks make a share, by sizes alone, and uninitialised memory for a sum of each share."""
     count = min(_PARTIAL_SUMS, max(1, _PARTIAL_BYTES // (4 * prod(shape))))
-    shares = ranges(len(cut.table), -(-max(1, len(cut.table)) // count))
-    return shares, zero_array((len(shares), *shape), np.float32)
+    size = -(-max(1, len(cut.table)) // count)
+    return size, empty_array((-(-len(cut.table) // size), *shape), np.float32)
 
 
 @lru_cache(256)

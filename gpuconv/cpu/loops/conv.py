@@ -6,6 +6,7 @@ tables of offsets.  Filters are packed in panels, as wide as a tile.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -15,8 +16,9 @@ from ...shapes import ConvSizes
 from ..layout import stored
 from ..memory import empty_array
 from ..parallel import for_each, ranges, scratch, share_out
+from ..reduce import all_finite
 from ..windows import Block, Phase, Windows, phases
-from .atomic import COUNTER, take
+from .atomic import COUNTER, blocks, take
 from .blocks import (
     EMPTY,
     FILL,
@@ -103,6 +105,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     C, H, W = x.shape[1:]
     width = panel_width(K // groups)
     room = -(-K // groups // width) * width
+    zeros = np.zeros(room, np.float32)
     source, last = as_stored(x)
     gradient = stored(x, dy)[0].reshape(-1)
     across = windows.span(1, Q)[1]
@@ -110,21 +113,21 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     images, rows = cut.largest
     frame, pitch = (windows.span(rows, Q)[0], across), apart(C)
     gradient_pitch = apart(K)
-    shares, sums = in_shares(cut, (groups, windows.R * windows.S * C // groups, room))
+    share, sums = in_shares(cut, (groups, windows.R * windows.S * C // groups, room))
     memory = images * (prod(frame) * pitch + rows * Q * gradient_pitch) + (0 if last else max(C * H * W, K * P * Q))
     memory += 3 * LINE + WIDTH
     window_table = window_offsets(images, rows, Q, windows.stride, frame, pitch)
     term_table = term_offsets(windows, C // groups, across, pitch)
     sizes = geometry(x, windows, Q, pitch)
 
-    def share(index: int) -> None:
+    def work(counter: np.ndarray) -> None:
         _add_weight_gradient(
-            TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
-            *shares[index], window_table, term_table, sizes, (K, P, Q), gradient_pitch, width,
+            TOOLS, source, gradient, last, sums, zeros, scratch("conv", (memory,), _FLOAT32), cut.table,
+            counter, share, window_table, term_table, sizes, (K, P, Q), gradient_pitch, width,
             min(_LONGEST_RUN, run_length(N * P * Q)),
         )  # fmt: skip
 
-    for_each(share, range(len(shares)), blas=False)
+    share_out(work, len(sums))
     total = sums.sum(axis=0).reshape(groups, windows.R, windows.S, C // groups, room)[..., : K // groups]
     return np.ascontiguousarray(total.transpose(0, 4, 3, 1, 2)).reshape(w.shape)
 
@@ -159,9 +162,7 @@ def _correlate_planes(x: np.ndarray, w: np.ndarray, y: np.ndarray, windows: Wind
     _, rows = cut.largest
     span = windows.span(1, 1)
     plane = -(-rows * across // (4 * LANES)) * 4 * LANES + (span[0] - 1) * across + span[1]
-    r, s, c = np.ix_(np.arange(windows.R), np.arange(windows.S), np.arange(C))
-    steps = c * plane + r * windows.dilation[0] * across + s * windows.dilation[1]
-    steps = np.ascontiguousarray(np.broadcast_to(steps, (windows.R, windows.S, C)).transpose(2, 0, 1)).reshape(-1)
+    steps = _plane_offsets(windows, C, plane, across)
     rows_of, terms = np.arange(K) * filters.shape[1], np.arange(filters.shape[1])
     source, last = as_stored(x)
     memory = C * plane + K * plane
@@ -174,6 +175,13 @@ def _correlate_planes(x: np.ndarray, w: np.ndarray, y: np.ndarray, windows: Wind
         )  # fmt: skip
 
     share_out(work, len(cut.table))
+
+
+@lru_cache(256)
+def _plane_offsets(windows: Windows, channels: int, plane: int, across: int) -> np.ndarray:
+    """Return where the taps of a window lie in planes, (channels, R, S), from its beginning."""
+    c, r, s = np.ix_(np.arange(channels), np.arange(windows.R), np.arange(windows.S))
+    return (c * plane + r * windows.dilation[0] * across + s * windows.dilation[1]).reshape(-1)
 
 
 def _all_phases(dy: np.ndarray, w: np.ndarray, parts: list[Phase], z: ConvSizes, dx: np.ndarray) -> bool:
@@ -197,7 +205,7 @@ def _all_phases(dy: np.ndarray, w: np.ndarray, parts: list[Phase], z: ConvSizes,
     correlate(dy, filters, None, joined.transpose(0, 3, 1, 2), Windows(R, S, top, left, (1, 1), (1, 1)), 1)
     images = ranges(z.N, max(1, _BLOCK_BYTES // (4 * joined[0].size)))
     for_each(lambda part: _interleave(joined[slice(*part)], dx[slice(*part)], z.stride), images, blas=False)
-    return bool(np.isfinite(dx).all())
+    return all_finite(dx)
 
 
 @compiled_pass(
@@ -253,7 +261,7 @@ def _correlate(
 
 
 @compiled_pass(
-    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
+    OFFSETS, read(1), read(1), boolean, write(4), read(1), write(1), TABLE, COUNTER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
     NUMBER, NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
@@ -262,10 +270,11 @@ def _add_weight_gradient(
     dy,
     last,
     sums,
+    zeros,
     memory,
-    blocks,
-    begin,
-    end,
+    table,
+    counter,
+    share,
     window_table,
     term_table,
     sizes,
@@ -274,35 +283,38 @@ def _add_weight_gradient(
     width,
     run,
 ):
-    """Add to sums (groups, R S C / groups, room) the windows of x times dy, over blocks begin to end."""
+    """Fill sums (shares, groups, R S C / groups, room) with windows of x times dy: the shares of blocks that the counter gives."""
     C, H, W, sh, top, left = sizes.C, sizes.H, sizes.W, sizes.sh, sizes.top, sizes.left
     span, across, pitch = sizes.span, sizes.across, sizes.pitch
     K, P, Q = target
-    groups, terms, room = sums.shape
+    groups, terms, room = sums.shape[1:]
     few = K // groups
-    for number in range(begin, end):
-        n0, n1, p0, p1 = blocks[number]
-        n, rows = n1 - n0, p1 - p0
-        h = (rows - 1) * sh + span
-        m = n * rows * Q
-        start = address_of(memory, 0)
-        gradients = start + -(-n * h * across * pitch // LANES) * LANES * 4
-        turned = gradients + 4 * m * gradient_pitch
-        images = address_of(x, n0 * C * H * W)
-        call(tools[FILL], (images, last, C, H, W, n, start, h, across, pitch, top + p0 * sh, left, turned))
-        if last and gradient_pitch == K and few == room:
-            gradients = address_of(dy, (n0 * P + p0) * Q * K)
-        else:  # what the last panel reads beyond a group's gradients makes sums that are not looked at
-            images = address_of(dy, n0 * K * P * Q)
-            call(tools[FILL], (images, last, K, P, Q, n, gradients, rows, Q, gradient_pitch, p0, 0, turned))
-        for g in range(groups):
-            numbers = (
-                start + 4 * g * (C // groups), address_of(term_table, 0),
-                address_of(window_table, 0), gradients + 4 * g * few, width, gradient_pitch,
-                address_of(sums, 0) + 4 * g * terms * room, room, terms, m, room // width, width // LANES, run,
-                address_of(sums, 0) + 4 * g * terms * room, room,
-            )  # fmt: skip
-            call(tools[MULTIPLY], numbers)
+    for piece in blocks(counter, len(table), share):
+        for number in range(piece.start, piece.stop):
+            n0, n1, p0, p1 = table[number]
+            n, rows = n1 - n0, p1 - p0
+            h = (rows - 1) * sh + span
+            m = n * rows * Q
+            start = address_of(memory, 0)
+            gradients = start + -(-n * h * across * pitch // LANES) * LANES * 4
+            turned = gradients + 4 * m * gradient_pitch
+            images = address_of(x, n0 * C * H * W)
+            call(tools[FILL], (images, last, C, H, W, n, start, h, across, pitch, top + p0 * sh, left, turned))
+            if last and gradient_pitch == K and few == room:
+                gradients = address_of(dy, (n0 * P + p0) * Q * K)
+            else:  # what the last panel reads beyond a group's gradients makes sums that are not looked at
+                images = address_of(dy, n0 * K * P * Q)
+                call(tools[FILL], (images, last, K, P, Q, n, gradients, rows, Q, gradient_pitch, p0, 0, turned))
+            for g in range(groups):
+                total = address_of(sums, (piece.start // share * groups + g) * terms * room)
+                initial, step = (address_of(zeros, 0), 0) if number == piece.start else (total, room)
+                numbers = (
+                    start + 4 * g * (C // groups), address_of(term_table, 0),
+                    address_of(window_table, 0), gradients + 4 * g * few, width, gradient_pitch,
+                    total, room, terms, m, room // width, width // LANES, run,
+                    initial, step,
+                )  # fmt: skip
+                call(tools[MULTIPLY], numbers)
 
 
 @compiled_pass(

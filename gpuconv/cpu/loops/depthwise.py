@@ -12,9 +12,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..layout import stored
-from ..parallel import for_each, ranges, scratch, share_out
+from ..parallel import scratch, share_out
 from ..windows import Windows
-from .atomic import COUNTER, take
+from .atomic import COUNTER, blocks, take
 from .blocks import (
     EMPTY,
     FILL,
@@ -75,16 +75,16 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     gradient = stored(x, dy)[0].reshape(-1)
     cut, memory, terms, sizes = _prepared(x, windows, (P, Q), room)
     memory += 0 if last else max(C * H * W, C * P * Q)
-    shares = ranges(len(cut.table), -(-max(1, len(cut.table)) // _PARTIAL_SUMS))
-    sums = np.zeros((len(shares), windows.R * windows.S, room), np.float32)
+    share = -(-max(1, len(cut.table)) // _PARTIAL_SUMS)
+    sums = np.zeros((-(-len(cut.table) // share), windows.R * windows.S, room), np.float32)
 
-    def share(number: int) -> None:
+    def work(counter: np.ndarray) -> None:
         _add_weight_gradient(
-            _TOOLS, source, gradient, last, sums[number], scratch("conv", (memory,), _FLOAT32), cut.table, *shares[number],
+            _TOOLS, source, gradient, last, sums, scratch("conv", (memory,), _FLOAT32), cut.table, counter, share,
             terms, sizes, (P, Q), run_length(Q),
         )  # fmt: skip
 
-    for_each(share, range(len(shares)), blas=False)
+    share_out(work, len(sums))
     return np.ascontiguousarray(sums.sum(axis=0)[:, :C].T).reshape(w.shape)
 
 
@@ -276,27 +276,29 @@ def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks,
 
 
 @compiled_pass(
-    OFFSETS, read(1), read(1), boolean, write(2), write(1), TABLE, NUMBER, NUMBER, OFFSETS, GEOMETRY, PAIR, NUMBER
+    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, COUNTER, NUMBER, OFFSETS, GEOMETRY, PAIR, NUMBER
 )
-def _add_weight_gradient(tools, x, dy, last, sums, memory, blocks, begin, end, term_table, sizes, target, run):
-    """Add to sums (R S, room) the windows of x times dy, over blocks begin to end."""
+def _add_weight_gradient(tools, x, dy, last, sums, memory, table, counter, share, term_table, sizes, target, run):
+    """Add to sums (shares, R S, room) the windows of x times dy, for the shares of blocks that the counter gives."""
     C, H, W, sh, sw, top, left, span, across, room = sizes
     P, Q = target
-    terms, total = address_of(term_table, 0), address_of(sums, 0)
-    for number in range(begin, end):
-        n0, n1, p0, p1 = blocks[number]
-        n, rows = n1 - n0, p1 - p0
-        h = (rows - 1) * sh + span
-        strip = address_of(memory, 0)
-        gradient = strip + 4 * n * h * across * room
-        images, turned = address_of(x, n0 * C * H * W), gradient + 4 * n * rows * Q * room
-        call(tools[FILL], (images, last, C, H, W, n, strip, h, across, room, top + p0 * sh, left, turned))
-        if last and room == C:
-            gradient = address_of(dy, (n0 * P + p0) * Q * C)
-        else:
-            images = address_of(dy, n0 * C * P * Q)
-            call(tools[FILL], (images, last, C, P, Q, n, gradient, rows, Q, room, p0, 0, turned))
-        for i in range(n):
-            for p in range(rows):
-                here, row = strip + 4 * (i * h + p * sh) * across * room, gradient + 4 * (i * rows + p) * Q * room
-                call(tools[_ADD_ROW], (here, sw * room, terms, row, room, Q, run, total, room, len(sums)))
+    taps, terms = sums.shape[1], address_of(term_table, 0)
+    for piece in blocks(counter, len(table), share):
+        total = address_of(sums, piece.start // share * taps * room)
+        for number in range(piece.start, piece.stop):
+            n0, n1, p0, p1 = table[number]
+            n, rows = n1 - n0, p1 - p0
+            h = (rows - 1) * sh + span
+            strip = address_of(memory, 0)
+            gradient = strip + 4 * n * h * across * room
+            images, turned = address_of(x, n0 * C * H * W), gradient + 4 * n * rows * Q * room
+            call(tools[FILL], (images, last, C, H, W, n, strip, h, across, room, top + p0 * sh, left, turned))
+            if last and room == C:
+                gradient = address_of(dy, (n0 * P + p0) * Q * C)
+            else:
+                images = address_of(dy, n0 * C * P * Q)
+                call(tools[FILL], (images, last, C, P, Q, n, gradient, rows, Q, room, p0, 0, turned))
+            for i in range(n):
+                for p in range(rows):
+                    here, row = strip + 4 * (i * h + p * sh) * across * room, gradient + 4 * (i * rows + p) * Q * room
+                    call(tools[_ADD_ROW], (here, sw * room, terms, row, room, Q, run, total, room, taps))

@@ -14,7 +14,7 @@ from numba import boolean
 from ..layout import stored
 from ..parallel import for_each, ranges, scratch, share_out
 from ..windows import Block, Windows
-from .atomic import COUNTER, take
+from .atomic import COUNTER, blocks, take
 from .blocks import (
     EMPTY,
     FILL,
@@ -83,7 +83,8 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     width = panel_width(K)
     room = -(-K // width) * width
     cut = _tiles(N, P, Q, C, K)
-    shares, sums = in_shares(cut, (16, C, room))
+    share, sums = in_shares(cut, (16, C, room))
+    zeros = np.zeros(room, np.float32)
     source, last = as_stored(x)
     gradient = stored(x, dy)[0].reshape(-1)
     pitches = apart(C), apart(K)
@@ -91,14 +92,14 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     offsets = _offsets(cut, Q, C, pitches[0])
     sizes = geometry(x, windows, Q, pitches[0])
 
-    def share(index: int) -> None:
+    def work(counter: np.ndarray) -> None:
         _add_weight_gradient(
-            _TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
-            *shares[index], *offsets, sizes, (K, P, Q), pitches[1], width,
+            _TOOLS, source, gradient, last, sums, zeros, scratch("conv", (memory,), _FLOAT32), cut.table,
+            counter, share, *offsets, sizes, (K, P, Q), pitches[1], width,
             min(_LONGEST_RUN, run_length(N * P * Q // 4)),
         )  # fmt: skip
 
-    for_each(share, range(len(shares)), blas=False)
+    share_out(work, len(sums))
     dw = np.empty(w.shape, np.float32)
 
     def finish(channels: tuple[int, int]) -> None:
@@ -297,7 +298,7 @@ def _correlate(
 
 
 @compiled_pass(
-    OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
+    OFFSETS, read(1), read(1), boolean, write(4), read(1), write(1), TABLE, COUNTER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
     NUMBER, NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
@@ -306,10 +307,11 @@ def _add_weight_gradient(
     dy,
     last,
     sums,
+    zeros,
     memory,
-    blocks,
-    begin,
-    end,
+    table,
+    counter,
+    share,
     tiles_table,
     channels_table,
     sizes,
@@ -318,37 +320,40 @@ def _add_weight_gradient(
     width,
     run,
 ):
-    """Add to sums (16, C, room) the transformed pixels of x times transformed dy, over blocks begin to end.
+    """Fill sums (shares, 16, C, room) with the transformed pixels of x times transformed dy, for the shares of blocks that
+    the counter gives.
 
     Sums in row or column 3 of a tile lack their minus.
     """
     C, H, W, top, left, pitch = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left, sizes.pitch
     K, P, Q = target
-    room, across = sums.shape[2], (Q + 1) // 2
-    for number in range(begin, end):
-        n0, n1, p0, p1 = blocks[number]
-        n, down = n1 - n0, (p1 - p0 + 1) // 2
-        tiles = n * down * across
-        pixels = address_of(memory, 0)
-        v = pixels + -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES * 4
-        g = v + 4 * 16 * tiles * pitch
-        rows = g + 4 * (16 * tiles * gradient_pitch + room)
-        gradient = rows + 4 * 8 * (across + 1) * max(C, K)
-        turned = gradient + 4 * 4 * tiles * K
-        images, gradients = address_of(x, n0 * C * H * W), address_of(dy, n0 * K * P * Q)
-        strip = (pixels, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
-        call(tools[FILL], (images, last, C, H, W, n, *strip))
-        call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, pitch, v, rows))
-        call(tools[FILL], (gradients, last, K, P, Q, n, gradient, 2 * down, 2 * across, K, p0, 0, turned))
-        call(tools[_TRANSFORM_GRADIENTS], (gradient, n, down, across, K, gradient_pitch, g, rows))
-        for place in range(16):
-            total = address_of(sums, place * C * room)
-            numbers = (
-                v + 4 * place * tiles * pitch, address_of(channels_table, 0), address_of(tiles_table, 0),
-                g + 4 * place * tiles * gradient_pitch, width, gradient_pitch, total, room, C, tiles, room // width,
-                width // LANES, run, total, room,
-            )  # fmt: skip
-            call(tools[MULTIPLY], numbers)
+    room, across = sums.shape[3], (Q + 1) // 2
+    for piece in blocks(counter, len(table), share):
+        for number in range(piece.start, piece.stop):
+            n0, n1, p0, p1 = table[number]
+            n, down = n1 - n0, (p1 - p0 + 1) // 2
+            tiles = n * down * across
+            pixels = address_of(memory, 0)
+            v = pixels + -(-(n * (2 * down + 2) * (2 * across + 2) * C) // LANES) * LANES * 4
+            g = v + 4 * 16 * tiles * pitch
+            rows = g + 4 * (16 * tiles * gradient_pitch + room)
+            gradient = rows + 4 * 8 * (across + 1) * max(C, K)
+            turned = gradient + 4 * 4 * tiles * K
+            images, gradients = address_of(x, n0 * C * H * W), address_of(dy, n0 * K * P * Q)
+            strip = (pixels, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
+            call(tools[FILL], (images, last, C, H, W, n, *strip))
+            call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, pitch, v, rows))
+            call(tools[FILL], (gradients, last, K, P, Q, n, gradient, 2 * down, 2 * across, K, p0, 0, turned))
+            call(tools[_TRANSFORM_GRADIENTS], (gradient, n, down, across, K, gradient_pitch, g, rows))
+            for place in range(16):
+                total = address_of(sums, (piece.start // share * 16 + place) * C * room)
+                initial, step = (address_of(zeros, 0), 0) if number == piece.start else (total, room)
+                numbers = (
+                    v + 4 * place * tiles * pitch, address_of(channels_table, 0), address_of(tiles_table, 0),
+                    g + 4 * place * tiles * gradient_pitch, width, gradient_pitch, total, room, C, tiles, room // width,
+                    width // LANES, run, initial, step,
+                )  # fmt: skip
+                call(tools[MULTIPLY], numbers)
 
 
 def _side(builder, a, b, c, *, half):
