@@ -187,10 +187,11 @@ def test_each_number_is_given_out_once(count):
 @numba_installed
 @pytest.mark.parametrize("threads", ["1", "2", "3", "7"])
 def test_loops_take_each_number_once(threads, monkeypatch):
-    from gpuconv.cpu.loops.atomic import take
-    from gpuconv.cpu.loops.jit import loop
+    from numba import njit
 
-    @loop
+    from gpuconv.cpu.loops.atomic import take
+
+    @njit(nogil=True)
     def work(seen, counter):
         while True:
             number = take(counter)

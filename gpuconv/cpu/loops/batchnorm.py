@@ -119,30 +119,34 @@ class _Cut:
 @compiled_pass(COUNTER, NUMBER, read(3), read(2), write(3, float64))
 def _plane_moments(counter, size, x, pivots, sums):
     N, C, pixels = x.shape
+    pivot = part(pivots, 0, C)
     while True:
         block = take(counter)
         if block * size >= N:
             return
+        first, second = part(sums, 2 * block * C, C), part(sums, (2 * block + 1) * C, C)
         for i in range(block * size, min((block + 1) * size, N)):
             for c in range(C):
-                a, b = add_up(part(x, (i * C + c) * pixels, pixels), float64(pivots[0, c]))
-                sums[block, 0, c] += a
-                sums[block, 1, c] += b
+                a, b = add_up(part(x, (i * C + c) * pixels, pixels), float64(pivot[c]))
+                first[c] += a
+                second[c] += b
 
 
 @compiled_pass(COUNTER, NUMBER, read(3), read(3), read(2), write(3, float64))
 def _plane_sums(counter, size, dy, x, centres, sums):
     N, C, pixels = x.shape
+    centre = part(centres, 0, C)
     while True:
         block = take(counter)
         if block * size >= N:
             return
+        total, weighted = part(sums, 2 * block * C, C), part(sums, (2 * block + 1) * C, C)
         for i in range(block * size, min((block + 1) * size, N)):
             for c in range(C):
                 plane = (i * C + c) * pixels
-                a, b = add_products(part(dy, plane, pixels), part(x, plane, pixels), float64(centres[0, c]))
-                sums[block, 0, c] += a
-                sums[block, 1, c] += b
+                a, b = add_products(part(dy, plane, pixels), part(x, plane, pixels), float64(centre[c]))
+                total[c] += a
+                weighted[c] += b
 
 
 @loop

@@ -46,7 +46,7 @@ class _Apart(Compiler):
 
 _callbacks: list[CFunc] = []  # whose machine code lives as long as they
 
-# Helpers, compiled into the passes that call them.
+# Helpers, compiled into the passes that call them.  They have no way in from Python: a call from there crashes.
 loop = njit(fastmath={"contract"}, **_INSIDE)
 apart_loop = njit(fastmath={"contract"}, pipeline_class=_Apart, **_INSIDE)
 summing_loop = njit(fastmath=_SUMS, pipeline_class=_Apart, **_INSIDE)
