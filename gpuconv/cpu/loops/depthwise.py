@@ -32,6 +32,7 @@ from .blocks import (
 )
 from .jit import NUMBER, PAIR, callback, compiled_pass, read, write
 from .strips import ANY_TARGET
+from .tile import run_length
 from .vectors import INDEX, LANES, VECTOR, address_of, call, index, load, multiply_add, phi, store
 
 _FLOAT32 = np.dtype(np.float32)
@@ -59,7 +60,7 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
     def work(counter: np.ndarray) -> None:
         _correlate(
             _TOOLS, source, last, filters, biases, direct, planes, y, scratch("conv", (memory,), _FLOAT32), table, counter,
-            terms, sizes,
+            terms, sizes, run_length(len(terms)),
         )  # fmt: skip
 
     share_out(work, len(table))
@@ -80,7 +81,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     def share(number: int) -> None:
         _add_weight_gradient(
             _TOOLS, source, gradient, last, sums[number], scratch("conv", (memory,), _FLOAT32), cut.table, *shares[number],
-            terms, sizes, (P, Q),
+            terms, sizes, (P, Q), run_length(len(dy) * P * Q),
         )  # fmt: skip
 
     for_each(share, range(len(shares)), blas=False)
@@ -100,25 +101,26 @@ def _prepared(
 
 
 def _weighted(vectors: int, taps: int | None):
-    """Return the loop over windows side by side: c[q] = d + sum over taps of a[q step + terms[t]] b[t], for so many vectors.
+    """Return the loop over windows side by side: c[q] = d[q] + sum over taps of a[q step + terms[t]] b[t], for so many vectors.
 
-    With a number of taps, their weights stay in registers.  Addresses, counts and steps in elements.
+    With a number of taps, their weights stay in registers, and d[0], for all windows.  Counts and steps are in elements.
     """
 
     @intrinsic
-    def row(context, a, step, terms, b, b_tap, n, c, c_step, count, d):
+    def row(context, a, step, terms, b, b_tap, n, c, c_step, count, d, d_step):
         def lower(context, builder, signature, args):
             floats = ir.FloatType().as_pointer()
             a, b, c, d = (builder.inttoptr(args[i], floats) for i in (0, 3, 6, 9))
             terms = builder.inttoptr(args[2], INDEX.as_pointer())
-            step, b_tap, n, c_step, count = (args[i] for i in (1, 4, 5, 7, 8))
+            step, b_tap, n, c_step, count, d_step = (args[i] for i in (1, 4, 5, 7, 8, 10))
             lanes = [index(v * LANES) for v in range(vectors)]
 
             def at(start, place, lane):
                 return load(builder, builder.gep(start, [builder.add(place, lane)]))
 
-            initial = [at(d, index(0), lane) for lane in lanes]
+            zeros = [ir.Constant(VECTOR, [0.0] * LANES)] * vectors
             if taps:
+                initial = [at(d, index(0), lane) for lane in lanes]
                 offsets = [builder.load(builder.gep(terms, [index(t)])) for t in range(taps)]
                 weights = [[at(b, builder.mul(b_tap, index(t)), lane) for lane in lanes] for t in range(taps)]
             with cgutils.for_range(builder, count) as each:
@@ -132,18 +134,20 @@ def _weighted(vectors: int, taps: int | None):
                             for lane, value, total in zip(lanes, weight, sums, strict=True)
                         ]
                 else:
-                    sums = _sum(builder, n, initial, lambda t, totals: [
+                    sums = _sum(builder, n, zeros, lambda t, totals: [
                         multiply_add(
                             builder, at(a, builder.add(here, builder.load(builder.gep(terms, [t]))), lane),
                             at(b, builder.mul(b_tap, t), lane), total,
                         )
                         for lane, total in zip(lanes, totals, strict=True)
                     ])  # fmt: skip
+                    before = builder.mul(each.index, d_step)
+                    sums = [builder.fadd(at(d, before, lane), total) for lane, total in zip(lanes, sums, strict=True)]
                 for lane, total in zip(lanes, sums, strict=True):
                     store(builder, total, builder.gep(c, [builder.add(builder.mul(each.index, c_step), lane)]))
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 10), lower
+        return types.void(*[types.intp] * 11), lower
 
     return row
 
@@ -197,38 +201,44 @@ _nine, _any, _any_wide = _weighted(1, 9), _weighted(1, None), _weighted(4, None)
 _gather_nine, _gather_three, _gather_one = (_gathered(taps) for taps in (9, 3, 1))
 
 
-@callback(9)
-def _row(a, step, terms, b, room, n, c, count, d):
-    """Fill a row of windows, all channels."""
-    k = 0
-    while k < room:
-        if n == 9:
-            _nine(a + 4 * k, step, terms, b + 4 * k, room, n, c + 4 * k, room, count, d + 4 * k)
-            k += LANES
-        elif room - k >= 4 * LANES:
-            _any_wide(a + 4 * k, step, terms, b + 4 * k, room, n, c + 4 * k, room, count, d + 4 * k)
-            k += 4 * LANES
-        else:
-            _any(a + 4 * k, step, terms, b + 4 * k, room, n, c + 4 * k, room, count, d + 4 * k)
-            k += LANES
-
-
-@callback(9)
-def _add_row(a, step, terms, b, b_step, count, c, room, n):
-    """Add a row of windows to the sums (n, room) of taps."""
-    for k in range(0, room, LANES):
-        t = 0
-        while t < n:
-            here, offsets, total = a + 4 * k, terms + 8 * t, c + 4 * (t * room + k)
-            if n - t >= 9:
-                _gather_nine(here, step, offsets, b + 4 * k, b_step, count, total, room)
-                t += 9
-            elif n - t >= 3:
-                _gather_three(here, step, offsets, b + 4 * k, b_step, count, total, room)
-                t += 3
+@callback(10)
+def _row(a, step, terms, b, room, n, c, count, d, run):
+    """Fill a row of windows, all channels, in runs of so many taps."""
+    for first in range(0, n, run):
+        taps, offsets, weights = min(run, n - first), terms + 8 * first, b + 4 * first * room
+        initial, d_step = (d, 0) if first == 0 else (c, room)
+        k = 0
+        while k < room:
+            here, values, target, before = a + 4 * k, weights + 4 * k, c + 4 * k, initial + 4 * k
+            if n == 9:
+                _nine(here, step, offsets, values, room, taps, target, room, count, before, d_step)
+                k += LANES
+            elif room - k >= 4 * LANES:
+                _any_wide(here, step, offsets, values, room, taps, target, room, count, before, d_step)
+                k += 4 * LANES
             else:
-                _gather_one(here, step, offsets, b + 4 * k, b_step, count, total, room)
-                t += 1
+                _any(here, step, offsets, values, room, taps, target, room, count, before, d_step)
+                k += LANES
+
+
+@callback(10)
+def _add_row(a, step, terms, b, b_step, count, c, room, n, run):
+    """Add a row of windows to the sums (n, room) of taps, in runs of so many windows."""
+    for first in range(0, count, run):
+        windows, x, dy = min(run, count - first), a + 4 * first * step, b + 4 * first * b_step
+        for k in range(0, room, LANES):
+            t = 0
+            while t < n:
+                here, offsets, gradients, total = x + 4 * k, terms + 8 * t, dy + 4 * k, c + 4 * (t * room + k)
+                if n - t >= 9:
+                    _gather_nine(here, step, offsets, gradients, b_step, windows, total, room)
+                    t += 9
+                elif n - t >= 3:
+                    _gather_three(here, step, offsets, gradients, b_step, windows, total, room)
+                    t += 3
+                else:
+                    _gather_one(here, step, offsets, gradients, b_step, windows, total, room)
+                    t += 1
 
 
 _TOOLS = np.append(TOOLS, [_row, _add_row])
@@ -249,8 +259,9 @@ _ROW, _ADD_ROW = range(len(TOOLS), len(_TOOLS))
     COUNTER,
     OFFSETS,
     GEOMETRY,
+    NUMBER,
 )
-def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, term_table, sizes):
+def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, term_table, sizes, run):
     """Fill the blocks of y that the counter gives."""
     C, H, W, sh, sw, top, left, span, across, room = sizes
     P, Q = y.shape[2:]
@@ -271,14 +282,16 @@ def _correlate(tools, x, last, filters, bias, direct, planes, y, memory, blocks,
         for i in range(n):
             for p in range(rows):
                 here, result = strip + 4 * (i * h + p * sh) * across * room, target + 4 * (i * rows + p) * Q * room
-                call(tools[_ROW], (here, sw * room, terms, weights, room, len(filters), result, Q, biases))
+                call(tools[_ROW], (here, sw * room, terms, weights, room, len(filters), result, Q, biases, run))
         if not direct:
             here = address_of(y, 0) + n0 * image + p0 * row
             call(tools[EMPTY], (out, n, room, rows, Q, C, planes, here, image, channel, row, column, rows, Q))
 
 
-@compiled_pass(OFFSETS, read(1), read(1), boolean, write(2), write(1), TABLE, NUMBER, NUMBER, OFFSETS, GEOMETRY, PAIR)
-def _add_weight_gradient(tools, x, dy, last, sums, memory, blocks, begin, end, term_table, sizes, target):
+@compiled_pass(
+    OFFSETS, read(1), read(1), boolean, write(2), write(1), TABLE, NUMBER, NUMBER, OFFSETS, GEOMETRY, PAIR, NUMBER
+)
+def _add_weight_gradient(tools, x, dy, last, sums, memory, blocks, begin, end, term_table, sizes, target, run):
     """Add to sums (R S, room) the windows of x times dy, over blocks begin to end."""
     C, H, W, sh, sw, top, left, span, across, room = sizes
     P, Q = target
@@ -299,4 +312,4 @@ def _add_weight_gradient(tools, x, dy, last, sums, memory, blocks, begin, end, t
         for i in range(n):
             for p in range(rows):
                 here, row = strip + 4 * (i * h + p * sh) * across * room, gradient + 4 * (i * rows + p) * Q * room
-                call(tools[_ADD_ROW], (here, sw * room, terms, row, room, Q, total, room, len(sums)))
+                call(tools[_ADD_ROW], (here, sw * room, terms, row, room, Q, total, room, len(sums), run))
