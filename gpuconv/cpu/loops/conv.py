@@ -47,7 +47,7 @@ from .vectors import LANES, address_of, call, copy, copy_value, stream, zero
 
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 256 * 1024
-# The longest run of windows there: the L1 cache has to hold their pixels and their gradients.
+# The longest run of windows in the gradient of the filters: the L1 cache has to hold their pixels and their gradients.
 _LONGEST_RUN = 128
 # A result of so many bytes would not stay in the last cache.
 _LARGE_BYTES = 32 * 1024 * 1024
@@ -116,11 +116,12 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     window_table = window_offsets(images, rows, Q, windows.stride, frame, pitch)
     term_table = term_offsets(windows, C // groups, across, pitch)
     sizes = geometry(x, windows, Q, pitch)
+    run = min(_LONGEST_RUN, run_length(N * P * Q))
 
     def share(index: int) -> None:
         _add_weight_gradient(
             TOOLS, source, gradient, last, sums[index], scratch("conv", (memory,), _FLOAT32), cut.table,
-            *shares[index], window_table, term_table, sizes, (K, P, Q), gradient_pitch, width,
+            *shares[index], window_table, term_table, sizes, (K, P, Q), gradient_pitch, width, run,
         )  # fmt: skip
 
     for_each(share, range(len(shares)), blas=False)
@@ -253,11 +254,12 @@ def _correlate(
 
 @compiled_pass(
     OFFSETS, read(1), read(1), boolean, write(3), write(1), TABLE, NUMBER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
-    NUMBER,
+    NUMBER, NUMBER,
 )  # fmt: skip
 def _add_weight_gradient(
-    tools, x, dy, last, sums, memory, blocks, begin, end, window_table, term_table, sizes, target, gradient_pitch, width
-):
+    tools, x, dy, last, sums, memory, blocks, begin, end, window_table, term_table, sizes, target, gradient_pitch, width,
+    run,
+):  # fmt: skip
     """Add to sums (groups, R S C / groups, room) the windows of x times dy, over blocks begin to end."""
     C, H, W, sh, top, left = sizes.C, sizes.H, sizes.W, sizes.sh, sizes.top, sizes.left
     span, across, pitch = sizes.span, sizes.across, sizes.pitch
@@ -283,7 +285,7 @@ def _add_weight_gradient(
             numbers = (
                 start + 4 * g * (C // groups), address_of(term_table, 0),
                 address_of(window_table, 0), gradients + 4 * g * few, width, gradient_pitch,
-                address_of(sums, 0) + 4 * g * terms * room, room, terms, m, room // width, width // LANES, _LONGEST_RUN,
+                address_of(sums, 0) + 4 * g * terms * room, room, terms, m, room // width, width // LANES, run,
                 address_of(sums, 0) + 4 * g * terms * room, room,
             )  # fmt: skip
             call(tools[MULTIPLY], numbers)
