@@ -326,13 +326,13 @@ def test_rows_of_depthwise_windows(taps, vectors_across, run, rng):
     places = rng.integers(0, 40, taps)
     windows = pixels[step * np.arange(count)[:, None] + places]
     c = _untouched((count + 1, room))
-    _call(depthwise._row, pixels, step * room, places * room, w, room, taps, c, count, d, run)
+    _call(depthwise._row, pixels, step * room, places * room, w, room, taps, run, c, count, d)
     np.testing.assert_array_equal(c[:count], d + (windows * w).sum(axis=1))
     assert np.isnan(c[count]).all()
 
     dy, total = (rng.integers(-3, 4, (rows, room)).astype(np.float32) for rows in (count, taps))
     expected = total + (windows * dy[:, None]).sum(axis=0)
-    _call(depthwise._add_row, pixels, step * room, places * room, dy, room, count, total, room, taps, run)
+    _call(depthwise._add_row, pixels, step * room, places * room, dy, room, count, run, total, room, taps)
     np.testing.assert_array_equal(total, expected)
 
 
