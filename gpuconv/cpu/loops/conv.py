@@ -49,12 +49,13 @@ from .vectors import LANES, address_of, call, copy, copy_value, stream, zero
 
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 256 * 1024
-# The longest run of windows there: the L1 cache has to hold their pixels and their gradients.
+# The longest run of windows in the gradient of the filters: the L1 cache has to hold their pixels and their gradients.
 _LONGEST_RUN = 128
 # A result of so many bytes would not stay in the last cache.
 _LARGE_BYTES = 32 * 1024 * 1024
-# Phases of a stride that are computed together.
+# Phases of a stride that are computed together, and bytes of them at a time.
 _MOST_PHASES = 8
+_JOINED_BYTES = 8 * 1024 * 1024
 
 
 def correlate(
@@ -184,6 +185,12 @@ def _plane_offsets(windows: Windows, channels: int, plane: int, across: int) -> 
     return (c * plane + r * windows.dilation[0] * across + s * windows.dilation[1]).reshape(-1)
 
 
+def _deal_out(joined: np.ndarray, dx: np.ndarray, stride: tuple[int, int]) -> None:
+    """Fill dx (N, C, H, W) from its phases side by side, on all threads."""
+    few = ranges(len(dx), max(1, _BLOCK_BYTES // (4 * joined[0].size)))
+    for_each(lambda images: _interleave(joined[slice(*images)], dx[slice(*images)], stride), few, blas=False)
+
+
 def _all_phases(dy: np.ndarray, w: np.ndarray, parts: list[Phase], z: ConvSizes, dx: np.ndarray) -> bool:
     """Fill dx by one correlation, whose outputs are its phases; return False if a product with an added 0 was NaN.
 
@@ -201,10 +208,12 @@ def _all_phases(dy: np.ndarray, w: np.ndarray, parts: list[Phase], z: ConvSizes,
     for i, (phase, windows) in enumerate(zip(parts, every, strict=True)):
         r, s = windows.top - top, windows.left - left
         filters[i * z.C : (i + 1) * z.C, :, r : r + windows.R, s : s + windows.S] = w[phase.taps]
-    joined = empty_array((z.N, -(-z.H // z.stride[0]), -(-z.W // z.stride[1]), room), _FLOAT32)
-    correlate(dy, filters, None, joined.transpose(0, 3, 1, 2), Windows(R, S, top, left, (1, 1), (1, 1)), 1)
-    images = ranges(z.N, max(1, _BLOCK_BYTES // (4 * joined[0].size)))
-    for_each(lambda part: _interleave(joined[slice(*part)], dx[slice(*part)], z.stride), images, blas=False)
+    shape = -(-z.H // z.stride[0]), -(-z.W // z.stride[1]), room
+    for images in ranges(z.N, max(1, _JOINED_BYTES // (4 * prod(shape)))):
+        target, gradients = dx[slice(*images)], dy[slice(*images)]
+        joined = empty_array((len(target), *shape), _FLOAT32)
+        correlate(gradients, filters, None, joined.transpose(0, 3, 1, 2), Windows(R, S, top, left, (1, 1), (1, 1)), 1)
+        _deal_out(joined, target, z.stride)
     return all_finite(dx)
 
 
