@@ -7,8 +7,10 @@ channels another, terms.  For the gradient of the filters the tables change plac
 
 A tile of sums stays in vector registers until a run of terms is added: for each vector of b that is loaded, as many
 products are made as the tile has rows.  Its shape follows the registers: 12 of AVX2's 16 hold sums, two a row of b and
-one a value of a; AVX-512 has 32.  Runs are short enough for the tolerance rule (see runs.py), and for a run of b to stay
-in the L1 cache while all rows pass by.  The order of a sum does not depend on the tile that a row falls into.
+one a value of a.  Of the 32 in AVX-512 and on arm64, 16 hold sums, as many as four units that multiply and add in four
+cycles can have in hand, for 10 loads: more rows would save few of those.  Runs are short enough for the tolerance rule
+(see runs.py), and for a run of b to stay in the L1 cache while all rows pass by.  The order of a sum does not depend on
+the tile that a row falls into.
 
 It is compiled once, and called by address: other passes would each hold a copy of its own.
 """
