@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import tables
 from ..backend import asarray, asnumpy, on_gpu
+from ..data.check import check_dataset
 from ..errors import CheckpointMismatchError, ParamError
 from ..ops.augmentation import augment
 from ..ops.loss import softmax_cross_entropy
@@ -137,6 +138,7 @@ def evaluate(
 
 def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "none") -> Evaluation:
     """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
+    check_dataset(dataset)
     images, labels = first_test_images(dataset, test_images)
     return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes), tta=tta)
 
