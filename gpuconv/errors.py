@@ -69,6 +69,14 @@ class NonFiniteLossError(GpuconvError, ArithmeticError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
 
+class NonFiniteScoresError(GpuconvError, ArithmeticError):
+    """A net whose scores are NaN or infinite, so that none is the highest; `fault` says it without the way out."""
+
+    def __init__(self, fault: str, way_out: str = "") -> None:
+        super().__init__(f"{fault}: {way_out}" if way_out else fault)
+        self.fault = fault
+
+
 class CheckpointCorruptError(GpuconvError, ValueError):
     """A checkpoint file whose bytes are not the ones that were written."""
 

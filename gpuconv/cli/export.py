@@ -12,7 +12,6 @@ import numpy as np
 
 from ..errors import ConfigError, ExportCheckError, GpuconvError
 
-_INPUTS = 16  # of each kind that a check compares: each layer meets many values, and onnx.reference is slow
 _SEED = 0
 
 
@@ -61,6 +60,7 @@ class _Inputs:
 def _export(arguments: argparse.Namespace) -> int:
     from .. import export
     from ..export import check, onnx_file, torch_file, walk
+    from ..nn.finite import check_scores
     from ..runs import checkpoint
 
     to_onnx = arguments.target == "onnx"
@@ -72,6 +72,7 @@ def _export(arguments: argparse.Namespace) -> int:
         path = path / f"{arguments.checkpoint}.safetensors"
     snapshot = checkpoint.load(path)
     net = checkpoint.net_of(snapshot)
+    check_scores(net, check.samples(net), str(path))
     output = arguments.output or path.with_name("net.onnx" if to_onnx else "net_torch.safetensors")
     output = walk.target(output, ".onnx" if to_onnx else ".safetensors")
     if output.resolve() == path.resolve():
@@ -102,14 +103,12 @@ def _export(arguments: argparse.Namespace) -> int:
         lines.append(f"without names of classes, mean and std: {snapshot.data_name} is not here")
     if checked:
         compare = export.check_onnx if to_onnx else export.check_torch
-        rng = np.random.default_rng(_SEED)
         if wanted == "normalized":
-            x = rng.standard_normal((_INPUTS, *net.input_shape))
-            lines.append(_verdict("random inputs", compare(net, *written, normalized=x)))
+            lines.append(_verdict("random inputs", compare(net, *written, normalized=check.samples(net))))
         if inputs is not None:
             statistics = {name: facts[name] for name in ("mean", "std")}
             if wanted != "normalized":
-                noise = rng.integers(0, 256, inputs.pictures.shape, dtype=np.uint8)
+                noise = np.random.default_rng(_SEED).integers(0, 256, inputs.pictures.shape, dtype=np.uint8)
                 lines.append(_verdict("random pictures", compare(net, *written, pictures=noise, **statistics)))
             agreement = compare(net, *written, pictures=inputs.pictures, **statistics)
             lines.append(_verdict(f"test pictures of {inputs.name}", agreement))
@@ -138,6 +137,7 @@ def _verdict(what: str, agreement: Any) -> str:
 
 def _inputs(snapshot: Any, folder: str | None, *, needed: bool) -> _Inputs | None:
     """Return what a run's data set gives, or None if it is not on this machine and neither named nor needed."""
+    from ..export.check import SAMPLES
     from ..runs.dataset import load_dataset
 
     known = snapshot.data_name, snapshot.data_fingerprint
@@ -153,4 +153,4 @@ def _inputs(snapshot: Any, folder: str | None, *, needed: bool) -> _Inputs | Non
             raise ConfigError(msg) from error
         return None
     facts = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
-    return _Inputs(facts, dataset.x_test[:_INPUTS], dataset.name)
+    return _Inputs(facts, dataset.x_test[:SAMPLES], dataset.name)

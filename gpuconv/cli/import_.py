@@ -36,6 +36,8 @@ def add(commands: Any) -> None:
 def _import(arguments: argparse.Namespace) -> int:
     from .. import nn
     from ..export import from_onnx, from_torch, walk
+    from ..export.check import samples
+    from ..nn.finite import check_scores
     from ..runs import checkpoint
     from ..train import recipe
 
@@ -51,6 +53,7 @@ def _import(arguments: argparse.Namespace) -> int:
         raise ConfigError(msg)
     config, net, data = _net(arguments.net, arguments.data_dir)
     readers[arguments.file.suffix](arguments.file, net)
+    check_scores(net, samples(net), str(arguments.file))
     checkpoint.save(
         output,
         config=config,

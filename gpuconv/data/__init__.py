@@ -2,6 +2,7 @@
 
 from ..folders import cache_folder
 from .batches import epoch_batches, epoch_draws
+from .check import check_dataset
 from .cifar import FileFacts
 from .dataset import Dataset, channel_statistics
 from .drawn import draw_shapes
@@ -13,6 +14,7 @@ __all__ = [
     "FileFacts",
     "cache_folder",
     "channel_statistics",
+    "check_dataset",
     "download_cifar10",
     "download_cifar100",
     "draw_shapes",

@@ -15,9 +15,13 @@ import numpy as np
 
 from .. import nn
 from ..backend import asarray, asnumpy
+from ..nn.finite import check_scores
 from ..ops.augmentation import augment
 from . import onnx_file
 from .tolerance import error_bound
+
+SAMPLES = 16  # inputs of each kind that a check looks at: each layer meets many values, and onnx.reference is slow
+_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,11 @@ def check_torch(
     return _compare(f"PyTorch {torch.__version__}", net, x, scores, net.dtype, 0.0)
 
 
+def samples(net: nn.Net) -> np.ndarray:
+    """Return random inputs of a net, on the host, in its dtype: (SAMPLES, *input_shape), the same each time."""
+    return np.random.default_rng(_SEED).standard_normal((SAMPLES, *net.input_shape)).astype(net.dtype)
+
+
 def available(target: str) -> bool:
     """Return whether what a check needs is installed: target is "onnx" or "torch"."""
     needed = {"onnx": ("onnx",), "torch": ("torch", "safetensors")}[target]
@@ -92,7 +101,7 @@ def _compare(program: str, net: nn.Net, x: np.ndarray, theirs: Any, dtype: np.dt
     allowed = error_bound(net, x, dtype=net.dtype) + error_bound(net, x, dtype=dtype, x_error=x_error)
     allowed = allowed.reshape(rows)
     with np.errstate(divide="ignore", invalid="ignore"):  # infinity less itself is no number
-        difference = np.where((got == want) | (np.isnan(got) & np.isnan(want)), 0.0, np.abs(got - want))
+        difference = np.where(got == want, 0.0, np.abs(got - want))
         difference = np.where(np.isnan(difference), np.inf, difference)
         excess = np.where(difference == 0, 0.0, np.where(np.isinf(difference), np.inf, difference / allowed))
     worst = np.unravel_index(int(excess.argmax()), rows) if excess.size else None
@@ -107,10 +116,16 @@ def _compare(program: str, net: nn.Net, x: np.ndarray, theirs: Any, dtype: np.dt
 
 
 def _normalized(net: nn.Net, normalized: Any, pictures: Any, mean: Any, std: Any) -> np.ndarray:
-    """Return the inputs of the net, on the host, in its dtype."""
+    """Return the inputs of the net, on the host, in its dtype; of NaN, with which nothing agrees, it may make none."""
     if pictures is None:
-        return np.asarray(normalized).astype(net.dtype)
-    return augment(np.ascontiguousarray(pictures), mean=mean, std=std, dtype=net.dtype)
+        x = np.asarray(normalized).astype(net.dtype)
+    else:
+        x = augment(np.ascontiguousarray(pictures), mean=mean, std=std, dtype=net.dtype)
+    with np.errstate(all="ignore"):
+        ours = asnumpy(net.forward(asarray(x, beside=net.flat_params)))
+    if np.isnan(ours).any():
+        check_scores(net, x, "the net")
+    return x
 
 
 def _wide_input(pictures: Any, dtype: np.dtype) -> np.ndarray:
@@ -149,7 +164,12 @@ def _onnx_program(model: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
             return (np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),)
 
     evaluator: Any = ReferenceEvaluator(model, new_ops=[Erf])
-    return f"onnx.reference {onnx.__version__}", lambda x: evaluator.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0]
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):  # what is no number agrees with nothing
+            return evaluator.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0]
+
+    return f"onnx.reference {onnx.__version__}", run
 
 
 def _load_module(path: Path) -> Any:

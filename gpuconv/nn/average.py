@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..errors import ParamError
-from .store import check_fit, copy_in
+from .store import check_fit, check_variances, copy_in
 from .vectors import copy_of, move_towards
 
 
@@ -47,6 +47,7 @@ class WeightAverage:
         """Take over the average of an earlier run; raise CheckpointMismatchError if it does not fit."""
         self._check_away()
         check_fit("weight average", self.state, state)
+        check_variances("weight average", state)
         copy_in(self.state, state)
 
     @contextmanager

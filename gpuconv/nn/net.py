@@ -9,7 +9,7 @@ from .. import checks
 from ..backend import backend_of, default_device
 from ..errors import ArgTypeError, ShapeError
 from .layer import Layer
-from .store import check_fit, copy_in, create
+from .store import check_fit, check_variances, copy_in, create
 from .summary import summary, summary_html
 
 
@@ -79,10 +79,11 @@ class Net:
         """Copy parameters and running statistics in, by name.
 
         Raises CheckpointMismatchError, before anything is changed, that lists what is missing, unexpected, or of
-        another shape or dtype.
+        another shape or dtype, or names a running variance below 0.
         """
         check_fit("params", self.params, params)
         check_fit("state", self.state, state)
+        check_variances("state", state)
         copy_in(self.params, params)
         copy_in(self.state, state)
 

@@ -137,6 +137,17 @@ def check_fit(what: str, targets: Mapping[str, Any], sources: Mapping[str, Any])
         raise CheckpointMismatchError(msg)
 
 
+def check_variances(what: str, sources: Mapping[str, Any]) -> None:
+    """Raise CheckpointMismatchError for a running variance below 0, or one that is no number."""
+    for name, source in sources.items():
+        if name.rpartition(".")[2] == "running_var" and not (values := asnumpy(source)).min() >= 0:
+            msg = (
+                f"{what} {name} holds {values.min():g}, and no variance is below 0: "
+                "the weights are damaged, take them from another file"
+            )
+            raise CheckpointMismatchError(msg)
+
+
 def copy_in(targets: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
     """Copy arrays that `check_fit` has accepted."""
     for name, target in targets.items():

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import data
 from ..data import cifar10, cifar100
+from ..data.check import check_dataset
 from ..data.download import Notice, Progress
 from ..data.drawn import SHAPES
 from ..data.pictures import NAMED
@@ -56,6 +57,7 @@ def load_dataset(
 
 def check_same(dataset: Any, name: str, known: str) -> None:
     """Raise ConfigError if a data set is not the one of this name and fingerprint."""
+    check_dataset(dataset)
     if fingerprint(dataset) != known:
         other = dataset.name if dataset.name != name else "another version of it"
         msg = f"the run was trained on {name}, the data given or found are others: {other}"

@@ -11,7 +11,9 @@ import numpy as np
 
 from .. import tables
 from ..backend import asarray, asnumpy, on_gpu
+from ..data.check import check_dataset
 from ..errors import CheckpointMismatchError, ParamError
+from ..nn.finite import check_scores
 from ..ops.augmentation import augment
 from ..ops.loss import softmax_cross_entropy
 from .dataset import first_test_images
@@ -79,6 +81,7 @@ def evaluate(
 
     images: (N, C, H, W) uint8   labels: (N,) on the host   between is called after each batch (and may raise to end it
     early).   Images on the host go to the net's place batch by batch; those that lie there already stay.
+    Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
 
     tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
     "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
@@ -102,8 +105,9 @@ def evaluate(
         seen = images[batch]
         placed = seen if on_gpu(seen) else asarray(seen, beside=net.flat_params)
         for weight, pictures in views(placed, tta):
-            x = augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
-            of_view = net.forward(x)
+            x = _inputs(net, pictures, mean, std)
+            with np.errstate(all="ignore"):  # what is no number is refused below
+                of_view = net.forward(x)
             if of_view.shape[1] != classes:
                 msg = f"the net has {of_view.shape[1]} classes but the data set has {classes}"
                 raise CheckpointMismatchError(msg)
@@ -112,9 +116,12 @@ def evaluate(
             else:
                 weighted = weight * asnumpy(of_view)
                 scores = weighted if scores is None else scores + weighted
+        on_host = asnumpy(scores)
+        if not np.isfinite(on_host).all():
+            for _, pictures in views(placed, tta):
+                check_scores(net, _inputs(net, pictures, mean, std), "the net")
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
         loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
-        on_host = asnumpy(scores)
         predicted = on_host.argmax(axis=1)
         right = predicted == labels[batch]
         rights[batch] = right
@@ -137,8 +144,14 @@ def evaluate(
 
 def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "none") -> Evaluation:
     """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
+    check_dataset(dataset)
     images, labels = first_test_images(dataset, test_images)
     return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes), tta=tta)
+
+
+def _inputs(net: Any, pictures: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+    """Return pictures, where they are, as inputs of a net."""
+    return augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
 
 
 def _worst(known: list[Mistake], start: int, scores: Any, labels: Any, predicted: Any) -> list[Mistake]:

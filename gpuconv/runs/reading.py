@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import bounded, data, nn
+from ..data.check import check_dataset
 from ..errors import ConfigError
 from . import journal, metrics, settings
 from .checkpoint import load_net
@@ -118,6 +119,7 @@ class Reading:
         """
         if dataset is None:
             dataset = self.dataset()
+        check_dataset(dataset)
         known = self.trained_on
         own = known is None or fingerprint(dataset) == known[1]
         count = self.config.test_images if own else 0

@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import nn
 from ..backend import asarray
-from ..errors import CheckpointMismatchError, NonFiniteLossError
+from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
 from ..runs.config import Config
@@ -253,16 +253,19 @@ class Training:
     def _evaluate(self, net: nn.Net, images: Any, labels: Any, *, tta: str = "none") -> Evaluation | None:
         if len(labels) == 0:
             return None
-        return evaluate(
-            net,
-            images,
-            labels,
-            mean=self.dataset.mean,
-            std=self.dataset.std,
-            classes=len(self.dataset.classes),
-            tta=tta,
-            between=self.guard.check,
-        )
+        try:
+            return evaluate(
+                net,
+                images,
+                labels,
+                mean=self.dataset.mean,
+                std=self.dataset.std,
+                classes=len(self.dataset.classes),
+                tta=tta,
+                between=self.guard.check,
+            )
+        except NonFiniteScoresError as error:
+            raise self._not_finite(error.fault, self.steps_done) from None
 
     def _event(self, kind: str, **values: Any) -> None:
         self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backend import default_device, loops_in_words, using
+from ..data.check import check_dataset
 from ..data.dataset import Dataset
 from ..data.drawn import SHAPES
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
@@ -39,8 +40,8 @@ def train(
     folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
     progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
-    Raises ConfigError, NonFiniteLossError (the last good checkpoint is kept), CheckpointWriteError, what loading the
-    data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
+    Raises ConfigError, what `check_dataset` raises of a dataset whose parts do not belong together, NonFiniteLossError
+    (the last good checkpoint is kept), CheckpointWriteError, what loading the data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
     """
     if config.tensorboard:
         check_tensorboard()
@@ -58,6 +59,7 @@ def train(
 
 def check(config: Config, dataset: Any) -> None:
     """Raise what `train` would raise of these settings before it makes a folder."""
+    check_dataset(dataset)
     if config.tensorboard:
         check_tensorboard()
     with using(config.device):
@@ -68,6 +70,7 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
     """Return a new run before its first step, with its data, and without a folder."""
     if dataset is None:
         dataset, config = load_data(config, display)
+    check_dataset(dataset)
     training = Training(recipe.settled(config, dataset), dataset, display)
     training.prepare()
     return training
@@ -102,6 +105,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
             dataset, settled = load_data(config, display, data_dir=data_dir, trained_on=known)
             if new:  # in place of "auto"
                 config = dataclasses.replace(config, data=settled.data, validation=settled.validation)
+        check_dataset(dataset)
         with using(config.device):
             training = Training(config, dataset, display, snapshot.net)
             training.folder = folder
