@@ -395,7 +395,6 @@ BAD = {
     "name_with_slash": (["train", *FLAGS, "--name", "a/b"], "name must be letters"),
     "unwritable_folder": (["train", *FLAGS, "--run-dir", "/dev/null/run"], "could not be made"),
     "folder_in_use": (["train", *FLAGS, "--run-dir", "/"], "/ already holds files"),
-    "batch_larger_than_data": (["train", *FLAGS, "--batch-size", "201"], "batch_size=201 is more than the 200"),
     "too_many_stages": (["train", *FLAGS, "--widths", "2,2,2,2,2,2"], "6 stages halve the image 6 times"),
     "resume_nothing": (["train", "--resume", "runs/none-1"], "there is no run folder runs/none-1"),
     "resume_without_name": (["train", "--resume"], "argument --resume: expected one argument"),

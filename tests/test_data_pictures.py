@@ -9,8 +9,8 @@ import zlib
 import numpy as np
 import pytest
 
-from gpuconv import data
-from gpuconv.data import pictures
+from gpuconv import contents, data
+from gpuconv.data import picture_files, pictures
 from gpuconv.errors import ConfigError, DatasetCorruptError, DatasetMissingError, UnsupportedError
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow: pip install 'gpuconv[pictures]'")
@@ -122,6 +122,203 @@ def test_endings_may_be_capitals_and_wrong(tmp_path):
     assert len(heard(root)[0].y_train) + len(heard(root)[0].y_test) == 6
 
 
+# Parts of a set -----------------------------------------------------------------------------------------------------
+
+
+SPELLINGS = (
+    "val",
+    "valid",
+    "validation",
+    "Val",
+    "VALID",
+    "val2017",
+    "val_set",
+    "valset",
+    "images_val",
+    "Validation Data",
+)
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_val_beside_train_is_what_is_tested_on(tmp_path, name):
+    root = folder(tmp_path, {"train/a": 5, "train/b": 5, f"{name}/a": 2, f"{name}/b": 3})
+    dataset, notices = heard(root)
+    assert np.bincount(dataset.y_train).tolist() == [5, 5]
+    assert np.bincount(dataset.y_test).tolist() == [2, 3]
+    assert dataset.validation is None
+    assert notices == [f"{root}: {name} is what the net is tested on, for there is no test folder"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("training", "testing"),
+        ("training_set", "test_set"),
+        ("train-images", "test-images"),
+        ("trainset", "testset"),
+        ("seg_train", "seg_test"),
+        ("train2", "holdout"),
+    ],
+)
+def test_train_and_test_have_many_spellings(tmp_path, train, test):
+    root = folder(tmp_path, {f"{train}/a": 5, f"{train}/b": 5, f"{test}/a": 2, f"{test}/b": 3})
+    dataset, notices = heard(root)
+    assert (np.bincount(dataset.y_train).tolist(), np.bincount(dataset.y_test).tolist()) == ([5, 5], [2, 3])
+    assert notices == []
+
+
+def test_of_three_parts_val_is_the_last_of_training_and_said(tmp_path):
+    root = folder(
+        tmp_path, {f"{part}/{name}": n for part, n in (("train", 4), ("val", 3), ("test", 2)) for name in "ab"}
+    )
+    dataset, notices = heard(root)
+    assert (dataset.validation, len(dataset.y_train), len(dataset.y_test), notices) == (6, 14, 4, [])
+    expected = {colours([n, *f"val/{name}".encode()]).transpose(2, 0, 1).tobytes() for n in range(3) for name in "ab"}
+    assert {image.tobytes() for image in dataset.x_train[-6:]} == expected
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path):
+    root = folder(tmp_path, {f"{part}/{name}": 2 for part in ("train", "val", "valid") for name in "ab"})
+    with pytest.raises(DatasetCorruptError, match="has val and valid, expected one folder to validate on: rename"):
+        heard(root)
+
+
+@pytest.mark.parametrize("name", ["cat_test", "as", "assets", "trainer", "set", "images", "contest"])
+def test_other_names_are_classes(tmp_path, name):
+    assert heard(folder(tmp_path, {name: 2, "zebra": 2, "train": 2}))[0].classes == tuple(
+        sorted({name, "zebra", "train"})
+    )
+
+
+FLAT = {
+    "kaggle": ({"train": 4, "test1": 4}, "test1 and train hold pictures and no folders of classes: .* train/cat"),
+    "train_and_val": ({"train": 4, "val": 4}, "train and val hold pictures and no folders of classes"),
+    "train_alone": ({"train": 4}, "train holds pictures and no folders of classes"),
+    "test_alone": ({"test": 4}, "test holds pictures and no folders of classes: .* test/cat"),
+}
+
+
+@pytest.mark.parametrize(("counts", "words"), FLAT.values(), ids=FLAT.keys())
+def test_pictures_without_classes_are_refused(tmp_path, counts, words):
+    root = folder(tmp_path, counts)
+    (root / "sample_submission.csv").write_text("id,label\n")
+    with pytest.raises(DatasetCorruptError, match=words):
+        heard(root)
+
+
+def test_test_pictures_without_classes_beside_train_with_them_are_said_to_be_unused(tmp_path):
+    root = folder(tmp_path, {"train/a": 5, "train/b": 5, "test": 4})
+    dataset, notices = heard(root)
+    assert (dataset.classes, len(dataset.y_test)) == (("a", "b"), 2)
+    assert notices == [f"{root / 'test'} has no folders of classes and is not used"]
+
+
+def test_one_part_of_a_set_is_refused_with_the_folder_that_has_all(tmp_path):
+    root = folder(tmp_path / "pets", {f"{part}/{name}": 3 for part in ("train", "val") for name in "ab"})
+    for part in ("train", "val"):
+        with pytest.raises(DatasetCorruptError, match=rf"{part} is one part of a set.*: name .*{root.name}$"):
+            heard(root / part)
+
+
+def test_one_part_may_be_taken_where_the_others_have_other_classes(tmp_path):
+    root = folder(tmp_path, {"train/a": 5, "train/b": 5, "test/a": 2})
+    assert heard(root / "train")[0].classes == ("a", "b")
+
+
+def test_parts_within_classes_are_refused_with_the_way_out(tmp_path):
+    root = folder(tmp_path, {f"{name}/{part}": 2 for part in ("train", "test") for name in "ab"})
+    with pytest.raises(DatasetCorruptError, match=r"holds a folder 'test', .*: train/cat, not cat/train"):
+        heard(root)
+
+
+def test_wrappings_of_archives_are_looked_through_and_said(tmp_path):
+    root = folder(tmp_path / "out", {"__MACOSX/pets": 1, "pets/pets/a": 3, "pets/pets/b": 3})
+    dataset, notices = heard(root)
+    assert (dataset.classes, dataset.name) == (("a", "b"), "pictures in out")
+    assert notices == [f"{root}: taking what is in {root / 'pets' / 'pets'}, the only folder there"]
+    folder(tmp_path / "kaggle", {f"seg_{p}/seg_{p}/{name}": 3 for p in ("train", "test") for name in "ab"})
+    assert len(heard(tmp_path / "kaggle")[0].y_test) == 6
+
+
+# Leftovers and contents ---------------------------------------------------------------------------------------------
+
+
+LEFT_FILES = (".DS_Store", "._0.png", "Thumbs.db", "desktop.ini", "Desktop.ini", "ehthumbs.db", "Icon\r", ".0.png.swp")
+LEFT_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", ".ipynb_checkpoints", "$RECYCLE.BIN", "System Volume Information")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="some of these names cannot be made there")
+def test_leftovers_are_passed_over_in_silence_wherever_they_are(tmp_path):
+    counts = {"train/a": 2, "train/b": 2, "test/a": 2, "test/b": 2}
+    root = folder(tmp_path / "set", counts)
+    before, _ = heard(root)
+    for place in (root, root / "train", root / "test", *(root / name for name in counts)):
+        for name in LEFT_FILES:
+            (place / name).write_bytes(b"\0\5\x16\7")
+        for name in LEFT_FOLDERS:
+            put(place / name / "0.png")
+    after, notices = heard(root)
+    assert notices == []
+    assert after.classes == before.classes
+    np.testing.assert_array_equal(after.x_train, before.x_train)
+    np.testing.assert_array_equal(after.x_test, before.x_test)
+
+
+@pytest.mark.parametrize("name", ["x.jfif", "x.jpe", "x.JPG_large", "x", "x.jpg!w700", "x.bin"])
+def test_content_says_what_is_a_picture(tmp_path, name):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    put(tmp_path / "a" / "x.jpg", colours(5)).rename(root / "a" / name)
+    dataset, notices = heard(root)
+    assert len(dataset.y_train) + len(dataset.y_test) == 5
+    assert notices == []
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
+def test_every_kind_that_is_read_is_known_by_its_content(tmp_path, kind):
+    path = tmp_path / "picture"
+    Image.fromarray(colours(5)).save(path, format=kind)
+    assert contents.is_picture(contents.head(path))
+    assert pictures._decoded(path, 0).shape == (6, 5, 3)
+
+
+INSTEAD = {
+    "lfs": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+        "is a pointer of Git LFS.*git lfs pull",
+    ),
+    "html": (b"\xef\xbb\xbf\n <!doctype HTML><title>Sign in</title>", r"is a page of a web server \(HTML\)"),
+    "xml": (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "is an error message of a web server"),
+    "zeros": (bytes(5000), "begins with nothing but zeros"),
+    "zip": (b"PK\x03\x04" + bytes(50), "is a ZIP archive .*, not a picture"),
+    "heic": (b"\0\0\0\x18ftypheic" + bytes(50), "is an HEIC picture: convert it to JPEG or PNG"),
+    "video": (b"\0\0\0\x18ftypisom" + bytes(50), "is a video, not a picture"),
+    "pdf": (b"%PDF-1.4", "is a PDF, not a picture"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), INSTEAD.values(), ids=INSTEAD.keys())
+def test_what_lies_in_a_pictures_place_is_told(tmp_path, content, words):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    (root / "a" / "x.jpg").write_bytes(content)
+    with pytest.raises(DatasetCorruptError, match=r"a.x\.jpg " + words):
+        heard(root)
+
+
+def test_a_cameras_raw_picture_is_not_taken_for_the_thumbnail_in_it(tmp_path):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    put(root / "a" / "x.tif").rename(root / "a" / "x.NEF")
+    with pytest.raises(DatasetCorruptError, match=r"x\.NEF is a camera's raw picture: convert it"):
+        heard(root)
+
+
+@pytest.mark.parametrize("text", [b"BMW and others", b"P3P policies", b"GI", b"readme"])
+def test_texts_are_no_pictures(tmp_path, text):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    (root / "a" / "notes").write_bytes(text)
+    assert "passing over 1 entry" in heard(root)[1][0]
+
+
 # Colours ------------------------------------------------------------------------------------------------------------
 
 
@@ -204,18 +401,31 @@ def test_other_pixels_are_refused(tmp_path):
 # Sizes --------------------------------------------------------------------------------------------------------------
 
 
-def test_mixed_sizes_are_an_error_that_names_two_files(tmp_path):
+def test_mixed_sizes_are_scaled_to_64_unless_another_size_is_asked_for(tmp_path):
     root = folder(tmp_path, {"a": 2, "b": 2})
     put(root / "b" / "wide.png", colours(1, (6, 50)))
-    with pytest.raises(DatasetCorruptError) as caught:
-        heard(root)
-    assert "50 x 6 pixels (width x height)" in str(caught.value)
-    assert "5 x 6 pixels" in str(caught.value)
-    assert "wide.png" in str(caught.value)
-    assert "--image-size" in str(caught.value)
-    dataset, _ = heard(root, image_size=4)
-    assert dataset.x_train.shape[1:] == (3, 4, 4)
+    dataset, notices = heard(root)
+    assert dataset.x_train.shape[1:] == (3, 64, 64)
+    assert dataset.name.endswith(", scaled to 64 x 64 pixels (width x height)")
+    assert len(notices) == 1
+    for words in (
+        "50 x 6 pixels (width x height)",
+        " is 5 x 6 pixels",
+        "wide.png",
+        "scaled to 64 x 64",
+        "--image-size N",
+    ):
+        assert words in notices[0]
+    np.testing.assert_array_equal(dataset.x_train, heard(root, image_size=64)[0].x_train)
+    dataset, notices = heard(root, image_size=4)
+    assert (dataset.x_train.shape[1:], notices) == ((3, 4, 4), [])
     assert dataset.name.endswith(", scaled to 4 x 4 pixels (width x height)")
+
+
+def test_a_portrait_and_a_landscape_are_two_sizes(tmp_path):
+    root = folder(tmp_path, {"a": 2, "b": 2})
+    put(root / "a" / "turned.png", colours(1, (5, 6)))
+    assert heard(root)[0].x_train.shape[1:] == (3, 64, 64)
 
 
 def test_the_square_in_the_middle_is_scaled(tmp_path):
@@ -259,7 +469,7 @@ def animation(path):
 
 
 FILES = {
-    "empty": (lambda path: path.write_bytes(b""), "cannot be read as a picture: cannot identify image file"),
+    "empty": (lambda path: path.write_bytes(b""), "is empty: copy or download it again"),
     "text": (lambda path: path.write_text("hello"), "cannot be read as a picture: cannot identify"),
     "cut_short": (cut, "cannot be read as a picture: .*truncated"),
     "postscript": (
@@ -282,6 +492,36 @@ def test_files_that_cannot_be_read_are_named(tmp_path, harm, words, image_size):
         heard(root, image_size=image_size)
 
 
+def test_all_broken_pictures_are_listed_and_left_out_if_asked_for(tmp_path):
+    root = folder(tmp_path, {"a": 6, "b": 6})
+    whole, _ = heard(root)
+    (root / "a" / "2.png").write_bytes(b"")
+    cut(root / "b" / "3.png")
+    put(root / "b" / "x.jpg", colours(3))
+    (root / "b" / "x.jpg").write_text("<!DOCTYPE html><html><body>429 Too Many Requests</body></html>")
+    with pytest.raises(DatasetCorruptError) as caught:
+        heard(root)
+    first, *listed = str(caught.value).splitlines()
+    assert "3 pictures cannot be read" in first
+    assert "--skip-broken (skip_broken=True)" in first
+    assert {line.split()[0] for line in listed} == {str(root / name) for name in ("a/2.png", "b/3.png", "b/x.jpg")}
+    dataset, notices = heard(root, skip_broken=True)
+    assert notices[0].startswith(f"{root}: 3 pictures cannot be read and left out:\n")
+    assert len(notices[0].splitlines()) == 4
+    sound = [*dataset.x_train, *dataset.x_test]
+    assert len(sound) == len(dataset.y_train) + len(dataset.y_test) == 10
+    before = [image.tobytes() for image in (*whole.x_train, *whole.x_test)]
+    assert [image.tobytes() for image in sound] == [image for image in before if image in {i.tobytes() for i in sound}]
+
+
+def test_a_class_of_which_nothing_is_left_is_refused(tmp_path):
+    root = folder(tmp_path, {"a": 4, "b": 4})
+    for path in (root / "b").iterdir():
+        cut(path)
+    with pytest.raises(DatasetCorruptError, match="no picture of the class 'b' to train on can be read"):
+        heard(root, skip_broken=True)
+
+
 def link(target, path):
     path.symlink_to(target, target_is_directory=True)
 
@@ -299,7 +539,7 @@ FOLDERS = {
     "empty_class": (
         lambda root: [folder(root, {"cat": 3, "dog": 2}), (root / "ant").mkdir()][0],
         DatasetCorruptError,
-        r"the class .*ant has no pictures, expected files ending in \.png, \.jpg",
+        "the class .*ant has no pictures: put some there, or remove the folder",
     ),
     "one_picture": (
         lambda root: folder(root, {"cat": 3, "dog": 1}),
@@ -401,7 +641,7 @@ def test_a_set_cannot_call_itself_cifar10(tmp_path):
 
 
 def test_accents_rank_alike_however_they_are_composed():
-    assert pictures._rank("caf\u00e9", "\u00fc.png") == pictures._rank("cafe\u0301", "u\u0308.png")
+    assert picture_files.rank("caf\u00e9", "\u00fc.png") == picture_files.rank("cafe\u0301", "u\u0308.png")
 
 
 def test_a_home_folder_is_not_called_by_its_name(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from train_helpers import change, go, shapes, watch
 from gpuconv import cli, data, train
 from gpuconv.data import cifar10, sources
 from gpuconv.errors import ConfigError
-from gpuconv.runs.dataset import fingerprint, first_test_images
+from gpuconv.runs.dataset import counts_in_words, fingerprint, first_test_images
 from gpuconv.runs.settings import read
 from gpuconv.train import Run, recipe
 
@@ -229,6 +229,99 @@ def test_given_data_settle_the_number_too(tmp_path):
     train.train(config, folder=tmp_path / "run", dataset=own(), progress="none")
     assert Run(tmp_path / "run").config.validation == 10
     assert len(recipe.split(own(), config).y_train) == 90
+
+
+# Folders as people have them ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parts(pets):
+    """The same pictures as train, val and test: 24, 10 and 6 of each class."""
+    for name in ("cat", "dog"):
+        for part, numbers in (("train", range(24)), ("val", range(24, 34)), ("test", range(34, 40))):
+            (pets / part / name).mkdir(parents=True)
+            for number in numbers:
+                (pets / name / f"{number}.png").rename(pets / part / name / f"{number}.png")
+        (pets / name).rmdir()
+    return pets
+
+
+def test_a_folders_own_validation_pictures_are_validated_on(parts, gpuconv, tmp_path):
+    code, out, err = gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1")
+    assert (code, err) == (0, "")
+    assert "48 train, 20 validation, 12 test" in " ".join(out.split())
+    assert "2 classes, pictures to train + validate + test: cat 24 + 10 + 6, dog 24 + 10 + 6" in out
+    run = Run(tmp_path / "runs" / "convnet-1")
+    assert run.config.validation == 20
+    known = {path.stem for path in (parts / "val" / "cat").iterdir()}
+    assert len(known) == 10
+    held_out = recipe.split(run.dataset(), run.config)
+    expected = data.read_pictures(parts, image_size=8).x_train[-20:]
+    np.testing.assert_array_equal(held_out.x_validation, expected)
+    code, out, err = gpuconv("train", "--data", "pets", *FLAGS, "--validation", "5")
+    assert code == 2
+    assert "has 20 pictures of its own to validate on, got validation=5: leave that out" in err
+    code, out, err = gpuconv("data", "show", "pets", "--image-size", "8")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert ["class", "train", "validation", "test"] in rows
+    assert ["cat", "24", "10", "6"] in rows
+    assert rows[-1] == ["all", "48", "20", "12"]
+
+
+def test_broken_pictures_stop_a_run_before_there_is_one_unless_left_out(pets, gpuconv, tmp_path):
+    for number in (3, 7):
+        (pets / "dog" / f"{number}.png").write_bytes(b"")
+    code, _, err = gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1")
+    assert code == 1
+    assert all(
+        words in err for words in ("2 pictures cannot be read", "3.png is empty", "7.png is empty", "--skip-broken")
+    )
+    assert not (tmp_path / "runs").exists()
+    code, out, _ = gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1", "--skip-broken")
+    assert code == 0
+    assert "2 pictures cannot be read and left out" in out
+    run = tmp_path / "runs" / "convnet-1"
+    assert read(run / "config.toml").skip_broken
+    assert gpuconv("eval", run)[0] == 0, "the setting goes with the run"
+    assert gpuconv("data", "show", "pets")[0] == 1
+    assert gpuconv("data", "show", "pets", "--skip-broken")[0] == 0
+
+
+def test_of_many_classes_the_rarest_and_the_commonest_are_counted():
+    many = own([f"c{number}" for number in range(30)], images=95)
+    words = counts_in_words(many)
+    assert words == "30 classes, pictures to train + test: c0 4 + 0, c25 3 + 0"
+
+
+# Batches that do not fit --------------------------------------------------------------------------------------------
+
+BATCHES = {
+    "enough": (200, 1, 200, 200, 1),
+    "one_short": (201, 1, 200, 25, 1),
+    "few": (128, 1, 60, 8, 1),
+    "fewer_than_eight": (128, 1, 5, 5, 1),
+    "in_parts": (128, 4, 119, 12, 4),
+    "more_parts_than_images": (128, 8, 3, 3, 3),
+}
+
+
+@pytest.mark.parametrize(("asked", "accumulate", "images", "taken", "parts"), BATCHES.values(), ids=BATCHES.keys())
+def test_a_batch_larger_than_the_set_is_made_smaller(asked, accumulate, images, taken, parts):
+    config = train.Config(batch_size=asked, accumulate=accumulate, validation=0, train_images=images)
+    fitted = recipe.fitted(config, own(images=300))
+    assert (fitted.batch_size, fitted.accumulate) == (taken, parts)
+    assert dataclasses.replace(fitted, batch_size=asked, accumulate=accumulate) == config
+
+
+def test_a_batch_made_smaller_is_said_and_kept_with_the_run(tmp_path, capsys):
+    config = change(batch_size=201, max_steps=2)
+    train.train(config, folder=tmp_path / "run", dataset=shapes(), progress="plain")
+    words = "batch_size=201 is more than there are training images: batches of 25 are taken instead"
+    assert words in capsys.readouterr().out
+    assert read(tmp_path / "run" / "config.toml").batch_size == 25
+    seeds = train.train_seeds(config, 1, folder=tmp_path / "seeds", dataset=shapes(), progress="none")
+    assert seeds.results[0].steps == 2
 
 
 # Testing again ------------------------------------------------------------------------------------------------------

@@ -737,7 +737,6 @@ def test_a_full_disk_ends_the_run_and_costs_only_the_new_checkpoint(tmp_path, mo
 
 
 UNUSABLE = {
-    "batch_larger_than_data": ({"batch_size": 201}, "batch_size=201 is more than the 200 training images"),
     "too_many_training_images": ({"train_images": 201}, "has 300 training images: validation=100 leaves 200"),
     "nothing_left_to_train_on": ({"validation": 300, "train_images": 0}, "validation=300 leaves 0"),
     "too_many_test_images": ({"test_images": 101}, "has 100 test images"),

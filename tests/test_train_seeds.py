@@ -126,7 +126,6 @@ def test_a_damaged_plan_is_named(tmp_path):
 
 WRONG = {
     "split": {"test_images": 101},
-    "plan": {"batch_size": 201},
     "net": {"widths": (2,) * 6},
     "moves": {"cutout": 40},
     "optimiser": {"optimizer": "adam", "eps": 0.0},

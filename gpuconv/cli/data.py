@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..data.dataset import class_counts
 from ..data.sources import NAMES
 from ..errors import ConfigError, UnsupportedError
 from .parser import Parser
@@ -39,6 +41,7 @@ def add(commands: Any) -> None:
     show.add_argument("name", metavar="NAME|DIR", help=f"{', '.join(NAMES)}, or a folder")
     show.add_argument("--data-dir", metavar="DIR", help="folder of CIFAR's files [the usual place]")
     show.add_argument("--image-size", metavar="N", type=int, default=0, help="scale a folder's pictures to N x N")
+    show.add_argument("--skip-broken", action="store_true", help="leave out a folder's pictures that cannot be read")
     show.add_argument("--save", metavar="FILE", type=Path, help="draw pictures of every class into a .png, .svg, .pdf")
     show.set_defaults(run=_data_show)
 
@@ -72,7 +75,12 @@ def _data_show(arguments: argparse.Namespace) -> int:
     if arguments.image_size < 0:
         msg = f"--image-size must be 0 or more, got {arguments.image_size}"
         raise ConfigError(msg)
-    dataset = data.load(arguments.name, folder=arguments.data_dir, image_size=arguments.image_size)
+    dataset = data.load(
+        arguments.name,
+        folder=arguments.data_dir,
+        image_size=arguments.image_size,
+        skip_broken=arguments.skip_broken,
+    )
     sys.stdout.write("\n".join(_facts(dataset)) + "\n")
     if arguments.save is not None:
         _draw(dataset, arguments.save)
@@ -83,9 +91,15 @@ def _data_show(arguments: argparse.Namespace) -> int:
 def _facts(dataset: Any) -> list[str]:
     """Return the lines of `gpuconv data show`."""
     _, channels, height, width = dataset.x_train.shape
-    names = [*dataset.classes, "all"]
-    counts = [np.bincount(labels, minlength=len(dataset.classes)) for labels in (dataset.y_train, dataset.y_test)]
-    column = max(map(len, names))
+    parts = class_counts(dataset)
+    widths = [max(8, len(part)) for part in parts]
+    column = max(map(len, [*dataset.classes, "all"]))
+
+    def row(name: str, cells: Iterable[str]) -> str:
+        return "  ".join(
+            [f"{name:<{column}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))]
+        )
+
     lines = [
         dataset.name,
         f"source  {dataset.source}",
@@ -93,11 +107,12 @@ def _facts(dataset: Any) -> list[str]:
         "mean    " + ", ".join(f"{value:.4f}" for value in dataset.mean),
         "std     " + ", ".join(f"{value:.4f}" for value in dataset.std),
         "",
-        f"{'class':<{column}}  {'train':>8}  {'test':>8}",
+        row("class", parts),
     ]
-    for name, train, test in zip(dataset.classes, *counts, strict=True):
-        lines.append(f"{name:<{column}}  {train:>8,}  {test:>8,}")
-    return [*lines, "-" * (column + 20), f"{'all':<{column}}  {len(dataset.y_train):>8,}  {len(dataset.y_test):>8,}"]
+    for label, name in enumerate(dataset.classes):
+        lines.append(row(name, (f"{counts[label]:,}" for counts in parts.values())))
+    totals = row("all", (f"{counts.sum():,}" for counts in parts.values()))
+    return [*lines, "-" * len(totals), totals]
 
 
 def _draw(dataset: Any, path: Path) -> None:

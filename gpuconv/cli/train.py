@@ -18,7 +18,7 @@ from .parser import EXIT_CODES
 _GROUPS = {
     "net": ("net", "widths", "filters", "window", "hidden", "weight_scale"),
     "data": (
-        *("data", "data_dir", "download", "image_size", "validation", "train_images", "test_images"),
+        *("data", "data_dir", "download", "image_size", "skip_broken", "validation", "train_images", "test_images"),
         *("flip", "flip_mode", "crop", "pad_mode", "cutout"),
     ),
     "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate"),

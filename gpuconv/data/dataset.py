@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import checks
-from ..errors import DatasetCorruptError, DTypeError, ShapeError
+from ..errors import DTypeError, ShapeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,26 @@ class Dataset:
     std: tuple[float, ...]
     source: str
     """Where the data come from."""
+    validation: int | None = None
+    """How many of the last training pictures the set itself has for validation; None: it does not say."""
+
+
+def class_counts(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return how many pictures of each class there are to train and test on, and to validate if the set says which."""
+    held_out = len(dataset.y_train) - (dataset.validation or 0)
+    parts = {"train": dataset.y_train[:held_out]}
+    if dataset.validation is not None:
+        parts["validation"] = dataset.y_train[held_out:]
+    parts["test"] = dataset.y_test
+    return {part: np.bincount(labels, minlength=len(dataset.classes)) for part, labels in parts.items()}
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of images / 255 per channel, exact up to the rounding of a float64.
 
     images: (N, C, H, W) uint8   ->   C floats, C floats
+
+    A channel of one value everywhere has the deviation 1: normalised, it is 0.
     """
     if images.dtype != np.uint8:
         msg = f"images must be uint8, got {images.dtype}"
@@ -53,9 +67,6 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
         total = int(counts.sum())
         mean = int(counts @ levels) / total
         variance = float(counts @ (levels - mean) ** 2) / total
-        if variance == 0:
-            msg = f"channel {channel} of the training pictures is {mean:g} everywhere, expected several values"
-            raise DatasetCorruptError(msg)
         means.append(mean / 255)
-        deviations.append(variance**0.5 / 255)
+        deviations.append(variance**0.5 / 255 or 1.0)
     return tuple(means), tuple(deviations)

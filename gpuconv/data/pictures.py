@@ -1,216 +1,119 @@
 """Read a folder of pictures, one folder per class, with Pillow: a data set of one's own.
 
 Either FOLDER/<class>/<picture>, of which a fifth of every class is held out for testing, or
-FOLDER/train/<class>/<picture> and, if there is one, FOLDER/test/<class>/<picture>.  Which pictures are held out, and the
-order of all, follow from the hashes of their names: neither the file system nor a seed has a say.
+FOLDER/<part>/<class>/<picture>, where the parts are train, val and test in any of the usual spellings.  Which pictures
+are held out, and the order of all, follow from the hashes of their names: neither the file system nor a seed has a say.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import unicodedata
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import checks
-from ..errors import DatasetCorruptError, DatasetMissingError, UnsupportedError
+from .. import checks, contents
+from ..errors import DatasetCorruptError, UnsupportedError
 from .dataset import Dataset, channel_statistics
 from .download import Notice
+from .picture_files import PictureFile, listed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Endings that say "picture", and the formats that Pillow may take a file for: those that run no other program.
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+# The formats that Pillow may take a file for, where it has them: those that run no other program.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _MODES = ("RGB", "RGBA", "RGBX", "RGBa", "L", "LA", "1", "P", "PA", "CMYK", "YCbCr")
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
+_RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf")
 
 NAMED = "pictures in "  # how the name of every such data set begins
+MIXED_SIZE = 64  # what pictures of several sizes are scaled to if nobody says another size
 
 _MOST_PIXELS = 1 << 26  # of one picture: 200 MB while it is decoded
 _MOST_BYTES = 1 << 34  # of all
-_TEST_SHARE = 5  # one in
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
-    label: int
-    rank: bytes  # its place among all
-
-
-def read_pictures(folder: str | os.PathLike[str], *, image_size: int = 0, notice: Notice | None = None) -> Dataset:
+def read_pictures(
+    folder: str | os.PathLike[str], *, image_size: int = 0, skip_broken: bool = False, notice: Notice | None = None
+) -> Dataset:
     """Return the pictures of a folder as a Dataset; classes are its sub-folders in natural order (a2 before a10).
 
-    image_size: 0 takes pictures as they are, all of one size; N scales the largest square in the middle of each to
-    N x N (bicubic).  notice(text) hears what was passed over: files without a picture's ending, other folders.
+    image_size: N scales the largest square in the middle of each picture to N x N (bicubic); 0 takes pictures as they
+    are if all are of one size, and scales them to 64 x 64 if not.   skip_broken: leave out pictures that cannot be read.
+    notice(text) hears what was passed over or scaled: files that are no picture by their content nor by their ending,
+    other folders.  What macOS, Windows, NAS boxes and notebooks leave behind is passed over in silence.
 
     Every picture becomes 8-bit RGB: turned as its EXIF data says, grey in three equal channels, 16-bit grey by its
     upper byte, palettes looked up, CMYK and YCbCr by Pillow's formulas without colour profile, alpha over black.
 
-    Without a test folder one picture in five of every class, at least one, is held out: those first in the order of
-    the SHA-256 of <class>/<file name>.  Mean and standard deviation are those of the training pictures.
-    Raises DatasetMissingError for a folder that is not there or holds no class, DatasetCorruptError, with the file's
-    name, for what cannot be used, UnsupportedError without Pillow (extra `pictures`).
+    Without folders for parts one picture in five of every class, at least one, is held out to test on: those first in
+    the order of the SHA-256 of <class>/<file name>.  Of train, val and test, val becomes the last training pictures
+    (Dataset.validation); of train and val alone, val is the test set.  Mean and standard deviation are those of x_train.
+    Raises DatasetMissingError for a folder that is not there or holds no class, DatasetCorruptError, with the names of
+    all files concerned, for what cannot be used, UnsupportedError without Pillow (extra `pictures`).
     """
     root = Path(folder).expanduser()
     image_size = checks.integer("image_size", image_size, least=0)
     _require_pillow()
-    passed_over: list[Path] = []
-    train, test, classes = _listed(root, passed_over)
-    if passed_over and notice is not None:
-        count = len(passed_over)
+    listing = listed(root)
+    say = notice if notice is not None else lambda text: None
+    if listing.passed_over:
+        count = len(listing.passed_over)
         what = f"{count} entries that are" if count > 1 else "1 entry that is"
-        notice(f"{root}: passing over {what} no picture or class, such as {passed_over[0]}")
-    side = _side(train[0].path, image_size)
-    needed = 3 * side[0] * side[1] * (len(train) + len(test))
-    if needed > _MOST_BYTES:
-        msg = (
-            f"{root} holds {len(train) + len(test):,} pictures of {_size(side)}, {needed / 1e9:,.0f} GB in memory, "
-            f"expected at most {_MOST_BYTES / 1e9:,.0f} GB: a smaller --image-size N (image_size=N) scales them"
-        )
-        raise DatasetCorruptError(msg)
-    x_train, y_train = _read(train, side, train[0].path, image_size)
-    x_test, y_test = _read(test, side, train[0].path, image_size)
+        say(f"{root}: passing over {what} no picture or class, such as {listing.passed_over[0]}")
+    for note in listing.notes:
+        say(note)
+    parts = (listing.train, listing.validation, listing.test)
+    decoded = _read(root, [file for part in parts for file in part], image_size)
+    if isinstance(decoded, _Mixed):
+        image_size = MIXED_SIZE
+        say(f"{decoded.words}: all are scaled to {_size((image_size,) * 2)}; --image-size N chooses another size")
+        decoded = _read(root, [file for part in parts for file in part], image_size)
+    assert isinstance(decoded, _Decoded)
+    if decoded.problems:
+        _check_left(root, decoded, listing.classes, parts, skip_broken=skip_broken)
+        say(f"{root}: {_counted(decoded.problems)} cannot be read and left out:\n{_indented(decoded.problems)}")
+    ends = np.cumsum([sum(file.path not in decoded.broken for file in part) for part in parts])
+    labels = np.array([file.label for part in parts for file in part if file.path not in decoded.broken], np.int64)
+    x_train, x_test = decoded.images[: ends[1]], decoded.images[ends[1] :]
     mean, std = channel_statistics(x_train)
-    scaled = f", scaled to {_size(side)}" if image_size else ""
-    name = f"{NAMED}{_called(Path(folder), root)}{scaled}"
-    return Dataset(name, classes, x_train, y_train, x_test, y_test, mean, std, str(root))
-
-
-# Finding --------------------------------------------------------------------------------------------------------------
-
-
-def _listed(root: Path, passed_over: list[Path]) -> tuple[list[_File], list[_File], tuple[str, ...]]:
-    """Return the training and test pictures in their order, and the classes."""
-    if not root.is_dir():
-        msg = f"the folder of pictures {root} {'is not a folder' if root.exists() else 'does not exist'}"
-        raise DatasetMissingError(msg)
-    top, loose = _entries(root)
-    split = {child.name: child for child in top if child.name in ("train", "test") and _entries(child)[0]}
-    if "test" in split and "train" not in split:
-        msg = f"{root} has a folder test with classes, expected a folder train with classes beside it"
-        raise DatasetCorruptError(msg)
-    if "train" not in split:
-        passed_over += loose
-        classes = _classes(root, top)
-        train, test = _held_out(_pictures(classes, passed_over))
-        return train, test, tuple(child.name for child in classes)
-    passed_over += loose + [child for child in top if child.name not in split]
-    classes = _classes(split["train"], _entries(split["train"])[0])
-    passed_over += _entries(split["train"])[1]
-    names = tuple(child.name for child in classes)
-    if "test" not in split:
-        train, test = _held_out(_pictures(classes, passed_over))
-        return train, test, names
-    tested = _classes(split["test"], _entries(split["test"])[0])
-    passed_over += _entries(split["test"])[1]
-    if differing := set(names) ^ {child.name for child in tested}:
-        name = min(differing, key=_natural)
-        there, missing = ("train", "test") if name in names else ("test", "train")
-        msg = f"{root}: {there} has a class {name!r} that {missing} has not, expected the same classes in both"
-        raise DatasetCorruptError(msg)
-    _check_apart([*classes, *tested])
-    train, test = (_ordered(_pictures(part, passed_over)) for part in (classes, tested))
-    return train, test, names
-
-
-def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the folders in a folder in natural order, and everything else, without what is hidden."""
-    try:
-        children = sorted((c for c in folder.iterdir() if not c.name.startswith(".")), key=lambda c: _natural(c.name))
-    except OSError as error:
-        msg = f"{folder} could not be listed ({error.strerror or error})"
-        raise DatasetCorruptError(msg) from None
-    folders = [child for child in children if child.is_dir()]
-    return folders, [child for child in children if child not in set(folders)]
-
-
-def _classes(folder: Path, children: list[Path]) -> list[Path]:
-    """Return the folders of the classes, checked."""
-    if not children:
-        msg = (
-            f"{folder} holds no folders, expected one folder of pictures per class "
-            "(files of CIFAR themselves are named by --data-dir)"
-        )
-        raise DatasetMissingError(msg)
-    if len(children) == 1:
-        msg = f"{folder} holds one class, {children[0].name!r}, expected two or more to tell apart"
-        raise DatasetCorruptError(msg)
-    for child in children:
-        if not child.name.isprintable():
-            msg = f"{folder} holds a folder {child.name!r}, expected a name of printable characters: it names a class"
-            raise DatasetCorruptError(msg)
-    _check_apart(children)
-    return children
-
-
-def _check_apart(folders: Iterable[Path]) -> None:
-    """Refuse two names, by links, of one folder: its pictures would be in two classes, or in training and test."""
-    seen: dict[Path, Path] = {}
-    for folder in folders:
-        if (same := seen.setdefault(folder.resolve(), folder)) is not folder:
-            msg = f"{folder} and {same} are one folder, expected pictures of their own in each"
-            raise DatasetCorruptError(msg)
-
-
-def _pictures(classes: Sequence[Path], passed_over: list[Path]) -> list[list[_File]]:
-    """Return the pictures of each class in the order of their hashes."""
-    by_class = []
-    for label, folder in enumerate(classes):
-        folders, files = _entries(folder)
-        if folders:
-            msg = f"the class {folder} holds a folder {folders[0].name!r}, expected pictures directly in it"
-            raise DatasetCorruptError(msg)
-        pictures = [path for path in files if path.suffix.lower() in ENDINGS and path.is_file()]
-        passed_over += [path for path in files if path not in set(pictures)]
-        if not pictures:
-            msg = f"the class {folder} has no pictures, expected files ending in {', '.join(ENDINGS)}"
-            raise DatasetCorruptError(msg)
-        ranked = [_File(path, label, _rank(folder.name, path.name)) for path in pictures]
-        by_class.append(sorted(ranked, key=lambda file: file.rank))
-    return by_class
-
-
-def _rank(label: str, name: str) -> bytes:
-    """Return the hash of a picture's name, whichever way the file system composes its accents."""
-    text = unicodedata.normalize("NFC", f"{label}/{name}")
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-
-
-def _held_out(classes: list[list[_File]]) -> tuple[list[_File], list[_File]]:
-    """Return training and test pictures: of every class the first fifth, rounded, at least one, is for testing."""
-    train, test = [], []
-    for files in classes:
-        if len(files) < 2:
-            msg = f"the class {files[0].path.parent} has 1 picture, expected 2 or more: one is held out for testing"
-            raise DatasetCorruptError(msg)
-        count = max(1, (2 * len(files) + _TEST_SHARE) // (2 * _TEST_SHARE))
-        test.append(files[:count])
-        train.append(files[count:])
-    return _ordered(train), _ordered(test)
-
-
-def _ordered(classes: list[list[_File]]) -> list[_File]:
-    """Return the pictures of all classes mixed, in the order of their hashes."""
-    return sorted((file for files in classes for file in files), key=lambda file: (file.rank, file.label))
-
-
-def _natural(name: str) -> tuple[Any, ...]:
-    """Return a sort key by which numbers in a name count as numbers."""
-    parts = re.split("([0-9]+)", name)
-    return *(int(part) if index % 2 else part.casefold() for index, part in enumerate(parts)), name
+    scaled = f", scaled to {_size((image_size,) * 2)}" if image_size else ""
+    return Dataset(
+        f"{NAMED}{_called(Path(folder), root)}{scaled}",
+        listing.classes,
+        x_train,
+        labels[: ends[1]],
+        x_test,
+        labels[ends[1] :],
+        mean,
+        std,
+        str(root),
+        validation=int(ends[1] - ends[0]) if listing.validation else None,
+    )
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Decoded:
+    """The sound pictures of a list, (N, 3, H, W) uint8 in its order, and what is wrong with the others."""
+
+    images: np.ndarray
+    broken: frozenset[Path]
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixed:
+    """Two pictures differ in size."""
+
+    words: str
 
 
 def _require_pillow() -> None:
@@ -221,26 +124,74 @@ def _require_pillow() -> None:
         raise UnsupportedError(msg) from None
 
 
-def _side(path: Path, image_size: int) -> tuple[int, int]:
-    """Return the height and width that all pictures must have: of the first, or as asked for."""
+def _read(root: Path, files: Sequence[PictureFile], image_size: int) -> _Decoded | _Mixed:
+    """Return all pictures, or which two differ in size if they are taken as they are."""
+    images = None
+    first, count = files[0].path, 0
+    problems: dict[Path, str] = {}
     if image_size:
-        return image_size, image_size
-    pixels = _decoded(path, 0)
-    return pixels.shape[0], pixels.shape[1]
+        images = _space(root, len(files), (image_size, image_size))
+    for file in files:
+        try:
+            pixels = _decoded(file.path, image_size)
+        except DatasetCorruptError as error:
+            problems[file.path] = str(error)
+            continue
+        side = pixels.shape[:2]
+        if images is None:
+            images, first = _space(root, len(files), side), file.path
+        if side != images.shape[2:]:
+            return _Mixed(f"{file.path} is {_size(side)} but {first} is {_size(images.shape[2:])}")
+        images[count] = pixels.transpose(2, 0, 1)
+        count += 1
+    if images is None:
+        images = np.empty((0, 3, 1, 1), np.uint8)
+    return _Decoded(images[:count], frozenset(problems), list(problems.values()))
 
 
-def _read(files: Sequence[_File], side: tuple[int, int], first: Path, image_size: int) -> tuple[np.ndarray, np.ndarray]:
-    images = np.empty((len(files), 3, *side), np.uint8)
-    for index, file in enumerate(files):
-        pixels = _decoded(file.path, image_size)
-        if pixels.shape[:2] != side:
+def _space(root: Path, count: int, side: tuple[int, ...]) -> np.ndarray:
+    """Return memory for so many pictures, if that is not too much."""
+    needed = 3 * side[0] * side[1] * count
+    if needed > _MOST_BYTES:
+        msg = (
+            f"{root} holds {count:,} pictures of {_size(side)}, {needed / 1e9:,.0f} GB in memory, "
+            f"expected at most {_MOST_BYTES / 1e9:,.0f} GB: a smaller --image-size N (image_size=N) scales them"
+        )
+        raise DatasetCorruptError(msg)
+    return np.empty((count, 3, *side), np.uint8)
+
+
+def _check_left(
+    root: Path,
+    decoded: _Decoded,
+    classes: Sequence[str],
+    parts: tuple[list[PictureFile], ...],
+    *,
+    skip_broken: bool,
+) -> None:
+    """Refuse broken pictures, all of them by name, unless they are to be left out and enough others stay."""
+    if not skip_broken:
+        msg = (
+            f"{root}: {_counted(decoded.problems)} cannot be read: mend or remove what is named here, "
+            f"or leave it out by --skip-broken (skip_broken=True):\n{_indented(decoded.problems)}"
+        )
+        raise DatasetCorruptError(msg)
+    for purpose, part in zip(("train", "validate", "test"), parts, strict=True):
+        left = {file.label for file in part if file.path not in decoded.broken}
+        for label in sorted({file.label for file in part} - left):
             msg = (
-                f"{file.path} is {_size(pixels.shape[:2])} but {first} is {_size(side)}: "
-                "expected pictures of one size, or --image-size N (image_size=N) to scale them"
+                f"{root}: no picture of the class {classes[label]!r} to {purpose} on can be read:\n"
+                f"{_indented(decoded.problems)}"
             )
             raise DatasetCorruptError(msg)
-        images[index] = pixels.transpose(2, 0, 1)
-    return images, np.array([file.label for file in files], np.int64)
+
+
+def _counted(problems: Sequence[str]) -> str:
+    return "1 picture" if len(problems) == 1 else f"{len(problems):,} pictures"
+
+
+def _indented(lines: Sequence[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _decoded(path: Path, image_size: int) -> np.ndarray:
@@ -249,9 +200,11 @@ def _decoded(path: Path, image_size: int) -> np.ndarray:
     import PIL.ImageOps
 
     try:
+        _refuse_other(path)
+        PIL.Image.init()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of details of a file that do not matter here; sizes are checked below
-            with PIL.Image.open(path, formats=_FORMATS) as image:
+            with PIL.Image.open(path, formats=[name for name in _FORMATS if name in PIL.Image.OPEN]) as image:
                 _check(path, image)
                 upright = _rgb(path, PIL.ImageOps.exif_transpose(image))
                 return np.asarray(_scaled(upright, image_size) if image_size else upright)
@@ -261,6 +214,21 @@ def _decoded(path: Path, image_size: int) -> np.ndarray:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         msg = f"{path} cannot be read as a picture: {reason.replace(f' {str(path)!r}', '')}"
         raise DatasetCorruptError(msg) from None
+
+
+def _refuse_other(path: Path) -> None:
+    """Say of a file that is no picture, or one that Pillow does not read, what it is."""
+    start = contents.head(path)
+    if path.suffix.lower() in _RAW:
+        msg = f"{path} is a camera's raw picture: convert it to JPEG or PNG"
+        raise DatasetCorruptError(msg)
+    if words := contents.stand_in(start):
+        msg = f"{path} {words}"
+        raise DatasetCorruptError(msg)
+    if (kind := contents.kind(start)) and not contents.is_picture(start):
+        way_out = ": convert it to JPEG or PNG" if kind.endswith("picture") else ", not a picture"
+        msg = f"{path} is {kind}{way_out}"
+        raise DatasetCorruptError(msg)
 
 
 def _check(path: Path, image: Image) -> None:

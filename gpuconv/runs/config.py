@@ -65,10 +65,11 @@ class Config:
     data: str = _setting("auto", f"{', '.join(NAMES)}, or a folder of pictures")
     data_dir: str = _setting("", "folder of CIFAR's files [GPUCONV_DATA, else the cache], or of pictures that moved")
     download: bool = _setting(True, "fetch CIFAR if it is not here")
-    image_size: int = _setting(0, "scale a folder's pictures to N x N; 0: as they are", least=0)
+    image_size: int = _setting(0, "scale a folder's pictures to N x N; 0: as they are, or 64 if they differ", least=0)
+    skip_broken: bool = _setting(False, "leave out a folder's pictures that cannot be read")
     validation: int = _setting(
         -1,
-        "last training images held out to choose the best epoch; -1: 5000, of a folder a tenth if that is less",
+        "last training images held out to choose the best epoch; -1: 5000, of a folder its own or a tenth if that is less",
         least=-1,
     )
     train_images: int = _setting(0, "train on the first N only; 0: all", least=0)

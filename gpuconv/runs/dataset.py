@@ -11,6 +11,7 @@ import numpy as np
 from .. import data
 from ..data import cifar10, cifar100
 from ..data.check import check_dataset
+from ..data.dataset import class_counts
 from ..data.download import Notice, Progress
 from ..data.drawn import SHAPES
 from ..data.pictures import NAMED
@@ -18,6 +19,8 @@ from ..data.sources import is_path, to_stderr
 from ..errors import ConfigError
 from .config import Config
 
+_MOST_COUNTS = 20  # classes whose counts fit into a line or three
+_PURPOSES = {"train": "train", "validation": "validate", "test": "test"}
 _OURS = (cifar10.CLASSES, cifar100.CLASSES, cifar100.SUPERCLASSES, SHAPES)
 
 
@@ -44,6 +47,7 @@ def load_dataset(
         name,
         folder=folder or None,
         image_size=config.image_size,
+        skip_broken=config.skip_broken,
         download=config.download if download is None else download,
         notice=notice,
         progress=progress,
@@ -84,6 +88,18 @@ def fingerprint(dataset: Any) -> str:
 def is_ours(dataset: Any) -> bool:
     """Return whether this is CIFAR or the drawn shapes, rather than pictures of one's own."""
     return tuple(dataset.classes) in _OURS and not dataset.name.startswith(NAMED)
+
+
+def counts_in_words(dataset: Any) -> str:
+    """Return a line with the pictures of each class, as they are split; of many classes the rarest and the commonest."""
+    parts = class_counts(dataset)
+    cells = [" + ".join(map(str, counts)) for counts in zip(*parts.values(), strict=True)]
+    totals = np.sum([*parts.values()], axis=0)
+    shown = list(range(len(cells)))
+    if len(cells) > _MOST_COUNTS:
+        shown = sorted({int(totals.argmin()), int(totals.argmax())})
+    words = ", ".join(f"{dataset.classes[label]} {cells[label]}" for label in shown)
+    return f"{len(cells)} classes, pictures to {' + '.join(_PURPOSES[part] for part in parts)}: {words}"
 
 
 def first_test_images(dataset: Any, count: int) -> tuple[Any, Any]:

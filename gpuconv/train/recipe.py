@@ -15,6 +15,7 @@ from ..runs.dataset import first_test_images, is_ours
 
 _VALIDATION = 5000
 _OVERFIT_STEPS = 300
+_STEPS_OF_FITTED = 8
 _OWN_SHARE = 10  # of pictures of one's own one in so many is held out, if that is fewer
 
 
@@ -73,10 +74,25 @@ def settled(config: Config, dataset: Any) -> Config:
     """Return the settings with the number of validation images that they leave to the data."""
     if config.validation >= 0:
         return config
+    if dataset.validation is not None:
+        return dataclasses.replace(config, validation=dataset.validation)
     images = len(dataset.y_train)
     # One at least, so that an epoch can be chosen, but never the only one.
     count = _VALIDATION if is_ours(dataset) else min(_VALIDATION, max(images // _OWN_SHARE, 1), images - 1)
     return dataclasses.replace(config, validation=max(count, 0))
+
+
+def fitted(config: Config, dataset: Any) -> Config:
+    """Return the settings with batches that the training images can fill.
+
+    Batches that are larger than all of them shrink to an eighth, so that an epoch has several steps, but not below 8.
+    """
+    images = len(split(dataset, config).y_train)
+    if config.batch_size <= images:
+        return config
+    size = min(images, max(images // _STEPS_OF_FITTED, 8))
+    parts = min(config.accumulate, size)
+    return dataclasses.replace(config, batch_size=size - size % parts, accumulate=parts)
 
 
 def split(dataset: Any, config: Config) -> Split:
@@ -86,6 +102,13 @@ def split(dataset: Any, config: Config) -> Split:
     """
     config = settled(config, dataset)
     images = len(dataset.y_train)
+    own = dataset.validation
+    if own is not None and config.validation != own and not config.overfit:
+        msg = (
+            f"{dataset.name} has {own} pictures of its own to validate on, got validation={config.validation}: "
+            "leave that out, or put the pictures to train on and to validate on into one folder"
+        )
+        raise ConfigError(msg)
     kept = images - config.validation
     count = config.train_images or kept
     if config.overfit:
@@ -127,7 +150,6 @@ def plan(config: Config, images: int) -> Plan:
     steps_per_epoch = images // config.batch_size
     if steps_per_epoch == 0:
         msg = f"batch_size={config.batch_size} is more than the {images} training images: choose a smaller batch"
-        msg += " (in Python train.overfitting(config) does)" if config.overfit else ""
         raise ConfigError(msg)
     steps = config.epochs * steps_per_epoch
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))

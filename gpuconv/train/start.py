@@ -10,12 +10,13 @@ from ..backend import default_device, loops_in_words, using
 from ..data.check import check_dataset
 from ..data.dataset import Dataset
 from ..data.drawn import SHAPES
+from ..data.pictures import NAMED
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
 from ..runs import checkpoint
 from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
-from ..runs.dataset import load_dataset
+from ..runs.dataset import counts_in_words, load_dataset
 from ..runs.folder import RunFolder, new_folder, refuse_several
 from ..runs.machine import began_with
 from ..runs.result import Result, from_record
@@ -63,7 +64,7 @@ def check(config: Config, dataset: Any) -> None:
     if config.tensorboard:
         check_tensorboard()
     with using(config.device):
-        Training(config, dataset, Progress())
+        Training(recipe.fitted(config, dataset), dataset, Progress())
 
 
 def begin(config: Config, dataset: Any, display: Progress) -> Training:
@@ -71,7 +72,14 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
     if dataset is None:
         dataset, config = load_data(config, display)
     check_dataset(dataset)
-    training = Training(recipe.settled(config, dataset), dataset, display)
+    config = recipe.settled(config, dataset)
+    fitted = recipe.fitted(config, dataset)
+    if fitted != config:
+        display.note(
+            f"batch_size={config.batch_size} is more than there are training images: "
+            f"batches of {fitted.batch_size} are taken instead"
+        )
+    training = Training(fitted, dataset, display)
     training.prepare()
     return training
 
@@ -175,6 +183,8 @@ def load_data(
     dataset = load_dataset(
         config, data_dir=data_dir, notice=display.note, progress=display.download, trained_on=trained_on
     )
+    if dataset.name.startswith(NAMED):
+        display.note(counts_in_words(dataset))
     if config.data == "auto":
         config = dataclasses.replace(config, data="shapes" if dataset.classes == SHAPES else "cifar10")
     return dataset, recipe.settled(config, dataset)
