@@ -21,6 +21,7 @@ import numpy as np
 
 from .. import checks
 from ..errors import DatasetCorruptError, DatasetMissingError, UnsupportedError
+from ..folders import path_of
 from .dataset import Dataset, channel_statistics
 from .download import Notice
 
@@ -61,7 +62,7 @@ def read_pictures(folder: str | os.PathLike[str], *, image_size: int = 0, notice
     Raises DatasetMissingError for a folder that is not there or holds no class, DatasetCorruptError, with the file's
     name, for what cannot be used, UnsupportedError without Pillow (extra `pictures`).
     """
-    root = Path(folder).expanduser()
+    root = path_of(folder, "the folder of pictures")
     image_size = checks.integer("image_size", image_size, least=0)
     _require_pillow()
     passed_over: list[Path] = []
@@ -82,7 +83,7 @@ def read_pictures(folder: str | os.PathLike[str], *, image_size: int = 0, notice
     x_test, y_test = _read(test, side, train[0].path, image_size)
     mean, std = channel_statistics(x_train)
     scaled = f", scaled to {_size(side)}" if image_size else ""
-    name = f"{NAMED}{_called(Path(folder), root)}{scaled}"
+    name = f"{NAMED}{_called(os.fspath(folder), root)}{scaled}"
     return Dataset(name, classes, x_train, y_train, x_test, y_test, mean, std, str(root))
 
 
@@ -305,13 +306,13 @@ def _size(side: Sequence[int]) -> str:
     return f"{side[1]:,} x {side[0]:,} pixels (width x height)"
 
 
-def _called(folder: Path, root: Path) -> str:
+def _called(folder: str, root: Path) -> str:
     """Return what a data set calls its folder: the name alone, and of a home folder not that, for it is a person's."""
     path = root.resolve()
     try:
         home = Path.home().resolve()
     except RuntimeError:  # a user without one
         home = None
-    if path == home or (len(folder.parts) == 1 and folder.parts[0].startswith("~")):
+    if path == home or (folder.startswith("~") and len(Path(folder).parts) == 1):
         return "the home folder"
     return "".join(letter if letter.isprintable() else "?" for letter in path.name) or "the root folder"
