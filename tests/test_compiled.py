@@ -416,7 +416,10 @@ def home():
     raise RuntimeError("Could not determine home directory.")
 Path.home = home
 """
-    assert _warned(_run(None, first, XDG_CACHE_HOME=""), "anywhere (Could not determine home directory.)")
+    assert _warned(
+        _run(None, first, XDG_CACHE_HOME=""),
+        "anywhere (this user has no home folder to keep a cache in: name one by the environment variable GPUCONV_CACHE)",
+    )
 
 
 @numba_installed

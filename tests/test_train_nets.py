@@ -154,4 +154,4 @@ def test_a_net_is_looked_for_beside_the_settings_first(tmp_path, monkeypatch):
     for place in (tmp_path, tmp_path / "there"):
         (place / "mine.py").write_text("")
     assert read(settings).net == str(tmp_path / "there" / "mine.py")
-    assert read(settings, find_net=False).net == "mine.py"
+    assert read(settings, find_files=False).net == "mine.py"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .parser import words
+from .parser import named_path, words
 
 
 def add(commands: Any) -> None:
@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--processes", metavar="N", type=int, default=1, help="that share a side's rounds [1]")
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory [yes]")
     parser.add_argument("--one-thread", action="store_true", help="processor time of one thread, too")
-    parser.add_argument("--save", metavar="FILE", type=Path, help="keep every round as JSON")
+    parser.add_argument("--save", metavar="FILE", type=named_path, help="keep every round as JSON")
     parser.add_argument("--list", dest="listing", action="store_true", help="show sets, operators and peers, and end")
     parser.set_defaults(run=_bench)
 

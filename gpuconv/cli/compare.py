@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .parser import named_path
 
 
 def add(commands: Any) -> None:
@@ -21,9 +22,9 @@ def add(commands: Any) -> None:
         ),
     )
     parser.add_argument(
-        "run_paths", metavar="RUN", type=Path, nargs="+", help="run folders, two or more, or one of --seeds"
+        "run_paths", metavar="RUN", type=named_path, nargs="+", help="run folders, two or more, or one of --seeds"
     )
-    parser.add_argument("--save", metavar="FILE", type=Path, help="picture of all curves: .png, .svg or .pdf")
+    parser.add_argument("--save", metavar="FILE", type=named_path, help="picture of all curves: .png, .svg or .pdf")
     parser.set_defaults(run=_compare)
 
 

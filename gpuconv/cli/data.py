@@ -13,7 +13,7 @@ import numpy as np
 from ..data.dataset import class_counts
 from ..data.sources import NAMES
 from ..errors import ConfigError, UnsupportedError
-from .parser import Parser
+from .parser import Parser, named_path
 
 _FILES = ("cifar10", "cifar100")
 _PICTURE_COLUMNS = 12
@@ -42,7 +42,9 @@ def add(commands: Any) -> None:
     show.add_argument("--data-dir", metavar="DIR", help="folder of CIFAR's files [the usual place]")
     show.add_argument("--image-size", metavar="N", type=int, default=0, help="scale a folder's pictures to N x N")
     show.add_argument("--skip-broken", action="store_true", help="leave out a folder's pictures that cannot be read")
-    show.add_argument("--save", metavar="FILE", type=Path, help="draw pictures of every class into a .png, .svg, .pdf")
+    show.add_argument(
+        "--save", metavar="FILE", type=named_path, help="draw pictures of every class into a .png, .svg, .pdf"
+    )
     show.set_defaults(run=_data_show)
 
 

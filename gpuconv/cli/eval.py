@@ -6,13 +6,12 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..data.sources import NAMES
 from ..errors import ConfigError
 from ..runs.evaluation import TTA
-from .parser import EXIT_CODES
+from .parser import EXIT_CODES, named_path
 
 _EXAMPLES = """\
 examples:
@@ -30,7 +29,7 @@ def add(commands: Any) -> None:
         description="Test the net of a run on the test images of its data set.",
         epilog=_EXAMPLES + "\n" + EXIT_CODES,
     )
-    parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")
+    parser.add_argument("run_path", metavar="RUN", type=named_path, help="run folder, or a checkpoint file")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
     parser.add_argument("--data", metavar="NAME|DIR", help="another data set than the run's, or a folder of pictures")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that the data set is in now")

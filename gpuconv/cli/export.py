@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, ExportCheckError, GpuconvError
+from .parser import named_path
 
 _SEED = 0
 
@@ -26,10 +26,13 @@ def add(commands: Any) -> None:
             "program, where it is installed, first runs the net, and the scores are compared."
         ),
     )
-    parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder, or a checkpoint file")
+    parser.add_argument("run_path", metavar="RUN", type=named_path, help="run folder, or a checkpoint file")
     parser.add_argument("--to", dest="target", choices=("onnx", "torch"), required=True, help="for which program")
     parser.add_argument(
-        *("-o", "--output"), metavar="FILE", type=Path, help="file to write [net.onnx, net_torch.safetensors in RUN]"
+        *("-o", "--output"),
+        metavar="FILE",
+        type=named_path,
+        help="file to write [net.onnx, net_torch.safetensors in RUN]",
     )
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
     parser.add_argument(

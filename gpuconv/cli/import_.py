@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .parser import named_path
 
 
 def add(commands: Any) -> None:
@@ -21,12 +22,20 @@ def add(commands: Any) -> None:
             "the start of a run."
         ),
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="FILE.safetensors or FILE.onnx")
+    parser.add_argument("file", metavar="FILE", type=named_path, help="FILE.safetensors or FILE.onnx")
     parser.add_argument(
-        "--net", metavar="CONFIG|RUN", type=Path, required=True, help="which net: a run, its config.toml, a checkpoint"
+        "--net",
+        metavar="CONFIG|RUN",
+        type=named_path,
+        required=True,
+        help="which net: a run, its config.toml, a checkpoint",
     )
     parser.add_argument(
-        *("-o", "--output"), metavar="FILE", type=Path, required=True, help="checkpoint to write: NAME.safetensors"
+        *("-o", "--output"),
+        metavar="FILE",
+        type=named_path,
+        required=True,
+        help="checkpoint to write: NAME.safetensors",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="with CONFIG: folder of its data set")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")

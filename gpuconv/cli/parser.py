@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
+
+from ..errors import ConfigError
+from ..folders import path_of
 
 EXIT_CODES = """\
 exit codes:
@@ -32,6 +36,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"gpuconv: error: {message}\n{self.prog} --help shows what there is\n")
         raise SystemExit(2)
+
+
+def named_path(text: str) -> Path:
+    """Return the path in an argument, with ~ as `path_of` takes it."""
+    try:
+        return path_of(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def words(text: str) -> tuple[str, ...]:

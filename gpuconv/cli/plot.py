@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
+
+from .parser import named_path
 
 
 def add(commands: Any) -> None:
@@ -18,8 +19,8 @@ def add(commands: Any) -> None:
             "which needs matplotlib (pip install 'gpuconv[plots]')."
         ),
     )
-    parser.add_argument("run_path", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("--save", metavar="FILE", type=Path, help="picture to write: .png, .svg or .pdf")
+    parser.add_argument("run_path", metavar="RUN", type=named_path, help="run folder")
+    parser.add_argument("--save", metavar="FILE", type=named_path, help="picture to write: .png, .svg or .pdf")
     parser.add_argument("--report", action="store_true", help="write report.html in the run folder anew")
     parser.add_argument("--text", action="store_true", help="in the terminal, also if something is written")
     parser.set_defaults(run=_plot)

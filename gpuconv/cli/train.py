@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from ..data.sources import is_path
@@ -12,7 +11,7 @@ from ..errors import ConfigError
 from ..runs.config import Config
 from ..runs.settings import PRESETS, from_values, read
 from ..show.terminal import PROGRESS
-from .parser import EXIT_CODES
+from .parser import EXIT_CODES, named_path
 
 # Which fields of Config stand under which heading of `gpuconv train --help`.
 _GROUPS = {
@@ -58,10 +57,10 @@ def add(commands: Any) -> None:
     )
     run = parser.add_argument_group("run")
     run.add_argument("--preset", metavar="NAME", help=f"recipe to start from: {', '.join(PRESETS)} [convnet]")
-    run.add_argument("--config", metavar="FILE", type=Path, help="settings of an earlier run: its config.toml")
-    run.add_argument("--resume", metavar="RUN", type=Path, help="go on with the run in this folder, bit for bit")
+    run.add_argument("--config", metavar="FILE", type=named_path, help="settings of an earlier run: its config.toml")
+    run.add_argument("--resume", metavar="RUN", type=named_path, help="go on with the run in this folder, bit for bit")
     run.add_argument("--name", help="keep the run in runs/NAME-<number> [the preset]")
-    run.add_argument("--run-dir", metavar="DIR", type=Path, help="keep the run in this new or empty folder")
+    run.add_argument("--run-dir", metavar="DIR", type=named_path, help="keep the run in this new or empty folder")
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
     run.add_argument("--seeds", metavar="N", type=int, help="N runs with seeds from --seed on: mean, deviation")
     run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes and fetches nothing")

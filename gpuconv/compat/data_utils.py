@@ -21,6 +21,7 @@ from ..bounded import read
 from ..data import cifar, cifar10
 from ..data.pickles import Array, Class, Instance, read_pickle
 from ..errors import DatasetCorruptError, DatasetMissingError
+from ..folders import path_of
 
 # Where get_cifar10.sh and the notebooks of either course put the batches, seen from the notebook.
 _FOLDERS = ("cifar-10-batches-py", "cs231n/datasets/cifar-10-batches-py", "datasets/cifar-10-batches-py")
@@ -45,7 +46,7 @@ def load_pickle(f: BinaryIO) -> Any:
 
 def load_CIFAR_batch(filename: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return (X, Y) of one batch file.   X: (N, 32, 32, 3) float64   Y: (N,)."""
-    images, labels = cifar.read_batch(Path(filename), cifar10.OFFICIAL)
+    images, labels = cifar.read_batch(path_of(filename), cifar10.OFFICIAL)
     return images.transpose(_NOT_CHANNELS).astype(np.float64), labels
 
 
@@ -90,7 +91,7 @@ def load_tiny_imagenet(
 
     X: (N, 3, 64, 64).  Reading JPEGs needs matplotlib and Pillow.  class_names: for each class a list of its words.
     """
-    root = Path(path)
+    root = path_of(path)
     wnids = read(root / "wnids.txt", _MOST_TEXT).decode("utf-8").split()
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     words = dict(line.split("\t") for line in _lines(root / "words.txt"))
@@ -130,7 +131,7 @@ def load_models(models_dir: str | os.PathLike[str]) -> dict[str, Any]:
     anything else, such as a model of one's own class.
     """
     models = {}
-    for path in sorted(Path(models_dir).iterdir()):
+    for path in sorted(path_of(models_dir).iterdir()):
         if not path.is_file():
             continue
         try:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import ParamError
+from ..folders import path_of
 from . import optim
 
 _RULES = ("sgd", "sgd_momentum", "sgd_nesterov_momentum", "rmsprop", "adam", "adam_epsilon_hat")
@@ -82,7 +82,7 @@ class Solver:
         if self.checkpoint_name is None:
             return
         checkpoint = {name: getattr(self, name) for name in _CHECKPOINT}
-        path = Path(f"{self.checkpoint_name}_epoch_{self.epoch}.pkl")
+        path = path_of(f"{self.checkpoint_name}_epoch_{self.epoch}.pkl")
         self._say(f'Saving checkpoint to "{path}"')
         with path.open("wb") as file:
             pickle.dump(checkpoint, file)

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import checks, contents
 from ..errors import DatasetCorruptError, UnsupportedError
+from ..folders import path_of
 from .dataset import Dataset, channel_statistics
 from .download import Notice
 from .picture_files import PictureFile, listed
@@ -57,7 +58,7 @@ def read_pictures(
     Raises DatasetMissingError for a folder that is not there or holds no class, DatasetCorruptError, with the names of
     all files concerned, for what cannot be used, UnsupportedError without Pillow (extra `pictures`).
     """
-    root = Path(folder).expanduser()
+    root = path_of(folder, "the folder of pictures")
     image_size = checks.integer("image_size", image_size, least=0)
     _require_pillow()
     listing = listed(root)

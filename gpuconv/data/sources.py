@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import ConfigError, DatasetMissingError, DownloadError
-from ..folders import cache_folder
+from ..folders import cache_folder, path_of
 from . import cifar, cifar10, cifar100
 from .cifar import FileFacts, Source, Spec
 from .dataset import Dataset, channel_statistics
@@ -29,7 +29,18 @@ def to_stderr(text: str) -> None:
 
 def is_path(name: str) -> bool:
     """Return whether a data set's name is the path of a folder of pictures: it has a separator, or is "~", "." ..."""
-    return "/" in name or os.sep in name or name in ("~", ".", "..")
+    return "/" in name or os.sep in name or name in (".", "..") or name.startswith("~")
+
+
+def folder_of_that_name(name: str) -> str:
+    """Return the half of a sentence that says how to name a folder that lies here and is called like a data set, or ""."""
+    return (
+        f"; the folder {name} here is not read: name it ./{name} for the pictures in it" if Path(name).is_dir() else ""
+    )
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def load(
@@ -70,15 +81,20 @@ def load(
     if image_size:
         msg = (
             f'image_size scales the pictures of a folder; the data set "{name}" has a size of its own, got {image_size}'
+            + folder_of_that_name(name)
         )
         raise ConfigError(msg)
     if name == "shapes":
         if folder is not None:
             msg = f'the data set "shapes" is drawn and has no folder, got folder {os.fspath(folder)!r}'
             raise ConfigError(msg)
+        if beside := folder_of_that_name(name):
+            notice(f"shapes are drawn by gpuconv{beside}")
         return draw_shapes(seed=seed)
     spec = _spec(name)
     source = _find(spec, folder)
+    if folder is None and (beside := folder_of_that_name(name)) and not (source and _lies_in(source.path, Path(name))):
+        notice(f"{name} is {spec.name}, from where it is kept{beside}, or --data-dir {name} for {spec.name} in it")
     if source is None:
         try:
             source = _fetched(spec, download, notice, progress)
@@ -130,15 +146,15 @@ def _spec(name: str) -> Spec:
 
 def _find(spec: Spec, folder: str | os.PathLike[str] | None) -> Source | None:
     if folder is not None:
-        return _find_in(spec, Path(folder), f"the data folder {os.fspath(folder)}")
+        return _find_in(spec, folder, f"the data folder {os.fspath(folder)}")
     named = os.environ.get("GPUCONV_DATA")
     if named:
-        return _find_in(spec, Path(named), f"the data folder {named} (environment variable GPUCONV_DATA)")
+        return _find_in(spec, named, f"the data folder {named} (environment variable GPUCONV_DATA)")
     return cifar.find(cache_folder(), spec, depth=0)
 
 
-def _find_in(spec: Spec, path: Path, title: str) -> Source:
-    path = path.expanduser()
+def _find_in(spec: Spec, named: str | os.PathLike[str], title: str) -> Source:
+    path = path_of(named, "the data folder")
     source = cifar.find(path, spec)
     if source is None:
         problem = f"holds no {spec.name}, nor do the folders in it" if path.exists() else "does not exist"
@@ -180,7 +196,7 @@ def _download(
     patience: Patience | None,
 ) -> Path:
     layout = spec.layouts[0]
-    target = (cache_folder() if folder is None else Path(folder).expanduser()) / layout.archive
+    target = (cache_folder() if folder is None else path_of(folder, "the data folder")) / layout.archive
     notice(f"fetching {layout.archive} ({layout.archive_bytes:,} bytes) to {target.parent}")
     try:
         return fetch(
@@ -221,10 +237,17 @@ def _how_to_get_it(spec: Spec) -> str:
     lines = [
         f"To get {spec.name}, fetch {layout.archive} ({size}, SHA-256 {sha256}) from",
         *(f"  {url}" for url in _urls(spec)),
-        f"and put it, packed or unpacked, into {cache_folder()},",
+        f"and put it, packed or unpacked, into {_cache_in_words()},",
         "or into any other folder and name that by --data-dir (folder=...) or the environment variable GPUCONV_DATA.",
     ]
     return "\n".join(lines)
+
+
+def _cache_in_words() -> str:
+    try:
+        return str(cache_folder())
+    except ConfigError:  # there is none: another is what was asked for
+        return "the folder that the environment variable GPUCONV_CACHE names"
 
 
 def _indented(text: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import bounded, nn
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, UnsupportedError
+from ..folders import path_of
 from . import walk
 from .onnx_file import library, onnx_model
 
@@ -24,7 +25,7 @@ def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net
     Raises ConfigError for a missing file, CheckpointCorruptError for one that is no ONNX file, CheckpointMismatchError
     if the graph is another net's; the net is untouched then.
     """
-    path = Path(path)
+    path = path_of(path, "the file")
     if net is not None:
         walk.check_net(net)
     onnx = library()

@@ -19,6 +19,7 @@ import safetensors.numpy
 
 from .. import bounded, nn
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, UnsupportedError
+from ..folders import path_of
 from . import walk
 from .torch_source import module_source
 
@@ -57,7 +58,7 @@ def from_torch(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Ne
     Raises ConfigError for a missing file or one that is no safetensors, CheckpointMismatchError for names, shapes or
     dtypes that are not the net's, and for NaN or infinity; the net is untouched then.
     """
-    path = Path(path)
+    path = path_of(path, "the file")
     if net is not None:
         walk.check_net(net)
     arrays, metadata = _read(path)

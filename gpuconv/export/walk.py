@@ -14,6 +14,7 @@ import numpy as np
 from .. import bounded, checks, durable, nn
 from ..backend import asnumpy
 from ..errors import ArgTypeError, CheckpointMismatchError, ConfigError, GpuconvError, ShapeError, UnsupportedError
+from ..folders import path_of
 from ..version import gpuconv_version
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ def fill(net: nn.Net, weights: Mapping[str, np.ndarray], path: Path) -> None:
 
 def target(path: str | os.PathLike[str], suffix: str) -> Path:
     """Return the path of a file to write; raise ConfigError for another ending, or a folder that is not there."""
-    path = Path(path)
+    path = path_of(path, "the file to write")
     if path.suffix != suffix:
         msg = f"the file to write must end in {suffix}, got {path}"
         raise ConfigError(msg)

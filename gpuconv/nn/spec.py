@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import bounded, checks
 from ..errors import ConfigError, GpuconvError
+from ..folders import path_of
 from .choice import unknown
 from .containers import Residual, Sequential, kinds
 from .from_config import build
@@ -56,7 +57,7 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
     The config of the net is complete: a checkpoint needs the file no more.  Raises ConfigError that names the file,
     and the layer with its line.
     """
-    path, input_shape, dtype = Path(path), sample_shape(input_shape), float_dtype(dtype)
+    path, input_shape, dtype = path_of(path, "the net"), sample_shape(input_shape), float_dtype(dtype)
     classes = checks.integer("classes", classes, least=1)
     if path.suffix not in NET_FILES:
         msg = f"a net's file must end in .toml or .py, got {path}"

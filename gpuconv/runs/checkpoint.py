@@ -16,10 +16,12 @@ import numpy as np
 from .. import nn
 from ..backend import asnumpy
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
+from ..folders import path_of
 from ..version import gpuconv_version
 from . import sealed
 from .config import Config
 from .folder import refuse_several
+from .origin import located
 from .settings import from_values, read, shareable, to_values
 
 
@@ -154,21 +156,21 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Config:
     """Return the settings of a checkpoint, with the paths that it does not hold from config.toml in its folder."""
     config = from_values(values)
     if "data_dir" in values:
-        return config
+        return located(config, folder)
     try:
-        beside = read(folder / "config.toml", find_net=False)
+        beside = read(folder / "config.toml", find_files=False)
     except ConfigError:
-        return config
+        return located(config, folder)
     short = shareable(beside)
     places = {name: getattr(beside, name) for name in ("data", "net") if short[name] == values.get(name)}
     if "data" in places:
         places["data_dir"] = beside.data_dir
-    return dataclasses.replace(config, **places)
+    return located(dataclasses.replace(config, **places), folder)
 
 
 def load_net(path: str | Path) -> nn.Net:
     """Return the net of a checkpoint, with its weights: ready for forward."""
-    return net_of(load(Path(path)))
+    return net_of(load(path_of(path)))
 
 
 def net_of(snapshot: Snapshot) -> nn.Net:

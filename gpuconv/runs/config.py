@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import checks
-from ..data.sources import NAMES, is_path
+from ..data.sources import NAMES, folder_of_that_name, is_path
 from ..errors import ConfigError, GpuconvError
 from ..nn import choice
 from ..nn.muon import MOST_ITERATIONS
@@ -129,6 +129,7 @@ class Config:
         object.__setattr__(self, "data", _data(self.data))
         if self.image_size and self.data in NAMES:
             msg = f"image_size={self.image_size} scales the pictures of a folder; data {self.data!r} has its own size"
+            msg += folder_of_that_name(self.data)
             raise ConfigError(msg)
         if self.window % 2 == 0:
             msg = f"window must be odd, got {self.window}: the convolution keeps the image size"

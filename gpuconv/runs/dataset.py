@@ -16,7 +16,7 @@ from ..data.download import Notice, Progress
 from ..data.drawn import SHAPES
 from ..data.pictures import NAMED
 from ..data.sources import is_path, to_stderr
-from ..errors import ConfigError
+from ..errors import ConfigError, DatasetMissingError
 from .config import Config
 
 _MOST_COUNTS = 20  # classes whose counts fit into a line or three
@@ -39,19 +39,26 @@ def load_dataset(
     download: None leaves it to config.   notice, progress: as of `data.load`.
     trained_on: name and fingerprint of what a run was trained on.  Raises ConfigError for other data, whatever they are
     called; pictures that are the same keep the name they had in another folder.
+    Raises DatasetMissingError, which of a run's pictures says how to name the folder they are in now.
     """
     name, folder = config.data, data_dir or config.data_dir
     if folder and is_path(name):
         name, folder = folder if is_path(folder) else f"./{folder}", ""
-    loaded = data.load(
-        name,
-        folder=folder or None,
-        image_size=config.image_size,
-        skip_broken=config.skip_broken,
-        download=config.download if download is None else download,
-        notice=notice,
-        progress=progress,
-    )
+    try:
+        loaded = data.load(
+            name,
+            folder=folder or None,
+            image_size=config.image_size,
+            skip_broken=config.skip_broken,
+            download=config.download if download is None else download,
+            notice=notice,
+            progress=progress,
+        )
+    except DatasetMissingError as error:
+        if trained_on is None or data_dir or not is_path(name):
+            raise
+        msg = f"{error}: if it has moved, or the run was begun in another folder, name it by --data-dir (data_dir=...)"
+        raise DatasetMissingError(msg) from error
     if trained_on is not None:
         check_same(loaded, *trained_on)
         if loaded.name.startswith(NAMED):

@@ -1,6 +1,7 @@
 """The folder of a run: made without races, held by one process at a time, and whole after any crash.
 
 config.toml        every setting: `gpuconv train --config` repeats the run from it
+origin.json        the folder that paths in config.toml start from
 metrics.csv        one line per epoch
 events.jsonl       what happened when, see journal.py
 env.json           machine, versions, the environment's settings
@@ -26,11 +27,13 @@ from typing import IO, Any, Self
 
 from .. import bounded, durable
 from ..errors import ConfigError
+from ..folders import path_of
 from ..nn.spec import NET_FILES
 from . import metrics
 from .config import Config
 from .journal import EVENTS, TENSORBOARD
 from .machine import ENVIRONMENT
+from .origin import ORIGIN, located, write_origin
 from .settings import read, to_toml
 
 PLAN = "plan.json"  # makes a folder one of several runs, see train/seeds.py
@@ -75,7 +78,7 @@ class RunFolder:
         if not config.net.endswith(NET_FILES):
             self.write_config(config)
             return config
-        file = Path(config.net)
+        file = path_of(config.net, "the net")
         try:
             content = bounded.read(file, bounded.TEXT)
         except OSError as error:
@@ -88,12 +91,16 @@ class RunFolder:
         return config
 
     def write_config(self, config: Config) -> None:
-        """Write config.toml."""
+        """Write config.toml, and origin.json unless it is there."""
+        if not (self.path / ORIGIN).exists():
+            write_origin(self.path)
         durable.write(self._config, to_toml(config).encode())
 
     def read_config(self) -> Config | None:
-        """Return the settings in config.toml as they stand there, None if there is no such file."""
-        return read(self._config, find_net=False) if self._config.exists() else None
+        """Return the settings in config.toml, with paths as `located` has them; None if there is no such file."""
+        if not self._config.exists():
+            return None
+        return located(read(self._config, find_files=False), self.path)
 
     def has_events(self) -> bool:
         """Return whether a run has been begun here."""
@@ -105,7 +112,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run without a checkpoint has left: nothing of it can be gone on with."""
-        files = [self._metrics, self.path / EVENTS, self.path / ENVIRONMENT]
+        files = [self._metrics, self.path / EVENTS, self.path / ENVIRONMENT, self.path / ORIGIN]
         try:
             config = self.read_config()
         except ConfigError:  # not ours, and not to be lost

@@ -9,6 +9,7 @@ from typing import Any
 from .. import bounded, data, nn
 from ..data.check import check_dataset
 from ..errors import ConfigError
+from ..folders import path_of
 from . import journal, metrics, settings
 from .checkpoint import load_net
 from .config import Config
@@ -27,7 +28,7 @@ class Reading:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = path_of(path, "the run")
         refuse_several(self.path)
         if not (self.path / "config.toml").is_file():
             msg = f"{self.path} is not a run folder: it has no config.toml"

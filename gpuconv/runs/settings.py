@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..nn import choice
 from ..nn.spec import NET_FILES
 from .config import Config
+from .origin import located
 
 PRESETS = {
     "convnet": Config(),
@@ -97,10 +98,11 @@ def difference(old: Config, new: Config) -> str:
     return ", ".join(f"{name} {was!r} -> {now!r}" for name, was, now in pairs if was != now)
 
 
-def read(path: Path, *, find_net: bool = True) -> Config:
+def read(path: Path, *, find_files: bool = True) -> Config:
     """Return the Config of a TOML file; settings it leaves out come from its preset.
 
-    find_net: the file of a net is looked for beside this one first, and then net is the path of what was found.
+    find_files: the file of a net is looked for beside this one first, and the data of a run where it was begun; net, data
+    and data_dir are then the paths of what was found.
     """
     what = f"config file {path}"
     _, values = bounded.toml_file(path, what)
@@ -109,10 +111,12 @@ def read(path: Path, *, find_net: bool = True) -> Config:
     except ConfigError as error:
         msg = f"{what}: {error}"
         raise ConfigError(msg) from None
+    if not find_files:
+        return config
     beside = path.parent / config.net
-    if find_net and config.net.endswith(NET_FILES) and beside.is_file():
-        return dataclasses.replace(config, net=str(beside))
-    return config
+    if config.net.endswith(NET_FILES) and beside.is_file():
+        config = dataclasses.replace(config, net=str(beside))
+    return located(config, path.parent)
 
 
 def to_toml(config: Config) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
+from ..folders import path_of
 from ..runs.dataset import check_same
 from ..runs.reading import Reading
 from . import html, plots
@@ -38,4 +39,4 @@ class Run(Reading):
                 dataset = None
         elif self.trained_on is not None:
             check_same(dataset, *self.trained_on)
-        return html.write(self, dataset, None if path is None else Path(path))
+        return html.write(self, dataset, None if path is None else path_of(path, "the report"))

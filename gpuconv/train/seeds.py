@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import bounded, durable, tables
 from ..errors import ConfigError
+from ..folders import path_of
 from ..runs.config import Config
 from ..runs.folder import PLAN, RunFolder, new_folder
 from ..runs.result import Result
@@ -73,8 +74,8 @@ def train_seeds(
         if dataset is None:
             dataset, config = load_data(config, display)
         check(config, dataset)  # a folder of what cannot be trained would stand in the way of what can
-    path = None if folder is None else Path(folder)
-    with new_folder(path, runs=Path(runs), name=name or f"{config.preset}-seeds") as several:
+    path = None if folder is None else path_of(folder, "the run folder")
+    with new_folder(path, runs=path_of(runs, "the folder of runs"), name=name or f"{config.preset}-seeds") as several:
         several.start(config)
         durable.write(several.path / PLAN, json.dumps({"count": count}).encode() + b"\n")
         return _go(several, read(several.path / "config.toml"), count, progress, dataset)
@@ -84,7 +85,7 @@ def resume_seeds(
     folder: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None
 ) -> Seeds:
     """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained."""
-    path = Path(folder)
+    path = path_of(folder, "the folder of runs")
     with RunFolder(path) as several:
         try:
             count = int(bounded.from_json(bounded.text(path / PLAN))["count"])

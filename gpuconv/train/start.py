@@ -12,6 +12,7 @@ from ..data.dataset import Dataset
 from ..data.drawn import SHAPES
 from ..data.pictures import NAMED
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
+from ..folders import path_of
 from ..runs import checkpoint
 from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Snapshot
@@ -49,8 +50,8 @@ def train(
     with using(config.device), terminal.progress(progress) as display:
         training = begin(config, dataset, display)
         config = training.config
-        path = None if folder is None else Path(folder)
-        with new_folder(path, runs=Path(runs), name=name or config.preset) as training.folder:
+        path = None if folder is None else path_of(folder, "the run folder")
+        with new_folder(path, runs=path_of(runs, "the folder of runs"), name=name or config.preset) as training.folder:
             training.config = training.folder.start(config)
             training.folder.write_metrics([])
             training.open_journal()
@@ -94,7 +95,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
     first step, in a folder where no run has been begun, is the start of a run there.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
     """
-    path = Path(run)
+    path = path_of(run, "the run")
     refuse_several(path)
     with (
         terminal.progress(progress) as display,
@@ -177,7 +178,7 @@ def load_data(
     data_dir, trained_on: as of `load_dataset`.
     """
     folder = data_dir or config.data_dir
-    if folder and not Path(folder).expanduser().exists():
+    if folder and not path_of(folder, "data_dir").exists():
         msg = f"data_dir {folder} does not exist: name the folder that holds the data, or leave it out"
         raise ConfigError(msg)
     dataset = load_dataset(

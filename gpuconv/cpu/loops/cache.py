@@ -31,6 +31,7 @@ from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
+from ...errors import ConfigError
 from ...folders import cache_folder
 from ...version import gpuconv_version
 
@@ -76,7 +77,7 @@ class Kept(_Cache):
             _write(path, hashlib.sha256(code).digest() + code)
         except OSError as error:
             _warn(f"in {path.parent.parent} ({error.strerror or error})")
-        except RuntimeError as error:  # there is no home folder
+        except ConfigError as error:  # there is no home folder
             _warn(f"anywhere ({error})")
 
     def enable(self) -> None:

@@ -1,0 +1,47 @@
+"""Where a run was begun: the folder that relative paths in its settings start from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import bounded, durable
+from ..data.sources import is_path
+from .config import Config
+
+ORIGIN = "origin.json"
+
+
+def write_origin(folder: Path) -> None:
+    """Note in a run folder that its run is begun in the working directory; of a run inside that, as a way up from it.
+
+    So both may be moved together.  Nothing is noted where the working directory has been deleted.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        start, folder = Path.cwd(), folder.resolve()
+        origin = os.path.relpath(start, folder) if folder.is_relative_to(start) else str(start)
+        durable.write(folder / ORIGIN, json.dumps({"folder": origin}, ensure_ascii=False).encode() + b"\n")
+
+
+def located(config: Config, folder: Path) -> Config:
+    """Return the settings of a run with the relative paths of data that lie where it was begun made whole.
+
+    They stay as they are where that is the working directory, or not known.
+    """
+    origin = (bounded.json_object(folder / ORIGIN) or {}).get("folder")
+    if not isinstance(origin, str):
+        return config
+    start = (folder / origin).absolute()
+    if not start.is_dir() or start.samefile(os.curdir):
+        return config
+    paths = {"data": config.data if is_path(config.data) else "", "data_dir": config.data_dir}
+    found: dict[str, Any] = {
+        name: str((start / path).resolve())
+        for name, path in paths.items()
+        if path and not path.startswith("~") and (start / path).exists()
+    }
+    return dataclasses.replace(config, **found)
