@@ -85,7 +85,7 @@ def read_pictures(
     mean, std = channel_statistics(x_train)
     scaled = f", scaled to {_size((image_size,) * 2)}" if image_size else ""
     return Dataset(
-        f"{NAMED}{_called(Path(folder), root)}{scaled}",
+        f"{NAMED}{_called(os.fspath(folder), root)}{scaled}",
         listing.classes,
         x_train,
         labels[: ends[1]],
@@ -274,13 +274,13 @@ def _size(side: Sequence[int]) -> str:
     return f"{side[1]:,} x {side[0]:,} pixels (width x height)"
 
 
-def _called(folder: Path, root: Path) -> str:
+def _called(folder: str, root: Path) -> str:
     """Return what a data set calls its folder: the name alone, and of a home folder not that, for it is a person's."""
     path = root.resolve()
     try:
         home = Path.home().resolve()
     except RuntimeError:  # a user without one
         home = None
-    if path == home or (len(folder.parts) == 1 and folder.parts[0].startswith("~")):
+    if path == home or (folder.startswith("~") and len(Path(folder).parts) == 1):
         return "the home folder"
     return "".join(letter if letter.isprintable() else "?" for letter in path.name) or "the root folder"
