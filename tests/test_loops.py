@@ -336,6 +336,20 @@ def test_rows_of_depthwise_windows(taps, vectors_across, run, rng):
     np.testing.assert_array_equal(total, expected)
 
 
+# Whole operators ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stride", [1, 2, (2, 1)])
+@pytest.mark.parametrize(("C", "K", "groups"), [(3, 8, 1), (16, 16, 1), (8, 8, 8), (6, 4, 2)])
+def test_an_empty_batch_has_gradients(C, K, groups, stride):
+    x, w = np.zeros((0, C, 7, 6), np.float32), np.ones((K, C // groups, 3, 3), np.float32)
+    y, cache = gpuconv.conv_forward(x, w, np.ones(K, np.float32), stride=stride, groups=groups)
+    dx, dw, db = gpuconv.conv_backward(y, cache)
+    assert dx.shape == x.shape
+    assert not dw.any()
+    assert not db.any()
+
+
 # Sums of equal terms in whole operators -------------------------------------------------------------------------------
 
 # (N, C, H, W), (K, C / groups, R, S), options

@@ -195,7 +195,7 @@ def _all_phases(dy: np.ndarray, w: np.ndarray, parts: list[Phase], z: ConvSizes,
         filters[i * z.C : (i + 1) * z.C, :, r : r + windows.R, s : s + windows.S] = w[phase.taps]
     joined = empty_array((z.N, -(-z.H // z.stride[0]), -(-z.W // z.stride[1]), room), _FLOAT32)
     correlate(dy, filters, None, joined.transpose(0, 3, 1, 2), Windows(R, S, top, left, (1, 1), (1, 1)), 1)
-    images = ranges(z.N, max(1, _BLOCK_BYTES // (4 * joined[0].size)))
+    images = ranges(z.N, max(1, _BLOCK_BYTES // (4 * prod(joined.shape[1:]))))
     for_each(lambda part: _interleave(joined[slice(*part)], dx[slice(*part)], z.stride), images, blas=False)
     return bool(np.isfinite(dx).all())
 
