@@ -14,10 +14,10 @@ CUPY_WHEELS ?= cuda13x-14.0.1 cuda12x-14.2.0 cuda12x-14.0.1
 WITH_CUPY   := test,torch,emulated13x
 
 # Tests of what the CPU backend has as compiled loops, too: `make test` runs them on loops.
-ON_ARRAYS := $(foreach name,relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool batchnorm \
-  groupnorm update optim long_sums compiled,tests/test_$(name).py)
+ON_ARRAYS := $(foreach name,conv winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
+  batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
-.PHONY: train test test-arrays check notebooks style cupy cupy-core cupy-wheels ladder mutate bench wheel clean
+.PHONY: train test test-arrays test-processors check notebooks style cupy cupy-core cupy-wheels ladder mutate bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -28,7 +28,10 @@ test: $(VENV)/.installed-$(EXTRAS) ## all tests
 test-arrays: $(VENV)/.installed-$(EXTRAS) ## tests of operators on NumPy alone, without compiled loops
 	GPUCONV_COMPILED=0 $(BIN)/python -m pytest -n $(PROCESSES) -m "not emulated and not gpu and not ladder" $(ON_ARRAYS)
 
-check: test test-arrays style notebooks ## what CI runs: tests on both CPU ways, style, types, notebooks, benchmarks once, real CuPy
+test-processors: $(VENV)/.installed-$(EXTRAS) ## machine code of compiled loops for other processors, operators in narrower vectors
+	$(BIN)/python -m pytest -m processors
+
+check: test test-arrays test-processors style notebooks ## what CI runs: tests on both CPU ways, other processors, style, types, notebooks, benchmarks once, real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
 	$(MAKE) cupy-core
 

@@ -18,7 +18,10 @@ from gpuconv.cpu import compiled
 if compiled._obstacle():
     pytest.skip("the extra `fast` is not installed", allow_module_level=True)
 
+
 from gpuconv.cpu.loops import jit, relu, vectors
+
+pytestmark = pytest.mark.processors
 
 TESTS = Path(__file__).parent
 _LINUX, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
