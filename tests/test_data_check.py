@@ -69,6 +69,8 @@ BAD = {
     "classes_are_numbers": ({"classes": tuple(range(10))}, ArgTypeError, "classes must be a tuple of names"),
     "one_class": ({"classes": ("a",)}, ParamError, "classes must be two or more to tell apart, got 1"),
     "a_class_twice": ({"classes": tuple("abcdefghia")}, ParamError, "names of their own, got 'a' 2 times"),
+    "a_class_without_a_name": ({"classes": ("", *"bcdefghij")}, ParamError, "printable characters, got ''$"),
+    "a_class_that_cannot_be_written": ({"classes": ("\udcff", *"bcdefghij")}, ParamError, "of printable characters, got"),
     "no_name": ({"name": None}, ArgTypeError, "name of a data set must be a str, got None"),
     "one_mean_for_all": ({"mean": 0.5}, ArgTypeError, "mean must be one number for each channel, got 0.5"),
     "means_of_another_layout": ({"mean": (0.5,) * 32}, ShapeError, "mean must be one number for each of 3 channels, got 32"),

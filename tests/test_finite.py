@@ -176,6 +176,8 @@ def test_training_says_where_in_the_run_it_was(tmp_path, monkeypatch):
     with pytest.raises(NonFiniteLossError, match=r"comes out of layer \S+\) in epoch 1, step 10\.  The weights of"):
         go(TINY, tmp_path / "run")
     assert train.Run(tmp_path / "run").events[-1]["event"] == "failed"
+    with pytest.raises(NonFiniteLossError, match=r"comes out of layer \S+\) in epoch 1, step 3\.  Nothing was saved"):
+        train.rehearse(TINY, dataset=shapes(), progress="none")
 
 
 # The other program --------------------------------------------------------------------------------------------------

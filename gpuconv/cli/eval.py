@@ -48,6 +48,7 @@ def _image_size(name: str, input_shape: Sequence[int]) -> int:
 
 def _eval(arguments: argparse.Namespace) -> int:
     from ..runs import checkpoint
+    from ..runs.classes import differences, in_order_of
     from ..runs.dataset import fingerprint, load_dataset
     from ..runs.evaluation import evaluate_on
 
@@ -68,18 +69,24 @@ def _eval(arguments: argparse.Namespace) -> int:
         )
         other = dataclasses.replace(other, image_size=_image_size(other.data, snapshot.net["input_shape"]))
         dataset = load_dataset(other)
-    evaluation = evaluate_on(net, dataset, test_images=arguments.test_images, tta=arguments.tta)
+    own = fingerprint(dataset) == snapshot.data_fingerprint
+    classes = dataset.classes if snapshot.classes is None else snapshot.classes
+    matched = in_order_of(classes, dataset)
+    evaluation = evaluate_on(net, matched, test_images=arguments.test_images, tta=arguments.tta)
     with_views = "" if arguments.tta == "none" else f", scores averaged over the views of tta {arguments.tta}"
     lines = [
         f"{path}, after epoch {len(snapshot.position.rows)}:",
         f"{evaluation.count:,} test images of {dataset.name}{with_views}",
     ]
-    if fingerprint(dataset) != snapshot.data_fingerprint:
+    if not own:
         which = snapshot.data_name if snapshot.data_name != dataset.name else "another version of it"
         lines.append(f"(the net was trained on {which})")
+        if snapshot.classes is None:
+            lines.append("(the names of the net's classes are not recorded: they are matched by number)")
+    lines += [f"({note})" for note in differences(classes, dataset)]
     lines.append("")
-    width = max(map(len, dataset.classes))
-    for label, accuracy in zip(dataset.classes, evaluation.class_accuracy, strict=True):
+    width = max(map(len, classes))
+    for label, accuracy in zip(classes, evaluation.class_accuracy, strict=True):
         lines.append(f"{label:<{width}}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
     lines += ["-" * (width + 9), f"{'all':<{width}}  {evaluation.accuracy:>7.2%}   loss {evaluation.loss:.4f}"]
     sys.stdout.write("\n".join(lines) + "\n")

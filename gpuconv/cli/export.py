@@ -58,6 +58,7 @@ class _Inputs:
     facts: dict[str, Any]  # classes, mean, std
     pictures: Any  # (N, C, H, W) uint8, from the test images
     name: str
+    notes: list[str]  # on classes in another order
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -104,6 +105,8 @@ def _export(arguments: argparse.Namespace) -> int:
     lines = [f"{path}, after epoch {len(snapshot.position.rows)}"]
     if inputs is None:
         lines.append(f"without names of classes, mean and std: {snapshot.data_name} is not here")
+    else:
+        lines += [f"({note})" for note in inputs.notes]
     if checked:
         compare = export.check_onnx if to_onnx else export.check_torch
         if wanted == "normalized":
@@ -141,6 +144,7 @@ def _verdict(what: str, agreement: Any) -> str:
 def _inputs(snapshot: Any, folder: str | None, *, needed: bool) -> _Inputs | None:
     """Return what a run's data set gives, or None if it is not on this machine and neither named nor needed."""
     from ..export.check import SAMPLES
+    from ..runs.classes import differences, in_order_of
     from ..runs.dataset import load_dataset
 
     known = snapshot.data_name, snapshot.data_fingerprint
@@ -155,5 +159,8 @@ def _inputs(snapshot: Any, folder: str | None, *, needed: bool) -> _Inputs | Non
             msg = f"pictures can be normalised in the file only with the run's data set at hand: {error}"
             raise ConfigError(msg) from error
         return None
-    facts = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
-    return _Inputs(facts, dataset.x_test[:SAMPLES], dataset.name)
+    classes = dataset.classes if snapshot.classes is None else snapshot.classes
+    notes = differences(classes, dataset)
+    dataset = in_order_of(classes, dataset)
+    facts = {"classes": classes, "mean": dataset.mean, "std": dataset.std}
+    return _Inputs(facts, dataset.x_test[:SAMPLES], dataset.name, notes)

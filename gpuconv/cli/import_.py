@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import CheckpointMismatchError, ConfigError
 from .parser import named_path
+
+_EXAMPLES = """\
+examples:
+  gpuconv import model.safetensors --net runs/convnet-1 -o mine.safetensors
+
+torchvision sorts folders as texts (1, 10, 2), gpuconv by number (1, 2, 10).
+Say in which order the scores of a model that was trained there stand:
+  gpuconv import model.safetensors --net runs/convnet-1 -o mine.safetensors \\
+    --classes 1,10,2,3,4,5,6,7,8,9
+"""
 
 
 def add(commands: Any) -> None:
@@ -21,6 +33,7 @@ def add(commands: Any) -> None:
             "that gpuconv wrote.  It stands before the first epoch, for `gpuconv eval`, or as\n"
             "the start of a run."
         ),
+        epilog=_EXAMPLES,
     )
     parser.add_argument("file", metavar="FILE", type=named_path, help="FILE.safetensors or FILE.onnx")
     parser.add_argument(
@@ -37,14 +50,28 @@ def add(commands: Any) -> None:
         required=True,
         help="checkpoint to write: NAME.safetensors",
     )
+    parser.add_argument(
+        "--classes",
+        metavar="NAME,...",
+        type=_names,
+        help="names of the scores, in the file's order [what the file says, else --net's]",
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="with CONFIG: folder of its data set")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
     parser.set_defaults(run=_import)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Return names between commas, those with commas in quotation marks, as one line of a CSV file."""
+    try:
+        return tuple(next(csv.reader([text], skipinitialspace=True), []))
+    except csv.Error as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _import(arguments: argparse.Namespace) -> int:
     from .. import nn
-    from ..export import from_onnx, from_torch, walk
+    from ..export import from_onnx, from_torch, onnx_reading, torch_file, walk
     from ..export.check import samples
     from ..nn.finite import check_scores
     from ..runs import checkpoint
@@ -53,15 +80,20 @@ def _import(arguments: argparse.Namespace) -> int:
     output = walk.target(arguments.output, ".safetensors")
     if not arguments.force:
         walk.refuse_existing(output)
-    readers = {".onnx": from_onnx, ".safetensors": from_torch}
+    readers = {
+        ".onnx": (from_onnx, onnx_reading.classes_in),
+        ".safetensors": (from_torch, torch_file.classes_in),
+    }
     if arguments.file.suffix not in readers:
         msg = (
             f"the file to read must end in .safetensors or .onnx, got {arguments.file}: "
             "save PyTorch's weights by safetensors.torch.save_file(model.state_dict(), FILE)"
         )
         raise ConfigError(msg)
-    config, net, data = _net(arguments.net, arguments.data_dir)
-    readers[arguments.file.suffix](arguments.file, net)
+    config, net, data, known = _net(arguments.net, arguments.data_dir)
+    read, classes_in = readers[arguments.file.suffix]
+    read(arguments.file, net)
+    classes, note = _classes(arguments, net, known, classes_in(arguments.file))
     check_scores(net, samples(net), str(arguments.file))
     checkpoint.save(
         output,
@@ -70,15 +102,62 @@ def _import(arguments: argparse.Namespace) -> int:
         optimiser=recipe.optimiser(config, net),
         data_name=data[0],
         data_fingerprint=data[1],
+        classes=classes,
         position=checkpoint.Position(),
         average=nn.WeightAverage(net, config.ema) if config.ema else None,
     )
-    sys.stdout.write(f"wrote {output}: {net.flat_params.size:,} parameters from {arguments.file}\n")
+    sys.stdout.write(f"wrote {output}: {net.flat_params.size:,} parameters from {arguments.file}\n{note}")
     return 0
 
 
-def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str]]:
-    """Return settings, a net, and name and fingerprint of the data set, of a run or as a config file asks for them."""
+def _classes(
+    arguments: argparse.Namespace, net: Any, known: Sequence[str] | None, written: Sequence[str] | None
+) -> tuple[Sequence[str] | None, str]:
+    """Return the names of the file's scores, in their order, and a line on an order that may be or is another.
+
+    known: those of --net.   written: those that the file itself names.
+    """
+    from ..runs.classes import listed, same_name
+
+    file, named = arguments.file, arguments.classes
+    if named is not None:
+        if net.output_shape != (len(named),) or len({same_name(name) for name in named}) < len(named) or "" in named:
+            msg = (
+                f"--classes must name each of the net's {net.output_shape[0]} scores once, between commas, "
+                f"got {len(named)}: {listed(named)}"
+            )
+            raise ConfigError(msg)
+        if written is not None and [*map(same_name, written)] != [*map(same_name, named)]:
+            msg = f"{file} says that its classes are {listed(written)}, --classes {listed(named)}: leave out --classes"
+            raise ConfigError(msg)
+    names = named or written
+    if names is None:
+        if known is None or sorted(known) == list(known):
+            return known, ""
+        return known, (
+            f"(it names no classes and is taken to have them in the order of {arguments.net}: {listed(known)}; "
+            f"if they are in that of torchvision, which sorts them, add --classes "
+            f"{','.join(sorted(known)[:4])}{',...' if len(known) > 4 else ''})\n"
+        )
+    if known is None:
+        return names, ""
+    spelled = {same_name(name): name for name in known}
+    if unknown := [name for name in names if same_name(name) not in spelled]:
+        where, way_out = "--classes", "write them as they are there, in the file's order"
+        if named is None:
+            where, way_out = file, "take the run or config of the data that it was trained on"
+        msg = (
+            f"{where} has {'classes' if len(unknown) > 1 else 'a class'} that {arguments.net} does not know: "
+            f"{listed(unknown)}; known are {listed(known)}: {way_out}"
+        )
+        raise CheckpointMismatchError(msg)
+    ordered = [spelled[same_name(name)] for name in names]
+    note = f"(its classes stand in another order than in {arguments.net}, {listed(ordered)}: they are matched by name)"
+    return ordered, "" if ordered == list(known) else f"{note}\n"
+
+
+def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str], Sequence[str] | None]:
+    """Return settings, a net, name and fingerprint of the data set, and classes, of a run or as a config file asks."""
     from ..runs import checkpoint
     from ..runs.dataset import fingerprint, load_dataset
     from ..runs.settings import read
@@ -89,8 +168,13 @@ def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str]]:
         path = next((file for file in checkpoints if file.exists()), checkpoints[0])
     if path.suffix == ".safetensors":
         snapshot = checkpoint.load(path)
-        return snapshot.config, checkpoint.net_of(snapshot), (snapshot.data_name, snapshot.data_fingerprint)
+        return (
+            snapshot.config,
+            checkpoint.net_of(snapshot),
+            (snapshot.data_name, snapshot.data_fingerprint),
+            snapshot.classes,
+        )
     config = read(path)
     dataset = load_dataset(config, data_dir=data_dir)
     net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
-    return config, net, (dataset.name, fingerprint(dataset))
+    return config, net, (dataset.name, fingerprint(dataset)), dataset.classes

@@ -45,6 +45,9 @@ def _check_classes(classes: Any) -> None:
     if not isinstance(classes, (tuple, list)) or not all(isinstance(name, str) for name in classes):
         msg = f"classes must be a tuple of names, got {classes!r}"
         raise ArgTypeError(msg)
+    if strange := [name for name in classes if not name or not name.isprintable()]:
+        msg = f"classes must have names of printable characters, got {strange[0]!r}"
+        raise ParamError(msg)
     if len(classes) < 2:
         msg = f"classes must be two or more to tell apart, got {len(classes)}"
         raise ParamError(msg)

@@ -15,6 +15,8 @@ class Dataset:
     """Pictures and labels of a classification task.
 
     x_train, x_test: (N, C, H, W) uint8   y_train, y_test: (N,) int64
+
+    Nothing is checked here: what takes a data set asks `check_dataset` whether its parts belong together.
     """
 
     name: str

@@ -28,20 +28,7 @@ def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net
     path = path_of(path, "the file")
     if net is not None:
         walk.check_net(net)
-    onnx = library()
-    try:
-        model = onnx.load_model_from_string(bounded.read(path, bounded.WEIGHTS))
-        onnx.checker.check_model(model)
-    except OSError as error:
-        msg = f"{path} could not be read ({error.strerror or error})"
-        raise ConfigError(msg) from error
-    except Exception as error:  # protobuf's own, which differ between its versions, and the checker's
-        msg = f"{path} is not a sound ONNX file: {_first_line(error)}"
-        raise CheckpointCorruptError(msg) from error
-    values = {prop.key: prop.value for prop in model.metadata_props}
-    if model.producer_name != "gpuconv" or "gpuconv" not in values:
-        msg = f"{path} was not written by gpuconv: only such files can be read back"
-        raise UnsupportedError(msg)
+    onnx, model, values = _read(path)
     if net is None:
         net = walk.rebuilt(values["gpuconv"], path)
     arrays = {tensor.name: _array(onnx, tensor, path) for tensor in model.graph.initializer}
@@ -67,6 +54,30 @@ def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net
             raise CheckpointMismatchError(msg)
     walk.fill(net, weights, path)
     return net
+
+
+def classes_in(path: Path) -> tuple[str, ...] | None:
+    """Return the names of the scores that an ONNX file of gpuconv's holds; None if it names none."""
+    return walk.named_classes(_read(path)[2].get("classes"), path)
+
+
+def _read(path: Path) -> tuple[Any, Any, dict[str, str]]:
+    """Return the package onnx, the model in a file, and the metadata that gpuconv wrote into it."""
+    onnx = library()
+    try:
+        model = onnx.load_model_from_string(bounded.read(path, bounded.WEIGHTS))
+        onnx.checker.check_model(model)
+    except OSError as error:
+        msg = f"{path} could not be read ({error.strerror or error})"
+        raise ConfigError(msg) from error
+    except Exception as error:  # protobuf's own, which differ between its versions, and the checker's
+        msg = f"{path} is not a sound ONNX file: {_first_line(error)}"
+        raise CheckpointCorruptError(msg) from error
+    values = {prop.key: prop.value for prop in model.metadata_props}
+    if model.producer_name != "gpuconv" or "gpuconv" not in values:
+        msg = f"{path} was not written by gpuconv: only such files can be read back"
+        raise UnsupportedError(msg)
+    return onnx, model, values
 
 
 def _array(onnx: Any, tensor: Any, path: Path) -> np.ndarray:

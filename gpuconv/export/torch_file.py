@@ -82,6 +82,11 @@ def from_torch(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Ne
     return net
 
 
+def classes_in(path: Path) -> tuple[str, ...] | None:
+    """Return the names of the scores that a safetensors file holds; None if it names none."""
+    return walk.named_classes(_read(path)[1].get("classes"), path)
+
+
 def encode(
     net: nn.Net,
     weights_name: str,

@@ -115,6 +115,20 @@ def rebuilt(text: str | None, path: Path) -> nn.Net:
         raise CheckpointMismatchError(msg) from error
 
 
+def named_classes(text: str | None, path: Path) -> tuple[str, ...] | None:
+    """Return the names of classes in the metadata of a file, where they are JSON; None if there are none."""
+    if text is None:
+        return None
+    try:
+        names = bounded.from_json(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        msg = f"{path} names its classes by something other than a list of names: {text[:80]}"
+        raise CheckpointMismatchError(msg)
+    return tuple(names)
+
+
 def fill(net: nn.Net, weights: Mapping[str, np.ndarray], path: Path) -> None:
     """Copy weights by the net's names into it, all or none.
 

@@ -6,7 +6,7 @@ Data order, augmentation and dropout are functions of (seed, epoch, step), so tw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..backend import asnumpy
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
 from ..version import gpuconv_version
-from . import sealed
+from . import journal, sealed
 from .config import Config
 from .folder import refuse_several
 from .origin import located
@@ -51,6 +51,7 @@ class Snapshot:
     net: Mapping[str, Any]
     data_name: str
     data_fingerprint: str
+    classes: tuple[str, ...] | None  # the names of the net's scores, in their order; None: not recorded
     position: Position
     arrays: Mapping[str, np.ndarray]
     optimiser_steps: int
@@ -94,6 +95,7 @@ def save(
     optimiser: nn.Optimiser,
     data_name: str,
     data_fingerprint: str,
+    classes: Sequence[str] | None,
     position: Position,
     average: nn.WeightAverage | None = None,
     averaged: bool = False,
@@ -102,6 +104,7 @@ def save(
 ) -> None:
     """Write a checkpoint of a run.
 
+    classes: the names of the net's scores, in their order, if they are known.
     averaged=True: the weights in it are those of the average, and the net's own ones lie beside them to go on from.
     to_share=True: the settings in it hold no paths; `load` takes them from the config.toml beside it, if there is one.
     """
@@ -116,7 +119,11 @@ def save(
         "gpuconv": gpuconv_version(),
         "config": shareable(config) if to_share else to_values(config),
         "net": net.config,
-        "data": {"name": data_name, "fingerprint": data_fingerprint},
+        "data": {
+            "name": data_name,
+            "fingerprint": data_fingerprint,
+            **({} if classes is None else {"classes": list(classes)}),
+        },
         "optimizer": {"name": config.optimizer, "steps": optimiser.steps},
         "position": dataclasses.asdict(position),
         "loss_scale": None if scale is None else dataclasses.asdict(scale),
@@ -141,6 +148,7 @@ def load(path: Path) -> Snapshot:
             net=values["net"],
             data_name=values["data"]["name"],
             data_fingerprint=values["data"]["fingerprint"],
+            classes=_classes(values["data"], path.parent),
             # A run of an earlier version counted no steps of its own; each of its steps was one of the optimiser.
             position=Position(**{"steps": values["optimizer"]["steps"], **values["position"]}),
             arrays=arrays,
@@ -150,6 +158,21 @@ def load(path: Path) -> Snapshot:
     except (KeyError, TypeError, GpuconvError) as error:
         msg = f"{path} is not the checkpoint of a training run of this version: {error}"
         raise CheckpointMismatchError(msg) from error
+
+
+def _classes(data: Mapping[str, Any], folder: Path) -> tuple[str, ...] | None:
+    """Return the names of the net's scores; where an earlier version did not record them, those of the run around it."""
+    names = data.get("classes")
+    if names is None:
+        for event in journal.read(folder):
+            if event["event"] == "start" and event.get("data_fingerprint") == data["fingerprint"]:
+                names = event.get("classes")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        msg = f"its classes must be a list of names, got {names!r}"
+        raise TypeError(msg)
+    return tuple(names)
 
 
 def _settings(values: Mapping[str, Any], folder: Path) -> Config:

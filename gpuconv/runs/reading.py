@@ -11,7 +11,8 @@ from ..data.check import check_dataset
 from ..errors import ConfigError
 from ..folders import path_of
 from . import journal, metrics, settings
-from .checkpoint import load_net
+from .checkpoint import load, load_net, net_of
+from .classes import in_order_of
 from .config import Config
 from .dataset import fingerprint, load_dataset
 from .evaluation import Evaluation, evaluate_on
@@ -116,6 +117,8 @@ class Reading:
     ) -> Evaluation:
         """Return how well a net of the run does on the test images of its data set, or on all of another one.
 
+        Classes are matched by name and counted in the net's order.  Raises CheckpointMismatchError for a data set with
+        classes that the net does not know.
         tta: as of `evaluate`.
         """
         if dataset is None:
@@ -124,7 +127,10 @@ class Reading:
         known = self.trained_on
         own = known is None or fingerprint(dataset) == known[1]
         count = self.config.test_images if own else 0
-        return evaluate_on(self.net(checkpoint), dataset, test_images=count, tta=tta)
+        snapshot = load(self._checkpoint(checkpoint))
+        if snapshot.classes is not None:
+            dataset = in_order_of(snapshot.classes, dataset)
+        return evaluate_on(net_of(snapshot), dataset, test_images=count, tta=tta)
 
     @property
     def trained_on(self) -> tuple[str, str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import tables
+from ..runs.classes import listed
 from ..runs.reading import Reading
 from ..runs.settings import shareable
 from ..runs.significance import paired, standard_error
@@ -97,18 +98,25 @@ def _tests(runs: Sequence[Reading], names: Sequence[str]) -> str:
 
 def _classes(runs: Sequence[Reading], names: Sequence[str]) -> str:
     shares = [(run.result or {}).get("test_accuracy_by_class") for run in runs]
-    if any(share is None for share in shares) or len({tuple(share or ()) for share in shares}) > 1:
-        return ""
     known = [share for share in shares if share is not None]
-    classes = list(known[0])
+    if len(known) < len(shares):
+        return ""
+    classes = [name for name in known[0] if all(name in share for share in known)]
     note = ""
+    if alone := sorted({name for share in known for name in share} - set(classes)):
+        note += f"\n(left out, for not all runs have them: {listed(alone)})"
+    if not classes:
+        return f"classes: no run has one of {names[0]}{note}"
+    for name, share in zip(names, known, strict=True):
+        if [label for label in share if label in set(classes)] != classes:
+            note += f"\n({name} has the classes in another order: they are matched by name)"
     if len(classes) > _MOST_CLASSES:
 
         def spread(name: str) -> float:
             values = [share[name] for share in known if share[name] is not None]
             return max(values, default=0.0) - min(values, default=0.0)
 
-        note = f"\n(the {_MOST_CLASSES} of {len(classes)} classes that differ most)"
+        note += f"\n(the {_MOST_CLASSES} of {len(classes)} classes that differ most)"
         classes = sorted(classes, key=lambda name: -spread(name))[:_MOST_CLASSES]
     rows = [["class", *names]]
     for label in classes:

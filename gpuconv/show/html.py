@@ -199,9 +199,9 @@ def _mistakes(run: Reading, dataset: Dataset | None) -> str:
     if dataset is None:
         text = f"<p>The pictures of {escape(str(run.result['data']))} are not on this machine.</p>"
         return _section("Most confident mistakes", text)
-    figures = []
+    figures, classes = [], run.result["classes"]
     for index, true, taken, confidence in run.result["mistakes"]:
-        was, said = escape(dataset.classes[true]), escape(dataset.classes[taken])
+        was, said = escape(classes[true]), escape(classes[taken])
         source = data_uri(image(dataset.x_test[index]))
         figures.append(
             f'<figure><img src="{source}" alt="test image {index}: {was}">'

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
+from ..runs.classes import in_order_of
 from ..runs.config import Config
 from ..runs.dataset import fingerprint
 from ..runs.evaluation import Evaluation, evaluate
@@ -47,9 +48,12 @@ class Training:
 
     folder: RunFolder  # which a dry run has not
 
-    def __init__(self, config: Config, dataset: Any, display: Progress, built: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, config: Config, dataset: Any, display: Progress, snapshot: Snapshot | None = None) -> None:
+        """Make everything a run needs; of one that goes on, net and order of the classes are those of the snapshot."""
+        built, classes = (None, None) if snapshot is None else (snapshot.net, snapshot.classes)
         self.config = config
-        self.dataset = dataset
+        self.fingerprint = fingerprint(dataset)
+        self.dataset = dataset = dataset if classes is None else in_order_of(classes, dataset)
         self.display = display
         self.split = recipe.split(dataset, config)
         recipe.check_moves(config, dataset.x_train.shape[1:])
@@ -57,7 +61,6 @@ class Training:
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built)
         self.rate = recipe.schedule(config, self.plan)
         self.stepper = Stepper(self.net, config, self.rate, self._note)
-        self.fingerprint = fingerprint(dataset)
         self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
         self.x_validation = asarray(self.split.x_validation)  # placed once, as the feed's are
         self.journal = NoJournal()
@@ -117,6 +120,7 @@ class Training:
             optimiser=self.stepper.optimiser,
             data_name=self.dataset.name,
             data_fingerprint=self.fingerprint,
+            classes=self.dataset.classes,
             position=self.position,
             average=self.stepper.average,
             averaged=best,
@@ -244,13 +248,14 @@ class Training:
         average = self.stepper.average
         self.display.validating()
         with nullcontext() if average is None else average.applied():
-            validation = self._evaluate(self.net, self.x_validation, self.split.y_validation)
+            validation = self.evaluate(self.net, self.x_validation, self.split.y_validation)
         if validation is not None and not math.isfinite(validation.loss):
             what = f"the validation loss is {validation.loss}"
             raise self._not_finite(what, self.steps_done)
         return validation
 
-    def _evaluate(self, net: nn.Net, images: Any, labels: Any, *, tta: str = "none") -> Evaluation | None:
+    def evaluate(self, net: nn.Net, images: Any, labels: Any, *, tta: str = "none") -> Evaluation | None:
+        """Return how well a net does on images of the run, None if there are none; say of NaN where in the run it was."""
         if len(labels) == 0:
             return None
         try:
@@ -328,11 +333,11 @@ class Training:
         position, split = self.position, self.split
         net = checkpoint.load_net(self.folder.best)
         x_test = asarray(split.x_test)
-        test = self._evaluate(net, x_test, split.y_test)
+        test = self.evaluate(net, x_test, split.y_test)
         assert test is not None
         with_views = None
         if self.config.tta != "none":
-            with_views = self._evaluate(net, x_test, split.y_test, tta=self.config.tta)
+            with_views = self.evaluate(net, x_test, split.y_test, tta=self.config.tta)
         images = self.steps_done * self.config.batch_size
         result = Result(
             folder=self.folder.path,

@@ -10,7 +10,7 @@ from typing import Any
 from ..backend import using
 from ..runs.board import check_tensorboard
 from ..runs.config import Config
-from ..runs.evaluation import BATCH_SIZE, evaluate, views
+from ..runs.evaluation import BATCH_SIZE, views
 from ..show import terminal, words
 from .loop import Training
 from .start import begin
@@ -35,7 +35,7 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
     """Show what a run would be and how long it would take; nothing is written, and nothing downloaded.
 
     The memory is what the run is known to hold; what operators need for a moment comes on top.
-    Raises what `train` raises before its first step, NonFiniteLossError if that step would, and DatasetMissingError for
+    Raises what `train` raises before its first step, NonFiniteLossError if that step or the test would, and DatasetMissingError for
     data that are still to be downloaded.
     """
     if config.tensorboard:
@@ -53,14 +53,7 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
         step_seconds = (time.perf_counter() - start) / timed
         split = training.split
         start = time.perf_counter()
-        evaluate(
-            training.net,
-            split.x_test[:BATCH_SIZE],
-            split.y_test[:BATCH_SIZE],
-            mean=training.dataset.mean,
-            std=training.dataset.std,
-            classes=len(training.dataset.classes),
-        )
+        training.evaluate(training.net, split.x_test[:BATCH_SIZE], split.y_test[:BATCH_SIZE])
         seen = min(BATCH_SIZE, len(split.y_test))
         evaluation_seconds = time.perf_counter() - start
         times = sum(1 for _ in views(split.x_test[:1], config.tta))

@@ -116,7 +116,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
                 config = dataclasses.replace(config, data=settled.data, validation=settled.validation)
         check_dataset(dataset)
         with using(config.device):
-            training = Training(config, dataset, display, snapshot.net)
+            training = Training(config, dataset, display, snapshot)
             training.folder = folder
             training.restore(snapshot)
             if config != written:  # it was not there, or says "auto"
