@@ -80,7 +80,10 @@ class Listing:
 def listed(root: Path) -> Listing:
     """Return the pictures of a folder; raise DatasetMissingError or DatasetCorruptError for one that is no data set."""
     if not root.is_dir():
-        msg = f"the folder of pictures {root} {'is not a folder' if root.exists() else 'does not exist'}"
+        problem = "is not a folder" if root.exists() else "does not exist"
+        if (kind := contents.kind_of(root)).endswith("archive"):
+            problem = f"is {kind}, not a folder: unpack it, and name the folder that comes out"
+        msg = f"the folder of pictures {root} {problem}"
         raise DatasetMissingError(msg)
     _refuse_part(root)
     place = _unwrapped(root)
