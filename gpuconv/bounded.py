@@ -5,6 +5,7 @@ Errors are those that callers wrap and name the file in: OSError for a file, Val
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -13,6 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from . import contents
 from .errors import ConfigError
 
 TEXT = 1 << 20  # bytes of a settings file or a net's: thousands of times what they have
@@ -43,6 +45,42 @@ def text(path: Path, most: int = TEXT) -> str:
     return read(path, most).decode("utf-8")
 
 
+class _OtherTextError(ValueError):
+    """Bytes that are no text in UTF-8; what it says ends a sentence that begins with the file's name."""
+
+
+# The longer marks first: UTF-32's begins with UTF-16's.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def typed_text(content: bytes) -> str:
+    """Return a text that somebody typed: in UTF-8, or as its byte-order mark says; raise ValueError for any other.
+
+    Windows' Notepad begins UTF-8 with such a mark, and its PowerShell writes UTF-16 with one.
+    """
+    encoding = next((encoding for mark, encoding in _MARKS if content.startswith(mark)), "utf-8")
+    try:
+        decoded = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        words = f"is not text in UTF-8, see line {line} (it may be Latin-1 or Windows-1252): save it as UTF-8"
+        if encoding not in ("utf-8", "utf-8-sig"):
+            words = f"has the byte-order mark of {encoding.upper()} and is not text in it: save it as UTF-8"
+        raise _OtherTextError(words) from None
+    if "\0" in decoded:
+        words = (
+            "holds zero bytes, as UTF-16 without a byte-order mark does, or a file that is no text: save it as UTF-8"
+        )
+        raise _OtherTextError(words)
+    return decoded
+
+
 def toml(content: str) -> dict[str, Any]:
     """Return what a TOML text holds; raise ValueError (TOMLDecodeError is one) for any that cannot be had."""
     try:
@@ -55,14 +93,19 @@ def toml(content: str) -> dict[str, Any]:
 
 def toml_file(path: Path, what: str) -> tuple[str, dict[str, Any]]:
     """Return the text of a TOML file and what it holds; raise ConfigError, in which the file is called `what`."""
+    raw = b""
     try:
-        content = text(path)
+        raw = read(path, TEXT)
+        content = typed_text(raw)
         return content, toml(content)
     except OSError as error:
         msg = f"{what} could not be read ({error.strerror or error})"
         raise ConfigError(msg) from None
     except ValueError as error:
-        msg = f"{what} is not TOML: {error}"
+        words = (raw and contents.in_words(raw[: contents.HEAD])) or (
+            str(error) if isinstance(error, _OtherTextError) else f"is not TOML: {error}"
+        )
+        msg = f"{what} {words}"
         raise ConfigError(msg) from None
 
 

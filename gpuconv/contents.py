@@ -6,6 +6,7 @@ Git LFS has not replaced, a download that broke off at once, or a file of anothe
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 HEAD = 1024  # bytes that are enough to tell
@@ -20,10 +21,9 @@ _PICTURES = (
     (b"MM\x00*", "a TIFF picture"),
     (b"II+\x00", "a TIFF picture"),
     (b"MM\x00+", "a TIFF picture"),
-    *((f"P{digit}{space}".encode(), "a PNM picture") for digit in "123456" for space in " \t\r\n"),
 )
 _OTHERS = (
-    (b"PK\x03\x04", "a ZIP archive (torch.save writes one, too)"),
+    (b"PK\x03\x04", "a ZIP archive"),
     (b"PK\x05\x06", "an empty ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
     (b"BZh", "a bzip2 archive"),
@@ -38,8 +38,9 @@ _OTHERS = (
     (b"\xff\x0a", "a JPEG XL picture"),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL picture"),
     (b"8BPS", "a Photoshop picture"),
-    *((bytes((0x80, protocol)), "a pickle (torch.save wrote such until 1.5)") for protocol in range(2, 6)),
+    *((bytes((0x80, protocol)), "a pickle") for protocol in range(2, 6)),
 )
+_PNM = re.compile(rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -47,6 +48,14 @@ def head(path: Path) -> bytes:
     """Return the first bytes of a file; raise OSError if there are none to be had."""
     with path.open("rb") as file:
         return file.read(HEAD)
+
+
+def kind_of(path: Path) -> str:
+    """Return what a plain file is, with its article; "" for what is not known, not there or not ours to read."""
+    try:
+        return kind(head(path)) if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def is_picture(start: bytes) -> bool:
@@ -62,6 +71,8 @@ def kind(start: bytes) -> str:
     # Two letters alone begin many a text: the length of the header behind them is one of those there are.
     if start[:2] == b"BM" and start[15:18] == b"\0\0\0" and start[14:15] in b"\x0c\x10\x28\x34\x38\x40\x6c\x7c":
         return "a BMP picture"
+    if _PNM.match(start):
+        return "a PNM picture"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "a WebP picture"
     if start[4:8] == b"ftyp":
@@ -73,7 +84,12 @@ def kind(start: bytes) -> str:
     return ""
 
 
-_READABLE = frozenset(name for _, name in _PICTURES) | {"a BMP picture", "a WebP picture", "an AVIF picture"}
+_READABLE = frozenset(name for _, name in _PICTURES) | {
+    "a BMP picture",
+    "a PNM picture",
+    "a WebP picture",
+    "an AVIF picture",
+}
 
 
 def stand_in(start: bytes) -> str:

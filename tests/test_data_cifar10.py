@@ -1,5 +1,6 @@
 """CIFAR-10 from files: every form gives the same pictures, and whatever is wrong is named."""
 
+import gzip
 import pickle
 import re
 import shutil
@@ -126,6 +127,50 @@ NOTHING = {
 def test_nothing_is_found_where_nothing_is(tmp_path, arrange):
     arrange(tmp_path)
     assert cifar.find(tmp_path, tiny.spec()) is None
+
+
+COPIES = (
+    *(
+        "cifar-10-binary.tar.gz.1",
+        "cifar-10-binary.tar (1).gz",
+        "cifar-10-binary (1).tar.gz",
+        "cifar-10-binary(2).tar.gz",
+    ),
+    *("cifar-10-binary.tar-1.gz", "cifar-10-binary.tgz", "cifar-10-binary copy.tar.gz", "CIFAR-10-binary.tar.gz"),
+)
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_of_an_archive_are_known_by_name(tmp_path, name):
+    path = tiny.write_archive(tmp_path, BINARY).rename(tmp_path / name)
+    for place in (path, tmp_path):
+        source = cifar.find(place, tiny.spec())
+        assert (source.path, source.packed) == (path, True)
+    assert tiny.read(tmp_path).name == "CIFAR-10"
+    named = tiny.write_archive(tmp_path, BINARY)
+    assert cifar.find(tmp_path, tiny.spec()).path.samefile(named)
+
+
+@pytest.mark.parametrize("kind", [BINARY, PYTHON])
+@pytest.mark.parametrize("name", ["{}.tar", "{}.tar.gz", "{} (1).tar"])
+def test_an_archive_that_a_browser_unpacked_is_read(tmp_path, kind, name):
+    path = tmp_path / name.format(tiny.ARCHIVES[kind].removesuffix(".tar.gz"))
+    path.write_bytes(gzip.decompress(tiny.official_archive(kind)))
+    pictures = tiny.read(tmp_path)
+    assert pictures.name == "CIFAR-10"
+    np.testing.assert_array_equal(pictures.x_train, tiny.arrays()[0])
+    path.write_bytes(path.read_bytes()[:300_000])
+    with pytest.raises(DatasetCorruptError, match="is not a sound"):
+        tiny.read(tmp_path)
+
+
+def test_a_batch_that_is_a_pointer_of_git_lfs_is_told(tmp_path):
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    tiny.write_folder(tmp_path, BINARY, tiny.binary_files() | {"test_batch.bin": pointer})
+    with pytest.raises(
+        DatasetCorruptError, match=r"test_batch\.bin has 63 bytes, expected 307,300: it is a pointer of Git"
+    ):
+        tiny.read(tmp_path)
 
 
 def test_a_file_of_another_name_is_no_archive(tmp_path):
@@ -290,10 +335,16 @@ def test_wrong_files_are_named_with_both_facts(tmp_path, kind, contents, words):
 
 
 WRONG_ARCHIVES = {
-    "empty": (lambda good: b"", "is not a sound .tar.gz archive"),
+    "empty": (lambda good: b"", "is not a sound .tar.gz archive: it is empty: copy or download it again"),
+    "lfs": (
+        lambda good: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "it is a pointer of Git LFS, not the file it stands for: `git lfs pull`",
+    ),
+    "zip": (lambda good: b"PK\x03\x04" + bytes(40), "archive: it is a ZIP archive$"),
+    "no_archive": (lambda good: b"plain text", "is not a sound .tar.gz archive: Not a gzipped"),
     "html_page": (
         lambda good: b"<!DOCTYPE html><html>not here</html>",
-        r"is not a sound .tar.gz archive: Not a gzipped",
+        r"is not a sound .tar.gz archive: it is a page of a web server \(HTML\), not the file itself",
     ),
     "half": (lambda good: good[: len(good) // 2], "is not a sound .tar.gz archive"),
     "last_byte_gone": (lambda good: good[:-1], "is not a sound .tar.gz archive"),
@@ -445,7 +496,7 @@ def test_facts_of_a_broken_archive(tmp_path):
     tiny.write_archive(tmp_path, BINARY, b"<html>")
     (row,) = facts(tmp_path)
     assert (row.ok, row.size, row.size_ok, row.official) == (False, 6, False, False)
-    assert "Not a gzipped file" in row.problem
+    assert "it is a page of a web server" in row.problem
 
 
 def test_facts_of_another_version(tmp_path):

@@ -1,6 +1,7 @@
 """Where `load` looks, in which order, and what it says when CIFAR-10 is not there."""
 
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -258,3 +259,21 @@ def test_the_cache_follows_the_platform(tmp_path, monkeypatch):
 def test_only_the_cache_itself_is_looked_at(tmp_path):
     tiny.write_folder(tmp_path / "cache" / "sub", BINARY)
     assert data.find_cifar10() is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"PK\x03\x04" + bytes(30),
+            "is a ZIP archive, expected a folder, or cifar-10-binary.tar.gz or cifar-10-python.tar.gz",
+        ),
+        (b"text", "is a file, expected a folder, or cifar-10-binary"),
+    ],
+    ids=["zip", "text"],
+)
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path, content, words):
+    path = tmp_path / "cifar-10.zip"
+    path.write_bytes(content)
+    with pytest.raises(DatasetMissingError, match=f"the data folder {re.escape(str(path))} {words}"):
+        data.load("cifar10", folder=path)

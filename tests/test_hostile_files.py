@@ -253,7 +253,7 @@ NETS = {
     "digits": ('[[layer]]\nkind = "conv"\nfilters = ' + "1" * 5000, "is not TOML"),
     "hex_digits": ('[[layer]]\nkind = "conv"\nfilters = 0x' + "1" * 5000, "filters|an int of|out_channels"),
     "long": ("#" * (1 << 20) + "\n", "longer than 1,048,576 bytes"),
-    "no_text": (b"\xff\xfe\0", "is not TOML"),
+    "no_text": (b"\xff\xfe\0", "has the byte-order mark of UTF-16 and is not text in it"),
     "memory": ('[[layer]]\nkind = "affine"\nunits = 2147483647\n', "memory|gives one sample|too"),
 }
 

@@ -234,7 +234,7 @@ def test_files_that_are_none(tmp_path):
         with pytest.raises(ConfigError, match=message):
             nn.from_file(tmp_path / name, **SETTINGS)
     (tmp_path / "latin.toml").write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match="is not TOML"):
+    with pytest.raises(ConfigError, match="it is not text in UTF-8"):
         nn.from_file(tmp_path / "latin.toml", **SETTINGS)
 
 

@@ -130,7 +130,7 @@ def test_a_short_file_is_completed_from_its_preset(tmp_path):
 FILES = {
     "missing": (None, "could not be read"),
     "not_toml": (b"epochs: 3", "is not TOML"),
-    "not_text": (b"\xff\xfe", "is not TOML"),
+    "not_text": (b"\xff\xff", "is not text in UTF-8, see line 1"),
     "misspelt": (b"epoch = 3", "setting 'epoch' is not known; did you mean \"epochs\""),
     "unknown_preset": (b'preset = "convnett"', "preset 'convnett' is not known; did you mean \"convnet\""),
     "wrong_type": (b'epochs = "3"', "epochs must be an int"),

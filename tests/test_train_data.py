@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -286,6 +287,16 @@ def test_broken_pictures_stop_a_run_before_there_is_one_unless_left_out(pets, gp
     assert gpuconv("eval", run)[0] == 0, "the setting goes with the run"
     assert gpuconv("data", "show", "pets")[0] == 1
     assert gpuconv("data", "show", "pets", "--skip-broken")[0] == 0
+
+
+def test_eval_leaves_out_broken_pictures_of_another_folder_if_asked_to(pets, gpuconv, tmp_path):
+    assert gpuconv("train", "--data", "pets", *FLAGS, "--max-steps", "1")[0] == 0
+    shutil.copytree(pets, tmp_path / "others")
+    (tmp_path / "others" / "cat" / "3.png").write_bytes(b"\x89PNG")
+    code, _, err = gpuconv("eval", "runs/convnet-1", "--data", "others")
+    assert (code, "3.png cannot be read" in err, "--skip-broken" in err) == (1, True, True)
+    code, out, _ = gpuconv("eval", "runs/convnet-1", "--data", "others", "--skip-broken")
+    assert (code, "test images of pictures in others" in out) == (0, True)
 
 
 def test_of_many_classes_the_rarest_and_the_commonest_are_counted():

@@ -33,6 +33,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
     parser.add_argument("--data", metavar="NAME|DIR", help="another data set than the run's, or a folder of pictures")
     parser.add_argument("--data-dir", metavar="DIR", help="folder that the data set is in now")
+    parser.add_argument(
+        "--skip-broken", action="store_true", help="with --data: leave out pictures that cannot be read"
+    )
     parser.add_argument("--test-images", metavar="N", type=int, default=0, help="only the first N [0: all]")
     parser.add_argument(
         "--tta", metavar="NAME", default="none", help=f"average the scores of views: {', '.join(TTA)} [none]"
@@ -68,6 +71,7 @@ def _eval(arguments: argparse.Namespace) -> int:
             snapshot.config, data=arguments.data, data_dir=arguments.data_dir or "", image_size=0
         )
         other = dataclasses.replace(other, image_size=_image_size(other.data, snapshot.net["input_shape"]))
+        other = dataclasses.replace(other, skip_broken=other.skip_broken or arguments.skip_broken)
         dataset = load_dataset(other)
     own = fingerprint(dataset) == snapshot.data_fingerprint
     classes = dataset.classes if snapshot.classes is None else snapshot.classes

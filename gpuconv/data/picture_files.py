@@ -80,7 +80,10 @@ class Listing:
 def listed(root: Path) -> Listing:
     """Return the pictures of a folder; raise DatasetMissingError or DatasetCorruptError for one that is no data set."""
     if not root.is_dir():
-        msg = f"the folder of pictures {root} {'is not a folder' if root.exists() else 'does not exist'}"
+        problem = "is not a folder" if root.exists() else "does not exist"
+        if (kind := contents.kind_of(root)).endswith("archive"):
+            problem = f"is {kind}, not a folder: unpack it, and name the folder that comes out"
+        msg = f"the folder of pictures {root} {problem}"
         raise DatasetMissingError(msg)
     _refuse_part(root)
     place = _unwrapped(root)
@@ -239,7 +242,7 @@ def _unwrapped(folder: Path, part: str = "") -> Path:
 # Files -----------------------------------------------------------------------------------------------------------------
 
 
-def is_leftover(name: str) -> bool:
+def _is_leftover(name: str) -> bool:
     """Return whether a name is one that programs leave behind: hidden, thumbnails, wastebaskets."""
     return name.startswith((".", "~$")) or name.casefold() in _LEFTOVERS
 
@@ -247,7 +250,7 @@ def is_leftover(name: str) -> bool:
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the folders in a folder in natural order, and everything else, without leftovers."""
     try:
-        children = sorted((c for c in folder.iterdir() if not is_leftover(c.name)), key=lambda c: _natural(c.name))
+        children = sorted((c for c in folder.iterdir() if not _is_leftover(c.name)), key=lambda c: _natural(c.name))
     except OSError as error:
         msg = f"{folder} could not be listed ({error.strerror or error})"
         raise DatasetCorruptError(msg) from None

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from .. import contents
 from ..errors import ConfigError, DatasetMissingError, DownloadError
 from ..folders import cache_folder, path_of
 from . import cifar, cifar10, cifar100
@@ -158,6 +159,10 @@ def _find_in(spec: Spec, named: str | os.PathLike[str], title: str) -> Source:
     source = cifar.find(path, spec)
     if source is None:
         problem = f"holds no {spec.name}, nor do the folders in it" if path.exists() else "does not exist"
+        if path.is_file():
+            names = " or ".join(layout.archive for layout in spec.layouts)
+            kind = contents.kind_of(path) or "a file"
+            problem = f"is {kind}, expected a folder, or {names}"
         msg = f"{title} {problem}.\n{_how_to_get_it(spec)}"
         raise DatasetMissingError(msg)
     return source

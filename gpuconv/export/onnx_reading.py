@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import bounded, nn
+from .. import bounded, contents, nn
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, UnsupportedError
 from ..folders import path_of
 from . import walk
@@ -65,11 +65,16 @@ def _read(path: Path) -> tuple[Any, Any, dict[str, str]]:
     """Return the package onnx, the model in a file, and the metadata that gpuconv wrote into it."""
     onnx = library()
     try:
-        model = onnx.load_model_from_string(bounded.read(path, bounded.WEIGHTS))
-        onnx.checker.check_model(model)
+        content = bounded.read(path, bounded.WEIGHTS)
     except OSError as error:
         msg = f"{path} could not be read ({error.strerror or error})"
         raise ConfigError(msg) from error
+    if words := contents.stand_in(content[: contents.HEAD]):
+        msg = f"{path} is not a sound ONNX file: it {words}"
+        raise CheckpointCorruptError(msg)
+    try:
+        model = onnx.load_model_from_string(content)
+        onnx.checker.check_model(model)
     except Exception as error:  # protobuf's own, which differ between its versions, and the checker's
         msg = f"{path} is not a sound ONNX file: {_first_line(error)}"
         raise CheckpointCorruptError(msg) from error

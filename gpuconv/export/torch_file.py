@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .. import bounded, nn
+from .. import bounded, contents, nn
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, UnsupportedError
 from ..folders import path_of
 from . import walk
@@ -197,7 +197,8 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
                 "save it as safetensors.torch.save_file(model.state_dict(), FILE)"
             )
             raise UnsupportedError(msg) from error
-        msg = f"{path} is not a safetensors file: {error}"
+        words = contents.in_words(content[: contents.HEAD])
+        msg = f"{path} is not a safetensors file: {f'it {words}' if words else error}"
         raise CheckpointCorruptError(msg) from error
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     if any(name.startswith("params/") for name in arrays):

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from .. import checks, durable
+from .. import checks, contents, durable
 from ..errors import (
     CheckpointCorruptError,
     CheckpointVersionError,
@@ -81,7 +81,7 @@ def decode(content: bytes, name: str) -> tuple[dict[str, np.ndarray], dict[str, 
     header = _header(content, name)
     place = content.find(_BEFORE_SEAL, _LENGTH, _LENGTH + len(header)) + len(_BEFORE_SEAL)
     if place < len(_BEFORE_SEAL) or place + _DIGITS > _LENGTH + len(header):
-        raise _corrupt(name, "it has no seal of gpuconv in its header")
+        raise _no_checkpoint(content, name, "it has no seal of gpuconv in its header")
     digest = hashlib.sha256(memoryview(content)[:place])
     digest.update(b"0" * _DIGITS)
     digest.update(memoryview(content)[place + _DIGITS :])
@@ -111,7 +111,7 @@ def decode(content: bytes, name: str) -> tuple[dict[str, np.ndarray], dict[str, 
 def _header(content: bytes, name: str) -> bytes:
     size = int.from_bytes(content[:_LENGTH], "little")
     if len(content) < _LENGTH or size > min(len(content) - _LENGTH, _LARGEST_HEADER):
-        raise _corrupt(name, f"its header does not fit into its {len(content)} bytes")
+        raise _no_checkpoint(content, name, f"its header does not fit into its {len(content)} bytes")
     return content[_LENGTH : _LENGTH + size]
 
 
@@ -140,6 +140,16 @@ def _finite(array: np.ndarray) -> bool:
 
 def _corrupt(name: str, why: str) -> CheckpointCorruptError:
     return CheckpointCorruptError(f"{name} is corrupt: {why}")
+
+
+def _no_checkpoint(content: bytes, name: str, why: str) -> CheckpointCorruptError:
+    """Return the error for bytes that were no checkpoint from the beginning, if it can be told what they are."""
+    start = content[: contents.HEAD]
+    if contents.kind(start):
+        why = f"it {contents.in_words(start)}; `gpuconv import` takes PyTorch's weights, saved as safetensors"
+    elif words := contents.stand_in(start):
+        why = f"it {words}"
+    return _corrupt(name, why)
 
 
 def same_values(values: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Take the bytes of the batches out of a .tar.gz: all members are looked at, and none is ever extracted."""
+"""Take the bytes of the batches out of a .tar.gz or .tar: all members are looked at, and none is ever extracted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import hashlib
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from ... import contents
 from ...errors import DatasetCorruptError, GpuconvError, UnsafeArchiveError
 from .source import MOST_OTHER_BYTES, Source, check_complete, check_size, sizes
 from .spec import Spec
 
+_ARCHIVES = ("a gzip archive", "a tar archive")
 _MOST_MEMBERS = 64
 _LONGEST_HEADER = 4096  # of a tar: blocks of 512 bytes, and for names that do not fit some more
 _MOST_HEADER_BYTES = 1 << 18
@@ -31,7 +34,7 @@ def batches(source: Source, spec: Spec) -> Iterator[tuple[str, bytes]]:
     longest = max(sizes(source, spec, batch)[1] for batch in spec.batches) + MOST_OTHER_BYTES
     seen: set[str] = set()
     try:
-        with source.path.open("rb") as file, gzip.GzipFile(fileobj=file) as stream:
+        with _unpacked(source.path) as stream:
             guarded: Any = _Guarded(source.path, stream, longest)
             with tarfile.open(fileobj=guarded, mode="r:") as tar:
                 count = 0
@@ -73,6 +76,22 @@ _BROKEN_ARCHIVE = (
 )
 
 
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Any]:
+    """Open an archive as the tar in it: some browsers take the .gz away, and leave a .tar."""
+    start = contents.head(path)
+    kind = contents.kind(start)
+    if kind not in _ARCHIVES and (words := contents.in_words(start)):
+        msg = f"{path} is not a sound .tar.gz archive: it {words}"
+        raise DatasetCorruptError(msg)
+    with path.open("rb") as file:
+        if kind == "a tar archive":
+            yield file
+            return
+        with gzip.GzipFile(fileobj=file) as stream:
+            yield stream
+
+
 def _check_member(archive: Path, member: tarfile.TarInfo, count: int, wanted: dict[str, str]) -> None:
     """Raise UnsafeArchiveError for a member that the archive has no use for."""
     problem = ""
@@ -90,7 +109,7 @@ def _check_member(archive: Path, member: tarfile.TarInfo, count: int, wanted: di
         raise UnsafeArchiveError(msg)
 
 
-def _check_end(archive: Path, stream: gzip.GzipFile) -> None:
+def _check_end(archive: Path, stream: Any) -> None:
     """Read what follows the tar's end, which is only padding: at the end of the stream gzip compares its checksum."""
     rest = len(stream.read(MOST_OTHER_BYTES + 1))
     if rest > MOST_OTHER_BYTES:
@@ -99,13 +118,13 @@ def _check_end(archive: Path, stream: gzip.GzipFile) -> None:
 
 
 class _Guarded:
-    """The unpacked bytes of a gzip file, for tarfile: forward only, no part longer than a batch file can be.
+    """The bytes of a tar, unpacked, for tarfile: forward only, no part longer than a batch file can be.
 
     What tarfile reads by itself are headers.  It may take them apart in a time that grows with the square of their
     length, and one may follow the other: so they are short, and few.
     """
 
-    def __init__(self, path: Path, stream: gzip.GzipFile, longest: int) -> None:
+    def __init__(self, path: Path, stream: Any, longest: int) -> None:
         self._path = path
         self._stream = stream
         self._longest = longest

@@ -63,7 +63,7 @@ def _given_name(source: Source, spec: Spec) -> str | None:
     with path.open("rb") as file:
         raw = file.read(4 * _LONGEST_NAME + 3)
     try:
-        lines = raw.decode("utf-8").splitlines()
+        lines = raw.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         lines = []
     if len(lines) != 1 or not lines[0].strip() or not lines[0].isprintable() or len(lines[0]) > _LONGEST_NAME:

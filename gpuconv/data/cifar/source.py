@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ... import contents
 from ...errors import DatasetCorruptError
 from .spec import PIXELS, Layout, Spec
 
 MOST_OTHER_BYTES = 1 << 20  # of what is no batch: readme and class names take a few hundred bytes
 _MOST_FOLDERS = 2000
+_COUNTED = re.compile(r"[ _-]*\(\d+\)|-\d+(?=\.)|[ _-]+copy(?: \d+)?|\.\d+$")  # (1), -1., copy 2, .1
 _DEPTH = 3  # <course>/<assignment>/cs231n/datasets/cifar-10-batches-py, from <course>
 
 
@@ -46,7 +49,7 @@ def find(place: Path, spec: Spec, *, depth: int = _DEPTH) -> Source | None:
     The nearest one wins; in one folder, binary before Python, unpacked before packed.
     """
     if place.is_file():
-        return next((Source(place, layout, True) for layout in spec.layouts if place.name == layout.archive), None)
+        return next((Source(place, layout, True) for layout in spec.layouts if _is_archive(place.name, layout)), None)
     queue = deque([(place, 0)])
     for _ in range(_MOST_FOLDERS):
         if not queue:
@@ -69,7 +72,19 @@ def _in_folder(folder: Path, spec: Spec) -> Source | None:
     for layout in spec.layouts:
         if (folder / layout.archive).is_file():
             return Source(folder / layout.archive, layout, True)
-    return None
+    try:
+        files = sorted(folder.iterdir())
+    except OSError:  # not ours to read
+        return None
+    renamed = ((file, layout) for layout in spec.layouts for file in files if _is_archive(file.name, layout))
+    return next((Source(file, layout, True) for file, layout in renamed if file.is_file()), None)
+
+
+def _is_archive(name: str, layout: Layout) -> bool:
+    """Return whether a file is called as the archive, or as browsers and wget call a second copy or an unpacked .tar."""
+    plain = _COUNTED.sub("", name.casefold())
+    stem = layout.archive.removesuffix(".tar.gz")
+    return plain in {f"{stem}{ending}" for ending in (".tar.gz", ".tgz", ".tar")}
 
 
 def _children(folder: Path) -> list[Path]:
@@ -119,7 +134,12 @@ def unpacked_batches(source: Source, spec: Spec) -> Iterator[tuple[str, bytes]]:
 
 def read_file(path: Path, source: Source, spec: Spec, batch: str) -> bytes:
     """Return the bytes of one batch file."""
-    check_size(str(path), path.stat().st_size, source, spec, batch)
+    try:
+        check_size(str(path), path.stat().st_size, source, spec, batch)
+    except DatasetCorruptError as error:
+        words = contents.stand_in(contents.head(path))
+        msg = f"{error}: it {words}" if words else str(error)
+        raise DatasetCorruptError(msg) from None
     raw = path.read_bytes()
     check_size(str(path), len(raw), source, spec, batch)  # it may have changed in between
     return raw
