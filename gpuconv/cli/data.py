@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import tables
 from ..data.sources import NAMES
 from ..errors import ConfigError, UnsupportedError
 from .parser import Parser, named_path
@@ -87,7 +88,7 @@ def _facts(dataset: Any) -> list[str]:
     _, channels, height, width = dataset.x_train.shape
     names = [*dataset.classes, "all"]
     counts = [np.bincount(labels, minlength=len(dataset.classes)) for labels in (dataset.y_train, dataset.y_test)]
-    column = max(map(len, names))
+    column = max(map(tables.width, names))
     lines = [
         dataset.name,
         f"source  {dataset.source}",
@@ -98,7 +99,7 @@ def _facts(dataset: Any) -> list[str]:
         f"{'class':<{column}}  {'train':>8}  {'test':>8}",
     ]
     for name, train, test in zip(dataset.classes, *counts, strict=True):
-        lines.append(f"{name:<{column}}  {train:>8,}  {test:>8,}")
+        lines.append(f"{tables.padded(name, column)}  {train:>8,}  {test:>8,}")
     return [*lines, "-" * (column + 20), f"{'all':<{column}}  {len(dataset.y_train):>8,}  {len(dataset.y_test):>8,}"]
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .. import tables
 from ..data.sources import NAMES
 from ..errors import ConfigError
 from ..runs.evaluation import TTA
@@ -78,9 +79,9 @@ def _eval(arguments: argparse.Namespace) -> int:
         which = snapshot.data_name if snapshot.data_name != dataset.name else "another version of it"
         lines.append(f"(the net was trained on {which})")
     lines.append("")
-    width = max(map(len, dataset.classes))
+    width = max(map(tables.width, dataset.classes))
     for label, accuracy in zip(dataset.classes, evaluation.class_accuracy, strict=True):
-        lines.append(f"{label:<{width}}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
+        lines.append(f"{tables.padded(label, width)}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
     lines += ["-" * (width + 9), f"{'all':<{width}}  {evaluation.accuracy:>7.2%}   loss {evaluation.loss:.4f}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
