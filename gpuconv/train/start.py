@@ -41,7 +41,7 @@ def train(
     progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
     Raises ConfigError, NonFiniteLossError (the last good checkpoint is kept), CheckpointWriteError, what loading the
-    data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
+    data raises, and Interrupted after the first SIGINT, SIGTERM or SIGHUP, with everything saved.
     """
     if config.tensorboard:
         check_tensorboard()
