@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from html import escape
 
 
+def width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: wide letters two each, marks upon other letters none."""
+    return sum(_letter_width(letter) for letter in text)
+
+
+def padded(text: str, columns: int) -> str:
+    """Return a text with spaces behind it, up to so many columns."""
+    return text + " " * (columns - width(text))
+
+
+def _letter_width(letter: str) -> int:
+    if unicodedata.category(letter) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in ("W", "F") else 1
+
+
 def columns(rows: Sequence[Sequence[str]], *, numbers: int) -> list[str]:
     """Return rows as lines of aligned columns, the last `numbers` of them to the right; empty columns are left out."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
     first = len(widths) - numbers
     return [
         "  ".join(
-            cell.ljust(width) if place < first else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            if width
+            padded(cell, wanted) if place < first else " " * (wanted - width(cell)) + cell
+            for place, (cell, wanted) in enumerate(zip(row, widths, strict=True))
+            if wanted
         ).rstrip()
         for row in rows
     ]

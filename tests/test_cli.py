@@ -21,6 +21,7 @@ from gpuconv.data import sources
 from gpuconv.errors import DatasetMissingError, DownloadError
 from gpuconv.runs import sealed
 from gpuconv.runs.settings import read
+from gpuconv.train import Run
 
 FLAGS = [
     *("--widths", "4", "--epochs", "2", "--batch-size", "20", "--lr", "0.02", "--data", "shapes"),
@@ -91,7 +92,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, gpuconv, finished,
     assert not list(run.glob(".*.part"))
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", [signum.name for signum in train.signals.SIGNALS])
 def test_a_signal_stops_after_the_step_and_says_how_to_go_on(name, finished, tmp_path):
     code, out, err = finish(start("train", *FLAGS, folder=tmp_path, place="step:14", signals=name))
     assert code == 128 + signal.Signals[name]
@@ -138,7 +139,7 @@ def test_runs_that_start_at_once_do_not_meet(finished, tmp_path):
 def as_module(*arguments: str, folder: Path, **streams) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "gpuconv", *arguments],
-        text=True, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, **streams,
+        text=True, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}, stderr=subprocess.PIPE, **streams,
     )  # fmt: skip
 
 
@@ -163,6 +164,33 @@ def test_output_that_does_not_fit_is_one_message(tmp_path):
 
 
 # train --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("progress", ["plain", "bar"])
+def test_training_goes_on_when_nobody_reads_any_more(progress, finished, tmp_path):
+    process = as_module("train", *FLAGS, "--progress", progress, folder=tmp_path, stdout=subprocess.PIPE)
+    process.stdout.close()
+    process.stdout = None
+    code, _, err = finish(process)
+    assert (code, err) == (0, "nothing more is shown (Broken pipe); the work goes on\n")
+    assert Run(tmp_path / "runs" / "convnet-1").finished
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_training_goes_on_when_the_disk_of_its_output_is_full(tmp_path):
+    with Path("/dev/full").open("w") as full:
+        code, _, err = finish(as_module("train", *FLAGS, folder=tmp_path, stdout=full))
+    assert (code, err) == (0, "nothing more is shown (No space left on device); the work goes on\n")
+    assert Run(tmp_path / "runs" / "convnet-1").finished
+
+
+def test_neither_stream_needs_a_reader(tmp_path):
+    process = as_module("train", *FLAGS, folder=tmp_path, stdout=subprocess.PIPE)
+    for stream in (process.stdout, process.stderr):
+        stream.close()
+    process.stdout = process.stderr = None
+    finish(process)
+    assert Run(tmp_path / "runs" / "convnet-1").finished
 
 
 def test_train_shows_a_line_for_each_epoch_and_the_outcome(gpuconv, finished):
@@ -445,6 +473,7 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         assert all(len(line) <= 80 for line in out.splitlines())
         if arguments[:1] in ([], ["train"], ["eval"]):
             assert "130, 143  stopped by Ctrl-C or SIGTERM, after saving" in out
+            assert "129       stopped by SIGHUP, as the terminal was closed, after saving" in out
         if arguments[:1] in (["train"], ["eval"]):
             assert f"examples:\n  gpuconv {arguments[0]} " in out
 

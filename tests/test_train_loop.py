@@ -767,7 +767,7 @@ def test_a_gpu_asked_for_by_name_must_be_there(tmp_path):
 # Signals and threads ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", train.signals.SIGNALS)
 def test_the_interruption_says_which_signal_and_how_to_go_on(signum, tmp_path):
     error = interrupt(tmp_path / "run", TINY, step=2, signum=signum)
     assert (error.signum, error.folder) == (signum, tmp_path / "run")
@@ -777,10 +777,10 @@ def test_the_interruption_says_which_signal_and_how_to_go_on(signum, tmp_path):
 
 
 def test_handlers_are_put_back(tmp_path):
-    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(signum) for signum in train.signals.SIGNALS]
     go(change(epochs=1), tmp_path / "one")
     interrupt(tmp_path / "two", TINY, step=2)
-    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(signum) for signum in train.signals.SIGNALS] == before
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
@@ -803,6 +803,16 @@ def test_the_second_signal_stops_at_once(signum, error):
         with pytest.raises(error) as caught:
             signal.raise_signal(signum)
         assert getattr(caught.value, "code", None) in (None, 143)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without it")
+def test_a_hang_up_that_is_told_twice_is_one():
+    with train.signals.Guard() as guard:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert guard.signum == signal.SIGHUP
+        with pytest.raises(train.signals.Stop):
+            guard.check()
 
 
 def test_training_works_in_any_thread(finished, tmp_path):

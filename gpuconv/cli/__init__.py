@@ -28,9 +28,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser().parse_args(argv or ["--help"])
     except SystemExit as done:  # argparse has said what was wrong, or printed the help
         return done.code if isinstance(done.code, int) else 2
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # its reader has left, or its disk is full: some of what was to be shown is lost
+        _give_up_stdout()
+        if code == 0 and not isinstance(error, BrokenPipeError):
+            _say(f"gpuconv: error: {error}")
+        return code or 1
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run a command and return its exit code."""
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
     except ConfigError as error:
         return _fail(error, 2)
     except NonFiniteLossError as error:
@@ -41,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"out of memory ({error}): a smaller batch or net needs less", 1)
     except KeyboardInterrupt as interrupt:
         signum = getattr(interrupt, "signum", 2)
-        sys.stderr.write(f"gpuconv: {interrupt if str(interrupt) else 'stopped at once'}\n")
+        _say(f"gpuconv: {interrupt if str(interrupt) else 'stopped at once'}")
         return 128 + signum
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         _give_up_stdout()
@@ -64,8 +76,14 @@ def _give_up_stdout() -> None:
 
 
 def _fail(error: object, code: int) -> int:
-    sys.stderr.write(f"gpuconv: error: {error}\n")
+    _say(f"gpuconv: error: {error}")
     return code
+
+
+def _say(text: str) -> None:
+    """Write to stderr, if anybody is left to read it: an exit code says enough."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

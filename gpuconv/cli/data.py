@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import tables
 from ..data.dataset import class_counts
 from ..data.sources import NAMES
 from ..errors import ConfigError, UnsupportedError
@@ -95,11 +96,11 @@ def _facts(dataset: Any) -> list[str]:
     _, channels, height, width = dataset.x_train.shape
     parts = class_counts(dataset)
     widths = [max(8, len(part)) for part in parts]
-    column = max(map(len, [*dataset.classes, "all"]))
+    column = max(map(tables.width, [*dataset.classes, "all"]))
 
     def row(name: str, cells: Iterable[str]) -> str:
         return "  ".join(
-            [f"{name:<{column}}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))]
+            [tables.padded(name, column), *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))]
         )
 
     lines = [

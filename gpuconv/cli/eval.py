@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .. import tables
 from ..data.sources import NAMES
 from ..errors import ConfigError
 from ..runs.evaluation import TTA
@@ -89,9 +90,9 @@ def _eval(arguments: argparse.Namespace) -> int:
             lines.append("(the names of the net's classes are not recorded: they are matched by number)")
     lines += [f"({note})" for note in differences(classes, dataset)]
     lines.append("")
-    width = max(map(len, classes))
+    width = max(map(tables.width, classes))
     for label, accuracy in zip(classes, evaluation.class_accuracy, strict=True):
-        lines.append(f"{label:<{width}}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
+        lines.append(f"{tables.padded(label, width)}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
     lines += ["-" * (width + 9), f"{'all':<{width}}  {evaluation.accuracy:>7.2%}   loss {evaluation.loss:.4f}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

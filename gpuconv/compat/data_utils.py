@@ -6,10 +6,12 @@ cache, and are downloaded there if need be.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +22,7 @@ from .. import data
 from ..bounded import read
 from ..data import cifar, cifar10
 from ..data.pickles import Array, Class, Instance, read_pickle
-from ..errors import DatasetCorruptError, DatasetMissingError
+from ..errors import DatasetCorruptError, DatasetMissingError, DownloadError
 from ..folders import path_of
 
 # Where get_cifar10.sh and the notebooks of either course put the batches, seen from the notebook.
@@ -50,6 +52,18 @@ def load_CIFAR_batch(filename: str | os.PathLike[str]) -> tuple[np.ndarray, np.n
     return images.transpose(_NOT_CHANNELS).astype(np.float64), labels
 
 
+@contextlib.contextmanager
+def _in_short() -> Iterator[None]:
+    """Let notebooks show of CIFAR-10 that cannot be had what is to be done, and no traceback, as they do by this method."""
+    try:
+        yield
+    except (DatasetMissingError, DownloadError) as error:
+        text = f"{type(error).__name__}: {error}"
+        error._render_traceback_ = text.splitlines  # type: ignore[union-attr]
+        raise
+
+
+@_in_short()
 def load_CIFAR10(ROOT: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return (X_train, y_train, X_test, y_test) of a folder.   X: (N, 32, 32, 3) float64."""
     dataset = data.load("cifar10", folder=ROOT)
@@ -57,6 +71,7 @@ def load_CIFAR10(ROOT: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray, 
     return x_train, dataset.y_train, x_test, dataset.y_test
 
 
+@_in_short()
 def get_CIFAR10_data(
     num_training: int = 49000, num_validation: int = 1000, num_test: int = 1000, subtract_mean: bool = True
 ) -> dict[str, np.ndarray]:

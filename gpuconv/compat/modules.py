@@ -6,6 +6,7 @@ import importlib
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from types import FunctionType, ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,8 @@ _before: dict[str, ModuleType | None] = {}
 def install(*names: str, device: str | None = None, dropout_p: str | None = None) -> None:
     """Let imports of the courses' modules find ours, from now on and whatever files lie beside the notebook.
 
-    Modules of a student's own in a folder of the same name (nndl/layer_tests.py) are found as before, and find ours.
+    Modules of a student's own in a folder of the same name (nndl/layer_tests.py) are found as before, and find ours; so
+    are the names in a file utils.py, or in the __init__.py of such a folder.
 
     names: modules to replace, such as "fast_layers" (in every package that has it) or "cs231n.solver"; all others
     stay the student's own.  None: everything, nndl, utils and cs231n.
@@ -112,7 +114,9 @@ def _module(name: str, parts: tuple[ModuleType, ...]) -> ModuleType:
     module = ModuleType(name, f"gpuconv.compat in the place of the course's {name}.")
     module.__spec__ = ModuleSpec(name, None, is_package=name in _PACKAGES)
     if name in _PACKAGES:
-        module.__path__ = _folders(name)
+        own = _own_spec(name)
+        module.__path__ = list(own.submodule_search_locations or ()) if own else []
+        module.__getattr__ = _OwnNames(module, own, sys.modules.get(name))  # type: ignore[method-assign]
         return module
     for part in parts:
         for key, value in vars(part).items():
@@ -123,11 +127,46 @@ def _module(name: str, parts: tuple[ModuleType, ...]) -> ModuleType:
     return module
 
 
-def _folders(package: str) -> list[str]:
-    """Return where a student's package of this name lies, whose modules that the courses' lists lack stay importable."""
+def _own_spec(package: str) -> ModuleSpec | None:
+    """Return where a student's package or module of this name lies: what is in it and not in the lists stays importable."""
     parent = sys.modules.get(package.rpartition(".")[0])
-    spec = PathFinder.find_spec(package, getattr(parent, "__path__", None))
-    return list(spec.submodule_search_locations or ()) if spec else []
+    return PathFinder.find_spec(package, getattr(parent, "__path__", None))
+
+
+class _OwnNames:
+    """Finds the names that a student's own package or module has and ours in its place lacks.
+
+    Its code is run when the first of them is asked for, in ours and once; one that was imported before is asked itself.
+    """
+
+    def __init__(self, module: ModuleType, spec: ModuleSpec | None, imported: ModuleType | None) -> None:
+        self._module, self._spec, self._imported = module, spec, imported
+
+    def __call__(self, name: str) -> Any:
+        if not name.startswith("__") or name == "__all__":
+            if self._imported is not None and hasattr(self._imported, name):
+                return getattr(self._imported, name)
+            if self._imported is None:
+                self._run()
+            if name in vars(self._module):
+                return vars(self._module)[name]
+        msg = f"module {self._module.__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+
+    def _run(self) -> None:
+        spec, self._spec = self._spec, None
+        code = getattr(spec.loader, "get_code", lambda name: None)(spec.name) if spec is not None else None
+        if spec is None or code is None:
+            return
+        names = vars(self._module)
+        ours = {name: value for name, value in names.items() if isinstance(value, ModuleType)}
+        names["__file__"] = spec.origin
+        try:
+            exec(code, names)  # noqa: S102 - as an import would
+        except BaseException:
+            self._spec = spec  # to fail alike when it is asked again
+            raise
+        names.update(ours)
 
 
 def _put(name: str, module: ModuleType) -> None:

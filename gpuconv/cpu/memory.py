@@ -179,7 +179,9 @@ def _keep_bytes() -> int:
 def aligned(size: int) -> np.ndarray:
     """Return fresh memory that begins with a cache line."""
     room = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
+    start = (
+        -room.__array_interface__["data"][0] % _ALIGNMENT
+    )  # .ctypes would import, which an interpreter that ends cannot
     return room[start : start + size]
 
 

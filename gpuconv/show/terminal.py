@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from ..errors import ConfigError
 from .words import duration, labelled
@@ -25,10 +29,48 @@ def progress(name: str) -> Progress:
         return Progress()
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    output: Any = _Output(sys.stdout)
+    console = Console(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if name == "bar" or (name == "auto" and console.is_terminal and not console.is_dumb_terminal):
         return Bar(console)
     return Plain(console)
+
+
+class _Output:
+    """Standard output; when its reader has gone or its disk is full, that is said once, and nothing more is written there.
+
+    What is shown is no reason to end what is computed.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lost = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if not self._lost:
+            try:
+                self._stream.write(text)
+            except OSError as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._lost:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self._lost = True
+        if self._stream is sys.__stdout__:  # what it still holds would make the interpreter fail when it ends
+            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+        with contextlib.suppress(OSError):  # it may go the same way
+            sys.stderr.write(f"nothing more is shown ({error.strerror or error}); the work goes on\n")
 
 
 class Progress:

@@ -7,8 +7,10 @@ augmentation are queued like the rest of the step: no step waits for the host.
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -38,19 +40,27 @@ class Feed:
         self._placed_labels = asarray(labels)
         self._config = config
         self._statistics = {"mean": mean, "std": std}
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker: _Worker | None = None
 
     def __enter__(self) -> Self:
         if not on_gpu(self._images) and threads() > 1:
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="gpuconv-feed")
+            worker = _Worker()
+            try:
+                worker.start()
+            except (
+                RuntimeError,
+                MemoryError,
+            ):  # no more threads, or the main one has ended: batches are made as asked for
+                return self
+            self._worker = worker
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
-            self._executor = None
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
     def first(self, count: int) -> Any:
         """Return up to so many training images, normalised and not augmented: what `Net.prepare` looks at."""
@@ -59,14 +69,14 @@ class Feed:
     def epoch(self, epoch: int, first: int, last: int) -> Iterator[Batch]:
         """Yield the batches of steps first to last - 1 of an epoch, in order; an error in making one is raised here."""
         make = self._maker(epoch)
-        if self._executor is None:
+        if self._worker is None:
             yield from map(make, range(first, last))
             return
-        ahead = self._executor.submit(make, first) if first < last else None
+        ahead = self._worker.ask(make, first) if first < last else None
         for step in range(first, last):
             assert ahead is not None
             batch = ahead.result()
-            ahead = self._executor.submit(make, step + 1) if step + 1 < last else None
+            ahead = self._worker.ask(make, step + 1) if step + 1 < last else None
             yield batch
 
     def _maker(self, epoch: int) -> Callable[[int], Batch]:
@@ -102,3 +112,34 @@ class Feed:
             return Batch([part(first) for first in range(start, end, size)], self._labels[order[start:end]])
 
         return make
+
+
+class _Worker(threading.Thread):
+    """Makes batches one after the other.
+
+    An executor would not do: it closes as soon as the main thread has ended, even if others go on training.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="gpuconv-feed", daemon=True)
+        self._asked: queue.SimpleQueue[tuple[Future[Batch], Callable[[int], Batch], int] | None] = queue.SimpleQueue()
+
+    def ask(self, make: Callable[[int], Batch], step: int) -> Future[Batch]:
+        """Return what will hold the batch of a step, or the error in making it."""
+        future: Future[Batch] = Future()
+        self._asked.put((future, make, step))
+        return future
+
+    def end(self) -> None:
+        """Make no more than what was asked for, and wait until that is done."""
+        self._asked.put(None)
+        self.join()
+
+    def run(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            future, make, step = asked
+            try:
+                future.set_result(make(step))
+            except BaseException as error:  # noqa: BLE001 - raised where the batch is asked for
+                future.set_exception(error)
+            del asked, future, make  # and the arrays they know

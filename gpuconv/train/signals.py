@@ -1,4 +1,4 @@
-"""Ctrl-C and `kill`, taken at a moment when nothing is half done."""
+"""Ctrl-C, `kill` and a terminal that hangs up, taken at a moment when nothing is half done."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
+
+# A terminal that was closed, or a connection that was lost, sends SIGHUP: not on Windows.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -23,7 +26,7 @@ class Stop(BaseException):
 
 
 class Guard:
-    """Context in which the first SIGINT or SIGTERM only raises a flag, and the second one stops at once.
+    """Context in which the first of SIGNALS only raises a flag, and a second SIGINT or SIGTERM stops at once.
 
     Handlers are installed in the main thread only (Python allows no other), not for signals that are being ignored
     (nohup, jobs in the background of a script), and put back at the end.
@@ -35,7 +38,7 @@ class Guard:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
+            for signum in SIGNALS:
                 # None: a handler that was not installed from Python, and could not be put back.
                 if signal.getsignal(signum) not in (signal.SIG_IGN, None):
                     self._before[signum] = signal.signal(signum, self._handle)
@@ -63,5 +66,5 @@ class Guard:
             self.signum = signum
         elif signum == signal.SIGINT:
             raise KeyboardInterrupt
-        else:
+        elif signum == signal.SIGTERM:  # of a hang-up both the system and the shell may tell
             raise SystemExit(128 + signum)

@@ -39,11 +39,12 @@ def train(
 ) -> Result:
     """Train a net from the beginning and return the Result; everything is kept in a new run folder.
 
-    folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
-    progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
+        folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
+        progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
     Raises ConfigError, what `check_dataset` raises of a dataset whose parts do not belong together, NonFiniteLossError
-    (the last good checkpoint is kept), CheckpointWriteError, what loading the data raises, and Interrupted after the first SIGINT or SIGTERM, with everything saved.
+    (the last good checkpoint is kept), CheckpointWriteError, what loading the data raises, and Interrupted after the
+    first SIGINT, SIGTERM or SIGHUP, with everything saved.
     """
     if config.tensorboard:
         check_tensorboard()
