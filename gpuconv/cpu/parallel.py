@@ -78,7 +78,7 @@ def share_out(work: Callable[[np.ndarray], object], count: int, least: int = 1) 
 
     An error or an interrupt sets the counter to the end: other threads stop before their next block, then it is raised.
     """
-    workers = min(threads(), count // least) if count >= 2 * least else 1
+    workers = min(threads(), count // least)  # a wrong setting is named in any call
     if workers < 2:
         if count > 0:
             work(np.zeros(1, np.int64))
