@@ -46,6 +46,18 @@ later(run)
 """
 
 
+STRICT = """
+import numpy as np
+np.seterr(all="raise")
+from gpuconv import train
+from train_helpers import change, shapes
+config = change(**{settings!r})
+result = train.train(config, folder="run", dataset=shapes(), progress="none")
+assert train.Run("run").evaluate(shapes()).count
+assert np.geterr()["over"] == "raise"
+"""
+
+
 def python(code: str, folder: Path, **variables: str) -> tuple[int, str, str]:
     """Run code in a process of its own; return (exit code, stdout, stderr)."""
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
@@ -70,3 +82,19 @@ def test_operators_may_be_first_used_after_the_main_thread(end, tmp_path):
 def test_training_goes_on_after_the_main_thread(tmp_path):
     assert python(HEAD + TRAIN, tmp_path, GPUCONV_COMPILED="0") == (0, "used ", "")
     assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"precision": "float16"},
+        {"optimizer": "adam", "lr": 1e-3, "ema": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1, "tta": "flip"},
+        {"optimizer": "muon", "schedule": "cosine"},
+    ],
+    ids=["sgd", "float16", "adam", "muon"],
+)
+def test_training_minds_no_warning_that_is_an_error(settings, tmp_path):
+    """np.seterr(all="raise") is for the user's own arithmetic: underflow is part of ours, and non-finite losses are told."""
+    code = STRICT.format(settings={"max_steps": 6, **settings})
+    assert python(code, tmp_path, GPUCONV_COMPILED="0") == (0, "", "")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks
-from ..backend import asarray, asnumpy, backend_of, zeros
+from ..backend import asarray, asnumpy, backend_of, quiet, zeros
 from ..errors import ArgTypeError, CheckpointMismatchError, DTypeError, ParamError
 from ..random import Stream, generator
 from . import init
@@ -154,6 +154,7 @@ def copy_in(targets: Mapping[str, Any], sources: Mapping[str, Any]) -> None:
         put(target, sources[name])
 
 
+@quiet
 def put(target: Any, source: Any) -> None:
     """Copy an array, from wherever it is, into another, rounding to its dtype."""
     target[...] = asarray(asnumpy(source).astype(target.dtype, copy=False), beside=target)
