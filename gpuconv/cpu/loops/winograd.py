@@ -1,4 +1,4 @@
-"""Winograd's F(2x2, 3x3) as loops: see ../winograd.py for the method.
+"""Winograd's F(2x2, 3x3) as loops: see ../arrays/winograd.py for the method.
 
 Each transform goes down the columns of a row of tiles into scratch memory, and from there across.  The 16 products of a
 block of tiles are those of tile.py.
@@ -63,7 +63,7 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
     direct, planes = is_direct(y, room) and P % 2 == Q % 2 == 0, y.flags.c_contiguous
     finite = np.zeros(len(cut.table), bool)
     memory = _memory(cut, Q, C, room, max(C, room)) + (0 if last else C * H * W)
-    offsets = _offsets(cut, Q, C, max(C, 1))
+    offsets = _offsets(cut, Q, C, C)
     sizes = geometry(x, windows, Q, C)
 
     def work(counter: np.ndarray) -> None:
