@@ -20,7 +20,7 @@ from .windows import Windows, forward_windows, phases
 # Below these, the transforms of Winograd's method cost more than they save.
 _LEAST_CHANNELS = 16
 _LEAST_PIXELS = 2048  # outputs of all images: what the transform of the filters is shared by
-# Up to this many input channels, the gradient of the input is scattered instead of gathered.
+# Up to this many input channels, the gradient of the input goes a way of its own.
 _FEW_CHANNELS = 4
 
 
@@ -44,10 +44,10 @@ def conv_backward(
 def _data_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: ConvSizes) -> np.ndarray:
     dx = empty((z.N, z.C, z.H, z.W), x.dtype, channels_last=is_channels_last(x))
     if not all_finite(w):  # a correlation would multiply them with zeros around dy
-        passes("conv", dy.dtype, served=False).gradient_of_few_channels(dy, w, z, dx)
+        passes("few_channels", dy.dtype, served=False).input_gradient(dy, w, z, dx)
         return dx
     if z.groups == 1 and z.C <= _FEW_CHANNELS:
-        passes("conv", dy.dtype).gradient_of_few_channels(dy, w, z, dx)
+        passes("few_channels", dy.dtype).input_gradient(dy, w, z, dx)
         return dx
     # (K, C / groups, R, S) -> (C, K / groups, R, S): in each group, filters and channels change places.
     grouped = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...shapes import ConvSizes
 from ..layout import accumulator
 from ..memory import zero_array
-from ..parallel import for_each, ranges, scratch
-from ..runs import FEW, RunningSum
+from ..parallel import for_each, scratch
+from ..runs import FEW
 from ..windows import Block, Windows, blocks, shares
-from .unfold import prefers_planar, unfold, unfold_planar
+from .unfold import as_matrices, contiguous, prefers_planar, unfold, unfold_planar
 
 # Bytes of unfolded windows in one block: they stay in the L2 cache (1 MB a core on current servers).
 _BLOCK_BYTES = 512 * 1024
-_SCATTER_BYTES = 1024 * 1024
 
 
 def correlate(
@@ -84,10 +82,10 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
             part = dy[block.n0 : block.n1, :, block.p0 : block.p1]
             if planar:
                 columns = unfold_planar(x, block, windows, Q)  # (n, CRS, pixels)
-                terms = np.matmul(_as_matrices(part, kind), columns.transpose(0, 2, 1))  # (n, K, CRS)
+                terms = np.matmul(as_matrices(part, kind), columns.transpose(0, 2, 1))  # (n, K, CRS)
                 product[0] = np.sum(terms, axis=0, dtype=kind if len(terms) <= FEW else np.float64)
             else:
-                gradient = _as(kind, "gradient", part.transpose(0, 2, 3, 1)).reshape(-1, groups, K // groups)
+                gradient = contiguous(kind, "gradient", part.transpose(0, 2, 3, 1)).reshape(-1, groups, K // groups)
                 np.matmul(gradient.transpose(1, 2, 0), unfold(x, block, windows, Q, groups), out=product)
             sums[index] += product
 
@@ -96,58 +94,3 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     if planar:
         return total.reshape(w.shape)
     return total.reshape(K, windows.R, windows.S, -1).transpose(0, 3, 1, 2)
-
-
-def gradient_of_few_channels(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) -> None:
-    """Fill dx the other way round: what each output sends to each tap of its window, added where the tap lies.
-
-    The better way to few channels, where a correlation would unfold K values to make C.  Nothing is ever multiplied
-    with zeros around dy, so infinite and NaN weights stay where they belong.
-    """
-    kind = accumulator(dy.dtype)
-    taps = w.reshape(z.groups, z.K // z.groups, -1).astype(kind).transpose(0, 2, 1)  # (groups, CRS, K)
-    height, width = z.H + 2 * z.pad[0], z.W + 2 * z.pad[1]
-
-    def work(images: tuple[int, int]) -> None:
-        part = dy[slice(*images)]
-        n = part.shape[0]
-        gradients = _as_matrices(part, kind).reshape(n, z.groups, z.K // z.groups, -1)  # (n, groups, K, pixels)
-        sent = scratch("unfolded", (n, z.groups, taps.shape[1], z.P * z.Q), kind)
-        np.matmul(taps, gradients, out=sent)
-        by_tap = sent.reshape(n, z.C, z.R, z.S, z.P, z.Q)
-        padded = scratch("strip", (n, z.C, height, width), kind)
-        padded.fill(0)
-        added = RunningSum(padded, z.R * z.S)
-        for r in range(z.R):
-            top = r * z.dilation[0]
-            rows = slice(top, top + (z.P - 1) * z.stride[0] + 1, z.stride[0])
-            for s in range(z.S):
-                left = s * z.dilation[1]
-                columns = slice(left, left + (z.Q - 1) * z.stride[1] + 1, z.stride[1])
-                added.next()[:, :, rows, columns] += by_tap[:, :, r, s]
-        added.close()
-        inside = padded[:, :, z.pad[0] : z.pad[0] + z.H, z.pad[1] : z.pad[1] + z.W]
-        np.copyto(dx[slice(*images)], inside, casting="same_kind")
-
-    image_bytes = w[0].size * z.groups * z.P * z.Q * kind.itemsize
-    for_each(work, ranges(z.N, max(1, _SCATTER_BYTES // image_bytes)))
-
-
-def _as(kind: np.dtype, slot: str, part: np.ndarray) -> np.ndarray:
-    """Return part itself if it is contiguous and of the given dtype, else a copy that is, in scratch memory."""
-    if part.dtype == kind and part.flags.c_contiguous:
-        return part
-    copy = scratch(slot, part.shape, kind)
-    np.copyto(copy, part)
-    return copy
-
-
-def _as_matrices(part: np.ndarray, kind: np.dtype) -> np.ndarray:
-    """Return (n, K, p, Q) as (n, K, pixels) of the given dtype, without a copy for either memory format."""
-    n, K = part.shape[:2]
-    last = part.transpose(0, 2, 3, 1)
-    if part.dtype == kind and last[0].flags.c_contiguous:
-        return last.reshape(n, -1, K).transpose(0, 2, 1)
-    if part.dtype == kind and part[0, 0].flags.c_contiguous:
-        return part.reshape(n, K, -1)
-    return _as(kind, "gradient", part).reshape(n, K, -1)

@@ -118,3 +118,23 @@ def _clip(size: int, start: int, length: int) -> tuple[int, int, int, int]:
     if first == last:
         return first, first, 0, 0
     return first, last, first - start, last - start
+
+
+def contiguous(kind: np.dtype, slot: str, part: np.ndarray) -> np.ndarray:
+    """Return part itself if it is contiguous and of the given dtype, else a copy that is, in scratch memory."""
+    if part.dtype == kind and part.flags.c_contiguous:
+        return part
+    copy = scratch(slot, part.shape, kind)
+    np.copyto(copy, part)
+    return copy
+
+
+def as_matrices(part: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Return (n, K, p, Q) as (n, K, pixels) of the given dtype, without a copy for either memory format."""
+    n, K = part.shape[:2]
+    last = part.transpose(0, 2, 3, 1)
+    if part.dtype == kind and last[0].flags.c_contiguous:
+        return last.reshape(n, -1, K).transpose(0, 2, 1)
+    if part.dtype == kind and part[0, 0].flags.c_contiguous:
+        return part.reshape(n, K, -1)
+    return contiguous(kind, "gradient", part).reshape(n, K, -1)
