@@ -9,6 +9,7 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -145,6 +146,17 @@ def pytest_sessionfinish():
 @pytest.fixture(params=DTYPES, scope="session")
 def dtype(request):
     return request.param
+
+
+@pytest.fixture
+def hang_up_heard():
+    """Let SIGHUP do what it does in a terminal, also where the tests were begun by nohup, for processes of a test, too."""
+    if not hasattr(signal, "SIGHUP"):
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, gpuconv, finished,
     assert not list(run.glob(".*.part"))
 
 
+@pytest.mark.usefixtures("hang_up_heard")
 @pytest.mark.parametrize("name", [signum.name for signum in train.signals.SIGNALS])
 def test_a_signal_stops_after_the_step_and_says_how_to_go_on(name, finished, tmp_path):
     code, out, err = finish(start("train", *FLAGS, folder=tmp_path, place="step:14", signals=name))
@@ -231,7 +232,7 @@ def test_seeds_are_runs_of_their_own_with_a_table(gpuconv, finished, tmp_path):
     code, out, err = gpuconv("train", *FLAGS, "--seeds", "2", "--progress", "plain")
     assert (code, err) == (0, "")
     folder = tmp_path / "runs" / "convnet-seeds-1"
-    assert names(folder) == [".lock", "config.toml", "plan.json", "seed-0", "seed-1", "seeds.json"]
+    assert names(folder) == [".lock", "config.toml", "origin.json", "plan.json", "seed-0", "seed-1", "seeds.json"]
     assert_same_run(folder / "seed-0", finished.folder)
     record = json.loads((folder / "seeds.json").read_text())
     accuracies = [json.loads((folder / f"seed-{i}" / "result.json").read_text())["test_accuracy"] for i in (0, 1)]

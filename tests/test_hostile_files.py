@@ -138,7 +138,7 @@ def test_the_payload_would_run(tmp_path):
 
 
 def test_nothing_in_the_package_unpickles_or_evaluates():
-    """Two places run files of Python, as they say: a net that the user wrote, and a module that an export just wrote.
+    """Three places run files of Python, as they say: a user's net, a module just exported, what a student wrote.
 
     The one unpickler of other people's files is that of data/pickles.py, which is handed checked programs alone.  Machine
     code that this user has compiled before comes with a pickle of Numba's: cpu/loops/cache.py reads no other user's.
@@ -165,6 +165,7 @@ def test_nothing_in_the_package_unpickles_or_evaluates():
     assert found == {
         ("spec.py", "run_path"),
         ("check.py", "exec_module"),
+        ("modules.py", "exec"),
         ("pickles.py", "_Unpickler"),
         ("cache.py", "loads"),
     }

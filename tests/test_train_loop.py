@@ -217,7 +217,7 @@ def test_another_seed_is_another_run(finished, tmp_path):
 def test_the_folder_holds_what_it_promises(finished):
     assert names(finished.folder) == [
         ".lock", "best.safetensors", "config.toml", "env.json", "events.jsonl", "last.safetensors", "metrics.csv",
-        "report.html", "result.json",
+        "origin.json", "report.html", "result.json",
     ]  # fmt: skip
     assert read(finished.folder / "config.toml") == TINY
 
@@ -724,7 +724,7 @@ def test_a_full_disk_ends_the_run_and_costs_only_the_new_checkpoint(tmp_path, mo
 
     def full(descriptor, piece):
         calls.append(None)
-        if len(calls) > 7:  # config, metrics, environment, then steps 0, 3, 6, 9
+        if len(calls) > 8:  # config, origin, metrics, environment, then steps 0, 3, 6, 9
             raise OSError(28, "No space left on device")
         return real(descriptor, piece)
 
@@ -767,6 +767,7 @@ def test_a_gpu_asked_for_by_name_must_be_there(tmp_path):
 # Signals and threads ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("hang_up_heard")
 @pytest.mark.parametrize("signum", train.signals.SIGNALS)
 def test_the_interruption_says_which_signal_and_how_to_go_on(signum, tmp_path):
     error = interrupt(tmp_path / "run", TINY, step=2, signum=signum)
@@ -805,6 +806,7 @@ def test_the_second_signal_stops_at_once(signum, error):
         assert getattr(caught.value, "code", None) in (None, 143)
 
 
+@pytest.mark.usefixtures("hang_up_heard")
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without it")
 def test_a_hang_up_that_is_told_twice_is_one():
     with train.signals.Guard() as guard:
