@@ -262,6 +262,7 @@ def test_a_process_that_compiles_says_so_and_the_next_one_does_not(compiled_once
     assert _run(cache)["said"] == []
 
 
+@pytest.mark.compiling
 @numba_installed
 @pytest.mark.parametrize("spoil", ["a byte", "the end", "everything", "the meaning"])
 def test_spoiled_files_are_compiled_anew(cache, spoil):
@@ -304,6 +305,7 @@ def test_what_another_user_may_have_put_there_is_not_read(written_by, tmp_path, 
         module._read_own(path)
 
 
+@pytest.mark.compiling
 @numba_installed
 @pytest.mark.skipif(sys.platform == "win32", reason="owners and modes are POSIX's")
 def test_a_folder_that_others_may_write_costs_time_and_is_named(cache):
@@ -343,6 +345,7 @@ def test_what_machine_code_depends_on_is_in_its_name(change, tmp_path, monkeypat
     assert key() != before
 
 
+@pytest.mark.compiling
 @numba_installed
 def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path):
     command, environment = _command("", "float32"), _environment(tmp_path, {})
@@ -353,6 +356,7 @@ def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path):
     assert _run(tmp_path)["said"] == []
 
 
+@pytest.mark.compiling
 @numba_installed
 def test_threads_that_call_first_compile_once(tmp_path):
     first = """
@@ -379,6 +383,7 @@ def _warned(found, where):
     return len(warnings) == 1 and warnings[0].startswith(_CANNOT.format(where)) and len(found["said"]) == 2
 
 
+@pytest.mark.compiling
 @numba_installed
 def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path):
     (tmp_path / "file").touch()
@@ -386,6 +391,7 @@ def test_a_folder_that_cannot_be_made_costs_time_only(tmp_path):
     assert _warned(_run(folder), f"in {folder / 'loops'} ({os.strerror(errno.ENOTDIR)})")
 
 
+@pytest.mark.compiling
 @numba_installed
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes anywhere")
 def test_a_folder_that_is_read_only_costs_time_only(tmp_path):
@@ -393,6 +399,7 @@ def test_a_folder_that_is_read_only_costs_time_only(tmp_path):
     assert _warned(_run(tmp_path), f"in {tmp_path / 'loops'} ({os.strerror(errno.EACCES)})")
 
 
+@pytest.mark.compiling
 @numba_installed
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_takes_no_more_leaves_nothing_behind(number, tmp_path):
@@ -408,6 +415,7 @@ Path.write_bytes = write_bytes
     assert _kept(tmp_path) == []
 
 
+@pytest.mark.compiling
 @numba_installed
 def test_no_home_costs_time_only():
     first = """
@@ -422,6 +430,7 @@ Path.home = home
     )
 
 
+@pytest.mark.compiling
 @numba_installed
 def test_folders_of_versions_long_gone_go(tmp_path):
     for age in range(8):

@@ -19,9 +19,9 @@ if compiled._obstacle():
     pytest.skip("the extra `fast` is not installed", allow_module_level=True)
 
 
-from gpuconv.cpu.loops import jit, relu, vectors
+from gpuconv.cpu.loops import atomic, jit, relu, vectors
 
-pytestmark = pytest.mark.processors
+pytestmark = pytest.mark.compiling
 
 TESTS = Path(__file__).parent
 _LINUX, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
@@ -112,10 +112,13 @@ def test_what_is_written_for_a_processor_is_there(cpu, codes):
 # This processor ---------------------------------------------------------------------------------------------------------
 
 
+_ARGUMENTS = jit.read(1), jit.read(1), jit.write(1), jit.NUMBER, atomic.COUNTER  # of ReLU's gradient
+
+
 def test_plain_loops_become_vectors_without_asking_whether_arrays_overlap(tmp_path, monkeypatch):
     """That they do not is promised by a flag that Numba does not document: see jit.py."""
     monkeypatch.setenv("GPUCONV_CACHE", str(tmp_path))  # what is kept has no code to look at
-    compiled_pass = jit.compiled_pass(jit.read(1), jit.read(1), jit.write(1))(relu.backward.py_func)
+    compiled_pass = jit.compiled_pass(*_ARGUMENTS)(relu.backward.py_func)
     (code,) = compiled_pass.inspect_llvm().values()
     assert f"<{vectors.LANES} x float>" in code
     assert "vector.body" in code
