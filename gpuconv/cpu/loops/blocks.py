@@ -70,7 +70,7 @@ def listed(pieces: list[Block]) -> Cut:
     return Cut(pieces, table, (int(images), int(rows)))
 
 
-@lru_cache(256)  # a list of some hundred blocks takes as long as a small convolution
+@lru_cache(64)  # a list of some hundred blocks takes as long as a small convolution
 def cut_into(N: int, P: int, Q: int, window_bytes: int, budget: int) -> Cut:
     """Return N images of P x Q windows cut into blocks of so many bytes."""
     return listed(blocks(N, P, Q, window_bytes, budget))
@@ -114,7 +114,7 @@ def in_shares(cut: Cut, shape: tuple[int, ...]) -> tuple[int, np.ndarray]:
     return size, empty_array((-(-len(cut.table) // size), *shape), np.float32)
 
 
-@lru_cache(256)
+@lru_cache(64)
 def window_offsets(
     images: int, rows: int, Q: int, stride: tuple[int, int], frame: tuple[int, int], pitch: int
 ) -> np.ndarray:
@@ -123,7 +123,7 @@ def window_offsets(
     return (((i * frame[0] + p * stride[0]) * frame[1] + q * stride[1]) * pitch).reshape(-1).astype(np.int64)
 
 
-@lru_cache(256)
+@lru_cache(64)
 def term_offsets(windows: Windows, channels: int, width: int, pitch: int) -> np.ndarray:
     """Return where the taps of a window lie, (R, S, channels), from its beginning."""
     r, s, c = np.ix_(np.arange(windows.R), np.arange(windows.S), np.arange(channels))

@@ -84,7 +84,7 @@ def _correlate_planes(x: np.ndarray, w: np.ndarray, y: np.ndarray, windows: Wind
     share_out(work, len(cut.table))
 
 
-@lru_cache(256)
+@lru_cache(64)
 def _plane_offsets(windows: Windows, channels: int, plane: int, across: int) -> np.ndarray:
     """Return where the taps of a window lie in planes, (channels, R, S), from its beginning."""
     c, r, s = np.ix_(np.arange(channels), np.arange(windows.R), np.arange(windows.S))

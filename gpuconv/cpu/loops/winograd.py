@@ -125,7 +125,7 @@ def _transformed_filters(w: np.ndarray, width: int) -> np.ndarray:
     return out
 
 
-@lru_cache(256)
+@lru_cache(64)
 def _tiles(N: int, P: int, Q: int, C: int, K: int) -> Cut:
     """Return N images of P x Q outputs cut into blocks of whole tiles."""
     down, across = -(-P // 2), -(-Q // 2)
@@ -146,7 +146,7 @@ def _memory(cut: Cut, Q: int, C: int, K: int, wide: int) -> int:
     return pixels + 16 * tiles * (C + K) + 4 * tiles * K + 8 * (across + 1) * wide + _SLACK
 
 
-@lru_cache(256)
+@lru_cache(64)
 def _offset_tables(tiles: int, channels: int, pitch: int) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(tiles, dtype=np.int64) * pitch, np.arange(channels, dtype=np.int64)
 
