@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ... import checks
@@ -66,6 +67,10 @@ class ConvNet(Net):
     The convolutions have no bias: batch norm would subtract it again.  ReLU stands after the pool, where a quarter of
     the elements are left.  That changes nothing, gradient included: taking a maximum and cutting at 0 commute, and a
     window whose maximum is at most 0 gives 0 and gets no gradient in either order.
+
+    The last gamma starts at 16 / sqrt(features), at most 1, with so many features in front of the affine layer.  A step
+    moves the scores by the rate times the squared norm of the features: with gamma 1 there, that of thousands of them makes
+    the loss leap at the rates that batch norm allows.
     """
 
     def __init__(
@@ -91,4 +96,5 @@ class ConvNet(Net):
         features = channels * (height // parts) * (width // parts)
         body = Sequential(*stages, Flatten(), Affine(features, classes, init="xavier"))
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
+        self.params[f"bn{len(widths)}.gamma"][...] = min(1.0, 16.0 / math.sqrt(features))
         self.describe("ConvNet", widths=list(widths), classes=classes)
