@@ -129,12 +129,15 @@ def _head(m: Moment, name: str, rows: np.ndarray, labels: np.ndarray, smoothing:
 
 
 def _rate(config: Any, number: int, total: int) -> float:
-    """From lr_start lr up to lr in a line, in a share of the steps; then down to lr_end lr."""
+    """From lr_start lr up to lr in a line, in a share of the steps, and no faster than in warmup_steps; then down to
+    lr_end lr.
+    """
     assert (config.schedule, config.lr_curve) == ("one-cycle", "linear")
     rising = round(config.warmup * total)
+    most = config.lr * (config.lr_start + (1 - config.lr_start) * number / max(rising, config.warmup_steps))
     if number < rising:
-        return config.lr * (config.lr_start + (1 - config.lr_start) * number / rising)
-    return config.lr * (1 + (config.lr_end - 1) * (number - rising) / (total - rising))
+        return most
+    return min(most, config.lr * (1 + (config.lr_end - 1) * (number - rising) / (total - rising)))
 
 
 def _update(m: Moment, config: Any, number: int, rate: float, near: Near) -> None:

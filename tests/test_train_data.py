@@ -314,6 +314,8 @@ BATCHES = {
     "fewer_than_eight": (128, 1, 5, 5, 1),
     "in_parts": (128, 4, 119, 12, 4),
     "more_parts_than_images": (128, 8, 3, 3, 3),
+    "the_presets_would_leave_an_epoch_too_few_steps": (128, 1, 270, 33, 1),
+    "another_is_kept": (127, 1, 270, 127, 1),
 }
 
 
@@ -323,6 +325,24 @@ def test_a_batch_larger_than_the_set_is_made_smaller(asked, accumulate, images, 
     fitted = recipe.fitted(config, own(images=300))
     assert (fitted.batch_size, fitted.accumulate) == (taken, parts)
     assert dataclasses.replace(fitted, batch_size=asked, accumulate=accumulate) == config
+
+
+def test_of_many_pictures_a_preset_s_batch_is_kept():
+    config = train.Config(validation=0, train_images=1024)
+    assert recipe.fitted(config, own(images=1024)) == config
+    assert recipe.fitted(dataclasses.replace(config, train_images=1023), own(images=1024)).batch_size == 127
+
+
+def test_of_data_that_the_presets_are_made_for_their_batch_is_kept():
+    config = train.Config(validation=0, train_images=200)
+    assert recipe.fitted(config, data.load("shapes")) == config
+
+
+def test_a_batch_that_leaves_an_epoch_too_few_steps_is_said(tmp_path, capsys):
+    train.train(train.Config(max_steps=1), folder=tmp_path / "run", dataset=own(images=300), progress="plain")
+    words = "batch_size=128 gives an epoch of 270 training images fewer than 8 steps: batches of 33 are taken instead"
+    assert words in " ".join(capsys.readouterr().out.split())
+    assert read(tmp_path / "run" / "config.toml").batch_size == 33
 
 
 def test_a_batch_made_smaller_is_said_and_kept_with_the_run(tmp_path, capsys):

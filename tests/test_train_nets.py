@@ -1,11 +1,13 @@
 """The trainer with every net: its preset, its settings, a net from a file, and a resumed run without the file."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 from train_helpers import TINY, assert_same_run, shapes
 
-from gpuconv import nn, train
+from gpuconv import data, nn, train
 from gpuconv.errors import ConfigError, GpuconvError
 from gpuconv.runs import checkpoint
 from gpuconv.runs.settings import read
@@ -155,3 +157,21 @@ def test_a_net_is_looked_for_beside_the_settings_first(tmp_path, monkeypatch):
         (place / "mine.py").write_text("")
     assert read(settings).net == str(tmp_path / "there" / "mine.py")
     assert read(settings, find_files=False).net == "mine.py"
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 32), (3, 64)])
+def test_the_default_recipe_starts_at_the_loss_of_guessing_and_does_not_leap(count, size, tmp_path):
+    draws = np.random.default_rng(0)
+    labels = np.arange(480) % count
+    pictures = draws.integers(0, 256, (480, 3, size, size), dtype=np.uint8)
+    pictures[:, :, :8, :8] = (labels * (255 // count))[:, None, None, None]
+    dataset = data.Dataset(
+        name="mine", classes=tuple(map(str, range(count))), x_train=pictures, y_train=labels, x_test=pictures[:9],
+        y_test=labels[:9], mean=(0.5,) * 3, std=(0.29,) * 3, source="drawn",
+    )  # fmt: skip
+    train.train(Config(max_steps=12), folder=tmp_path / "run", dataset=dataset, progress="none")
+    events = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    losses = [event["loss"] for event in events if event["event"] == "step"]
+    assert len(losses) == 12
+    assert abs(losses[0] - np.log(count)) < 0.15 * np.log(count)
+    assert max(losses) < 3 * np.log(count)

@@ -19,6 +19,7 @@ TINY = Config(
     epochs=2,
     batch_size=20,
     lr=0.02,
+    warmup_steps=0,
     data="shapes",
     validation=100,
     train_images=200,

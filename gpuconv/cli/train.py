@@ -26,7 +26,9 @@ _GROUPS = {
         *("beta1", "beta2", "smoothing", "eps"),
         *("weight_decay", "affine_lr", "bias_lr", "label_smoothing", "clip_norm", "ema"),
     ),
-    "learning rate": ("lr", "schedule", "warmup", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
+    "learning rate": (
+        *("lr", "schedule", "warmup", "warmup_steps", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
+    ),
     "machine and arithmetic": ("device", "dtype", "precision", "seed"),
     "saving and testing": ("checkpoint_every", "tta"),
 }

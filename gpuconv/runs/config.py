@@ -108,6 +108,7 @@ class Config:
     lr: float = _setting(0.1, "learning rate; of a schedule, the highest", least=0)
     schedule: str = _setting("one-cycle", "course of the rate", choices=("constant", "step", "cosine", "one-cycle"))
     warmup: float = _setting(0.3, "cosine, one-cycle: share of steps in which it rises", least=0, most=1)
+    warmup_steps: int = _setting(40, "cosine, one-cycle: the rise to lr takes N steps at least", least=0)
     lr_start: float = _setting(0.04, "one-cycle: first rate, as a share of lr", least=0, most=1)
     lr_end: float = _setting(0.0, "cosine, one-cycle: last rate, as a share of lr", least=0, most=1)
     lr_curve: str = _setting("linear", "one-cycle: shape of both ways", choices=("linear", "cosine"))

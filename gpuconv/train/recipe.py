@@ -12,6 +12,7 @@ from ..errors import ConfigError, GpuconvError
 from ..nn.spec import NET_FILES
 from ..runs.config import Config
 from ..runs.dataset import first_test_images, is_ours
+from ..runs.settings import PRESETS
 
 _VALIDATION = 5000
 _OVERFIT_STEPS = 300
@@ -85,12 +86,14 @@ def settled(config: Config, dataset: Any) -> Config:
 def fitted(config: Config, dataset: Any) -> Config:
     """Return the settings with batches that the training images can fill.
 
-    Batches that are larger than all of them shrink to an eighth, so that an epoch has several steps, but not below 8.
+    Batches that are larger than all of them shrink to an eighth, but not below 8.  So do those that a preset names for
+    CIFAR, if an epoch of pictures of one's own would have fewer than 8 of them; a batch of another size is kept.
     """
     images = len(split(dataset, config).y_train)
-    if config.batch_size <= images:
+    preset_s = config.batch_size == PRESETS[config.preset].batch_size and not is_ours(dataset)
+    if images // config.batch_size >= (_STEPS_OF_FITTED if preset_s else 1):
         return config
-    size = min(images, max(images // _STEPS_OF_FITTED, 8))
+    size = min(images, config.batch_size, max(images // _STEPS_OF_FITTED, 8))
     parts = min(config.accumulate, size)
     return dataclasses.replace(config, batch_size=size - size % parts, accumulate=parts)
 
@@ -182,7 +185,10 @@ def optimiser(config: Config, net: nn.Net) -> nn.Optimiser:
 
 
 def schedule(config: Config, plan: Plan) -> Callable[[int], float]:
-    """Return the learning rate as a function of the step."""
+    """Return the learning rate as a function of the step.
+
+    However short the run, a warm-up rises no faster than to lr in warmup_steps: a run shorter than that stays below lr.
+    """
     settings: dict[str, Any] = {"lr": config.lr}
     match config.schedule:
         case "step":
@@ -197,7 +203,12 @@ def schedule(config: Config, plan: Plan) -> Callable[[int], float]:
                 "floor": config.lr_end * config.lr,
                 "shape": config.lr_curve,
             }
-    return _build(lambda: nn.schedule(config.schedule, **settings))
+    curve: Callable[[int], float] = _build(lambda: nn.schedule(config.schedule, **settings))
+    steps = config.warmup_steps
+    if not settings.get("warmup") or round(config.warmup * plan.steps) >= steps:
+        return curve
+    start = config.lr_start if config.schedule == "one-cycle" else 1 / (steps + 1)
+    return lambda step: min(curve(step), config.lr * (start + (1 - start) * step / steps))
 
 
 def _net(config: Config, input_shape: tuple[int, ...], classes: int) -> nn.Net:

@@ -77,10 +77,11 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
     config = recipe.settled(config, dataset)
     fitted = recipe.fitted(config, dataset)
     if fitted != config:
-        display.note(
-            f"batch_size={config.batch_size} is more than there are training images: "
-            f"batches of {fitted.batch_size} are taken instead"
-        )
+        images = len(recipe.split(dataset, config).y_train)
+        what = f"gives an epoch of {images} training images fewer than 8 steps"
+        if config.batch_size > images:
+            what = "is more than there are training images"
+        display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
     training = Training(fitted, dataset, display)
     training.prepare()
     return training
