@@ -24,6 +24,7 @@ else:
 
 _CHUNK = 1 << 20
 _TEMPORARY = ".part"
+TAKEN = errno.EAGAIN, errno.EACCES  # numbers of the OSError where another process has a lock: POSIX and Windows
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 

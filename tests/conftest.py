@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import re
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -49,6 +50,9 @@ def _newer():
 
 
 def pytest_configure(config):
+    # A shell ignores it for what it begins with & in a script, and so would all processes that tests begin.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if _newer():
         for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
             config.addinivalue_line("filterwarnings", f"default::{kind}")
@@ -125,7 +129,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"{count} cases were not run on a GPU: {reason}")
 
 
+# What may be imported of gpuconv/cpu/loops to collect tests: it compiles nothing.
+_COMPILES_NOTHING = {"jit", "cache", "vectors", "atomic"}
+
+
 def pytest_collection_finish(session):
+    loaded = {name.rpartition(".")[2] for name in sys.modules if name.startswith("gpuconv.cpu.loops.")}
+    if loaded - _COMPILES_NOTHING:
+        msg = f"tests compile loops of {', '.join(sorted(loaded - _COMPILES_NOTHING))} while they are collected"
+        raise pytest.UsageError(msg)
     emulated = sum(item.get_closest_marker("emulated") is not None for item in session.items)
     one_of_others = os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0"
     if session.config.option.collectonly or emulated < _MANY_CASES or one_of_others:

@@ -62,11 +62,15 @@ def start(*arguments: object, folder: Path, place: str = "never", signals: str =
 
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
-    """Wait for a process; one that does not end is killed, for it would go on beside the tests that follow."""
-    try:
-        out, err = process.communicate(timeout=100)
-    finally:
-        process.kill()
+    """Wait for a process; one that does not end is killed, for it would go on beside the tests that follow.
+
+    So are its pipes closed: left to be collected, they would be warned of, and fail one of those tests.
+    """
+    with process:
+        try:
+            out, err = process.communicate(timeout=100)
+        finally:
+            process.kill()
     return process.returncode, out, err
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -345,15 +346,128 @@ def test_what_machine_code_depends_on_is_in_its_name(change, tmp_path, monkeypat
     assert key() != before
 
 
+_EACH_SAID = """
+from gpuconv.cpu.loops import cache, jit
+save = cache.Kept.save_overload
+def keep(self, *arguments):
+    <at_save>
+    save(self, *arguments)
+    said.append(self._name)
+cache.Kept.save_overload = keep
+<more>
+"""
+_HOLDING = "if self._name == 'relu.forward': print('compiled', flush=True); sys.stdin.readline()"
+_TELLING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+wait = jit._wait
+def tell():
+    wait()
+    print('waits', flush=True)
+jit._wait = tell
+"""
+_WAITED = r"waited for another process to compile loops of relu for this processor in \d+\.\d s"
+
+
+def _begun(cache, at_save="", more=""):
+    """Start a process that calls ReLU, and says which passes it has compiled, too."""
+    command = _command(_EACH_SAID.replace("<at_save>", at_save or "pass").replace("<more>", more), "float32")
+    return subprocess.Popen(
+        command, env=_environment(cache, {}), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def _said(process):
+    out, err = process.communicate("\n")
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])["said"]
+
+
 @pytest.mark.compiling
 @numba_installed
-def test_processes_that_compile_at_once_do_not_disturb_each_other(tmp_path):
-    command, environment = _command("", "float32"), _environment(tmp_path, {})
-    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    for process in processes:
-        assert json.loads(process.communicate()[0])["words"].startswith("compiled loops")
+def test_of_processes_that_begin_at_once_one_compiles_each_pass(tmp_path):
+    processes = [_begun(tmp_path) for _ in range(3)]
+    names = [line for process in processes for line in _said(process) if line.startswith("relu.")]
+    assert sorted(names) == ["relu.backward", "relu.forward"]
     assert len(_kept(tmp_path)) == 2
     assert _run(tmp_path)["said"] == []
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A process that has compiled a pass and not yet kept it, and another that waits for that."""
+    with _begun(tmp_path, _HOLDING) as first:
+        try:
+            assert first.stdout.readline() == "compiled\n"
+            with _begun(tmp_path, more=_TELLING) as second:
+                try:
+                    assert second.stdout.readline() == "waits\n"
+                    yield first, second
+                finally:
+                    second.kill()
+        finally:
+            first.kill()
+
+
+@pytest.mark.compiling
+@numba_installed
+def test_a_process_waits_for_another_that_compiles_and_says_so(two):
+    compiled_by = [_said(process) for process in two]
+    assert "relu.forward" in compiled_by[0]
+    assert "relu.forward" not in compiled_by[1]
+    assert any(re.fullmatch(_COMPILED, line) for line in compiled_by[0])
+    assert re.fullmatch(_COMPILED if "relu.backward" in compiled_by[1] else _WAITED, compiled_by[1][-1])
+
+
+@pytest.mark.compiling
+@numba_installed
+def test_where_the_one_that_compiles_is_killed_the_other_goes_on(two, tmp_path):
+    two[0].kill()
+    names = _said(two[1])
+    assert names[:2] == ["relu.forward", "relu.backward"]
+    assert re.fullmatch(_COMPILED, names[2])
+    assert len(_kept(tmp_path)) == 2  # and no lock
+
+
+@pytest.mark.compiling
+@numba_installed
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C goes to all processes there")
+def test_who_waits_for_another_can_be_interrupted(two):
+    two[1].send_signal(signal.SIGINT)
+    _, err = two[1].communicate()
+    assert err.splitlines()[-1] == "KeyboardInterrupt"
+    assert "relu.forward" in _said(two[0])
+
+
+@pytest.mark.compiling
+@numba_installed
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+def test_a_file_system_without_locks_means_to_compile_oneself(number, tmp_path):
+    more = f"""
+def none(file):
+    raise OSError({number}, "none here")
+cache.durable.lock = none
+"""
+    for process in [_begun(tmp_path, more=more) for _ in range(2)]:
+        assert re.fullmatch(_COMPILED, _said(process)[-1])
+    assert len(_kept(tmp_path)) == 2
+    assert _run(tmp_path)["said"] == []
+
+
+@pytest.mark.compiling
+@numba_installed
+def test_a_pass_that_does_not_compile_leaves_no_lock(tmp_path):
+    """The next one to try is not kept waiting, nor is this process."""
+    more = """
+def fail(self, *arguments):
+    raise RuntimeError("no such instruction")
+cache.Kept.save_overload = fail
+"""
+    (line,) = [line for line in _said(_begun(tmp_path, more=more)) if "NumPy" in line]
+    assert "no such instruction" in line
+    assert _kept(tmp_path) == []
+    assert "relu.forward" in _said(_begun(tmp_path))
 
 
 @pytest.mark.compiling
@@ -461,11 +575,16 @@ def test_a_terminal_is_told_before_it_waits(monkeypatch):
         assert terminal.getvalue() == ""
         for _ in range(2):  # passes
             jit._begin()
+            jit._wait()
             assert terminal.getvalue() == "gpuconv: compiling loops of relu for this processor ..."
     assert re.fullmatch(r"gpuconv: compiling loops of relu for this processor \.\.\. \d+\.\d s\n", terminal.getvalue())
     with jit.compiling("relu"):
         pass  # all were found
     assert terminal.getvalue().count("\n") == 1
+    with jit.compiling("gelu"):
+        jit._wait()
+        begun = "gpuconv: waiting for another process that compiles loops of gelu for this processor ..."
+        assert terminal.getvalue().splitlines()[1:] == [begun]
 
 
 # Without numba -------------------------------------------------------------------------------------------------------
@@ -561,7 +680,7 @@ def test_a_pass_that_could_not_be_kept_is_refused():
         library = type("Library", (), {"has_dynamic_globals": True})
 
     with pytest.raises(TypeError, match="refers to memory of this process"):
-        cache.Kept(lambda: None, jit._begin).save_overload(None, Result())
+        cache.Kept(lambda: None, jit._begin, jit._wait).save_overload(None, Result())
 
 
 @numba_installed

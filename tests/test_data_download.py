@@ -21,7 +21,7 @@ from gpuconv.errors import ConfigError, DownloadError
 
 __all__ = ["server"]  # a fixture
 
-CONTENT = bytes(i * i % 251 for i in range(1_000_003))
+CONTENT = (bytes(i * i % 251 for i in range(251)) * 3985)[:1_000_003]
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 SIZE = len(CONTENT)
 

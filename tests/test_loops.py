@@ -17,10 +17,20 @@ if compiled._obstacle():
 
 from numba import njit
 
-from gpuconv.cpu.loops import depthwise, strips, tile, vectors, winograd
+from gpuconv.cpu.loops import vectors
 
-LANES, WIDTH = vectors.LANES, tile.WIDTH
+LANES = vectors.LANES
+WIDTH = 2 * LANES  # of a panel
 U = 2.0**-24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loops():
+    """Compile what is tested when the first test runs: to collect them must take no time, in any of the processes."""
+    global depthwise, strips, tile, winograd  # noqa: PLW0603 - bound as by an import at the top
+    from gpuconv.cpu.loops import depthwise, strips, tile, winograd
+
+    assert tile.WIDTH == WIDTH
 
 
 def _call(address, *arguments):

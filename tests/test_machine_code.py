@@ -19,7 +19,7 @@ if compiled._obstacle():
     pytest.skip("the extra `fast` is not installed", allow_module_level=True)
 
 
-from gpuconv.cpu.loops import atomic, jit, relu, vectors
+from gpuconv.cpu.loops import atomic, jit, vectors
 
 pytestmark = pytest.mark.compiling
 
@@ -117,6 +117,8 @@ _ARGUMENTS = jit.read(1), jit.read(1), jit.write(1), jit.NUMBER, atomic.COUNTER 
 
 def test_plain_loops_become_vectors_without_asking_whether_arrays_overlap(tmp_path, monkeypatch):
     """That they do not is promised by a flag that Numba does not document: see jit.py."""
+    from gpuconv.cpu.loops import relu
+
     monkeypatch.setenv("GPUCONV_CACHE", str(tmp_path))  # what is kept has no code to look at
     compiled_pass = jit.compiled_pass(*_ARGUMENTS)(relu.backward.py_func)
     (code,) = compiled_pass.inspect_llvm().values()

@@ -372,8 +372,9 @@ def test_the_rate_follows_the_settings(settings, rates):
 # Going on -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", range(1, 21))
-def test_a_run_interrupted_after_any_step_ends_in_the_same_bits(step, finished, tmp_path):
+@pytest.mark.parametrize("step", [1, 2, 9, 10, 11, 19, 20])
+def test_a_run_interrupted_after_a_step_ends_in_the_same_bits(step, finished, tmp_path):
+    """At both ends of a run and around the end of its first epoch; the next test stops it after each step."""
     interrupt(tmp_path / "run", TINY, step=step)
     assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == step
     result = again(tmp_path / "run")

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from .. import backend
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
+from ..show.terminal import give_up
 from . import bench, compare, data, doctor, eval, export, import_, plot, train
 from .parser import EXIT_CODES, Parser
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:  # its reader has left, or its disk is full: some of what was to be shown is lost
-        _give_up_stdout()
+        give_up(sys.stdout)
         if code == 0 and not isinstance(error, BrokenPipeError):
             _say(f"gpuconv: error: {error}")
         return code or 1
@@ -56,10 +57,10 @@ def _run(arguments: argparse.Namespace) -> int:
         _say(f"gpuconv: {interrupt if str(interrupt) else 'stopped at once'}")
         return 128 + signum
     except BrokenPipeError:  # the reader of our output has left, as `head` does
-        _give_up_stdout()
+        give_up(sys.stdout)
         return 1
     except OSError as error:
-        _give_up_stdout()
+        give_up(sys.stdout)
         return _fail(error, 1)
     except Exception as error:
         said = backend.gpu_error(error)
@@ -67,12 +68,6 @@ def _run(arguments: argparse.Namespace) -> int:
             raise
         return _fail(said, 1)
     return code
-
-
-def _give_up_stdout() -> None:
-    """Send what is still to be written nowhere, lest the interpreter tries, and fails, when it ends."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: object, code: int) -> int:

@@ -47,4 +47,5 @@ def _in_blocks(one_pass: Callable[..., object], *arrays: np.ndarray) -> None:
         return
     flat = stored_order(*arrays) or arrays
     rows = max(1, BLOCK_ELEMENTS // prod(flat[0].shape[1:]))
-    for_each(lambda block: one_pass(*(array[slice(*block)] for array in flat)), ranges(len(flat[0]), rows))
+    blocks = ranges(len(flat[0]), rows)
+    for_each(lambda block: one_pass(*(array[slice(*block)] for array in flat)), blocks, blas=False)

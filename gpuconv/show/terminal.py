@@ -36,6 +36,12 @@ def progress(name: str) -> Progress:
     return Plain(console)
 
 
+def give_up(stream: TextIO) -> None:
+    """Send what a stream still holds nowhere, lest the interpreter tries to write it, and fails, when it ends."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
 class _Output:
     """Standard output; when its reader has gone or its disk is full, that is said once, and nothing more is written there.
 
@@ -66,9 +72,8 @@ class _Output:
 
     def _lose(self, error: OSError) -> None:
         self._lost = True
-        if self._stream is sys.__stdout__:  # what it still holds would make the interpreter fail when it ends
-            with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
-                os.dup2(nowhere.fileno(), self._stream.fileno())
+        if self._stream is sys.__stdout__:
+            give_up(self._stream)
         with contextlib.suppress(OSError):  # it may go the same way
             sys.stderr.write(f"nothing more is shown ({error.strerror or error}); the work goes on\n")
 

@@ -80,8 +80,8 @@ def compiled_pass(*arguments: types.Type, sums: bool = False, returns: types.Typ
 
     def compile_now(function: Callable) -> Callable:
         dispatcher = njit(fastmath=_SUMS if sums else {"contract"}, pipeline_class=_Apart, **_COMMON)(function)
-        dispatcher._cache = cache.Kept(function, _begin)
-        dispatcher.compile(returns(*arguments))
+        with cache.Kept(function, _begin, _wait) as dispatcher._cache:
+            dispatcher.compile(returns(*arguments))
         dispatcher.disable_compile()
         return dispatcher
 
@@ -94,8 +94,8 @@ def callback(numbers: int) -> Callable:
     def compile_now(function: Callable) -> int:
         options = {"error_model": "numpy", "boundscheck": False, "fastmath": {"contract"}, "_nrt": False}
         compiled: Any = CFunc(function, ((NUMBER,) * numbers, types.void), {}, options)
-        compiled._cache = cache.Kept(function, _begin)
-        compiled.compile()
+        with cache.Kept(function, _begin, _wait) as compiled._cache:
+            compiled.compile()
         _callbacks.append(compiled)
         return int(compiled.address)
 
@@ -104,7 +104,7 @@ def callback(numbers: int) -> Callable:
 
 @contextlib.contextmanager
 def compiling(operator: str) -> Iterator[None]:
-    """Say, in one line, if loops have to be compiled inside, and how long that took."""
+    """Say, in one line, if loops have to be compiled inside, by this process or another, and how long that took."""
     notice = Notice(operator)
     token = _operator.set(notice)
     try:
@@ -120,13 +120,16 @@ class Notice:
     def __init__(self, operator: str) -> None:
         self._operator = operator
         self._begun: float | None = None
+        self._compiled = False
 
-    def begin(self) -> None:
-        """Say what is going to take time, once."""
+    def begin(self, *, elsewhere: bool) -> None:
+        """Say what is going to take time, once; elsewhere: another process compiles, and this one waits for it."""
+        self._compiled |= not elsewhere
         if self._begun is None:
             self._begun = time.perf_counter()
             if sys.stderr.isatty():
-                sys.stderr.write(f"gpuconv: compiling loops of {self._operator} for this processor ...")
+                does = "waiting for another process that compiles" if elsewhere else "compiling"
+                sys.stderr.write(f"gpuconv: {does} loops of {self._operator} for this processor ...")
                 sys.stderr.flush()
 
     def end(self) -> None:
@@ -137,11 +140,16 @@ class Notice:
         if sys.stderr.isatty():
             sys.stderr.write(f" {seconds:.1f} s\n")
         else:
+            did = "compiled" if self._compiled else "waited for another process to compile"
             logger = logging.getLogger("gpuconv")
-            logger.info("compiled loops of %s for this processor in %.1f s", self._operator, seconds)
+            logger.info("%s loops of %s for this processor in %.1f s", did, self._operator, seconds)
 
 
-def _begin() -> None:
+def _begin(*, elsewhere: bool = False) -> None:
     notice = _operator.get()
     if notice is not None:
-        notice.begin()
+        notice.begin(elsewhere=elsewhere)
+
+
+def _wait() -> None:
+    _begin(elsewhere=True)
