@@ -401,8 +401,26 @@ def test_a_mistake_of_the_program_keeps_its_traceback(gpuconv, monkeypatch):
 
 
 BAD = {
-    "unknown_command": (["trian"], "invalid choice: 'trian'"),
-    "unknown_flag": (["train", "--epoch", "3"], "unrecognized arguments: --epoch"),
+    "unknown_command": (["trian"], "invalid choice: 'trian'; did you mean train?\ngpuconv --help shows"),
+    "command_of_another_name": (["evaluate", "x"], "invalid choice: 'evaluate'; did you mean eval?"),
+    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, eval, plot"),
+    "unknown_data_command": (["data", "gett"], "invalid choice: 'gett'; did you mean get?"),
+    "unknown_data_set": (["data", "get", "cifar1"], "invalid choice: 'cifar1'; did you mean cifar10?"),
+    "unknown_flag": (
+        ["train", "--epoch", "3"],
+        "unrecognized arguments: --epoch 3; did you mean --epochs?\ngpuconv train --help shows",
+    ),
+    "unknown_flag_with_its_value": (["train", "--batchsize=3"], "--batchsize=3; did you mean --batch-size?"),
+    "flag_of_another_name": (["train", "--learning-rate", "1"], "--learning-rate 1; did you mean --lr?"),
+    "two_unknown_flags": (
+        ["train", "--bs", "1", "--no-flipp"],
+        "--bs 1 --no-flipp; did you mean --batch-size --no-flip?",
+    ),
+    "flag_like_no_other": (["train", "--zzz"], "unrecognized arguments: --zzz\ngpuconv train --help shows"),
+    "unknown_flag_of_eval": (["eval", "x", "--chekpoint", "last"], "--chekpoint last; did you mean --checkpoint?"),
+    "unknown_flag_of_bench": (["bench", "--devise", "cpu"], "--devise cpu; did you mean --device?"),
+    "unknown_flag_of_data": (["data", "show", "x", "--imgsz", "8"], "--imgsz 8; did you mean --image-size?"),
+    "a_word_too_much": (["train", "3"], "unrecognized arguments: 3\n"),
     "zero_batch": (["train", "--batch-size", "0"], "batch_size must be an int from 1"),
     "negative_epochs": (["train", "--epochs", "-1"], "epochs must be an int from 1"),
     "fractional_epochs": (["train", "--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
@@ -440,7 +458,10 @@ BAD = {
     "eval_nothing": (["eval", "nowhere"], "there is no checkpoint nowhere"),
     "two_folders_of_data": (["train", "--data", "./a", "--data-dir", "b"], "--data ./a is a folder itself"),
     "eval_without_run": (["eval"], "the following arguments are required: RUN"),
-    "eval_other_checkpoint": (["eval", "x", "--checkpoint", "first"], "invalid choice: 'first'"),
+    "eval_other_checkpoint": (
+        ["eval", "x", "--checkpoint", "first"],
+        "invalid choice: 'first'; choose from best, last",
+    ),
     "data_without_action": (["data"], "the following arguments are required: COMMAND"),
 }
 
