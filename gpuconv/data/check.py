@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
+from ..foreign import class_in_words, way_out
 from .dataset import Dataset
 
 _PLAIN = (np.ndarray, np.memmap)  # other subclasses (masked arrays, ...) carry meaning that would be lost
@@ -22,7 +23,7 @@ def check_dataset(dataset: Any) -> None:
     training and test pictures must have one size, and mean and std one number for each channel, of pictures / 255.
     """
     if not isinstance(dataset, Dataset):
-        msg = f"dataset must be a gpuconv.data.Dataset, got {_called(dataset)}"
+        msg = f"dataset must be a gpuconv.data.Dataset, got {class_in_words(dataset)}"
         raise ArgTypeError(msg)
     for name in ("name", "source"):
         if not isinstance(text := getattr(dataset, name), str):
@@ -140,10 +141,6 @@ def _check_statistics(dataset: Dataset) -> None:
 
 def _check_array(name: str, array: Any) -> None:
     if type(array) not in _PLAIN:
-        msg = f"{name} must be a NumPy array, got {_called(array)}: np.array({name}) makes one"
+        way = way_out(name, array, gpu=False)
+        msg = f"{name} must be a NumPy array, got {class_in_words(array)}{way}"
         raise ArgTypeError(msg)
-
-
-def _called(thing: Any) -> str:
-    cls = type(thing)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
