@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuconv.errors import ConfigError
+from gpuconv.plural import counted
 
 from . import results, tables
 from .results import Result
@@ -50,7 +51,7 @@ def training_table(runs: list[dict[str, Any]]) -> str:
         lines.append(
             f"| `{run['config']['preset']}` | {run['data']} | {run['validation_accuracy']:.1%} "
             f"| {run['test_accuracy']:.1%} | {'' if views is None else f'{views:.1%}'} | {run['epochs']} | {minutes:.1f} min "
-            f"| {machine['processor']}, {machine['threads']} threads, {run['date'][:10]} |"
+            f"| {machine['processor']}, {counted(machine['threads'], 'thread')}, {run['date'][:10]} |"
         )
     return "\n".join(lines)
 

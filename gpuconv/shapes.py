@@ -11,6 +11,7 @@ from typing import Any
 
 from . import checks
 from .errors import ParamError, ShapeError
+from .plural import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,10 @@ def conv_sizes(
         raise ParamError(msg)
     if C_w * groups != C:
         times = f" in each of {groups} groups" if groups > 1 else ""
-        msg = f"x has {C} channels but w expects {C_w}{times}: x {tuple(x.shape)}, w {tuple(w.shape)}{hint}"
+        msg = f"x has {counted(C, 'channel')} but w expects {C_w}{times}: x {tuple(x.shape)}, w {tuple(w.shape)}{hint}"
         raise ShapeError(msg)
     if b is not None and b.shape[0] != K:
-        msg = f"w has {K} filters but b has {b.shape[0]} entries: w {tuple(w.shape)}, b {tuple(b.shape)}"
+        msg = f"w has {counted(K, 'filter')} but b has {counted(b.shape[0], 'entry', 'entries')}: w {tuple(w.shape)}, b {tuple(b.shape)}"
         raise ShapeError(msg)
     P = out_size(H, R, stride[0], pad[0], dilation[0])
     Q = out_size(W, S, stride[1], pad[1], dilation[1])

@@ -534,6 +534,11 @@ def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):
     code, out, _ = gpuconv("eval", finished.folder / "last.safetensors")
     assert code == 0
     assert "100 test images" in out
+    assert out.splitlines()[2] == "(the run's own test was of the first 60: --test-images 60 does that one again)"
+
+
+def test_eval_of_the_same_test_as_the_run_s_says_nothing_of_it(gpuconv, finished):
+    assert "own test" not in gpuconv("eval", finished.folder, "--test-images", 60)[1]
 
 
 @pytest.mark.parametrize(("name", "said"), [("CIFAR-10", "CIFAR-10"), (shapes().name, "another version of it")])

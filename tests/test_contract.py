@@ -137,6 +137,7 @@ _GROUND = {
     "errors",
     "folders",
     "foreign",
+    "plural",
     "random",
     "shapes",
     "tables",

@@ -524,6 +524,7 @@ def test_an_evaluation_shows_as_a_table(finished, here):
     assert shown.tags.count("tr") == 11
     assert f"accuracy {found.accuracy:.2%}" in shown.text
     assert f"{found.class_accuracy[3]:.2%}" in shown.text
+    assert all(name in shown.text for name in shapes().classes)
 
 
 def test_the_report_says_that_the_folder_of_the_data_is_left_out(tmp_path):

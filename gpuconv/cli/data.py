@@ -14,6 +14,7 @@ from .. import tables
 from ..data.dataset import class_counts
 from ..data.sources import NAMES
 from ..errors import ConfigError, UnsupportedError
+from ..plural import counted
 from .parser import Parser, named_path
 
 _FILES = ("cifar10", "cifar100")
@@ -106,7 +107,7 @@ def _facts(dataset: Any) -> list[str]:
     lines = [
         dataset.name,
         f"source  {dataset.source}",
-        f"size    {width} x {height} pixels (width x height), {channels} channels",
+        f"size    {width} x {height} pixels (width x height), {counted(channels, 'channel')}",
         "mean    " + ", ".join(f"{value:.4f}" for value in dataset.mean),
         "std     " + ", ".join(f"{value:.4f}" for value in dataset.std),
         "",

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
 from ..foreign import class_in_words, way_out
+from ..plural import counted
 from .dataset import Dataset
 
 _PLAIN = (np.ndarray, np.memmap)  # other subclasses (masked arrays, ...) carry meaning that would be lost
@@ -109,7 +110,7 @@ def _check_labels(part: str, dataset: Dataset) -> None:
         msg = f"{name} must be int64, or integers that fit into it, got {labels.dtype}: {name}.astype(np.int64)"
         raise DTypeError(msg)
     if len(labels) != count:
-        msg = f"x_{part} has {count:,} pictures but {name} {len(labels):,} labels: each picture needs one"
+        msg = f"x_{part} has {counted(count, 'picture')} but {name} {counted(len(labels), 'label')}: each picture needs one"
         raise ShapeError(msg)
     if not count:
         return
@@ -130,7 +131,7 @@ def _check_statistics(dataset: Dataset) -> None:
             msg = f"{name} must be one number for each channel, got {values!r}"
             raise ArgTypeError(msg) from None
         if len(numbers) != channels:
-            msg = f"{name} must be one number for each of {channels} channels, got {len(numbers)}"
+            msg = f"{name} must be one number for each of {counted(channels, 'channel')}, got {len(numbers)}"
             raise ShapeError(msg)
         for number in numbers:
             if not math.isfinite(number) or not 0 <= number <= 1 or (name == "std" and number == 0):
