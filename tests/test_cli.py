@@ -224,8 +224,22 @@ def test_a_dry_run_shows_net_memory_and_time_and_leaves_nothing(gpuconv, tmp_pat
 def test_a_dry_run_that_blows_up_says_so(gpuconv, tmp_path):
     code, _, err = gpuconv("train", *FLAGS, "--dry-run", "--lr", "1e38", "--schedule", "constant")
     assert code == 5
-    assert "Nothing was saved; a lower --lr or a --clip-norm often helps" in err
+    assert re.search(
+        r"epoch 1, step \d, at a learning rate of 1e\+38\.  Nothing was saved; lower --lr \(1e\+38 now\), or --clip-norm 1$",
+        err.strip(),
+    )
     assert names(tmp_path) == []
+
+
+def test_a_rate_too_high_is_warned_of_in_the_words_of_the_command(gpuconv, tmp_path):
+    code, out, _ = gpuconv(
+        "train", *FLAGS, "--schedule", "constant", "--lr", "3", "--run-dir", "run", "--max-steps", "5"
+    )
+    assert code == 0
+    warning = " ".join(out[out.index("the loss of step") :].split("\n", 2)[:2])
+    assert warning.endswith("the rate is high for a run of 5 steps, try --lr 0.6")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert [event["message"] for event in Run(tmp_path / "run").events if event["event"] == "warning"] == [warning]
 
 
 def test_seeds_are_runs_of_their_own_with_a_table(gpuconv, finished, tmp_path):
@@ -339,7 +353,7 @@ def test_resume_takes_no_settings_but_the_place_of_the_data(gpuconv, finished):
 def test_a_loss_that_is_no_number_exits_with_5(gpuconv):
     code, _, err = gpuconv("train", *FLAGS, "--lr", "1e30")
     assert code == 5
-    assert re.fullmatch(r"gpuconv: error: the loss is (nan|inf) in epoch 1, step \d+\..*\n", err)
+    assert re.fullmatch(r"gpuconv: error: the loss is (nan|inf) in epoch 1, step \d+, at a learning rate of .*\n", err)
 
 
 def test_a_gpu_that_cannot_be_used_exits_with_1(gpuconv):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from .. import tables
@@ -13,6 +16,44 @@ from ..runs.result import Result
 from ..version import gpuconv_version
 
 _OVERFITTED = 0.99
+
+
+_as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
+
+
+@contextmanager
+def as_flags() -> Iterator[None]:
+    """Say settings as flags inside a with block, to people who set them on the command line."""
+    token = _as_flags.set(True)
+    try:
+        yield
+    finally:
+        _as_flags.reset(token)
+
+
+def setting(name: str, value: float | None = None) -> str:
+    """Return a setting, with a value or without, as whoever began the run wrote it: "lr=0.1", or "--lr 0.1"."""
+    flag = _as_flags.get()
+    said = f"--{name.replace('_', '-')}" if flag else name
+    return said if value is None else f"{said}{' ' if flag else '='}{value:g}"
+
+
+def too_high_a_rate(config: Config, classes: int, step: int, loss: float, steps: int) -> str:
+    """Return a warning of a loss far above that of guessing, and a rate to try."""
+    try_next = setting("lr", float(f"{config.lr / 5:.2g}"))
+    return (
+        f"the loss of step {step:,} is {loss:.3g}, where guessing among {classes:,} classes would be at "
+        f"{math.log(classes):.1f}: the rate is high for a run of {counted(steps, 'step')}, try {try_next}"
+    )
+
+
+def not_finite(config: Config, rate: float, what: str, where: str, kept: str) -> str:
+    """Return what went bad and where, what is kept of the run, and the way out."""
+    clip = "" if config.clip_norm else f", or {setting('clip_norm', 1)}"
+    return (
+        f"{what} in {where}, at a learning rate of {rate:.3g}.  {kept or 'Nothing was saved'}; "
+        f"lower {setting('lr')} ({config.lr:g} now){clip}"
+    )
 
 
 def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
