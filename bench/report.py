@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpuconv import extras
 from gpuconv.errors import ConfigError
 from gpuconv.plural import counted
 
@@ -152,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from . import picture
     except ImportError as error:
-        sys.stderr.write(f"no pictures: {error}; pip install 'gpuconv[bench]'\n")
+        sys.stderr.write(f"no pictures: {error}; {extras.install('bench')}\n")
         return 1
     for name, result in _results().items():
         picture.draw(result, RESULTS / f"{name}.png")

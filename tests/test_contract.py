@@ -135,6 +135,7 @@ _GROUND = {
     "contents",
     "durable",
     "errors",
+    "extras",
     "folders",
     "foreign",
     "plural",

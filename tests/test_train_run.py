@@ -500,7 +500,7 @@ def test_a_picture_without_matplotlib_says_what_to_install(gpuconv, finished, mo
     monkeypatch.setattr(plots, "available", lambda: False)
     code, _, err = gpuconv("plot", finished.folder, "--save", tmp_path / "x.png")
     assert code == 2
-    assert "pip install 'gpuconv[plots]'" in err
+    assert "pip install -e '.[plots]' in the checkout" in err
     with pytest.raises(ConfigError, match="matplotlib"):
         Run(finished.folder).plot()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import tables
+from .. import extras, tables
 from ..data.dataset import class_counts
 from ..data.sources import NAMES
 from ..errors import ConfigError, UnsupportedError
@@ -124,7 +124,7 @@ def _draw(dataset: Any, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        msg = "--save draws with matplotlib, which is not installed: pip install 'gpuconv[plots]'"
+        msg = f"--save draws with matplotlib, which is not installed: {extras.install('plots')}"
         raise UnsupportedError(msg) from None
     shown = min(len(dataset.classes), _MOST_ROWS)
     figure = Figure(figsize=(1.5 + 0.6 * _PICTURE_COLUMNS, 0.6 * shown), layout="constrained")

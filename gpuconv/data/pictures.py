@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import checks, contents
+from .. import checks, contents, extras
 from ..errors import DatasetCorruptError, UnsupportedError
 from ..folders import path_of
 from ..plural import counted
@@ -124,7 +124,7 @@ def _require_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
-        msg = "a folder of pictures is read with Pillow, which is not installed: pip install 'gpuconv[pictures]'"
+        msg = f"a folder of pictures is read with Pillow, which is not installed: {extras.install('pictures')}"
         raise UnsupportedError(msg) from None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import durable
+from .. import durable, extras
 from ..errors import ConfigError
 from ..runs.reading import Reading
 from .curves import curve_lines
@@ -31,7 +31,7 @@ def check(path: Path | None = None) -> None:
         msg = f"a picture's name must end in {', '.join(SUFFIXES)}, got {path}"
         raise ConfigError(msg)
     if not available():
-        msg = "pictures need the package matplotlib: pip install 'gpuconv[plots]'"
+        msg = f"pictures need the package matplotlib: {extras.install('plots')}"
         raise ConfigError(msg)
 
 
