@@ -38,7 +38,7 @@ def _setting(
 _NETS = ("convnet", "three-layer", "vgg", "resnet9", "resnet18", "speedrun")  # each has a preset of its name
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
     """Every setting of a training run.  Construction checks each one and raises ConfigError."""
 
@@ -143,6 +143,13 @@ class Config:
             msg = f"window must be odd, got {self.window}: the convolution keeps the image size"
             raise ConfigError(msg)
         self._check_together()
+
+    def __repr__(self) -> str:
+        """Print the call that makes these settings, without those that have their default value."""
+        given = [
+            f"{s.name}={value!r}" for s in dataclasses.fields(self) if (value := getattr(self, s.name)) != s.default
+        ]
+        return f"Config({', '.join(given)})"
 
     def _check_together(self) -> None:
         """Raise ConfigError for settings that exclude each other."""

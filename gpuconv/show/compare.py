@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from .. import tables
 from ..plural import counted
@@ -18,12 +19,24 @@ _MOST_CLASSES = 20
 _SURE = 0.05
 
 
-def compare_runs(runs: Sequence[Reading]) -> str:
+class Comparison(str):
+    """A text that interpreters and notebooks show in lines."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self)}</pre>"
+
+
+def compare_runs(runs: Sequence[Reading]) -> Comparison:
     """Return the comparison as lines; every run is held against the first."""
     names = _names(runs)
     parts = [_outcomes(runs, names), _LEGEND, _settings(runs, names), _data(runs, names), _tests(runs, names)]
     parts.append(_classes(runs, names))
-    return "\n\n".join(filter(None, parts))
+    return Comparison("\n\n".join(filter(None, parts)))
 
 
 def _outcomes(runs: Sequence[Reading], names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 from collections.abc import Sequence
@@ -59,7 +60,15 @@ def curves(runs: Sequence[Reading]) -> Figure:
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     panels[2].set_ylim(bottom=0)
+    # What a notebook asks for, which knows figures of its own otherwise only after %matplotlib inline.
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=80)
+    return content.getvalue()
 
 
 def _draw(panels: Sequence[Axes], run: Reading, number: int, *, alone: bool) -> None:
