@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import re
@@ -719,6 +720,20 @@ def test_doctor_reports_in_words_and_in_json(gpuconv, monkeypatch):
     code, out, _ = gpuconv("doctor", "--json")
     assert code == 0
     assert list(json.loads(out)) == [finding.name for finding in doctor.examine()]
+
+
+def test_doctor_says_how_to_get_what_commands_need_beyond_the_rest(gpuconv, monkeypatch):
+    def version(name, real=importlib.metadata.version):
+        if name == "onnx":
+            raise importlib.metadata.PackageNotFoundError
+        return "7.8.9" if name == "matplotlib" else real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    code, out, _ = gpuconv("doctor")
+    assert code == 0
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert ["onnx", "not installed: pip install -e '.[onnx]' in the checkout"] in lines
+    assert ["matplotlib", "7.8.9"] in lines
 
 
 def test_doctor_points_at_problems(gpuconv, monkeypatch):
