@@ -71,9 +71,10 @@ def conv_sizes(
         msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
         raise ShapeError(msg)
     (N, C, H, W), (K, C_w, R, S) = x.shape, w.shape
+    entries = K if b is None else b.shape[0]
     hint = ""
-    if C_w * groups != C:
-        hint = _other_order(x.shape, w.shape, None if b is None else b.shape[0], pad, dilation, groups)
+    if C_w * groups != C or entries != K:
+        hint = _other_order(x.shape, w.shape, None if b is None else entries, pad, dilation, groups)
     if C % groups or K % groups:
         msg = f"groups must divide the channels of x and the filters of w, got groups={groups}, C={C}, K={K}{hint}"
         raise ParamError(msg)
@@ -81,8 +82,9 @@ def conv_sizes(
         times = f" in each of {groups} groups" if groups > 1 else ""
         msg = f"x has {counted(C, 'channel')} but w expects {C_w}{times}: x {tuple(x.shape)}, w {tuple(w.shape)}{hint}"
         raise ShapeError(msg)
-    if b is not None and b.shape[0] != K:
-        msg = f"w has {counted(K, 'filter')} but b has {counted(b.shape[0], 'entry', 'entries')}: w {tuple(w.shape)}, b {tuple(b.shape)}"
+    if entries != K:
+        both = f"w has {counted(K, 'filter')} but b has {counted(entries, 'entry', 'entries')}"
+        msg = f"{both}: w {tuple(w.shape)}, b {tuple(b.shape)}{hint}"
         raise ShapeError(msg)
     P = out_size(H, R, stride[0], pad[0], dilation[0])
     Q = out_size(W, S, stride[1], pad[1], dilation[1])

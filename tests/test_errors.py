@@ -761,6 +761,7 @@ def test_channels_last_is_guessed_where_transposing_would_fit(call, hint):
 
 FILTERS = {
     "hwio": (_zeros(5, 5, 3, 6), " (w is H W I O? w.transpose(3, 2, 0, 1))"),
+    "hwio_with_as_many_channels": (_zeros(3, 3, 3, 6), " (w is H W I O? w.transpose(3, 2, 0, 1))"),
     "hwio_that_no_bias_fits": (_zeros(5, 5, 3, 7), None),
     "other_channels": (_zeros(6, 5, 3, 3), None),
     "of_another_window": (_zeros(7, 5, 3, 6), None),

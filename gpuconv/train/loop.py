@@ -340,11 +340,11 @@ class Training:
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
         position = self.position
-        over = (
-            position.epoch > 0 and position.step == 0 and step <= self.steps_done
-        )  # the step was the last of an epoch that is counted
+        # After the last step of an epoch that is counted already, that one.
+        over = position.epoch > 0 and position.step == 0 and step <= self.steps_done
         where = f"epoch {position.epoch + (0 if over else 1)}, step {step}"
-        return NonFiniteLossError(words.not_finite(self.config, self.rate(step - 1), what, where, self.kept))
+        rate = self.rate(max(step - 1, 0))
+        return NonFiniteLossError(words.not_finite(self.config, rate, what, where, self.kept))
 
     # The end --------------------------------------------------------------------------------------------------------
 
