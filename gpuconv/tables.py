@@ -20,6 +20,7 @@ def padded(text: str, columns: int) -> str:
 
 def wrapped(text: str, columns: int, *, indent: str = "") -> list[str]:
     """Return a text as lines of at most so many columns, broken at spaces, those after the first behind an indent."""
+    text = text.rstrip()
     inner = text.lstrip()
     lines = [text[: len(text) - len(inner)]]
     for word in re.split(r"\s", inner):

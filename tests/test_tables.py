@@ -46,6 +46,8 @@ WRAPPED = {
     "nothing": ("", [""]),
     "at_spaces": ("one two three four", ["one two", "three", "four"]),
     "two_spaces_stay": ("a  b", ["a  b"]),
+    "last_spaces_go": ("a b  ", ["a b"]),
+    "last_spaces_of_a_full_line_go": ("abcdefgh ", ["abcdefgh"]),
     "first_spaces_stay": ("  a b", ["  a b"]),
     "other_spaces": ("a\tb\nc", ["a b c"]),
     "long_word": ("a abcdefghij b", ["a", "abcdefgh", "ij b"]),
