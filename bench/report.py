@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpuconv import extras
 from gpuconv.errors import ConfigError
+from gpuconv.plural import counted
 
 from . import results, tables
 from .results import Result
@@ -50,7 +52,7 @@ def training_table(runs: list[dict[str, Any]]) -> str:
         lines.append(
             f"| `{run['config']['preset']}` | {run['data']} | {run['validation_accuracy']:.1%} "
             f"| {run['test_accuracy']:.1%} | {'' if views is None else f'{views:.1%}'} | {run['epochs']} | {minutes:.1f} min "
-            f"| {machine['processor']}, {machine['threads']} threads, {run['date'][:10]} |"
+            f"| {machine['processor']}, {counted(machine['threads'], 'thread')}, {run['date'][:10]} |"
         )
     return "\n".join(lines)
 
@@ -151,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         from . import picture
     except ImportError as error:
-        sys.stderr.write(f"no pictures: {error}; pip install 'gpuconv[bench]'\n")
+        sys.stderr.write(f"no pictures: {error}; {extras.install('bench')}\n")
         return 1
     for name, result in _results().items():
         picture.draw(result, RESULTS / f"{name}.png")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gpuconv.backend import resolve_device
 from gpuconv.errors import ConfigError, GpuconvError
+from gpuconv.plural import counted
 
 from . import cases, harness, load, peers, tables
 from .inputs import REGIMES
@@ -97,7 +98,7 @@ def listing() -> str:
     """Return what there is to choose from: sets with their cases, operators, peers."""
     lines = []
     for name, chosen in cases.SETS.items():
-        lines.append(f"{name}: {len(chosen)} cases")
+        lines.append(f"{name}: {counted(len(chosen), 'case')}")
         if name != "all":
             lines += [f"  {case.name}" for case in chosen]
     lines += [f"operators: {', '.join(cases.OPS)}", "peers:"]

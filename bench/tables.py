@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from gpuconv.plural import counted
+
 from . import load
 from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row, Summary
 
@@ -53,7 +55,7 @@ def facts(result: Result) -> list[str]:
         found.append(f"passes over NumPy arrays: {result.machine['loops']}")
     if result.has_one_thread:
         found.append(
-            f"times and ratios are of wall time, {result.machine['threads']} threads; those of one thread are of "
+            f"times and ratios are of wall time, {counted(result.machine['threads'], 'thread')}; those of one thread are of "
             "processor time, the lower quartile of the rounds"
         )
     if (work := result.machine.get("other_work")) is not None:
@@ -127,9 +129,9 @@ def setting(result: Result) -> str:
     loops = f"{machine['loops']}, " if "loops" in machine else ""  # older results were of NumPy alone
     work = machine.get("other_work") or 0.0
     busy = f", beside other work on {work:.1f} cores" if work >= load.NOTEWORTHY else ""
-    runs = f", medians of {machine['runs']} runs" if "runs" in machine else ""
+    runs = f", medians of {counted(machine['runs'], 'run')}" if "runs" in machine else ""
     return (
-        f"{where}{machine['processor']}, {machine['threads']} threads, NumPy {machine['numpy']}, {loops}"
+        f"{where}{machine['processor']}, {counted(machine['threads'], 'thread')}, NumPy {machine['numpy']}, {loops}"
         f"{', '.join(versions)}, {machine['date']}{runs}{busy}"
     )
 
@@ -144,7 +146,9 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (
     with_peak = bool(result.peaks)
     titles = ["case", "gpuconv, ms", "rate", *(["of peak"] if with_peak else [])]
     alone = result.has_one_thread
-    ratio_titles = [f"ratio, {result.machine['threads']} threads", "ratio, one thread"] if alone else ["ratio"]
+    ratio_titles = (
+        [f"ratio, {counted(result.machine['threads'], 'thread')}", "ratio, one thread"] if alone else ["ratio"]
+    )
     for peer in peers:
         titles += [f"{result.label(peer)}, ms", *ratio_titles]
     table = [titles, ["---"] + ["---:"] * (len(titles) - 1)]

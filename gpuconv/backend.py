@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .errors import ArgTypeError, ConfigError, DeviceMismatchError
+from .foreign import class_in_words, way_out
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -58,8 +59,8 @@ def backend_of(**arrays: Any) -> ModuleType:
             continue
         here = _library(type(array))
         if here is None:
-            cls = type(array)
-            msg = f"{name} must be a NumPy or CuPy array, got {cls.__module__}.{cls.__qualname__}"
+            kind, way = class_in_words(array), way_out(name, array, gpu=True)
+            msg = f"{name} must be a NumPy or CuPy array, got {kind}{way}"
             raise ArgTypeError(msg)
         if library is None:
             first, library, gpu = name, here, getattr(array, "device", None)

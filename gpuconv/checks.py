@@ -139,11 +139,24 @@ def not_empty(name: str, array: Any, letters: str) -> None:
         raise ShapeError(msg)
 
 
-def same_shape(name: str, array: Any, shape: tuple[int, ...], why: str) -> None:
+def same_shape(name: str, array: Any, shape: tuple[int, ...], why: str, way_out: str = "") -> None:
     """Check that an array has exactly the given shape; why says where the shape comes from."""
     if tuple(array.shape) != tuple(shape):
-        msg = f"{name} must have {why} {tuple(shape)}, got {tuple(array.shape)}"
+        msg = f"{name} must have {why} {tuple(shape)}, got {tuple(array.shape)}{way_out}"
         raise ShapeError(msg)
+
+
+def per_channel(name: str, vector: Any, x: Any, what: str = "channel") -> None:
+    """Check that a vector has an entry for each channel of images, or column of rows; say where images lie otherwise."""
+    way_out = channels_first("x", x, vector.shape[0]) if vector.ndim == 1 else ""
+    same_shape(name, vector, (x.shape[1],), f"one entry per {what} of x,", way_out)
+
+
+def channels_first(name: str, array: Any, channels: int) -> str:
+    """Return the way out of a wrong number of channels, if images (N, C, H, W) would have it as (N, H, W, C); else ""."""
+    if array.ndim != 4 or array.shape[3] != channels or array.shape[1] == channels:
+        return ""
+    return f" ({name} is N H W C? {name}.transpose(0, 3, 1, 2))"
 
 
 def class_scores(scores: Any, labels: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 HEAD = 1024  # bytes that are enough to tell
 
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself takes them
 _TAR = 257  # where the first header of a tar has its mark
 
 _PICTURES = (
@@ -61,6 +62,16 @@ def kind_of(path: Path) -> str:
 def is_picture(start: bytes) -> bool:
     """Return whether a file of these first bytes is a picture of a kind that folders of pictures are read from."""
     return kind(start) in _READABLE
+
+
+def is_safetensors(start: bytes) -> bool:
+    """Return whether a file of these first bytes is meant as safetensors: the length of a JSON text, and its beginning."""
+    return int.from_bytes(start[:8], "little") <= _LONGEST_HEADER and start[8:10] in (b'{"', b"{}")
+
+
+def is_onnx(start: bytes) -> bool:
+    """Return whether a file of these first bytes is meant as ONNX: a small version, and one of the fields that follow it."""
+    return start[:1] == b"\x08" and start[1:2] < b"\x40" and start[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42")
 
 
 def kind(start: bytes) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import rich
 
-from . import data
+from . import data, extras
 from .errors import GpuconvError
 from .runs.machine import host_versions, machine
+
+_EXTRA_OF = {"pillow": "pictures", "matplotlib": "plots", "onnx": "onnx", "tensorboardX": "tensorboard"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything that a training run depends on; nothing is downloaded or changed."""
     versions = [Finding(name, version) for name, version in host_versions().items()]
-    return [*versions, *_machine(), _kernels(), *_cuda(), _data(), _terminal()]
+    return [*versions, *_machine(), _kernels(), *_cuda(), *_extras(), _data(), _terminal()]
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -76,6 +79,17 @@ def _cuda() -> list[Finding]:
     else:
         findings = [Finding("cuda", missing.text, ok=not missing.broken)]
     return findings + [Finding(name, version) for name, version in installed.versions().items()]
+
+
+def _extras() -> list[Finding]:
+    """Look for what some commands need beyond the rest: none of it is a problem to lack."""
+    findings = []
+    for package, extra in _EXTRA_OF.items():
+        try:
+            findings.append(Finding(package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            findings.append(Finding(package, f"not installed: {extras.install(extra)}"))
+    return findings
 
 
 def _data() -> Finding:

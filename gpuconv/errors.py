@@ -66,7 +66,7 @@ class ConfigError(GpuconvError, ValueError):
 
 
 class NonFiniteLossError(GpuconvError, ArithmeticError):
-    """The loss became NaN or infinite; the last good checkpoint is kept."""
+    """The loss, a gradient or a weight became NaN or infinite; a checkpoint from before is kept, if there was one."""
 
 
 class NonFiniteScoresError(GpuconvError, ArithmeticError):

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import checks
 from .errors import ParamError, ShapeError
+from .plural import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +71,20 @@ def conv_sizes(
         msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
         raise ShapeError(msg)
     (N, C, H, W), (K, C_w, R, S) = x.shape, w.shape
+    entries = K if b is None else b.shape[0]
+    hint = ""
+    if C_w * groups != C or entries != K:
+        hint = _other_order(x.shape, w.shape, None if b is None else entries, pad, dilation, groups)
     if C % groups or K % groups:
-        msg = f"groups must divide the channels of x and the filters of w, got groups={groups}, C={C}, K={K}"
+        msg = f"groups must divide the channels of x and the filters of w, got groups={groups}, C={C}, K={K}{hint}"
         raise ParamError(msg)
     if C_w * groups != C:
         times = f" in each of {groups} groups" if groups > 1 else ""
-        msg = f"x has {C} channels but w expects {C_w}{times}: x {tuple(x.shape)}, w {tuple(w.shape)}"
+        msg = f"x has {counted(C, 'channel')} but w expects {C_w}{times}: x {tuple(x.shape)}, w {tuple(w.shape)}{hint}"
         raise ShapeError(msg)
-    if b is not None and b.shape[0] != K:
-        msg = f"w has {K} filters but b has {b.shape[0]} entries: w {tuple(w.shape)}, b {tuple(b.shape)}"
+    if entries != K:
+        both = f"w has {counted(K, 'filter')} but b has {counted(entries, 'entry', 'entries')}"
+        msg = f"{both}: w {tuple(w.shape)}, b {tuple(b.shape)}{hint}"
         raise ShapeError(msg)
     P = out_size(H, R, stride[0], pad[0], dilation[0])
     Q = out_size(W, S, stride[1], pad[1], dilation[1])
@@ -88,6 +94,32 @@ def conv_sizes(
         msg = f"filter {R}x{S}{dilated} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
         raise ShapeError(msg)
     return ConvSizes(N, C, H, W, K, R, S, P, Q, stride, pad, dilation, groups)
+
+
+def _other_order(
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    entries: int | None,
+    pad: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> str:
+    """Return which of two shapes that do not fit may have its axes in another order, if they would fit in ours; else "".
+
+    Filters are read in the other order only if that makes their window square, and so rather than as a window that is not.
+    """
+    images = {"": x, "x is N H W C? x.transpose(0, 3, 1, 2)": (x[0], x[3], *x[1:3])}
+    filters = {"": w}
+    if w[0] == w[1]:
+        filters["w is H W I O? w.transpose(3, 2, 0, 1)"] = (w[3], w[2], *w[:2])
+    fitting = [
+        (R != S, ", ".join(filter(None, (of_x, of_w))))
+        for of_x, (_, C, H, W) in images.items()
+        for of_w, (K, C_w, R, S) in filters.items()
+        if C_w * groups == C and K % groups == 0 and entries in (None, K)
+        if out_size(H, R, 1, pad[0], dilation[0]) > 0 and out_size(W, S, 1, pad[1], dilation[1]) > 0
+    ]
+    return f" ({min(fitting)[1]})" if fitting else ""
 
 
 def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from html import escape
@@ -15,6 +16,25 @@ def width(text: str) -> int:
 def padded(text: str, columns: int) -> str:
     """Return a text with spaces behind it, up to so many columns."""
     return text + " " * (columns - width(text))
+
+
+def wrapped(text: str, columns: int, *, indent: str = "") -> list[str]:
+    """Return a text as lines of at most so many columns, broken at spaces, those after the first behind an indent."""
+    text = text.rstrip()
+    inner = text.lstrip()
+    lines = [text[: len(text) - len(inner)]]
+    for word in re.split(r"\s", inner):
+        joined = f"{lines[-1]} {word}" if lines[-1].strip() else lines[-1] + word
+        if width(joined) <= columns:
+            lines[-1] = joined
+            continue
+        if lines[-1].strip():
+            lines.append(indent)
+        for letter in word:  # one longer than a line is cut
+            if width(lines[-1] + letter) > columns:
+                lines.append(indent)
+            lines[-1] += letter
+    return lines
 
 
 def _letter_width(letter: str) -> int:

@@ -62,7 +62,7 @@ net_three
 # Three stages of 3 x 3 convolution, batch norm, pooling and ReLU, with 32, 64 and 128 filters, and one affine layer:
 # nearly all weights of the net above were in its hidden layer, which has to learn everything anew for each place of
 # the picture. Filters share what they learn between all places. Gradient descent with momentum; training pictures are
-# also shifted by up to four pixels.
+# also shifted by up to two pixels.
 
 # %%
 result_conv, net_conv = fit(dataclasses.replace(train.PRESETS["convnet"], epochs=6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import re
@@ -228,8 +229,22 @@ def test_a_dry_run_shows_net_memory_and_time_and_leaves_nothing(gpuconv, tmp_pat
 def test_a_dry_run_that_blows_up_says_so(gpuconv, tmp_path):
     code, _, err = gpuconv("train", *FLAGS, "--dry-run", "--lr", "1e38", "--schedule", "constant")
     assert code == 5
-    assert "Nothing was saved; a lower --lr or a --clip-norm often helps" in err
+    assert re.search(
+        r"epoch 1, step \d, at a learning rate of 1e\+38\.  Nothing was saved; lower --lr \(1e\+38 now\), or --clip-norm 1$",
+        err.strip(),
+    )
     assert names(tmp_path) == []
+
+
+def test_a_rate_too_high_is_warned_of_in_the_words_of_the_command(gpuconv, tmp_path):
+    code, out, _ = gpuconv(
+        "train", *FLAGS, "--schedule", "constant", "--lr", "3", "--run-dir", "run", "--max-steps", "5"
+    )
+    assert code == 0
+    warning = " ".join(out[out.index("the loss of step") :].split("\n", 2)[:2])
+    assert warning.endswith("the rate is high for a run of 5 steps, try --lr 0.6")
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert [event["message"] for event in Run(tmp_path / "run").events if event["event"] == "warning"] == [warning]
 
 
 def test_seeds_are_runs_of_their_own_with_a_table(gpuconv, finished, tmp_path):
@@ -343,7 +358,7 @@ def test_resume_takes_no_settings_but_the_place_of_the_data(gpuconv, finished):
 def test_a_loss_that_is_no_number_exits_with_5(gpuconv):
     code, _, err = gpuconv("train", *FLAGS, "--lr", "1e30")
     assert code == 5
-    assert re.fullmatch(r"gpuconv: error: the loss is (nan|inf) in epoch 1, step \d+\..*\n", err)
+    assert re.fullmatch(r"gpuconv: error: the loss is (nan|inf) in epoch 1, step \d+, at a learning rate of .*\n", err)
 
 
 def test_a_gpu_that_cannot_be_used_exits_with_1(gpuconv):
@@ -405,8 +420,26 @@ def test_a_mistake_of_the_program_keeps_its_traceback(gpuconv, monkeypatch):
 
 
 BAD = {
-    "unknown_command": (["trian"], "invalid choice: 'trian'"),
-    "unknown_flag": (["train", "--epoch", "3"], "unrecognized arguments: --epoch"),
+    "unknown_command": (["trian"], "invalid choice: 'trian'; did you mean train?\ngpuconv --help shows"),
+    "command_of_another_name": (["evaluate", "x"], "invalid choice: 'evaluate'; did you mean eval?"),
+    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, eval, plot"),
+    "unknown_data_command": (["data", "gett"], "invalid choice: 'gett'; did you mean get?"),
+    "unknown_data_set": (["data", "get", "cifar1"], "invalid choice: 'cifar1'; did you mean cifar10?"),
+    "unknown_flag": (
+        ["train", "--epoch", "3"],
+        "unrecognized arguments: --epoch 3; did you mean --epochs?\ngpuconv train --help shows",
+    ),
+    "unknown_flag_with_its_value": (["train", "--batchsize=3"], "--batchsize=3; did you mean --batch-size?"),
+    "flag_of_another_name": (["train", "--learning-rate", "1"], "--learning-rate 1; did you mean --lr?"),
+    "two_unknown_flags": (
+        ["train", "--bs", "1", "--no-flipp"],
+        "--bs 1 --no-flipp; did you mean --batch-size --no-flip?",
+    ),
+    "flag_like_no_other": (["train", "--zzz"], "unrecognized arguments: --zzz\ngpuconv train --help shows"),
+    "unknown_flag_of_eval": (["eval", "x", "--chekpoint", "last"], "--chekpoint last; did you mean --checkpoint?"),
+    "unknown_flag_of_bench": (["bench", "--devise", "cpu"], "--devise cpu; did you mean --device?"),
+    "unknown_flag_of_data": (["data", "show", "x", "--imgsz", "8"], "--imgsz 8; did you mean --image-size?"),
+    "a_word_too_much": (["train", "3"], "unrecognized arguments: 3\n"),
     "zero_batch": (["train", "--batch-size", "0"], "batch_size must be an int from 1"),
     "negative_epochs": (["train", "--epochs", "-1"], "epochs must be an int from 1"),
     "fractional_epochs": (["train", "--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
@@ -444,7 +477,10 @@ BAD = {
     "eval_nothing": (["eval", "nowhere"], "there is no checkpoint nowhere"),
     "two_folders_of_data": (["train", "--data", "./a", "--data-dir", "b"], "--data ./a is a folder itself"),
     "eval_without_run": (["eval"], "the following arguments are required: RUN"),
-    "eval_other_checkpoint": (["eval", "x", "--checkpoint", "first"], "invalid choice: 'first'"),
+    "eval_other_checkpoint": (
+        ["eval", "x", "--checkpoint", "first"],
+        "invalid choice: 'first'; choose from best, last",
+    ),
     "data_without_action": (["data"], "the following arguments are required: COMMAND"),
 }
 
@@ -517,6 +553,11 @@ def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):
     code, out, _ = gpuconv("eval", finished.folder / "last.safetensors")
     assert code == 0
     assert "100 test images" in out
+    assert out.splitlines()[2] == "(the run's own test was of the first 60: --test-images 60 does that one again)"
+
+
+def test_eval_of_the_same_test_as_the_run_s_says_nothing_of_it(gpuconv, finished):
+    assert "own test" not in gpuconv("eval", finished.folder, "--test-images", 60)[1]
 
 
 @pytest.mark.parametrize(("name", "said"), [("CIFAR-10", "CIFAR-10"), (shapes().name, "another version of it")])
@@ -683,6 +724,20 @@ def test_doctor_reports_in_words_and_in_json(gpuconv, monkeypatch):
     code, out, _ = gpuconv("doctor", "--json")
     assert code == 0
     assert list(json.loads(out)) == [finding.name for finding in doctor.examine()]
+
+
+def test_doctor_says_how_to_get_what_commands_need_beyond_the_rest(gpuconv, monkeypatch):
+    def version(name, real=importlib.metadata.version):
+        if name == "onnx":
+            raise importlib.metadata.PackageNotFoundError
+        return "7.8.9" if name == "matplotlib" else real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    code, out, _ = gpuconv("doctor")
+    assert code == 0
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert ["onnx", "not installed: pip install -e '.[onnx]' in the checkout"] in lines
+    assert ["matplotlib", "7.8.9"] in lines
 
 
 def test_doctor_points_at_problems(gpuconv, monkeypatch):

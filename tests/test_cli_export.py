@@ -209,7 +209,7 @@ BAD = {
         "is the checkpoint itself",
     ),
     "import_nothing": (["import", "no.onnx", "--net", "run", "-o", "a.safetensors"], "no.onnx could not be read"),
-    "import_pickle": (["import", "w.pt", "--net", "run", "-o", "a.safetensors"], "must end in .safetensors or .onnx"),
+    "import_pickle": (["import", "w.pt", "--net", "run", "-o", "a.safetensors"], "w.pt could not be read"),
     "import_no_net": (["import", "a.onnx", "-o", "a.safetensors"], "the following arguments are required: --net"),
     "import_other_net": (["import", "a.onnx", "--net", "no.toml", "-o", "a.safetensors"], "no.toml could not be read"),
     "import_empty_run": (["import", "a.onnx", "--net", ".", "-o", "a.safetensors"], "there is no checkpoint"),
@@ -232,6 +232,23 @@ def test_what_cannot_be_used_exits_with_2_and_says_why(arguments, message, gpuco
     assert err.startswith("gpuconv: error: ")
     assert message in err
     assert (names(run), names(run.parent)) == before
+
+
+@pytest.mark.parametrize(("target", "name"), [("onnx", "net.onnx"), ("torch", "net_torch.safetensors")])
+@pytest.mark.parametrize("ending", [".onnx", ".safetensors", ".bin", ""])
+def test_a_file_is_read_as_what_it_is_whatever_its_ending(target, name, ending, gpuconv, run):
+    gpuconv("export", "run", "--to", target, *(["--no-check"] if target == "torch" else []))
+    file = run.parent / f"weights{ending}"
+    file.write_bytes((run / name).read_bytes())
+    code, _, err = gpuconv("import", file, "--net", "run", "-o", "mine.safetensors")
+    assert (code, err) == (0, "")
+
+
+def test_a_pickle_of_torch_is_told_from_safetensors(gpuconv, run):
+    (run.parent / "w.pt").write_bytes(b"PK\x03\x04rest")
+    code, _, err = gpuconv("import", "w.pt", "--net", "run", "-o", "mine.safetensors")
+    assert code == 1
+    assert "w.pt is a pickle of PyTorch, which can run code when it is read: save it as safetensors" in err
 
 
 def test_weights_of_another_net_exit_with_1(gpuconv, run, tmp_path):

@@ -97,6 +97,14 @@ from utils.solver import Solver
 import nndl.optim as optim
 used = ThreeLayerConvNet(use_batchnorm=True), softmax_loss, svm_loss, conv_forward_strides, optim.sgd_nesterov_momentum
 """,
+    "stanford fully connected": """
+from cs231n.classifiers.fc_net import *
+from cs231n.data_utils import get_CIFAR10_data
+from cs231n.gradient_check import eval_numerical_gradient, eval_numerical_gradient_array
+from cs231n.solver import Solver
+from cs231n.optim import sgd_momentum, rmsprop, adam
+used = TwoLayerNet, FullyConnectedNet, affine_relu_forward, batchnorm_backward_alt, dropout_forward, svm_loss
+""",
     "stanford": """
 from cs231n.classifiers.cnn import *
 from cs231n.data_utils import get_CIFAR10_data
@@ -135,6 +143,31 @@ def test_every_module_is_there_and_holds_what_it_should():
     assert importlib.util.find_spec("cs231n.layers") is not None  # what tools ask of a module that is there
     assert sys.modules["nndl.optim"].adam is optim_ucla.adam
     assert sys.modules["cs231n.optim"].adam is optim.adam
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("name", ["cs231n.rnn_layers", "cs231n.classifiers.rnn", "nndl.neural_net"])
+def test_a_module_that_is_not_served_says_so(name):
+    with pytest.raises(
+        ModuleNotFoundError, match=f"^{name} is none of the modules that gpuconv.compat serves.* layers, "
+    ) as caught:
+        exec(f"from {name} import *", {})  # noqa: S102
+    assert caught.value.name == name
+    assert importlib.util.find_spec("utils.rnn_layers") is None
+
+
+def test_a_module_of_the_students_own_is_found_before_it_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "cs231n").mkdir()
+    (tmp_path / "cs231n" / "rnn_layers.py").write_text("mine = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = list(sys.meta_path)
+    try:
+        compat.install()
+        assert importlib.import_module("cs231n.rnn_layers").mine == 1
+    finally:
+        compat.uninstall()
+        sys.modules.pop("cs231n.rnn_layers", None)
+    assert sys.meta_path == before
 
 
 def test_uninstall_puts_back_what_was_there(monkeypatch):

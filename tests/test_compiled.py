@@ -600,7 +600,7 @@ def test_without_numba_numpy_computes_and_nothing_is_said(tmp_path):
 def test_loops_that_are_asked_for_need_numba(tmp_path):
     assert _fails(tmp_path, _NONE, GPUCONV_COMPILED="1") == (
         "gpuconv.errors.ConfigError: GPUCONV_COMPILED=1 asks for compiled loops, but numba is not installed: "
-        "pip install 'gpuconv[fast]'"
+        "pip install -e '.[fast]' in the checkout"
     )
 
 

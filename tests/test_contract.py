@@ -129,7 +129,21 @@ _ARROWS = {
     "naive": set(),
 }
 # What every part stands on: files that know nothing of operators, nets or runs.
-_GROUND = {"bounded", "checks", "contents", "durable", "errors", "folders", "random", "shapes", "tables", "version"}
+_GROUND = {
+    "bounded",
+    "checks",
+    "contents",
+    "durable",
+    "errors",
+    "extras",
+    "folders",
+    "foreign",
+    "plural",
+    "random",
+    "shapes",
+    "tables",
+    "version",
+}
 
 
 def _reach(part):

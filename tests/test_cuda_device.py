@@ -136,7 +136,7 @@ def test_nothing_is_started_to_find_a_gpu(cupy):
 def test_without_cupy(cupy, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.setattr(installed, "_installed", list)
-    assert _reason() == "CUDA needs CuPy, which is not installed: install gpuconv[cuda13x]"
+    assert _reason() == "CUDA needs CuPy, which is not installed: pip install -e '.[cuda13x]' in the checkout"
     assert installed.versions() == {}
 
 
@@ -156,8 +156,8 @@ def test_what_is_left_of_a_removed_cupy(cupy, monkeypatch):
     """pip leaves folders that hold other files than its own, and Python takes any folder for a package."""
     monkeypatch.setitem(sys.modules, "cupy", types.ModuleType("cupy"))
     assert _reason() == (
-        "the folder cupy that Python finds is not CuPy, or only what is left of it: remove it, then install "
-        "gpuconv[cuda13x]"
+        "the folder cupy that Python finds is not CuPy, or only what is left of it: remove it, then "
+        "pip install -e '.[cuda13x]' in the checkout"
     )
 
 
@@ -170,7 +170,7 @@ def test_two_cupy_packages(cupy, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     assert _reason() == (
         "more than one CuPy is installed, cupy-cuda12x and cupy-cuda13x, and they overwrite each other's files: "
-        "pip uninstall cupy-cuda12x cupy-cuda13x, then install gpuconv[cuda13x]"
+        "pip uninstall cupy-cuda12x cupy-cuda13x, then pip install -e '.[cuda13x]' in the checkout"
     )
 
 
@@ -183,7 +183,7 @@ def test_without_a_driver(cupy):
 
 @pytest.mark.parametrize(
     ("serves", "instead"),
-    [(12040, ", or gpuconv[cuda12x] in place of this CuPy"), (11080, "")],
+    [(12040, ", or in place of this CuPy pip install -e '.[cuda12x]' in the checkout"), (11080, "")],
     ids=["CUDA 12", "CUDA 11"],
 )
 def test_with_a_driver_too_old(serves, instead, cupy):

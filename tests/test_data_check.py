@@ -26,7 +26,7 @@ BAD = {
     "labels_are_missing": ({"y_train": Y[:250]}, ShapeError, "x_train has 300 pictures but y_train 250 labels"),
     "test_labels_are_missing": ({"y_test": Y[:99]}, ShapeError, "x_test has 100 pictures but y_test 99 labels"),
     "a_label_too_many": ({"y_test": Y[:101]}, ShapeError, "x_test has 100 pictures but y_test 101 labels"),
-    "labels_are_a_list": ({"y_train": Y.tolist()}, ArgTypeError, r"y_train must be a NumPy array, got list: np\.array"),
+    "labels_are_a_list": ({"y_train": Y.tolist()}, ArgTypeError, r"y_train must be a NumPy array, got list: pass np\.array"),
     "masked_labels": ({"y_train": np.ma.array(Y)}, ArgTypeError, r"got numpy\.ma\.\S*MaskedArray"),
     "labels_in_a_column": ({"y_train": Y[:, None]}, ShapeError, r"got shape \(300, 1\): y_train\[:, 0\] takes"),
     "one_hot_labels": ({"y_train": np.eye(10)[Y]}, ShapeError, r"\(300, 10\): y_train\.argmax\(axis=1\) is the class"),

@@ -13,7 +13,7 @@ from gpuconv import contents, data
 from gpuconv.data import picture_files, pictures
 from gpuconv.errors import ConfigError, DatasetCorruptError, DatasetMissingError, UnsupportedError
 
-Image = pytest.importorskip("PIL.Image", reason="needs Pillow: pip install 'gpuconv[pictures]'")
+Image = pytest.importorskip("PIL.Image", reason="needs Pillow: pip install -e '.[pictures]'")
 
 
 def colours(seed, side=(6, 5)):
@@ -620,7 +620,7 @@ def test_pictures_that_are_linked_are_read(tmp_path):
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(UnsupportedError, match=r"pip install 'gpuconv\[pictures\]'"):
+    with pytest.raises(UnsupportedError, match=r"pip install -e '\.\[pictures\]' in the checkout$"):
         data.load(str(folder(tmp_path, {"a": 2, "b": 2})))
 
 

@@ -4,13 +4,14 @@ Cases take `A`, which makes an array for the backend under test, so the words ar
 """
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from operators import OPERATORS
 
 import gpuconv
-from gpuconv import errors
+from gpuconv import errors, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import (
     AliasError,
@@ -655,11 +656,142 @@ def test_none_is_refused(op, name):
     _raises(lambda: _call_with(op, name, None), ArgTypeError, [name, "None"])
 
 
-def test_torch_tensor_is_refused():
+def _of(module, name="Array", **members):
+    """Return an instance of a class that another library might have."""
+    return type(name, (), {"__module__": module, **members})()
+
+
+FOREIGN = {
+    "torch": (lambda: _of("torch", "Tensor"), ": pass np.asarray(x.detach()), or cp.from_dlpack(x.detach()) on a GPU"),
+    "torch_parameter": (
+        lambda: _of("torch.nn.parameter"),
+        "pass np.asarray(x.detach()), or cp.from_dlpack(x.detach())",
+    ),
+    "jax": (lambda: _of("jaxlib._jax", "ArrayImpl"), "pass np.asarray(x), or cp.from_dlpack(x) on a GPU"),
+    "tensorflow": (lambda: _of("tensorflow.python.framework.ops", "EagerTensor"), ": pass x.numpy()"),
+    "pandas": (lambda: _of("pandas.core.frame", "DataFrame"), ": pass x.to_numpy()"),
+    "xarray": (lambda: _of("xarray.core.dataarray", "DataArray"), ": pass x.to_numpy()"),
+    "scipy": (lambda: _of("scipy.sparse._csr", "csr_matrix"), ": pass x.toarray()"),
+    "hdf5": (lambda: _of("h5py._hl.dataset", "Dataset"), ": pass x[...]"),
+    "picture": (lambda: _of("PIL.Image", "Image"), ": pass np.asarray(x).transpose(2, 0, 1)[None] of a colour picture"),
+    "list": (lambda: [[1.0]], "got list: pass np.array(x)"),
+    "tuple": (lambda: (1.0,), "got tuple: pass np.array(x)"),
+    "masked": (lambda: np.ma.masked_array([1.0]), ": pass x.filled(0)"),
+    "matrix": (lambda: np.zeros((1, 1)).view(np.matrix), ": pass np.array(x)"),
+    "exchange": (lambda: _of("other", __dlpack__=None), ": pass np.from_dlpack(x)"),
+    "array_like": (lambda: _of("other", __array__=None), ": pass np.array(x)"),
+    "nobody_knows": (lambda: _of("other"), "got other.Array"),
+    "a_number": (lambda: 1.0, "got float"),
+    "a_text": (lambda: "x", "got str"),
+}
+
+
+@pytest.mark.parametrize(("make", "end"), FOREIGN.values(), ids=FOREIGN.keys())
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_the_way_from_another_library_is_told(make, end):
+    for call in (gpuconv.relu_forward, lambda x: gpuconv.max_pool_forward(x, window=1)):
+        with pytest.raises(ArgTypeError) as caught:
+            call(make())
+        assert str(caught.value).endswith(end) or f"{end} on a GPU" in str(caught.value)
+
+
+def _told(message, **names):
+    """Return what the way out in a message makes."""
+    way = re.search(r"pass (.*?)(?:, or cp.*| of a colour picture)?$", message)[1]
+    return eval(way, {"np": np}, names)
+
+
+def test_torch_tensor_is_refused_and_its_way_out_works():
     torch = pytest.importorskip("torch")
-    _raises(
-        lambda: _call_with("conv_forward", "w", torch.zeros(4, 3, 3, 3)), ArgTypeError, ["w must be", "torch.Tensor"]
-    )
+    w = torch.ones(4, 3, 3, 3, requires_grad=True)
+    with pytest.raises(ArgTypeError, match=r"w must be .*got torch.Tensor") as caught:
+        _call_with("conv_forward", "w", w)
+    array = _told(str(caught.value), w=w)
+    assert type(array) is np.ndarray
+    assert array.shape == (4, 3, 3, 3)
+    assert np.shares_memory(array, w.detach().numpy())
+
+
+def test_picture_is_refused_and_its_way_out_works():
+    image = pytest.importorskip("PIL.Image").new("RGB", (6, 4))
+    with pytest.raises(ArgTypeError, match=r"images must be .*got PIL.Image.Image") as caught:
+        gpuconv.augment(image, None, mean=(0, 0, 0), std=(1, 1, 1))
+    images = _told(str(caught.value), images=image)
+    assert gpuconv.augment(images, None, mean=(0, 0, 0), std=(1, 1, 1)).shape == (1, 3, 4, 6)
+
+
+def _zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def _filters(w, **settings):
+    return lambda x: gpuconv.conv_forward(x, w, **settings)
+
+
+def _created(layer):
+    layer.create()
+    return layer.forward
+
+
+NHWC = _zeros(8, 32, 30, 4)
+TURNED = "(x is N H W C? x.transpose(0, 3, 1, 2))"
+LAST = {
+    "conv": (_filters(_zeros(6, 4, 3, 3)), TURNED),
+    "conv_in_groups": (_filters(_zeros(6, 2, 3, 3), groups=2), TURNED),
+    "conv_in_groups_that_do_not_divide": (_filters(_zeros(4, 1, 3, 3), groups=4), TURNED),
+    "batchnorm": (
+        lambda x: gpuconv.spatial_batchnorm_forward(x, *(_zeros(4) for _ in range(4))),
+        TURNED,
+    ),
+    "groupnorm": (lambda x: gpuconv.groupnorm_forward(x, _zeros(4), _zeros(4), groups=2), TURNED),
+    "layer_conv": (_created(nn.Conv(4, 6)), TURNED),
+    "layer_batchnorm": (_created(nn.BatchNorm(4)), TURNED),
+    "layer_groupnorm": (_created(nn.GroupNorm(4, 2)), TURNED),
+    "net": (lambda x: nn.Net(nn.Conv(4, 6), (4, 32, 30)).forward(x), TURNED),
+    "both": (_filters(_zeros(3, 3, 4, 6)), f"{TURNED[:-1]}, w is H W I O? w.transpose(3, 2, 0, 1))"),
+    "nothing_fits": (_filters(_zeros(6, 5, 3, 3)), None),
+    "too_small_when_turned": (_filters(_zeros(6, 4, 33, 3)), None),
+    "net_of_another_size": (lambda x: nn.Net(nn.Conv(4, 6), (4, 32, 32)).forward(x), None),
+    "other_gamma": (lambda x: gpuconv.groupnorm_forward(x, _zeros(5), _zeros(5), groups=1), None),
+}
+
+
+@pytest.mark.parametrize(("call", "hint"), LAST.values(), ids=LAST.keys())
+def test_channels_last_is_guessed_where_transposing_would_fit(call, hint):
+    with pytest.raises((ShapeError, ParamError)) as caught:
+        call(NHWC)
+    message = str(caught.value)
+    if hint is None:
+        assert "transpose" not in message
+        return
+    assert message.endswith(hint)
+    if "w is" not in hint:
+        call(NHWC.transpose(0, 3, 1, 2))
+
+
+FILTERS = {
+    "hwio": (_zeros(5, 5, 3, 6), " (w is H W I O? w.transpose(3, 2, 0, 1))"),
+    "hwio_with_as_many_channels": (_zeros(3, 3, 3, 6), " (w is H W I O? w.transpose(3, 2, 0, 1))"),
+    "hwio_that_no_bias_fits": (_zeros(5, 5, 3, 7), None),
+    "other_channels": (_zeros(6, 5, 3, 3), None),
+    "of_another_window": (_zeros(7, 5, 3, 6), None),
+}
+
+
+@pytest.mark.parametrize(("w", "hint"), FILTERS.values(), ids=FILTERS.keys())
+def test_filters_in_another_order_are_guessed_where_transposing_would_fit(w, hint):
+    x, b = _zeros(2, 3, 8, 8), _zeros(6)
+    with pytest.raises(ShapeError) as caught:
+        gpuconv.conv_forward(x, w, b)
+    assert str(caught.value).endswith(hint or f"w {w.shape}")
+    if hint:
+        gpuconv.conv_forward(x, w.transpose(3, 2, 0, 1), b)
+
+
+def test_images_of_augment_are_guessed_to_be_channels_last():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    with pytest.raises(ShapeError, match=r"\(images is N H W C\? images.transpose\(0, 3, 1, 2\)\)$"):
+        gpuconv.augment(images, None, mean=(0, 0, 0), std=(1, 1, 1))
 
 
 @pytest.mark.parametrize(("op", "name"), [case for case in ARGUMENTS if case[1] not in WHOLE_NUMBERS])

@@ -499,7 +499,7 @@ def test_without_the_package_the_error_says_what_to_install(rng, tmp_path, monke
     export.to_onnx(net, tmp_path / "net.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
     for call in (lambda: export.onnx_model(net), lambda: export.from_onnx(tmp_path / "net.onnx")):
-        with pytest.raises(UnsupportedError, match=r'pip install "gpuconv\[onnx\]"'):
+        with pytest.raises(UnsupportedError, match=r"pip install -e '\.\[onnx\]' in the checkout"):
             call()
 
 

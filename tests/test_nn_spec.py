@@ -157,6 +157,16 @@ REFUSED = {
         '[[layer]]\nkind = "conv"\nfilter = 3\n',
         "setting 'filter' is not known; did you mean \"filters\"",
     ),
+    "setting_as_torch_calls_it": (
+        '[[layer]]\nkind = "conv"\nfilters = 3\nkernel_size = 3\n',
+        "setting 'kernel_size' is not known; did you mean \"window\"",
+    ),
+    "padding_of_a_pool": (
+        '[[layer]]\nkind = "max-pool"\npadding = 1\n',
+        "'padding' is not known; did you mean \"pad\"",
+    ),
+    "kind_as_keras_calls_it": ('[[layer]]\nkind = "Dense"\n', "kind 'Dense' is not known; did you mean \"affine\""),
+    "kind_as_its_class_is_called": ('[[layer]]\nkind = "MaxPool"\n', 'did you mean "max-pool"'),
     "setting_of_none": ('[[layer]]\nkind = "relu"\nslope = 3\n', "setting 'slope' is not known; known: none"),
     "setting_missing": ('[[layer]]\nkind = "conv"\n', r"layer 1 \(conv\), given \(3, 8, 12\): filters is missing"),
     "setting_out_of_range": ('[[layer]]\nkind = "conv"\nfilters = 0\n', r"line 1, layer 1 \(conv\).*filters must be"),

@@ -197,6 +197,11 @@ BAD = {
     "unknown_optimiser": (lambda: nn.optimiser("adamax", NET), ConfigError, 'did you mean "adamw"|"adam"'),
     "nothing_like_it": (lambda: nn.optimiser("x", NET), ConfigError, "known: sgd, rmsprop, adam, adamw"),
     "unknown_setting": (lambda: nn.optimiser("sgd", NET, momentun=0.9), ConfigError, "momentun.*it takes momentum"),
+    "setting_in_other_words": (
+        lambda: nn.optimiser("sgd", NET, wd=0.1),
+        ConfigError,
+        "did you mean \"weight_decay\" by 'wd'",
+    ),
     "setting_of_another": (lambda: nn.optimiser("adam", NET, momentum=0.9), ConfigError, "it takes beta1"),
     "name_a_number": (lambda: nn.optimiser(3, NET), ArgTypeError, "optimiser"),
     "lr_negative": (lambda: nn.SGD(NET).step(-0.1), ParamError, "lr"),

@@ -121,8 +121,8 @@ def test_data_that_are_not_the_same_are_pointed_out(runs, tmp_path):
 def test_runs_of_other_numbers_of_test_images_are_tested_on_those_they_share(runs, tmp_path):
     fewer = go(tmp_path / "fewer", test_images=50)  # the same net
     text = compare_runs([runs[0], fewer])
-    assert "fewer against first: +0.00 points of accuracy on 50 test images; 0 only fewer" in text
-    assert "but not as many test images" in text
+    assert "fewer against first: +0.00 points of accuracy on 50 test images\n  0 only fewer" in text
+    assert "but not as many test images" in " ".join(text.split())
 
 
 def test_classes_are_compared_one_by_one(runs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import tomllib
 
 import pytest
@@ -125,6 +126,43 @@ def test_a_short_file_is_completed_from_its_preset(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text('preset = "three-layer"\nepochs = 2\n')
     assert s.read(path) == dataclasses.replace(PRESETS["three-layer"], epochs=2)
+
+
+MEANT = {
+    "learning_rate": "lr",
+    "lerning_rate": "lr",
+    "LearningRate": "lr",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "epoch": "epochs",
+    "num_epochs": "epochs",
+    "wd": "weight_decay",
+    "optimiser": "optimizer",
+    "momentun": "momentum",
+    "kernel_size": "window",
+    "scheduler": "schedule",
+    "grad_clip": "clip_norm",
+    "model": "net",
+}
+
+
+@pytest.mark.parametrize(("name", "meant"), MEANT.items())
+def test_a_setting_of_another_name_points_to_ours(name, meant):
+    for make in (lambda: Config(**{name: 1}), lambda: s.from_values({name: 1})):
+        with pytest.raises(ConfigError, match=f"^setting '{name}' is not known; did you mean \"{meant}\"\\?$"):
+            make()
+
+
+def test_a_setting_like_no_other_is_told_all():
+    with pytest.raises(
+        ConfigError, match=r"setting 'zzz' is not known; known: preset, net, widths, .*checkpoint_every$"
+    ):
+        Config(zzz=1)
+
+
+def test_the_signature_of_config_lists_its_settings():
+    """Editors and help() show it."""
+    assert [*inspect.signature(Config).parameters] == [field.name for field in dataclasses.fields(Config)]
 
 
 FILES = {

@@ -154,7 +154,7 @@ def test_a_run_that_fails_leaves_a_line_with_the_reason(tmp_path, monkeypatch):
         go(tmp_path / "run")
     failed = journal.read(tmp_path / "run")[-1]
     assert (failed["event"], failed["step"], failed["epoch"]) == ("failed", 10, 2)
-    assert failed["message"].startswith("the loss is nan in epoch 2, step 11.")
+    assert failed["message"].startswith("the loss is nan in epoch 2, step 11, at a learning rate of 0.0143.  ")
     assert "of step 10 are kept in last.safetensors" in failed["message"]
     assert str(tmp_path) not in failed["message"]
 
@@ -280,7 +280,7 @@ def test_tensorboard_that_is_gone_is_said_when_the_run_goes_on(tmp_path, monkeyp
     (tmp_path / "run" / "result.json").unlink()
     before = (tmp_path / "run" / "events.jsonl").read_bytes()
     monkeypatch.setattr(board.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'gpuconv\[tensorboard\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[tensorboard\]' in the checkout$"):
         train.resume(tmp_path / "run", dataset=shapes(), progress="none")
     assert (tmp_path / "run" / "events.jsonl").read_bytes() == before
 
@@ -354,6 +354,6 @@ def test_tensorboard_forgets_what_lies_after_the_checkpoint(tmp_path):
 
 def test_tensorboard_that_is_not_installed_is_said_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(board.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'gpuconv\[tensorboard\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[tensorboard\]' in the checkout$"):
         go(tmp_path / "run", tensorboard=True)
     assert not (tmp_path / "run").exists()

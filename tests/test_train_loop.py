@@ -43,7 +43,7 @@ from gpuconv.random import Stream, words
 from gpuconv.runs import checkpoint, journal, sealed
 from gpuconv.runs.folder import RunFolder, new_folder
 from gpuconv.runs.settings import read
-from gpuconv.train import Config, Interrupted, Stepper, feed, loop, precision, recipe, start
+from gpuconv.train import Config, Interrupted, Run, Stepper, feed, loop, precision, recipe, start
 
 
 @pytest.fixture(scope="module")
@@ -691,7 +691,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(bad, step, tmp_path, m
     with pytest.raises(NonFiniteLossError) as caught:
         go(change(checkpoint_every=4), tmp_path / "run")
     epoch, saved = (step - 1) // 10 + 1, max(point for point in (0, 4, 8, 10, 12, 16) if point < step)
-    assert f"the loss is {bad} in epoch {epoch}, step {step}." in str(caught.value)
+    assert f"the loss is {bad} in epoch {epoch}, step {step}, at a learning rate of " in str(caught.value)
     assert f"The weights of step {saved} are kept in {tmp_path / 'run' / 'last.safetensors'}" in str(caught.value)
     assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == saved
 
@@ -716,6 +716,77 @@ def test_a_validation_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch
     with pytest.raises(NonFiniteLossError, match="the validation loss is nan in epoch 1, step 10"):
         go(TINY, tmp_path / "run")
     assert metrics(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_statistic_that_is_no_number_is_told_with_step_rate_and_way_out(epoch, clip_norm, tmp_path, monkeypatch):
+    """Scores over an infinite variance are numbers: it is the checkpoint that refuses them."""
+    real, calls = Stepper.step, []
+
+    def step(self, *arguments):
+        real(self, *arguments)
+        calls.append(None)
+        if len(calls) == 10 * epoch:
+            self.net.state["bn1.running_var"][0] = np.inf
+
+    monkeypatch.setattr(Stepper, "step", step)
+    with pytest.raises(NonFiniteLossError) as caught:
+        go(change(schedule="constant", clip_norm=clip_norm), tmp_path / "run")
+    assert str(caught.value) == (
+        f"state/bn1.running_var holds NaN or infinity in epoch {epoch}, step {10 * epoch}, at a learning rate of 0.02.  "
+        f"The weights of step {10 * (epoch - 1)} are kept in {tmp_path / 'run' / 'last.safetensors'}; "
+        f"lower lr (0.02 now){'' if clip_norm else ', or clip_norm=1'}"
+    )
+    assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == 10 * (epoch - 1)
+
+
+GUESSING = math.log(10)
+HIGH_LOSSES = {
+    "above": ({}, {3: 3.1 * GUESSING}, [3]),
+    "below": ({}, {3: 2.9 * GUESSING}, []),
+    "only_once": ({}, {3: 4 * GUESSING, 5: 9 * GUESSING, 14: 9 * GUESSING}, [3]),
+    "learning_by_heart": ({"overfit": 40}, {3: 9 * GUESSING}, []),
+    "few_images": ({"batch_size": 4, "max_steps": 20}, {3: 9 * GUESSING}, []),
+}
+
+
+def _inject_losses(monkeypatch, losses):
+    """Let steps, counted from 1, have these losses."""
+    real, calls = precision.ops.softmax_cross_entropy, []
+
+    def injected(*arguments, **keywords):
+        _, dscores = real(*arguments, **keywords)
+        calls.append(None)
+        return np.float32(losses.get(len(calls), 1.0)), dscores
+
+    monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
+
+
+@pytest.mark.parametrize(("settings", "losses", "steps"), HIGH_LOSSES.values(), ids=HIGH_LOSSES.keys())
+def test_a_loss_far_above_guessing_is_warned_of_once(settings, losses, steps, tmp_path, monkeypatch, capsys):
+    _inject_losses(monkeypatch, losses)
+    result = train.train(change(**settings), folder=tmp_path / "run", dataset=shapes(), progress="plain")
+    warnings = [event for event in Run(result.folder).events if event["event"] == "warning"]
+    assert [event["step"] for event in warnings] == steps
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("the rate is high") == len(steps)
+    for event in warnings:
+        assert event["epoch"] == 1
+        assert event["message"] in shown
+        assert event["message"] == (
+            f"the loss of step 3 is {losses[3]:.3g}, where guessing among 10 classes would be at 2.3: "
+            "the rate is high for a run of 20 steps, try lr=0.004"
+        )
+
+
+def test_a_run_that_goes_on_does_not_warn_again(tmp_path, monkeypatch):
+    _inject_losses(monkeypatch, {3: 9 * GUESSING, 14: 9 * GUESSING, 20: math.nan})
+    with pytest.raises(NonFiniteLossError):
+        go(change(checkpoint_every=4), tmp_path / "run")
+    _inject_losses(monkeypatch, {1: 9 * GUESSING})
+    train.resume(tmp_path / "run", dataset=shapes(), progress="none")
+    assert [event["step"] for event in Run(tmp_path / "run").events if event["event"] == "warning"] == [3]
 
 
 @pytest.mark.parametrize("rate", [1e10, 1e38])

@@ -500,7 +500,7 @@ def test_a_picture_without_matplotlib_says_what_to_install(gpuconv, finished, mo
     monkeypatch.setattr(plots, "available", lambda: False)
     code, _, err = gpuconv("plot", finished.folder, "--save", tmp_path / "x.png")
     assert code == 2
-    assert "pip install 'gpuconv[plots]'" in err
+    assert "pip install -e '.[plots]' in the checkout" in err
     with pytest.raises(ConfigError, match="matplotlib"):
         Run(finished.folder).plot()
 
@@ -518,12 +518,38 @@ def test_runs_results_and_nets_show_as_tables(finished):
     assert f"{net.flat_params.size:,}" in shown.text
 
 
+def test_curves_show_as_a_picture_without_the_inline_backend(finished):
+    pytest.importorskip("matplotlib")
+    picture = Run(finished.folder).plot()._repr_png_()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 1000
+
+
+def test_a_comparison_shows_in_lines(finished):
+    text = train.compare_runs([Run(finished.folder)] * 2)
+    assert repr(text) == str(text)
+    assert text.count("\n") > 10
+    assert Page(text._repr_html_()).tags.count("pre") == 1
+
+
+def test_settings_show_what_differs_from_their_defaults():
+    assert repr(train.Config()) == "Config()"
+    config = train.Config(lr=0.3, widths=(4, 8), flip=False)
+    assert repr(config) == "Config(widths=(4, 8), flip=False, lr=0.3)"
+    assert eval(repr(config), {"Config": train.Config}) == config
+
+
+def test_a_data_set_shows_in_a_line():
+    assert repr(shapes()) == "Dataset('shapes (built in, seed 0, 300 + 100 pictures)', 10 classes, 300 + 100 pictures)"
+
+
 def test_an_evaluation_shows_as_a_table(finished, here):
     found = Run(finished.folder).evaluate()
     shown = Page(found._repr_html_())
     assert shown.tags.count("tr") == 11
     assert f"accuracy {found.accuracy:.2%}" in shown.text
     assert f"{found.class_accuracy[3]:.2%}" in shown.text
+    assert all(name in shown.text for name in shapes().classes)
 
 
 def test_the_report_says_that_the_folder_of_the_data_is_left_out(tmp_path):

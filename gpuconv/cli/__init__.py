@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from .. import backend
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
 from ..show.terminal import give_up
+from ..show.words import as_flags
 from . import bench, compare, data, doctor, eval, export, import_, plot, train
 from .parser import EXIT_CODES, Parser
 
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     """Run a command and return its exit code."""
     try:
-        code: int = arguments.run(arguments)
+        with as_flags():
+            code: int = arguments.run(arguments)
     except ConfigError as error:
         return _fail(error, 2)
     except NonFiniteLossError as error:

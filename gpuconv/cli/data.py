@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import tables
+from .. import extras, tables
 from ..data.dataset import class_counts
 from ..data.sources import NAMES
 from ..errors import ConfigError, UnsupportedError
+from ..plural import counted
 from .parser import Parser, named_path
 
 _FILES = ("cifar10", "cifar100")
@@ -106,7 +107,7 @@ def _facts(dataset: Any) -> list[str]:
     lines = [
         dataset.name,
         f"source  {dataset.source}",
-        f"size    {width} x {height} pixels (width x height), {channels} channels",
+        f"size    {width} x {height} pixels (width x height), {counted(channels, 'channel')}",
         "mean    " + ", ".join(f"{value:.4f}" for value in dataset.mean),
         "std     " + ", ".join(f"{value:.4f}" for value in dataset.std),
         "",
@@ -123,7 +124,7 @@ def _draw(dataset: Any, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        msg = "--save draws with matplotlib, which is not installed: pip install 'gpuconv[plots]'"
+        msg = f"--save draws with matplotlib, which is not installed: {extras.install('plots')}"
         raise UnsupportedError(msg) from None
     shown = min(len(dataset.classes), _MOST_ROWS)
     figure = Figure(figsize=(1.5 + 0.6 * _PICTURE_COLUMNS, 0.6 * shown), layout="constrained")

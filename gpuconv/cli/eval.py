@@ -11,6 +11,7 @@ from typing import Any
 from .. import tables
 from ..data.sources import NAMES
 from ..errors import ConfigError
+from ..plural import counted
 from ..runs.evaluation import TTA
 from .parser import EXIT_CODES, named_path
 
@@ -81,7 +82,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     with_views = "" if arguments.tta == "none" else f", scores averaged over the views of tta {arguments.tta}"
     lines = [
         f"{path}, after epoch {len(snapshot.position.rows)}:",
-        f"{evaluation.count:,} test images of {dataset.name}{with_views}",
+        f"{counted(evaluation.count, 'test image')} of {dataset.name}{with_views}",
     ]
     if not own:
         which = snapshot.data_name if snapshot.data_name != dataset.name else "another version of it"
@@ -89,6 +90,9 @@ def _eval(arguments: argparse.Namespace) -> int:
         if snapshot.classes is None:
             lines.append("(the names of the net's classes are not recorded: they are matched by number)")
     lines += [f"({note})" for note in differences(classes, dataset)]
+    of_run = snapshot.config.test_images
+    if own and of_run and not arguments.test_images and of_run < evaluation.count:
+        lines.append(f"(the run's own test was of the first {of_run:,}: --test-images {of_run} does that one again)")
     lines.append("")
     width = max(map(tables.width, classes))
     for label, accuracy in zip(classes, evaluation.class_accuracy, strict=True):

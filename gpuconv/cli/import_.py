@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import contents
 from ..errors import CheckpointMismatchError, ConfigError
+from ..plural import counted
 from .parser import named_path
 
 _EXAMPLES = """\
@@ -35,7 +37,7 @@ def add(commands: Any) -> None:
         ),
         epilog=_EXAMPLES,
     )
-    parser.add_argument("file", metavar="FILE", type=named_path, help="FILE.safetensors or FILE.onnx")
+    parser.add_argument("file", metavar="FILE", type=named_path, help="safetensors or ONNX, whatever its ending")
     parser.add_argument(
         "--net",
         metavar="CONFIG|RUN",
@@ -80,18 +82,11 @@ def _import(arguments: argparse.Namespace) -> int:
     output = walk.target(arguments.output, ".safetensors")
     if not arguments.force:
         walk.refuse_existing(output)
-    readers = {
-        ".onnx": (from_onnx, onnx_reading.classes_in),
-        ".safetensors": (from_torch, torch_file.classes_in),
-    }
-    if arguments.file.suffix not in readers:
-        msg = (
-            f"the file to read must end in .safetensors or .onnx, got {arguments.file}: "
-            "save PyTorch's weights by safetensors.torch.save_file(model.state_dict(), FILE)"
-        )
-        raise ConfigError(msg)
     config, net, data, known = _net(arguments.net, arguments.data_dir)
-    read, classes_in = readers[arguments.file.suffix]
+    if _is_onnx(arguments.file):
+        read, classes_in = from_onnx, onnx_reading.classes_in
+    else:
+        read, classes_in = from_torch, torch_file.classes_in
     read(arguments.file, net)
     classes, note = _classes(arguments, net, known, classes_in(arguments.file))
     check_scores(net, samples(net), str(arguments.file))
@@ -106,8 +101,19 @@ def _import(arguments: argparse.Namespace) -> int:
         position=checkpoint.Position(),
         average=nn.WeightAverage(net, config.ema) if config.ema else None,
     )
-    sys.stdout.write(f"wrote {output}: {net.flat_params.size:,} parameters from {arguments.file}\n{note}")
+    sys.stdout.write(f"wrote {output}: {counted(net.flat_params.size, 'parameter')} from {arguments.file}\n{note}")
     return 0
+
+
+def _is_onnx(path: Path) -> bool:
+    """Return whether a file is to be read as ONNX, as its content says, or its ending where that says neither."""
+    try:
+        start = contents.head(path)
+    except OSError:  # which its reader says
+        start = b""
+    if contents.is_safetensors(start):
+        return False
+    return contents.is_onnx(start) or path.suffix == ".onnx"
 
 
 def _classes(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import ConfigError
 from ..folders import path_of
+from ..nn.choice import nearest
 
 EXIT_CODES = """\
 exit codes:
@@ -29,14 +31,35 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Takes no abbreviated flags, and points to the help in one line."""
+    """Takes no abbreviated flags, says what a mistyped one may have meant, and points to the help in one line."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, **settings)
 
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
+        """Parse, and refuse what is left over here, where the flags of the command are known, not in the parser above."""
+        arguments, rest = super().parse_known_args(args, namespace)
+        if rest:
+            flags = [text.partition("=")[0] for text in rest if text.startswith("-")]
+            meant = [near for flag in flags if (near := nearest(flag, self._option_string_actions))]
+            self.error(f"unrecognized arguments: {' '.join(rest)}{_meant(meant)}")
+        return arguments, rest
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse what is not among the choices of an argument, or no command."""
+        if action.choices is not None and value not in action.choices:
+            near = nearest(value, action.choices)
+            hint = _meant([near]) if near else f"; choose from {', '.join(action.choices)}"
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}{hint}")
+
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"gpuconv: error: {message}\n{self.prog} --help shows what there is\n")
         raise SystemExit(2)
+
+
+def _meant(names: Sequence[str]) -> str:
+    """Return the end of a message: the question whether these were meant, if there are any."""
+    return f"; did you mean {' '.join(names)}?" if names else ""
 
 
 def named_path(text: str) -> Path:

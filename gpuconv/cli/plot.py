@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         help="curves of a run as a picture or as text; its report",
         description=(
             "Show the curves of a run, finished or not: in the terminal, or as a picture,\n"
-            "which needs matplotlib (pip install 'gpuconv[plots]')."
+            "which needs matplotlib (extra plots)."
         ),
     )
     parser.add_argument("run_path", metavar="RUN", type=named_path, help="run folder")

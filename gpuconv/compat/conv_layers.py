@@ -75,6 +75,7 @@ def spatial_groupnorm_forward(
     shape = tuple(gamma.shape)
     if gamma.size != x.shape[1] or beta.size != x.shape[1]:
         msg = f"gamma and beta must have one entry per channel of x, {x.shape[1]}, got {shape} and {tuple(beta.shape)}"
+        msg += checks.channels_first("x", x, gamma.size)
         raise ShapeError(msg)
     eps = gn_param.get("eps", 1e-5)
     out, cache = ops.groupnorm_forward(x, gamma.reshape(-1), beta.reshape(-1), groups=G, eps=eps)

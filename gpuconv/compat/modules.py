@@ -96,6 +96,8 @@ def install(*names: str, device: str | None = None, dropout_p: str | None = None
             _put(package, _module(package, ()))
     for name in chosen:
         _put(name, _module(name, MODULES[name]))
+    if not names and _NotServed not in sys.meta_path:
+        sys.meta_path.append(_NotServed)
 
 
 def uninstall() -> None:
@@ -106,6 +108,8 @@ def uninstall() -> None:
             sys.modules[name] = module
         _tell_parent(name, module)
     _before.clear()
+    if _NotServed in sys.meta_path:
+        sys.meta_path.remove(_NotServed)
     set_dropout_p("keep")
 
 
@@ -167,6 +171,20 @@ class _OwnNames:
             self._spec = spec  # to fail alike when it is asked again
             raise
         names.update(ours)
+
+
+class _NotServed:
+    """Is asked last for a module of a course, when neither we nor the student's files have it, and says so."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        package, _, own = name.partition(".")
+        if package not in ("nndl", "cs231n") or not own:  # any other program may have a package utils
+            return
+        served = ", ".join(full.partition(".")[2] for full in MODULES if full.startswith(f"{package}."))
+        msg = f"{name} is none of the modules that gpuconv.compat serves, and no file of the course is beside it; "
+        msg += f"{package} has {served}"
+        raise ModuleNotFoundError(msg, name=name)
 
 
 def _put(name: str, module: ModuleType) -> None:

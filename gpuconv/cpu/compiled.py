@@ -20,6 +20,7 @@ from types import ModuleType
 
 import numpy as np
 
+from .. import extras
 from ..errors import ConfigError
 
 _FLOAT32 = np.dtype(np.float32)
@@ -70,7 +71,7 @@ def in_words() -> str:
 def _obstacle() -> str:
     """Return why there are no compiled loops in this process, in words; empty where there are."""
     if importlib.util.find_spec("numba") is None:
-        return "numba is not installed: pip install 'gpuconv[fast]'"
+        return f"numba is not installed: {extras.install('fast')}"
     try:
         importlib.import_module(f"{__package__}.loops.jit")
     except Exception as error:  # noqa: BLE001 - a numba that does not go with this NumPy says so in many ways

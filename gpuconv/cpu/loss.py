@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ParamError
+from ..plural import counted
 from .compiled import passes
 from .layout import accumulator
 from .memory import empty_array
@@ -48,5 +49,5 @@ def _check_range(scores: np.ndarray, labels: np.ndarray) -> None:
     classes = scores.shape[1]
     if labels.size and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         wrong = int(labels[(labels < 0) | (labels >= classes)][0])
-        msg = f"labels must lie in [0, {classes}) for scores with {classes} classes, got {wrong}"
+        msg = f"labels must lie in [0, {classes}) for scores with {counted(classes, 'class', 'classes')}, got {wrong}"
         raise ParamError(msg)

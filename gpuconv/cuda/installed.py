@@ -22,6 +22,9 @@ _NO_GPU = 100  # cudaErrorNoDevice
 _HEADER = "cuda_fp16.h"  # CuPy's own float16 kernels, such as a cast, include it
 
 
+from .. import extras
+
+
 @dataclass(frozen=True, slots=True)
 class Missing:
     """What keeps CUDA from being used, and what to do; `broken` unless this is just a machine without a GPU or CuPy."""
@@ -83,19 +86,19 @@ def _missing_cupy() -> Missing | None:
     if len(packages) > 1:
         text = (
             f"more than one CuPy is installed, {' and '.join(packages)}, and they overwrite each other's files: "
-            f"pip uninstall {' '.join(packages)}, then install {_extra(packages[-1])}"
+            f"pip uninstall {' '.join(packages)}, then {_extra(packages[-1])}"
         )
         return Missing(text, broken=True)
     try:
         cupy = _cupy()
     except Exception as error:  # noqa: BLE001 - a package in pieces raises anything
         if not packages and isinstance(error, ModuleNotFoundError):
-            return Missing("CUDA needs CuPy, which is not installed: install gpuconv[cuda13x]", broken=False)
+            return Missing(f"CUDA needs CuPy, which is not installed: {_extra(None)}", broken=False)
         name = packages[0] if packages else "CuPy"
         text = f"{name} is installed but cannot be imported ({_line(_first(error))}): "
         return Missing(text + f"pip install --force-reinstall {_with_toolkit()}", broken=True)
     if not hasattr(cupy, "__version__") or not hasattr(cupy, "cuda"):
-        text = "the folder cupy that Python finds is not CuPy, or only what is left of it: remove it, then install "
+        text = "the folder cupy that Python finds is not CuPy, or only what is left of it: remove it, then "
         return Missing(text + _extra(packages[0] if packages else None), broken=True)
     return None
 
@@ -120,7 +123,7 @@ def _no_gpu(runtime: Any, error: Exception | None) -> Missing:
     if serves // 1000 < needed:
         text = f"NVIDIA's driver is too old: it serves CUDA {_of_cuda(serves)}, this CuPy needs CUDA {needed}: "
         other = serves // 1000
-        instead = f", or gpuconv[cuda{other}x] in place of this CuPy" if other in _OLDEST_DRIVER else ""
+        instead = f", or in place of this CuPy {extras.install(f'cuda{other}x')}" if other in _OLDEST_DRIVER else ""
         return Missing(f"{text}install {driver}{instead}", broken=True)
     if error is None or getattr(error, "status", None) == _NO_GPU:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -235,12 +238,9 @@ def _installed() -> list[str]:
 
 
 def _extra(package: str | None) -> str:
-    """Return the extra of gpuconv that brings a package."""
-    return (
-        f"gpuconv[{package.removeprefix('cupy-')}]"
-        if package in ("cupy-cuda12x", "cupy-cuda13x")
-        else "gpuconv[cuda13x]"
-    )
+    """Return what installs the extra of gpuconv that brings a package."""
+    served = package in ("cupy-cuda12x", "cupy-cuda13x")
+    return extras.install(package.removeprefix("cupy-") if package and served else "cuda13x")
 
 
 def _with_toolkit() -> str:

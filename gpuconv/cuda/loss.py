@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import checks
 from ..errors import ParamError
+from ..plural import counted
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover
@@ -50,5 +51,5 @@ def _check_range(labels: np.ndarray, classes: int) -> None:
     """Refuse what a kernel can only answer with NaN: reading the labels waits for the GPU."""
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
-        msg = f"labels must lie in [0, {classes}) for scores with {classes} classes, got {int(wrong[0])}"
+        msg = f"labels must lie in [0, {classes}) for scores with {counted(classes, 'class', 'classes')}, got {int(wrong[0])}"
         raise ParamError(msg)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
+from ..foreign import class_in_words, way_out
+from ..plural import counted
 from .dataset import Dataset
 
 _PLAIN = (np.ndarray, np.memmap)  # other subclasses (masked arrays, ...) carry meaning that would be lost
@@ -22,7 +24,7 @@ def check_dataset(dataset: Any) -> None:
     training and test pictures must have one size, and mean and std one number for each channel, of pictures / 255.
     """
     if not isinstance(dataset, Dataset):
-        msg = f"dataset must be a gpuconv.data.Dataset, got {_called(dataset)}"
+        msg = f"dataset must be a gpuconv.data.Dataset, got {class_in_words(dataset)}"
         raise ArgTypeError(msg)
     for name in ("name", "source"):
         if not isinstance(text := getattr(dataset, name), str):
@@ -108,7 +110,7 @@ def _check_labels(part: str, dataset: Dataset) -> None:
         msg = f"{name} must be int64, or integers that fit into it, got {labels.dtype}: {name}.astype(np.int64)"
         raise DTypeError(msg)
     if len(labels) != count:
-        msg = f"x_{part} has {count:,} pictures but {name} {len(labels):,} labels: each picture needs one"
+        msg = f"x_{part} has {counted(count, 'picture')} but {name} {counted(len(labels), 'label')}: each picture needs one"
         raise ShapeError(msg)
     if not count:
         return
@@ -129,7 +131,7 @@ def _check_statistics(dataset: Dataset) -> None:
             msg = f"{name} must be one number for each channel, got {values!r}"
             raise ArgTypeError(msg) from None
         if len(numbers) != channels:
-            msg = f"{name} must be one number for each of {channels} channels, got {len(numbers)}"
+            msg = f"{name} must be one number for each of {counted(channels, 'channel')}, got {len(numbers)}"
             raise ShapeError(msg)
         for number in numbers:
             if not math.isfinite(number) or not 0 <= number <= 1 or (name == "std" and number == 0):
@@ -140,10 +142,6 @@ def _check_statistics(dataset: Dataset) -> None:
 
 def _check_array(name: str, array: Any) -> None:
     if type(array) not in _PLAIN:
-        msg = f"{name} must be a NumPy array, got {_called(array)}: np.array({name}) makes one"
+        way = way_out(name, array, gpu=False)
+        msg = f"{name} must be a NumPy array, got {class_in_words(array)}{way}"
         raise ArgTypeError(msg)
-
-
-def _called(thing: Any) -> str:
-    cls = type(thing)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"

@@ -8,9 +8,10 @@ import numpy as np
 
 from .. import checks
 from ..errors import DTypeError, ShapeError
+from ..plural import counted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Pictures and labels of a classification task.
 
@@ -33,6 +34,12 @@ class Dataset:
     """Where the data come from."""
     validation: int | None = None
     """How many of the last training pictures the set itself has for validation; None: it does not say."""
+
+    def __repr__(self) -> str:
+        counts = (
+            f"{counted(len(self.classes), 'class', 'classes')}, {len(self.y_train):,} + {len(self.y_test):,} pictures"
+        )
+        return f"{type(self).__name__}({self.name!r}, {counts})"
 
 
 def class_counts(dataset: Dataset) -> dict[str, np.ndarray]:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import checks, contents
+from .. import checks, contents, extras
 from ..errors import DatasetCorruptError, UnsupportedError
 from ..folders import path_of
+from ..plural import counted
 from .dataset import Dataset, channel_statistics
 from .download import Notice
 from .picture_files import PictureFile, listed
@@ -78,7 +79,9 @@ def read_pictures(
     assert isinstance(decoded, _Decoded)
     if decoded.problems:
         _check_left(root, decoded, listing.classes, parts, skip_broken=skip_broken)
-        say(f"{root}: {_counted(decoded.problems)} cannot be read and left out:\n{_indented(decoded.problems)}")
+        say(
+            f"{root}: {counted(len(decoded.problems), 'picture')} cannot be read and left out:\n{_indented(decoded.problems)}"
+        )
     ends = np.cumsum([sum(file.path not in decoded.broken for file in part) for part in parts])
     labels = np.array([file.label for part in parts for file in part if file.path not in decoded.broken], np.int64)
     x_train, x_test = decoded.images[: ends[1]], decoded.images[ends[1] :]
@@ -121,7 +124,7 @@ def _require_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401
     except ImportError:
-        msg = "a folder of pictures is read with Pillow, which is not installed: pip install 'gpuconv[pictures]'"
+        msg = f"a folder of pictures is read with Pillow, which is not installed: {extras.install('pictures')}"
         raise UnsupportedError(msg) from None
 
 
@@ -173,7 +176,7 @@ def _check_left(
     """Refuse broken pictures, all of them by name, unless they are to be left out and enough others stay."""
     if not skip_broken:
         msg = (
-            f"{root}: {_counted(decoded.problems)} cannot be read: mend or remove what is named here, "
+            f"{root}: {counted(len(decoded.problems), 'picture')} cannot be read: mend or remove what is named here, "
             f"or leave it out by --skip-broken (skip_broken=True):\n{_indented(decoded.problems)}"
         )
         raise DatasetCorruptError(msg)
@@ -185,10 +188,6 @@ def _check_left(
                 f"{_indented(decoded.problems)}"
             )
             raise DatasetCorruptError(msg)
-
-
-def _counted(problems: Sequence[str]) -> str:
-    return "1 picture" if len(problems) == 1 else f"{len(problems):,} pictures"
 
 
 def _indented(lines: Sequence[str]) -> str:

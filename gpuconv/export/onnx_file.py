@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn
+from .. import extras, nn
 from ..errors import ConfigError, ParamError, UnsupportedError
 from ..nn.store import float_dtype
 from . import walk
@@ -126,7 +126,7 @@ def library() -> Any:
         import onnx.helper
         import onnx.numpy_helper
     except ImportError as error:
-        msg = 'ONNX files need the package onnx: pip install "gpuconv[onnx]"'
+        msg = f"ONNX files need the package onnx: {extras.install('onnx')}"
         raise UnsupportedError(msg) from error
     return onnx
 

@@ -1,4 +1,4 @@
-"""Make something by its name, as settings files and checkpoints ask for it; say what a wrong name may have meant."""
+"""Make something by its name, as files and the command line ask for it; say what a wrong name may have meant."""
 
 from __future__ import annotations
 
@@ -8,6 +8,93 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..errors import ArgTypeError, ConfigError
+
+# What other libraries and people call settings, layers and commands: letters alone, and what it is here, the first of
+# them that is known where it was asked for.
+_SYNONYMS: dict[str, tuple[str, ...]] = {
+    "learningrate": ("lr",),
+    "eta": ("lr",),
+    "batch": ("batch_size",),
+    "bs": ("batch_size",),
+    "wd": ("weight_decay",),
+    "l2": ("weight_decay",),
+    "decay": ("weight_decay",),
+    "optim": ("optimizer",),
+    "scheduler": ("schedule",),
+    "lrscheduler": ("schedule",),
+    "clip": ("clip_norm",),
+    "gradclip": ("clip_norm",),
+    "clipgradnorm": ("clip_norm",),
+    "maxgradnorm": ("clip_norm",),
+    "clipnormvalue": ("clip_norm",),
+    "gradientaccumulation": ("accumulate",),
+    "gradientaccumulationsteps": ("accumulate",),
+    "accumulategradbatches": ("accumulate",),
+    "earlystopping": ("patience",),
+    "betas": ("beta1",),
+    "alpha": ("slope", "smoothing"),
+    "negativeslope": ("slope",),
+    "epsilon": ("eps",),
+    "imgsz": ("image_size",),
+    "imgsize": ("image_size",),
+    "datapath": ("data_dir", "data"),
+    "dataset": ("data",),
+    "model": ("net",),
+    "arch": ("net",),
+    "architecture": ("net",),
+    "randomseed": ("seed",),
+    "fp16": ("precision",),
+    "amp": ("precision",),
+    "ls": ("label_smoothing",),
+    "valsplit": ("validation",),
+    "validationsplit": ("validation",),
+    "kernel": ("window",),
+    "kernelsize": ("window",),
+    "filtersize": ("window",),
+    "poolsize": ("window",),
+    "padding": ("pad",),
+    "strides": ("stride",),
+    "group": ("groups",),
+    "numgroups": ("groups",),
+    "dilationrate": ("dilation",),
+    "outchannels": ("filters",),
+    "numfilters": ("filters",),
+    "inchannels": ("channels",),
+    "numfeatures": ("channels", "features"),
+    "numchannels": ("channels",),
+    "normalizedshape": ("features",),
+    "infeatures": ("features",),
+    "outfeatures": ("units",),
+    "usebias": ("bias",),
+    "p": ("rate",),
+    "dropoutrate": ("rate",),
+    "kernelinitializer": ("init",),
+    "type": ("kind",),
+    "conv2d": ("conv",),
+    "convolution": ("conv",),
+    "batchnorm": ("bn",),
+    "batchnorm2d": ("bn",),
+    "batchnormalization": ("bn",),
+    "maxpool2d": ("max-pool",),
+    "maxpooling2d": ("max-pool",),
+    "avgpool": ("average-pool",),
+    "avgpool2d": ("average-pool",),
+    "averagepooling2d": ("average-pool",),
+    "gap": ("global-average-pool",),
+    "adaptiveavgpool2d": ("global-average-pool",),
+    "linear": ("affine",),
+    "dense": ("affine",),
+    "fc": ("affine",),
+    "fullyconnected": ("affine",),
+    "evaluate": ("eval",),
+    "test": ("eval",),
+    "fit": ("train",),
+    "benchmark": ("bench",),
+    "diff": ("compare",),
+    "info": ("doctor",),
+    "load": ("import",),
+    "save": ("export",),
+}
 
 
 def make(what: str, table: Mapping[str, Callable[..., Any]], name: Any, settings: Mapping[str, Any], *args: Any) -> Any:
@@ -26,15 +113,39 @@ def call(what: str, function: Callable[..., Any], settings: Mapping[str, Any], *
     try:
         signature.bind(*args, **settings)
     except TypeError as error:
-        taken = ", ".join(list(signature.parameters)[len(args) :]) or "no settings"
-        msg = f"{what}: {error}; it takes {taken}"
+        taken = list(signature.parameters)[len(args) :]
+        meant = [(name, near) for name in settings if name not in taken and (near := nearest(name, taken))]
+        hint = f', did you mean "{meant[0][1]}" by {meant[0][0]!r}?' if meant else ""
+        msg = f"{what}: {error}; it takes {', '.join(taken) or 'no settings'}{hint}"
         raise ConfigError(msg) from None
     return function(*args, **settings)
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
-    """Return the words on a name that is not known: the one it is nearest to, or all there are."""
+    """Return the words on a name that is not known: the one it most likely means, or all there are."""
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(names)}"
+    near = nearest(name, names)
+    hint = f'did you mean "{near}"?' if near else f"known: {', '.join(names)}"
     return f"{what} {name!r} is not known; {hint}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Return the known name that a wrong one most likely means, in whatever way it is written; None if none is near."""
+    by_letters = {_letters(each): each for each in known}
+    synonyms: dict[str, str] = {}
+    for synonym, meanings in _SYNONYMS.items():
+        meant = [by_letters[letters] for letters in map(_letters, meanings) if letters in by_letters]
+        synonyms |= {synonym: meant[0]} if meant else {}
+    letters = _letters(str(name))
+    for names in (by_letters, synonyms):  # its own name otherwise written, or that of others
+        if letters in names:
+            return names[letters]
+    for names in (by_letters, synonyms):
+        if near := difflib.get_close_matches(letters, names, n=1):
+            return names[near[0]]
+    return None
+
+
+def _letters(name: str) -> str:
+    """Return a name without what sets its words apart: batch_size, --batch-size and batchSize are one."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -11,6 +11,7 @@ import numpy as np
 from .. import checks, ops
 from ..backend import copy, in_format
 from ..errors import ParamError, ShapeError
+from ..plural import counted
 from ..shapes import PoolSizes, conv_sizes, is_channels_last, pool_sizes
 from . import init as initialisers
 from .layer import Declared, Layer, register
@@ -345,7 +346,7 @@ class Affine(Layer):
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         D, M = self.declared["w"].shape
         if prod(shape) != D:
-            msg = f"x has {prod(shape)} features but w expects {D}: one sample {shape}, w {(D, M)}"
+            msg = f"x has {counted(prod(shape), 'feature')} but w expects {D}: one sample {shape}, w {(D, M)}"
             raise ShapeError(msg)
         return (M,)
 

@@ -67,7 +67,9 @@ class Net:
         backend_of(x=x)
         if tuple(x.shape[1:]) != self.input_shape:
             expected = ", ".join(map(str, self.input_shape))
-            msg = f"x must be (N, {expected}) for this net, got {tuple(x.shape)}"
+            turned = x.ndim == 4 and (x.shape[3], *x.shape[1:3]) == self.input_shape
+            hint = checks.channels_first("x", x, self.input_shape[0]) if turned else ""
+            msg = f"x must be (N, {expected}) for this net, got {tuple(x.shape)}{hint}"
             raise ShapeError(msg)
         return self.body.forward(x, training=training, step=checks.word("step", step))
 

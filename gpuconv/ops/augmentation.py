@@ -79,6 +79,7 @@ def augment(
     std = [checks.real("std", value, low=0.0, open_low=True) for value in _sequence("std", std)]
     if not len(mean) == len(std) == images.shape[1]:
         msg = f"mean and std must have one entry per channel ({images.shape[1]}), got {len(mean)} and {len(std)}"
+        msg += checks.channels_first("images", images, len(mean)) if len(mean) == len(std) else ""
         raise ShapeError(msg)
     return backend.augment(
         images,

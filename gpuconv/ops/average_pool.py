@@ -39,6 +39,7 @@ def average_pool_forward(
 
     x: (N, C, H, W)   ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
 
+    window, stride and pad are those of max_pool_forward (others say kernel_size, stride, padding), given by name.
     count_pad=True divides by R S everywhere, zeros of the padding included (PyTorch's default); False divides by the
     number of real pixels under the window.  Sums are kept in float32 or wider.
     """

@@ -101,7 +101,7 @@ def _forward(
     checks.ndim("x", x, axes, "(N, C)" if axes == 2 else "(N, C, H, W)")
     checks.not_empty("x", x, "(N, C, ...)")
     for name, vector in vectors.items():
-        checks.same_shape(name, vector, (x.shape[1],), "one entry per channel of x,")
+        checks.per_channel(name, vector, x)
     training = checks.flag("training", training)
     momentum = checks.real("momentum", momentum, low=0.0, high=1.0)
     eps = checks.real("eps", eps, low=0.0, open_low=training)

@@ -29,8 +29,9 @@ def conv_forward(
     x: (N, C, H, W)   w: (K, C / groups, R, S)   b: (K,) or None   ->   y: (N, K, P, Q)
     with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1, and Q likewise from W and S.
 
-    stride, pad (zeros on every side) and dilation are an int or a pair (vertical, horizontal).  All arrays share one
-    dtype (float16 is summed in float32) and one place; y has the dtype and memory format of x.
+    stride, pad (zeros on every side; others call it padding) and dilation are an int or a pair (vertical, horizontal).
+    The shape of w says the window: there is no kernel_size.  All arrays share one dtype (float16 is summed in float32)
+    and one place; y has the dtype and memory format of x.
     Raises ShapeError, ParamError, DTypeError, ArgTypeError or DeviceMismatchError before any work.
     """
     checks.given(x=x, w=w)

@@ -68,8 +68,7 @@ def _forward(axes: int, x: Any, gamma: Any, beta: Any, *, groups: Any, eps: Any)
     checks.ndim("x", x, axes, letters)
     checks.not_empty("x", x, letters)
     for name, vector in (("gamma", gamma), ("beta", beta)):
-        why = "one entry per column of x," if axes == 2 else "one entry per channel of x,"
-        checks.same_shape(name, vector, (x.shape[1],), why)
+        checks.per_channel(name, vector, x, "column" if axes == 2 else "channel")
     groups = checks.integer("groups", groups, least=1)
     if x.shape[1] % groups:
         msg = f"groups must divide the channels of x, got groups={groups}, C={x.shape[1]}"

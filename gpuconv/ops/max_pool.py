@@ -37,10 +37,10 @@ def max_pool_forward(
 
     x: (N, C, H, W)   ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
 
-    window, stride (None: the window) and pad are an int or a pair (vertical, horizontal).  Padding never wins, NaN
-    wins over every number.  ties says which of a window's equal maxima gets its gradient: the "first" in row order,
-    all an equal part of it ("split"), or "every" one the whole of it, which is no gradient but what some code does.
-    With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
+    window, stride (None: the window) and pad (others say kernel_size, stride, padding) are given by name, each an int or
+    a pair (vertical, horizontal).  Padding never wins, NaN wins over every number.  ties says which of a window's equal
+    maxima gets its gradient: the "first" in row order, all an equal part of it ("split"), or "every" one the whole of
+    it, which is no gradient but what some code does.  With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
     Raises ShapeError, ParamError (pad above half the window), DTypeError or ArgTypeError before any work.
     """
     backend = backend_of(x=x)

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import extras
 from ..errors import CheckpointWriteError, ConfigError
 
 
 def check_tensorboard() -> None:
     """Raise ConfigError if TensorBoard events cannot be written."""
     if importlib.util.find_spec("tensorboardX") is None:
-        msg = "tensorboard=True needs the package tensorboardX: pip install 'gpuconv[tensorboard]'"
+        msg = f"tensorboard=True needs the package tensorboardX: {extras.install('tensorboard')}"
         raise ConfigError(msg)
 
 

@@ -6,10 +6,11 @@ A field's default, range and help text stand here and nowhere else: the command 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .. import checks
 from ..data.sources import NAMES, folder_of_that_name, is_path
@@ -37,7 +38,7 @@ def _setting(
 _NETS = ("convnet", "three-layer", "vgg", "resnet9", "resnet18", "speedrun")  # each has a preset of its name
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
     """Every setting of a training run.  Construction checks each one and raises ConfigError."""
 
@@ -119,6 +120,13 @@ class Config:
     tensorboard: bool = _setting(False, "write TensorBoard events, too")
     checkpoint_every: int = _setting(0, "save after every N steps, too; 0: only after epochs", least=0)
 
+    def __new__(cls, **settings: Any) -> Self:
+        """Refuse a setting that there is not, before the constructor does, which cannot say what may have been meant."""
+        for name in settings:
+            if name not in cls.__dataclass_fields__:
+                raise ConfigError(choice.unknown("setting", name, cls.__dataclass_fields__))
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for spec in dataclasses.fields(self):
             try:
@@ -137,6 +145,13 @@ class Config:
             raise ConfigError(msg)
         self._check_together()
 
+    def __repr__(self) -> str:
+        """Print the call that makes these settings, without those that have their default value."""
+        given = [
+            f"{s.name}={value!r}" for s in dataclasses.fields(self) if (value := getattr(self, s.name)) != s.default
+        ]
+        return f"Config({', '.join(given)})"
+
     def _check_together(self) -> None:
         """Raise ConfigError for settings that exclude each other."""
         msg = ""
@@ -152,6 +167,11 @@ class Config:
             msg = f"patience={self.patience} needs validation images, got validation=0: hold some out"
         if msg:
             raise ConfigError(msg)
+
+
+# What help() and editors show is the constructor's, not that of __new__ in front of it.
+_init = inspect.signature(Config.__init__)
+Config.__signature__ = _init.replace(parameters=list(_init.parameters.values())[1:])  # type: ignore[attr-defined]
 
 
 def _checked(spec: dataclasses.Field, value: Any) -> Any:

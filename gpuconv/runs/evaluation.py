@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from ..errors import CheckpointMismatchError, ParamError
 from ..nn.finite import check_scores
 from ..ops.augmentation import augment
 from ..ops.loss import softmax_cross_entropy
+from ..plural import counted
 from .dataset import first_test_images
 
 BATCH_SIZE = 250
@@ -43,6 +45,7 @@ class Evaluation:
     confusion: np.ndarray  # (classes, classes): images of the row's class that were taken for the column's
     right: np.ndarray  # (N,) bool: which images were recognised
     mistakes: list[Mistake]  # the most confident ones, worst first
+    classes: tuple[str, ...] = ()  # the names of the classes, where they are known
 
     @property
     def count(self) -> int:
@@ -57,12 +60,16 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         rows = [
-            [str(label), f"{count:,}", f"{right:,}", "-" if share is None else f"{share:.2%}"]
-            for label, (count, right, share) in enumerate(
-                zip(self.class_counts.tolist(), self.class_correct.tolist(), self.class_accuracy, strict=True)
+            [label, f"{count:,}", f"{right:,}", "-" if share is None else f"{share:.2%}"]
+            for label, count, right, share in zip(
+                self.classes or map(str, range(len(self.class_counts))),
+                self.class_counts.tolist(),
+                self.class_correct.tolist(),
+                self.class_accuracy,
+                strict=True,
             )
         ]
-        state = f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} on {self.count:,} images"
+        state = f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} on {counted(self.count, 'image')}"
         return tables.html("Evaluation", state, ["class", "images", "recognised", "accuracy"], rows)
 
 
@@ -109,7 +116,7 @@ def evaluate(
             with np.errstate(all="ignore"):  # what is no number is refused below
                 of_view = net.forward(x)
             if of_view.shape[1] != classes:
-                msg = f"the net has {of_view.shape[1]} classes but the data set has {classes}"
+                msg = f"the net has {counted(of_view.shape[1], 'class', 'classes')} but the data set has {classes}"
                 raise CheckpointMismatchError(msg)
             if tta == "none":
                 scores = of_view
@@ -146,7 +153,9 @@ def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "non
     """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
     check_dataset(dataset)
     images, labels = first_test_images(dataset, test_images)
-    return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(dataset.classes), tta=tta)
+    classes = tuple(dataset.classes)
+    evaluation = evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(classes), tta=tta)
+    return dataclasses.replace(evaluation, classes=classes)
 
 
 def _inputs(net: Any, pictures: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:

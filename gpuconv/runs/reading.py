@@ -10,6 +10,7 @@ from .. import bounded, data, nn
 from ..data.check import check_dataset
 from ..errors import ConfigError
 from ..folders import path_of
+from ..plural import counted
 from . import journal, metrics, settings
 from .checkpoint import load, load_net, net_of
 from .classes import in_order_of
@@ -156,4 +157,4 @@ class Reading:
         if self.result is not None:
             return f"finished, test accuracy {self.result['test_accuracy']:.2%}"
         planned = self.facts.get("epochs") or self.config.epochs
-        return f"not finished, {len(self.metrics)} of {planned} epochs done"
+        return f"not finished, {len(self.metrics)} of {counted(planned, 'epoch')} done"

@@ -64,7 +64,7 @@ def encode(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> bytes
             msg = f"{name} cannot be saved in a checkpoint: its dtype is {array.dtype}"
             raise CheckpointWriteError(msg)
         if not _finite(array):
-            msg = f"{name} holds NaN or infinity and was not saved; the checkpoint before it is kept"
+            msg = f"{name} holds NaN or infinity"
             raise NonFiniteLossError(msg)
     text = json.dumps({"format": FORMAT, **values}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     sealed = f'{{"sha256":"{"0" * _DIGITS}",{text[1:]}'

@@ -63,10 +63,6 @@ def preset(name: str) -> Config:
 
 def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config:
     """Return a Config from plain values; what they leave out comes from base, else from the preset they name."""
-    names = [spec.name for spec in dataclasses.fields(Config)]
-    for name in values:
-        if name not in names:
-            raise ConfigError(choice.unknown("setting", name, names))
     if base is None:
         base = preset(values.get("preset", "convnet"))
     return dataclasses.replace(base, **values)

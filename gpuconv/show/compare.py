@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import escape
 
 from .. import tables
+from ..plural import counted
 from ..runs.classes import listed
 from ..runs.reading import Reading
 from ..runs.settings import shareable
 from ..runs.significance import paired, standard_error
 from .words import duration, shown
 
+_WIDTH = 80  # columns of text; what stands in tables is as wide as it is
+_LEGEND = "\u00b1: standard error of the test accuracy; best: the best epoch, of how many"
 _MOST_CLASSES = 20
 _SURE = 0.05
 
 
-def compare_runs(runs: Sequence[Reading]) -> str:
+class Comparison(str):
+    """A text that interpreters and notebooks show in lines."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(self)}</pre>"
+
+
+def compare_runs(runs: Sequence[Reading]) -> Comparison:
     """Return the comparison as lines; every run is held against the first."""
     names = _names(runs)
-    parts = [_outcomes(runs, names), _settings(runs, names), _data(runs, names), _tests(runs, names)]
+    parts = [_outcomes(runs, names), _LEGEND, _settings(runs, names), _data(runs, names), _tests(runs, names)]
     parts.append(_classes(runs, names))
-    return "\n\n".join(filter(None, parts))
+    return Comparison("\n\n".join(filter(None, parts)))
 
 
 def _outcomes(runs: Sequence[Reading], names: Sequence[str]) -> str:
-    rows = [["run", "test", "std. error", "validation", "best epoch", "time", "images/s", "parameters"]]
+    rows = [["run", "test", "\u00b1", "validation", "best", "time", "images/s", "parameters"]]
     for name, run in zip(names, runs, strict=True):
         result = run.result
         if result is None:
@@ -68,8 +84,10 @@ def _data(runs: Sequence[Reading], names: Sequence[str]) -> str:
         return f"data: not recorded by {unknown}, so it cannot be said whether they are the same"
     counts = [run.facts.get("test_images") for run in runs]
     if len(set(prints)) == 1:
-        of = f"{counts[0]:,} test images" if len(set(counts)) == 1 else "but not as many test images"
-        return f"data: the same, {runs[0].facts['data']}, {of}"
+        of = "but not as many test images"
+        if len(set(counts)) == 1 and counts[0] is not None:
+            of = counted(counts[0], "test image")
+        return _paragraph(f"data: the same, {runs[0].facts['data']}, {of}")
     lines = ["data: NOT the same, accuracies cannot be held against each other"]
     lines += [
         f"  {name}: {run.facts['data']} ({run.facts['data_fingerprint'][:8]})"
@@ -88,12 +106,13 @@ def _tests(runs: Sequence[Reading], names: Sequence[str]) -> str:
         verdict = "is more than chance" if pair.p < _SURE else "can be chance"
         counts = f"{pair.only_second:,} only {name} recognised, {pair.only_first:,} only {names[0]}"
         lines += [
-            f"{name} against {names[0]}: {points:+.2f} points of accuracy on {pair.images:,} test images; {counts}",
+            f"{name} against {names[0]}: {points:+.2f} points of accuracy on {counted(pair.images, 'test image')}",
+            f"  {counts}",
             f"  McNemar p = {pair.p:.2g}: on these test images the difference {verdict}",
         ]
     if lines:
         lines.append("This holds for the nets as they are; another seed of the same settings moves a result, too.")
-    return "\n".join(lines)
+    return "\n".join(map(_paragraph, lines))
 
 
 def _classes(runs: Sequence[Reading], names: Sequence[str]) -> str:
@@ -142,8 +161,13 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
+def _paragraph(text: str) -> str:
+    """Return a line of text as one or more that fit a terminal."""
+    return "\n".join(tables.wrapped(text, _WIDTH, indent="  "))
+
+
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as aligned columns with a rule below the head; the first names what the others are of."""
     lines = tables.columns(rows, numbers=len(rows[0]) - 1)
-    lines.insert(1, "-" * max(map(len, lines)))
+    lines.insert(1, "-" * max(map(tables.width, lines)))
     return "\n".join(lines)

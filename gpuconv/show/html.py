@@ -13,6 +13,7 @@ import numpy as np
 from .. import durable
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
+from ..plural import counted
 from ..runs.reading import Reading
 from ..runs.settings import shareable, to_values, values_to_toml
 from ..runs.significance import standard_error
@@ -73,14 +74,17 @@ def page(run: Reading, dataset: Dataset | None) -> str:
 
 def _head(run: Reading) -> str:
     facts, result = run.facts, run.result
-    about = [shareable(run.config)["net"], *([f"{facts['parameters']:,} parameters"] if "parameters" in facts else [])]
+    about = [
+        shareable(run.config)["net"],
+        *([counted(facts["parameters"], "parameter")] if "parameters" in facts else []),
+    ]
     about.append(str(facts.get("data", shareable(run.config)["data"])))
     if result is not None:
         about.append(str(result["date"])[:10])
     tiles = []
     if result is not None:
         accuracy, count = result["test_accuracy"], result["test_images"]
-        note = f"&plusmn; {standard_error(accuracy, count):.2%} standard error, {count:,} images"
+        note = f"&plusmn; {standard_error(accuracy, count):.2%} standard error, {counted(count, 'image')}"
         tiles.append(("test accuracy", f"{accuracy:.2%}", note))
         if result.get("test_accuracy_tta") is not None:
             views = escape(str(run.config.tta))
@@ -189,7 +193,7 @@ def _classes(run: Reading) -> str:
     )
     order = ", lowest first" if len(known) > MATRIX_CLASSES else ""
     missing = len(shares) - len(known)
-    note = f"<p>{missing} classes have no test image.</p>" if missing else ""
+    note = f"<p>{counted(missing, 'class has', 'classes have')} no test image.</p>" if missing else ""
     return _section(f"Accuracy of each class{order}", f'<div class="bars">{bars}</div>{note}')
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import durable
+from .. import durable, extras
 from ..errors import ConfigError
 from ..runs.reading import Reading
 from .curves import curve_lines
@@ -31,7 +32,7 @@ def check(path: Path | None = None) -> None:
         msg = f"a picture's name must end in {', '.join(SUFFIXES)}, got {path}"
         raise ConfigError(msg)
     if not available():
-        msg = "pictures need the package matplotlib: pip install 'gpuconv[plots]'"
+        msg = f"pictures need the package matplotlib: {extras.install('plots')}"
         raise ConfigError(msg)
 
 
@@ -59,7 +60,15 @@ def curves(runs: Sequence[Reading]) -> Figure:
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     panels[2].set_ylim(bottom=0)
+    # What a notebook asks for, which knows figures of its own otherwise only after %matplotlib inline.
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=80)
+    return content.getvalue()
 
 
 def _draw(panels: Sequence[Axes], run: Reading, number: int, *, alone: bool) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
+from .. import tables
+from ..plural import counted
 from ..runs.config import Config
 from ..runs.machine import machine
 from ..runs.result import Result
@@ -14,21 +18,59 @@ from ..version import gpuconv_version
 _OVERFITTED = 0.99
 
 
+_as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
+
+
+@contextmanager
+def as_flags() -> Iterator[None]:
+    """Say settings as flags inside a with block, to people who set them on the command line."""
+    token = _as_flags.set(True)
+    try:
+        yield
+    finally:
+        _as_flags.reset(token)
+
+
+def setting(name: str, value: float | None = None) -> str:
+    """Return a setting, with a value or without, as whoever began the run wrote it: "lr=0.1", or "--lr 0.1"."""
+    flag = _as_flags.get()
+    said = f"--{name.replace('_', '-')}" if flag else name
+    return said if value is None else f"{said}{' ' if flag else '='}{value:g}"
+
+
+def too_high_a_rate(config: Config, classes: int, step: int, loss: float, steps: int) -> str:
+    """Return a warning of a loss far above that of guessing, and a rate to try."""
+    try_next = setting("lr", float(f"{config.lr / 5:.2g}"))
+    return (
+        f"the loss of step {step:,} is {loss:.3g}, where guessing among {classes:,} classes would be at "
+        f"{math.log(classes):.1f}: the rate is high for a run of {counted(steps, 'step')}, try {try_next}"
+    )
+
+
+def not_finite(config: Config, rate: float, what: str, where: str, kept: str) -> str:
+    """Return what went bad and where, what is kept of the run, and the way out."""
+    clip = "" if config.clip_norm else f", or {setting('clip_norm', 1)}"
+    return (
+        f"{what} in {where}, at a learning rate of {rate:.3g}.  {kept or 'Nothing was saved'}; "
+        f"lower {setting('lr')} ({config.lr:g} now){clip}"
+    )
+
+
 def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what a run is about to do, as (label, text).   about: what its first event says."""
     place = machine()
-    where = place.get("gpu") or f"the CPU with {place['threads']} threads"
+    where = place.get("gpu") or f"the CPU with {counted(place['threads'], 'thread')}"
     images = (
         f"{about['data']}: {about['training_images']:,} train, {about['validation_images']:,} validation, "
         f"{about['test_images']:,} test"
     )
     computes = config.dtype if config.precision == "float32" else f"{config.precision} with float32 weights"
     flips = ["flips in turns" if config.flip_mode == "alternate" else "flips"] if config.flip else []
-    moves = [*flips, *([f"shifts up to {config.crop} pixels"] if config.crop else [])]
-    moves += [f"squares of {config.cutout} pixels cut out"] if config.cutout else []
+    moves = [*flips, *([f"shifts up to {counted(config.crop, 'pixel')}"] if config.crop else [])]
+    moves += [f"squares of {counted(config.cutout, 'pixel')} cut out"] if config.cutout else []
     steps = min(about["training_images"] // config.batch_size, about["steps"])  # of the first epoch
     recipe = (
-        f"{about['epochs']} epochs of {steps:,} steps of {config.batch_size} images; "
+        f"{counted(about['epochs'], 'epoch')} of {counted(steps, 'step')} of {counted(config.batch_size, 'image')}; "
         f"{config.optimizer}, {config.schedule} lr {config.lr:g}"
     )
     if config.accumulate > 1:
@@ -39,7 +81,7 @@ def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
         recipe += f", average of weights {config.ema:g}"
     return [
         ("gpuconv", f"{gpuconv_version()}, {computes} on {where}, seed {config.seed}"),
-        ("net", f"{config.net}, {about['parameters']:,} parameters"),
+        ("net", f"{config.net}, {counted(about['parameters'], 'parameter')}"),
         ("data", images),
         ("recipe", recipe + (f"; {' and '.join(moves)}" if moves else "")),
     ]
@@ -48,17 +90,17 @@ def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
 def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: int) -> list[str]:
     """Return the outcome of a run as lines.   skipped: steps that made no update, in float16."""
     chosen = "" if result.validation_accuracy is None else f"validation {result.validation_accuracy:.2%}, "
-    tested = f"test {result.test_accuracy:.2%} of {about['test_images']:,} images"
+    tested = f"test {result.test_accuracy:.2%} of {counted(about['test_images'], 'image')}"
     lines = [f"best epoch {result.best_epoch}: {chosen}{tested}"]
     if result.test_accuracy_tta is not None:
         lines.append(f"with the views of tta {config.tta}: test {result.test_accuracy_tta:.2%}")
     if result.ended_by in ("max-minutes", "patience"):
         lines.append(f"ended by {result.ended_by} in epoch {len(result.metrics)} of {about['epochs']}")
     if config.precision == "float16":
-        lines.append(f"{skipped} of {result.steps} steps skipped for gradients beyond float16")
+        lines.append(f"{skipped} of {counted(result.steps, 'step')} skipped for gradients beyond float16")
     if config.overfit and (accuracy := result.validation_accuracy) is not None:
         verdict = "it can learn" if accuracy >= _OVERFITTED else "expected about 100 %"
-        lines.append(f"overfit: {accuracy:.2%} of the {config.overfit:,} images it was trained on: {verdict}")
+        lines.append(f"overfit: {accuracy:.2%} of the {counted(config.overfit, 'image')} it was trained on: {verdict}")
     return [
         *lines,
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training",
@@ -78,9 +120,9 @@ def shown(value: object) -> str:
 def labelled(facts: Sequence[tuple[str, str]]) -> list[str]:
     """Return (label, text) as lines of at most 80 columns, the text from the tenth on."""
     return [
-        f"{'' if number else label:<9}{line}"
+        tables.padded("" if number else label, 9) + line
         for label, text in facts
-        for number, line in enumerate(textwrap.wrap(text, 71, break_on_hyphens=False) or [""])
+        for number, line in enumerate(tables.wrapped(text, 71))
     ]
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .. import nn
+from .. import nn, tables
 from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
 from ..runs import checkpoint
@@ -29,6 +29,7 @@ from ..runs.dataset import fingerprint
 from ..runs.evaluation import Evaluation, evaluate
 from ..runs.folder import RunFolder
 from ..runs.journal import Journal, NoJournal
+from ..runs.journal import read as read_events
 from ..runs.machine import without_paths, write_environment
 from ..runs.result import Result
 from ..runs.result import record as result_record
@@ -41,6 +42,8 @@ from .signals import Guard, Interrupted, Stop
 from .step import NotFiniteError, Stepper
 
 _PREPARE_IMAGES = 5000
+_HIGH_LOSS = 3.0  # times that of guessing, ln(classes)
+_ENOUGH_IMAGES = 8  # of a batch, for its loss to say something
 
 
 class Training:
@@ -68,6 +71,7 @@ class Training:
         self.last_loss: float | None = None
         self.saved = self._where
         self.kept = ""  # a sentence on the last checkpoint
+        self.warned = True  # of a rate that is too high; nobody needs that before a run begins
         self.guard = Guard()
 
     def prepare(self) -> None:
@@ -113,6 +117,13 @@ class Training:
         The best one holds the average of weights, if there is one, and no paths: it is what people pass on.
         """
         self.look()
+        try:
+            self._save(path, best=best)
+        except NonFiniteLossError as error:
+            raise self._not_finite(str(error), self.steps_done) from None
+        self.kept = f"The weights of step {self.steps_done} are kept in {path}"
+
+    def _save(self, path: Path, *, best: bool) -> None:
         checkpoint.save(
             path,
             config=self.config,
@@ -130,11 +141,7 @@ class Training:
 
     def save_last(self) -> None:
         self.save(self.folder.last)
-        self._note_saved()
-
-    def _note_saved(self) -> None:
         self.saved = self._where
-        self.kept = f"  The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     def open_journal(self, *, resumed: bool = False) -> None:
         journal = self.journal = Journal(
@@ -145,6 +152,7 @@ class Training:
             epoch=self.epoch,
             tensorboard=self.config.tensorboard,
         )
+        self.warned = any(event["event"] == "warning" for event in read_events(self.folder.path))
         if not resumed:
             journal.start(self.about())
             write_environment(self.folder.path)
@@ -156,7 +164,8 @@ class Training:
             raise CheckpointMismatchError(msg)
         self.stepper.restore(snapshot)
         self.position = snapshot.position
-        self._note_saved()
+        self.saved = self._where
+        self.kept = f"The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -316,12 +325,26 @@ class Training:
             self.position.epoch + 1,
             lambda: {"loss": outcome.loss, "accuracy": share, "learning_rate": self.rate(outcome.step)},
         )
+        if not self.warned:
+            self._look_at_the_rate(outcome)
+
+    def _look_at_the_rate(self, outcome: Outcome) -> None:
+        """Warn, once in a run, of a loss far above that of guessing; a mean over few images can be so by chance."""
+        config, classes = self.config, len(self.dataset.classes)
+        if config.overfit or config.batch_size < _ENOUGH_IMAGES or outcome.loss <= _HIGH_LOSS * math.log(classes):
+            return
+        self.warned = True
+        warning = words.too_high_a_rate(config, classes, outcome.step + 1, outcome.loss, self.plan.steps)
+        self.display.note("\n".join(tables.wrapped(warning, 80)))
+        self.journal.event("warning", message=warning)
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
-        return NonFiniteLossError(
-            f"{what} in epoch {self.position.epoch + 1}, step {step}.{self.kept or '  Nothing was saved'}; "
-            "a lower --lr or a --clip-norm often helps"
-        )
+        position = self.position
+        # After the last step of an epoch that is counted already, that one.
+        over = position.epoch > 0 and position.step == 0 and step <= self.steps_done
+        where = f"epoch {position.epoch + (0 if over else 1)}, step {step}"
+        rate = self.rate(max(step - 1, 0))
+        return NonFiniteLossError(words.not_finite(self.config, rate, what, where, self.kept))
 
     # The end --------------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 from .. import nn
 from ..errors import ConfigError, GpuconvError
 from ..nn.spec import NET_FILES
+from ..plural import counted
 from ..runs.config import Config
 from ..runs.dataset import first_test_images, is_ours
 from ..runs.settings import PRESETS
@@ -108,7 +109,7 @@ def split(dataset: Any, config: Config) -> Split:
     own = dataset.validation
     if own is not None and config.validation != own and not config.overfit:
         msg = (
-            f"{dataset.name} has {own} pictures of its own to validate on, got validation={config.validation}: "
+            f"{dataset.name} has {counted(own, 'picture')} of its own to validate on, got validation={config.validation}: "
             "leave that out, or put the pictures to train on and to validate on into one folder"
         )
         raise ConfigError(msg)

@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from ..backend import using
+from ..plural import counted
 from ..runs.board import check_tensorboard
 from ..runs.config import Config
 from ..runs.evaluation import BATCH_SIZE, views
@@ -96,7 +97,7 @@ def _activations(net: Any, config: Config) -> int:
 
 def _lines(training: Training, rehearsal: Rehearsal) -> list[str]:
     """Return what a dry run says, in 80 columns but for the names of layers."""
-    seen = min(BATCH_SIZE, len(training.split.y_test))
+    seen = counted(min(BATCH_SIZE, len(training.split.y_test)), "image")
     memory = (
         f"{_bytes(rehearsal.weight_bytes)} weights and what belongs to them, about "
         f"{_bytes(rehearsal.activation_bytes)} activations, {_bytes(rehearsal.data_bytes)} pictures"
@@ -105,8 +106,8 @@ def _lines(training: Training, rehearsal: Rehearsal) -> list[str]:
     costs = [
         ("memory", memory),
         ("a step", words.short_duration(rehearsal.step_seconds)),
-        ("a test", f"{words.short_duration(rehearsal.evaluation_seconds)} for {seen} images"),
-        ("the run", f"about {whole} for {rehearsal.steps:,} steps, validation and test included"),
+        ("a test", f"{words.short_duration(rehearsal.evaluation_seconds)} for {seen}"),
+        ("the run", f"about {whole} for {counted(rehearsal.steps, 'step')}, validation and test included"),
     ]
     facts = words.facts(training.config, training.about())
     return [

@@ -17,6 +17,7 @@ from typing import Any
 from .. import bounded, durable, tables
 from ..errors import ConfigError
 from ..folders import path_of
+from ..plural import counted
 from ..runs.config import Config
 from ..runs.folder import PLAN, RunFolder, new_folder
 from ..runs.result import Result
@@ -48,7 +49,7 @@ class Seeds:
 
     def _repr_html_(self) -> str:
         head = ["seed", *(name.replace("_", " ") for name in _COLUMNS)]
-        return tables.html(self.folder.name, f"{len(self.seeds)} seeds", head, _rows(self))
+        return tables.html(self.folder.name, counted(len(self.seeds), "seed"), head, _rows(self))
 
 
 def train_seeds(
