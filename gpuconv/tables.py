@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from html import escape
 
+_DOTS = "..."
+
 
 def width(text: str) -> int:
     """Return how many columns of a terminal a text takes: wide letters two each, marks upon other letters none."""
@@ -15,6 +17,20 @@ def width(text: str) -> int:
 def padded(text: str, columns: int) -> str:
     """Return a text with spaces behind it, up to so many columns."""
     return text + " " * (columns - width(text))
+
+
+def shortened(text: str, columns: int, *, end: bool = True) -> str:
+    """Return a text in at most so many columns: dots stand for what is left out, at its end or at its beginning."""
+    if width(text) <= columns:
+        return text
+    while text and width(text) > columns - len(_DOTS):
+        text = text[:-1] if end else text[1:]
+    return text + _DOTS if end else _DOTS + text
+
+
+def printable(text: str) -> str:
+    """Return a text, such as a file's name, that disturbs no terminal: a "?" for each letter that cannot be shown."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _letter_width(letter: str) -> int:
