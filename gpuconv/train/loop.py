@@ -28,6 +28,7 @@ from ..runs.config import Config
 from ..runs.dataset import fingerprint
 from ..runs.evaluation import Evaluation, evaluate
 from ..runs.folder import RunFolder
+from ..runs.inputs import Inputs
 from ..runs.journal import Journal, NoJournal
 from ..runs.machine import without_paths, write_environment
 from ..runs.result import Result
@@ -54,6 +55,7 @@ class Training:
         self.config = config
         self.fingerprint = fingerprint(dataset)
         self.dataset = dataset = dataset if classes is None else in_order_of(classes, dataset)
+        self.inputs = Inputs.of(dataset)
         self.display = display
         self.split = recipe.split(dataset, config)
         recipe.check_moves(config, dataset.x_train.shape[1:])
@@ -120,7 +122,7 @@ class Training:
             optimiser=self.stepper.optimiser,
             data_name=self.dataset.name,
             data_fingerprint=self.fingerprint,
-            classes=self.dataset.classes,
+            inputs=self.inputs,
             position=self.position,
             average=self.stepper.average,
             averaged=best,
@@ -366,7 +368,7 @@ class Training:
         return {
             "data": self.dataset.name,
             "data_fingerprint": self.fingerprint,
-            "classes": list(self.dataset.classes),
+            **self.inputs.to_values(),
             "training_images": len(self.split.y_train),
             "validation_images": len(self.split.y_validation),
             "test_images": len(self.split.y_test),
