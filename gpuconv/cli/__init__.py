@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 
 from .. import backend
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
-from . import bench, compare, data, doctor, eval, export, import_, plot, train
+from . import bench, compare, data, doctor, eval, export, import_, plot, predict, train
 from .parser import EXIT_CODES, Parser
 
-_COMMANDS = (train, eval, plot, compare, export, import_, data, doctor, bench)
+_COMMANDS = (train, eval, predict, plot, compare, export, import_, data, doctor, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
