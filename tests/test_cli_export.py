@@ -261,6 +261,22 @@ def test_imported_weights_alone_start_a_run_in_a_folder_of_its_own(gpuconv, run)
     assert gpuconv("train", "--resume", "new", "--progress", "none")[0] == 0  # finished
 
 
+def test_a_run_from_imported_weights_normalises_pictures_as_they_were_trained(gpuconv, run):
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.75)
+    export.to_torch(checkpoint.load_net(run / "best.safetensors"), run.parent / "w.safetensors", mean=mean, std=std)
+    (run.parent / "new").mkdir()
+    assert gpuconv("import", "w.safetensors", "--net", "run", "-o", "new/start.safetensors")[0] == 0
+    assert gpuconv("train", "--resume", "new/start.safetensors", "--progress", "none")[0] == 0
+    inputs = checkpoint.load(run.parent / "new" / "best.safetensors").inputs
+    assert (inputs.mean, inputs.std) == (mean, std)
+    result = train.Run(run.parent / "new").result
+    assert result["mean"] == list(mean)
+    code, out, _ = gpuconv("eval", "new", "--test-images", 60)
+    assert code == 0
+    assert out.endswith(f"loss {result['test_loss']:.4f}\n")
+    assert gpuconv("train", "--resume", "new", "--progress", "none")[0] == 0  # finished: the data are still the run's
+
+
 BAD = {
     "no_run": (["export", "nowhere", "--to", "onnx"], "there is no checkpoint nowhere"),
     "no_target": (["export", "run"], "the following arguments are required: --to"),

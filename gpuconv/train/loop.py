@@ -23,7 +23,6 @@ from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
-from ..runs.classes import in_order_of
 from ..runs.config import Config
 from ..runs.dataset import fingerprint
 from ..runs.evaluation import Evaluation, evaluate
@@ -50,11 +49,11 @@ class Training:
     folder: RunFolder  # which a dry run has not
 
     def __init__(self, config: Config, dataset: Any, display: Progress, snapshot: Snapshot | None = None) -> None:
-        """Make everything a run needs; of one that goes on, net and order of the classes are those of the snapshot."""
-        built, classes = (None, None) if snapshot is None else (snapshot.net, snapshot.classes)
+        """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot."""
+        built = None if snapshot is None else snapshot.net
         self.config = config
         self.fingerprint = fingerprint(dataset)
-        self.dataset = dataset = dataset if classes is None else in_order_of(classes, dataset)
+        self.dataset = dataset = dataset if snapshot is None else snapshot.inputs.fitted(dataset)
         self.inputs = Inputs.of(dataset)
         self.display = display
         self.split = recipe.split(dataset, config)
