@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from . import export as export
     from . import nn as nn
     from . import train as train
+    from .runs.prediction import load as load
 
     __version__: str
 else:
@@ -29,6 +30,10 @@ else:
             from importlib import import_module
 
             return import_module(f"{__name__}.{name}")
+        if name == "load":
+            from .runs.prediction import load
+
+            return load
         if name == "__version__":
             from .version import gpuconv_version
 
@@ -37,4 +42,4 @@ else:
         raise AttributeError(msg)
 
     def __dir__():
-        return sorted({*globals(), *_PARTS, "__version__"} - {"TYPE_CHECKING"})
+        return sorted({*globals(), *_PARTS, "__version__", "load"} - {"TYPE_CHECKING"})

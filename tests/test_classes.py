@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from train_helpers import change, names, shapes
+from train_helpers import change, names, shapes, write_format_1
 
 from gpuconv import cli, data, export, train
 from gpuconv.errors import CheckpointMismatchError
@@ -139,9 +139,9 @@ def test_eval_takes_a_part_of_the_classes(gpuconv, folders):
 
 def test_a_checkpoint_of_an_earlier_version_takes_the_names_of_its_run(gpuconv, folders, tmp_path):
     arrays, values = sealed.read(folders / "turned" / "best.safetensors")
-    assert values["data"].pop("classes") == list(TURNED)
+    assert values["inputs"]["classes"] == list(TURNED)
     (tmp_path / "old").mkdir()
-    sealed.write(tmp_path / "old" / "best.safetensors", arrays, values)
+    write_format_1(tmp_path / "old" / "best.safetensors", arrays, values)
     assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes is None
     code, out, _ = gpuconv(shapes(), "eval", tmp_path / "old", "--data", "shapes2/")
     assert code == 0
@@ -150,13 +150,14 @@ def test_a_checkpoint_of_an_earlier_version_takes_the_names_of_its_run(gpuconv, 
     assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes == TURNED
     (tmp_path / "old" / "events.jsonl").write_bytes((folders / "plain" / "events.jsonl").read_bytes())
     assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes is None  # the events are another run's
+    write_format_1(tmp_path / "old" / "best.safetensors", arrays, values, list(TURNED))
+    assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes == TURNED
 
 
 @pytest.mark.parametrize("classes", ["abc", [1, 2], {"a": 1}])
 def test_names_that_are_none_are_refused(classes, folders, tmp_path):
     arrays, values = sealed.read(folders / "plain" / "best.safetensors")
-    values["data"]["classes"] = classes
-    sealed.write(tmp_path / "best.safetensors", arrays, values)
+    write_format_1(tmp_path / "best.safetensors", arrays, values, classes)
     with pytest.raises(CheckpointMismatchError, match="its classes must be a list of names"):
         checkpoint.load(tmp_path / "best.safetensors")
 

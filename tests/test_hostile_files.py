@@ -25,6 +25,7 @@ from gpuconv.compat import data_utils
 from gpuconv.data.pickles import read_pickle
 from gpuconv.errors import ArgTypeError, ConfigError, DatasetCorruptError, GpuconvError, ParamError, UnsafeArchiveError
 from gpuconv.runs import journal, sealed, settings
+from gpuconv.runs.prediction import read
 
 PACKAGE = Path(gpuconv.__file__).parent
 
@@ -110,6 +111,9 @@ LOADERS = {
     "pickles.read_pickle": ("a.pkl", lambda path: read_pickle(path.read_bytes(), "it", most_steps=1000)),
     "sealed.read": ("a.safetensors", sealed.read),
     "train.load_net": ("last.safetensors", train.load_net),
+    "gpuconv.load": ("best.safetensors", lambda path: gpuconv.load(path.parent)),
+    "prediction.read": ("a.png", lambda path: read(path, (3, 8, 8))),
+    "prediction.read, folder": ("a.png", lambda path: read(path.parent, (3, 8, 8))),
     "train.resume": ("last.safetensors", train.resume),
     "train.Run": ("result.json", lambda path: train.Run(path.parent).result),
     "export.from_torch": ("a.safetensors", export.from_torch),

@@ -14,10 +14,10 @@ from .. import backend
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
 from ..show.terminal import give_up
 from ..show.words import as_flags
-from . import bench, compare, data, doctor, eval, export, import_, plot, train
+from . import bench, compare, data, doctor, eval, export, import_, plot, predict, train
 from .parser import EXIT_CODES, Parser
 
-_COMMANDS = (train, eval, plot, compare, export, import_, data, doctor, bench)
+_COMMANDS = (train, eval, predict, plot, compare, export, import_, data, doctor, bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

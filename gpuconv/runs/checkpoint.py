@@ -6,7 +6,7 @@ Data order, augmentation and dropout are functions of (seed, epoch, step), so tw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..version import gpuconv_version
 from . import journal, sealed
 from .config import Config
 from .folder import refuse_several
+from .inputs import Inputs
 from .origin import located
 from .settings import from_values, read, shareable, to_values
 
@@ -51,11 +52,16 @@ class Snapshot:
     net: Mapping[str, Any]
     data_name: str
     data_fingerprint: str
-    classes: tuple[str, ...] | None  # the names of the net's scores, in their order; None: not recorded
+    inputs: Inputs
     position: Position
     arrays: Mapping[str, np.ndarray]
     optimiser_steps: int
     loss_scale: Mapping[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the net's scores, in their order; None: not recorded."""
+        return self.inputs.classes
 
     def part(self, kind: str) -> dict[str, np.ndarray]:
         """Return the arrays of one kind: "params", "state", "optimizer", "average"."""
@@ -95,7 +101,7 @@ def save(
     optimiser: nn.Optimiser,
     data_name: str,
     data_fingerprint: str,
-    classes: Sequence[str] | None,
+    inputs: Inputs,
     position: Position,
     average: nn.WeightAverage | None = None,
     averaged: bool = False,
@@ -104,7 +110,7 @@ def save(
 ) -> None:
     """Write a checkpoint of a run.
 
-    classes: the names of the net's scores, in their order, if they are known.
+    inputs: what the net takes and what its scores mean.
     averaged=True: the weights in it are those of the average, and the net's own ones lie beside them to go on from.
     to_share=True: the settings in it hold no paths; `load` takes them from the config.toml beside it, if there is one.
     """
@@ -119,11 +125,8 @@ def save(
         "gpuconv": gpuconv_version(),
         "config": shareable(config) if to_share else to_values(config),
         "net": net.config,
-        "data": {
-            "name": data_name,
-            "fingerprint": data_fingerprint,
-            **({} if classes is None else {"classes": list(classes)}),
-        },
+        "data": {"name": data_name, "fingerprint": data_fingerprint},
+        "inputs": inputs.to_values(),
         "optimizer": {"name": config.optimizer, "steps": optimiser.steps},
         "position": dataclasses.asdict(position),
         "loss_scale": None if scale is None else dataclasses.asdict(scale),
@@ -148,7 +151,7 @@ def load(path: Path) -> Snapshot:
             net=values["net"],
             data_name=values["data"]["name"],
             data_fingerprint=values["data"]["fingerprint"],
-            classes=_classes(values["data"], path.parent),
+            inputs=_inputs(values, path.parent),
             # A run of an earlier version counted no steps of its own; each of its steps was one of the optimiser.
             position=Position(**{"steps": values["optimizer"]["steps"], **values["position"]}),
             arrays=arrays,
@@ -158,6 +161,13 @@ def load(path: Path) -> Snapshot:
     except (KeyError, TypeError, GpuconvError) as error:
         msg = f"{path} is not the checkpoint of a training run of this version: {error}"
         raise CheckpointMismatchError(msg) from error
+
+
+def _inputs(values: Mapping[str, Any], folder: Path) -> Inputs:
+    """Return what the net takes; format 1 recorded the names of its scores at most."""
+    if "inputs" in values:
+        return Inputs.from_values(values["inputs"])
+    return Inputs(values["net"]["input_shape"], _classes(values["data"], folder), None, None)
 
 
 def _classes(data: Mapping[str, Any], folder: Path) -> tuple[str, ...] | None:
@@ -200,6 +210,7 @@ def net_of(snapshot: Snapshot) -> nn.Net:
     """Return the net of a snapshot, with its weights."""
     try:
         net = nn.build(snapshot.net)
+        snapshot.inputs.check_net(net)
         net.load(snapshot.part("params"), snapshot.part("state"))
     except GpuconvError as error:
         msg = f"{snapshot.path} does not hold a net that can be built: {error}"

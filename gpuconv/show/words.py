@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from .. import tables
+from ..data.pictures import NAMED
 from ..plural import counted
 from ..runs.config import Config
 from ..runs.machine import machine
@@ -101,10 +102,12 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
     if config.overfit and (accuracy := result.validation_accuracy) is not None:
         verdict = "it can learn" if accuracy >= _OVERFITTED else "expected about 100 %"
         lines.append(f"overfit: {accuracy:.2%} of the {counted(config.overfit, 'image')} it was trained on: {verdict}")
+    own = about["data"].startswith(NAMED)
     return [
         *lines,
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training",
         f"everything is in {result.folder}; accuracy by class: gpuconv eval {result.folder}",
+        *([f"try it: gpuconv predict {result.folder} PICTURE"] if own else []),
     ]
 
 

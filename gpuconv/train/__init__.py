@@ -17,6 +17,7 @@ What a run leaves on the disk is in gpuconv.runs, what people look at in gpuconv
 from ..runs.checkpoint import load_net
 from ..runs.config import Config
 from ..runs.evaluation import Evaluation, evaluate
+from ..runs.prediction import Classifier, Prediction, Predictions
 from ..runs.result import Result
 from ..runs.settings import PRESETS
 from ..show.compare import compare_runs
@@ -30,9 +31,12 @@ from .step import Stepper
 
 __all__ = [
     "PRESETS",
+    "Classifier",
     "Config",
     "Evaluation",
     "Interrupted",
+    "Prediction",
+    "Predictions",
     "Rehearsal",
     "Result",
     "Run",

@@ -23,11 +23,11 @@ from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
-from ..runs.classes import in_order_of
 from ..runs.config import Config
 from ..runs.dataset import fingerprint
 from ..runs.evaluation import Evaluation, evaluate
 from ..runs.folder import RunFolder
+from ..runs.inputs import Inputs
 from ..runs.journal import Journal, NoJournal
 from ..runs.journal import read as read_events
 from ..runs.machine import without_paths, write_environment
@@ -52,11 +52,12 @@ class Training:
     folder: RunFolder  # which a dry run has not
 
     def __init__(self, config: Config, dataset: Any, display: Progress, snapshot: Snapshot | None = None) -> None:
-        """Make everything a run needs; of one that goes on, net and order of the classes are those of the snapshot."""
-        built, classes = (None, None) if snapshot is None else (snapshot.net, snapshot.classes)
+        """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot."""
+        built = None if snapshot is None else snapshot.net
         self.config = config
         self.fingerprint = fingerprint(dataset)
-        self.dataset = dataset = dataset if classes is None else in_order_of(classes, dataset)
+        self.dataset = dataset = dataset if snapshot is None else snapshot.inputs.fitted(dataset)
+        self.inputs = Inputs.of(dataset)
         self.display = display
         self.split = recipe.split(dataset, config)
         recipe.check_moves(config, dataset.x_train.shape[1:])
@@ -131,7 +132,7 @@ class Training:
             optimiser=self.stepper.optimiser,
             data_name=self.dataset.name,
             data_fingerprint=self.fingerprint,
-            classes=self.dataset.classes,
+            inputs=self.inputs,
             position=self.position,
             average=self.stepper.average,
             averaged=best,
@@ -389,7 +390,7 @@ class Training:
         return {
             "data": self.dataset.name,
             "data_fingerprint": self.fingerprint,
-            "classes": list(self.dataset.classes),
+            **self.inputs.to_values(),
             "training_images": len(self.split.y_train),
             "validation_images": len(self.split.y_validation),
             "test_images": len(self.split.y_test),
