@@ -38,6 +38,7 @@ examples:
   gpuconv train --overfit 100                can it learn 100 images? (~100 %)
   gpuconv train --epochs 20 --ema 0.99 --tta flip --seeds 5
   gpuconv train --resume runs/convnet-1      go on where Ctrl-C stopped it
+  gpuconv train --weights runs/convnet-1 --data pets/   fine-tune its net
 """
 
 
@@ -64,6 +65,7 @@ def add(commands: Any) -> None:
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
     run.add_argument("--seeds", metavar="N", type=int, help="N runs with seeds from --seed on: mean, deviation")
     run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes and fetches nothing")
+    _add_setting(run, "weights")
     _add_setting(run, "overfit")
     _add_setting(run, "tensorboard")
     for title, names in _GROUPS.items():
@@ -85,12 +87,13 @@ def _add_setting(group: Any, name: str) -> None:
         shown = "yes" if shown else "no"
     else:
         settings["type"] = _integers if isinstance(spec.default, tuple) else type(spec.default)
-        settings["metavar"] = {str: "NAME|DIR" if name == "data" else "DIR", float: "X", int: "N", tuple: "N,N,..."}[
-            type(spec.default)
-        ]
+        text = {"data": "NAME|DIR", "weights": "RUN|FILE"}.get(name, "DIR")
+        settings["metavar"] = {str: text, float: "X", int: "N", tuple: "N,N,..."}[type(spec.default)]
         if spec.metadata["choices"]:
             settings["metavar"] = "NAME"
             settings["help"] += f": {', '.join(spec.metadata['choices'])}"
+        if name == "net":
+            shown = f"{Config().net}, or that of --weights"
     if shown != "":
         settings["help"] += f" [{shown}]"
     group.add_argument(f"--{name.replace('_', '-')}", **settings)
@@ -126,10 +129,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.run_dir is not None and arguments.name is not None:
         msg = "--run-dir and --name exclude each other: both say where the run is kept"
         raise ConfigError(msg)
-    base = read(arguments.config) if arguments.config is not None else None
-    if base is None:
-        base = from_values({"preset": preset} if preset is not None else {})
-    config = from_values(settings, base)
+    config = from_values(settings, _base(arguments, preset, settings))
     if "data" in settings and "data_dir" in settings and is_path(config.data):
         msg = f"--data {config.data} is a folder itself: leave out --data-dir"
         raise ConfigError(msg)
@@ -145,6 +145,17 @@ def _train(arguments: argparse.Namespace) -> int:
     else:
         train.train(config, **place)
     return 0
+
+
+def _base(arguments: argparse.Namespace, preset: str | None, settings: dict[str, Any]) -> Config:
+    """Return the settings that others are changes of: of a file, a preset, or of the weights that a run starts from."""
+    if arguments.config is not None:
+        return read(arguments.config)
+    if preset is None and settings.get("weights") and not {"net", "widths"} & set(settings):
+        from ..train.weights import recipe_of
+
+        return recipe_of(settings["weights"])
+    return from_values({} if preset is None else {"preset": preset})
 
 
 def _refuse_beside(flag: str, arguments: argparse.Namespace, *names: str) -> None:

@@ -185,7 +185,8 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Config:
     except ConfigError:
         return located(config, folder)
     short = shareable(beside)
-    places = {name: getattr(beside, name) for name in ("data", "net") if short[name] == values.get(name)}
+    names = ("data", "net", "weights")
+    places = {name: getattr(beside, name) for name in names if short[name] == values.get(name)}
     if "data" in places:
         places["data_dir"] = beside.data_dir
     return located(dataclasses.replace(config, **places), folder)

@@ -28,7 +28,7 @@ def write_origin(folder: Path) -> None:
 
 
 def located(config: Config, folder: Path) -> Config:
-    """Return the settings of a run with the relative paths of data that lie where it was begun made whole.
+    """Return the settings of a run with the relative paths of data and weights that lie where it was begun made whole.
 
     They stay as they are where that is the working directory, or not known.
     """
@@ -39,6 +39,7 @@ def located(config: Config, folder: Path) -> Config:
     if not start.is_dir() or start.samefile(os.curdir):
         return config
     paths = {"data": config.data if is_path(config.data) else "", "data_dir": config.data_dir}
+    paths["weights"] = config.weights
     found: dict[str, Any] = {
         name: str((start / path).resolve())
         for name, path in paths.items()

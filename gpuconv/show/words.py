@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..runs.config import Config
+from ..runs.config import OF_WEIGHTS, Config
 from ..runs.machine import machine
 from ..runs.result import Result
 from ..version import gpuconv_version
@@ -37,9 +37,10 @@ def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
         recipe += f", gradients clipped to {config.clip_norm:g}"
     if config.ema:
         recipe += f", average of weights {config.ema:g}"
+    net = "that of the weights" if config.net == OF_WEIGHTS else config.net
     return [
         ("gpuconv", f"{gpuconv_version()}, {computes} on {where}, seed {config.seed}"),
-        ("net", f"{config.net}, {about['parameters']:,} parameters"),
+        ("net", f"{net}, {about['parameters']:,} parameters"),
         ("data", images),
         ("recipe", recipe + (f"; {' and '.join(moves)}" if moves else "")),
     ]

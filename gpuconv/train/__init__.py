@@ -3,6 +3,7 @@
 start      the beginning of a run, or the way back into one
 loop       epochs: steps, validation, saving, the result
 step       one step: forward, loss, backward, clip, update, note
+weights    what a run starts from, if not from first weights of its own
 recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
 precision  how a step computes: in the net's own dtype, or in float16

@@ -21,6 +21,7 @@ from typing import Any
 from .. import nn
 from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
+from ..nn.finite import check_scores
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
 from ..runs.classes import in_order_of
@@ -39,8 +40,10 @@ from .feed import Batch, Feed
 from .outcomes import Outcome
 from .signals import Guard, Interrupted, Stop
 from .step import NotFiniteError, Stepper
+from .weights import Weights
 
 _PREPARE_IMAGES = 5000
+_CHECKED_IMAGES = 32  # that show whether weights from elsewhere give scores
 
 
 class Training:
@@ -48,8 +51,18 @@ class Training:
 
     folder: RunFolder  # which a dry run has not
 
-    def __init__(self, config: Config, dataset: Any, display: Progress, snapshot: Snapshot | None = None) -> None:
-        """Make everything a run needs; of one that goes on, net and order of the classes are those of the snapshot."""
+    def __init__(
+        self,
+        config: Config,
+        dataset: Any,
+        display: Progress,
+        snapshot: Snapshot | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        """Make everything a run needs; of one that goes on, net and order of the classes are those of the snapshot.
+
+        weights: what a new run starts from, if not from first weights of its own.
+        """
         built, classes = (None, None) if snapshot is None else (snapshot.net, snapshot.classes)
         self.config = config
         self.fingerprint = fingerprint(dataset)
@@ -58,7 +71,10 @@ class Training:
         self.split = recipe.split(dataset, config)
         recipe.check_moves(config, dataset.x_train.shape[1:])
         self.plan = recipe.plan(config, len(self.split.y_train))
-        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built)
+        of_weights = None if weights is None else weights.net.config
+        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
+        self.weights = weights
+        self.notes: list[str] = []  # what is said of the weights that a new run starts from
         self.rate = recipe.schedule(config, self.plan)
         self.stepper = Stepper(self.net, config, self.rate, self._note)
         self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
@@ -71,8 +87,13 @@ class Training:
         self.guard = Guard()
 
     def prepare(self) -> None:
-        """Let a new net look at the data, before anything is computed or saved."""
-        self.stepper.prepare(self.feed.first(_PREPARE_IMAGES))
+        """Let a new net look at the data, and take the weights that it starts from, before anything is saved."""
+        images, weights = self.feed.first(_PREPARE_IMAGES), self.weights
+        if weights is None:
+            self.stepper.prepare(images)
+            return
+        self.stepper.prepare(images, lambda net: self.notes.extend(weights.fill(net, self.dataset.classes)))
+        check_scores(self.net, images[:_CHECKED_IMAGES], f"the net of {weights.path}")
 
     @property
     def steps_done(self) -> int:
@@ -147,6 +168,8 @@ class Training:
         )
         if not resumed:
             journal.start(self.about())
+            for note in self.notes:
+                journal.event("weights", message=note)
             write_environment(self.folder.path)
 
     def restore(self, snapshot: Snapshot) -> None:

@@ -10,7 +10,8 @@ from ..backend import default_device, loops_in_words, using
 from ..data.check import check_dataset
 from ..data.dataset import Dataset
 from ..data.drawn import SHAPES
-from ..data.pictures import NAMED
+from ..data.pictures import MIXED_SIZE, NAMED
+from ..data.sources import is_path
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
 from ..runs import checkpoint
@@ -18,7 +19,8 @@ from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from ..runs.dataset import counts_in_words, load_dataset
-from ..runs.folder import RunFolder, new_folder, refuse_several
+from ..runs.folder import CONFIG, RunFolder, new_folder, refuse_several
+from ..runs.journal import EVENTS
 from ..runs.machine import began_with
 from ..runs.result import Result, from_record
 from ..runs.settings import difference
@@ -26,6 +28,7 @@ from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
 from .loop import Training
+from .weights import Weights, read_weights
 
 
 def train(
@@ -62,17 +65,17 @@ def train(
 
 def check(config: Config, dataset: Any) -> None:
     """Raise what `train` would raise of these settings before it makes a folder."""
-    check_dataset(dataset)
     if config.tensorboard:
         check_tensorboard()
     with using(config.device):
-        Training(recipe.fitted(config, dataset), dataset, Progress())
+        begin(config, dataset, Progress())
 
 
 def begin(config: Config, dataset: Any, display: Progress) -> Training:
-    """Return a new run before its first step, with its data, and without a folder."""
+    """Return a new run before its first step, with its data and the weights it starts from, and without a folder."""
+    weights = read_weights(config)
     if dataset is None:
-        dataset, config = load_data(config, display)
+        dataset, config = load_data(config, display, weights=weights)
     check_dataset(dataset)
     config = recipe.settled(config, dataset)
     fitted = recipe.fitted(config, dataset)
@@ -81,8 +84,10 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
             f"batch_size={config.batch_size} is more than there are training images: "
             f"batches of {fitted.batch_size} are taken instead"
         )
-    training = Training(fitted, dataset, display)
+    training = Training(fitted, dataset, display, weights=weights)
     training.prepare()
+    for note in training.notes:
+        display.note(note)
     return training
 
 
@@ -92,12 +97,13 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
     On the CPU that takes the way it was begun: compiled loops or NumPy alone, the same version of numba, a processor
     with vectors as wide.  A run that goes on another way says so, on the screen and in events.jsonl.
 
-    run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint that stands before the
-    first step, in a folder where no run has been begun, is the start of a run there.
+    run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint in a folder that is no
+    run's is refused, for a run would be made around it: Config(weights=...) starts a new one from it.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
     """
     path = path_of(run, "the run")
     refuse_several(path)
+    _refuse_lone(path)
     with (
         terminal.progress(progress) as display,
         RunFolder(path.parent if path.is_file() else path) as folder,
@@ -123,6 +129,14 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
             if config != written:  # it was not there, or says "auto"
                 folder.write_config(config)
             return _go_on(training, snapshot, from_file=path.is_file(), new=new)
+
+
+def _refuse_lone(path: Path) -> None:
+    """Raise ConfigError for a checkpoint that lies in no run's folder, before anything is written beside it."""
+    if path.is_file() and not any((path.parent / name).exists() for name in (CONFIG, EVENTS)):
+        checkpoint.load(path)
+        msg = f"{path} lies in no run's folder: to start a new run from it, gpuconv train --weights {path}"
+        raise ConfigError(msg)
 
 
 def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool) -> Result:
@@ -172,19 +186,33 @@ def _load(folder: RunFolder, path: Path) -> Snapshot:
 
 
 def load_data(
-    config: Config, display: Progress, *, data_dir: str | None = None, trained_on: tuple[str, str] | None = None
+    config: Config,
+    display: Progress,
+    *,
+    data_dir: str | None = None,
+    trained_on: tuple[str, str] | None = None,
+    weights: Weights | None = None,
 ) -> tuple[Dataset, Config]:
     """Return the data set and the settings as they are for good: its name for "auto", how many images validate.
 
-    data_dir, trained_on: as of `load_dataset`.
+    data_dir, trained_on: as of `load_dataset`.   weights: those a new run starts from; pictures of several sizes are
+    scaled to the size that these know, and the settings say so from then on.
     """
     folder = data_dir or config.data_dir
     if folder and not path_of(folder, "data_dir").exists():
         msg = f"data_dir {folder} does not exist: name the folder that holds the data, or leave it out"
         raise ConfigError(msg)
+    known_size = None if weights is None else weights.image_size
     dataset = load_dataset(
-        config, data_dir=data_dir, notice=display.note, progress=display.download, trained_on=trained_on
+        config,
+        data_dir=data_dir,
+        notice=display.note,
+        progress=display.download,
+        trained_on=trained_on,
+        mixed_size=known_size or MIXED_SIZE,
     )
+    if known_size and is_path(config.data) and dataset.x_train.shape[2:] == (known_size, known_size):
+        config = dataclasses.replace(config, image_size=known_size)
     if dataset.name.startswith(NAMED):
         display.note(counts_in_words(dataset))
     if config.data == "auto":
