@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a net, or go on with an interrupted run",
-        usage="gpuconv train [--preset NAME | --config FILE] [SETTING ...]\n       gpuconv train --resume RUN",
+        usage="gpuconv train [--preset NAME | --config FILE] [SETTING ...]\n       gpuconv train --resume RUN [--epochs N | --max-minutes X | ...]",
         description=(
             "Train a net on CIFAR-10 or, where that cannot be had, on built-in shapes; with\n"
             "--data on CIFAR-100 or a folder of pictures.  Keep weights, metrics and result\n"
@@ -59,7 +59,12 @@ def add(commands: Any) -> None:
     run = parser.add_argument_group("run")
     run.add_argument("--preset", metavar="NAME", help=f"recipe to start from: {', '.join(PRESETS)} [convnet]")
     run.add_argument("--config", metavar="FILE", type=named_path, help="settings of an earlier run: its config.toml")
-    run.add_argument("--resume", metavar="RUN", type=named_path, help="go on with the run in this folder, bit for bit")
+    run.add_argument(
+        "--resume",
+        metavar="RUN",
+        type=named_path,
+        help="go on with the run in this folder, bit for bit; with a later end (--max-minutes 0): in a new run",
+    )
     run.add_argument("--name", help="keep the run in runs/NAME-<number> [the preset]")
     run.add_argument("--run-dir", metavar="DIR", type=named_path, help="keep the run in this new or empty folder")
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
@@ -171,14 +176,24 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
     from ..runs import folder
 
     data_dir = settings.pop("data_dir", None)
-    given = {"preset": preset, "config": arguments.config, "run-dir": arguments.run_dir, "name": arguments.name}
-    given |= {"seeds": arguments.seeds, "dry-run": arguments.dry_run or None}
+    end = {name: settings.pop(name) for name in train.ENDS if name in settings}
+    given = {"preset": preset, "config": arguments.config, "seeds": arguments.seeds}
+    given |= {"dry-run": arguments.dry_run or None}
+    if not end:
+        given |= {"run-dir": arguments.run_dir, "name": arguments.name}
     refused = [name for name, value in given.items() if value is not None]
     refused += [name.replace("_", "-") for name in settings]
     if refused:
-        msg = f"--resume goes on with the run's own settings: leave out --{', --'.join(refused)}"
+        ends = ", ".join(f"--{name.replace('_', '-')}" for name in train.ENDS)
+        msg = (
+            f"--resume goes on with the run's own settings: leave out --{', --'.join(refused)}; "
+            f"what can be changed is its end, in a new run: {ends}"
+        )
         raise ConfigError(msg)
-    if folder.members(arguments.resume) is not None:
+    if end:
+        place = {"folder": arguments.run_dir, "name": arguments.name, "progress": arguments.progress}
+        train.prolong(arguments.resume, end, data_dir=data_dir, **place)
+    elif folder.members(arguments.resume) is not None:
         train.resume_seeds(arguments.resume, progress=arguments.progress, data_dir=data_dir)
     else:
         train.resume(arguments.resume, progress=arguments.progress, data_dir=data_dir)

@@ -131,6 +131,12 @@ def save(
     sealed.write(path, arrays, values)
 
 
+def copy(source: Path, target: Path, config: Config) -> None:
+    """Write the best checkpoint of a run again, as that of a run with other settings."""
+    arrays, values = sealed.read(source)
+    sealed.write(target, arrays, {**values, "config": shareable(config)})
+
+
 def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return arrays by kind and name, on the host."""
     return {f"{kind}/{name}": asnumpy(array) for kind, part in kinds.items() for name, array in part.items()}

@@ -151,9 +151,10 @@ class Training:
 
     def save_last(self) -> None:
         self.save(self.folder.last)
-        self._note_saved()
+        self.note_saved()
 
-    def _note_saved(self) -> None:
+    def note_saved(self) -> None:
+        """Remember that what the folder holds is how far the run is."""
         self.saved = self._where
         self.kept = f"  The weights of step {self.steps_done} are kept in {self.folder.last}"
 
@@ -179,7 +180,6 @@ class Training:
             raise CheckpointMismatchError(msg)
         self.stepper.restore(snapshot)
         self.position = snapshot.position
-        self._note_saved()
 
     # The loop -------------------------------------------------------------------------------------------------------
 

@@ -103,17 +103,14 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
     """
     path = path_of(run, "the run")
     refuse_several(path)
-    _refuse_lone(path)
+    refuse_lone(path)
     with (
         terminal.progress(progress) as display,
         RunFolder(path.parent if path.is_file() else path) as folder,
     ):
-        snapshot = _load(folder, path if path.is_file() else folder.last)
-        config, written = snapshot.config, folder.read_config()
+        snapshot = load_snapshot(folder, path if path.is_file() else folder.last)
+        config, written = snapshot.config, own_settings(folder, snapshot)
         new = snapshot.position.steps == 0 and not folder.has_events()
-        if written is not None and (changed := difference(config, written)):
-            msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
-            raise CheckpointMismatchError(msg)
         if config.tensorboard:
             check_tensorboard()
         if dataset is None:
@@ -126,12 +123,22 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
             training = Training(config, dataset, display, snapshot)
             training.folder = folder
             training.restore(snapshot)
+            training.note_saved()
             if config != written:  # it was not there, or says "auto"
                 folder.write_config(config)
             return _go_on(training, snapshot, from_file=path.is_file(), new=new)
 
 
-def _refuse_lone(path: Path) -> None:
+def own_settings(folder: RunFolder, snapshot: Snapshot) -> Config | None:
+    """Return the settings in config.toml, None without such a file; refuse others than the run was started with."""
+    written = folder.read_config()
+    if written is not None and (changed := difference(snapshot.config, written)):
+        msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
+        raise CheckpointMismatchError(msg)
+    return written
+
+
+def refuse_lone(path: Path) -> None:
     """Raise ConfigError for a checkpoint that lies in no run's folder, before anything is written beside it."""
     if path.is_file() and not any((path.parent / name).exists() for name in (CONFIG, EVENTS)):
         checkpoint.load(path)
@@ -150,17 +157,20 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
         training.save_last()
     if result is not None:
         display.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
+        if result.ended_by in ("max-minutes", "patience"):
+            later = f"gpuconv train --resume {folder.path} --{result.ended_by} 0"
+            display.note(f"it was ended by {result.ended_by}; to go on to its last epoch, in a new run: {later}")
         return result
     folder.write_metrics(position.rows)
     training.open_journal(resumed=not new)
     display.note(f"going on with {folder.path} after step {training.steps_done}")
-    if notice := _other_way(folder.path):
+    if notice := other_way(folder.path):
         training.journal.event("notice", message=notice)
         display.note(f"{folder.path}: {notice}")
     return training.go()
 
 
-def _other_way(path: Path) -> str:
+def other_way(path: Path) -> str:
     """Return the warning that a run computes in another way than it was begun; empty where it does not."""
     begun = began_with(path) if default_device() == "cpu" else None
     if begun is None or begun == (here := loops_in_words()):
@@ -169,7 +179,7 @@ def _other_way(path: Path) -> str:
     return f"begun with {begun}, goes on with {here}: {other}"
 
 
-def _load(folder: RunFolder, path: Path) -> Snapshot:
+def load_snapshot(folder: RunFolder, path: Path) -> Snapshot:
     """Return the snapshot to go on from; if it cannot be used, say which other one could."""
     try:
         return checkpoint.load(path)
