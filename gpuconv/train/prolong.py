@@ -141,8 +141,8 @@ def _check_end(run: Path, old: Config, training: Training) -> None:
         more = "epochs" if config.epochs != old.epochs else "max_steps"
         count = max(getattr(config, more) - (old.epochs if more == "epochs" else position.steps), 1)
         msg = (
-            f"{run} has a rate that comes down over its {planned:,} steps (schedule {config.schedule}), and {steps:,} "
-            f"would have had another one: a new run with a schedule of its own starts from its weights by "
+            f"the rate of {run} comes down over its {planned:,} steps (schedule {config.schedule}), and would have been "
+            f"another one with {steps:,}: to train on from its weights, in a run with a schedule of its own, "
             f"gpuconv train --weights {_quoted(run)} --config {_quoted(run / 'config.toml')} "
             f"--{more.replace('_', '-')} {count}"
         )

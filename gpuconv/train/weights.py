@@ -118,7 +118,8 @@ class Weights:
 
         Those of the head may differ by their classes, and by their inputs where pictures are of another size.
         """
-        for name in [*sources, *(name for name in targets if name not in sources)]:
+        apart = [name for name in (*sources, *targets) if (name in sources) != (name in targets)]
+        for name in (*apart, *sources):
             there, here = (None if name not in arrays else arrays[name].shape for arrays in (sources, targets))
             if there == here:
                 continue
