@@ -69,9 +69,9 @@ def prolong(
     with terminal.progress(progress) as display:
         with RunFolder(path.parent if path.is_file() else path) as old:
             snapshot = load_snapshot(old, path if path.is_file() else old.last)
-            own_settings(old, snapshot)
+            before = own_settings(old, snapshot) or snapshot.config
             kept = _files(old.path)
-        config = dataclasses.replace(snapshot.config, **end)
+        config = dataclasses.replace(before, **end)
         if config.net.endswith(NET_FILES):
             config = dataclasses.replace(config, net=str(old.path / Path(config.net).name))
         if config.tensorboard:
@@ -84,8 +84,8 @@ def prolong(
             training = Training(config, dataset, display, snapshot)
             training.restore(snapshot)
             training.position = _reopened(snapshot.position, training.plan, config.batch_size)
-            _check_end(old.path, snapshot.config, training)
-            changed = difference(snapshot.config, dataclasses.replace(config, net=snapshot.config.net))
+            _check_end(old.path, before, training)
+            changed = difference(before, dataclasses.replace(config, net=before.net))
             name = name or config.preset
             with new_folder(target, runs=path_of(runs, "the folder of runs"), name=name) as training.folder:
                 training.config = training.folder.start(config)

@@ -22,6 +22,7 @@ from ..runs.dataset import counts_in_words, load_dataset
 from ..runs.folder import CONFIG, RunFolder, new_folder, refuse_several
 from ..runs.journal import EVENTS
 from ..runs.machine import began_with
+from ..runs.origin import same_paths
 from ..runs.result import Result, from_record
 from ..runs.settings import difference
 from ..show import terminal
@@ -109,7 +110,8 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
         RunFolder(path.parent if path.is_file() else path) as folder,
     ):
         snapshot = load_snapshot(folder, path if path.is_file() else folder.last)
-        config, written = snapshot.config, own_settings(folder, snapshot)
+        written = own_settings(folder, snapshot)
+        config = snapshot.config if written is None else written
         new = snapshot.position.steps == 0 and not folder.has_events()
         if config.tensorboard:
             check_tensorboard()
@@ -130,9 +132,14 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
 
 
 def own_settings(folder: RunFolder, snapshot: Snapshot) -> Config | None:
-    """Return the settings in config.toml, None without such a file; refuse others than the run was started with."""
+    """Return the settings in config.toml, None without such a file; refuse others than the run was started with.
+
+    A run that has gone on in another folder may hold other spellings of its paths.
+    """
     written = folder.read_config()
-    if written is not None and (changed := difference(snapshot.config, written)):
+    if written is not None and (
+        changed := difference(*(same_paths(config, folder.path) for config in (snapshot.config, written)))
+    ):
         msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
         raise CheckpointMismatchError(msg)
     return written
