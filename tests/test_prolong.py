@@ -149,6 +149,16 @@ def test_a_net_of_a_file_and_an_average_go_on(tmp_path, monkeypatch):
     assert (tmp_path / "long" / "net.toml").read_bytes() == (tmp_path / "whole" / "net.toml").read_bytes()
 
 
+def test_events_for_tensorboard_go_on(tmp_path):
+    pytest.importorskip("tensorboardX")
+    ended_after(4, dataclasses.replace(STEADY, tensorboard=True), tmp_path / "short")
+    prolonged(tmp_path / "short", tmp_path / "long", max_minutes=0)
+    first, second = sorted((tmp_path / "long" / "tensorboard").iterdir())
+    (kept,) = (tmp_path / "short" / "tensorboard").iterdir()
+    assert first.read_bytes() == kept.read_bytes()
+    assert second.stat().st_size > 0
+
+
 REFUSED = {
     "one_cycle": (
         LONG,

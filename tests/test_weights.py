@@ -226,6 +226,19 @@ def _sequential(*layers: nn.Layer, shape=(3, 8, 8)) -> nn.Net:
     return nn.Net(nn.Sequential(*layers), shape)
 
 
+def test_a_head_with_other_inputs_is_of_another_net(folder):
+    first, second = (
+        _sequential(nn.Conv(3, 4), nn.MaxPool(window), nn.Flatten(), nn.Affine(features, 10))
+        for window, features in ((2, 36), (3, 16))
+    )
+    kept = {name: array.copy() for name, array in second.params.items()}
+    weights = weights_of.Weights(checkpoint.load(folder / "plain" / "best.safetensors"), first)
+    with pytest.raises(CheckpointMismatchError, match=r"has affine1.w \(36, 10\), this one has affine1.w \(16, 10\)"):
+        weights.fill(second, CLASSES)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(second.params[name], array)
+
+
 LAYERS = {
     "affine": lambda: (nn.Conv(3, 4), nn.Flatten(), nn.Affine(144, 10), nn.Scale(0.5)),
     "convolution": lambda: (nn.Conv(3, 10, 1), nn.GlobalAveragePool()),
@@ -426,6 +439,13 @@ def test_weights_from_elsewhere_are_imported_and_started_from(folder, gpuconv):
     help_text = gpuconv("import", "--help")[1]
     assert "gpuconv train --weights FILE" in help_text
     assert all(len(line) <= 80 for line in help_text.splitlines())
+
+
+def test_images_are_learnt_by_heart_from_there(folder, gpuconv):
+    flags = ("--overfit", 20, "--max-steps", 2, "--run-dir", "run", "--progress", "none")
+    assert gpuconv("train", "--weights", folder / "plain", *flags) == (0, "", "")
+    assert read(Path("run/config.toml")).batch_size == 20
+    assert Run("run").events[1]["message"].startswith("starting from plain/")
 
 
 def test_settings_of_a_file_may_name_weights_alone(folder, gpuconv):
