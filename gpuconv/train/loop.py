@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,11 @@ class Training:
         dataset: Any,
         display: Progress,
         snapshot: Snapshot | None = None,
-        weights: Weights | None = None,
+        of_weights: Mapping[str, Any] | None = None,
     ) -> None:
         """Make everything a run needs; of one that goes on, net and order of the classes are those of the snapshot.
 
-        weights: what a new run starts from, if not from first weights of its own.
+        of_weights: the config of the net that has the weights which a new run starts from.
         """
         built, classes = (None, None) if snapshot is None else (snapshot.net, snapshot.classes)
         self.config = config
@@ -71,9 +71,7 @@ class Training:
         self.split = recipe.split(dataset, config)
         recipe.check_moves(config, dataset.x_train.shape[1:])
         self.plan = recipe.plan(config, len(self.split.y_train))
-        of_weights = None if weights is None else weights.net.config
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
-        self.weights = weights
         self.notes: list[str] = []  # what is said of the weights that a new run starts from
         self.rate = recipe.schedule(config, self.plan)
         self.stepper = Stepper(self.net, config, self.rate, self._note)
@@ -86,9 +84,9 @@ class Training:
         self.kept = ""  # a sentence on the last checkpoint
         self.guard = Guard()
 
-    def prepare(self) -> None:
+    def prepare(self, weights: Weights | None = None) -> None:
         """Let a new net look at the data, and take the weights that it starts from, before anything is saved."""
-        images, weights = self.feed.first(_PREPARE_IMAGES), self.weights
+        images = self.feed.first(_PREPARE_IMAGES)
         if weights is None:
             self.stepper.prepare(images)
             return

@@ -46,8 +46,10 @@ def train(
         folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
         progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
-    Raises ConfigError, what `check_dataset` raises of a dataset whose parts do not belong together, NonFiniteLossError
-    (the last good checkpoint is kept), CheckpointWriteError, what loading the data raises, and Interrupted after the
+    With config.weights the net starts from those of a run or checkpoint, as weights.py has it.
+    Raises ConfigError, what `read_weights` raises, CheckpointMismatchError for weights of another net, what `check_dataset`
+    raises of a dataset whose parts do not belong together, NonFiniteLossError (the last good checkpoint is kept),
+    CheckpointWriteError, what loading the data raises, and Interrupted after the
     first SIGINT, SIGTERM or SIGHUP, with everything saved.
     """
     if config.tensorboard:
@@ -85,8 +87,8 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
             f"batch_size={config.batch_size} is more than there are training images: "
             f"batches of {fitted.batch_size} are taken instead"
         )
-    training = Training(fitted, dataset, display, weights=weights)
-    training.prepare()
+    training = Training(fitted, dataset, display, of_weights=None if weights is None else weights.net.config)
+    training.prepare(weights)
     for note in training.notes:
         display.note(note)
     return training

@@ -48,10 +48,8 @@ def read_weights(config: Config) -> Weights | None:
         return None
     snapshot = checkpoint.load(_file(config.weights))
     net = checkpoint.net_of(snapshot)
-    average = (
-        {} if snapshot.part("live_params") else snapshot.part("average")
-    )  # of best.safetensors it is the net itself
-    if average:
+    average = snapshot.part("average")
+    if average and not snapshot.part("live_params"):  # beside which it is the net itself
         try:
             weight_average = nn.WeightAverage(net, snapshot.config.ema)
             weight_average.load(average)
