@@ -4,7 +4,7 @@ start      the beginning of a run, or the way back into one
 loop       epochs: steps, validation, saving, the result
 step       one step: forward, loss, backward, clip, update, note
 weights    what a run starts from, if not from first weights of its own
-prolong    a run with a later end
+later      a run with a later end
 recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
 precision  how a step computes: in the net's own dtype, or in float16
@@ -23,7 +23,7 @@ from ..runs.result import Result
 from ..runs.settings import PRESETS
 from ..show.compare import compare_runs
 from ..show.run import Run
-from .prolong import ENDS, prolong
+from .later import ENDS, prolong
 from .recipe import overfitting
 from .rehearsal import Rehearsal, rehearse
 from .seeds import Seeds, resume_seeds, train_seeds
