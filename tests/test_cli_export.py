@@ -1,5 +1,6 @@
 """`gpuconv export` and `gpuconv import`: files, messages, exit codes."""
 
+import dataclasses
 import importlib.util
 import json
 
@@ -249,11 +250,13 @@ def test_a_run_can_start_from_imported_weights(gpuconv, run):
 def test_imported_weights_alone_start_a_run_in_a_folder_of_its_own(gpuconv, run):
     gpuconv("export", "run", "--to", "onnx")
     start = run.parent / "new"
-    start.mkdir()
-    assert gpuconv("import", "run/net.onnx", "--net", "run", "-o", "new/start.safetensors")[0] == 0
-    code, _, err = gpuconv("train", "--resume", "new/start.safetensors", "--progress", "none")
+    assert gpuconv("import", "run/net.onnx", "--net", "run", "-o", "start.safetensors")[0] == 0
+    flags = ("--config", "run/config.toml", "--weights", "start.safetensors", "--run-dir", "new", "--progress", "none")
+    before = names(run.parent)
+    code, _, err = gpuconv("train", *flags)
     assert (code, err) == (0, "")
-    assert read(start / "config.toml") == TINY
+    assert names(run.parent) == sorted([*before, "new"])
+    assert read(start / "config.toml") == dataclasses.replace(TINY, weights="start.safetensors")
     events = train.Run(start).events
     assert [event["event"] for event in events if event["event"] in ("start", "resumed")] == ["start"]
     assert (start / "env.json").exists()

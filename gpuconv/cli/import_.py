@@ -35,8 +35,8 @@ def add(commands: Any) -> None:
         help="make a checkpoint of weights from PyTorch or ONNX",
         description=(
             "Make a checkpoint of a safetensors file with PyTorch's names, or of an ONNX file\n"
-            "that gpuconv wrote.  It stands before the first epoch, for `gpuconv eval`, or as\n"
-            "the start of a run."
+            "that gpuconv wrote.  `gpuconv eval` tests it, and a new run starts from it:\n"
+            "gpuconv train --weights FILE."
         ),
         epilog=_EXAMPLES,
     )
@@ -182,6 +182,7 @@ def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str], I
     from ..runs.inputs import Inputs
     from ..runs.settings import read
     from ..train import recipe
+    from ..train.weights import read_weights
 
     if path.is_dir():
         checkpoints = [path / f"{name}.safetensors" for name in ("last", "best")]
@@ -196,5 +197,7 @@ def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str], I
         )
     config = read(path)
     dataset = load_dataset(config, data_dir=data_dir)
-    net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
+    weights = read_weights(config)
+    of_weights = None if weights is None else weights.net.config
+    net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), of_weights=of_weights)
     return config, net, (dataset.name, fingerprint(dataset)), Inputs.of(dataset)

@@ -42,12 +42,18 @@ _MOST_BYTES = 1 << 34  # of all
 
 
 def read_pictures(
-    folder: str | os.PathLike[str], *, image_size: int = 0, skip_broken: bool = False, notice: Notice | None = None
+    folder: str | os.PathLike[str],
+    *,
+    image_size: int = 0,
+    mixed_size: int = MIXED_SIZE,
+    skip_broken: bool = False,
+    notice: Notice | None = None,
 ) -> Dataset:
     """Return the pictures of a folder as a Dataset; classes are its sub-folders in natural order (a2 before a10).
 
     image_size: N scales the largest square in the middle of each picture to N x N (bicubic); 0 takes pictures as they
-    are if all are of one size, and scales them to 64 x 64 if not.   skip_broken: leave out pictures that cannot be read.
+    are if all are of one size, and scales them to mixed_size, 64, if not.
+    skip_broken: leave out pictures that cannot be read.
     notice(text) hears what was passed over or scaled: files that are no picture by their content nor by their ending,
     other folders.  What macOS, Windows, NAS boxes and notebooks leave behind is passed over in silence.
 
@@ -62,6 +68,7 @@ def read_pictures(
     """
     root = path_of(folder, "the folder of pictures")
     image_size = checks.integer("image_size", image_size, least=0)
+    mixed_size = checks.integer("mixed_size", mixed_size, least=1)
     _require_pillow()
     listing = listed(root)
     say = notice if notice is not None else lambda text: None
@@ -76,7 +83,7 @@ def read_pictures(
     size = (image_size, image_size) if image_size else None
     decoded = _read(paths, size, lambda *shape: _space(root, *shape))
     if isinstance(decoded, _Mixed):
-        size = (MIXED_SIZE, MIXED_SIZE)
+        size = (mixed_size, mixed_size)
         say(f"{decoded.words}: all are scaled to {_size(size)}; --image-size N chooses another size")
         decoded = _read(paths, size, lambda *shape: _space(root, *shape))
     assert isinstance(decoded, Decoded)

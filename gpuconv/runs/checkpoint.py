@@ -134,6 +134,12 @@ def save(
     sealed.write(path, arrays, values)
 
 
+def copy(source: Path, target: Path, config: Config) -> None:
+    """Write the best checkpoint of a run again, as that of a run with other settings."""
+    arrays, values = sealed.read(source)
+    sealed.write(target, arrays, {**values, "config": shareable(config)})
+
+
 def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Return arrays by kind and name, on the host."""
     return {f"{kind}/{name}": asnumpy(array) for kind, part in kinds.items() for name, array in part.items()}
@@ -195,7 +201,8 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Config:
     except ConfigError:
         return located(config, folder)
     short = shareable(beside)
-    places = {name: getattr(beside, name) for name in ("data", "net") if short[name] == values.get(name)}
+    names = ("data", "net", "weights")
+    places = {name: getattr(beside, name) for name in names if short[name] == values.get(name)}
     if "data" in places:
         places["data_dir"] = beside.data_dir
     return located(dataclasses.replace(config, **places), folder)

@@ -36,6 +36,7 @@ from .machine import ENVIRONMENT
 from .origin import ORIGIN, located, write_origin
 from .settings import read, to_toml
 
+CONFIG = "config.toml"
 PLAN = "plan.json"  # makes a folder one of several runs, see train/seeds.py
 
 
@@ -51,7 +52,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self._metrics = path / "metrics.csv"
         self._result = path / "result.json"
-        self._config = path / "config.toml"
+        self._config = path / CONFIG
         self._lock: IO[bytes] | None = _lock(path)
         try:
             durable.remove_stale(path)

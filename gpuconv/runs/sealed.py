@@ -82,7 +82,11 @@ def decode(content: bytes, name: str) -> tuple[dict[str, np.ndarray], dict[str, 
     header = _header(content, name)
     place = content.find(_BEFORE_SEAL, _LENGTH, _LENGTH + len(header)) + len(_BEFORE_SEAL)
     if place < len(_BEFORE_SEAL) or place + _DIGITS > _LENGTH + len(header):
-        raise _no_checkpoint(content, name, "it has no seal of gpuconv in its header")
+        raise _no_checkpoint(
+            content,
+            name,
+            "it has no seal of gpuconv in its header; `gpuconv import` makes checkpoints of PyTorch's weights",
+        )
     digest = hashlib.sha256(memoryview(content)[:place])
     digest.update(b"0" * _DIGITS)
     digest.update(memoryview(content)[place + _DIGITS :])

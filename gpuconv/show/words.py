@@ -11,7 +11,7 @@ from typing import Any
 from .. import tables
 from ..data.pictures import NAMED
 from ..plural import counted
-from ..runs.config import Config
+from ..runs.config import OF_WEIGHTS, Config
 from ..runs.machine import machine
 from ..runs.result import Result
 from ..version import gpuconv_version
@@ -80,9 +80,10 @@ def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
         recipe += f", gradients clipped to {config.clip_norm:g}"
     if config.ema:
         recipe += f", average of weights {config.ema:g}"
+    net = "that of the weights" if config.net == OF_WEIGHTS else config.net
     return [
         ("gpuconv", f"{gpuconv_version()}, {computes} on {where}, seed {config.seed}"),
-        ("net", f"{config.net}, {counted(about['parameters'], 'parameter')}"),
+        ("net", f"{net}, {counted(about['parameters'], 'parameter')}"),
         ("data", images),
         ("recipe", recipe + (f"; {' and '.join(moves)}" if moves else "")),
     ]

@@ -3,6 +3,8 @@
 start      the beginning of a run, or the way back into one
 loop       epochs: steps, validation, saving, the result
 step       one step: forward, loss, backward, clip, update, note
+weights    what a run starts from, if not from first weights of its own
+later      a run with a later end
 recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
 precision  how a step computes: in the net's own dtype, or in float16
@@ -22,6 +24,7 @@ from ..runs.result import Result
 from ..runs.settings import PRESETS
 from ..show.compare import compare_runs
 from ..show.run import Run
+from .later import ENDS, prolong
 from .recipe import overfitting
 from .rehearsal import Rehearsal, rehearse
 from .seeds import Seeds, resume_seeds, train_seeds
@@ -30,6 +33,7 @@ from .start import resume, train
 from .step import Stepper
 
 __all__ = [
+    "ENDS",
     "PRESETS",
     "Classifier",
     "Config",
@@ -46,6 +50,7 @@ __all__ = [
     "evaluate",
     "load_net",
     "overfitting",
+    "prolong",
     "rehearse",
     "resume",
     "resume_seeds",

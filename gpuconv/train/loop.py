@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from .. import nn, tables
 from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
+from ..nn.finite import check_scores
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
 from ..runs.config import Config
@@ -40,10 +41,12 @@ from .feed import Batch, Feed
 from .outcomes import Outcome
 from .signals import Guard, Interrupted, Stop
 from .step import NotFiniteError, Stepper
+from .weights import Weights
 
 _PREPARE_IMAGES = 5000
 _HIGH_LOSS = 3.0  # times that of guessing, ln(classes)
 _ENOUGH_IMAGES = 8  # of a batch, for its loss to say something
+_CHECKED_IMAGES = 32  # that show whether weights from elsewhere give scores
 
 
 class Training:
@@ -51,8 +54,18 @@ class Training:
 
     folder: RunFolder  # which a dry run has not
 
-    def __init__(self, config: Config, dataset: Any, display: Progress, snapshot: Snapshot | None = None) -> None:
-        """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot."""
+    def __init__(
+        self,
+        config: Config,
+        dataset: Any,
+        display: Progress,
+        snapshot: Snapshot | None = None,
+        of_weights: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot.
+
+        of_weights: the config of the net that has the weights which a new run starts from.
+        """
         built = None if snapshot is None else snapshot.net
         self.config = config
         self.fingerprint = fingerprint(dataset)
@@ -62,7 +75,8 @@ class Training:
         self.split = recipe.split(dataset, config)
         recipe.check_moves(config, dataset.x_train.shape[1:])
         self.plan = recipe.plan(config, len(self.split.y_train))
-        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built)
+        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
+        self.notes: list[str] = []  # what is said of the weights that a new run starts from
         self.rate = recipe.schedule(config, self.plan)
         self.stepper = Stepper(self.net, config, self.rate, self._note)
         self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
@@ -75,9 +89,14 @@ class Training:
         self.warned = True  # of a rate that is too high; nobody needs that before a run begins
         self.guard = Guard()
 
-    def prepare(self) -> None:
-        """Let a new net look at the data, before anything is computed or saved."""
-        self.stepper.prepare(self.feed.first(_PREPARE_IMAGES))
+    def prepare(self, weights: Weights | None = None) -> None:
+        """Let a new net look at the data, and take the weights that it starts from, before anything is saved."""
+        images = self.feed.first(_PREPARE_IMAGES)
+        if weights is None:
+            self.stepper.prepare(images)
+            return
+        self.stepper.prepare(images, lambda net: self.notes.extend(weights.fill(net, self.dataset.classes)))
+        check_scores(self.net, images[:_CHECKED_IMAGES], f"the net of {weights.path}")
 
     @property
     def steps_done(self) -> int:
@@ -142,7 +161,12 @@ class Training:
 
     def save_last(self) -> None:
         self.save(self.folder.last)
+        self.note_saved()
+
+    def note_saved(self) -> None:
+        """Remember that what the folder holds is how far the run is."""
         self.saved = self._where
+        self.kept = f"The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     def open_journal(self, *, resumed: bool = False) -> None:
         journal = self.journal = Journal(
@@ -156,6 +180,8 @@ class Training:
         self.warned = any(event["event"] == "warning" for event in read_events(self.folder.path))
         if not resumed:
             journal.start(self.about())
+            for note in self.notes:
+                journal.event("weights", message=note)
             write_environment(self.folder.path)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -165,8 +191,6 @@ class Training:
             raise CheckpointMismatchError(msg)
         self.stepper.restore(snapshot)
         self.position = snapshot.position
-        self.saved = self._where
-        self.kept = f"The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     # The loop -------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from ..runs.settings import read, shareable
 from ..show.terminal import progress as display_of
 from .signals import Interrupted
 from .start import check, load_data, resume, train
+from .weights import read_weights
 
 _COLUMNS = ("validation_accuracy", "test_accuracy", "test_accuracy_tta", "seconds")
 
@@ -73,7 +74,7 @@ def train_seeds(
         raise ConfigError(msg)
     with display_of(progress) as display:
         if dataset is None:
-            dataset, config = load_data(config, display)
+            dataset, config = load_data(config, display, weights=read_weights(config))
         check(config, dataset)  # a folder of what cannot be trained would stand in the way of what can
     path = None if folder is None else path_of(folder, "the run folder")
     with new_folder(path, runs=path_of(runs, "the folder of runs"), name=name or f"{config.preset}-seeds") as several:
