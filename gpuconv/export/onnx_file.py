@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from .. import nn
+from ..checks import float_dtype
 from ..errors import ConfigError, ParamError, UnsupportedError
-from ..nn.store import float_dtype
 from . import walk
 
 OPSET, IR_VERSION = 17, 8

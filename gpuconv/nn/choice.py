@@ -7,13 +7,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .. import checks
 from ..errors import ArgTypeError, ConfigError
 
 
 def make(what: str, table: Mapping[str, Callable[..., Any]], name: Any, settings: Mapping[str, Any], *args: Any) -> Any:
     """Return table[name](*args, **settings); raise ConfigError for an unknown name, or settings it does not take."""
     if not isinstance(name, str):
-        msg = f"{what} must be a name, got {name!r}"
+        msg = f"{what} must be a name, got {checks.shown(name)}"
         raise ArgTypeError(msg)
     if name not in table:
         raise ConfigError(unknown(what, name, table))
@@ -35,6 +36,6 @@ def call(what: str, function: Callable[..., Any], settings: Mapping[str, Any], *
 def unknown(what: str, name: object, known: Iterable[str]) -> str:
     """Return the words on a name that is not known: the one it is nearest to, or all there are."""
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
+    near = difflib.get_close_matches(name if isinstance(name, str) else "", names, n=1)
     hint = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(names)}"
-    return f"{what} {name!r} is not known; {hint}"
+    return f"{what} {checks.shown(name)} is not known; {hint}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .. import checks
 from ..errors import ConfigError
 from . import choice
 from .layer import build_layer, split_config
@@ -40,7 +41,7 @@ def _by_widths(net: Callable[..., Net]) -> Callable[..., Net]:
 
     def make(widths: Any, **settings: Any) -> Net:
         if not isinstance(widths, (list, tuple)):
-            msg = f"widths must be a list, got {widths!r}"
+            msg = f"widths must be a list, got {checks.shown(widths)}"
             raise ConfigError(msg)
         return choice.call(f"net {net.__name__!r}", net, settings, *widths)
 

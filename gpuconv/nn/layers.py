@@ -192,10 +192,7 @@ class Gelu(Layer):
     """Gaussian error linear unit, for any shape: approximate="none" (exact) or "tanh"."""
 
     def __init__(self, *, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            msg = f'approximate must be "none" or "tanh", got {approximate!r}'
-            raise ParamError(msg)
-        super().__init__(approximate=approximate)
+        super().__init__(approximate=checks.choice("approximate", approximate, ("none", "tanh")))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import bounded, checks
+from ..checks import float_dtype
 from ..errors import ConfigError, GpuconvError
 from ..folders import path_of
 from .choice import unknown
@@ -17,7 +18,6 @@ from .containers import Residual, Sequential, kinds
 from .from_config import build
 from .layer import KINDS, Layer
 from .net import Net, sample_shape
-from .store import float_dtype
 
 Shape = tuple[int, ...]
 
@@ -170,13 +170,13 @@ class _Reader:
             settings = dict(table)
             name, repeat = settings.pop("name", None), settings.pop("repeat", 1)
             if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
-                msg = f"{where}: repeat must be an int above 0, got {repeat!r}"
+                msg = f"{where}: repeat must be an int above 0, got {checks.shown(repeat)}"
                 raise _Placed(msg)
             if repeat > _MOST_LAYERS:
                 msg = f"{where}: repeat must be at most {_MOST_LAYERS}, got {checks.digits(repeat)}"
                 raise _Placed(msg)
             if name is not None and (not isinstance(name, str) or not name or "." in name):
-                msg = f"{where}: name must be a text without a dot, got {name!r}"
+                msg = f"{where}: name must be a text without a dot, got {checks.shown(name)}"
                 raise _Placed(msg)
             for round_ in range(1, repeat + 1):
                 try:

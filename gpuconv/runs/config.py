@@ -159,21 +159,21 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     kind = type(spec.default)
     if kind is str:
         if not isinstance(value, str):
-            msg = f"{name} must be a text, got {value!r}"
+            msg = f"{name} must be a text, got {checks.shown(value)}"
             raise ConfigError(msg)
         if rule["choices"] and value not in rule["choices"] and not value.endswith(rule["suffixes"]):
             raise ConfigError(choice.unknown(name, value, rule["choices"]))
         try:
             value.encode()
         except UnicodeEncodeError:
-            msg = f"{name} must be text that UTF-8 can hold, got {value!r}"
+            msg = f"{name} must be text that UTF-8 can hold, got {checks.shown(value)}"
             raise ConfigError(msg) from None
         return value
     if kind is bool:
         return checks.flag(name, value)
     if kind is tuple:
         if not isinstance(value, (tuple, list)):
-            msg = f"{name} must be ints in a list, got {value!r}"
+            msg = f"{name} must be ints in a list, got {checks.shown(value)}"
             raise ConfigError(msg)
         return tuple(checks.integer(name, entry, least=rule["least"]) for entry in value)
     if kind is float:
