@@ -28,6 +28,14 @@ def path_of(name: str | os.PathLike[str], what: str = "the path") -> Path:
     return Path(expanded)
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; no path is too long or odd to ask."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def cache_folder() -> Path:
     """Return the folder for downloads and compiled loops: GPUCONV_CACHE, else gpuconv in this user's cache folder.
 

@@ -27,6 +27,7 @@ NET_FILES = (".toml", ".py")
 # each other.
 _MOST_LAYERS = 5_000
 _DEEPEST = 32
+_LONGEST = 80  # letters of a kind in a message
 
 
 def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: Any = "float32") -> Net:
@@ -202,7 +203,8 @@ class _Reader:
         seen = self.seen[path] = self.seen.get(path, 0) + 1
         lines = self.lines.get(path, [])
         line = f"line {lines[seen - 1]}, " if seen <= len(lines) else ""
-        return f"{line}{path} {number} ({table.get('kind', 'no kind')})"
+        kind = table.get("kind", "no kind")
+        return f"{line}{path} {number} ({kind[:_LONGEST] if isinstance(kind, str) else checks.shown(kind)})"
 
     def _layer(self, settings: Mapping[str, Any], path: str, shape: Shape, *, first: bool) -> Layer:
         self.layer_count += 1

@@ -6,19 +6,21 @@ Data order, augmentation and dropout are functions of (seed, epoch, step), so tw
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .. import nn
 from ..backend import asnumpy
+from ..checks import shown
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
 from ..version import gpuconv_version
-from . import journal, sealed
+from . import journal, metrics, records, sealed
 from .config import Config
 from .folder import refuse_several
 from .origin import located
@@ -79,10 +81,11 @@ class Snapshot:
             optimiser.load(self.part("optimizer"), self.optimiser_steps)
             if average is not None:
                 average.load(self.part("average"))
-            if scale is not None:
-                for name, value in (self.loss_scale or {}).items():
+            if scale is not None and self.loss_scale is not None:
+                records.check("loss_scale", self.loss_scale, type(scale))
+                for name, value in dataclasses.asdict(type(scale)(**self.loss_scale)).items():
                     setattr(scale, name, value)
-        except (GpuconvError, AttributeError) as error:
+        except GpuconvError as error:
             msg = f"{self.path} does not fit this run: {error}"
             raise CheckpointMismatchError(msg) from error
 
@@ -142,6 +145,7 @@ def load(path: Path) -> Snapshot:
         refuse_several(path.parent)
     arrays, values = sealed.read(path)
     try:
+        _check(values)
         return Snapshot(
             path=path,
             config=_settings(values["config"], path.parent),
@@ -158,6 +162,55 @@ def load(path: Path) -> Snapshot:
     except (KeyError, TypeError, GpuconvError) as error:
         msg = f"{path} is not the checkpoint of a training run of this version: {error}"
         raise CheckpointMismatchError(msg) from error
+
+
+class _Data(TypedDict):
+    name: str
+    fingerprint: str
+
+
+class _DataWithClasses(_Data, total=False):
+    classes: list[str] | None
+
+
+class _Optimizer(TypedDict):
+    name: str
+    steps: int
+
+
+class _Required(TypedDict):
+    config: dict[str, Any]
+    net: dict[str, Any]
+    data: _DataWithClasses
+    optimizer: _Optimizer
+    position: Position
+
+
+class _Values(_Required, total=False):
+    gpuconv: str
+    loss_scale: dict[str, Any] | None
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError, which names the entry, for values of a kind that no checkpoint holds, or that contradict each other.
+
+    Each setting, and the net, is checked where it is made of its values; the loss scale where there is one to restore.
+    """
+    records.check("", values, _Values)
+    position = Position(**values["position"])
+    for number, row in enumerate(position.rows):
+        records.check(f"position.rows[{number}]", row, metrics.Row)
+    wrong = ""
+    if position.epoch != len(position.rows):
+        wrong = f"position.epoch must be the number of its rows, {len(position.rows)}, got {position.epoch}"
+    elif position.best_epoch > position.epoch:
+        wrong = f"position.best_epoch must be at most position.epoch, {position.epoch}, got {position.best_epoch}"
+    elif values["optimizer"]["steps"] > values["position"].get("steps", math.inf):
+        wrong = f"optimizer.steps must be at most position.steps, {position.steps}, got {values['optimizer']['steps']}"
+    elif values["optimizer"]["name"] != values["config"].get("optimizer", values["optimizer"]["name"]):
+        wrong = f"optimizer.name must be that of its settings, got {shown(values['optimizer']['name'])}"
+    if wrong:
+        raise ConfigError(wrong)
 
 
 def _classes(data: Mapping[str, Any], folder: Path) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ from typing import Any
 from .. import checks
 from ..data.sources import NAMES, folder_of_that_name, is_path
 from ..errors import ConfigError, GpuconvError
+from ..folders import is_folder
 from ..nn import choice
 from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
@@ -191,6 +192,6 @@ def _data(name: str) -> str:
     """Return the name of a data set, or the path of a folder with a separator, by which it stays known as a path."""
     if name in NAMES or is_path(name):
         return name
-    if name and Path(name).is_dir():
+    if name and is_folder(Path(name)):
         return f"./{name}"
     raise ConfigError(choice.unknown("data", name, NAMES) + ", or the path of a folder of pictures")

@@ -7,13 +7,22 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from .. import bounded, durable
 from ..data.sources import is_path
+from ..errors import ConfigError
+from ..folders import is_folder
+from . import records
 from .config import Config
 
 ORIGIN = "origin.json"
+
+
+class Origin(TypedDict):
+    """What the file holds."""
+
+    folder: str
 
 
 def write_origin(folder: Path) -> None:
@@ -30,13 +39,20 @@ def write_origin(folder: Path) -> None:
 def located(config: Config, folder: Path) -> Config:
     """Return the settings of a run with the relative paths of data that lie where it was begun made whole.
 
-    They stay as they are where that is the working directory, or not known.
+    They stay as they are where that is the working directory, or not known.  Raises ConfigError if that file is damaged.
     """
-    origin = (bounded.json_object(folder / ORIGIN) or {}).get("folder")
-    if not isinstance(origin, str):
+    path = folder / ORIGIN
+    if not path.exists():
         return config
-    start = (folder / origin).absolute()
-    if not start.is_dir() or start.samefile(os.curdir):
+    origin = bounded.json_object(path)
+    try:
+        records.check("", origin, Origin)
+    except ConfigError as error:
+        msg = f"{path} is damaged: {error}; without it, paths in config.toml start from the working directory"
+        raise ConfigError(msg) from None
+    assert origin is not None
+    start = (folder / origin["folder"]).absolute()
+    if not is_folder(start) or start.samefile(os.curdir):
         return config
     paths = {"data": config.data if is_path(config.data) else "", "data_dir": config.data_dir}
     found: dict[str, Any] = {
