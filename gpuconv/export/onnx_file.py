@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn
-from ..checks import float_dtype
+from ..checks import float_dtype, shown
 from ..errors import ConfigError, ParamError, UnsupportedError
 from . import walk
 
@@ -70,7 +70,7 @@ def onnx_model(
     """
     walk.check_net(net)
     if input not in INPUTS:
-        msg = f"input must be one of {', '.join(INPUTS)}, got {input!r}"
+        msg = f"input must be one of {', '.join(INPUTS)}, got {shown(input)}"
         raise ParamError(msg)
     facts = walk.facts(net, classes, mean, std)
     if input != "normalized" and (facts.mean is None or len(net.input_shape) != 3):

@@ -316,7 +316,7 @@ class Flatten(Layer):
 
 
 def _affine_from_toml(units: int, in_features: int, bias: bool = True, init: str | float = "xavier") -> Layer:
-    return Affine(in_features, units, bias=bias, init=init)
+    return Affine(in_features, checks.integer("units", units, least=1), bias=bias, init=init)
 
 
 @register("affine", from_toml=_affine_from_toml)
