@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backend
-from ..errors import ConfigError, GpuconvError, NonFiniteLossError
-from . import bench, compare, data, doctor, eval, export, import_, plot, train
+from ..errors import CheckpointWriteError, ConfigError, GpuconvError, NonFiniteLossError
 from .parser import EXIT_CODES, Parser
 
-_COMMANDS = (train, eval, plot, compare, export, import_, data, doctor, bench)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors of the package become one message on stderr."""
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before a command runs, or after it
+        _say("gpuconv: stopped at once")
+        return 128 + signal.SIGINT
+
+
+def _main(argv: Sequence[str]) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - open to the end
@@ -45,6 +53,8 @@ def _run(arguments: argparse.Namespace) -> int:
         code: int = arguments.run(arguments)
     except ConfigError as error:
         return _fail(error, 2)
+    except CheckpointWriteError as error:
+        return _fail(error, 4)
     except NonFiniteLossError as error:
         return _fail(error, 5)
     except GpuconvError as error:
@@ -60,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1
     except OSError as error:
         _give_up_stdout()
-        return _fail(error, 1)
+        return _fail(error, 4 if error.errno in _FULL else 1)
     except Exception as error:
         said = backend.gpu_error(error)
         if said is None:
@@ -94,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in _COMMANDS:
+    # Imported here, where Ctrl-C meets no traceback.
+    from . import bench, compare, data, doctor, eval, export, import_, plot, train
+
+    for command in (train, eval, plot, compare, export, import_, data, doctor, bench):
         command.add(commands)
     return parser
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 import runpy
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from .. import bounded, checks
@@ -108,27 +112,46 @@ def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
     if not path.is_file():
         msg = "it is not a file" if path.exists() else "there is no such file"
         raise ConfigError(msg)
-    try:
+    with _as_errors("when it is run"):
         make = runpy.run_path(str(path)).get("net")
-    except (Exception, SystemExit) as error:
-        raise _failed(error, "when it is run") from error
     if not callable(make):
         msg = "it must define a function net(input_shape, classes)"
         raise ConfigError(msg)
-    try:
+    with _as_errors("in net(input_shape, classes)"):
         layers = make(input_shape, classes)
-    except GpuconvError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _failed(error, "in net(input_shape, classes)") from error
     if not isinstance(layers, (Layer, Net)):
         msg = f"net(input_shape, classes) must return a layer or a Net of gpuconv.nn, got {type(layers).__qualname__}"
         raise ConfigError(msg)
     return layers
 
 
-def _failed(error: BaseException, when: str) -> ConfigError:
-    return ConfigError(f"{type(error).__name__} {when}: {error}")
+@contextmanager
+def _as_errors(when: str) -> Iterator[None]:
+    """Turn whatever a user's file raises into a ConfigError, what ends Python with it; but let Ctrl-C through.
+
+    A KeyboardInterrupt says not who raised it: for that, Ctrl-C is noted by a handler of its own.
+    """
+    own, pressed = signal.default_int_handler, []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        own(number, frame)
+
+    watched = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is own
+    if watched:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except GpuconvError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and (pressed or not watched):
+            raise
+        msg = f"{type(error).__name__} {when}: {error}"
+        raise ConfigError(msg) from error
+    finally:
+        if watched and signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, own)
 
 
 # TOML ---------------------------------------------------------------------------------------------------------------
