@@ -39,18 +39,13 @@ def write_origin(folder: Path) -> None:
 def located(config: Config, folder: Path) -> Config:
     """Return the settings of a run with the relative paths of data that lie where it was begun made whole.
 
-    They stay as they are where that is the working directory, or not known.  Raises ConfigError if that file is damaged.
+    They stay as they are where that is the working directory, or not known: a damaged file is as good as none.
     """
-    path = folder / ORIGIN
-    if not path.exists():
-        return config
-    origin = bounded.json_object(path)
+    origin: Any = bounded.json_object(folder / ORIGIN)
     try:
         records.check("", origin, Origin)
-    except ConfigError as error:
-        msg = f"{path} is damaged: {error}; without it, paths in config.toml start from the working directory"
-        raise ConfigError(msg) from None
-    assert origin is not None
+    except ConfigError:
+        return config
     start = (folder / origin["folder"]).absolute()
     if not is_folder(start) or start.samefile(os.curdir):
         return config
