@@ -147,6 +147,9 @@ def _classes(
             msg = f"{file} says that its classes are {listed(written)}, --classes {listed(named)}: leave out --classes"
             raise ConfigError(msg)
     names = named or written
+    if written is not None and net.output_shape != (len(written),):
+        msg = f"{file} names {len(written)} classes for {net.output_shape[0]} scores, {listed(written)}: its metadata are damaged"
+        raise CheckpointMismatchError(msg)
     if names is None:
         if known is None or sorted(known) == list(known):
             return known, ""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import extras, nn
+from ..checks import float_dtype, shown
 from ..errors import ConfigError, ParamError, UnsupportedError
-from ..nn.store import float_dtype
 from . import walk
 
 OPSET, IR_VERSION = 17, 8
@@ -71,7 +71,7 @@ def onnx_model(
     """
     walk.check_net(net)
     if input not in INPUTS:
-        msg = f"input must be one of {', '.join(INPUTS)}, got {input!r}"
+        msg = f"input must be one of {', '.join(INPUTS)}, got {shown(input)}"
         raise ParamError(msg)
     facts = walk.facts(net, classes, mean, std, scaling)
     if input != "normalized" and (facts.mean is None or len(net.input_shape) != 3):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
+from .. import checks
 from ..errors import ConfigError, ShapeError
 from . import choice
 from .layer import build_layer, split_config
@@ -82,7 +83,7 @@ def _by_widths(net: Callable[..., Net]) -> Callable[..., Net]:
 
     def make(widths: Any, **settings: Any) -> Net:
         if not isinstance(widths, (list, tuple)):
-            msg = f"widths must be a list, got {widths!r}"
+            msg = f"widths must be a list, got {checks.shown(widths)}"
             raise ConfigError(msg)
         return choice.call(f"net {net.__name__!r}", net, settings, *widths)
 

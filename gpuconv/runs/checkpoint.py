@@ -6,19 +6,22 @@ Data order, augmentation and dropout are functions of (seed, epoch, step), so tw
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .. import nn
 from ..backend import asnumpy
+from ..checks import shown
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
 from ..version import gpuconv_version
-from . import journal, sealed
+from . import journal, metrics, records, sealed
 from .config import Config
 from .folder import refuse_several
 from .inputs import Inputs
@@ -85,10 +88,11 @@ class Snapshot:
             optimiser.load(self.part("optimizer"), self.optimiser_steps)
             if average is not None:
                 average.load(self.part("average"))
-            if scale is not None:
-                for name, value in (self.loss_scale or {}).items():
+            if scale is not None and self.loss_scale is not None:
+                records.check("loss_scale", self.loss_scale, type(scale))
+                for name, value in dataclasses.asdict(type(scale)(**self.loss_scale)).items():
                     setattr(scale, name, value)
-        except (GpuconvError, AttributeError) as error:
+        except GpuconvError as error:
             msg = f"{self.path} does not fit this run: {error}"
             raise CheckpointMismatchError(msg) from error
 
@@ -147,10 +151,11 @@ def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def load(path: Path) -> Snapshot:
     """Return the snapshot in a checkpoint; raise CheckpointMismatchError if it is the checkpoint of something else."""
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - True or False, also of a folder that must not be looked into
         refuse_several(path.parent)
     arrays, values = sealed.read(path)
     try:
+        _check(values)
         return Snapshot(
             path=path,
             config=_settings(values["config"], path.parent),
@@ -174,6 +179,56 @@ def _inputs(values: Mapping[str, Any], folder: Path) -> Inputs:
     if "inputs" in values:
         return Inputs.from_values(values["inputs"])
     return Inputs(values["net"]["input_shape"], _classes(values["data"], folder), None, None)
+
+
+class _Data(TypedDict):
+    name: str
+    fingerprint: str
+
+
+class _DataWithClasses(_Data, total=False):
+    classes: list[str] | None
+
+
+class _Optimizer(TypedDict):
+    name: str
+    steps: int
+
+
+class _Required(TypedDict):
+    config: dict[str, Any]
+    net: dict[str, Any]
+    data: _DataWithClasses
+    optimizer: _Optimizer
+    position: Position
+
+
+class _Values(_Required, total=False):
+    gpuconv: str
+    inputs: dict[str, Any]
+    loss_scale: dict[str, Any] | None
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError, which names the entry, for values of a kind that no checkpoint holds, or that contradict each other.
+
+    Each setting, and the net, is checked where it is made of its values; the loss scale where there is one to restore.
+    """
+    records.check("", values, _Values)
+    position = Position(**values["position"])
+    for number, row in enumerate(position.rows):
+        records.check(f"position.rows[{number}]", row, metrics.Row)
+    wrong = ""
+    if position.epoch != len(position.rows):
+        wrong = f"position.epoch must be the number of its rows, {len(position.rows)}, got {position.epoch}"
+    elif position.best_epoch > position.epoch:
+        wrong = f"position.best_epoch must be at most position.epoch, {position.epoch}, got {position.best_epoch}"
+    elif values["optimizer"]["steps"] > values["position"].get("steps", math.inf):
+        wrong = f"optimizer.steps must be at most position.steps, {position.steps}, got {values['optimizer']['steps']}"
+    elif values["optimizer"]["name"] != values["config"].get("optimizer", values["optimizer"]["name"]):
+        wrong = f"optimizer.name must be that of its settings, got {shown(values['optimizer']['name'])}"
+    if wrong:
+        raise ConfigError(wrong)
 
 
 def _classes(data: Mapping[str, Any], folder: Path) -> tuple[str, ...] | None:

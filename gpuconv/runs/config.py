@@ -15,6 +15,7 @@ from typing import Any, Self
 from .. import checks
 from ..data.sources import NAMES, folder_of_that_name, is_path
 from ..errors import ConfigError, GpuconvError
+from ..folders import is_folder
 from ..nn import choice
 from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
@@ -193,21 +194,21 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     kind = type(spec.default)
     if kind is str:
         if not isinstance(value, str):
-            msg = f"{name} must be a text, got {value!r}"
+            msg = f"{name} must be a text, got {checks.shown(value)}"
             raise ConfigError(msg)
         if rule["choices"] and value not in rule["choices"] and not value.endswith(rule["suffixes"]):
             raise ConfigError(choice.unknown(name, value, rule["choices"]))
         try:
             value.encode()
         except UnicodeEncodeError:
-            msg = f"{name} must be text that UTF-8 can hold, got {value!r}"
+            msg = f"{name} must be text that UTF-8 can hold, got {checks.shown(value)}"
             raise ConfigError(msg) from None
         return value
     if kind is bool:
         return checks.flag(name, value)
     if kind is tuple:
         if not isinstance(value, (tuple, list)):
-            msg = f"{name} must be ints in a list, got {value!r}"
+            msg = f"{name} must be ints in a list, got {checks.shown(value)}"
             raise ConfigError(msg)
         return tuple(checks.integer(name, entry, least=rule["least"]) for entry in value)
     if kind is float:
@@ -225,6 +226,6 @@ def _data(name: str) -> str:
     """Return the name of a data set, or the path of a folder with a separator, by which it stays known as a path."""
     if name in NAMES or is_path(name):
         return name
-    if name and Path(name).is_dir():
+    if name and is_folder(Path(name)):
         return f"./{name}"
     raise ConfigError(choice.unknown("data", name, NAMES) + ", or the path of a folder of pictures")

@@ -27,7 +27,7 @@ from typing import IO, Any, Self
 
 from .. import bounded, durable
 from ..errors import ConfigError
-from ..folders import path_of
+from ..folders import is_folder, path_of
 from ..nn.spec import NET_FILES
 from . import metrics
 from .config import Config
@@ -44,7 +44,7 @@ class RunFolder:
     """An existing run folder, locked until `close` or the end of a `with` block."""
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
+        if not is_folder(path):
             msg = f"there is no run folder {path}"
             raise ConfigError(msg)
         self.path = path
@@ -185,9 +185,14 @@ def new_folder(path: Path | None, *, runs: Path, name: str) -> RunFolder:
 
 def members(path: Path) -> list[Path] | None:
     """Return the run folders that a folder of several runs holds, in the order of their seeds; None of any other."""
-    if not (path / PLAN).is_file():
-        return None
-    entries = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in path.iterdir())
+    try:
+        if not (path / PLAN).is_file():
+            return None
+        inside = list(path.iterdir())
+    except OSError as error:
+        msg = f"{path} could not be read ({error.strerror or error})"
+        raise ConfigError(msg) from error
+    entries = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in inside)
     seeds = [(int(match[1]), entry) for match, entry in entries if match and entry.is_dir()]
     return [entry for _, entry in sorted(seeds)]
 

@@ -7,13 +7,22 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from .. import bounded, durable
 from ..data.sources import is_path
+from ..errors import ConfigError
+from ..folders import is_folder
+from . import records
 from .config import Config
 
 ORIGIN = "origin.json"
+
+
+class Origin(TypedDict):
+    """What the file holds."""
+
+    folder: str
 
 
 def write_origin(folder: Path) -> None:
@@ -30,7 +39,7 @@ def write_origin(folder: Path) -> None:
 def located(config: Config, folder: Path) -> Config:
     """Return the settings of a run with the relative paths of data and weights that lie where it was begun made whole.
 
-    They stay as they are where that is the working directory, or not known.
+    They stay as they are where that is the working directory, or not known: a damaged file is as good as none.
     """
     start = _start(folder)
     if start is None or start.samefile(os.curdir):
@@ -46,11 +55,13 @@ def same_paths(config: Config, folder: Path) -> Config:
 
 def _start(folder: Path) -> Path | None:
     """Return the folder where a run was begun; None if it is not known or gone."""
-    origin = (bounded.json_object(folder / ORIGIN) or {}).get("folder")
-    if not isinstance(origin, str):
+    origin: Any = bounded.json_object(folder / ORIGIN)
+    try:
+        records.check("", origin, Origin)
+    except ConfigError:
         return None
-    start = (folder / origin).absolute()
-    return start if start.is_dir() else None
+    start = (folder / origin["folder"]).absolute()
+    return start if is_folder(start) else None
 
 
 def _whole(config: Config, start: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from .evaluation import BATCH_SIZE, Evaluation, evaluate_on
 from .folder import refuse_several
 from .machine import read_environment
 from .prediction import Predictions, checkpoint_file, classifier
-from .result import REQUIRED
+from .result import check_record
 
 
 class Reading:
@@ -55,8 +55,8 @@ class Reading:
             return []
         try:
             return metrics.read(content)
-        except ValueError:
-            msg = f"{self.path / 'metrics.csv'} is damaged: it holds something other than numbers"
+        except ValueError as error:
+            msg = f"{self.path / 'metrics.csv'} is damaged: {error}"
             raise ConfigError(msg) from None
 
     @cached_property
@@ -74,9 +74,11 @@ class Reading:
                 msg = f"{path} is damaged: it is not JSON"
                 raise ConfigError(msg)
             return None
-        if missing := [name for name in REQUIRED if name not in values]:
-            msg = f"{path} is damaged, or of another version: it has no {', '.join(missing)}"
-            raise ConfigError(msg)
+        try:
+            check_record(values)
+        except ConfigError as error:
+            msg = f"{path} is damaged, or of another version: {error}"
+            raise ConfigError(msg) from None
         return values
 
     @cached_property

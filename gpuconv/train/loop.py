@@ -189,8 +189,20 @@ class Training:
             same_name = "another version of it" if snapshot.data_name == self.dataset.name else self.dataset.name
             msg = f"{snapshot.path} was trained on {snapshot.data_name}, the data found here is {same_name}"
             raise CheckpointMismatchError(msg)
+        self._check_position(snapshot)
         self.stepper.restore(snapshot)
         self.position = snapshot.position
+
+    def _check_position(self, snapshot: Snapshot) -> None:
+        """Raise CheckpointMismatchError for a position that the run does not come to."""
+        plan, position = self.plan, snapshot.position
+        beyond = position.epoch > plan.epochs or position.steps > plan.steps
+        if beyond or position.step > max(0, plan.steps_of(position.epoch)):
+            msg = (
+                f"{snapshot.path} is no checkpoint of this run: its position is step {position.step} of epoch "
+                f"{position.epoch + 1}, step {position.steps} of all, and the run has {plan.epochs} epochs, {plan.steps} steps"
+            )
+            raise CheckpointMismatchError(msg)
 
     # The loop -------------------------------------------------------------------------------------------------------
 
