@@ -39,6 +39,10 @@ class Event(_Named, total=False):
     data: str
     data_fingerprint: str
     classes: list[str]
+    mean: list[float]
+    std: list[float]
+    input_shape: list[int]
+    scaling: str
     training_images: int
     validation_images: int
     test_images: int

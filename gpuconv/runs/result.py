@@ -40,6 +40,10 @@ class _Required(TypedDict):
 class Record(_Required, total=False):
     """What result.json holds: first what it has always held, which reports and comparisons rely on."""
 
+    mean: list[float]
+    std: list[float]
+    input_shape: list[int]
+    scaling: str
     training_images: int
     validation_images: int
     steps: int
