@@ -6,7 +6,8 @@ metrics.csv        one line per epoch
 events.jsonl       what happened when, see journal.py
 env.json           machine, versions, the environment's settings
 last.safetensors   where to go on from
-best.safetensors   the epoch with the best validation accuracy; of a run with an average of weights, the average
+best.safetensors   the epoch with the best validation accuracy, of equals the lowest loss; of a run with an average of
+                   weights, the average
 result.json        the outcome, with data set, machine and versions; there when the run is finished
 report.html        all of it to look at, in one file
 <name>.toml, .py   the net, if a file describes it: a copy, which config.toml names

@@ -272,7 +272,7 @@ class Training:
             "learning_rate": self.rate(self.steps_done - 1),
             "seconds": round(position.seconds + time.perf_counter() - start, 3),
         }
-        best = accuracy is None or position.best_accuracy is None or accuracy > position.best_accuracy
+        best = self._is_best(validation)
         if best:
             position.best_epoch, position.best_accuracy = position.epoch + 1, accuracy
         position.rows.append(row)
@@ -288,6 +288,16 @@ class Training:
         self.journal.epoch(row, best=best)
         self.save_last()
         self.display.epoch(row, best=best)
+
+    def _is_best(self, validation: Evaluation | None) -> bool:
+        """Return whether an epoch is the best so far; of equal accuracy, frequent on few images, by the lower loss."""
+        position = self.position
+        if validation is None or position.best_accuracy is None or validation.accuracy > position.best_accuracy:
+            return True
+        if validation.accuracy < position.best_accuracy or position.best_epoch > len(position.rows):
+            return False  # of a run that went on after a part of its best epoch, the line is gone
+        lowest: float = position.rows[position.best_epoch - 1]["validation_loss"]
+        return validation.loss < lowest
 
     def _validate(self) -> Evaluation | None:
         """Return how well the weights, or their average, do on the images held out; None if there are none."""
