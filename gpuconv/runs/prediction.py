@@ -18,6 +18,7 @@ from ..data.picture_files import pictures_in
 from ..data.pictures import broken, left_out, read_files
 from ..errors import ArgTypeError, ConfigError, DatasetCorruptError, DatasetMissingError, GpuconvError, ShapeError
 from ..folders import path_of
+from ..plural import counted
 from .checkpoint import Snapshot, net_of
 from .checkpoint import load as load_snapshot
 from .dataset import load_dataset
@@ -64,7 +65,7 @@ class Predictions(list[Prediction]):
     def _repr_html_(self) -> str:
         count = max((min(len(one.classes), _SHOWN) for one in self), default=0)
         rows = [[one.name, *one.words()] for one in self]
-        return tables.html("Predictions", f"{len(self):,} pictures", ["picture", *map(str, range(1, count + 1))], rows)
+        return tables.html("Predictions", counted(len(self), "picture"), ["picture", *map(str, range(1, count + 1))], rows)
 
 
 class Classifier:
