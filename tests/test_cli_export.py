@@ -267,9 +267,9 @@ def test_imported_weights_alone_start_a_run_in_a_folder_of_its_own(gpuconv, run)
 def test_a_run_from_imported_weights_normalises_pictures_as_they_were_trained(gpuconv, run):
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.75)
     export.to_torch(checkpoint.load_net(run / "best.safetensors"), run.parent / "w.safetensors", mean=mean, std=std)
-    (run.parent / "new").mkdir()
-    assert gpuconv("import", "w.safetensors", "--net", "run", "-o", "new/start.safetensors")[0] == 0
-    assert gpuconv("train", "--resume", "new/start.safetensors", "--progress", "none")[0] == 0
+    assert gpuconv("import", "w.safetensors", "--net", "run", "-o", "start.safetensors")[0] == 0
+    start = "--weights", "start.safetensors", "--config", "run/config.toml"
+    assert gpuconv("train", *start, "--run-dir", "new", "--progress", "none")[0] == 0
     inputs = checkpoint.load(run.parent / "new" / "best.safetensors").inputs
     assert (inputs.mean, inputs.std) == (mean, std)
     result = train.Run(run.parent / "new").result

@@ -65,7 +65,9 @@ class Predictions(list[Prediction]):
     def _repr_html_(self) -> str:
         count = max((min(len(one.classes), _SHOWN) for one in self), default=0)
         rows = [[one.name, *one.words()] for one in self]
-        return tables.html("Predictions", counted(len(self), "picture"), ["picture", *map(str, range(1, count + 1))], rows)
+        return tables.html(
+            "Predictions", counted(len(self), "picture"), ["picture", *map(str, range(1, count + 1))], rows
+        )
 
 
 class Classifier:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,21 @@ class Training:
         dataset: Any,
         display: Progress,
         snapshot: Snapshot | None = None,
-        of_weights: Mapping[str, Any] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot.
 
-        of_weights: the config of the net that has the weights which a new run starts from.
+        weights: those that a new run starts from: what it normalises pictures by, too.
         """
         built = None if snapshot is None else snapshot.net
+        of_weights = None if weights is None else weights.net.config
         self.config = config
         self.fingerprint = fingerprint(dataset)
-        self.dataset = dataset = dataset if snapshot is None else snapshot.inputs.fitted(dataset)
+        if snapshot is not None:
+            dataset = snapshot.inputs.fitted(dataset)
+        elif weights is not None:
+            dataset = weights.normalised(dataset)
+        self.dataset = dataset
         self.inputs = Inputs.of(dataset)
         self.display = display
         self.split = recipe.split(dataset, config)

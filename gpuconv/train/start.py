@@ -88,7 +88,7 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
         if config.batch_size > images:
             what = "is more than there are training images"
         display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
-    training = Training(fitted, dataset, display, of_weights=None if weights is None else weights.net.config)
+    training = Training(fitted, dataset, display, weights=weights)
     training.prepare(weights)
     for note in training.notes:
         display.note(note)

@@ -4,7 +4,7 @@ The run is a new one all the same: its settings, data, first step, schedule and 
 is written if the weights do not fit.  Parameters, running statistics and filters that do not learn are taken.  The head,
 which is the last affine layer or convolution and what follows it, goes by the names of the classes: what it knows of a
 class that is there and here is taken, whatever the order; scores of other classes are drawn anew, and so is a head for
-pictures of another size.  Once the run has a checkpoint, it needs the weights' file no more.
+pictures of another size.  Pictures are normalised as those that the weights were trained on.  Once the run has a checkpoint, it needs the weights' file no more.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import nn
 from ..backend import asnumpy
+from ..data.dataset import Dataset
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
 from ..nn.store import put
@@ -91,6 +92,13 @@ class Weights:
         """The height and width of the pictures that the net takes, if that is a square."""
         _, height, width = self.net.input_shape
         return height if height == width else None
+
+    def normalised(self, dataset: Dataset) -> Dataset:
+        """Return a data set with its pictures normalised as those that the weights were trained on, if that is recorded."""
+        mean, std = self.snapshot.inputs.mean, self.snapshot.inputs.std
+        if mean is None or std is None or len(mean) != len(dataset.mean):
+            return dataset
+        return dataclasses.replace(dataset, mean=mean, std=std)
 
     def fill(self, net: nn.Net, classes: Sequence[str]) -> list[str]:
         """Put the weights into the net of a run on these classes; return what was done, in sentences.
