@@ -1,24 +1,25 @@
 """Where Winograd's method keeps the tolerance rule: in sums that are not made by a few large numbers.
 
 Inside a window it mixes taps.  A pixel's rounding counts with all taps of a filter, also with those that do not meet it,
-so an error goes with the root of the squares of all pixels and of all taps, whatever meets:
+so an error grows with the sizes of all pixels and of all taps, whatever meets.  Its standard deviation is near
 
-    error    ~ u |x|_2 |w|_2          |.|_2: the root of the sum of squares
-    the rule   8 u S, S = sum |x| |w| over the pairs that meet
+    0.3 u |x|_2 |w|_2          |.|_1 and |.|_2: the sum of absolute values, and the root of that of squares
 
-Where sizes of pixels and of taps have nothing to do with each other, S is near |x|_1 |w|_1 / n for n pairs.  So the two
-stand as the root of
+The rule asks for c u S, S the sum of |x| |w| over the n pairs that meet.  Where sizes of pixels and of taps have nothing
+to do with each other, S is near |x|_1 |w|_1 / n.  Then, with
 
-    (|x|_1 / |x|_2)^2 (|w|_1 / |w|_2)^2 / n
+    m = (|x|_1 / |x|_2)^2 (|w|_1 / |w|_2)^2 / n
 
-to 1.  That is how many pairs make the sum: all n if they are of one size, 0.4 n of normal data, 1 beside a pixel of 1e6.
-From LEAST on the rule held: for zero-mean data with c = 8, for any with 4 + 2 sqrt(n).  For fewer, a sum is made tap by
-tap.  Taps are also asked for by themselves: a filter with one that is (nearly) 0 everywhere meets nothing where only the
-pixels under that tap are not 0.
+S is sqrt(m / n) |x|_2 |w|_2, and five standard deviations are 1.5 sqrt(n / m) u S.  m is the number of pairs of one size
+that would make the sum: 0.4 n in normal data, 0.2 n if half of them are 0, 0.04 n if all but a tenth are, about 1 beside
+a pixel of 1e6.  From 1 on that is within the rule for any data, c = 4 + 2 sqrt(n), and from n / 28 on within that for
+zero-mean data, c = 8.  Where few pairs are expected to meet, there may also be none, and S is 0: hence LEAST.  Sums of
+fewer are made tap by tap.
 
-What is assumed is that no channel's large pixels lie where just its own taps are small, while other channels of the same
-tap are not; and in the gradient of the filters, which sums over all images, that a channel's large pixels do not keep
-away from a filter's large gradients.  Nothing is assumed where either is 0: zeros times anything are exactly 0.
+Taps are also asked for one by one: filters with one that is (nearly) 0 in all channels make no sum at all of pixels that
+are 0 but under that tap.  What is assumed is that no channel's large pixels lie where just its own taps are small.  In
+the gradient of the filters x and dy are summed over all images, and it is assumed that a channel's large pixels do not
+keep away from a filter's large gradients.  Nothing is assumed where a whole channel is 0: its products are exact zeros.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ import numpy as np
 
 from .windows import Block
 
-# The fewest pairs of one size.  A window of normal data has 50 in 16 channels, of half-rectified data 25, and 12 where
-# it stands in a corner of the picture.
+# The fewest pairs of one size that make a sum.  A window of normal data has 50 in 16 channels, of half-rectified data 25,
+# and 12 where it stands in a corner of the picture.
 LEAST = 8.0
-# The same of the gradient of the filters, where runs of up to 128 tiles add their errors.
+# The same in the gradient of the filters.  Runs of up to 128 tiles add errors of 50 / sqrt(m) u S, five standard
+# deviations of n pixels.
 LEAST_PIXELS = 64.0
 # The least part of the average tap's size that each of a filter's taps has to have.
 _LEAST_TAP = 0.25
@@ -41,16 +43,15 @@ SMALLEST, LARGEST = 2.0**-110, 2.0**112
 def least_of_windows(totals: np.ndarray, squares: np.ndarray, channels: int) -> float | None:
     """Return the least |x|_1^2 / |x|_2^2 of a window for all filters, or None if there is none.
 
-    totals: sums of the absolute values of each filter's taps over channels, (9, K); squares: of its squares, (K,).
+    totals: float64 sums over channels of the absolute values of each filter's taps, (9, K); squares: of its squares, (K,).
     """
-    taps, squares = totals.astype(np.float64), squares.astype(np.float64)
-    sums, n = taps.sum(axis=0), 9 * channels
+    sums, n = totals.sum(axis=0), 9 * channels
     some = sums != 0  # NaN, too
-    taps, sums, squares = taps[:, some], sums[some], squares[some]
+    totals, sums, squares = totals[:, some], sums[some], squares[some]
     if not sums.size:
         return 0.0
     bounded = (sums * sums >= SMALLEST) & (squares <= LARGEST)
-    if not (bounded & (taps.min(axis=0) * 9 >= _LEAST_TAP * sums)).all():
+    if not (bounded & (totals.min(axis=0) * 9 >= _LEAST_TAP * sums)).all():
         return None
     least = LEAST * n * float((squares / (sums * sums)).max())
     return least if least <= n else None
@@ -101,7 +102,7 @@ def uneven_gradients(x: np.ndarray, dy: np.ndarray, pixels: int, outputs: int) -
 
 def _share(sums: np.ndarray, count: int) -> np.ndarray:
     """Return |.|_1^2 / |.|_2^2 / count: 1 for values of one size; infinite where all are 0, NaN where some are too large."""
-    totals, squares = sums.astype(np.float64)
+    totals, squares = sums
     with np.errstate(divide="ignore", invalid="ignore"):
         share = totals * totals / (squares * count)
     share[totals == 0] = np.inf

@@ -158,11 +158,11 @@ def _mark_uneven(pixels: np.ndarray, block: Block, Q: int, least: float, even: n
     """Mark the rows of tiles in a strip with windows that are not even; return how many those are."""
     sizes = np.abs(pixels, out=scratch("sizes", pixels.shape, np.dtype(np.float32)))
     squares = np.einsum("nhwc,nhwc->nhw", sizes, sizes)
-    windows = windows_are_even(sizes.sum(axis=3), squares, least)[:, : block.p1 - block.p0, :Q].all(axis=2)
+    windows = np.all(windows_are_even(sizes.sum(axis=3), squares, least)[:, : block.p1 - block.p0, :Q], axis=2)
     for row in range(_TILE):
         rows = windows[:, row::_TILE]
         even[: len(rows), : rows.shape[1]] &= rows
-    return even.size - np.count_nonzero(even)
+    return even.size - int(np.count_nonzero(even))
 
 
 def _sizes(values: np.ndarray) -> np.ndarray:

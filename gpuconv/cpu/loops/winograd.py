@@ -120,8 +120,10 @@ def weight_gradient(
     blocks = cut.table
     down, across = -(-(blocks[:, 3] - blocks[:, 2]) // 2), -(-Q // 2)
     pixels = int(((blocks[:, 1] - blocks[:, 0]) * (2 * down + 2)).sum()) * (2 * across + 2)
-    x_sums, dy_sums = (sizes.sum(axis=0, dtype=np.float64) for sizes in (x_sizes, dy_sizes))
-    return dw, *uneven_gradients(x_sums[:, :C], dy_sums[:, :K], pixels, N * P * Q)
+    x_sums, dy_sums = (
+        sizes[..., :channels].sum(axis=0, dtype=np.float64) for sizes, channels in ((x_sizes, C), (dy_sizes, K))
+    )
+    return dw, *uneven_gradients(x_sums, dy_sums, pixels, N * P * Q)
 
 
 def _transformed_filters(w: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -139,7 +141,7 @@ def _transformed_filters(w: np.ndarray, width: int) -> tuple[np.ndarray, np.ndar
         _transform_filters(_TOOLS, w, backwards, out, scratch("conv", (9 * room,), _FLOAT32), sizes[part], *parts[part])
 
     for_each(work, range(len(parts)), blas=False)
-    totals = sizes.sum(axis=0)[:, :K]
+    totals = sizes.sum(axis=0, dtype=np.float64)[:, :K]
     return out, totals[:9], totals[9]
 
 
