@@ -131,7 +131,7 @@ FEW = {
     "a_thousandth_of_pixels": lambda rng, x, w, dy: (_some(rng, x, 0.001), w, dy),
     "few_gradients": lambda rng, x, w, dy: (x, w, _some(rng, dy, 0.01)),
     "few_pixels_and_gradients": lambda rng, x, w, dy: (_some(rng, x, 0.03), w, _some(rng, dy, 0.03)),
-    "few_taps": lambda rng, x, w, dy: (np.maximum(x, 0), _some(rng, w, 0.1), np.maximum(dy, 0)),
+    "few_taps": lambda rng, x, w, dy: (np.maximum(x, 0), _some(rng, w, 0.1), dy),
     "few_of_all": lambda rng, x, w, dy: (_some(rng, x, 0.2), _some(rng, w, 0.2), _some(rng, dy, 0.2)),
     "dirac": lambda rng, x, w, dy: (x, _dirac(w), dy),
     "a_column_of_taps": lambda rng, x, w, dy: (x, _at(w, (..., slice(1)), 0), dy),
