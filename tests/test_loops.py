@@ -251,7 +251,7 @@ def test_one_uneven_window_is_seen_in_any_lane(count):
     totals[3 * width :] = np.nan
     least, more = np.float32(71.99), np.float32(72.01)
     assert _are_even(totals, squares, width, count, least, *bounds)
-    assert not _are_even(totals, squares, width, count, more, *bounds)
+    assert _are_even(totals, squares, width, count, more, *bounds) == False
     zeros = np.zeros_like(totals)
     assert _are_even(zeros, zeros, width, count, more, *bounds)
     for place in range(3 * width):
