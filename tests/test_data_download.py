@@ -526,6 +526,10 @@ def test_a_part_published_while_it_was_being_taken_over_is_not_touched(server, t
 
 def test_a_file_system_without_locks_still_works(server, target, monkeypatch):
     leave_part(target, CONTENT[:5000])
-    monkeypatch.setattr(download, "_lock", lambda file: False)
+
+    def lock(file):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(download.durable, "lock", lock)
     get(target, server.url("good", good))
     assert target.read_bytes() == CONTENT

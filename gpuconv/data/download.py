@@ -346,7 +346,8 @@ def _new(target: Path) -> tuple[Path, IO[bytes]]:
     while True:
         path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
         file = path.open("x+b", buffering=0)
-        if _lock(file) and _is_at(path, file):
+        ours = _lock(file)
+        if ours is None or (ours and _is_at(path, file)):
             return path, file
         file.close()  # another process found it before it was locked, and took it over
 
@@ -380,10 +381,13 @@ def _size_of(path: Path) -> int:
         return 0
 
 
-def _lock(file: IO[bytes]) -> bool:
-    """Return whether the file is now ours; the lock ends with the open file, also when the process is killed."""
+def _lock(file: IO[bytes]) -> bool | None:
+    """Return whether the file is now ours, None on a file system without locks.
+
+    The lock ends with the open file, also when the process is killed.
+    """
     try:
         durable.lock(file)
-    except OSError:
-        return False
+    except OSError as error:
+        return False if error.errno in durable.TAKEN else None
     return True
