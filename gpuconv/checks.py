@@ -230,9 +230,9 @@ def writable(name: str, array: Any) -> None:
     if 0 in (step for step, _ in steps):
         msg = f"{name} is updated in place but is a broadcast view: several elements share one place"
         raise AliasError(msg)
-    reach = array.itemsize  # bytes from the first to the end of the last element, of the axes looked at
+    reach = array.dtype.itemsize  # bytes from the first to the end of the last element, of the axes looked at
     for step, size in sorted(steps):
-        if step < reach and array.size:
+        if step < reach and 0 not in array.shape:
             msg = f"{name} is updated in place, but its elements lie over one another: its strides are {array.strides}"
             raise AliasError(msg)
         reach += step * (size - 1)
