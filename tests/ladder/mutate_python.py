@@ -59,7 +59,7 @@ AREAS = {
     "memory": ("cpu/memory.py", "cpu/copies.py"),
     "threads": ("cpu/parallel.py", "cpu/lock.py", "cpu/runs.py"),
     "checkpoint": ("durable.py", "runs/checkpoint.py", "runs/sealed.py", "runs/folder.py", "runs/journal.py"),
-    "data": ("data/*.py",),
+    "data": ("data/*.py", "data/*/*.py"),
     "optimisers": ("nn/optim.py", "nn/muon.py", "nn/schedules.py", "nn/clip.py", "nn/average.py", "nn/finite.py"),
     "trainer": ("train/*.py", "runs/config.py", "runs/dataset.py", "runs/evaluation.py"),
 }

@@ -8,9 +8,10 @@ What stays: docstrings, strings, messages, type hints, the settings of decorator
 from __future__ import annotations
 
 import ast
+import bisect
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 COMPARISONS = {
     ast.Lt: ("<", "<="),
@@ -53,7 +54,7 @@ class Mutant:
     kind: str
     scope: str  # the function or class that it is in, as its __qualname__ says; "" in none
     line: int
-    text: str = ""  # the line before and after
+    text: str  # the line before and after
 
     def applied(self, text: str) -> str:
         raw = text.encode()
@@ -65,17 +66,8 @@ class Mutant:
 
 def mutants(file: str, text: str) -> list[Mutant]:
     """Return every mutant of a file's text, in the order of the text."""
-    lines = text.splitlines()
-    of_file = []
-    for mutant in _Places(file, text).found():
-        changed = mutant.applied(text)
-        ast.parse(changed)
-        differing = (i for i, (a, b) in enumerate(zip(lines, changed.splitlines(), strict=False)) if a != b)
-        line = next(differing, None)
-        if line is not None:
-            text_of_line = f"{lines[line].strip()} -> {changed.splitlines()[line].strip()}"
-            of_file.append(replace(mutant, line=line + 1, text=text_of_line))
-    return sorted(set(of_file), key=lambda mutant: (mutant.start, mutant.end, mutant.after))
+    found = set(_Places(file, text).found())
+    return sorted(found, key=lambda mutant: (mutant.start, mutant.end, mutant.after))
 
 
 class _Places:
@@ -138,7 +130,15 @@ class _Places:
     def _here(self, node: ast.AST, scope: str) -> Iterator[Mutant]:
         """Yield the mutants whose change is of this node itself."""
         for kind, start, end, after in self._changes(node):
-            yield Mutant(self.file, start, end, after, kind, scope, 0)
+            first = bisect.bisect_right(self._starts, start) - 1
+            past = self._starts[bisect.bisect_left(self._starts, end)]
+            old = self.raw[self._starts[first] : past].decode().splitlines()
+            changed = self.raw[self._starts[first] : start] + after.encode() + self.raw[end:past]
+            new = changed.decode().splitlines()
+            differing = (i for i, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
+            i = next(differing, 0)
+            text = f"{old[i].strip()} -> {new[i].strip()}"
+            yield Mutant(self.file, start, end, after, kind, scope, first + i + 1, text)
 
     def _changes(self, node: ast.AST) -> Iterator[tuple[str, int, int, str]]:
         match node:
