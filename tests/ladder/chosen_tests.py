@@ -35,16 +35,16 @@ class _Notes:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._codes: set[CodeType] = set()
+        self._codes: dict[int, CodeType] = {}  # by id: the hash of a code is that of all that is in it
         self._tests: dict[str, dict[str, Any]] = {}
         threading.settrace(self._entered)
 
     def _entered(self, frame: FrameType, event: str, argument: object) -> None:
-        self._codes.add(frame.f_code)
+        self._codes[id(frame.f_code)] = frame.f_code
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        self._codes = set()
+        self._codes = {}
         self._tests[item.nodeid] = {"passes": True}
         started = time.monotonic()
         sys.settrace(self._entered)
@@ -54,7 +54,7 @@ class _Notes:
             sys.settrace(None)
             note = self._tests[item.nodeid]
             note["seconds"] = round(time.monotonic() - started, 3)
-            note["enters"] = sorted({name for code in self._codes.copy() if (name := _name(code))})
+            note["enters"] = sorted({name for code in list(self._codes.values()) if (name := _name(code))})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed or (report.skipped and report.when != "teardown"):

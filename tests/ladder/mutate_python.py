@@ -2,10 +2,11 @@
 
     python -m tests.ladder.mutate_python [--only AREA|FILE ...] [--sample N] [--seed S] [--minutes M] [--write]
 
-A mutant is one small change of gpuconv/ (python_mutants.py).  It is made in a copy of the checkout, and the tests that
-enter the changed function run there, shortest first, until one fails: in ROUNDS, from the nearest test file to those
-far away, in the last of which all tests run that enter the changed file, within its seconds.  An endless loop is
-noticed: no end within LIMIT times the seconds that the same tests took without the change, in which they end again.  CUDA is left alone here.
+A mutant is one small change of gpuconv/ (python_mutants.py); CUDA is left alone here.  It is made in a copy of the
+checkout, and the tests that enter the changed function run there, shortest first, until one fails: in ROUNDS, from the
+nearest test file to those far away; in the last one, all that enter the changed file, as many as there are seconds for.
+An endless loop is noticed: no end within LIMIT times the seconds that the same tests took without the change, where
+they end in that time once more.
 
 Which tests enter which functions, and how long they take, is noted once for each test file, and kept with the verdicts
 in build/python-mutants: what was stopped goes on where it was, a larger sample begins with a smaller one of its seed,
@@ -234,10 +235,14 @@ class State:
         self.tests = _digest("".join(_test_files().values()))
 
     def verdicts(self) -> dict[str, Verdict]:
-        """Return the verdicts that still hold: a change of a test may kill a survivor."""
+        """Return the verdicts that still hold: a survivor's do not when a test has changed."""
         lines = self._verdicts.read_text(encoding="utf-8").splitlines() if self._verdicts.exists() else []
         every = [Verdict(**json.loads(line)) for line in lines if line.endswith("}")]
-        return {one.key: one for one in every if one.outcome == NOTICED or one.tests == self.tests}
+        return {
+            one.key: one
+            for one in every
+            if one.outcome == NOTICED or (one.outcome == SURVIVED and one.tests == self.tests)
+        }
 
     def add(self, verdict: Verdict) -> None:
         with self._verdicts.open("a", encoding="utf-8") as file:
