@@ -143,7 +143,7 @@ def test_verdicts_outlive_a_stop_and_survivors_are_tried_again_when_a_test_has_c
     state.add(mutation.Verdict("a", mutation.NOTICED, "a test", "others"))
     state.add(mutation.Verdict("b", mutation.SURVIVED, "2 tests pass", "others"))
     state.add(mutation.Verdict("c", mutation.SURVIVED, "2 tests pass", state.tests))
-    state.add(mutation.Verdict("e", mutation.BROKEN, "too busy", state.tests))
+    state.add(mutation.Verdict("e", mutation.UNDECIDED, "too busy", state.tests))
     with (tmp_path / "verdicts.jsonl").open("a") as file:
         file.write('{"key": "d", "outc')  # stopped here
     assert list(mutation.State(tmp_path).verdicts()) == ["a", "c"]
@@ -154,7 +154,7 @@ def test_the_score_leaves_out_what_changes_nothing(monkeypatch):
     monkeypatch.setattr(
         mutation, "reasons", lambda: [{"file": "durable.py", "text": chosen[0].text, "reason": "because"}]
     )
-    outcomes = [mutation.SURVIVED] * 2 + [mutation.NOTICED] * 7 + [mutation.BROKEN]
+    outcomes = [mutation.SURVIVED] * 2 + [mutation.NOTICED] * 7 + [mutation.UNDECIDED]
     results = [
         (mutant, mutation.Verdict("", outcome, "", "")) for mutant, outcome in zip(chosen, outcomes, strict=True)
     ]

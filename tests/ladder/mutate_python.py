@@ -25,6 +25,7 @@ import datetime
 import difflib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -75,14 +76,16 @@ FARTHEST = 14
 ROUNDS = ((1, 20.0), (4, 40.0), (FARTHEST, 120.0))
 LIMIT = 8
 START_SECONDS = 60.0  # of Python and pytest, on a busy machine
+UNKNOWN_SECONDS = 300.0  # for a test file of which nothing is noted
 _MEMORY = 16 << 30
 
-NOTICED, SURVIVED, BROKEN = "noticed", "survived", "broken"
+NOTICED, SURVIVED, UNDECIDED = "noticed", "survived", "undecided"
+_NOTHING_RUN = 5  # pytest's exit status
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant, and by what; `tests`: the digest of all tests that it was held to."""
+    """What became of a mutant, and by what; `tests`: the digest of all tests then, and how many rounds of them there were."""
 
     key: str
     outcome: str
@@ -207,11 +210,10 @@ class Copy:
         self._ticks += 2
         os.utime(path, (self._ticks, self._ticks))
 
-    def run(self, test_files: list[str], seconds: float, **variables: str) -> tuple[int | None, str]:
+    def run(self, test_files: list[str], seconds: float, *options: str, **variables: str) -> tuple[int | None, str]:
         """Run tests; return pytest's exit status, None where they had to be ended, and what it wrote."""
         command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-m", MARKS]
-        command += ["-p", "tests.ladder.chosen_tests", *(f"tests/{name}" for name in test_files)]
-        command += ["-x"] if CHOSEN in variables else []
+        command += ["-p", "tests.ladder.chosen_tests", *options, *(f"tests/{name}" for name in test_files)]
         limited = f"ulimit -v {_MEMORY >> 10}; cd {shlex.quote(str(self.root))} && exec {shlex.join(command)}"
         with tempfile.TemporaryDirectory(dir=self._folder, ignore_cleanup_errors=True) as temporary:
             status, out, errors = run_group(
@@ -228,11 +230,12 @@ class Copy:
 class State:
     """What is known already: the notes of test files, and the verdicts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, how_many_rounds: int = len(ROUNDS)) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._notes, self._verdicts = folder / "notes", folder / "verdicts.jsonl"
         self._notes.mkdir(exist_ok=True)
-        self.tests = _digest("".join(_test_files().values()))
+        self.tests = f"{_digest(''.join(_test_files().values()))}, {how_many_rounds} rounds"
+        self.sound: set[str] = set()  # tests that pass alone
 
     def verdicts(self) -> dict[str, Verdict]:
         """Return the verdicts that still hold: a survivor's do not when a test has changed."""
@@ -248,9 +251,16 @@ class State:
         with self._verdicts.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(verdict)) + "\n")
 
+    def knows(self, test_file: str) -> bool:
+        """Tell whether a test file has its notes."""
+        return self._kept(test_file).exists()
+
+    def _kept(self, test_file: str) -> Path:
+        return self._notes / f"{Path(test_file).stem}-{_digest(_test_files()[test_file])}.json"
+
     def notes(self, test_file: str, copy: Copy) -> dict[str, dict[str, Any]]:
         """Return what is noted of a test file's tests that pass; run it first if it is not known."""
-        kept = self._notes / f"{Path(test_file).stem}-{_digest(_test_files()[test_file])}.json"
+        kept = self._kept(test_file)
         if not kept.exists():
             new = kept.with_suffix(".new")
             started = time.monotonic()
@@ -308,39 +318,100 @@ def _shortest(tests: dict[str, float], seconds: float) -> dict[str, float]:
     return chosen
 
 
-def run(mutant: Mutant, state: State, copy: Copy, folder: Path) -> tuple[str, str]:
-    """Return (NOTICED, by what), (SURVIVED, how many tests passed) or (BROKEN, why)."""
-    original = (PACKAGE / mutant.file).read_text(encoding="utf-8")
-    passed = 0
-    for tests in rounds(mutant, state, copy):
-        if not tests:
-            continue
+class Trial:
+    """One mutant, held to tests; its file is as it was before and after each call."""
+
+    def __init__(self, mutant: Mutant, state: State, copy: Copy, folder: Path) -> None:
+        self.mutant, self.state, self.copy = mutant, state, copy
+        self._chosen = folder / "chosen.json"
+        self._original = (PACKAGE / mutant.file).read_text(encoding="utf-8")
+
+    def verdict(self, how_many_rounds: int) -> tuple[str, str]:
+        """Return (NOTICED, by what), (SURVIVED, what passed) or (UNDECIDED, why)."""
+        passed = []
+        nearest = test_files_of(self.mutant.file)[0]
+        if not self.state.knows(nearest):
+            # Many a mutant is noticed by nearly any test: that is found out sooner than what each of them enters.
+            status, out = self._changed([nearest], UNKNOWN_SECONDS)
+            test = _failed(out) if status else None
+            if test is not None and self._passes_unchanged(test):
+                return NOTICED, test
+            if how_many_rounds == 0:
+                if status == 0:
+                    return SURVIVED, f"{nearest} passes, the only one that was run"
+                return UNDECIDED, f"{nearest} ends with {status}"
+        for tests in itertools.islice(rounds(self.mutant, self.state, self.copy), max(how_many_rounds, 1)):
+            if not tests:
+                continue
+            noticed = self._noticed_by(tests)
+            if noticed is not None:
+                return noticed
+            passed += list(tests)
+        return SURVIVED, f"{len(passed)} tests pass"
+
+    def _noticed_by(self, tests: dict[str, float]) -> tuple[str, str] | None:
+        """Return the verdict that tests with their seconds come to; None if all pass."""
         by_file: dict[str, list[str]] = {}  # so that fixtures of a file are made once
         for test in tests:
             by_file.setdefault(Path(test.partition("::")[0]).name, []).append(test)
-        chosen = folder / "chosen.json"
-        chosen.write_text(json.dumps([test for of_file in by_file.values() for test in of_file]), encoding="utf-8")
+        ordered = [test for of_file in by_file.values() for test in of_file]
         expected = sum(tests.values())
         limit = START_SECONDS + LIMIT * expected
-        copy.put(mutant.file, mutant.applied(original))
-        try:
-            status, out = copy.run(list(by_file), limit, **{CHOSEN: str(chosen)})
-        finally:
-            copy.put(mutant.file, original)
+        status, out = self._changed(list(by_file), limit, ordered)
+        if status == 0:
+            return None
         if status is None:
-            if copy.run(list(by_file), limit, **{CHOSEN: str(chosen)})[0] is None:
-                return BROKEN, f"the machine is too busy: without the change the tests do not end within {limit:.0f} s"
+            if self._unchanged(list(by_file), limit, ordered) is None:
+                return (
+                    UNDECIDED,
+                    f"the machine is too busy: without the change the tests do not end within {limit:.0f} s",
+                )
             return NOTICED, f"no end within {limit:.0f} s of tests that take {expected:.1f} s"
-        if status == 5:
-            return BROKEN, "pytest finds none of the tests that were noted"
-        if status != 0:
-            named = re.search(r"^(?:FAILED|ERROR) (\S+)", out, re.MULTILINE)
-            return NOTICED, named[1] if named else f"pytest ends with {status}: {out.strip()[-150:]}"
-        passed += len(tests)
-    return SURVIVED, f"{passed} tests pass"
+        if status == _NOTHING_RUN:
+            return UNDECIDED, "pytest finds none of the tests that were noted"
+        test = _failed(out)
+        if test is not None and not self._passes_unchanged(test):
+            return UNDECIDED, f"{test} fails without the change, too, when it is run alone"
+        return NOTICED, test or f"pytest ends with {status}: {out.strip()[-150:]}"
+
+    def _changed(
+        self, test_files: list[str], seconds: float, chosen: list[str] | None = None
+    ) -> tuple[int | None, str]:
+        self.copy.put(self.mutant.file, self.mutant.applied(self._original))
+        try:
+            return self._run(test_files, seconds, chosen)
+        finally:
+            self.copy.put(self.mutant.file, self._original)
+
+    def _unchanged(self, test_files: list[str], seconds: float, chosen: list[str]) -> int | None:
+        return self._run(test_files, seconds, chosen)[0]
+
+    def _run(self, test_files: list[str], seconds: float, chosen: list[str] | None) -> tuple[int | None, str]:
+        if chosen is None:
+            return self.copy.run(test_files, seconds, "-x")
+        self._chosen.write_text(json.dumps(chosen), encoding="utf-8")
+        return self.copy.run(test_files, seconds, "-x", **{CHOSEN: str(self._chosen)})
+
+    def _passes_unchanged(self, test: str) -> bool:
+        """Tell whether a test passes, run alone, without any change: a mutant is noticed by no other."""
+        if test not in self.state.sound:
+            test_file = Path(test.partition("::")[0]).name
+            chosen = [test] if "::" in test else None
+            if self._run([test_file], UNKNOWN_SECONDS, chosen)[0] != 0:
+                return False
+            self.state.sound.add(test)
+        return True
 
 
-def run_all(chosen: list[Mutant], state: State, minutes: float | None) -> list[tuple[Mutant, Verdict]]:
+def _failed(out: str) -> str | None:
+    """Return the first test, or test file, that pytest names as failed."""
+    named = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", out, re.MULTILINE)
+    return named[1] if named else None
+
+
+def run_all(
+    chosen: list[Mutant], state: State, minutes: float | None, how_many_rounds: int
+) -> list[tuple[Mutant, Verdict]]:
     """Run the mutants that have no verdict, as long as time allows; return those that have one, in their order."""
     end = None if minutes is None else time.monotonic() + 60 * minutes
     known = state.verdicts()
@@ -353,7 +424,9 @@ def run_all(chosen: list[Mutant], state: State, minutes: float | None) -> list[t
                 if end is not None and time.monotonic() > end:
                     break
                 started = time.monotonic()
-                verdict = Verdict(key(mutant), *run(mutant, state, copy, Path(name)), state.tests)
+                verdict = Verdict(
+                    key(mutant), *Trial(mutant, state, copy, Path(name)).verdict(how_many_rounds), state.tests
+                )
                 state.add(verdict)
                 seconds = time.monotonic() - started
                 print(
@@ -374,7 +447,7 @@ def reasons() -> list[dict[str, str]]:
 def report(results: list[tuple[Mutant, Verdict]], places: int) -> dict[str, Any]:
     """Return what is kept of a run.  places: how many mutants there are to draw from."""
     because = {(entry["file"], entry["text"]): entry["reason"] for entry in reasons()}
-    counted = [(mutant, verdict) for mutant, verdict in results if verdict.outcome != BROKEN]
+    counted = [(mutant, verdict) for mutant, verdict in results if verdict.outcome != UNDECIDED]
     survivors = [mutant for mutant, verdict in counted if verdict.outcome == SURVIVED]
     by_area: dict[str, dict[str, int]] = {}
     for mutant, verdict in counted:
@@ -409,6 +482,13 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="how many mutants (default: all)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the sample")
     parser.add_argument("--minutes", type=float, metavar="M", help="begin no mutant after so many")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=len(ROUNDS),
+        metavar="R",
+        help="of tests (default: all; 0: the nearest file alone)",
+    )
     parser.add_argument("--write", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--list", action="store_true", help="show the mutants, run nothing")
     arguments = parser.parse_args()
@@ -420,23 +500,23 @@ def main() -> int:
     if arguments.list:
         print("\n".join(map(str, chosen)))
         return 0
-    results = run_all(chosen, State(STATE), arguments.minutes)
+    results = run_all(chosen, State(STATE, arguments.rounds), arguments.minutes, arguments.rounds)
     record = report(results, len(everything))
     for mutant, verdict in results:
-        if verdict.outcome == BROKEN:
-            print(f"broken: {mutant}: {verdict.by}")
+        if verdict.outcome == UNDECIDED:
+            print(f"undecided: {mutant}: {verdict.by}")
         if verdict.outcome == SURVIVED:
             print(f"\n{verdict.by}:\n{difference(mutant)}")
     print(json.dumps(record, indent=1))
     if arguments.write:
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        options = {"only": arguments.only, "seed": arguments.seed}
+        options = {"only": arguments.only, "seed": arguments.seed, "rounds": arguments.rounds}
         kept = {"date": today, **environment(), "settings": options, **record}
         kept.pop("variables")
         text = json.dumps(kept, indent=1, ensure_ascii=False) + "\n"
         (RESULTS / f"python-mutants-{today}.json").write_text(text, encoding="utf-8")
-    broken = any(verdict.outcome == BROKEN for _, verdict in results)
-    return int(record["score"] < GOAL or broken)
+    undecided = any(verdict.outcome == UNDECIDED for _, verdict in results)
+    return int(record["score"] < GOAL or undecided)
 
 
 if __name__ == "__main__":
