@@ -302,6 +302,7 @@ def test_a_run_whose_time_is_over_ends_after_the_step_as_a_finished_one(steps, t
     assert [row["step"] for row in result.metrics] == ([steps] if steps <= 10 else [10, steps])
     record = json.loads((result.folder / "result.json").read_text())
     assert (record["ended_by"], record["epochs"], record["steps"]) == ("max-minutes", len(result.metrics), steps)
+    assert (record["seconds"], record["images_per_second"]) == (6.0 * steps, round(TINY.batch_size / 6, 1))
     before = run_state(result.folder / "last.safetensors")
     assert again(result.folder).test_accuracy == result.test_accuracy
     (result.folder / "result.json").unlink()
