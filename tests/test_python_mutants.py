@@ -112,6 +112,7 @@ def test_every_area_has_files_and_the_nearest_test_is_that_of_the_name():
     assert nearest["cpu/memory.py"] == "test_memory.py"
     assert nearest["train/loop.py"] == "test_train_loop.py"
     assert nearest["data/download.py"] == "test_data_download.py"
+    assert mutation.test_files_of("shapes.py")[1] == "test_errors.py"
 
 
 def test_rounds_begin_with_tests_that_enter_the_function_and_hold_each_once(monkeypatch):

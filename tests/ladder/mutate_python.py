@@ -65,6 +65,8 @@ AREAS = {
     "optimisers": ("nn/optim.py", "nn/muon.py", "nn/schedules.py", "nn/clip.py", "nn/average.py", "nn/finite.py"),
     "trainer": ("train/*.py", "runs/config.py", "runs/dataset.py", "runs/evaluation.py"),
 }
+# The test file that holds what all of an area have in common, whatever names are in it: it is the second nearest.
+IN_COMMON = {"validation": "test_errors.py", "checkpoint": "test_checkpoint.py", "trainer": "test_train_loop.py"}
 # Tests of kernels, of the emulator, of other programs: they take long, and tell little about the Python code above.
 LEFT_OUT = re.compile(
     r"test_(cuda|cupy|emulate|kernels?|gpu|bench|long_sums_cuda|machine_code|compat|compilers|complete|mutation|notebooks"
@@ -76,6 +78,7 @@ FARTHEST = 14
 ROUNDS = ((1, 20.0), (4, 40.0), (FARTHEST, 120.0))
 LIMIT = 8
 START_SECONDS = 60.0  # of Python and pytest, on a busy machine
+NEAREST = 2  # test files that run whole where there are no rounds
 UNKNOWN_SECONDS = 300.0  # for a test file of which nothing is noted
 _MEMORY = 16 << 30
 
@@ -168,7 +171,7 @@ def _public(file: str) -> frozenset[str]:
 
 
 def test_files_of(file: str) -> list[str]:
-    """Return the test files that may notice a change of a file, nearest first: of its name, then by shared names."""
+    """Return the test files that may notice a change of a file, nearest first: by its name, its area, shared words."""
     stem, folder = Path(file).stem, Path(file).parent.name
 
     def nearness(test_file: str) -> tuple[int, int]:
@@ -179,7 +182,11 @@ def test_files_of(file: str) -> list[str]:
 
     near = {test_file: nearness(test_file) for test_file in _test_files()}
     ordered = sorted(near, key=lambda test_file: (*(-n for n in near[test_file]), test_file))
-    return [test_file for test_file in ordered if any(near[test_file])][:FARTHEST]
+    chosen = [test_file for test_file in ordered if any(near[test_file])]
+    shared = IN_COMMON.get(area_of(file))
+    if shared is not None and shared not in chosen[:2]:
+        chosen = [*chosen[:1], shared, *(test_file for test_file in chosen[1:] if test_file != shared)]
+    return chosen[:FARTHEST]
 
 
 # The copy, and what runs in it ----------------------------------------------------------------------------------------
@@ -328,26 +335,32 @@ class Trial:
 
     def verdict(self, how_many_rounds: int) -> tuple[str, str]:
         """Return (NOTICED, by what), (SURVIVED, what passed) or (UNDECIDED, why)."""
-        passed = []
-        nearest = test_files_of(self.mutant.file)[0]
-        if not self.state.knows(nearest):
+        test_files = test_files_of(self.mutant.file)
+        if not how_many_rounds:
+            return self._verdict_of_whole(test_files[:NEAREST])
+        if not self.state.knows(test_files[0]):
             # Many a mutant is noticed by nearly any test: that is found out sooner than what each of them enters.
-            status, out = self._changed([nearest], UNKNOWN_SECONDS)
+            outcome, by = self._verdict_of_whole(test_files[:1])
+            if outcome == NOTICED:
+                return outcome, by
+        passed = 0
+        for tests in itertools.islice(rounds(self.mutant, self.state, self.copy), how_many_rounds):
+            noticed = self._noticed_by(tests) if tests else None
+            if noticed is not None:
+                return noticed
+            passed += len(tests)
+        return SURVIVED, f"{passed} tests pass"
+
+    def _verdict_of_whole(self, test_files: list[str]) -> tuple[str, str]:
+        """Return the verdict of test files that run whole, one after the other."""
+        for test_file in test_files:
+            status, out = self._changed([test_file], UNKNOWN_SECONDS)
             test = _failed(out) if status else None
             if test is not None and self._passes_unchanged(test):
                 return NOTICED, test
-            if how_many_rounds == 0:
-                if status == 0:
-                    return SURVIVED, f"{nearest} passes, the only one that was run"
-                return UNDECIDED, f"{nearest} ends with {status}"
-        for tests in itertools.islice(rounds(self.mutant, self.state, self.copy), max(how_many_rounds, 1)):
-            if not tests:
-                continue
-            noticed = self._noticed_by(tests)
-            if noticed is not None:
-                return noticed
-            passed += list(tests)
-        return SURVIVED, f"{len(passed)} tests pass"
+            if status != 0:
+                return UNDECIDED, f"{test_file} ends with {status}, {test or out.strip()[-150:]}"
+        return SURVIVED, f"{' and '.join(test_files)} pass, nothing else was run"
 
     def _noticed_by(self, tests: dict[str, float]) -> tuple[str, str] | None:
         """Return the verdict that tests with their seconds come to; None if all pass."""
@@ -487,7 +500,7 @@ def main() -> int:
         type=int,
         default=len(ROUNDS),
         metavar="R",
-        help="of tests (default: all; 0: the nearest file alone)",
+        help="of tests (default: all; 0: the two nearest files whole)",
     )
     parser.add_argument("--write", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--list", action="store_true", help="show the mutants, run nothing")
