@@ -96,7 +96,7 @@ CONV = {
         "x has 6 channels but w expects 6 in each of 2 groups",
     ),
     "b_too_long": (lambda A: conv(A, b=(5,)), ShapeError, "w has 4 filters but b has 5 entries"),
-    "b_of_one_entry_is_not_broadcast": (lambda A: conv(A, b=(1,)), ShapeError, "w has 4 filters but b has 1 entries"),
+    "b_of_one_entry_is_not_broadcast": (lambda A: conv(A, b=(1,)), ShapeError, "w has 4 filters but b has 1 entry"),
     "b_with_two_axes": (lambda A: conv(A, b=(4, 1)), ShapeError, "b must be (K,)", "(4, 1)"),
     "b_a_scalar": (lambda A: conv(A, b=()), ShapeError, "b must be (K,)", "()"),
     "filter_larger_than_image": (
