@@ -135,6 +135,59 @@ def test_rounds_begin_with_tests_that_enter_the_function_and_hold_each_once(monk
     assert [list(tests) for tests in mutation.rounds(mutant, Notes, None)] == [["short"], ["other", "far", "long"]]
 
 
+class Scripted:
+    """A copy of the checkout in which nothing runs: it answers what it is told, with the change and without it."""
+
+    def __init__(self, changed, unchanged=(0, "")):
+        self.answers = {True: changed, False: unchanged}
+        self.text = self._original = (mutation.PACKAGE / "durable.py").read_text(encoding="utf-8")
+
+    def put(self, file, text):
+        self.text = text
+
+    def run(self, test_files, seconds, *options, **variables):
+        return self.answers[self.text != self._original]
+
+
+FAILED = "FAILED tests/test_near.py::test_a[b c] - OSError: no - but\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "unchanged", "outcome", "by"),
+    [
+        ((1, FAILED), (0, ""), mutation.NOTICED, "tests/test_near.py::test_a[b c]"),
+        ((1, FAILED), (1, FAILED), mutation.UNDECIDED, "fails without the change, too"),
+        ((2, "ERROR tests/test_near.py\n"), (0, ""), mutation.NOTICED, "tests/test_near.py"),
+        ((4, "no conftest"), (0, ""), mutation.NOTICED, "pytest ends with 4: no conftest"),
+        ((None, ""), (0, ""), mutation.NOTICED, "no end within"),
+        ((None, ""), (None, ""), mutation.UNDECIDED, "too busy"),
+        ((5, ""), (0, ""), mutation.UNDECIDED, "none of the tests"),
+        ((0, ""), (0, ""), mutation.SURVIVED, "1 passed"),
+    ],
+    ids=["noticed", "fails_anyway", "import", "no_start", "endless", "too_busy", "nothing_run", "survived"],
+)
+def test_what_pytest_says_of_a_mutant_is_its_verdict(changed, unchanged, outcome, by, state, tmp_path, monkeypatch):
+    monkeypatch.setattr(state, "knows", lambda test_file: True)
+    monkeypatch.setattr(mutation, "rounds", lambda *arguments: [{"tests/test_near.py::test_a[b c]": 0.1}])
+    copy = Scripted(changed, unchanged)
+    trial = mutation.Trial(mutation.mutants_of("durable.py")[0], state, copy, tmp_path)
+    found, words = trial.verdict(1)
+    assert found == outcome
+    assert by in words
+    assert copy.text == (mutation.PACKAGE / "durable.py").read_text(encoding="utf-8")
+
+
+def test_no_test_is_chosen_whose_file_is_unknown_before_that_file_has_run_whole(state, tmp_path, monkeypatch):
+    monkeypatch.setattr(mutation, "rounds", lambda *arguments: pytest.fail("it was noticed before"))
+    mutant = mutation.mutants_of("durable.py")[0]
+    assert mutation.Trial(mutant, state, Scripted((1, FAILED)), tmp_path).verdict(1)[0] == mutation.NOTICED
+    assert mutation.Trial(mutant, state, Scripted((0, "")), tmp_path).verdict(0)[0] == mutation.SURVIVED
+    outcome, by = mutation.Trial(
+        mutant, mutation.State(tmp_path), Scripted((1, FAILED), (1, FAILED)), tmp_path
+    ).verdict(0)
+    assert (outcome, "ends with 1" in by) == (mutation.UNDECIDED, True)
+
+
 @pytest.fixture
 def state(tmp_path):
     return mutation.State(tmp_path)
@@ -142,8 +195,8 @@ def state(tmp_path):
 
 def test_verdicts_outlive_a_stop_and_survivors_are_tried_again_when_a_test_has_changed(state, tmp_path):
     state.add(mutation.Verdict("a", mutation.NOTICED, "a test", "others"))
-    state.add(mutation.Verdict("b", mutation.SURVIVED, "2 tests pass", "others"))
-    state.add(mutation.Verdict("c", mutation.SURVIVED, "2 tests pass", state.tests))
+    state.add(mutation.Verdict("b", mutation.SURVIVED, "2 passed", "others"))
+    state.add(mutation.Verdict("c", mutation.SURVIVED, "2 passed", state.tests))
     state.add(mutation.Verdict("e", mutation.UNDECIDED, "too busy", state.tests))
     with (tmp_path / "verdicts.jsonl").open("a") as file:
         file.write('{"key": "d", "outc')  # stopped here

@@ -349,7 +349,7 @@ class Trial:
             if noticed is not None:
                 return noticed
             passed += len(tests)
-        return SURVIVED, f"{passed} tests pass"
+        return SURVIVED, f"{passed} passed"
 
     def _verdict_of_whole(self, test_files: list[str]) -> tuple[str, str]:
         """Return the verdict of test files that run whole, one after the other."""
