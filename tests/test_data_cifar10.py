@@ -4,6 +4,7 @@ import gzip
 import pickle
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -330,6 +331,14 @@ WRONG_FILES = {
 def test_wrong_files_are_named_with_both_facts(tmp_path, kind, contents, words):
     folder = tiny.write_folder(tmp_path, kind, contents())
     with pytest.raises(DatasetCorruptError, match=words) as caught:
+        tiny.read(tmp_path)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_file_that_is_cut_short_after_its_size_was_looked_at_is_named(tmp_path, monkeypatch):
+    folder = tiny.write_folder(tmp_path, BINARY, tiny.files(BINARY))
+    monkeypatch.setattr(Path, "read_bytes", lambda path: bytes(path.stat().st_size - 1))
+    with pytest.raises(DatasetCorruptError, match=r"has 307,299 bytes, expected 307,300") as caught:
         tiny.read(tmp_path)
     assert str(folder) in str(caught.value)
 

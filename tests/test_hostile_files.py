@@ -9,7 +9,9 @@ import os
 import pickle
 import re
 import signal
+import stat
 import tarfile
+import types
 import zipfile
 from pathlib import Path
 
@@ -372,6 +374,16 @@ def test_texts_and_files_are_bounded(tmp_path):
         bounded.read(tmp_path / "a", 4)
     with pytest.raises(OSError, match="not a plain file"):
         bounded.read("/dev/zero", 4)
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a").write_bytes(b"12345")
+    looked_at = types.SimpleNamespace(st_mode=stat.S_IFREG, st_size=4)
+    monkeypatch.setattr(bounded.os, "fstat", lambda descriptor: looked_at)
+    with pytest.raises(OSError, match="it grows while it is read"):
+        bounded.read(tmp_path / "a", 5)
+    with pytest.raises(OSError, match="it is longer than 4 bytes"):
+        bounded.read(tmp_path / "a", 4)
 
 
 @pytest.mark.parametrize(

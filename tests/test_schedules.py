@@ -13,9 +13,11 @@ from gpuconv.errors import ArgTypeError, ConfigError, GpuconvError, ParamError
 POINTS = {
     "constant": (nn.Constant(0.3), {0: 0.3, 1: 0.3, 10**6: 0.3}),
     "step_changes_at_multiples": (nn.Step(0.8, every=10, factor=0.5), {0: 0.8, 9: 0.8, 10: 0.4, 19: 0.4, 20: 0.2, 35: 0.1}),
+    "step_at_each_step": (nn.Step(0.8, every=1, factor=0.5), {0: 0.8, 1: 0.4, 2: 0.2}),
     "step_by_default_a_tenth": (nn.Step(1.0, 3), {2: 1.0, 3: 0.1, 6: 0.01}),
     "step_to_zero": (nn.Step(1.0, 3, 0.0), {2: 1.0, 3: 0.0}),
     "cosine": (nn.Cosine(0.4, 100), {0: 0.4, 25: 0.2 * (1 + math.sqrt(0.5)), 50: 0.2, 100: 0.0, 1000: 0.0}),
+    "cosine_of_one_step": (nn.Cosine(0.5, 1), {0: 0.5, 1: 0.0}),
     "cosine_to_a_floor": (nn.Cosine(0.4, 100, floor=0.1), {0: 0.4, 50: 0.25, 100: 0.1, 101: 0.1}),
     "cosine_warms_up_in_a_line": (
         nn.Cosine(0.5, 104, warmup=4), {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4, 4: 0.5, 54: 0.25, 104: 0.0}

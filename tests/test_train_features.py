@@ -106,7 +106,7 @@ def small_net(**settings) -> nn.Net:
     return nn.ConvNet(2, input_shape=(3, 4, 4), seed=1, **settings)
 
 
-@pytest.mark.parametrize(("limit", "factor"), [(2.5, 0.5), (5.0, 1.0), (7.0, 1.0)])
+@pytest.mark.parametrize(("limit", "factor"), [(0.0625, 0.0125), (2.5, 0.5), (5.0, 1.0), (7.0, 1.0)])
 def test_gradients_are_shortened_to_the_norm_and_never_lengthened(limit, factor):
     net = small_net(dtype="float64")
     net.flat_grads[:2] = 3, -4
@@ -302,6 +302,7 @@ def test_a_run_whose_time_is_over_ends_after_the_step_as_a_finished_one(steps, t
     assert [row["step"] for row in result.metrics] == ([steps] if steps <= 10 else [10, steps])
     record = json.loads((result.folder / "result.json").read_text())
     assert (record["ended_by"], record["epochs"], record["steps"]) == ("max-minutes", len(result.metrics), steps)
+    assert (record["seconds"], record["images_per_second"]) == (6.0 * steps, round(TINY.batch_size / 6, 1))
     before = run_state(result.folder / "last.safetensors")
     assert again(result.folder).test_accuracy == result.test_accuracy
     (result.folder / "result.json").unlink()

@@ -950,6 +950,15 @@ def test_a_folder_with_files_is_not_taken(tmp_path):
     assert names(tmp_path) == ["notes.txt"]
 
 
+def test_a_folder_that_another_run_has_used_meanwhile_is_left_to_others(tmp_path, monkeypatch):
+    looks = iter([False, True])
+    monkeypatch.setattr("gpuconv.runs.folder._holds_files", lambda path: next(looks))
+    with pytest.raises(ConfigError, match="already holds files") as refused:
+        new_folder(tmp_path, runs=tmp_path, name="run")
+    assert "--resume" in str(refused.value)
+    RunFolder(tmp_path).close()  # it is not held, though the error, with all that it knows, is still there
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match="could not be made"):

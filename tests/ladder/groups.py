@@ -41,7 +41,8 @@ def run_group(command: list[str], seconds: float, **variables: str) -> tuple[int
     except subprocess.TimeoutExpired:
         end(process.pid)
         out, errors = process.communicate()
-    end(process.pid)  # what the program left behind
+    finally:
+        end(process.pid)  # what the program left behind, and all of it where this one is interrupted
     return status, out, errors
 
 
