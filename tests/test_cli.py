@@ -26,7 +26,7 @@ from gpuconv.train import Run
 
 FLAGS = [
     *("--widths", "4", "--epochs", "2", "--batch-size", "20", "--lr", "0.02", "--data", "shapes"),
-    *("--crop", "4", "--pad-mode", "zero", "--flip-mode", "random"),
+    *("--crop", "4", "--pad-mode", "zero", "--flip-mode", "random", "--warmup-steps", "0"),
     *("--validation", "100", "--train-images", "200", "--test-images", "60"),
 ]  # TINY in words
 ROOT = Path(__file__).parent.parent

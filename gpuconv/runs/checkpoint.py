@@ -238,12 +238,7 @@ def _classes(data: Mapping[str, Any], folder: Path) -> tuple[str, ...] | None:
         for event in journal.read(folder):
             if event["event"] == "start" and event.get("data_fingerprint") == data["fingerprint"]:
                 names = event.get("classes")
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        msg = f"its classes must be a list of names, got {names!r}"
-        raise TypeError(msg)
-    return tuple(names)
+    return None if names is None else tuple(names)
 
 
 def _settings(values: Mapping[str, Any], folder: Path) -> Config:
