@@ -15,6 +15,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import select
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from bench.load import OtherWork
 from gpuconv import tables
 from gpuconv.version import gpuconv_version
 
+from .. import ROOT
 from ..groups import end, environment
 from .kind import FINE, REFUSED, WRONG, Kind, Outcome
 from .worker import kinds
@@ -60,7 +62,9 @@ class Result:
     name: str
     wanted: int
     seconds: float = 0.0
-    sorts: dict[str, Counter[str]] = field(default_factory=lambda: {FINE: Counter(), REFUSED: Counter(), WRONG: Counter()})
+    sorts: dict[str, Counter[str]] = field(
+        default_factory=lambda: {FINE: Counter(), REFUSED: Counter(), WRONG: Counter()}
+    )
     wrong: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, outcome: Outcome, seed: int) -> None:
@@ -80,8 +84,14 @@ class Result:
             "of": self.wanted,
             **{result: dict(sorts.most_common()) for result, sorts in self.sorts.items()},
             "seconds": round(self.seconds, 1),
-            "wrong cases": self.wrong[:_TOLD],
+            "wrong cases": [{**case, "story": _last_line(case["story"])} for case in self.wrong[:_TOLD]],
         }
+
+
+def _last_line(story: str) -> str:
+    """Return a story's end, without the places of this machine: what is kept where figures are."""
+    line = story.rstrip().rpartition("\n")[2]
+    return re.sub(r"/\S*/torture-\w+(/torture-\w+)*", "FOLDER", line.replace(str(ROOT), "CHECKOUT"))
 
 
 def all_kinds() -> list[tuple[str, Kind]]:
@@ -94,7 +104,18 @@ def outcomes(module: str, name: str, seed: int, first: int, last: int, silence: 
     """Run the cases from first to last in processes; a process that dies or hangs is the outcome of its case."""
     while first < last:
         with tempfile.TemporaryFile() as errors, tempfile.TemporaryDirectory(prefix="torture-") as place:
-            command = [sys.executable, "-W", "error", "-m", f"{__package__}.worker", module, name, str(seed), str(first), str(last)]
+            command = [
+                sys.executable,
+                "-W",
+                "error",
+                "-m",
+                f"{__package__}.worker",
+                module,
+                name,
+                str(seed),
+                str(first),
+                str(last),
+            ]
             process = subprocess.Popen(
                 command,
                 stdout=subprocess.PIPE,
@@ -160,7 +181,12 @@ def told(results: list[Result]) -> str:
     lines = []
     for result in results:
         for case in result.wrong[:_TOLD]:
-            lines += [f"WRONG: {result.name} {case['number']}: {case['sort']}", case["story"].rstrip(), case["repeated by"], ""]
+            lines += [
+                f"WRONG: {result.name} {case['number']}: {case['sort']}",
+                case["story"].rstrip(),
+                case["repeated by"],
+                "",
+            ]
         if len(result.wrong) > _TOLD:
             lines.append(f"{result.name}: {len(result.wrong) - _TOLD} more")
     return "\n".join(lines)

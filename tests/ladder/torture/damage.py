@@ -6,7 +6,10 @@ import copy
 import functools
 import json
 import random
+import shutil
 from typing import Any
+
+from train_helpers import again
 
 from gpuconv import train
 from gpuconv.errors import CheckpointCorruptError, GpuconvError
@@ -81,18 +84,23 @@ def _header(case: Case) -> None:
 
 
 def _sealed_again(case: Case) -> str:
-    """Change a value as somebody would who can seal a checkpoint: it loads as a net, or an error says why not."""
-    arrays, values = sealed.read(undisturbed(case.draw.choice(list(RECIPES))) / "last.safetensors")
+    """Change a value as somebody would who can seal a checkpoint: a net is loaded, a run goes on, or an error says why not."""
+    folder = case.folder / "run"
+    shutil.copytree(undisturbed(case.draw.choice(list(RECIPES))), folder)
+    path = folder / "last.safetensors"
+    arrays, values = sealed.read(path)
     if case.draw.random() < 0.3:
         name = case.draw.choice(list(arrays))
         array = arrays.pop(name)
         arrays |= case.draw.choice(({}, {name: array[..., None]}, {name: array[:0]}, {name: array.astype("float16")}))
     else:
         values = _edited(values, case.draw)
-    path = case.folder / "last.safetensors"
     sealed.write(path, arrays, values)
-    train.load_net(path)
-    return "loaded"
+    if case.draw.random() < 0.5:
+        train.load_net(path)
+        return "loaded"
+    again(folder)
+    return "went on"
 
 
 KINDS = (

@@ -53,6 +53,7 @@ def _answer(draw: random.Random) -> Any:
 @contextlib.contextmanager
 def _serving(answer: Any) -> Iterator[str]:
     """Serve a file from a process of its own; its address is the value."""
+
     def work(pipe: int) -> int:
         with Server() as server:
             os.write(pipe, server.url("file", answer).ljust(200).encode())

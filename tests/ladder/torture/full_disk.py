@@ -1,7 +1,8 @@
 """A disk that is full at some point of a training run.
 
-Two ways, since one without root cannot fill a disk: a limit on the size of files, by which the system itself refuses the
-rest of a write (RLIMIT_FSIZE; what a file has until then stays), and ENOSPC or EDQUOT from any one call of a save.
+Two ways, since a disk cannot be filled without root: from some call of a save on, a limit on the size of files, by which
+the system itself refuses the rest of a write (RLIMIT_FSIZE; what a file has until then stays); ENOSPC or EDQUOT from any
+one call of a save.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+
+from train_helpers import assert_same_run
 
 from gpuconv import cli, data, durable
 from gpuconv.runs import settings
@@ -28,16 +31,19 @@ def _run(case: Case) -> str:
     def full() -> None:
         raise OSError(code, os.strerror(code))
 
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
     def work(_: int) -> int:
         data.load = lambda name, **_: shapes()
-        if by_limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-        else:
-            durable.os = Failing(place, full)  # type: ignore[assignment]
+        durable.os = Failing(place, limited if by_limit else full)  # type: ignore[assignment]
         return cli.main(["train", "--config", str(config), "--run-dir", str(folder), "--progress", "none"])
 
     status, told = Child(work).finish()
     text = told.decode()
+    if by_limit and status == 0:  # nothing was left to be written
+        assert_same_run(folder, undisturbed(recipe))
+        return "had finished"
     assert status == 1, f"status {status}: {text}"
     last = text.rstrip().rpartition("\n")[2]
     assert "Traceback" not in text, text
