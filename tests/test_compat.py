@@ -34,6 +34,7 @@ from gpuconv.errors import (
     ArgTypeError,
     CacheError,
     ConfigError,
+    DatasetCorruptError,
     DatasetMissingError,
     ParamError,
     ShapeError,
@@ -792,7 +793,9 @@ def test_binary_batches_are_read_too(tmp_path, monkeypatch):
     np.testing.assert_array_equal(Y, tiny.arrays()[3])
 
 
-def test_tiny_imagenet(tmp_path):
+@pytest.fixture
+def tiny_imagenet(tmp_path):
+    """Write a folder like TinyImageNet, and return it with its pictures by name."""
     plt = pytest.importorskip("matplotlib.pyplot")
     rng, pictures = np.random.default_rng(0), {}
 
@@ -811,7 +814,12 @@ def test_tiny_imagenet(tmp_path):
     write(tmp_path / "val" / "images", "val_0.png")
     (tmp_path / "val" / "val_annotations.txt").write_text("val_0.png\tn01\t0\t0\t7\t7\n")
     write(tmp_path / "test" / "images", "test_0.png")
-    found = data_utils.load_tiny_imagenet(tmp_path, subtract_mean=False)
+    return tmp_path, pictures
+
+
+def test_tiny_imagenet(tiny_imagenet):
+    folder, pictures = tiny_imagenet
+    found = data_utils.load_tiny_imagenet(folder, subtract_mean=False)
     assert found["class_names"] == [["dog"], ["cat", "house cat"]]
     assert found["y_train"].tolist() == [0, 1]
     assert found["y_val"].tolist() == [1]
@@ -819,9 +827,43 @@ def test_tiny_imagenet(tmp_path):
     assert found["X_train"].dtype == np.float32
     first = found["X_train"][0, :3]
     np.testing.assert_allclose(first, pictures["n02_0.png"].transpose(2, 0, 1) / 255, atol=1e-6)
-    centred = data_utils.load_tiny_imagenet(tmp_path)
+    centred = data_utils.load_tiny_imagenet(folder)
     np.testing.assert_allclose(centred["X_train"].mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(centred["X_val"] + centred["mean_image"], found["X_val"], atol=1e-6)
+
+
+BROKEN_TINY_IMAGENETS = {
+    "no_text": ("wnids.txt", b"n02\n\xff\n", r"wnids\.txt is no text in UTF-8: invalid start byte at byte 4"),
+    "words_without_tabs": ("words.txt", b"n01 cat\n", r"words\.txt, line 1: expected 2 columns .* got 1"),
+    "class_without_words": ("words.txt", b"n01\tcat\n", r"wnids\.txt has 'n02', of which .*words\.txt says nothing"),
+    "unknown_class": (
+        "val/val_annotations.txt",
+        b"val_0.png\tn09\n",
+        r"val_annotations\.txt has 'n09', of which .*wnids",
+    ),
+    "picture_unlabelled": ("test/test_annotations.txt", b"other.png\tn01\n", r"images has 'test_0\.png', of which"),
+    "no_picture": ("val/images/val_0.png", b"no picture", r"val_0\.png could not be read as a picture"),
+    "cut_picture": (
+        "val/images/val_0.png",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        r"val_0\.png could not be read as a picture",
+    ),
+    "missing_text": ("words.txt", None, r"words\.txt is not there"),
+    "missing_picture": ("train/n01/images/n01_0.png", None, r"n01_0\.png is not there"),
+    "no_pictures": ("test/images/test_0.png", None, "a part without pictures"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"), BROKEN_TINY_IMAGENETS.values(), ids=BROKEN_TINY_IMAGENETS.keys()
+)
+def test_what_is_broken_in_a_tiny_imagenet_is_named(tiny_imagenet, name, content, message):
+    path = tiny_imagenet[0] / name
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((DatasetCorruptError, DatasetMissingError), match=message):
+        data_utils.load_tiny_imagenet(tiny_imagenet[0])
 
 
 def test_imagenet_validation_pictures(tmp_path, monkeypatch):
