@@ -19,7 +19,7 @@ from hostile_files import LOADERS, Payload, as_npy, as_npz, as_pickle, as_torch,
 from interrupt import watched
 
 import gpuconv
-from gpuconv import bounded, checks, nn
+from gpuconv import bounded, checks, contents, nn
 from gpuconv.cli import main
 from gpuconv.compat import data_utils
 from gpuconv.errors import ArgTypeError, ConfigError, DatasetCorruptError, GpuconvError, ParamError, UnsafeArchiveError
@@ -229,6 +229,15 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch, 
     os.mkfifo(path)
     with contextlib.suppress(GpuconvError, OSError):
         loader(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_in_the_place_of_a_batch_is_named(tmp_path):
+    os.mkfifo(tmp_path / "data_batch_1")
+    with pytest.raises(DatasetCorruptError, match=r"data_batch_1 is not a plain file"):
+        data_utils.load_CIFAR_batch(tmp_path / "data_batch_1")
+    with pytest.raises(OSError, match="it is not a plain file"):
+        contents.head(tmp_path / "data_batch_1")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
