@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+import io
 import pickle
 import sys
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -864,6 +866,51 @@ def test_what_is_broken_in_a_tiny_imagenet_is_named(tiny_imagenet, name, content
         path.write_bytes(content)
     with pytest.raises((DatasetCorruptError, DatasetMissingError), match=message):
         data_utils.load_tiny_imagenet(tiny_imagenet[0])
+
+
+def _member(content, **fields):
+    """Return an archive whose X is that file, its entry changed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("X.npy", content)
+        packed.writestr("y.npy", content)
+        packed.writestr("label_map.npy", content)
+    packed = bytearray(file.getvalue())
+    for here, there, value in fields.values():
+        for mark, offset in ((b"PK\3\4", here), (b"PK\1\2", there)):
+            place = packed.index(mark) + offset
+            packed[place : place + 2] = value.to_bytes(2, "little")
+    return bytes(packed)
+
+
+def _npy(header):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+BROKEN_IMAGENETS = {
+    "header_unclosed": _member(_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,")),
+    "header_no_python": _member(_npy(b"{'descr': '<f4' 'fortran_order' False}")),
+    "header_nested": _member(_npy(b"(" * 5000)),
+    "header_of_no_dtype": _member(_npy(b"{'descr': [1], 'fortran_order': False, 'shape': (2,)}")),
+    "shape_of_a_petabyte": _member(_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (200000000000000,)}")),
+    "shape_beyond_counting": _member(
+        _npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (9" + b"9" * 30 + b",)}")
+    ),
+    "shape_negative": _member(_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}")),
+    "text": _member(b"no array"),
+    "a_secret": _member(b"", flags=(6, 8, 1)),
+    "another_compression": _member(b"", method=(8, 10, 99)),
+    "a_later_zip": _member(b"", version=(4, 6, 255)),
+    "no_archive": b"PK\3\4 and no more",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_IMAGENETS.values(), ids=BROKEN_IMAGENETS.keys())
+def test_broken_imagenet_validation_pictures_are_named(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet_val_25.npz").write_bytes(content)
+    with pytest.raises(DatasetCorruptError, match=r"imagenet_val_25\.npz is not the file of the course's script: ."):
+        data_utils.load_imagenet_val()
 
 
 def test_imagenet_validation_pictures(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,12 @@ _MOST_BYTES = 1 << 31
 _MOST_TEXT = 1 << 26
 _PIECE = 1 << 20
 _NOT_CHANNELS = (0, 2, 3, 1)
+
+# What NumPy and zipfile raise for a broken .npz; RuntimeError and its kinds: encrypted, nested, packed in another way.
+_BROKEN_NPZ = (
+    KeyError, ValueError, TypeError, OverflowError, OSError, EOFError, MemoryError, RuntimeError, SyntaxError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 _Value = TypeVar("_Value")
 
@@ -180,8 +187,8 @@ def load_imagenet_val(num: int | None = None) -> tuple[np.ndarray, np.ndarray, A
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        msg = f"{path} is not the file of the course's script: {error}"
+    except _BROKEN_NPZ as error:
+        msg = f"{path} is not the file of the course's script: {str(error) or type(error).__name__}"
         raise DatasetCorruptError(msg) from error
     if shape != () or dtype != object:
         msg = f"{path} has a label_map of shape {shape} and type {dtype}, expected one object"
