@@ -31,6 +31,9 @@ def main(argv: list[str]) -> int:
     module, name, seed, first, last = argv
     answers = os.dup(1)
     os.dup2(2, 1)  # what cases print is no answer
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored in a job of a script's background
     faulthandler.enable()
     (kind,) = (kind for kind in kinds(module) if kind.name == name)
     faulthandler.register(signal.SIGPROF, chain=True)
