@@ -3,12 +3,21 @@
 # X as X: what type checkers and editors take for public without a list, which they could not read from ops.
 from typing import TYPE_CHECKING
 
-from . import ops as ops
-from .backend import default_device as default_device
-from .backend import free_memory as free_memory
-from .backend import use as use
 from .errors import GpuconvError as GpuconvError
-from .ops import *
+
+try:
+    from . import ops as ops
+    from .backend import default_device as default_device
+    from .backend import free_memory as free_memory
+    from .backend import use as use
+    from .ops import *
+except KeyboardInterrupt:
+    # The command `gpuconv` begins here, too: Ctrl-C, which ends it with 130, has no traceback to show for that.
+    from .folders import is_command
+
+    if is_command("gpuconv"):
+        raise SystemExit(130) from None
+    raise
 
 if TYPE_CHECKING:
     from . import compat as compat
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
     from . import export as export
     from . import nn as nn
     from . import train as train
+    from .runs.prediction import load as load
 
     __version__: str
 else:
@@ -29,6 +39,10 @@ else:
             from importlib import import_module
 
             return import_module(f"{__name__}.{name}")
+        if name == "load":
+            from .runs.prediction import load
+
+            return load
         if name == "__version__":
             from .version import gpuconv_version
 
@@ -37,4 +51,4 @@ else:
         raise AttributeError(msg)
 
     def __dir__():
-        return sorted({*globals(), *_PARTS, "__version__"} - {"TYPE_CHECKING"})
+        return sorted({*globals(), *_PARTS, "__version__", "load"} - {"TYPE_CHECKING"})

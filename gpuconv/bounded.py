@@ -12,7 +12,7 @@ import os
 import stat
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import contents
 from .errors import ConfigError
@@ -112,11 +112,16 @@ def toml_file(path: Path, what: str) -> tuple[str, dict[str, Any]]:
 def from_json(content: str | bytes) -> Any:
     """Return what a JSON text holds; raise ValueError for any that cannot be had."""
     try:
-        values = json.loads(content)
+        values = json.loads(content, parse_constant=_no_number)
     except RecursionError:
         raise _too_deep() from None
     _check_depth(values)
     return values
+
+
+def _no_number(word: str) -> NoReturn:
+    msg = f"{word} is no number of JSON"
+    raise ValueError(msg)
 
 
 def json_object(path: Path, most: int = TEXT) -> dict[str, Any] | None:

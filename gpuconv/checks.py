@@ -6,6 +6,7 @@ shares, so the same code and the same words serve every backend.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import operator
@@ -18,6 +19,7 @@ from .errors import AliasError, ArgTypeError, CacheError, DTypeError, ParamError
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 _LARGEST_INT = 2**31 - 1
+_LONGEST = 200  # letters of a value in a message
 
 
 # Numbers ------------------------------------------------------------------------------------------------------------
@@ -25,14 +27,7 @@ _LARGEST_INT = 2**31 - 1
 
 def integer(name: str, value: Any, *, least: int, most: int = _LARGEST_INT) -> int:
     """Return value as an int in [least, most]; floats, strings and booleans are refused, not converted."""
-    if isinstance(value, (bool, np.bool_)):
-        msg = f"{name} must be an int, got {value!r}"
-        raise ArgTypeError(msg)
-    try:
-        number = operator.index(value)
-    except TypeError:
-        msg = f"{name} must be an int, got {value!r}"
-        raise ArgTypeError(msg) from None
+    number = _whole(name, value)
     if not least <= number <= most:
         end = "2^31 - 1" if most == _LARGEST_INT else most
         msg = f"{name} must be an int from {least} to {end}, got {name}={digits(number)}"
@@ -44,11 +39,31 @@ def pair(name: str, value: Any, *, least: int) -> tuple[int, int]:
     """Return (vertical, horizontal) of an int or a pair of ints."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
-            msg = f"{name} must be an int or a pair (vertical, horizontal), got {len(value)} values: {value!r}"
+            msg = f"{name} must be an int or a pair (vertical, horizontal), got {len(value)} values: {shown(value)}"
             raise ParamError(msg)
         return integer(name, value[0], least=least), integer(name, value[1], least=least)
     number = integer(name, value, least=least)
     return number, number
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: short, whatever it is; Python shows no int of thousands of digits, for one."""
+    if _on_gpu(value):
+        return "an array on a GPU"
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - what somebody's own class may raise, or a list deep inside itself
+        return f"a {type(value).__qualname__} that cannot be shown"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def choice(name: str, value: Any, words: tuple[str, ...]) -> str:
+    """Return value if it is one of the words."""
+    if not isinstance(value, str) or value not in words:
+        *others, last = (f'"{word}"' for word in words)
+        msg = f"{name} must be {', '.join(others)} or {last}, got {shown(value)}"
+        raise ParamError(msg)
+    return value
 
 
 def digits(number: int) -> str:
@@ -56,12 +71,18 @@ def digits(number: int) -> str:
     return str(number) if number.bit_length() <= 256 else f"an int of {number.bit_length()} bits"
 
 
+def _whole(name: str, value: Any) -> int:
+    """Return value as an int of any size."""
+    if not isinstance(value, (bool, np.bool_)) and not _on_gpu(value):
+        with contextlib.suppress(Exception):  # TypeError, or what somebody's own class raises
+            return operator.index(value)
+    msg = f"{name} must be an int, got {shown(value)}"
+    raise ArgTypeError(msg)
+
+
 def word(name: str, value: Any) -> int:
     """Return value as an int in [0, 2^64): a seed or a counter of the random number generator."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        msg = f"{name} must be an int, got {value!r}"
-        raise ArgTypeError(msg)
-    number = operator.index(value)
+    number = _whole(name, value)
     if not 0 <= number < 2**64:
         msg = f"{name} must be an int from 0 to 2^64 - 1, got {name}={digits(number)}"
         raise ParamError(msg)
@@ -70,21 +91,10 @@ def word(name: str, value: Any) -> int:
 
 def real(name: str, value: Any, *, low: float, high: float = math.inf, open_low: bool = False) -> float:
     """Return value as a finite float in [low, high], or (low, high] with open_low."""
-    if (
-        isinstance(value, (bool, np.bool_, str, bytes))
-        or not hasattr(value, "__float__")
-        or getattr(value, "ndim", 0) != 0
-        or np.iscomplexobj(value)
-    ):
-        msg = f"{name} must be a number, got {value!r}"
+    number = _float(value)
+    if number is None:
+        msg = f"{name} must be a number, got {shown(value)}"
         raise ArgTypeError(msg)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    except ValueError:  # a text in an array, a signalling NaN of decimal
-        msg = f"{name} must be a number, got {value!r}"
-        raise ArgTypeError(msg) from None
     if not math.isfinite(number) or number < low or number > high or (open_low and number == low):
         below = f" and at most {high:g}" if math.isfinite(high) else ""
         msg = f"{name} must be finite, {'above' if open_low else 'at least'} {low:g}{below}, got {name}={number}"
@@ -92,10 +102,31 @@ def real(name: str, value: Any, *, low: float, high: float = math.inf, open_low:
     return number
 
 
+def _on_gpu(value: Any) -> bool:
+    """Return whether this is an array on a GPU: no number in it is read, which would be to wait for the GPU."""
+    return hasattr(type(value), "__cuda_array_interface__")
+
+
+def _float(value: Any) -> float | None:
+    """Return a real number as a float; None for a text, a boolean, a complex number, an array of several, a signalling NaN."""
+    if isinstance(value, (bool, str, bytes, bytearray)) or getattr(value, "ndim", 0) != 0:
+        return None
+    if isinstance(value, (np.generic, np.ndarray)) and value.dtype.kind not in "iuf":
+        return None
+    if not hasattr(value, "__float__") or _on_gpu(value):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except Exception:  # noqa: BLE001 - what somebody's own class may raise
+        return None
+
+
 def flag(name: str, value: Any) -> bool:
     """Return value if it is a boolean; 0, 1 and strings are refused."""
     if not isinstance(value, (bool, np.bool_)):
-        msg = f"{name} must be True or False, got {value!r}"
+        msg = f"{name} must be True or False, got {shown(value)}"
         raise ArgTypeError(msg)
     return bool(value)
 
@@ -115,6 +146,21 @@ def common_dtype(**arrays: Any) -> np.dtype:
         msg = "arrays must share one dtype, got " + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         raise DTypeError(msg)
     return next(iter(dtypes.values()))
+
+
+def float_dtype(dtype: Any) -> np.dtype:
+    """Return np.dtype(dtype) if it is one that the operators take; None is none, where NumPy takes it for float64."""
+    parsed = None
+    if dtype is not None:
+        with contextlib.suppress(Exception):  # NumPy's own, of many classes, and those of somebody's class
+            parsed = np.dtype(dtype)
+    if parsed is None:
+        msg = f"dtype must name an array element type, got {shown(dtype)}"
+        raise ArgTypeError(msg)
+    if parsed not in FLOATS:
+        msg = f"dtype must be float16, float32 or float64, got {parsed}"
+        raise DTypeError(msg)
+    return parsed
 
 
 def given(**arrays: Any) -> None:
@@ -172,14 +218,24 @@ def class_scores(scores: Any, labels: Any) -> None:
 
 
 def writable(name: str, array: Any) -> None:
-    """Check that an array may be updated in place."""
+    """Check that an array may be updated in place.
+
+    Of views with several axes those that interleave are refused with those that overlap: to tell them apart may take long.
+    """
     flags = array.flags
     if not getattr(flags, "writeable", True):
         msg = f"{name} is updated in place but is read-only"
         raise AliasError(msg)
-    if 0 in (step for step, size in zip(array.strides, array.shape, strict=True) if size > 1):
+    steps = [(abs(step), size) for step, size in zip(array.strides, array.shape, strict=True) if size > 1]
+    if 0 in (step for step, _ in steps):
         msg = f"{name} is updated in place but is a broadcast view: several elements share one place"
         raise AliasError(msg)
+    reach = array.itemsize  # bytes from the first to the end of the last element, of the axes looked at
+    for step, size in sorted(steps):
+        if step < reach and array.size:
+            msg = f"{name} is updated in place, but its elements lie over one another: its strides are {array.strides}"
+            raise AliasError(msg)
+        reach += step * (size - 1)
 
 
 def apart(*written: str, **arrays: Any) -> None:

@@ -7,6 +7,7 @@ Source: Pillai et al., All file systems are not created equal (OSDI 2014).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -25,18 +26,20 @@ else:
 _CHUNK = 1 << 20
 _TEMPORARY = ".part"
 TAKEN = errno.EAGAIN, errno.EACCES  # numbers of the OSError where another process has a lock: POSIX and Windows
+_LONGEST = 50  # letters of a name in that of its temporary, which must not be too long where the name itself is not
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def write(path: Path, content: bytes) -> None:
     """Replace the file at path by content; raise CheckpointWriteError, with the old file in place, if that fails."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    temporary = path.with_name(f".{path.name[:_LONGEST]}.{secrets.token_hex(8)}{_TEMPORARY}")
     try:
         _create(temporary, content)
         os.replace(temporary, path)  # noqa: PTH105 - like every call here, one of the system's that tests watch
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is a file, or gone, holds no temporary
+            temporary.unlink()
         msg = f"{path} could not be written ({error.strerror or error}); what was there before is untouched"
         raise CheckpointWriteError(msg) from error
     except BaseException:

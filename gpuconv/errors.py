@@ -55,7 +55,7 @@ class GpuFaultError(GpuLaunchError, RuntimeError):
 
 
 class SizeLimitError(GpuconvError, OverflowError):
-    """A size beyond what a CUDA launch can count."""
+    """A size beyond what an array, or a CUDA launch, can count."""
 
 
 # Training -----------------------------------------------------------------------------------------------------------

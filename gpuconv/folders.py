@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
 from .errors import ConfigError
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000
 
 
 def path_of(name: str | os.PathLike[str], what: str = "the path") -> Path:
@@ -16,6 +19,7 @@ def path_of(name: str | os.PathLike[str], what: str = "the path") -> Path:
     as a whole path, for pathlib knows no other way to tell it from ~x.
     """
     text = os.fspath(name)
+    _check_length(text, what)
     if not text.startswith("~"):
         path = Path(text)
         return Path.cwd() / path if path.parts and path.parts[0].startswith("~") else path
@@ -26,6 +30,31 @@ def path_of(name: str | os.PathLike[str], what: str = "the path") -> Path:
         msg = f"{what} {text} cannot be found, for {missing}: write it in full, or as ./{text} if ~ is part of a name"
         raise ConfigError(msg)
     return Path(expanded)
+
+
+def _check_length(text: str, what: str) -> None:
+    """Raise ConfigError for a path that no file system can have: each question to one would be an error of its own."""
+    longest = max((len(os.fsencode(part)) for part in re.split(r"[/\\]" if os.name == "nt" else "/", text)), default=0)
+    if longest > _LONGEST_NAME or len(text) > _LONGEST_PATH or "\0" in text:
+        fault = f"a name of {longest} bytes in it, and file systems take {_LONGEST_NAME}"
+        if longest <= _LONGEST_NAME:
+            fault = "a zero byte in it" if "\0" in text else f"{len(text)} letters, and systems take {_LONGEST_PATH}"
+        msg = f"{what} {text[:60]!r}{'...' if len(text) > 60 else ''} has {fault}: choose another"
+        raise ConfigError(msg)
+
+
+def is_command(name: str) -> bool:
+    """Return whether this process is the command of that name, or `python -m` with it."""
+    by_module = "-m" in sys.orig_argv and sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == [name]
+    return by_module or Path(sys.argv[0] if sys.argv else "").stem == name
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether there is such a folder; no path is too long or odd to ask."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def cache_folder() -> Path:

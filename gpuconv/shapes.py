@@ -7,11 +7,16 @@ One alphabet everywhere: N batch, C input channels, H W input, K filters, R S wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from . import checks
-from .errors import ParamError, ShapeError
+from .errors import ParamError, ShapeError, SizeLimitError
 from .plural import counted
+
+_MOST_ELEMENTS = 2**60 - 1  # NumPy counts bytes up to 2^63 - 1, eight of them in a float64
+
+_MOST_IN_WINDOW = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ def conv_sizes(
         dilated = f" (dilated to {reach})" if dilation != (1, 1) else ""
         msg = f"filter {R}x{S}{dilated} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
         raise ShapeError(msg)
+    check_count("y", (N, K, P, Q), f"pad={pad}")
+    check_count("the padded x", (N, C, H + 2 * pad[0], W + 2 * pad[1]), f"pad={pad}")
     return ConvSizes(N, C, H, W, K, R, S, P, Q, stride, pad, dilation, groups)
 
 
@@ -126,6 +133,9 @@ def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
     """Return the sizes of a pooling call on x; stride=None means the window."""
     checks.ndim("x", x, 4, "(N, C, H, W)")
     window = checks.pair("window", window, least=1)
+    if prod(window) > _MOST_IN_WINDOW:
+        msg = f"window must have at most 2^31 - 1 elements, which is how far places in it are counted, got window={window}"
+        raise SizeLimitError(msg)
     stride = window if stride is None else checks.pair("stride", stride, least=1)
     pad = checks.pair("pad", pad, least=0)
     checks.not_empty("x", x, "(N, C, H, W)")
@@ -138,7 +148,15 @@ def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
     if P < 1 or Q < 1:
         msg = f"window {window[0]}x{window[1]} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
         raise ShapeError(msg)
+    check_count("y", (N, C, P, Q), f"x {tuple(x.shape)}")
     return PoolSizes(N, C, H, W, window[0], window[1], P, Q, stride, pad)
+
+
+def check_count(name: str, shape: tuple[int, ...], why: str) -> None:
+    """Raise SizeLimitError if an array would have more elements than memory has addresses; why: where its shape comes from."""
+    if prod(shape) > _MOST_ELEMENTS:
+        msg = f"{name} would be {shape} with {why}, and an array holds at most 2^60 elements"
+        raise SizeLimitError(msg)
 
 
 def is_channels_last(x: Any) -> bool:

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from html import escape
 
+_DOTS = "..."
+
 
 def width(text: str) -> int:
     """Return how many columns of a terminal a text takes: wide letters two each, marks upon other letters none."""
@@ -35,6 +37,20 @@ def wrapped(text: str, columns: int, *, indent: str = "") -> list[str]:
                 lines.append(indent)
             lines[-1] += letter
     return lines
+
+
+def shortened(text: str, columns: int, *, end: bool = True) -> str:
+    """Return a text in at most so many columns: dots stand for what is left out, at its end or at its beginning."""
+    if width(text) <= columns:
+        return text
+    while text and width(text) > columns - len(_DOTS):
+        text = text[:-1] if end else text[1:]
+    return text + _DOTS if end else _DOTS + text
+
+
+def printable(text: str) -> str:
+    """Return a text, such as a file's name, that disturbs no terminal: a "?" for each letter that cannot be shown."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _letter_width(letter: str) -> int:

@@ -7,10 +7,12 @@ import zipfile
 
 import numpy as np
 
+import gpuconv
 from gpuconv import data, export, nn, train
 from gpuconv.compat import data_utils
 from gpuconv.data.pickles import read_pickle
 from gpuconv.runs import journal, sealed, settings
+from gpuconv.runs.prediction import read
 
 
 class Payload:
@@ -77,6 +79,9 @@ LOADERS = {
     "pickles.read_pickle": ("a.pkl", lambda path: read_pickle(path.read_bytes(), "it", most_steps=1000)),
     "sealed.read": ("a.safetensors", sealed.read),
     "train.load_net": ("last.safetensors", train.load_net),
+    "gpuconv.load": ("best.safetensors", lambda path: gpuconv.load(path.parent)),
+    "prediction.read": ("a.png", lambda path: read(path, (3, 8, 8))),
+    "prediction.read, folder": ("a.png", lambda path: read(path.parent, (3, 8, 8))),
     "train.resume": ("last.safetensors", train.resume),
     "train.Run": ("result.json", lambda path: train.Run(path.parent).result),
     "export.from_torch": ("a.safetensors", export.from_torch),

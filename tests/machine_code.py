@@ -35,7 +35,7 @@ def main():
     llvm.initialize_all_asmprinters()
     cpu_target.target_context.codegen().magic_tuple = lambda: (TRIPLE, CPUS[0], FEATURES)
 
-    from numba import cfunc, types
+    from numba import cfunc, float32, types
 
     from gpuconv.cpu.loops import atomic, jit, tile, vectors
 
@@ -44,7 +44,9 @@ def main():
         vectors.prefetch(x)
         vectors.stream(x, y, count)
         vectors.transpose_square(x, count, y, count)
-        return atomic.take(counter) + vectors.is_finite(x, count)
+        vectors.add_channels(x, count, count, y, y)
+        vectors.add_pixels(x, count, count, count, y, y)
+        return atomic.take(counter) + vectors.are_even(x, y, count, count, float32(8), float32(0), float32(1))
 
     functions = dict(zip(("multiply", "multiply_scattered", "others"), [*jit._callbacks, others], strict=True))
     result = {

@@ -210,10 +210,10 @@ def test_a_resealed_checkpoint_is_sound(content):
 
 
 def test_a_later_format_is_named_not_called_corrupt(monkeypatch, path):
-    monkeypatch.setattr(sealed, "FORMAT", 2)
+    monkeypatch.setattr(sealed, "FORMAT", 3)
     sealed.write(path, some_arrays(), VALUES)
     monkeypatch.undo()
-    with pytest.raises(CheckpointVersionError, match="format 2; this version of gpuconv reads format 1"):
+    with pytest.raises(CheckpointVersionError, match="format 3; this version of gpuconv reads formats 1 and 2"):
         sealed.read(path)
 
 

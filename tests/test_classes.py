@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from train_helpers import change, names, shapes
+from train_helpers import change, names, shapes, write_format_1
 
 from gpuconv import cli, data, export, train
 from gpuconv.errors import CheckpointMismatchError
@@ -139,9 +139,9 @@ def test_eval_takes_a_part_of_the_classes(gpuconv, folders):
 
 def test_a_checkpoint_of_an_earlier_version_takes_the_names_of_its_run(gpuconv, folders, tmp_path):
     arrays, values = sealed.read(folders / "turned" / "best.safetensors")
-    assert values["data"].pop("classes") == list(TURNED)
+    assert values["inputs"]["classes"] == list(TURNED)
     (tmp_path / "old").mkdir()
-    sealed.write(tmp_path / "old" / "best.safetensors", arrays, values)
+    write_format_1(tmp_path / "old" / "best.safetensors", arrays, values)
     assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes is None
     code, out, _ = gpuconv(shapes(), "eval", tmp_path / "old", "--data", "shapes2/")
     assert code == 0
@@ -150,13 +150,14 @@ def test_a_checkpoint_of_an_earlier_version_takes_the_names_of_its_run(gpuconv, 
     assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes == TURNED
     (tmp_path / "old" / "events.jsonl").write_bytes((folders / "plain" / "events.jsonl").read_bytes())
     assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes is None  # the events are another run's
+    write_format_1(tmp_path / "old" / "best.safetensors", arrays, values, list(TURNED))
+    assert checkpoint.load(tmp_path / "old" / "best.safetensors").classes == TURNED
 
 
 @pytest.mark.parametrize("classes", ["abc", [1, 2], {"a": 1}])
 def test_names_that_are_none_are_refused(classes, folders, tmp_path):
     arrays, values = sealed.read(folders / "plain" / "best.safetensors")
-    values["data"]["classes"] = classes
-    sealed.write(tmp_path / "best.safetensors", arrays, values)
+    write_format_1(tmp_path / "best.safetensors", arrays, values, classes)
     with pytest.raises(CheckpointMismatchError, match="its classes must be a list of names"):
         checkpoint.load(tmp_path / "best.safetensors")
 
@@ -210,21 +211,39 @@ def test_import_takes_the_order_of_the_file_from_the_flag(gpuconv, folders, unna
 
 
 def test_a_run_that_starts_from_it_learns_by_name(gpuconv, folders, unnamed, tmp_path):
-    start = tmp_path / "start"
-    start.mkdir()
-    flags = ("--net", "plain", "-o", start / "start.safetensors", "--classes", ",".join(TURNED))
+    start, place = tmp_path / "start.safetensors", tmp_path / "run"
+    flags = ("--net", "plain", "-o", start, "--classes", ",".join(TURNED))
     assert gpuconv(shapes(), "import", unnamed, *flags)[0] == 0
-    assert gpuconv(shapes(), "train", "--resume", start / "start.safetensors", "--progress", "none") == (0, "", "")
-    run = Run(start)
-    assert run.result["classes"] == list(TURNED)
+    flags = ("--config", "plain/config.toml", "--weights", start, "--run-dir", place, "--progress", "none")
+    assert gpuconv(shapes(), "train", *flags) == (0, "", "")
+    run = Run(place)
+    assert run.result["classes"] == list(CLASSES)
+    order = f"the classes stand in another order there, {', '.join(TURNED)}: they are matched by name"
+    assert order in [event["message"] for event in run.events if event["event"] == "weights"]
     assert run.result["data_fingerprint"] == Run(folders / "plain").result["data_fingerprint"]
     assert run.metrics[0]["train_accuracy"] > Run(folders / "turned").metrics[0]["train_accuracy"]
     assert run.evaluate(shapes()).accuracy == run.result["test_accuracy"]
     pages = run.report(dataset=shapes()).read_text()
     image, true, _, _ = run.result["mistakes"][0]
+    assert shapes().y_test[image] == true
+    assert f'alt="test image {image}: {CLASSES[true]}"' in pages
+    assert gpuconv(shapes(), "train", "--resume", place, "--progress", "none")[0] == 0  # finished
+
+
+def test_a_run_of_another_order_goes_on_in_it(gpuconv, folders, unnamed, tmp_path):
+    """Its own folder holds its settings, so that it is known for a run before its first step."""
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "config.toml").write_bytes((folders / "plain" / "config.toml").read_bytes())
+    flags = ("--net", "plain", "-o", start / "last.safetensors", "--classes", ",".join(TURNED))
+    assert gpuconv(shapes(), "import", unnamed, *flags)[0] == 0
+    assert gpuconv(shapes(), "train", "--resume", start, "--progress", "none") == (0, "", "")
+    run = Run(start)
+    assert run.result["classes"] == list(TURNED)
+    pages = run.report(dataset=shapes()).read_text()
+    image, true, _, _ = run.result["mistakes"][0]
     assert CLASSES[shapes().y_test[image]] == TURNED[true]
     assert f'alt="test image {image}: {TURNED[true]}"' in pages
-    assert gpuconv(shapes(), "train", "--resume", start, "--progress", "none")[0] == 0  # finished
 
 
 def test_import_says_where_torchvision_has_another_order(gpuconv, unnamed, tmp_path):

@@ -351,7 +351,7 @@ def test_resume_takes_no_settings_but_the_place_of_the_data(gpuconv, finished):
         "train", "--resume", finished.folder, "--epochs", 3, "--batch-size", 5, "--preset", "convnet"
     )
     assert code == 2
-    assert "leave out --preset, --epochs, --batch-size" in err
+    assert "leave out --preset, --batch-size; what can be changed is its end, in a new run: --epochs" in err
     assert gpuconv("train", "--resume", finished.folder, "--data-dir", finished.folder)[0] == 0
 
 

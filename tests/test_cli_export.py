@@ -1,11 +1,12 @@
 """`gpuconv export` and `gpuconv import`: files, messages, exit codes."""
 
+import dataclasses
 import importlib.util
 import json
 
 import numpy as np
 import pytest
-from train_helpers import TINY, names, run_state, shapes
+from train_helpers import TINY, names, run_state, shapes, write_format_1
 
 from gpuconv import cli, data, export, train
 from gpuconv.errors import DatasetMissingError
@@ -102,27 +103,94 @@ def test_the_input_can_be_chosen(kind, gpuconv, run):
     assert json.loads(values["mean"]) == list(shapes().mean)
 
 
-def test_without_the_data_set_the_file_says_less(gpuconv, run, no_data):
+FACTS = ("classes", "mean", "std", "scaling")
+
+
+def facts(path):
+    """Return what an ONNX file says of pictures and scores."""
+    import onnx
+
+    return {prop.key: json.loads(prop.value) for prop in onnx.load(path).metadata_props if prop.key in FACTS}
+
+
+def test_without_the_data_set_the_file_says_as_much(gpuconv, run, no_data):
+    assert gpuconv("export", "run", "--to", "onnx", "-o", "with.onnx")[0] == 0
     no_data()
-    code, out, err = gpuconv("export", "run", "--to", "onnx")
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "-o", "without.onnx")
     assert (code, err) == (0, "")
-    assert f"without names of classes, mean and std: {shapes().name} is not here" in out
-    assert "test pictures" not in out
+    assert f"without test pictures: {shapes().name} is not here" in out
+    assert "test pictures of" not in out
+    assert facts(run.parent / "without.onnx") == facts(run.parent / "with.onnx")
+    assert facts(run.parent / "without.onnx") == {
+        "classes": list(shapes().classes),
+        "mean": list(shapes().mean),
+        "std": list(shapes().std),
+        "scaling": "middle, bicubic",
+    }
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "--input", "uint8", "-o", "bytes.onnx")
+    assert (code, err) == (0, "")
+    assert "16 random pictures: scores differ by at most" in out
+    assert gpuconv("export", "run", "--to", "onnx", "--data-dir", "there", "--force")[0] == 1
+    assert names(run.parent) == ["bytes.onnx", "run", "with.onnx", "without.onnx"]
+
+
+def test_of_an_earlier_version_the_data_set_says_more(gpuconv, run, no_data):
+    write_format_1(run / "best.safetensors", *sealed.read(run / "best.safetensors"))
+    (run / "events.jsonl").unlink()
+    assert gpuconv("export", "run", "--to", "onnx", "-o", "with.onnx")[0] == 0
+    assert sorted(facts(run.parent / "with.onnx")) == sorted(FACTS)
+    no_data()
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "-o", "without.onnx")
+    assert (code, err) == (0, "")
+    assert f"without names of classes, mean and std, test pictures: {shapes().name} is not here" in out
+    assert facts(run.parent / "without.onnx") == {}
     code, _, err = gpuconv("export", "run", "--to", "onnx", "--input", "uint8", "-o", "other.onnx")
     assert code == 2
     assert "only with the run's data set at hand: CIFAR-10 is not here" in err
-    assert gpuconv("export", "run", "--to", "onnx", "--data-dir", "there", "--force")[0] == 1
-    assert names(run.parent) == ["run"]
+    assert names(run.parent) == ["run", "with.onnx", "without.onnx"]
 
 
 def test_another_data_set_is_not_taken_for_that_of_the_run(gpuconv, run, monkeypatch):
     monkeypatch.setattr(data, "load", lambda name, **_: data.draw_shapes(200, 50, seed=1))
     code, out, _ = gpuconv("export", "run", "--to", "onnx")
     assert code == 0
-    assert "without names of classes" in out
+    assert "without test pictures" in out
+    write_format_1(run / "best.safetensors", *sealed.read(run / "best.safetensors"))
     code, _, err = gpuconv("export", "run", "--to", "onnx", "--force", "--input", "unit")
     assert code == 2
     assert f"the run was trained on {shapes().name}, the data given or found are others" in err
+
+
+@pytest.mark.parametrize("target", ["onnx", "torch"])
+def test_mean_and_std_come_back_from_the_file(target, gpuconv, run, no_data):
+    mean, std = [0.1, 0.2, 0.3], [0.5, 0.25, 0.75]
+    write = {"onnx": export.to_onnx, "torch": export.to_torch}[target]
+    file = run.parent / f"theirs.{'onnx' if target == 'onnx' else 'safetensors'}"
+    write(checkpoint.load_net(run / "best.safetensors"), file, mean=mean, std=std)
+    no_data()
+    assert gpuconv("import", file, "--net", "run", "-o", "back.safetensors")[0] == 0
+    inputs = checkpoint.load(run.parent / "back.safetensors").inputs
+    assert (inputs.mean, inputs.std, inputs.classes) == (tuple(mean), tuple(std), shapes().classes)
+    write(checkpoint.load_net(run / "best.safetensors"), file, overwrite=True)
+    assert gpuconv("import", file, "--net", "run", "-o", "back.safetensors", "--force")[0] == 0
+    assert checkpoint.load(run.parent / "back.safetensors").inputs.mean == shapes().mean
+
+
+@pytest.mark.parametrize("std", ["[0, 1, 1]", "[1, 1]", '"abc"', "[true, 1, 1]", "[NaN, 1, 1]", "[1e999, 1, 1]", "["])
+def test_mean_and_std_that_are_none_are_refused(std, gpuconv, run):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    file = run.parent / "theirs.safetensors"
+    export.to_torch(checkpoint.load_net(run / "best.safetensors"), file, mean=[0.5] * 3, std=[0.5] * 3)
+    with safe_open(file, "numpy") as opened:
+        metadata = opened.metadata()
+    save_file(load_file(file), file, metadata={**metadata, "std": std})
+    code, out, err = gpuconv("import", file, "--net", "run", "-o", "back.safetensors")
+    assert (code, out) == (1, "")
+    assert str(file) in err
+    assert "std must be" in err
+    assert not (run.parent / "back.safetensors").exists()
 
 
 def test_a_check_that_fails_writes_nothing(gpuconv, run, monkeypatch):
@@ -182,16 +250,34 @@ def test_a_run_can_start_from_imported_weights(gpuconv, run):
 def test_imported_weights_alone_start_a_run_in_a_folder_of_its_own(gpuconv, run):
     gpuconv("export", "run", "--to", "onnx")
     start = run.parent / "new"
-    start.mkdir()
-    assert gpuconv("import", "run/net.onnx", "--net", "run", "-o", "new/start.safetensors")[0] == 0
-    code, _, err = gpuconv("train", "--resume", "new/start.safetensors", "--progress", "none")
+    assert gpuconv("import", "run/net.onnx", "--net", "run", "-o", "start.safetensors")[0] == 0
+    flags = ("--config", "run/config.toml", "--weights", "start.safetensors", "--run-dir", "new", "--progress", "none")
+    before = names(run.parent)
+    code, _, err = gpuconv("train", *flags)
     assert (code, err) == (0, "")
-    assert read(start / "config.toml") == TINY
+    assert names(run.parent) == sorted([*before, "new"])
+    assert read(start / "config.toml") == dataclasses.replace(TINY, weights="start.safetensors")
     events = train.Run(start).events
     assert [event["event"] for event in events if event["event"] in ("start", "resumed")] == ["start"]
     assert (start / "env.json").exists()
     assert train.Run(start).result["test_loss"] < train.Run(run).result["test_loss"]
     assert gpuconv("train", "--resume", "new", "--progress", "none")[0] == 0  # finished
+
+
+def test_a_run_from_imported_weights_normalises_pictures_as_they_were_trained(gpuconv, run):
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.75)
+    export.to_torch(checkpoint.load_net(run / "best.safetensors"), run.parent / "w.safetensors", mean=mean, std=std)
+    assert gpuconv("import", "w.safetensors", "--net", "run", "-o", "start.safetensors")[0] == 0
+    start = "--weights", "start.safetensors", "--config", "run/config.toml"
+    assert gpuconv("train", *start, "--run-dir", "new", "--progress", "none")[0] == 0
+    inputs = checkpoint.load(run.parent / "new" / "best.safetensors").inputs
+    assert (inputs.mean, inputs.std) == (mean, std)
+    result = train.Run(run.parent / "new").result
+    assert result["mean"] == list(mean)
+    code, out, _ = gpuconv("eval", "new", "--test-images", 60)
+    assert code == 0
+    assert out.endswith(f"loss {result['test_loss']:.4f}\n")
+    assert gpuconv("train", "--resume", "new", "--progress", "none")[0] == 0  # finished: the data are still the run's
 
 
 BAD = {

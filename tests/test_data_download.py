@@ -483,12 +483,28 @@ def test_the_longest_part_is_continued_and_the_others_deleted(server, target):
     assert sorted(target.parent.iterdir()) == sorted([target, other])
 
 
-def test_an_empty_part_is_left_alone(server, target):
-    """Its maker may be about to lock it, and there is nothing in it to continue."""
-    empty = leave_part(target, b"")
+def test_an_empty_part_does_not_stay(server, target):
+    """Of a process that was killed before the first byte came."""
+    leave_part(target, b"")
+    leave_part(target, b"", name="4567")
     get(target, server.url("good", good))
     assert server.requests == [("good", None)]
-    assert sorted(target.parent.iterdir()) == sorted([target, empty])
+    assert only_the_file_is_there(target)
+
+
+def test_a_part_that_another_process_takes_before_it_is_locked_is_given_up(server, target, monkeypatch):
+    real, lost = download._lock, []
+
+    def late(file):
+        if not lost:
+            lost.append(file.name)
+            Path(file.name).unlink()  # whoever took it over has made the file, and cleared up
+        return real(file)
+
+    monkeypatch.setattr(download, "_lock", late)
+    get(target, server.url("good", good))
+    assert lost
+    assert only_the_file_is_there(target)
 
 
 def test_a_part_published_while_it_was_being_taken_over_is_not_touched(server, target, monkeypatch):

@@ -279,7 +279,7 @@ def test_every_kind_that_is_read_is_known_by_its_content(tmp_path, kind):
     path = tmp_path / "picture"
     Image.fromarray(colours(5)).save(path, format=kind)
     assert contents.is_picture(contents.head(path))
-    assert pictures._decoded(path, 0).shape == (6, 5, 3)
+    assert pictures._decoded(path, None).shape == (6, 5, 3)
 
 
 INSTEAD = {
@@ -370,32 +370,32 @@ COLOURS = {
 @pytest.mark.parametrize(("image", "options", "expected"), COLOURS.values(), ids=COLOURS.keys())
 def test_every_kind_of_picture_becomes_rgb_by_its_rule(tmp_path, image, options, expected):
     path = put(tmp_path / "x.png", image, **options)
-    np.testing.assert_array_equal(pictures._decoded(path, 0), expected)
+    np.testing.assert_array_equal(pictures._decoded(path, None), expected)
 
 
 def test_cmyk_is_converted(tmp_path):
     ink = np.zeros((8, 8, 4), np.uint8)
     ink[:, :, 0] = 255  # cyan alone: no red
     path = put(tmp_path / "x.jpg", Image.frombytes("CMYK", (8, 8), ink.tobytes()))
-    assert pictures._decoded(path, 0).reshape(-1, 3).mean(axis=0) == pytest.approx([0, 255, 255], abs=3)
+    assert pictures._decoded(path, None).reshape(-1, 3).mean(axis=0) == pytest.approx([0, 255, 255], abs=3)
 
 
 def test_a_cameras_picture_may_have_previews_after_it(tmp_path):
     frames = [Image.fromarray(np.full((8, 8, 3), value, np.uint8)) for value in (10, 200)]
     frames[0].save(tmp_path / "x.jpg", format="MPO", save_all=True, append_images=frames[1:])
-    assert pictures._decoded(tmp_path / "x.jpg", 0).mean() == pytest.approx(10, abs=1)
+    assert pictures._decoded(tmp_path / "x.jpg", None).mean() == pytest.approx(10, abs=1)
 
 
 def test_pictures_are_turned_as_their_exif_says(tmp_path):
     image, exif = turned()
     path = put(tmp_path / "x.png", image, exif=exif)
-    np.testing.assert_array_equal(pictures._decoded(path, 0), colours(3))
+    np.testing.assert_array_equal(pictures._decoded(path, None), colours(3))
 
 
 def test_other_pixels_are_refused(tmp_path):
     path = put(tmp_path / "x.tif", Image.fromarray(np.zeros((6, 5), np.float32)))
     with pytest.raises(DatasetCorruptError, match=r"x\.tif has pixels of mode 'F', expected RGB"):
-        pictures._decoded(path, 0)
+        pictures._decoded(path, None)
 
 
 # Sizes --------------------------------------------------------------------------------------------------------------
@@ -432,13 +432,13 @@ def test_the_square_in_the_middle_is_scaled(tmp_path):
     pixels = np.zeros((8, 24, 3), np.uint8)
     pixels[:, 8:16] = 255  # 8 x 8 white in the middle
     path = put(tmp_path / "x.png", pixels)
-    np.testing.assert_array_equal(pictures._decoded(path, 4), 255)
-    assert pictures._decoded(path, 16).shape == (16, 16, 3)
+    np.testing.assert_array_equal(pictures._decoded(path, (4, 4)), 255)
+    assert pictures._decoded(path, (16, 16)).shape == (16, 16, 3)
 
 
 def test_pictures_of_the_right_size_are_left_as_they_are(tmp_path):
     path = put(tmp_path / "x.png", colours(4, (7, 7)))
-    np.testing.assert_array_equal(pictures._decoded(path, 7), colours(4, (7, 7)))
+    np.testing.assert_array_equal(pictures._decoded(path, (7, 7)), colours(4, (7, 7)))
 
 
 def test_too_many_bytes_are_refused_before_they_are_read(tmp_path, monkeypatch):

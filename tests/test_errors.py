@@ -4,11 +4,15 @@ Cases take `A`, which makes an array for the backend under test, so the words ar
 """
 
 import dataclasses
+import inspect
 import re
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from operators import OPERATORS
+from places import Cpu
 
 import gpuconv
 from gpuconv import errors, nn
@@ -81,6 +85,16 @@ def backward(operator, A, dy, **options):
 
 CONV = {
     "x_without_batch_axis": (lambda A: conv(A, x=(3, 8, 8)), ShapeError, "x must be (N, C, H, W)", "(3, 8, 8)"),
+    "output_beyond_any_array": (
+        lambda A: conv(A, x=(1, 3, 4, 4), pad=2**30),
+        SizeLimitError,
+        "y would be (1, 4, 2147483650, 2147483650) with pad=(1073741824, 1073741824)",
+    ),
+    "padded_input_beyond_any_array": (
+        lambda A: conv(A, x=(1, 3, 4, 4), pad=2**30, stride=2**31 - 1),
+        SizeLimitError,
+        "the padded x would be (1, 3, 2147483652, 2147483652) with pad=(1073741824, 1073741824)",
+    ),
     "x_with_five_axes": (lambda A: conv(A, x=(1, 2, 3, 8, 8)), ShapeError, "x must be", "(1, 2, 3, 8, 8)"),
     "x_without_axes": (lambda A: conv(A, x=()), ShapeError, "x must be (N, C, H, W)", "()"),
     "w_with_three_axes": (lambda A: conv(A, w=(3, 3, 3)), ShapeError, "w must be (K, C / groups, R, S)", "(3, 3, 3)"),
@@ -181,6 +195,12 @@ CONV = {
 
 POOL = {
     "x_with_three_axes": (lambda A: pool(A, x=(3, 8, 8)), ShapeError, "x must be (N, C, H, W)", "(3, 8, 8)"),
+    "window_of_more_places_than_are_counted": (
+        lambda A: pool(A, window=2**31 - 1, pad=2**30 - 1),
+        SizeLimitError,
+        "window must have at most 2^31 - 1 elements",
+        "window=(2147483647, 2147483647)",
+    ),
     "window_zero": (lambda A: pool(A, window=0), ParamError, "window must be", "window=0"),
     "window_negative": (lambda A: pool(A, window=(2, -1)), ParamError, "window must be", "window=-1"),
     "window_float": (lambda A: pool(A, window=2.0), ArgTypeError, "window must be an int", "2.0"),
@@ -544,6 +564,101 @@ GROUPNORM = {
     "eps_nan": (lambda A: layer_norm(A, eps=float("nan")), ParamError, "eps must be finite", "nan"),
 }
 
+
+def _lying_over_one_another(A, name):
+    """Return the good arrays of an update, one of which has elements of eight bytes that begin every four."""
+    arrays = {name: A(np.zeros(5)) for name in ("w", "dw", "m", "v")}
+    arrays[name] = np.lib.stride_tricks.as_strided(np.zeros(5), (5,), (4,))
+    return arrays | {name: A(arrays[name])}
+
+
+def _debugging(call):
+    """Return what a call does with GPUCONV_DEBUG=1."""
+
+    def debugging(A):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("GPUCONV_DEBUG", "1")
+            call(A)
+
+    return debugging
+
+
+def _changed_between(operator, name):
+    """Return a call whose array of that name is another at the backward than it was at the forward."""
+
+    def call(A):
+        row = OPERATORS[operator]
+        arrays = {key: A(array) for key, array in row.good().items()}
+        y, cache = row.forward(arrays, row.options_of({}))
+        arrays[name][...] = A(np.ones(arrays[name].shape, "float32"))
+        row.backward(A(np.zeros(y.shape, "float32")), cache)
+
+    return _debugging(call)
+
+
+def _one_array(A, first, second):
+    """Batch norm in training with one array for two of its vectors."""
+    row = OPERATORS["spatial_batchnorm"]
+    arrays = {name: A(array) for name, array in row.good().items()}
+    arrays[second] = arrays[first]
+    return row.forward(arrays, row.options_of({}))
+
+
+def _views(A, first, second):
+    """Batch norm in training with two vectors of three entries that are views of four."""
+    row = OPERATORS["spatial_batchnorm"]
+    room = A(zeros(4))
+    arrays = {name: A(array) for name, array in row.good().items()} | {first: room[:3], second: room[1:]}
+    return row.forward(arrays, row.options_of({}))
+
+
+WRITTEN = {
+    **{
+        f"elements_of_{name}_lie_over_one_another": (
+            lambda A, name=name: gpuconv.adam_update(**_lying_over_one_another(A, name), step=1, lr=0.1),
+            AliasError,
+            f"{name} is updated in place, but its elements lie over one another: its strides are (4,)",
+        )
+        for name in ("w", "m", "v")
+    },
+    "statistics_one_array": (
+        lambda A: _one_array(A, "running_mean", "running_var"),
+        AliasError,
+        "is updated in place, but running_mean and running_var share memory",
+    ),
+    "statistic_and_gamma_one_array": (
+        lambda A: _one_array(A, "gamma", "running_var"),
+        AliasError,
+        "running_var is updated in place, but gamma and running_var share memory",
+    ),
+    "statistics_views_of_one_array": (
+        lambda A: _views(A, "running_mean", "running_var"),
+        AliasError,
+        "is updated in place, but running_mean and running_var share memory",
+    ),
+}
+
+DEBUGGED = {
+    **{
+        f"running_variance_{value}": (
+            _debugging(lambda A, value=value: norm(A, running_var=np.full(3, value, "float32"), training=False)),
+            ParamError,
+            "running_var has a negative or NaN entry",
+        )
+        for value in (-1.0, float("nan"))
+    },
+    **{
+        f"{name}_of_{row.name}_changed": (
+            _changed_between(row.name, name),
+            CacheError,
+            f"{name} was changed in place between forward and backward, so the gradient would be wrong",
+        )
+        for row in OPERATORS.values()
+        for name in row.refers
+        if name in row.arrays
+    },
+}
+
 TIES = {
     "unknown_rule": (
         lambda A: pool(A, ties="last"),
@@ -566,6 +681,8 @@ GROUPS = {
     "norm": NORM,
     "groupnorm": GROUPNORM,
     "rest": REST,
+    "written": WRITTEN,
+    "debugged": DEBUGGED,
     "backward": BACKWARD,
 }
 ALL = {f"{group}-{name}": case for group, cases in GROUPS.items() for name, case in cases.items()}
@@ -586,6 +703,74 @@ def test_bad_argument_raises_its_own_error(case, device):
     _raises(lambda: call(device.array), expected, words)
     y, _ = conv(device.array)  # the next good call is right
     assert not device.numpy(y).any()
+
+
+@pytest.mark.parametrize("case", ALL.values(), ids=ALL.keys())
+def test_a_bad_argument_is_refused_in_the_same_words_everywhere(case, gpu):
+    call, expected, *_ = case
+    said = []
+    for array in (Cpu.array, gpu.array):
+        with pytest.raises(expected) as info:
+            call(array)
+        said.append(str(info.value))
+    assert said[0] == said[1]
+
+
+# Options of the wrong kind: every option of every operator -----------------------------------------------------------
+
+
+class Unruly:
+    """Raises an error of its own for whatever it is asked."""
+
+    def _refuse(self, *_):
+        raise LookupError
+
+    __float__ = __index__ = __int__ = __eq__ = __iter__ = __repr__ = __len__ = _refuse
+    __hash__ = None
+
+
+ODD = {
+    "beyond_floats": 10**400,
+    "of_thousands_of_digits": 10**5000,
+    "fraction_beyond_floats": Fraction(10**400),
+    "complex": 1 + 1j,
+    "complex_scalar": np.complex64(1 + 1j),
+    "complex_array": np.array(1 + 1j),
+    "signalling": Decimal("sNaN"),
+    "not_a_number": Decimal("NaN"),
+    "bytes": b"1",
+    "bytes_scalar": np.bytes_(b"1"),
+    "text": "1",
+    "text_scalar": np.str_("1"),
+    "text_in_an_array": np.array("1"),
+    "raw": np.void(b"12"),
+    "date": np.datetime64("2020-01-01"),
+    "duration": np.timedelta64(1, "s"),
+    "record": np.array((1,), [("a", "i4")]),
+    "none_in_an_array": np.array(None),
+    "words": np.array(["first", "zero"]),
+    "numbers": np.array([0.5, 0.5, 0.5, 0.5]),
+    "no_numbers": np.array([]),
+    "table": {},
+    "itself": object,
+    "unruly": Unruly(),
+}
+_OPTIONS = [
+    (row, name)
+    for row in OPERATORS.values()
+    for name in inspect.signature(getattr(gpuconv, row.function)).parameters
+    if name not in row.arrays
+]
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
+@pytest.mark.parametrize(("row", "name"), _OPTIONS, ids=[f"{row.name} {name}" for row, name in _OPTIONS])
+def test_an_odd_option_is_refused_by_name(row, name, odd):
+    with pytest.raises(GpuconvError) as info:
+        row.forward(row.good(), {**row.options_of({}), name: odd})
+    assert isinstance(info.value, (ArgTypeError, ParamError, DTypeError, ShapeError)), repr(info.value)
+    assert name in str(info.value)
+    assert len(str(info.value)) < 500
 
 
 # Arrays of the wrong kind: every array argument of every operator ---------------------------------------------------

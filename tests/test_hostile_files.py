@@ -250,10 +250,32 @@ def test_a_pipe_on_the_command_line_is_named(tmp_path, capsys):
         nn.from_file(path, input_shape=(3, 8, 8), classes=2)
 
 
-def test_a_net_that_ends_python_is_an_error_of_its_file(tmp_path):
+@pytest.mark.parametrize("where", ["when it is run", "in net(input_shape, classes)"])
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    {
+        "import sys; sys.exit(0)": "SystemExit",
+        "raise SystemExit": "SystemExit",
+        "raise KeyboardInterrupt": "KeyboardInterrupt",
+        "raise GeneratorExit": "GeneratorExit",
+        "f = lambda: f(); f()": "RecursionError",
+        "import no_such_module": "ModuleNotFoundError",
+        "raise type('Own', (BaseException,), {})": "Own",
+    }.items(),
+)
+def test_a_net_that_ends_python_is_an_error_of_its_file(tmp_path, line, kind, where):
     path = tmp_path / "net.py"
-    path.write_text("import sys\nsys.exit(0)\n")
-    with pytest.raises(ConfigError, match=r"net\.py: SystemExit when it is run"):
+    path.write_text(f"{line}\n" if where == "when it is run" else f"def net(*_):\n    global f\n    {line}\n")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ConfigError, match=rf"net\.py: {kind} {re.escape(where)}"):
+        nn.from_file(path, input_shape=(3, 8, 8), classes=2)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_in_a_file_of_a_net_is_no_error_of_the_file(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    with pytest.raises(KeyboardInterrupt):
         nn.from_file(path, input_shape=(3, 8, 8), classes=2)
 
 

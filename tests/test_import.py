@@ -107,8 +107,13 @@ def test_the_version_is_the_installed_one():
 
 
 def test_parts_are_shown_before_they_are_touched(imported):
-    assert not [part for part in PARTS if f"gpuconv.{part}" in imported["inside"]]
-    _run(f"import gpuconv; assert {{*{PARTS}, '__version__', 'conv_forward', 'use'}} <= set(dir(gpuconv))")
+    assert not [part for part in (*PARTS, "runs") if f"gpuconv.{part}" in imported["inside"]]
+    _run(f"import gpuconv; assert {{*{PARTS}, '__version__', 'conv_forward', 'load', 'use'}} <= set(dir(gpuconv))")
+
+
+def test_load_comes_when_it_is_touched():
+    found = _run("import gpuconv; assert gpuconv.load.__module__ == 'gpuconv.runs.prediction'")
+    assert not {"rich", "matplotlib", "PIL", "torch"} & set(found["modules"])
 
 
 def test_a_name_that_is_not_there_is_said_to_be_missing():

@@ -211,20 +211,69 @@ def test_transposing(rows, rng):
 
 
 @njit
-def _is_finite(values, count):
-    return vectors.is_finite(vectors.address_of(values, 0), count)
+def _add_channels(source, count, channels, totals, squares):
+    places = vectors.address_of(totals, 0), vectors.address_of(squares, 0)
+    vectors.add_channels(vectors.address_of(source, 0), count, channels, *places)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_value_that_is_not_finite_is_seen_in_any_lane(value, rng):
-    largest = np.finfo(np.float32).max
-    values = rng.choice(np.array([largest, -largest, 0, -0.0, 1e-45], np.float32), 4 * LANES)
-    assert _is_finite(values, len(values))
-    for place in range(4 * LANES):
-        spoiled = values.copy()
-        spoiled[place] = value
-        assert _is_finite(spoiled, len(values)) == False
-        assert _is_finite(spoiled, place // LANES * LANES)
+@pytest.mark.parametrize("channels", [LANES, LANES + 1, 2 * LANES - 1, 2 * LANES, 3 * LANES + 5])
+def test_sizes_of_pixels(channels, rng):
+    most = 2 * LANES
+    pixels = rng.integers(-9, 10, (most + LANES, channels)).astype(np.float32)
+    for count in range(most + 1):
+        totals, squares = _untouched((2, most + LANES))
+        _add_channels(pixels, count, channels, totals, squares)
+        np.testing.assert_array_equal(totals[:count], np.abs(pixels[:count]).sum(axis=1))
+        np.testing.assert_array_equal(squares[:count], (pixels[:count] ** 2).sum(axis=1))
+        assert np.isnan([totals[count + LANES // 2 :], squares[count + LANES // 2 :]]).all()
+
+
+@njit
+def _add_pixels(source, count, pitch, count_vectors, totals, squares):
+    places = vectors.address_of(totals, 0), vectors.address_of(squares, 0)
+    vectors.add_pixels(vectors.address_of(source, 0), count, pitch, count_vectors, *places)
+
+
+@pytest.mark.parametrize("count", [0, 4, 12])
+@pytest.mark.parametrize("channels", [LANES, 2 * LANES + 3])
+def test_sizes_of_channels(channels, count, rng):
+    pixels = rng.integers(-9, 10, (16, channels)).astype(np.float32)
+    across = -(-channels // LANES) * LANES
+    totals, squares = before = rng.integers(-9, 10, (2, across + LANES)).astype(np.float32)
+    totals, squares = totals.copy(), squares.copy()
+    _add_pixels(pixels, count, channels, across // LANES, totals, squares)
+    expected = before[:, :channels] + [np.abs(pixels[:count]).sum(axis=0), (pixels[:count] ** 2).sum(axis=0)]
+    np.testing.assert_array_equal([totals[:channels], squares[:channels]], expected)
+    np.testing.assert_array_equal([totals[across:], squares[across:]], before[:, across:])
+
+
+@njit
+def _are_even(totals, squares, width, count, least, smallest, largest):
+    places = vectors.address_of(totals, 0), vectors.address_of(squares, 0)
+    return vectors.are_even(*places, width, count, least, smallest, largest)
+
+
+@pytest.mark.parametrize("count", [1, LANES - 1, LANES, LANES + 1, 2 * LANES + 3])
+def test_one_uneven_window_is_seen_in_any_lane(count):
+    """Nine pixels of total 4 and squares 2 have 36^2 >= 72 * 18: just enough for 72."""
+    width, bounds = count + 2, (np.float32(2.0**-110), np.float32(2.0**112))
+    totals, squares = np.full((2, 3 * width + LANES), 4, np.float32) / np.array([[1], [2]], np.float32)
+    totals[3 * width :] = np.nan
+    least, more = np.float32(71.99), np.float32(72.01)
+    assert _are_even(totals, squares, width, count, least, *bounds)
+    assert _are_even(totals, squares, width, count, more, *bounds) == False
+    zeros = np.zeros_like(totals)
+    assert _are_even(zeros, zeros, width, count, more, *bounds)
+    for place in range(3 * width):
+        for values, value in ((totals, 3.9), (squares, 2.1), (totals, np.nan), (squares, np.nan), (squares, np.inf)):
+            spoiled = values.copy()
+            spoiled[place] = value
+            arrays = (spoiled, squares) if values is totals else (totals, spoiled)
+            assert _are_even(*arrays, width, count, least, *bounds) == False
+    few = np.float32(1e-20)
+    assert _are_even(totals * few, squares * few * few, width, count, least, *bounds) == False
+    many = np.float32(1e18)
+    assert _are_even(totals * many, squares * many * many, width, count, least, *bounds) == False
 
 
 _both = vectors.along(2, 2, lambda builder, a, b: (builder.fadd(a, b), builder.fsub(a, b)))
@@ -315,7 +364,9 @@ _AS_FILTERS = {
 def test_filters_are_transformed(K, size, stored, rng):
     width = size * LANES
     w = stored(rng.integers(-9, 10, (K, 19, 3, 3)).astype(np.float32) * 4)
-    out = winograd._transformed_filters(w, width)
+    out, totals, squares = winograd._transformed_filters(w, width)
+    np.testing.assert_array_equal(np.sort(totals, axis=0), np.sort(np.abs(w).sum(axis=1).reshape(K, 9).T, axis=0))
+    np.testing.assert_array_equal(squares, (w**2).sum(axis=(1, 2, 3)))
     panels = -(-K // width)
     expected = np.zeros((16, panels * width, 19))
     expected[:, :K] = np.einsum("ar,kcrs,bs->abkc", _G, w.astype(np.float64), _G).reshape(16, K, 19)

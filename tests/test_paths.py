@@ -15,6 +15,7 @@ from gpuconv.cli.parser import named_path
 from gpuconv.data import cifar10
 from gpuconv.errors import ConfigError, DatasetMissingError
 from gpuconv.folders import cache_folder, path_of
+from gpuconv.runs import sealed
 from gpuconv.runs.config import Config
 from gpuconv.runs.settings import read
 from gpuconv.train import Run
@@ -294,6 +295,22 @@ def test_a_run_goes_on_and_is_repeated_from_anywhere(project, gpuconv, monkeypat
     assert (run / "config.toml").read_bytes() == settings
     assert gpuconv("train", "--config", run / "config.toml", "--progress", "none") == (0, "", "")
     assert Run("runs/convnet-1").result["test_loss"] == Run(run).result["test_loss"]
+
+
+def test_a_run_goes_on_at_home_after_it_has_elsewhere(project, gpuconv, monkeypatch):
+    """The checkpoints that it made there spell its paths as they are from there."""
+    run = project / "runs" / "convnet-1"
+    settings = (run / "config.toml").read_bytes()
+    arrays, values = sealed.read(run / "last.safetensors")
+    values["config"]["data"] = str(project / "pets")
+    sealed.write(run / "last.safetensors", arrays, values)
+    for folder in ("elsewhere", project):
+        (run / "result.json").unlink()
+        monkeypatch.chdir(folder)
+        assert gpuconv("train", "--resume", run, "--progress", "none") == (0, "", "")
+    assert (run / "config.toml").read_bytes() == settings
+    sealed.write(run / "last.safetensors", arrays, {**values, "config": {**values["config"], "data": "./other"}})
+    assert "config.toml is not what the run was started with (data " in gpuconv("train", "--resume", run)[2]
 
 
 def test_an_export_finds_the_pictures_from_anywhere(project, gpuconv, monkeypatch):

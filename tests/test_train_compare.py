@@ -137,7 +137,12 @@ def test_classes_are_compared_one_by_one(runs):
 
 def test_of_many_classes_the_most_different_are_shown(runs, tmp_path):
     shares = [{f"c{n}": 0.5 for n in range(30)}, {f"c{n}": 0.5 + n / 100 for n in range(30)}]
-    pair = [changed(run, tmp_path / run.name, test_accuracy_by_class=of) for run, of in zip(runs, shares, strict=True)]
+    pair = []
+    for run, of in zip(runs, shares, strict=True):
+        confusion = np.zeros((30, 30), int)
+        confusion[0, 0] = run.result["test_images"]
+        facts = {"classes": list(of), "confusion": confusion.tolist(), "mistakes": []}
+        pair.append(changed(run, tmp_path / run.name, test_accuracy_by_class=of, **facts))
     lines = block(compare_runs(pair), "class")
     assert [line.split()[0] for line in lines[2:22]] == [f"c{n}" for n in range(29, 9, -1)]
     assert lines[22] == "(the 20 of 30 classes that differ most)"

@@ -155,7 +155,7 @@ def test_a_setting_of_another_name_points_to_ours(name, meant):
 
 def test_a_setting_like_no_other_is_told_all():
     with pytest.raises(
-        ConfigError, match=r"setting 'zzz' is not known; known: preset, net, widths, .*checkpoint_every$"
+        ConfigError, match=r"setting 'zzz' is not known; known: preset, weights, net, widths, .*checkpoint_every$"
     ):
         Config(zzz=1)
 

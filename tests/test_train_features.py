@@ -351,7 +351,9 @@ def test_the_rest_of_a_short_epoch_is_divided_by_its_own_steps(tmp_path, monkeyp
 def test_a_run_that_gets_no_better_ends(tmp_path, monkeypatch):
     accuracies = iter([0.3, 0.5, 0.5, 0.4, 0.75])  # four validations and the test
     real = loop.evaluate
-    monkeypatch.setattr(loop, "evaluate", lambda *a, **k: dataclasses.replace(real(*a, **k), accuracy=next(accuracies)))
+    monkeypatch.setattr(
+        loop, "evaluate", lambda *a, **k: dataclasses.replace(real(*a, **k), accuracy=next(accuracies), loss=1.0)
+    )
     result = go(change(epochs=9, patience=2), tmp_path / "run")
     assert (len(result.metrics), result.best_epoch, result.ended_by) == (4, 2, "patience")
     assert result.test_accuracy == 0.75

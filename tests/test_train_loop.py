@@ -230,17 +230,20 @@ def test_the_metrics_are_those_of_the_result(finished):
         assert {name: float(text) for name, text in row.items()} == {k: v for k, v in wanted.items() if k != "seconds"}
 
 
-def test_the_best_epoch_is_the_first_with_the_highest_accuracy(tmp_path, monkeypatch):
-    accuracies = iter([0.3, 0.5, 0.5, 0.4, 0.75])  # four validations and the test
+@pytest.mark.parametrize(("third", "best"), [((0.5, 1.0), 2), ((0.5, 0.9), 3), ((0.49, 0.1), 2), ((0.51, 9.0), 3)])
+def test_the_best_epoch_has_the_highest_accuracy_and_of_equals_the_lowest_loss(third, best, tmp_path, monkeypatch):
+    told = iter([(0.3, 0.5), (0.5, 1.0), third, (0.4, 0.1), (0.75, 0.2)])  # four validations and the test
     real = loop.evaluate
 
-    def told(*arguments, **keywords):
-        return dataclasses.replace(real(*arguments, **keywords), accuracy=next(accuracies))
+    def evaluate(*arguments, **keywords):
+        accuracy, loss = next(told)
+        return dataclasses.replace(real(*arguments, **keywords), accuracy=accuracy, loss=loss)
 
-    monkeypatch.setattr(loop, "evaluate", told)
+    monkeypatch.setattr(loop, "evaluate", evaluate)
     result = go(change(epochs=4), tmp_path / "run")
-    assert (result.best_epoch, result.validation_accuracy, result.test_accuracy) == (2, 0.5, 0.75)
-    assert run_state(result.folder / "best.safetensors")[1]["position"]["epoch"] == 2
+    expected = third[0] if best == 3 else 0.5
+    assert (result.best_epoch, result.validation_accuracy, result.test_accuracy) == (best, expected, 0.75)
+    assert run_state(result.folder / "best.safetensors")[1]["position"]["epoch"] == best
     assert run_state(result.folder / "last.safetensors")[1]["position"]["epoch"] == 4
 
 

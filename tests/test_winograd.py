@@ -6,6 +6,7 @@ from compare import assert_close
 
 import gpuconv
 from gpuconv.cpu import conv
+from gpuconv.cpu.windows import Block
 
 FORMATS = {"NCHW": lambda a: a, "NHWC": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)}
 
@@ -95,20 +96,162 @@ def test_a_large_pixel_spoils_only_its_own_windows(rng):
     assert_close(got[..., outside], wanted[..., outside], scale=size[..., outside], dtype="float32")
 
 
-def test_inside_a_window_rounding_counts_with_all_taps(rng):
-    """The bound for any data: 16 products a tile, each of at most 4 pixels with a sum of halved taps.
+def _some(rng, array, share):
+    """Return an array with so large a share of its values, and 0 elsewhere."""
+    return array * (rng.random(array.shape) < share).astype(np.float32)
 
-    A pixel meets every tap of the filter, so |error| <= c u max|x| sum|w| over channels, with c = 8 for the sum of the
-    products as in compare.py, times 4 for the additions of both transforms.
-    """
-    x = rng.standard_normal((1, 16, 64, 64)).astype(np.float32)
-    w = rng.standard_normal((16, 16, 3, 3), np.float32)
-    x[0, :, 20, 21] *= 1e6
-    w[:, :, 1, 1] = 0  # no tap meets it there
-    got, wanted = (gpuconv.conv_forward(*(a.astype(kind) for a in (x, w)), pad=1)[0] for kind in ("f4", "f8"))
-    error = np.abs(got - wanted)[0, :, 20, 21]
-    most = (np.abs(x[0, :, 20, 21])[:, None, None] * np.abs(w)).sum(axis=(1, 2, 3))
-    assert (error <= 32 * 2.0**-24 * most).all()
+
+def _at(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+def _heavy_tailed(rng, array, spread):
+    """Return values of both signs whose sizes lie e^spread times apart."""
+    return array * np.exp(spread * rng.standard_normal(array.shape)).astype(np.float32)
+
+
+def _dirac(w):
+    """Return filters that pass on one channel each."""
+    filters = np.zeros_like(w)
+    filters[range(len(w)), np.arange(len(w)) % w.shape[1], 1, 1] = 1
+    return filters
+
+
+_ALL = slice(None)
+_PIXEL, _TAP = (_ALL, 0, 5, 5), (_ALL, 0, 1, 1)
+
+# What normal x, w and dy become: numbers of one size among zeros, which may meet zeros only, or a few that are far larger
+# than all others.
+FEW = {
+    "half_rectified": lambda rng, x, w, dy: (np.maximum(x, 0), w, dy),
+    "a_tenth_of_pixels": lambda rng, x, w, dy: (_some(rng, x, 0.1), w, dy),
+    "a_fiftieth_of_pixels": lambda rng, x, w, dy: (_some(rng, x, 0.02), w, dy),
+    "a_thousandth_of_pixels": lambda rng, x, w, dy: (_some(rng, x, 0.001), w, dy),
+    "few_gradients": lambda rng, x, w, dy: (x, w, _some(rng, dy, 0.01)),
+    "few_pixels_and_gradients": lambda rng, x, w, dy: (_some(rng, x, 0.03), w, _some(rng, dy, 0.03)),
+    "few_taps": lambda rng, x, w, dy: (np.maximum(x, 0), _some(rng, w, 0.1), dy),
+    "few_of_all": lambda rng, x, w, dy: (_some(rng, x, 0.2), _some(rng, w, 0.2), _some(rng, dy, 0.2)),
+    "dirac": lambda rng, x, w, dy: (x, _dirac(w), dy),
+    "a_column_of_taps": lambda rng, x, w, dy: (x, _at(w, (..., slice(1)), 0), dy),
+    "taps_above_the_middle": lambda rng, x, w, dy: (x, _at(_at(w, (..., 2, _ALL), 0), (..., 1, slice(1, 3)), 0), dy),
+    "every_second_pixel": lambda rng, x, w, dy: (
+        _at(_at(x, (..., slice(1, None, 2), _ALL), 0), (..., slice(1, None, 2)), 0),
+        _at(w, (..., 1), 0),
+        _at(dy, (..., slice(1, None, 2)), 0),
+    ),
+    "one_channel": lambda rng, x, w, dy: (_at(x, (_ALL, slice(1, None)), 0), w, _at(dy, (_ALL, slice(1, None)), 0)),
+    "a_nearly_dead_channel": lambda rng, x, w, dy: (_at(x, (_ALL, 3), _some(rng, x[:, 3], 1e-3)), w, dy),
+    "tiny": lambda rng, x, w, dy: (x * np.float32(1e-25), w, dy * np.float32(1e-25)),
+    "small": lambda rng, x, w, dy: (x * np.float32(1e-17), w, dy * np.float32(1e-17)),
+    "large": lambda rng, x, w, dy: (x * np.float32(1e17), w, dy * np.float32(1e17)),
+    "huge": lambda rng, x, w, dy: (x * np.float32(1e30), w * np.float32(1e5), dy),
+}
+LARGE = {
+    "a_pixel_of_1e6": lambda rng, x, w, dy: (_at(x, _PIXEL, 1e6), w, dy),
+    "a_pixel_of_1e3": lambda rng, x, w, dy: (_at(x, _PIXEL, 1e3), w, dy),
+    "a_pixel_where_no_tap_meets_it": lambda rng, x, w, dy: (_at(x, _PIXEL, 1e6), _at(w, (..., 1, 1), 0), dy),
+    "a_pixel_of_one_image": lambda rng, x, w, dy: (_at(x, (0, 0, 5, 5), 1e6), w, dy),
+    "a_gradient_of_1e6": lambda rng, x, w, dy: (x, w, _at(dy, (0, 0, 5, 5), 1e6)),
+    "both_of_1e6": lambda rng, x, w, dy: (_at(x, (0, _ALL, 5, 5), 1e6), w, _at(dy, (0, _ALL, 5, 6), 1e6)),
+    "a_tap_of_1e3": lambda rng, x, w, dy: (x, _at(w, _TAP, 1e3), dy),
+    "dirac_and_noise": lambda rng, x, w, dy: (x, _dirac(w) + w * np.float32(1e-3), dy),
+    "a_large_channel": lambda rng, x, w, dy: (_at(x, (_ALL, 0), 99 * x[:, 0]), _at(w, (_ALL, 0), 99 * w[:, 0]), dy),
+    "heavy_tailed_pixels": lambda rng, x, w, dy: (_heavy_tailed(rng, x, 2), w, dy),
+    "heavy_tailed_taps": lambda rng, x, w, dy: (x, _heavy_tailed(rng, w, 2), dy),
+    "heavy_tailed_gradients": lambda rng, x, w, dy: (x, w, _heavy_tailed(rng, dy, 2)),
+    "heavy_tailed_all": lambda rng, x, w, dy: [_heavy_tailed(rng, each, 1.5) for each in (x, w, dy)],
+}
+SIZES = {"few_channels": ((9, 16, 16, 16), 16), "odd": ((5, 18, 23, 25), 17), "many": ((3, 96, 28, 28), 64)}
+
+
+def _assert_rule(x, w, dy, pad=1, *, zero_mean=False):
+    """Check the tolerance rule, for any data unless they are zero-mean and of one size."""
+    b = np.zeros(len(w), np.float32)
+    got = _both_ways(x, w, b, dy, pad)
+    wide = [a.astype(np.float64) for a in (x, w, b, dy)]
+    terms = w[0].size, w[:, 0].size, dy[:, 0].size, dy[:, 0].size
+    results = zip(got, _both_ways(*wide, pad), _both_ways(*map(np.abs, wide), pad), terms, strict=True)
+    for actual, wanted, size, count in results:
+        assert_close(actual, wanted, scale=size, dtype="float32", terms=count, zero_mean=zero_mean)
+
+
+@pytest.mark.parametrize("uneven", [*FEW, *LARGE])
+@pytest.mark.parametrize(("shape", "K"), SIZES.values(), ids=SIZES.keys())
+def test_few_numbers_make_a_sum(shape, K, uneven, rng, served):
+    x, w, dy = (rng.standard_normal(s, np.float32) for s in (shape, (K, shape[1], 3, 3), (shape[0], K, *shape[2:])))
+    stored = FORMATS["NHWC" if shape[1] == 18 else "NCHW"]
+    x, w, dy = (FEW | LARGE)[uneven](rng, x, w, dy)
+    _assert_rule(stored(x), w, stored(dy), zero_mean=uneven in FEW)
+    assert any(served)
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_any_share_and_any_spread(seed):
+    rng = np.random.default_rng(seed)
+    C, K = rng.integers(16, 40, 2)
+    shapes = (2, C, 33, 36), (K, C, 3, 3), (2, K, 33, 36)
+    arrays = [
+        _some(rng, _heavy_tailed(rng, rng.standard_normal(s, np.float32), 3 * rng.random()), 10 ** -(2 * rng.random()))
+        for s in shapes
+    ]
+    _assert_rule(*arrays)
+
+
+@pytest.fixture
+def left(monkeypatch):
+    """Tell what Winograd's method leaves to be done tap by tap: blocks of a correlation, filters and channels of dw."""
+    results = []
+
+    def noted(function, choose):
+        def run(*args):
+            result = function(*args)
+            results.append(choose(result))
+            return result
+
+        return run
+
+    winograd = conv.passes("winograd", np.dtype(np.float32))
+    monkeypatch.setattr(winograd, "correlate", noted(winograd.correlate, lambda blocks: blocks))
+    monkeypatch.setattr(
+        winograd, "weight_gradient", noted(winograd.weight_gradient, lambda result: [list(r) for r in result[1:]])
+    )
+    return results
+
+
+@pytest.mark.parametrize("kind", ["normal", "half_rectified"])
+@pytest.mark.parametrize("C", [32, 96])
+@stored
+def test_ordinary_data_leave_nothing(C, kind, stored, rng, left):
+    x, w = rng.standard_normal((3, C, 30, 28), np.float32), rng.standard_normal((48, C, 3, 3), np.float32)
+    dy = rng.standard_normal((3, 48, 30, 28), np.float32)
+    _both_ways(stored(np.maximum(x, 0) if kind == "half_rectified" else x), w, None, stored(dy), 1)
+    assert left == [[], [[], []], []]
+
+
+@stored
+def test_only_what_is_uneven_is_left(stored, rng, left):
+    x, w = rng.standard_normal((3, 32, 30, 28), np.float32), rng.standard_normal((48, 32, 3, 3), np.float32)
+    dy = rng.standard_normal((3, 48, 30, 28), np.float32)
+    x[1, 7, 9, 12] = 1e6
+    dy[2, 5, 28, 0] = 1e7
+    _both_ways(stored(x), w, None, stored(dy), 1)
+    forward, weights, backward = left
+    assert forward == [Block(1, 2, 8, 12)]  # rows 8 to 10, in whole tiles
+    assert backward == [Block(2, 3, 26, 30)]
+    assert weights == [[5], [7]]
+
+
+@pytest.mark.parametrize(("filters", "channels"), [([2], []), ([], [3, 9]), ([0, 15], [1]), (range(1, 24), [])])
+def test_uneven_filters_and_channels_of_weights(filters, channels, rng, left):
+    """Of the last ones there are too many for the others to be worth it."""
+    x, w = rng.standard_normal((3, 32, 30, 28), np.float32), rng.standard_normal((24, 32, 3, 3), np.float32)
+    dy = rng.standard_normal((3, 24, 30, 28), np.float32)
+    x[0, channels, 4, 4] = 1e6
+    dy[0, filters, 5, 4] = 1e6
+    _assert_rule(x, w, dy)
+    assert left[1] == [list(filters), list(channels)]
 
 
 @stored
@@ -134,12 +277,14 @@ def test_what_is_not_finite_stays_in_its_windows(value, where, stored, rng, exac
 
 
 @stored
-def test_equal_bits_for_any_number_of_threads(stored, rng, monkeypatch):
+@pytest.mark.parametrize("uneven", ["a_tenth_of_pixels", "heavy_tailed_all", "a_nearly_dead_channel"])
+def test_equal_bits_for_any_number_of_threads(uneven, stored, rng, monkeypatch):
     x, w = (
         stored(rng.standard_normal((6, 32, 32, 32)).astype(np.float32)),
         rng.standard_normal((32, 32, 3, 3), np.float32),
     )
     dy = stored(rng.standard_normal((6, 32, 32, 32)).astype(np.float32))
+    x[3:], w, dy[3:] = (FEW | LARGE)[uneven](rng, x[3:], w, dy[3:])
     results = []
     for threads in "13":
         monkeypatch.setenv("GPUCONV_THREADS", threads)

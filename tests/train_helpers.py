@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,16 @@ def run_state(path: Path) -> tuple[dict, dict]:
     for row in position["rows"]:
         del row["seconds"]
     return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}, values
+
+
+def write_format_1(path: Path, arrays: dict, values: dict, classes: Any = None) -> None:
+    """Write a checkpoint as it was before it held what the net takes; names of classes are a later addition to that."""
+    values = {name: value for name, value in values.items() if name != "inputs"}
+    if classes is not None:
+        values["data"] = {**values["data"], "classes": classes}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sealed, "FORMAT", 1)
+        sealed.write(path, arrays, values)
 
 
 def metrics(folder: Path) -> list[dict]:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backend
-from ..errors import ConfigError, GpuconvError, NonFiniteLossError
-from ..show.terminal import give_up
-from ..show.words import as_flags
-from . import bench, compare, data, doctor, eval, export, import_, plot, train
+from ..errors import CheckpointWriteError, ConfigError, GpuconvError, NonFiniteLossError
 from .parser import EXIT_CODES, Parser
 
-_COMMANDS = (train, eval, plot, compare, export, import_, data, doctor, bench)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors of the package become one message on stderr."""
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before a command runs, or after it
+        _say("gpuconv: stopped at once")
+        return 128 + signal.SIGINT
+
+
+def _main(argv: Sequence[str]) -> int:
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is None:  # closed by whoever started us
             setattr(sys, stream, Path(os.devnull).open("w"))  # noqa: SIM115 - open to the end
@@ -34,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:  # its reader has left, or its disk is full: some of what was to be shown is lost
+        from ..show.terminal import give_up
+
         give_up(sys.stdout)
         if code == 0 and not isinstance(error, BrokenPipeError):
             _say(f"gpuconv: error: {error}")
@@ -43,11 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Run a command and return its exit code."""
+    from ..show.terminal import give_up
+    from ..show.words import as_flags
+
     try:
         with as_flags():
             code: int = arguments.run(arguments)
     except ConfigError as error:
         return _fail(error, 2)
+    except CheckpointWriteError as error:
+        return _fail(error, 4)
     except NonFiniteLossError as error:
         return _fail(error, 5)
     except GpuconvError as error:
@@ -63,7 +76,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 1
     except OSError as error:
         give_up(sys.stdout)
-        return _fail(error, 1)
+        return _fail(error, 4 if error.errno in _FULL else 1)
     except Exception as error:
         said = backend.gpu_error(error)
         if said is None:
@@ -91,7 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for command in _COMMANDS:
+    # Imported here, where Ctrl-C meets no traceback.
+    from . import bench, compare, data, doctor, eval, export, import_, plot, predict, train
+
+    for command in (train, eval, predict, plot, compare, export, import_, data, doctor, bench):
         command.add(commands)
     return parser
 

@@ -53,7 +53,7 @@ def _image_size(name: str, input_shape: Sequence[int]) -> int:
 
 def _eval(arguments: argparse.Namespace) -> int:
     from ..runs import checkpoint
-    from ..runs.classes import differences, in_order_of
+    from ..runs.classes import differences
     from ..runs.dataset import fingerprint, load_dataset
     from ..runs.evaluation import evaluate_on
 
@@ -77,8 +77,7 @@ def _eval(arguments: argparse.Namespace) -> int:
         dataset = load_dataset(other)
     own = fingerprint(dataset) == snapshot.data_fingerprint
     classes = dataset.classes if snapshot.classes is None else snapshot.classes
-    matched = in_order_of(classes, dataset)
-    evaluation = evaluate_on(net, matched, test_images=arguments.test_images, tta=arguments.tta)
+    evaluation = evaluate_on(net, snapshot.inputs.fitted(dataset), test_images=arguments.test_images, tta=arguments.tta)
     with_views = "" if arguments.tta == "none" else f", scores averaged over the views of tta {arguments.tta}"
     lines = [
         f"{path}, after epoch {len(snapshot.position.rows)}:",

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ConfigError, ExportCheckError, GpuconvError
 from .parser import named_path
+
+if TYPE_CHECKING:
+    from ..runs.inputs import Inputs
 
 _SEED = 0
 
@@ -52,10 +55,10 @@ def add(commands: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Inputs:
-    """What the data set of a run gives to an export."""
+class _Data:
+    """What an export needs of a run's data set: pictures to compare scores on."""
 
-    facts: dict[str, Any]  # classes, mean, std
+    inputs: Inputs  # the net's, made whole where the checkpoint is of an earlier version
     pictures: Any  # (N, C, H, W) uint8, from the test images
     name: str
     notes: list[str]  # on classes in another order
@@ -92,8 +95,13 @@ def _export(arguments: argparse.Namespace) -> int:
     checked = checked and arguments.check is not False
 
     wanted = arguments.input or "normalized"
-    inputs = _inputs(snapshot, arguments.data_dir, needed=wanted != "normalized")
-    facts = inputs.facts if inputs is not None else {}
+    data, missing = _data(snapshot, arguments.data_dir)
+    inputs = snapshot.inputs if data is None else data.inputs
+    if inputs.mean is None and wanted != "normalized":
+        msg = f"pictures can be normalised in the file only with the run's data set at hand: {missing}"
+        raise ConfigError(msg)
+    statistics: dict[str, Any] = {"mean": inputs.mean, "std": inputs.std}
+    facts = {"classes": inputs.classes, **statistics, "scaling": inputs.scaling if inputs.mean is not None else None}
     written: Any
     if to_onnx:
         model = export.onnx_model(net, **facts, input=wanted, dtype=arguments.dtype)
@@ -103,21 +111,21 @@ def _export(arguments: argparse.Namespace) -> int:
         contents = list(torch_file.encode(net, output.name, **facts))
         written = tuple(contents)
     lines = [f"{path}, after epoch {len(snapshot.position.rows)}"]
-    if inputs is None:
-        lines.append(f"without names of classes, mean and std: {snapshot.data_name} is not here")
-    else:
-        lines += [f"({note})" for note in inputs.notes]
+    left_out = {"names of classes": inputs.classes, "mean and std": inputs.mean, "test pictures": data or not checked}
+    if unknown := [what for what, value in left_out.items() if not value]:
+        lines.append(f"without {', '.join(unknown)}: {snapshot.data_name} is not here")
+    if data is not None:
+        lines += [f"({note})" for note in data.notes]
     if checked:
         compare = export.check_onnx if to_onnx else export.check_torch
         if wanted == "normalized":
             lines.append(_verdict("random inputs", compare(net, *written, normalized=check.samples(net))))
-        if inputs is not None:
-            statistics = {name: facts[name] for name in ("mean", "std")}
-            if wanted != "normalized":
-                noise = np.random.default_rng(_SEED).integers(0, 256, inputs.pictures.shape, dtype=np.uint8)
-                lines.append(_verdict("random pictures", compare(net, *written, pictures=noise, **statistics)))
-            agreement = compare(net, *written, pictures=inputs.pictures, **statistics)
-            lines.append(_verdict(f"test pictures of {inputs.name}", agreement))
+        else:
+            noise = np.random.default_rng(_SEED).integers(0, 256, (check.SAMPLES, *inputs.shape), dtype=np.uint8)
+            lines.append(_verdict("random pictures", compare(net, *written, pictures=noise, **statistics)))
+        if data is not None:
+            agreement = compare(net, *written, pictures=data.pictures, **statistics)
+            lines.append(_verdict(f"test pictures of {data.name}", agreement))
     else:
         asked = arguments.check is False
         lines.append("not checked" if asked else "not checked: PyTorch is not installed")
@@ -141,11 +149,12 @@ def _verdict(what: str, agreement: Any) -> str:
     return line
 
 
-def _inputs(snapshot: Any, folder: str | None, *, needed: bool) -> _Inputs | None:
-    """Return what a run's data set gives, or None if it is not on this machine and neither named nor needed."""
+def _data(snapshot: Any, folder: str | None) -> tuple[_Data | None, str]:
+    """Return what a run's data set gives, or None and why if it is not on this machine and no folder is named."""
     from ..export.check import SAMPLES
-    from ..runs.classes import differences, in_order_of
+    from ..runs.classes import differences
     from ..runs.dataset import load_dataset
+    from ..runs.inputs import Inputs
 
     known = snapshot.data_name, snapshot.data_fingerprint
     try:
@@ -155,12 +164,7 @@ def _inputs(snapshot: Any, folder: str | None, *, needed: bool) -> _Inputs | Non
     except GpuconvError as error:
         if folder is not None:
             raise
-        if needed:
-            msg = f"pictures can be normalised in the file only with the run's data set at hand: {error}"
-            raise ConfigError(msg) from error
-        return None
-    classes = dataset.classes if snapshot.classes is None else snapshot.classes
-    notes = differences(classes, dataset)
-    dataset = in_order_of(classes, dataset)
-    facts = {"classes": classes, "mean": dataset.mean, "std": dataset.std}
-    return _Inputs(facts, dataset.x_test[:SAMPLES], dataset.name, notes)
+        return None, str(error)
+    notes = differences(dataset.classes if snapshot.classes is None else snapshot.classes, dataset)
+    fitted = snapshot.inputs.fitted(dataset)
+    return _Data(Inputs.of(fitted), fitted.x_test[:SAMPLES], dataset.name, notes), ""

@@ -7,12 +7,15 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import contents
-from ..errors import CheckpointMismatchError, ConfigError
+from ..errors import ArgTypeError, CheckpointMismatchError, ConfigError, ParamError, ShapeError
 from ..plural import counted
 from .parser import named_path
+
+if TYPE_CHECKING:
+    from ..runs.inputs import Inputs
 
 _EXAMPLES = """\
 examples:
@@ -32,8 +35,8 @@ def add(commands: Any) -> None:
         help="make a checkpoint of weights from PyTorch or ONNX",
         description=(
             "Make a checkpoint of a safetensors file with PyTorch's names, or of an ONNX file\n"
-            "that gpuconv wrote.  It stands before the first epoch, for `gpuconv eval`, or as\n"
-            "the start of a run."
+            "that gpuconv wrote.  `gpuconv eval` tests it, and a new run starts from it:\n"
+            "gpuconv train --weights FILE."
         ),
         epilog=_EXAMPLES,
     )
@@ -77,18 +80,25 @@ def _import(arguments: argparse.Namespace) -> int:
     from ..export.check import samples
     from ..nn.finite import check_scores
     from ..runs import checkpoint
+    from ..runs.inputs import Inputs
     from ..train import recipe
 
     output = walk.target(arguments.output, ".safetensors")
     if not arguments.force:
         walk.refuse_existing(output)
     config, net, data, known = _net(arguments.net, arguments.data_dir)
-    if _is_onnx(arguments.file):
-        read, classes_in = from_onnx, onnx_reading.classes_in
-    else:
-        read, classes_in = from_torch, torch_file.classes_in
+    onnx = _is_onnx(arguments.file)
+    read = from_onnx if onnx else from_torch
+    metadata: Any = onnx_reading if onnx else torch_file
     read(arguments.file, net)
-    classes, note = _classes(arguments, net, known, classes_in(arguments.file))
+    classes, note = _classes(arguments, net, known.classes, metadata.classes_in(arguments.file))
+    mean, std = metadata.statistics_in(arguments.file) or (known.mean, known.std)
+    try:
+        inputs = Inputs(known.shape, None if classes is None else tuple(classes), mean, std)
+        inputs.check_net(net)
+    except (ArgTypeError, ParamError, ShapeError) as error:
+        msg = f"{arguments.file} does not fit the net: {error}"
+        raise CheckpointMismatchError(msg) from error
     check_scores(net, samples(net), str(arguments.file))
     checkpoint.save(
         output,
@@ -97,7 +107,7 @@ def _import(arguments: argparse.Namespace) -> int:
         optimiser=recipe.optimiser(config, net),
         data_name=data[0],
         data_fingerprint=data[1],
-        classes=classes,
+        inputs=inputs,
         position=checkpoint.Position(),
         average=nn.WeightAverage(net, config.ema) if config.ema else None,
     )
@@ -137,6 +147,9 @@ def _classes(
             msg = f"{file} says that its classes are {listed(written)}, --classes {listed(named)}: leave out --classes"
             raise ConfigError(msg)
     names = named or written
+    if written is not None and net.output_shape != (len(written),):
+        msg = f"{file} names {len(written)} classes for {net.output_shape[0]} scores, {listed(written)}: its metadata are damaged"
+        raise CheckpointMismatchError(msg)
     if names is None:
         if known is None or sorted(known) == list(known):
             return known, ""
@@ -162,12 +175,17 @@ def _classes(
     return ordered, "" if ordered == list(known) else f"{note}\n"
 
 
-def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str], Sequence[str] | None]:
-    """Return settings, a net, name and fingerprint of the data set, and classes, of a run or as a config file asks."""
+def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str], Inputs]:
+    """Return settings, a net, name and fingerprint of the data set, and what the net takes.
+
+    Of a run, or as a config file asks.
+    """
     from ..runs import checkpoint
     from ..runs.dataset import fingerprint, load_dataset
+    from ..runs.inputs import Inputs
     from ..runs.settings import read
     from ..train import recipe
+    from ..train.weights import read_weights
 
     if path.is_dir():
         checkpoints = [path / f"{name}.safetensors" for name in ("last", "best")]
@@ -178,9 +196,11 @@ def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str], S
             snapshot.config,
             checkpoint.net_of(snapshot),
             (snapshot.data_name, snapshot.data_fingerprint),
-            snapshot.classes,
+            snapshot.inputs,
         )
     config = read(path)
     dataset = load_dataset(config, data_dir=data_dir)
-    net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes))
-    return config, net, (dataset.name, fingerprint(dataset)), dataset.classes
+    weights = read_weights(config)
+    of_weights = None if weights is None else weights.net.config
+    net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), of_weights=of_weights)
+    return config, net, (dataset.name, fingerprint(dataset)), Inputs.of(dataset)

@@ -17,6 +17,7 @@ exit codes:
   0         done
   1         an error that the message explains
   2         a flag, setting or folder that cannot be used
+  4         a file that could not be written, as on a full disk
   5         the loss became NaN or infinite
   130, 143  stopped by Ctrl-C or SIGTERM, after saving
   129       stopped by SIGHUP, as the terminal was closed, after saving

@@ -40,6 +40,7 @@ examples:
   gpuconv train --overfit 100                can it learn 100 images? (~100 %)
   gpuconv train --epochs 20 --ema 0.99 --tta flip --seeds 5
   gpuconv train --resume runs/convnet-1      go on where Ctrl-C stopped it
+  gpuconv train --weights runs/convnet-1 --data pets/   fine-tune its net
 """
 
 
@@ -49,7 +50,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a net, or go on with an interrupted run",
-        usage="gpuconv train [--preset NAME | --config FILE] [SETTING ...]\n       gpuconv train --resume RUN",
+        usage="gpuconv train [--preset NAME | --config FILE] [SETTING ...]\n       gpuconv train --resume RUN [--epochs N | --max-minutes X | ...]",
         description=(
             "Train a net on CIFAR-10 or, where that cannot be had, on built-in shapes; with\n"
             "--data on CIFAR-100 or a folder of pictures.  Keep weights, metrics and result\n"
@@ -60,12 +61,18 @@ def add(commands: Any) -> None:
     run = parser.add_argument_group("run")
     run.add_argument("--preset", metavar="NAME", help=f"recipe to start from: {', '.join(PRESETS)} [convnet]")
     run.add_argument("--config", metavar="FILE", type=named_path, help="settings of an earlier run: its config.toml")
-    run.add_argument("--resume", metavar="RUN", type=named_path, help="go on with the run in this folder, bit for bit")
+    run.add_argument(
+        "--resume",
+        metavar="RUN",
+        type=named_path,
+        help="go on with the run in this folder, bit for bit; with a later end (--max-minutes 0): in a new run",
+    )
     run.add_argument("--name", help="keep the run in runs/NAME-<number> [the preset]")
     run.add_argument("--run-dir", metavar="DIR", type=named_path, help="keep the run in this new or empty folder")
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
     run.add_argument("--seeds", metavar="N", type=int, help="N runs with seeds from --seed on: mean, deviation")
     run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes and fetches nothing")
+    _add_setting(run, "weights")
     _add_setting(run, "overfit")
     _add_setting(run, "tensorboard")
     for title, names in _GROUPS.items():
@@ -87,12 +94,13 @@ def _add_setting(group: Any, name: str) -> None:
         shown = "yes" if shown else "no"
     else:
         settings["type"] = _integers if isinstance(spec.default, tuple) else type(spec.default)
-        settings["metavar"] = {str: "NAME|DIR" if name == "data" else "DIR", float: "X", int: "N", tuple: "N,N,..."}[
-            type(spec.default)
-        ]
+        text = {"data": "NAME|DIR", "weights": "RUN|FILE"}.get(name, "DIR")
+        settings["metavar"] = {str: text, float: "X", int: "N", tuple: "N,N,..."}[type(spec.default)]
         if spec.metadata["choices"]:
             settings["metavar"] = "NAME"
             settings["help"] += f": {', '.join(spec.metadata['choices'])}"
+        if name == "net":
+            shown = f"{Config().net}, or that of --weights"
     if shown != "":
         settings["help"] += f" [{shown}]"
     group.add_argument(f"--{name.replace('_', '-')}", **settings)
@@ -128,10 +136,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if arguments.run_dir is not None and arguments.name is not None:
         msg = "--run-dir and --name exclude each other: both say where the run is kept"
         raise ConfigError(msg)
-    base = read(arguments.config) if arguments.config is not None else None
-    if base is None:
-        base = from_values({"preset": preset} if preset is not None else {})
-    config = from_values(settings, base)
+    config = from_values(settings, _base(arguments, preset, settings))
     if "data" in settings and "data_dir" in settings and is_path(config.data):
         msg = f"--data {config.data} is a folder itself: leave out --data-dir"
         raise ConfigError(msg)
@@ -149,6 +154,17 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _base(arguments: argparse.Namespace, preset: str | None, settings: dict[str, Any]) -> Config:
+    """Return the settings that others are changes of: of a file, a preset, or of the weights that a run starts from."""
+    if arguments.config is not None:
+        return read(arguments.config)
+    if preset is None and settings.get("weights") and not {"net", "widths"} & set(settings):
+        from ..train.weights import recipe_of
+
+        return recipe_of(settings["weights"])
+    return from_values({} if preset is None else {"preset": preset})
+
+
 def _refuse_beside(flag: str, arguments: argparse.Namespace, *names: str) -> None:
     """Raise ConfigError if one of the named arguments was given."""
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name) is not None]
@@ -162,14 +178,24 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
     from ..runs import folder
 
     data_dir = settings.pop("data_dir", None)
-    given = {"preset": preset, "config": arguments.config, "run-dir": arguments.run_dir, "name": arguments.name}
-    given |= {"seeds": arguments.seeds, "dry-run": arguments.dry_run or None}
+    end = {name: settings.pop(name) for name in train.ENDS if name in settings}
+    given = {"preset": preset, "config": arguments.config, "seeds": arguments.seeds}
+    given |= {"dry-run": arguments.dry_run or None}
+    if not end:
+        given |= {"run-dir": arguments.run_dir, "name": arguments.name}
     refused = [name for name, value in given.items() if value is not None]
     refused += [name.replace("_", "-") for name in settings]
     if refused:
-        msg = f"--resume goes on with the run's own settings: leave out --{', --'.join(refused)}"
+        ends = ", ".join(f"--{name.replace('_', '-')}" for name in train.ENDS)
+        msg = (
+            f"--resume goes on with the run's own settings: leave out --{', --'.join(refused)}; "
+            f"what can be changed is its end, in a new run: {ends}"
+        )
         raise ConfigError(msg)
-    if folder.members(arguments.resume) is not None:
+    if end:
+        place = {"folder": arguments.run_dir, "name": arguments.name, "progress": arguments.progress}
+        train.prolong(arguments.resume, end, data_dir=data_dir, **place)
+    elif folder.members(arguments.resume) is not None:
         train.resume_seeds(arguments.resume, progress=arguments.progress, data_dir=data_dir)
     else:
         train.resume(arguments.resume, progress=arguments.progress, data_dir=data_dir)

@@ -74,23 +74,33 @@ def _correlate(
         return
     if method == "winograd":
         pieces = passes("winograd", x.dtype).correlate(x, w, bias, y, windows)
-        if not pieces:
-            return  # else what infinities and NaN spoiled is done again, exactly
+        if pieces == []:
+            return
     passes("conv", x.dtype).correlate(x, w, bias, y, windows, groups, pieces)
 
 
 def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
     """Return dw[k, c, r, s]: the sum over n, p, q of dy[n, k, p, q] times tap (r, s) of window (p, q) of x."""
-    dw = None
     if w.shape[:2] == (groups, 1):
         dw = passes("depthwise", x.dtype).weight_gradient(dy, x, w, windows)
     elif _method(w, windows, groups, dy) == "winograd":
-        dw = passes("winograd", x.dtype).weight_gradient(dy, x, w, windows)
-        if not all_finite(dw):
-            dw = None
-    if dw is None:
+        dw = _winograd_weight_gradient(dy, x, w, windows)
+    else:
         dw = passes("conv", x.dtype).weight_gradient(dy, x, w, windows, groups)
     return np.ascontiguousarray(dw, dtype=w.dtype)
+
+
+def _winograd_weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
+    """Return dw by Winograd's method, but for the filters and the channels that it is not exact enough for."""
+    dw, filters, channels = passes("winograd", x.dtype).weight_gradient(dy, x, w, windows)
+    one_by_one = passes("conv", x.dtype).weight_gradient
+    if len(filters) * w.shape[1] + len(channels) * w.shape[0] > w[:, :, 0, 0].size // 2:
+        return one_by_one(dy, x, w, windows, 1)
+    if len(filters):
+        dw[filters] = one_by_one(dy[:, filters], x, w[filters], windows, 1)
+    if len(channels):
+        dw[:, channels] = one_by_one(dy, x[:, channels], w[:, channels], windows, 1)
+    return dw
 
 
 def _method(w: np.ndarray, windows: Windows, groups: int, y: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -30,9 +31,9 @@ def check_dataset(dataset: Any) -> None:
         if not isinstance(text := getattr(dataset, name), str):
             msg = f"{name} of a data set must be a str, got {text!r}"
             raise ArgTypeError(msg)
-    _check_classes(dataset.classes)
+    check_classes(dataset.classes)
     for part in ("train", "test"):
-        _check_pictures(f"x_{part}", getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}"))
+        check_pictures(f"x_{part}", getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}"))
         _check_labels(part, dataset)
     if dataset.x_test.shape[1:] != dataset.x_train.shape[1:]:
         msg = (
@@ -43,7 +44,8 @@ def check_dataset(dataset: Any) -> None:
     _check_statistics(dataset)
 
 
-def _check_classes(classes: Any) -> None:
+def check_classes(classes: Any) -> None:
+    """Raise ArgTypeError or ParamError unless these are names of two classes or more, each with one of its own."""
     if not isinstance(classes, (tuple, list)) or not all(isinstance(name, str) for name in classes):
         msg = f"classes must be a tuple of names, got {classes!r}"
         raise ArgTypeError(msg)
@@ -53,12 +55,14 @@ def _check_classes(classes: Any) -> None:
     if len(classes) < 2:
         msg = f"classes must be two or more to tell apart, got {len(classes)}"
         raise ParamError(msg)
-    if twice := [name for name in classes if classes.count(name) > 1]:
-        msg = f"classes must have names of their own, got {twice[0]!r} {classes.count(twice[0])} times"
+    if len(set(classes)) < len(classes):
+        name, count = Counter(classes).most_common(1)[0]
+        msg = f"classes must have names of their own, got {name!r} {count} times"
         raise ParamError(msg)
 
 
-def _check_pictures(name: str, pictures: Any, labels: Any) -> None:
+def check_pictures(name: str, pictures: Any, labels: Any = None) -> None:
+    """Raise ArgTypeError, DTypeError or ShapeError, with the way out, unless this is a NumPy array (N, C, H, W) uint8."""
     _check_array(name, pictures)
     if pictures.dtype != np.uint8:
         hint = f": of values from 0 to 1, (255 * {name}).round().astype(np.uint8)" if pictures.dtype.kind == "f" else ""

@@ -343,18 +343,18 @@ def _let_go(file: IO[bytes], last: Callable[[], object]) -> None:
 
 
 def _new(target: Path) -> tuple[Path, IO[bytes]]:
-    path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-    file = path.open("x+b", buffering=0)
-    _lock(file)
-    return path, file
+    while True:
+        path = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+        file = path.open("x+b", buffering=0)
+        if _lock(file) and _is_at(path, file):
+            return path, file
+        file.close()  # another process found it before it was locked, and took it over
 
 
 def _abandoned(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
     """Yield the target's parts that no process holds, locked, the longest first."""
     parts = [p for p in target.parent.iterdir() if p.name.startswith(f"{target.name}.") and p.suffix == ".part"]
     for path in sorted(parts, key=_size_of, reverse=True):
-        if not _size_of(path):  # worth nothing, or its maker is about to lock it
-            continue
         try:
             file = path.open("r+b", buffering=0)
         except OSError:  # published, deleted or another user's

@@ -99,6 +99,25 @@ def listed(root: Path) -> Listing:
     return listing
 
 
+def pictures_in(folder: Path, passed_over: list[Path]) -> list[Path]:
+    """Return the pictures in a folder, and then those in the folders in it, by the rules and in the order of `listed`.
+
+    What is no picture is added to passed_over.  A folder that is met again, by a link, is not entered again.
+    """
+    pictures: list[Path] = []
+    waiting, seen = [folder], set()
+    while waiting:
+        place = waiting.pop()
+        if (real := place.resolve()) in seen:
+            continue
+        seen.add(real)
+        folders, files = _entries(place)
+        for path in files:
+            (pictures if _is_picture(path) else passed_over).append(path)
+        waiting += reversed(folders)
+    return pictures
+
+
 def _in_classes(place: Path, folders: list[Path]) -> Listing:
     """Return the pictures of FOLDER/<class>."""
     _refuse_flat(place, folders)

@@ -7,16 +7,17 @@ are held out, and the order of all, follow from the hashes of their names: neith
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import checks, contents, extras
+from .. import checks, contents, extras, tables
 from ..errors import DatasetCorruptError, UnsupportedError
 from ..folders import path_of
 from ..plural import counted
@@ -41,12 +42,18 @@ _MOST_BYTES = 1 << 34  # of all
 
 
 def read_pictures(
-    folder: str | os.PathLike[str], *, image_size: int = 0, skip_broken: bool = False, notice: Notice | None = None
+    folder: str | os.PathLike[str],
+    *,
+    image_size: int = 0,
+    mixed_size: int = MIXED_SIZE,
+    skip_broken: bool = False,
+    notice: Notice | None = None,
 ) -> Dataset:
     """Return the pictures of a folder as a Dataset; classes are its sub-folders in natural order (a2 before a10).
 
     image_size: N scales the largest square in the middle of each picture to N x N (bicubic); 0 takes pictures as they
-    are if all are of one size, and scales them to 64 x 64 if not.   skip_broken: leave out pictures that cannot be read.
+    are if all are of one size, and scales them to mixed_size, 64, if not.
+    skip_broken: leave out pictures that cannot be read.
     notice(text) hears what was passed over or scaled: files that are no picture by their content nor by their ending,
     other folders.  What macOS, Windows, NAS boxes and notebooks leave behind is passed over in silence.
 
@@ -61,6 +68,7 @@ def read_pictures(
     """
     root = path_of(folder, "the folder of pictures")
     image_size = checks.integer("image_size", image_size, least=0)
+    mixed_size = checks.integer("mixed_size", mixed_size, least=1)
     _require_pillow()
     listing = listed(root)
     say = notice if notice is not None else lambda text: None
@@ -71,22 +79,22 @@ def read_pictures(
     for note in listing.notes:
         say(note)
     parts = (listing.train, listing.validation, listing.test)
-    decoded = _read(root, [file for part in parts for file in part], image_size)
+    paths = [file.path for part in parts for file in part]
+    size = (image_size, image_size) if image_size else None
+    decoded = _read(paths, size, lambda *shape: _space(root, *shape))
     if isinstance(decoded, _Mixed):
-        image_size = MIXED_SIZE
-        say(f"{decoded.words}: all are scaled to {_size((image_size,) * 2)}; --image-size N chooses another size")
-        decoded = _read(root, [file for part in parts for file in part], image_size)
-    assert isinstance(decoded, _Decoded)
+        size = (mixed_size, mixed_size)
+        say(f"{decoded.words}: all are scaled to {_size(size)}; --image-size N chooses another size")
+        decoded = _read(paths, size, lambda *shape: _space(root, *shape))
+    assert isinstance(decoded, Decoded)
     if decoded.problems:
-        _check_left(root, decoded, listing.classes, parts, skip_broken=skip_broken)
-        say(
-            f"{root}: {counted(len(decoded.problems), 'picture')} cannot be read and left out:\n{_indented(decoded.problems)}"
-        )
-    ends = np.cumsum([sum(file.path not in decoded.broken for file in part) for part in parts])
-    labels = np.array([file.label for part in parts for file in part if file.path not in decoded.broken], np.int64)
+        _check_left(root, decoded.problems, listing.classes, parts, skip_broken=skip_broken)
+        say(left_out(str(root), decoded.problems))
+    ends = np.cumsum([sum(file.path not in decoded.problems for file in part) for part in parts])
+    labels = np.array([file.label for part in parts for file in part if file.path not in decoded.problems], np.int64)
     x_train, x_test = decoded.images[: ends[1]], decoded.images[ends[1] :]
     mean, std = channel_statistics(x_train)
-    scaled = f", scaled to {_size((image_size,) * 2)}" if image_size else ""
+    scaled = f", scaled to {_size(size)}" if size else ""
     return Dataset(
         f"{NAMED}{_called(os.fspath(folder), root)}{scaled}",
         listing.classes,
@@ -105,12 +113,28 @@ def read_pictures(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Decoded:
-    """The sound pictures of a list, (N, 3, H, W) uint8 in its order, and what is wrong with the others."""
+class Decoded:
+    """The sound pictures of a list, (N, C, H, W) uint8 in its order, and what is wrong with the others."""
 
     images: np.ndarray
-    broken: frozenset[Path]
-    problems: list[str]
+    problems: Mapping[Path, str]
+
+
+def read_files(paths: Sequence[Path], shape: tuple[int, int, int]) -> Decoded:
+    """Return pictures as a net takes them, each as `read_pictures` reads and scales those that a net is trained on.
+
+    shape: (C, H, W); C is 3, or 1 for pictures in grey, by Pillow's weights of red, green and blue.
+    The largest part in the middle that has the proportions of H x W is scaled to that (bicubic).
+    Raises UnsupportedError for other channels and without Pillow, DatasetCorruptError for more than memory should hold.
+    """
+    channels, *size = shape
+    if channels not in (1, 3):
+        msg = f"pictures are read with 3 channels (RGB) or 1 (grey), the net takes {channels}: give it arrays"
+        raise UnsupportedError(msg)
+    _require_pillow()
+    decoded = _read(paths, (size[0], size[1]), _space_of_files, channels=channels)
+    assert isinstance(decoded, Decoded)
+    return decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,46 +152,58 @@ def _require_pillow() -> None:
         raise UnsupportedError(msg) from None
 
 
-def _read(root: Path, files: Sequence[PictureFile], image_size: int) -> _Decoded | _Mixed:
-    """Return all pictures, or which two differ in size if they are taken as they are."""
-    images = None
-    first, count = files[0].path, 0
+def _read(
+    paths: Sequence[Path], size: tuple[int, int] | None, space: Callable[..., np.ndarray], *, channels: int = 3
+) -> Decoded | _Mixed:
+    """Return all pictures, or which two differ in size if they are taken as they are.
+
+    size: (H, W) to scale to, or None.   space(N, C, H, W) returns memory for them.
+    """
+    images = None if size is None else space(len(paths), channels, *size)
+    first, count = paths[0], 0
     problems: dict[Path, str] = {}
-    if image_size:
-        images = _space(root, len(files), (image_size, image_size))
-    for file in files:
+    for path in paths:
         try:
-            pixels = _decoded(file.path, image_size)
+            pixels = _decoded(path, size, channels)
         except DatasetCorruptError as error:
-            problems[file.path] = str(error)
+            problems[path] = str(error)
             continue
         side = pixels.shape[:2]
         if images is None:
-            images, first = _space(root, len(files), side), file.path
+            images, first = space(len(paths), channels, *side), path
         if side != images.shape[2:]:
-            return _Mixed(f"{file.path} is {_size(side)} but {first} is {_size(images.shape[2:])}")
+            return _Mixed(f"{path} is {_size(side)} but {first} is {_size(images.shape[2:])}")
         images[count] = pixels.transpose(2, 0, 1)
         count += 1
     if images is None:
-        images = np.empty((0, 3, 1, 1), np.uint8)
-    return _Decoded(images[:count], frozenset(problems), list(problems.values()))
+        images = np.empty((0, channels, 1, 1), np.uint8)
+    return Decoded(images[:count], problems)
 
 
-def _space(root: Path, count: int, side: tuple[int, ...]) -> np.ndarray:
-    """Return memory for so many pictures, if that is not too much."""
-    needed = 3 * side[0] * side[1] * count
+def _space(root: Path, *shape: int) -> np.ndarray:
+    """Return memory for the pictures of a folder, if that is not too much."""
+    return _empty(shape, f"{root} holds", "a smaller --image-size N (image_size=N) scales them")
+
+
+def _space_of_files(*shape: int) -> np.ndarray:
+    """Return memory for pictures that a net is to look at, if that is not too much."""
+    return _empty(shape, "the files and folders named hold", "name fewer at a time")
+
+
+def _empty(shape: tuple[int, ...], what: str, way_out: str) -> np.ndarray:
+    needed = math.prod(shape)
     if needed > _MOST_BYTES:
         msg = (
-            f"{root} holds {count:,} pictures of {_size(side)}, {needed / 1e9:,.0f} GB in memory, "
-            f"expected at most {_MOST_BYTES / 1e9:,.0f} GB: a smaller --image-size N (image_size=N) scales them"
+            f"{what} {shape[0]:,} pictures of {_size(shape[2:])}, {needed / 1e9:,.0f} GB in memory, "
+            f"expected at most {_MOST_BYTES / 1e9:,.0f} GB: {way_out}"
         )
         raise DatasetCorruptError(msg)
-    return np.empty((count, 3, *side), np.uint8)
+    return np.empty(shape, np.uint8)
 
 
 def _check_left(
     root: Path,
-    decoded: _Decoded,
+    problems: Mapping[Path, str],
     classes: Sequence[str],
     parts: tuple[list[PictureFile], ...],
     *,
@@ -175,27 +211,33 @@ def _check_left(
 ) -> None:
     """Refuse broken pictures, all of them by name, unless they are to be left out and enough others stay."""
     if not skip_broken:
-        msg = (
-            f"{root}: {counted(len(decoded.problems), 'picture')} cannot be read: mend or remove what is named here, "
-            f"or leave it out by --skip-broken (skip_broken=True):\n{_indented(decoded.problems)}"
-        )
-        raise DatasetCorruptError(msg)
+        raise broken(str(root), problems)
     for purpose, part in zip(("train", "validate", "test"), parts, strict=True):
-        left = {file.label for file in part if file.path not in decoded.broken}
+        left = {file.label for file in part if file.path not in problems}
         for label in sorted({file.label for file in part} - left):
-            msg = (
-                f"{root}: no picture of the class {classes[label]!r} to {purpose} on can be read:\n"
-                f"{_indented(decoded.problems)}"
-            )
+            msg = f"{root}: no picture of the class {classes[label]!r} to {purpose} on can be read:\n{_indented(problems)}"
             raise DatasetCorruptError(msg)
 
 
-def _indented(lines: Sequence[str]) -> str:
-    return "\n".join(f"  {line}" for line in lines)
+def broken(where: str, problems: Mapping[Path, str]) -> DatasetCorruptError:
+    """Return the error for pictures that cannot be read, all of them by name."""
+    return DatasetCorruptError(
+        f"{where}: {counted(len(problems), 'picture')} cannot be read: mend or remove what is named here, "
+        f"or leave it out by --skip-broken (skip_broken=True):\n{_indented(problems)}"
+    )
 
 
-def _decoded(path: Path, image_size: int) -> np.ndarray:
-    """Return a picture as (H, W, 3) uint8."""
+def left_out(where: str, problems: Mapping[Path, str]) -> str:
+    """Return what to say of pictures that cannot be read and are left out."""
+    return f"{where}: {counted(len(problems), 'picture')} cannot be read and left out:\n{_indented(problems)}"
+
+
+def _indented(problems: Mapping[Path, str]) -> str:
+    return "\n".join(f"  {line}" for line in problems.values())
+
+
+def _decoded(path: Path, size: tuple[int, int] | None, channels: int = 3) -> np.ndarray:
+    """Return a picture as (H, W, channels) uint8."""
     import PIL.Image
     import PIL.ImageOps
 
@@ -207,7 +249,9 @@ def _decoded(path: Path, image_size: int) -> np.ndarray:
             with PIL.Image.open(path, formats=[name for name in _FORMATS if name in PIL.Image.OPEN]) as image:
                 _check(path, image)
                 upright = _rgb(path, PIL.ImageOps.exif_transpose(image))
-                return np.asarray(_scaled(upright, image_size) if image_size else upright)
+                coloured = upright if channels == 3 else upright.convert("L")
+                pixels = np.asarray(coloured if size is None else _scaled(coloured, *size))
+                return pixels.reshape(*pixels.shape[:2], channels)
     except (DatasetCorruptError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders of a damaged file raise nearly anything
@@ -259,14 +303,21 @@ def _rgb(path: Path, image: Image) -> Image:
     return image.convert("RGB")
 
 
-def _scaled(image: Image, side: int) -> Image:
-    """Return the largest square in the middle of a picture, side x side; what lies around it has no influence."""
+def _scaled(image: Image, height: int, width: int) -> Image:
+    """Return the largest part in the middle of a picture that has the proportions wanted, scaled to width x height.
+
+    What lies around it has no influence.
+    """
     import PIL.Image
 
-    length = min(image.size)
-    left, top = ((size - length) // 2 for size in image.size)
-    square = image.crop((left, top, left + length, top + length))
-    return square if length == side else square.resize((side, side), PIL.Image.Resampling.BICUBIC)
+    across, down = image.size
+    if across * height >= down * width:
+        across = max(1, down * width // height)
+    else:
+        down = max(1, across * height // width)
+    left, top = (image.width - across) // 2, (image.height - down) // 2
+    part = image.crop((left, top, left + across, top + down))
+    return part if part.size == (width, height) else part.resize((width, height), PIL.Image.Resampling.BICUBIC)
 
 
 def _size(side: Sequence[int]) -> str:
@@ -282,4 +333,4 @@ def _called(folder: str, root: Path) -> str:
         home = None
     if path == home or (folder.startswith("~") and len(Path(folder).parts) == 1):
         return "the home folder"
-    return "".join(letter if letter.isprintable() else "?" for letter in path.name) or "the root folder"
+    return tables.printable(path.name) or "the root folder"

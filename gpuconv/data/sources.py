@@ -14,7 +14,7 @@ from .cifar import FileFacts, Source, Spec
 from .dataset import Dataset, channel_statistics
 from .download import Notice, Patience, Progress, fetch
 from .drawn import draw_shapes
-from .pictures import read_pictures
+from .pictures import MIXED_SIZE, read_pictures
 
 NAMES = ("auto", "cifar10", "cifar100", "cifar100-coarse", "shapes")
 
@@ -50,6 +50,7 @@ def load(
     folder: str | os.PathLike[str] | None = None,
     seed: int = 0,
     image_size: int = 0,
+    mixed_size: int = MIXED_SIZE,
     skip_broken: bool = False,
     download: bool = True,
     notice: Notice = to_stderr,
@@ -59,8 +60,8 @@ def load(
 
     name: "cifar10"; "cifar100", with its 100 classes, or "cifar100-coarse", with its 20 superclasses; "shapes" (drawn
     from seed, no files); "auto", CIFAR-10 if it can be had; or a path, which has a separator or is that of a folder
-    that is there, for `read_pictures`: only then image_size, the height and width to scale to, and skip_broken, to
-    leave out pictures that cannot be read, have a meaning.
+    that is there, for `read_pictures`: only then image_size, the height and width to scale to, mixed_size, those for
+    pictures of several sizes, and skip_broken, to leave out pictures that cannot be read, have a meaning.
 
     CIFAR is taken from `folder`, else from the folder in the environment variable GPUCONV_DATA, else from the
     cache, else downloaded there if `download` allows.  A folder may hold the binary files, the Python batches, either
@@ -74,7 +75,7 @@ def load(
         if folder is not None:
             msg = f"the data set {name!r} is a folder itself and is in no other, got folder {os.fspath(folder)!r}"
             raise ConfigError(msg)
-        return read_pictures(name, image_size=image_size, skip_broken=skip_broken, notice=notice)
+        return read_pictures(name, image_size=image_size, mixed_size=mixed_size, skip_broken=skip_broken, notice=notice)
     if name not in NAMES:
         known = ", ".join(f'"{known}"' for known in NAMES[:-1])
         msg = f'the data set must be {known} or "{NAMES[-1]}", or the path of a folder of pictures, got {name!r}'

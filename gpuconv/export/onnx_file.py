@@ -6,7 +6,6 @@ and the like; a node has the name of its layer.  Dropout is the identity and lea
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from .. import extras, nn
+from ..checks import float_dtype, shown
 from ..errors import ConfigError, ParamError, UnsupportedError
-from ..nn.store import float_dtype
 from . import walk
 
 OPSET, IR_VERSION = 17, 8
@@ -33,6 +32,7 @@ def to_onnx(
     classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    scaling: str | None = None,
     input: str = "normalized",
     dtype: Any = None,
     overwrite: bool = False,
@@ -43,7 +43,7 @@ def to_onnx(
     and for a file that is there, unless overwrite=True.
     """
     path = walk.target(path, ".onnx")
-    content = encode(onnx_model(net, classes=classes, mean=mean, std=std, input=input, dtype=dtype))
+    content = encode(onnx_model(net, classes=classes, mean=mean, std=std, scaling=scaling, input=input, dtype=dtype))
     walk.write({path: content}, overwrite=overwrite)
 
 
@@ -53,6 +53,7 @@ def onnx_model(
     classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    scaling: str | None = None,
     input: str = "normalized",
     dtype: Any = None,
 ) -> Any:
@@ -65,14 +66,14 @@ def onnx_model(
     (v - mean[c]) / std[c], of v / 255 for uint8, in float32 or wider.
     dtype: of the weights, the scores and what lies between; None is the net's.  ONNX Runtime has no float64
     convolution on the CPU: write such a net with dtype="float32".
-    classes, mean and std go into the metadata as JSON.
+    classes, mean, std and scaling, which says how pictures of other sizes are scaled, go into the metadata as JSON.
     Raises UnsupportedError for a layer without a writer here, and without the package onnx.
     """
     walk.check_net(net)
     if input not in INPUTS:
-        msg = f"input must be one of {', '.join(INPUTS)}, got {input!r}"
+        msg = f"input must be one of {', '.join(INPUTS)}, got {shown(input)}"
         raise ParamError(msg)
-    facts = walk.facts(net, classes, mean, std)
+    facts = walk.facts(net, classes, mean, std, scaling)
     if input != "normalized" and (facts.mean is None or len(net.input_shape) != 3):
         msg = f'input="{input}" needs mean and std, and a net that takes images (C, H, W); it takes {net.input_shape}'
         raise ConfigError(msg)
@@ -97,9 +98,7 @@ def onnx_model(
         producer_name="gpuconv",
     )
     values = {"gpuconv": walk.record(net, dtype), "input": input}
-    for name in ("classes", "mean", "std"):
-        if (fact := getattr(facts, name)) is not None:
-            values[name] = json.dumps(fact, ensure_ascii=False)
+    values |= facts.as_json()
     onnx.helper.set_model_props(model, values)
     if model.ByteSize() > _LARGEST:
         msg = f"an ONNX file holds at most {_LARGEST} bytes, the net needs {model.ByteSize()}"

@@ -61,6 +61,13 @@ def classes_in(path: Path) -> tuple[str, ...] | None:
     return walk.named_classes(_read(path)[2].get("classes"), path)
 
 
+def statistics_in(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std of the pictures, as the file holds them; None if it does not."""
+    values = _read(path)[2]
+    mean, std = (walk.numbers(values.get(name), name, path) for name in ("mean", "std"))
+    return None if mean is None or std is None else (mean, std)
+
+
 def _read(path: Path) -> tuple[Any, Any, dict[str, str]]:
     """Return the package onnx, the model in a file, and the metadata that gpuconv wrote into it."""
     onnx = library()

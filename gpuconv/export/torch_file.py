@@ -34,19 +34,20 @@ def to_torch(
     classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    scaling: str | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a net for PyTorch: path, which must end in .safetensors, and a module of the same name in .py beside it.
 
     The module needs torch and safetensors, not gpuconv.  Its `load()` returns the net with these weights; another
     torch.nn.Module with the same names takes them by load_state_dict(safetensors.torch.load_file(path)).
-    Inputs are normalised as for net.forward; classes, mean and std become constants of the module, and with them it
-    has `normalize`.
+    Inputs are normalised as for net.forward; classes, mean, std and scaling, which says how pictures of other sizes are
+    scaled, become constants of the module; with mean and std it has `normalize`.
     Raises ConfigError, before anything is written, for a path that cannot be used and, without overwrite=True, if one
     of the files is there; UnsupportedError for a layer that has no counterpart.
     """
     path = walk.target(path, ".safetensors")
-    weights, source = encode(net, path.name, classes=classes, mean=mean, std=std)
+    weights, source = encode(net, path.name, classes=classes, mean=mean, std=std, scaling=scaling)
     walk.write({path: weights, path.with_suffix(".py"): source}, overwrite=overwrite)
 
 
@@ -87,6 +88,13 @@ def classes_in(path: Path) -> tuple[str, ...] | None:
     return walk.named_classes(_read(path)[1].get("classes"), path)
 
 
+def statistics_in(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and std of the pictures, as the file holds them; None if it does not."""
+    values = _read(path)[1]
+    mean, std = (walk.numbers(values.get(name), name, path) for name in ("mean", "std"))
+    return None if mean is None or std is None else (mean, std)
+
+
 def encode(
     net: nn.Net,
     weights_name: str,
@@ -94,10 +102,11 @@ def encode(
     classes: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    scaling: str | None = None,
 ) -> tuple[bytes, bytes]:
     """Return the bytes of the weights and of the module that loads them from a file of this name."""
     walk.check_net(net)
-    facts = walk.facts(net, classes, mean, std)
+    facts = walk.facts(net, classes, mean, std, scaling)
     source = module_source(net, facts, weights_name).encode()
     # safetensors writes the memory of an array as it lies, whatever its strides say: hand over contiguous ones only.
     tensors = {array.name: np.ascontiguousarray(_turned(array.values, array)) for array in _named(net)}
@@ -105,9 +114,7 @@ def encode(
         if isinstance(layer, nn.BatchNorm):  # only torch's momentum=None would read it
             tensors[walk.dotted(name, _COUNT)] = np.zeros((), np.int64)
     values = {"format": "pt", "gpuconv": walk.record(net, net.dtype)}
-    for name in ("classes", "mean", "std"):
-        if (fact := getattr(facts, name)) is not None:
-            values[name] = json.dumps(fact, ensure_ascii=False)
+    values |= facts.as_json()
     # The header is written in the order of a hash table with a random seed: equal nets must give equal bytes.
     return _ordered(safetensors.numpy.save(tensors, metadata=values)), source
 

@@ -184,6 +184,7 @@ def module_source(net: nn.Net, facts: walk.Facts, weights_name: str) -> str:
         for name, value in constants.items()
         if value is not None
     )
+    head += "" if facts.scaling is None else f"SCALING = {_quoted(facts.scaling)}\n"
     if "OrderedDict" not in body:
         head = head.replace("from collections import OrderedDict\n", "")
     build = _BUILD.format(body=body)

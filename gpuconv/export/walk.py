@@ -29,10 +29,20 @@ class Facts:
     classes: tuple[str, ...] | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    scaling: str | None
+
+    def as_json(self) -> dict[str, str]:
+        """Return those that are known, each as JSON."""
+        known = {name: getattr(self, name) for name in ("classes", "mean", "std", "scaling")}
+        return {name: json.dumps(fact, ensure_ascii=False) for name, fact in known.items() if fact is not None}
 
 
 def facts(
-    net: nn.Net, classes: Sequence[str] | None, mean: Sequence[float] | None, std: Sequence[float] | None
+    net: nn.Net,
+    classes: Sequence[str] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    scaling: str | None,
 ) -> Facts:
     """Return the facts, each None or checked against the net."""
     if classes is not None:
@@ -50,11 +60,15 @@ def facts(
         if values is not None and len(values) != channels:
             msg = f"{name} must have one entry per channel ({channels}), got {len(values)}"
             raise ShapeError(msg)
+    if scaling is not None and not (isinstance(scaling, str) and scaling.isprintable()):
+        msg = f"scaling must be a text of printable characters, got {scaling!r}"
+        raise ArgTypeError(msg)
     low = -float("inf")
     return Facts(
         None if classes is None else tuple(classes),
         None if mean is None else tuple(checks.real("mean", value, low=low) for value in mean),
         None if std is None else tuple(checks.real("std", value, low=0.0, open_low=True) for value in std),
+        scaling,
     )
 
 
@@ -127,6 +141,20 @@ def named_classes(text: str | None, path: Path) -> tuple[str, ...] | None:
         msg = f"{path} names its classes by something other than a list of names: {text[:80]}"
         raise CheckpointMismatchError(msg)
     return tuple(names)
+
+
+def numbers(text: str | None, name: str, path: Path) -> tuple[float, ...] | None:
+    """Return the numbers under a name in the metadata of a file, where they are JSON; None if there are none."""
+    if text is None:
+        return None
+    try:
+        values = bounded.from_json(text)
+        if isinstance(values, list):
+            return tuple(checks.real(name, value, low=-float("inf")) for value in values)
+    except (ValueError, TypeError):  # what JSON and checks raise
+        pass
+    msg = f"{path}: {name} must be a list of numbers, got {text[:80]}"
+    raise CheckpointMismatchError(msg)
 
 
 def fill(net: nn.Net, weights: Mapping[str, np.ndarray], path: Path) -> None:

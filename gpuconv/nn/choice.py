@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .. import checks
 from ..errors import ArgTypeError, ConfigError
 
 # What other libraries and people call settings, layers and commands: letters alone, and what it is here, the first of
@@ -100,7 +101,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 def make(what: str, table: Mapping[str, Callable[..., Any]], name: Any, settings: Mapping[str, Any], *args: Any) -> Any:
     """Return table[name](*args, **settings); raise ConfigError for an unknown name, or settings it does not take."""
     if not isinstance(name, str):
-        msg = f"{what} must be a name, got {name!r}"
+        msg = f"{what} must be a name, got {checks.shown(name)}"
         raise ArgTypeError(msg)
     if name not in table:
         raise ConfigError(unknown(what, name, table))
@@ -126,7 +127,7 @@ def unknown(what: str, name: object, known: Iterable[str]) -> str:
     names = list(known)
     near = nearest(name, names)
     hint = f'did you mean "{near}"?' if near else f"known: {', '.join(names)}"
-    return f"{what} {name!r} is not known; {hint}"
+    return f"{what} {checks.shown(name)} is not known; {hint}"
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
@@ -136,7 +137,7 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     for synonym, meanings in _SYNONYMS.items():
         meant = [by_letters[letters] for letters in map(_letters, meanings) if letters in by_letters]
         synonyms |= {synonym: meant[0]} if meant else {}
-    letters = _letters(str(name))
+    letters = _letters(name) if isinstance(name, str) else ""
     for names in (by_letters, synonyms):  # its own name otherwise written, or that of others
         if letters in names:
             return names[letters]

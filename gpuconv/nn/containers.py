@@ -76,12 +76,12 @@ class Residual(Container):
 
 def _sequential(layers: Any) -> Layer:
     if not isinstance(layers, (list, tuple)):
-        msg = f"layers must be a list of [name, config], got {layers!r}"
+        msg = f"layers must be a list of [name, config], got {checks.shown(layers)}"
         raise ConfigError(msg)
     named = {}
     for entry in layers:
         if not isinstance(entry, (list, tuple)) or len(entry) != 2 or not isinstance(entry[0], str):
-            msg = f"layers must be a list of [name, config], got the entry {entry!r}"
+            msg = f"layers must be a list of [name, config], got the entry {checks.shown(entry)}"
             raise ConfigError(msg)
         named[entry[0]] = build_layer(entry[1])
     return Sequential(**named)
@@ -154,7 +154,7 @@ def _layer(name: str, layer: Any) -> Layer:
         msg = f"{name} must be a layer, got {type(layer).__module__}.{type(layer).__qualname__}"
         raise ArgTypeError(msg)
     if "." in name:
-        msg = f"a layer's name must have no dot, got {name!r}"
+        msg = f"a layer's name must have no dot, got {checks.shown(name)}"
         raise ParamError(msg)
     return layer
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
-from ..errors import ConfigError
+from .. import checks
+from ..errors import ConfigError, ShapeError
 from . import choice
 from .layer import build_layer, split_config
 from .models import VGG, ConvNet, ResNet9, ResNet18, SpeedrunNet, ThreeLayerConvNet
@@ -21,6 +23,47 @@ def build(config: Mapping[str, Any]) -> Net:
     except RecursionError:
         msg = "the config of a net has layers too deep inside each other"
         raise ConfigError(msg) from None
+
+
+def build_for(config: Mapping[str, Any], *, input_shape: Any, classes: int, seed: int, dtype: Any) -> Net:
+    """Return a net like that of a config, with initial weights, for samples of a shape and so many classes.
+
+    Of a net that is described by its layers the last affine layer or convolution is made anew, if that is needed.
+    Raises ConfigError or ShapeError if such a net cannot be.
+    """
+    values = {**config, "input_shape": list(input_shape), "seed": seed, "dtype": dtype}
+    if "body" not in config:
+        return build({**values, "classes": classes})
+    try:
+        net = build(values)
+        if net.output_shape == (classes,):
+            return net
+    except ShapeError:
+        pass
+    net = build({**values, "body": _with_head(config["body"], tuple(input_shape), classes)})
+    if net.output_shape != (classes,):
+        msg = f"the net gives a sample the shape {net.output_shape}, but {classes} classes need ({classes},)"
+        raise ShapeError(msg)
+    return net
+
+
+def _with_head(config: Mapping[str, Any], shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    """Return the config of a layer that is given a shape, with its head made for so many classes."""
+    match config["layer"]:
+        case "Affine":
+            return {**config, "in_features": prod(shape), "out_features": classes}
+        case "Conv":
+            return {**config, "in_channels": shape[0], "filters": classes}
+        case "Sequential":
+            layers = [list(entry) for entry in config["layers"]]
+            heads = [number for number, (_, inner) in enumerate(layers) if inner["layer"] in _HEADS]
+            if heads and not any(inner["layer"] == "Residual" for _, inner in layers[heads[-1] :]):
+                for _, inner in layers[: heads[-1]]:
+                    shape = build_layer(inner).output_shape(shape)
+                layers[heads[-1]][1] = _with_head(layers[heads[-1]][1], shape, classes)
+                return {**config, "layers": layers}
+    msg = "the net has no affine layer or convolution at its end that could be made for other classes or pictures"
+    raise ConfigError(msg)
 
 
 def optimiser(name: str, net: Any, /, **settings: Any) -> Optimiser:
@@ -40,12 +83,14 @@ def _by_widths(net: Callable[..., Net]) -> Callable[..., Net]:
 
     def make(widths: Any, **settings: Any) -> Net:
         if not isinstance(widths, (list, tuple)):
-            msg = f"widths must be a list, got {widths!r}"
+            msg = f"widths must be a list, got {checks.shown(widths)}"
             raise ConfigError(msg)
         return choice.call(f"net {net.__name__!r}", net, settings, *widths)
 
     return make
 
+
+_HEADS = ("Affine", "Conv", "Sequential")  # what may be or hold the layer that gives the scores
 
 _OPTIMISERS: dict[str, Callable[..., Optimiser]] = {
     "sgd": SGD,

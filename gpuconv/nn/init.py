@@ -71,7 +71,7 @@ def check(init: Any, known: tuple[str, ...] = ("he", "xavier", "uniform")) -> st
     if isinstance(init, str):
         if init not in known:
             names = ", ".join(f'"{name}"' for name in known)
-            msg = f"init must be {names} or a standard deviation, got {init!r}"
+            msg = f"init must be {names} or a standard deviation, got {checks.shown(init)}"
             raise ParamError(msg)
         return init
     return checks.real("init", init, low=0.0)

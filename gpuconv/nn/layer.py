@@ -180,7 +180,7 @@ def build_layer(config: Mapping[str, Any]) -> Layer:
 def split_config(key: str, config: Any) -> tuple[Any, dict[str, Any]]:
     """Return the name and the settings in a config."""
     if not isinstance(config, Mapping):
-        msg = f"the config of a {key} must be a dict, got {config!r}"
+        msg = f"the config of a {key} must be a dict, got {checks.shown(config)}"
         raise ArgTypeError(msg)
     if key not in config:
         msg = f'the config of a {key} must have an entry "{key}", got {", ".join(config) or "none"}'

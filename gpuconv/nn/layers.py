@@ -193,10 +193,7 @@ class Gelu(Layer):
     """Gaussian error linear unit, for any shape: approximate="none" (exact) or "tanh"."""
 
     def __init__(self, *, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            msg = f'approximate must be "none" or "tanh", got {approximate!r}'
-            raise ParamError(msg)
-        super().__init__(approximate=approximate)
+        super().__init__(approximate=checks.choice("approximate", approximate, ("none", "tanh")))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
@@ -320,7 +317,7 @@ class Flatten(Layer):
 
 
 def _affine_from_toml(units: int, in_features: int, bias: bool = True, init: str | float = "xavier") -> Layer:
-    return Affine(in_features, units, bias=bias, init=init)
+    return Affine(in_features, checks.integer("units", units, least=1), bias=bias, init=init)
 
 
 @register("affine", from_toml=_affine_from_toml)

@@ -106,6 +106,6 @@ class Net:
 def sample_shape(shape: Any) -> tuple[int, ...]:
     """Return the shape of one sample as a tuple of ints above 0."""
     if not isinstance(shape, (tuple, list)) or not shape:
-        msg = f"input_shape must be a tuple such as (3, 32, 32), got {shape!r}"
+        msg = f"input_shape must be a tuple such as (3, 32, 32), got {checks.shown(shape)}"
         raise ArgTypeError(msg)
     return tuple(checks.integer("input_shape", size, least=1) for size in shape)

@@ -96,9 +96,7 @@ class OneCycle:
         if self.start is not None:
             checks.real("start", self.start, low=0.0, high=lr)
         checks.real("floor", self.floor, low=0.0, high=lr)
-        if self.shape not in ("linear", "cosine"):
-            msg = f'shape must be "linear" or "cosine", got {self.shape!r}'
-            raise ParamError(msg)
+        checks.choice("shape", self.shape, ("linear", "cosine"))
 
     def __call__(self, step: int) -> float:
         rising = _warmup_steps(self.warmup, self.total)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import inspect
 import re
 import runpy
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from .. import bounded, checks
+from ..checks import float_dtype
 from ..errors import ConfigError, GpuconvError
 from ..folders import path_of
 from .choice import unknown
@@ -17,7 +22,6 @@ from .containers import Residual, Sequential, kinds
 from .from_config import build
 from .layer import KINDS, Layer
 from .net import Net, sample_shape
-from .store import float_dtype
 
 Shape = tuple[int, ...]
 
@@ -27,6 +31,7 @@ NET_FILES = (".toml", ".py")
 # each other.
 _MOST_LAYERS = 5_000
 _DEEPEST = 32
+_LONGEST = 80  # letters of a kind in a message
 
 
 def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: Any = "float32") -> Net:
@@ -107,27 +112,46 @@ def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
     if not path.is_file():
         msg = "it is not a file" if path.exists() else "there is no such file"
         raise ConfigError(msg)
-    try:
+    with _as_errors("when it is run"):
         make = runpy.run_path(str(path)).get("net")
-    except (Exception, SystemExit) as error:
-        raise _failed(error, "when it is run") from error
     if not callable(make):
         msg = "it must define a function net(input_shape, classes)"
         raise ConfigError(msg)
-    try:
+    with _as_errors("in net(input_shape, classes)"):
         layers = make(input_shape, classes)
-    except GpuconvError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _failed(error, "in net(input_shape, classes)") from error
     if not isinstance(layers, (Layer, Net)):
         msg = f"net(input_shape, classes) must return a layer or a Net of gpuconv.nn, got {type(layers).__qualname__}"
         raise ConfigError(msg)
     return layers
 
 
-def _failed(error: BaseException, when: str) -> ConfigError:
-    return ConfigError(f"{type(error).__name__} {when}: {error}")
+@contextmanager
+def _as_errors(when: str) -> Iterator[None]:
+    """Turn whatever a user's file raises into a ConfigError, what ends Python with it; but let Ctrl-C through.
+
+    A KeyboardInterrupt says not who raised it: for that, Ctrl-C is noted by a handler of its own.
+    """
+    own, pressed = signal.default_int_handler, []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        pressed.append(number)
+        own(number, frame)
+
+    watched = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is own
+    if watched:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except GpuconvError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and (pressed or not watched):
+            raise
+        msg = f"{type(error).__name__} {when}: {error}"
+        raise ConfigError(msg) from error
+    finally:
+        if watched and signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, own)
 
 
 # TOML ---------------------------------------------------------------------------------------------------------------
@@ -170,13 +194,13 @@ class _Reader:
             settings = dict(table)
             name, repeat = settings.pop("name", None), settings.pop("repeat", 1)
             if not isinstance(repeat, int) or isinstance(repeat, bool) or repeat < 1:
-                msg = f"{where}: repeat must be an int above 0, got {repeat!r}"
+                msg = f"{where}: repeat must be an int above 0, got {checks.shown(repeat)}"
                 raise _Placed(msg)
             if repeat > _MOST_LAYERS:
                 msg = f"{where}: repeat must be at most {_MOST_LAYERS}, got {checks.digits(repeat)}"
                 raise _Placed(msg)
             if name is not None and (not isinstance(name, str) or not name or "." in name):
-                msg = f"{where}: name must be a text without a dot, got {name!r}"
+                msg = f"{where}: name must be a text without a dot, got {checks.shown(name)}"
                 raise _Placed(msg)
             for round_ in range(1, repeat + 1):
                 try:
@@ -202,7 +226,8 @@ class _Reader:
         seen = self.seen[path] = self.seen.get(path, 0) + 1
         lines = self.lines.get(path, [])
         line = f"line {lines[seen - 1]}, " if seen <= len(lines) else ""
-        return f"{line}{path} {number} ({table.get('kind', 'no kind')})"
+        kind = table.get("kind", "no kind")
+        return f"{line}{path} {number} ({kind[:_LONGEST] if isinstance(kind, str) else checks.shown(kind)})"
 
     def _layer(self, settings: Mapping[str, Any], path: str, shape: Shape, *, first: bool) -> Layer:
         self.layer_count += 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import asarray, asnumpy, backend_of, quiet, zeros
-from ..errors import ArgTypeError, CheckpointMismatchError, DTypeError, ParamError
+from ..errors import CheckpointMismatchError, ParamError
 from ..random import Stream, generator
 from . import init
 
@@ -31,28 +31,13 @@ class Store:
     decayed: int
 
 
-def float_dtype(dtype: Any) -> np.dtype:
-    """Return np.dtype(dtype) if it is one that the operators take."""
-    try:
-        parsed = np.dtype(dtype) if dtype is not None else None
-    except TypeError:
-        parsed = None
-    if parsed is None:
-        msg = f"dtype must name an array element type, got {dtype!r}"
-        raise ArgTypeError(msg)
-    if parsed not in checks.FLOATS:
-        msg = f"dtype must be float16, float32 or float64, got {parsed}"
-        raise DTypeError(msg)
-    return parsed
-
-
 def create(layer: Layer, *, seed: int, dtype: Any) -> Store:
     """Make, fill and hand out the arrays that a layer and those inside it have declared.
 
     Order of the flat vectors: first what weight decay applies to, then the rest, each in the order of the layers.
     The n-th layer that draws its weights (n from 0) draws from (seed, Stream.INIT, n): a ReLU more changes no weight.
     """
-    seed, dtype = checks.word("seed", seed), float_dtype(dtype)
+    seed, dtype = checks.word("seed", seed), checks.float_dtype(dtype)
     _check_fresh(layer)
     leaves = [leaf for _, leaf in layer.leaves()]
     store = _lay_out(leaves, dtype)

@@ -9,6 +9,7 @@ import numpy as np
 from .. import checks
 from ..backend import backend_of
 from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
+from ..shapes import check_count
 
 PAD_MODES = ("zero", "reflect")
 
@@ -54,27 +55,20 @@ def augment(
             raise DTypeError(msg)
         checks.same_shape("draws", draws, (images.shape[0],), "one word per image,")
     pad = checks.integer("pad", pad, least=0)
-    if pad_mode not in PAD_MODES:
-        msg = f'pad_mode must be "zero" or "reflect", got {pad_mode!r}'
-        raise ParamError(msg)
+    pad_mode = checks.choice("pad_mode", pad_mode, PAD_MODES)
     size = f"images are {images.shape[2]} x {images.shape[3]}"
     if pad_mode == "reflect" and pad >= min(images.shape[2:]):
         msg = f'pad must be less than the height and width of images for pad_mode="reflect", got pad={pad}, {size}'
         raise ParamError(msg)
+    N, C, H, W = images.shape
+    check_count("the framed images", (N, C, H + 2 * pad, W + 2 * pad), f"pad={pad}")
     flip = checks.flag("flip", flip)
     cutout = checks.integer("cutout", cutout, least=0)
     if cutout > min(images.shape[2:]):
         msg = f"cutout must be at most the height and width of images, got cutout={cutout}, {size}"
         raise ParamError(msg)
     channels_last = checks.flag("channels_last", channels_last)
-    try:
-        result_dtype = np.dtype(dtype)
-    except TypeError:
-        msg = f"dtype must name an array element type, got {dtype!r}"
-        raise ArgTypeError(msg) from None
-    if result_dtype not in checks.FLOATS:
-        msg = f"dtype must be float16, float32 or float64, got {result_dtype}"
-        raise DTypeError(msg)
+    result_dtype = checks.float_dtype(dtype)
     mean = [checks.real("mean", value, low=-float("inf")) for value in _sequence("mean", mean)]
     std = [checks.real("std", value, low=0.0, open_low=True) for value in _sequence("std", std)]
     if not len(mean) == len(std) == images.shape[1]:
@@ -98,6 +92,6 @@ def augment(
 def _sequence(name: str, values: Any) -> list[Any]:
     try:
         return list(values)
-    except TypeError:
-        msg = f"{name} must be a sequence of one number per channel, got {values!r}"
+    except Exception:  # noqa: BLE001 - what somebody's own class, or an array without axes on a GPU, may raise
+        msg = f"{name} must be a sequence of one number per channel, got {checks.shown(values)}"
         raise ArgTypeError(msg) from None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..backend import backend_of
+from ..backend import asnumpy, backend_of
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 
 
@@ -121,7 +121,7 @@ def _forward(
             running_mean=running_mean,
             running_var=running_var,
         )
-    elif checks.debug() and not bool((running_var >= 0).all()):
+    elif checks.debug() and not bool((asnumpy(running_var) >= 0).all()):
         msg = "running_var has a negative or NaN entry"
         raise ParamError(msg)
     y, mean, inv_std = backend.batchnorm_forward(

@@ -7,7 +7,6 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
-from ..errors import ParamError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,9 +26,7 @@ def gelu_forward(x: Any, *, approximate: str = "none") -> tuple[Any, GeluCache]:
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
-    if approximate not in ("none", "tanh"):
-        msg = f'approximate must be "none" or "tanh", got {approximate!r}'
-        raise ParamError(msg)
+    approximate = checks.choice("approximate", approximate, ("none", "tanh"))
     y = backend.gelu_forward(x, approximate=approximate)
     return y, GeluCache(x, approximate, checks.mark(x=x))
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
-from ..errors import ParamError
 from ..shapes import PoolSizes, pool_sizes
 
 
@@ -46,9 +45,7 @@ def max_pool_forward(
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
     sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
-    if ties not in ("first", "split", "every"):
-        msg = f'ties must be "first", "split" or "every", got {ties!r}'
-        raise ParamError(msg)
+    ties = checks.choice("ties", ties, ("first", "split", "every"))
     y, argmax = backend.max_pool_forward(x, sizes)
     if ties == "first":
         return y, MaxPoolCache(ties, argmax, None, None, x.dtype, sizes, None)

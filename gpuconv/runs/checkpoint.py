@@ -6,21 +6,25 @@ Data order, augmentation and dropout are functions of (seed, epoch, step), so tw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from .. import nn
 from ..backend import asnumpy
+from ..checks import shown
 from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
 from ..version import gpuconv_version
-from . import journal, sealed
+from . import journal, metrics, records, sealed
 from .config import Config
 from .folder import refuse_several
+from .inputs import Inputs
 from .origin import located
 from .settings import from_values, read, shareable, to_values
 
@@ -51,11 +55,16 @@ class Snapshot:
     net: Mapping[str, Any]
     data_name: str
     data_fingerprint: str
-    classes: tuple[str, ...] | None  # the names of the net's scores, in their order; None: not recorded
+    inputs: Inputs
     position: Position
     arrays: Mapping[str, np.ndarray]
     optimiser_steps: int
     loss_scale: Mapping[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the net's scores, in their order; None: not recorded."""
+        return self.inputs.classes
 
     def part(self, kind: str) -> dict[str, np.ndarray]:
         """Return the arrays of one kind: "params", "state", "optimizer", "average"."""
@@ -79,10 +88,11 @@ class Snapshot:
             optimiser.load(self.part("optimizer"), self.optimiser_steps)
             if average is not None:
                 average.load(self.part("average"))
-            if scale is not None:
-                for name, value in (self.loss_scale or {}).items():
+            if scale is not None and self.loss_scale is not None:
+                records.check("loss_scale", self.loss_scale, type(scale))
+                for name, value in dataclasses.asdict(type(scale)(**self.loss_scale)).items():
                     setattr(scale, name, value)
-        except (GpuconvError, AttributeError) as error:
+        except GpuconvError as error:
             msg = f"{self.path} does not fit this run: {error}"
             raise CheckpointMismatchError(msg) from error
 
@@ -95,7 +105,7 @@ def save(
     optimiser: nn.Optimiser,
     data_name: str,
     data_fingerprint: str,
-    classes: Sequence[str] | None,
+    inputs: Inputs,
     position: Position,
     average: nn.WeightAverage | None = None,
     averaged: bool = False,
@@ -104,7 +114,7 @@ def save(
 ) -> None:
     """Write a checkpoint of a run.
 
-    classes: the names of the net's scores, in their order, if they are known.
+    inputs: what the net takes and what its scores mean.
     averaged=True: the weights in it are those of the average, and the net's own ones lie beside them to go on from.
     to_share=True: the settings in it hold no paths; `load` takes them from the config.toml beside it, if there is one.
     """
@@ -119,16 +129,19 @@ def save(
         "gpuconv": gpuconv_version(),
         "config": shareable(config) if to_share else to_values(config),
         "net": net.config,
-        "data": {
-            "name": data_name,
-            "fingerprint": data_fingerprint,
-            **({} if classes is None else {"classes": list(classes)}),
-        },
+        "data": {"name": data_name, "fingerprint": data_fingerprint},
+        "inputs": inputs.to_values(),
         "optimizer": {"name": config.optimizer, "steps": optimiser.steps},
         "position": dataclasses.asdict(position),
         "loss_scale": None if scale is None else dataclasses.asdict(scale),
     }
     sealed.write(path, arrays, values)
+
+
+def copy(source: Path, target: Path, config: Config) -> None:
+    """Write the best checkpoint of a run again, as that of a run with other settings."""
+    arrays, values = sealed.read(source)
+    sealed.write(target, arrays, {**values, "config": shareable(config)})
 
 
 def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -138,17 +151,18 @@ def _arrays(**kinds: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def load(path: Path) -> Snapshot:
     """Return the snapshot in a checkpoint; raise CheckpointMismatchError if it is the checkpoint of something else."""
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - True or False, also of a folder that must not be looked into
         refuse_several(path.parent)
     arrays, values = sealed.read(path)
     try:
+        _check(values)
         return Snapshot(
             path=path,
             config=_settings(values["config"], path.parent),
             net=values["net"],
             data_name=values["data"]["name"],
             data_fingerprint=values["data"]["fingerprint"],
-            classes=_classes(values["data"], path.parent),
+            inputs=_inputs(values, path.parent),
             # A run of an earlier version counted no steps of its own; each of its steps was one of the optimiser.
             position=Position(**{"steps": values["optimizer"]["steps"], **values["position"]}),
             arrays=arrays,
@@ -158,6 +172,63 @@ def load(path: Path) -> Snapshot:
     except (KeyError, TypeError, GpuconvError) as error:
         msg = f"{path} is not the checkpoint of a training run of this version: {error}"
         raise CheckpointMismatchError(msg) from error
+
+
+def _inputs(values: Mapping[str, Any], folder: Path) -> Inputs:
+    """Return what the net takes; format 1 recorded the names of its scores at most."""
+    if "inputs" in values:
+        return Inputs.from_values(values["inputs"])
+    return Inputs(values["net"]["input_shape"], _classes(values["data"], folder), None, None)
+
+
+class _Data(TypedDict):
+    name: str
+    fingerprint: str
+
+
+class _DataWithClasses(_Data, total=False):
+    classes: list[str] | None
+
+
+class _Optimizer(TypedDict):
+    name: str
+    steps: int
+
+
+class _Required(TypedDict):
+    config: dict[str, Any]
+    net: dict[str, Any]
+    data: _DataWithClasses
+    optimizer: _Optimizer
+    position: Position
+
+
+class _Values(_Required, total=False):
+    gpuconv: str
+    inputs: dict[str, Any]
+    loss_scale: dict[str, Any] | None
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError, which names the entry, for values of a kind that no checkpoint holds, or that contradict each other.
+
+    Each setting, and the net, is checked where it is made of its values; the loss scale where there is one to restore.
+    """
+    records.check("", values, _Values)
+    position = Position(**values["position"])
+    for number, row in enumerate(position.rows):
+        records.check(f"position.rows[{number}]", row, metrics.Row)
+    wrong = ""
+    if position.epoch != len(position.rows):
+        wrong = f"position.epoch must be the number of its rows, {len(position.rows)}, got {position.epoch}"
+    elif position.best_epoch > position.epoch:
+        wrong = f"position.best_epoch must be at most position.epoch, {position.epoch}, got {position.best_epoch}"
+    elif values["optimizer"]["steps"] > values["position"].get("steps", math.inf):
+        wrong = f"optimizer.steps must be at most position.steps, {position.steps}, got {values['optimizer']['steps']}"
+    elif values["optimizer"]["name"] != values["config"].get("optimizer", values["optimizer"]["name"]):
+        wrong = f"optimizer.name must be that of its settings, got {shown(values['optimizer']['name'])}"
+    if wrong:
+        raise ConfigError(wrong)
 
 
 def _classes(data: Mapping[str, Any], folder: Path) -> tuple[str, ...] | None:
@@ -185,7 +256,8 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Config:
     except ConfigError:
         return located(config, folder)
     short = shareable(beside)
-    places = {name: getattr(beside, name) for name in ("data", "net") if short[name] == values.get(name)}
+    names = ("data", "net", "weights")
+    places = {name: getattr(beside, name) for name in names if short[name] == values.get(name)}
     if "data" in places:
         places["data_dir"] = beside.data_dir
     return located(dataclasses.replace(config, **places), folder)
@@ -200,6 +272,7 @@ def net_of(snapshot: Snapshot) -> nn.Net:
     """Return the net of a snapshot, with its weights."""
     try:
         net = nn.build(snapshot.net)
+        snapshot.inputs.check_net(net)
         net.load(snapshot.part("params"), snapshot.part("state"))
     except GpuconvError as error:
         msg = f"{snapshot.path} does not hold a net that can be built: {error}"

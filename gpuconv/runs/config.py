@@ -15,6 +15,7 @@ from typing import Any, Self
 from .. import checks
 from ..data.sources import NAMES, folder_of_that_name, is_path
 from ..errors import ConfigError, GpuconvError
+from ..folders import is_folder
 from ..nn import choice
 from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
@@ -36,17 +37,22 @@ def _setting(
 
 
 _NETS = ("convnet", "three-layer", "vgg", "resnet9", "resnet18", "speedrun")  # each has a preset of its name
+OF_WEIGHTS = "weights"  # the net that is the one of the weights which a run starts from
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Config:
-    """Every setting of a training run.  Construction checks each one and raises ConfigError."""
+    """Every setting of a training run.  Construction checks each one and raises ConfigError.
+
+    net left out is "convnet"; of a run that starts from weights, and says no widths, it is "weights": the net of these.
+    """
 
     preset: str = _setting("convnet", "the recipe the other settings start from", choices=_NETS)
 
     # What is trained
+    weights: str = _setting("", "start from a run's best weights, or a checkpoint: with its net, unless one is named")
     net: str = _setting(
-        "convnet", "the net, or a .toml or .py file that describes one", choices=_NETS, suffixes=NET_FILES
+        "", "the net, or a .toml or .py file that describes one", choices=(*_NETS, OF_WEIGHTS), suffixes=NET_FILES
     )
     widths: tuple[int, ...] = _setting(
         (), "filters of each stage (vgg: of each convolution); left out: the net's own", least=1
@@ -128,6 +134,8 @@ class Config:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        if self.net == "":
+            object.__setattr__(self, "net", OF_WEIGHTS if self.weights and not self.widths else "convnet")
         for spec in dataclasses.fields(self):
             try:
                 object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
@@ -155,7 +163,13 @@ class Config:
     def _check_together(self) -> None:
         """Raise ConfigError for settings that exclude each other."""
         msg = ""
-        if self.batch_size % self.accumulate:
+        if self.net == OF_WEIGHTS and not self.weights:
+            msg = (
+                'net "weights" is that of the weights which a run starts from: name them by --weights RUN (weights=...)'
+            )
+        elif self.net == OF_WEIGHTS and self.widths:
+            msg = 'net "weights" has its widths already: leave out widths, or name the net'
+        elif self.batch_size % self.accumulate:
             msg = f"accumulate must divide batch_size, got accumulate={self.accumulate}, batch_size={self.batch_size}"
         elif self.precision == "tf32":
             msg = "precision tf32 is not built: no kernel rounds to TF32 yet; choose float32 or float16"
@@ -180,21 +194,21 @@ def _checked(spec: dataclasses.Field, value: Any) -> Any:
     kind = type(spec.default)
     if kind is str:
         if not isinstance(value, str):
-            msg = f"{name} must be a text, got {value!r}"
+            msg = f"{name} must be a text, got {checks.shown(value)}"
             raise ConfigError(msg)
         if rule["choices"] and value not in rule["choices"] and not value.endswith(rule["suffixes"]):
             raise ConfigError(choice.unknown(name, value, rule["choices"]))
         try:
             value.encode()
         except UnicodeEncodeError:
-            msg = f"{name} must be text that UTF-8 can hold, got {value!r}"
+            msg = f"{name} must be text that UTF-8 can hold, got {checks.shown(value)}"
             raise ConfigError(msg) from None
         return value
     if kind is bool:
         return checks.flag(name, value)
     if kind is tuple:
         if not isinstance(value, (tuple, list)):
-            msg = f"{name} must be ints in a list, got {value!r}"
+            msg = f"{name} must be ints in a list, got {checks.shown(value)}"
             raise ConfigError(msg)
         return tuple(checks.integer(name, entry, least=rule["least"]) for entry in value)
     if kind is float:
@@ -212,6 +226,6 @@ def _data(name: str) -> str:
     """Return the name of a data set, or the path of a folder with a separator, by which it stays known as a path."""
     if name in NAMES or is_path(name):
         return name
-    if name and Path(name).is_dir():
+    if name and is_folder(Path(name)):
         return f"./{name}"
     raise ConfigError(choice.unknown("data", name, NAMES) + ", or the path of a folder of pictures")

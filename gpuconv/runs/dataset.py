@@ -14,7 +14,7 @@ from ..data.check import check_dataset
 from ..data.dataset import class_counts
 from ..data.download import Notice, Progress
 from ..data.drawn import SHAPES
-from ..data.pictures import NAMED
+from ..data.pictures import MIXED_SIZE, NAMED
 from ..data.sources import is_path, to_stderr
 from ..errors import ConfigError, DatasetMissingError
 from .config import Config
@@ -32,6 +32,7 @@ def load_dataset(
     notice: Notice = to_stderr,
     progress: Progress | None = None,
     trained_on: tuple[str, str] | None = None,
+    mixed_size: int = MIXED_SIZE,
 ) -> data.Dataset:
     """Return the data set that settings name, as every command and function that needs a run's data gets it.
 
@@ -39,6 +40,7 @@ def load_dataset(
     download: None leaves it to config.   notice, progress: as of `data.load`.
     trained_on: name and fingerprint of what a run was trained on.  Raises ConfigError for other data, whatever they are
     called; pictures that are the same keep the name they had in another folder.
+    mixed_size: what a folder's pictures of several sizes are scaled to, if config does not say.
     Raises DatasetMissingError, which of a run's pictures says how to name the folder they are in now.
     """
     name, folder = config.data, data_dir or config.data_dir
@@ -49,6 +51,7 @@ def load_dataset(
             name,
             folder=folder or None,
             image_size=config.image_size,
+            mixed_size=mixed_size,
             skip_broken=config.skip_broken,
             download=config.download if download is None else download,
             notice=notice,

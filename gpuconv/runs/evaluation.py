@@ -108,25 +108,11 @@ def evaluate(
     mistakes: list[Mistake] = []
     for start in range(0, count, BATCH_SIZE):
         batch = slice(start, min(start + BATCH_SIZE, count))
-        scores = None
-        seen = images[batch]
-        placed = seen if on_gpu(seen) else asarray(seen, beside=net.flat_params)
-        for weight, pictures in views(placed, tta):
-            x = _inputs(net, pictures, mean, std)
-            with np.errstate(all="ignore"):  # what is no number is refused below
-                of_view = net.forward(x)
-            if of_view.shape[1] != classes:
-                msg = f"the net has {counted(of_view.shape[1], 'class', 'classes')} but the data set has {classes}"
-                raise CheckpointMismatchError(msg)
-            if tta == "none":
-                scores = of_view
-            else:
-                weighted = weight * asnumpy(of_view)
-                scores = weighted if scores is None else scores + weighted
+        scores = scores_of(net, images[batch], mean=mean, std=std, tta=tta)
+        if scores.shape[1] != classes:
+            msg = f"the net has {counted(scores.shape[1], 'class', 'classes')} but the data set has {classes}"
+            raise CheckpointMismatchError(msg)
         on_host = asnumpy(scores)
-        if not np.isfinite(on_host).all():
-            for _, pictures in views(placed, tta):
-                check_scores(net, _inputs(net, pictures, mean, std), "the net")
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
         loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
         predicted = on_host.argmax(axis=1)
@@ -149,6 +135,27 @@ def evaluate(
     )
 
 
+def scores_of(net: Any, images: Any, *, mean: tuple[float, ...], std: tuple[float, ...], tta: str = "none") -> Any:
+    """Return the scores (N, classes) of a batch of pictures as they are stored, averaged over the views of tta.
+
+    Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
+    """
+    scores = None
+    placed = images if on_gpu(images) else asarray(images, beside=net.flat_params)
+    for weight, pictures in views(placed, tta):
+        with np.errstate(all="ignore"):  # what is no number is refused below
+            of_view = net.forward(_normalised(net, pictures, mean, std))
+        if tta == "none":
+            scores = of_view
+        else:
+            weighted = weight * asnumpy(of_view)
+            scores = weighted if scores is None else scores + weighted
+    if not np.isfinite(asnumpy(scores)).all():
+        for _, pictures in views(placed, tta):
+            check_scores(net, _normalised(net, pictures, mean, std), "the net")
+    return scores
+
+
 def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "none") -> Evaluation:
     """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
     check_dataset(dataset)
@@ -158,7 +165,7 @@ def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "non
     return dataclasses.replace(evaluation, classes=classes)
 
 
-def _inputs(net: Any, pictures: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
+def _normalised(net: Any, pictures: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
     """Return pictures, where they are, as inputs of a net."""
     return augment(pictures, mean=mean, std=std, dtype=net.flat_params.dtype, channels_last=True)
 

@@ -6,7 +6,8 @@ metrics.csv        one line per epoch
 events.jsonl       what happened when, see journal.py
 env.json           machine, versions, the environment's settings
 last.safetensors   where to go on from
-best.safetensors   the epoch with the best validation accuracy; of a run with an average of weights, the average
+best.safetensors   the epoch with the best validation accuracy, of equals the lowest loss; of a run with an average of
+                   weights, the average
 result.json        the outcome, with data set, machine and versions; there when the run is finished
 report.html        all of it to look at, in one file
 <name>.toml, .py   the net, if a file describes it: a copy, which config.toml names
@@ -27,7 +28,7 @@ from typing import IO, Any, Self
 
 from .. import bounded, durable
 from ..errors import ConfigError
-from ..folders import path_of
+from ..folders import is_folder, path_of
 from ..nn.spec import NET_FILES
 from . import metrics
 from .config import Config
@@ -36,6 +37,7 @@ from .machine import ENVIRONMENT
 from .origin import ORIGIN, located, write_origin
 from .settings import read, to_toml
 
+CONFIG = "config.toml"
 PLAN = "plan.json"  # makes a folder one of several runs, see train/seeds.py
 
 
@@ -43,7 +45,7 @@ class RunFolder:
     """An existing run folder, locked until `close` or the end of a `with` block."""
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
+        if not is_folder(path):
             msg = f"there is no run folder {path}"
             raise ConfigError(msg)
         self.path = path
@@ -51,7 +53,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self._metrics = path / "metrics.csv"
         self._result = path / "result.json"
-        self._config = path / "config.toml"
+        self._config = path / CONFIG
         self._lock: IO[bytes] | None = _lock(path)
         try:
             durable.remove_stale(path)
@@ -184,9 +186,14 @@ def new_folder(path: Path | None, *, runs: Path, name: str) -> RunFolder:
 
 def members(path: Path) -> list[Path] | None:
     """Return the run folders that a folder of several runs holds, in the order of their seeds; None of any other."""
-    if not (path / PLAN).is_file():
-        return None
-    entries = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in path.iterdir())
+    try:
+        if not (path / PLAN).is_file():
+            return None
+        inside = list(path.iterdir())
+    except OSError as error:
+        msg = f"{path} could not be read ({error.strerror or error})"
+        raise ConfigError(msg) from error
+    entries = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in inside)
     seeds = [(int(match[1]), entry) for match, entry in entries if match and entry.is_dir()]
     return [entry for _, entry in sorted(seeds)]
 

@@ -2,23 +2,71 @@
 
 events.jsonl holds one JSON object a line: its "event", the "time" (UTC), the last "step" done and the "epoch" in
 progress, both counted from 1, and values; of a run that is over, and of a line on an epoch, that epoch.
-A line that a killed process left unfinished is passed over by `read`, and cut when the run goes on.
+A line that a killed process left unfinished, or that says something else than `Event`, is passed over by `read`, and cut when the run goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from .. import bounded, durable
+from ..errors import ConfigError
+from . import records
 from .board import Board
 
 EVENTS = "events.jsonl"
 TENSORBOARD = "tensorboard"
+
+
+class _Named(TypedDict):
+    event: str
+
+
+class Event(_Named, total=False):
+    """What a line may say: of these entries each kind of event has some."""
+
+    time: str
+    step: int
+    epoch: int
+    message: str
+    # of a start, and of an end
+    data: str
+    data_fingerprint: str
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    input_shape: list[int]
+    scaling: str
+    training_images: int
+    validation_images: int
+    test_images: int
+    epochs: int
+    steps: int
+    parameters: int
+    # of a step
+    loss: float
+    accuracy: float
+    # of an epoch, and of an end
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+    test_accuracy: float
+    test_loss: float
+    test_accuracy_tta: float | None
+    best_epoch: int
+    ended_by: str
+    skipped_steps: int
+    images_per_second: float
+
 
 _MOST_STEPS = 1000  # step events of a run, whatever its length: enough for a curve, and a file that stays small
 
@@ -138,7 +186,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
             event = bounded.from_json(line)
         except ValueError:
             continue
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
+        with contextlib.suppress(ConfigError):
+            records.check("", event, Event)
             events.append(event)
     return events
 

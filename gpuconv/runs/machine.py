@@ -8,14 +8,16 @@ import os
 import platform
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import threadpoolctl
 
 from .. import bounded, durable
 from ..backend import cuda_in_words, gpu_name, gpu_versions, loops_in_words, threads
+from ..errors import ConfigError
 from ..version import gpuconv_version
+from . import records
 
 ENVIRONMENT = "env.json"
 
@@ -25,6 +27,29 @@ _VARIABLES = re.compile(
 )
 _ABSOLUTE_PATH = re.compile(r"(?<![\w.])(~|[A-Za-z]:)?[/\\][^\s,;:'\"()]+")
 _THREAD_SETTINGS = ("GPUCONV_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Machine(TypedDict, total=False):
+    """What `machine` returns."""
+
+    processor: str
+    cores: int | None
+    usable_cores: int | None
+    threads: int
+    loops: str
+    thread_settings: dict[str, str]
+    system: str
+    gpu: str
+
+
+class Environment(TypedDict, total=False):
+    """What env.json holds."""
+
+    machine: Machine
+    versions: dict[str, str]
+    packages: dict[str, str]
+    cuda: str
+    variables: dict[str, str]
 
 
 def machine() -> dict[str, Any]:
@@ -92,16 +117,21 @@ def write_environment(folder: Path) -> None:
 
 def read_environment(folder: Path) -> dict[str, Any]:
     """Return what env.json in a run folder holds; {} if it is not there or damaged."""
-    return bounded.json_object(folder / ENVIRONMENT, bounded.LOG) or {}
+    values = bounded.json_object(folder / ENVIRONMENT, bounded.LOG) or {}
+    try:
+        records.check("", values, Environment)
+    except ConfigError:
+        return {}
+    return values
 
 
 def began_with(folder: Path) -> str | None:
     """Return how a run on the CPU computed at its start, in the words of `loops_in_words`; None if that is not known."""
     begun = read_environment(folder).get("machine")
-    if not isinstance(begun, dict) or "gpu" in begun:
+    if begun is None or "gpu" in begun:
         return None
-    words = begun.get("loops", "NumPy alone")  # all that there was in earlier versions
-    return words if isinstance(words, str) else None
+    words: str = begun.get("loops", "NumPy alone")  # all that there was in earlier versions
+    return words
 
 
 def environment() -> dict[str, Any]:

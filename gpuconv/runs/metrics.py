@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from .. import tables
+from ..checks import shown
+from . import records
 
-COLUMNS = (
-    "epoch",
-    "step",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "learning_rate",
-    "seconds",
-)
+
+class Row(TypedDict):
+    """One epoch: a line of the file."""
+
+    epoch: int
+    step: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+
+COLUMNS = tuple(Row.__annotations__)
 
 
 def lines(rows: Sequence[Mapping[str, Any]], *, head: bool = False) -> bytes:
@@ -32,21 +40,34 @@ def lines(rows: Sequence[Mapping[str, Any]], *, head: bool = False) -> bytes:
 
 
 def read(content: bytes) -> list[dict[str, Any]]:
-    """Return the epochs in the file as numbers, None where there is none; raise ValueError for anything else."""
+    """Return the epochs in the file as numbers, None where there is none; raise ValueError, in words, for anything else."""
     try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline="")))
-        return [{name: _number(text) for name, text in row.items()} for row in rows]
-    except (TypeError, csv.Error) as error:
-        raise ValueError from error
+        head, *lines = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), strict=True)
+    except (ValueError, csv.Error) as error:
+        msg = f"it is no table of numbers ({error})"
+        raise ValueError(msg) from None
+    if tuple(head) != COLUMNS:
+        msg = f"its columns must be {', '.join(COLUMNS)}, got {shown(', '.join(head))}"
+        raise ValueError(msg)
+    rows = []
+    for number, cells in enumerate(lines, 1):
+        row = {name: _number(text) for name, text in itertools.zip_longest(COLUMNS, cells)}
+        records.check(f"line {number}", row, Row)
+        if len(row) > len(COLUMNS):
+            msg = f"line {number} has {len(cells)} cells for {len(COLUMNS)} columns"
+            raise ValueError(msg)
+        rows.append(row)
+    return rows
 
 
-def _number(text: str | None) -> float | None:
-    """Return a cell of metrics.csv: an int where it is one."""
-    if text is None:
-        raise TypeError
-    if text == "":
+def _number(text: str | None) -> Any:
+    """Return a cell of metrics.csv: an int where it is one, a text where it is no number."""
+    if not text:
         return None
-    return int(text) if text.isdecimal() else float(text)
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        return text
 
 
 def html(name: str, state: str, rows: list[dict[str, Any]]) -> str:

@@ -13,13 +13,13 @@ from ..folders import path_of
 from ..plural import counted
 from . import journal, metrics, settings
 from .checkpoint import load, load_net, net_of
-from .classes import in_order_of
 from .config import Config
 from .dataset import fingerprint, load_dataset
-from .evaluation import Evaluation, evaluate_on
+from .evaluation import BATCH_SIZE, Evaluation, evaluate_on
 from .folder import refuse_several
 from .machine import read_environment
-from .result import REQUIRED
+from .prediction import Predictions, checkpoint_file, classifier
+from .result import check_record
 
 
 class Reading:
@@ -55,8 +55,8 @@ class Reading:
             return []
         try:
             return metrics.read(content)
-        except ValueError:
-            msg = f"{self.path / 'metrics.csv'} is damaged: it holds something other than numbers"
+        except ValueError as error:
+            msg = f"{self.path / 'metrics.csv'} is damaged: {error}"
             raise ConfigError(msg) from None
 
     @cached_property
@@ -74,9 +74,11 @@ class Reading:
                 msg = f"{path} is damaged: it is not JSON"
                 raise ConfigError(msg)
             return None
-        if missing := [name for name in REQUIRED if name not in values]:
-            msg = f"{path} is damaged, or of another version: it has no {', '.join(missing)}"
-            raise ConfigError(msg)
+        try:
+            check_record(values)
+        except ConfigError as error:
+            msg = f"{path} is damaged, or of another version: {error}"
+            raise ConfigError(msg) from None
         return values
 
     @cached_property
@@ -118,7 +120,7 @@ class Reading:
     ) -> Evaluation:
         """Return how well a net of the run does on the test images of its data set, or on all of another one.
 
-        Classes are matched by name and counted in the net's order.  Raises CheckpointMismatchError for a data set with
+        Classes are matched by name and counted in the net's order; pictures are normalised as those it was trained on.  Raises CheckpointMismatchError for a data set with
         classes that the net does not know.
         tta: as of `evaluate`.
         """
@@ -129,9 +131,14 @@ class Reading:
         own = known is None or fingerprint(dataset) == known[1]
         count = self.config.test_images if own else 0
         snapshot = load(self._checkpoint(checkpoint))
-        if snapshot.classes is not None:
-            dataset = in_order_of(snapshot.classes, dataset)
-        return evaluate_on(net_of(snapshot), dataset, test_images=count, tta=tta)
+        return evaluate_on(net_of(snapshot), snapshot.inputs.fitted(dataset), test_images=count, tta=tta)
+
+    def predict(
+        self, pictures: Any, *, checkpoint: str = "best", batch_size: int = BATCH_SIZE, skip_broken: bool = False
+    ) -> Predictions:
+        """Return what the net of a checkpoint takes each picture for; see `Classifier.predict`."""
+        net = classifier(load(self._checkpoint(checkpoint)))
+        return net.predict(pictures, batch_size=batch_size, skip_broken=skip_broken)
 
     @property
     def trained_on(self) -> tuple[str, str] | None:
@@ -140,10 +147,7 @@ class Reading:
         return (facts["data"], facts["data_fingerprint"]) if "data_fingerprint" in facts else None
 
     def _checkpoint(self, name: str) -> Path:
-        if name not in ("best", "last"):
-            msg = f'checkpoint must be "best" or "last", got {name!r}'
-            raise ConfigError(msg)
-        return self.path / f"{name}.safetensors"
+        return checkpoint_file(self.path, name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}): {self.state}"

@@ -2,24 +2,60 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from . import metrics
+from ..errors import ConfigError
+from . import metrics, records
 from .config import Config
 from .evaluation import Evaluation, pack_bits
-from .machine import machine, versions
+from .machine import Machine, machine, versions
 from .settings import shareable
 
-# What every result.json has; reports and comparisons rely on it.
-REQUIRED = (
-    *("data", "data_fingerprint", "classes", "date", "parameters", "epochs", "best_epoch", "validation_accuracy"),
-    *("test_accuracy", "test_loss", "test_images", "test_right", "test_accuracy_by_class", "confusion", "mistakes"),
-    *("seconds", "images_per_second"),
-)
+
+class _Required(TypedDict):
+    data: str
+    data_fingerprint: str
+    classes: list[str]
+    date: str
+    parameters: int
+    epochs: int
+    best_epoch: int
+    validation_accuracy: float | None
+    test_accuracy: float
+    test_loss: float
+    test_images: int
+    test_right: str
+    test_accuracy_by_class: dict[str, float | None]
+    confusion: list[list[int]]
+    mistakes: list[tuple[int, int, int, float]]
+    seconds: float
+    images_per_second: float
+
+
+class Record(_Required, total=False):
+    """What result.json holds: first what it has always held, which reports and comparisons rely on."""
+
+    mean: list[float]
+    std: list[float]
+    input_shape: list[int]
+    scaling: str
+    training_images: int
+    validation_images: int
+    steps: int
+    test_accuracy_tta: float | None
+    ended_by: str
+    skipped_steps: int
+    machine: Machine
+    versions: dict[str, str]
+    config: dict[str, Any]
+
+
+_SHARES = ("validation_accuracy", "test_accuracy", "test_accuracy_tta")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +108,37 @@ def record(result: Result, test: Evaluation, config: Config, about: Mapping[str,
     }
 
 
+def check_record(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError, which names the entry, unless this is what a result.json can hold."""
+    records.check("", values, Record)
+    classes, images = len(values["classes"]), values["test_images"]
+    wrong = ""
+    if not classes or not images:
+        wrong = "classes and test_images must not be empty"
+    elif [len(row) for row in values["confusion"]] != [classes] * classes:
+        wrong = f"confusion must have a row and a column for each of {classes} classes"
+    elif values["test_accuracy_by_class"].keys() != set(values["classes"]):
+        wrong = "test_accuracy_by_class must have an entry for each of classes"
+    elif any(max(true, taken) >= classes or image >= images for image, true, taken, _ in values["mistakes"]):
+        wrong = f"mistakes must be among test_images={images} and {classes} classes"
+    elif not _holds_bits(values["test_right"], images):
+        wrong = f"test_right must hold a bit for each of test_images={images}"
+    elif beyond := [name for name in _SHARES if (values.get(name) or 0) > 1]:
+        wrong = f"{beyond[0]} must be a number from 0 to 1, got {values[beyond[0]]}"
+    elif max((share or 0 for share in values["test_accuracy_by_class"].values()), default=0) > 1:
+        wrong = "test_accuracy_by_class must be numbers from 0 to 1"
+    if wrong:
+        raise ConfigError(wrong)
+
+
+def _holds_bits(text: str, count: int) -> bool:
+    """Return whether this is what pack_bits makes of so many bools."""
+    try:
+        return len(base64.b64decode(text, validate=True)) == (count + 7) // 8
+    except ValueError:
+        return False
+
+
 def from_record(
     folder: Path, values: Mapping[str, Any] | None, rows: list[dict[str, Any]], steps: int
 ) -> Result | None:
@@ -79,6 +146,10 @@ def from_record(
 
     values: what result.json holds, if it is there.   rows: the epochs in the run's last checkpoint.
     """
+    try:
+        check_record(values or {})
+    except ConfigError:
+        return None
     values = values or {}
     names = [name for name in Result.__dataclass_fields__ if name not in ("folder", "metrics")]
     if any(name not in values for name in names) or values["steps"] != steps:

@@ -28,7 +28,8 @@ from ..errors import (
     NonFiniteLossError,
 )
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)  # 1: without what the net takes, which is in inputs.py
 
 _LARGEST_FILE = 1 << 36  # 64 GiB: more than any net here; a damaged file system must not make us allocate it
 _LARGEST_HEADER = 100_000_000  # safetensors' own limit
@@ -81,7 +82,11 @@ def decode(content: bytes, name: str) -> tuple[dict[str, np.ndarray], dict[str, 
     header = _header(content, name)
     place = content.find(_BEFORE_SEAL, _LENGTH, _LENGTH + len(header)) + len(_BEFORE_SEAL)
     if place < len(_BEFORE_SEAL) or place + _DIGITS > _LENGTH + len(header):
-        raise _no_checkpoint(content, name, "it has no seal of gpuconv in its header")
+        raise _no_checkpoint(
+            content,
+            name,
+            "it has no seal of gpuconv in its header; `gpuconv import` makes checkpoints of PyTorch's weights",
+        )
     digest = hashlib.sha256(memoryview(content)[:place])
     digest.update(b"0" * _DIGITS)
     digest.update(memoryview(content)[place + _DIGITS :])
@@ -93,8 +98,9 @@ def decode(content: bytes, name: str) -> tuple[dict[str, np.ndarray], dict[str, 
         version = values["format"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _corrupt(name, "its header is not a gpuconv checkpoint's") from error
-    if version != FORMAT:
-        msg = f"{name} is in checkpoint format {version!r}; this version of gpuconv reads format {FORMAT}"
+    if version not in _READ:
+        formats = " and ".join(map(str, _READ))
+        msg = f"{name} is in checkpoint format {version!r}; this version of gpuconv reads formats {formats}"
         raise CheckpointVersionError(msg)
     try:
         arrays = safetensors.numpy.load(content)

@@ -62,9 +62,14 @@ def preset(name: str) -> Config:
 
 
 def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config:
-    """Return a Config from plain values; what they leave out comes from base, else from the preset they name."""
+    """Return a Config from plain values; what they leave out comes from base, else from the preset they name.
+
+    Without either it is what `Config` takes: convnet, or the net of weights.
+    """
     if base is None:
-        base = preset(values.get("preset", "convnet"))
+        if "preset" not in values:
+            return Config(**values)
+        base = preset(values["preset"])
     return dataclasses.replace(base, **values)
 
 
@@ -97,8 +102,8 @@ def difference(old: Config, new: Config) -> str:
 def read(path: Path, *, find_files: bool = True) -> Config:
     """Return the Config of a TOML file; settings it leaves out come from its preset.
 
-    find_files: the file of a net is looked for beside this one first, and the data of a run where it was begun; net, data
-    and data_dir are then the paths of what was found.
+    find_files: the file of a net is looked for beside this one first, data and weights of a run where it was begun; net,
+    data, data_dir and weights are then the paths of what was found.
     """
     what = f"config file {path}"
     _, values = bounded.toml_file(path, what)

@@ -9,8 +9,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from .. import tables
+from ..data.pictures import NAMED
 from ..plural import counted
-from ..runs.config import Config
+from ..runs.config import OF_WEIGHTS, Config
 from ..runs.machine import machine
 from ..runs.result import Result
 from ..version import gpuconv_version
@@ -79,9 +80,10 @@ def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
         recipe += f", gradients clipped to {config.clip_norm:g}"
     if config.ema:
         recipe += f", average of weights {config.ema:g}"
+    net = "that of the weights" if config.net == OF_WEIGHTS else config.net
     return [
         ("gpuconv", f"{gpuconv_version()}, {computes} on {where}, seed {config.seed}"),
-        ("net", f"{config.net}, {counted(about['parameters'], 'parameter')}"),
+        ("net", f"{net}, {counted(about['parameters'], 'parameter')}"),
         ("data", images),
         ("recipe", recipe + (f"; {' and '.join(moves)}" if moves else "")),
     ]
@@ -101,10 +103,12 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
     if config.overfit and (accuracy := result.validation_accuracy) is not None:
         verdict = "it can learn" if accuracy >= _OVERFITTED else "expected about 100 %"
         lines.append(f"overfit: {accuracy:.2%} of the {counted(config.overfit, 'image')} it was trained on: {verdict}")
+    own = about["data"].startswith(NAMED)
     return [
         *lines,
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training",
         f"everything is in {result.folder}; accuracy by class: gpuconv eval {result.folder}",
+        *([f"try it: gpuconv predict {result.folder} PICTURE"] if own else []),
     ]
 
 

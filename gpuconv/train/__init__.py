@@ -3,6 +3,8 @@
 start      the beginning of a run, or the way back into one
 loop       epochs: steps, validation, saving, the result
 step       one step: forward, loss, backward, clip, update, note
+weights    what a run starts from, if not from first weights of its own
+later      a run with a later end
 recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
 precision  how a step computes: in the net's own dtype, or in float16
@@ -17,10 +19,12 @@ What a run leaves on the disk is in gpuconv.runs, what people look at in gpuconv
 from ..runs.checkpoint import load_net
 from ..runs.config import Config
 from ..runs.evaluation import Evaluation, evaluate
+from ..runs.prediction import Classifier, Prediction, Predictions
 from ..runs.result import Result
 from ..runs.settings import PRESETS
 from ..show.compare import compare_runs
 from ..show.run import Run
+from .later import ENDS, prolong
 from .recipe import overfitting
 from .rehearsal import Rehearsal, rehearse
 from .seeds import Seeds, resume_seeds, train_seeds
@@ -29,10 +33,14 @@ from .start import resume, train
 from .step import Stepper
 
 __all__ = [
+    "ENDS",
     "PRESETS",
+    "Classifier",
     "Config",
     "Evaluation",
     "Interrupted",
+    "Prediction",
+    "Predictions",
     "Rehearsal",
     "Result",
     "Run",
@@ -42,6 +50,7 @@ __all__ = [
     "evaluate",
     "load_net",
     "overfitting",
+    "prolong",
     "rehearse",
     "resume",
     "resume_seeds",

@@ -21,13 +21,14 @@ from typing import Any
 from .. import nn, tables
 from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
+from ..nn.finite import check_scores
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
-from ..runs.classes import in_order_of
 from ..runs.config import Config
 from ..runs.dataset import fingerprint
 from ..runs.evaluation import Evaluation, evaluate
 from ..runs.folder import RunFolder
+from ..runs.inputs import Inputs
 from ..runs.journal import Journal, NoJournal
 from ..runs.journal import read as read_events
 from ..runs.machine import without_paths, write_environment
@@ -40,10 +41,12 @@ from .feed import Batch, Feed
 from .outcomes import Outcome
 from .signals import Guard, Interrupted, Stop
 from .step import NotFiniteError, Stepper
+from .weights import Weights
 
 _PREPARE_IMAGES = 5000
 _HIGH_LOSS = 3.0  # times that of guessing, ln(classes)
 _ENOUGH_IMAGES = 8  # of a batch, for its loss to say something
+_CHECKED_IMAGES = 32  # that show whether weights from elsewhere give scores
 
 
 class Training:
@@ -51,17 +54,34 @@ class Training:
 
     folder: RunFolder  # which a dry run has not
 
-    def __init__(self, config: Config, dataset: Any, display: Progress, snapshot: Snapshot | None = None) -> None:
-        """Make everything a run needs; of one that goes on, net and order of the classes are those of the snapshot."""
-        built, classes = (None, None) if snapshot is None else (snapshot.net, snapshot.classes)
+    def __init__(
+        self,
+        config: Config,
+        dataset: Any,
+        display: Progress,
+        snapshot: Snapshot | None = None,
+        weights: Weights | None = None,
+    ) -> None:
+        """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot.
+
+        weights: those that a new run starts from: what it normalises pictures by, too.
+        """
+        built = None if snapshot is None else snapshot.net
+        of_weights = None if weights is None else weights.net.config
         self.config = config
         self.fingerprint = fingerprint(dataset)
-        self.dataset = dataset = dataset if classes is None else in_order_of(classes, dataset)
+        if snapshot is not None:
+            dataset = snapshot.inputs.fitted(dataset)
+        elif weights is not None:
+            dataset = weights.normalised(dataset)
+        self.dataset = dataset
+        self.inputs = Inputs.of(dataset)
         self.display = display
         self.split = recipe.split(dataset, config)
         recipe.check_moves(config, dataset.x_train.shape[1:])
         self.plan = recipe.plan(config, len(self.split.y_train))
-        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built)
+        self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
+        self.notes: list[str] = []  # what is said of the weights that a new run starts from
         self.rate = recipe.schedule(config, self.plan)
         self.stepper = Stepper(self.net, config, self.rate, self._note)
         self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
@@ -74,9 +94,14 @@ class Training:
         self.warned = True  # of a rate that is too high; nobody needs that before a run begins
         self.guard = Guard()
 
-    def prepare(self) -> None:
-        """Let a new net look at the data, before anything is computed or saved."""
-        self.stepper.prepare(self.feed.first(_PREPARE_IMAGES))
+    def prepare(self, weights: Weights | None = None) -> None:
+        """Let a new net look at the data, and take the weights that it starts from, before anything is saved."""
+        images = self.feed.first(_PREPARE_IMAGES)
+        if weights is None:
+            self.stepper.prepare(images)
+            return
+        self.stepper.prepare(images, lambda net: self.notes.extend(weights.fill(net, self.dataset.classes)))
+        check_scores(self.net, images[:_CHECKED_IMAGES], f"the net of {weights.path}")
 
     @property
     def steps_done(self) -> int:
@@ -131,7 +156,7 @@ class Training:
             optimiser=self.stepper.optimiser,
             data_name=self.dataset.name,
             data_fingerprint=self.fingerprint,
-            classes=self.dataset.classes,
+            inputs=self.inputs,
             position=self.position,
             average=self.stepper.average,
             averaged=best,
@@ -141,7 +166,12 @@ class Training:
 
     def save_last(self) -> None:
         self.save(self.folder.last)
+        self.note_saved()
+
+    def note_saved(self) -> None:
+        """Remember that what the folder holds is how far the run is."""
         self.saved = self._where
+        self.kept = f"The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     def open_journal(self, *, resumed: bool = False) -> None:
         journal = self.journal = Journal(
@@ -155,6 +185,8 @@ class Training:
         self.warned = any(event["event"] == "warning" for event in read_events(self.folder.path))
         if not resumed:
             journal.start(self.about())
+            for note in self.notes:
+                journal.event("weights", message=note)
             write_environment(self.folder.path)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -162,10 +194,20 @@ class Training:
             same_name = "another version of it" if snapshot.data_name == self.dataset.name else self.dataset.name
             msg = f"{snapshot.path} was trained on {snapshot.data_name}, the data found here is {same_name}"
             raise CheckpointMismatchError(msg)
+        self._check_position(snapshot)
         self.stepper.restore(snapshot)
         self.position = snapshot.position
-        self.saved = self._where
-        self.kept = f"The weights of step {self.steps_done} are kept in {self.folder.last}"
+
+    def _check_position(self, snapshot: Snapshot) -> None:
+        """Raise CheckpointMismatchError for a position that the run does not come to."""
+        plan, position = self.plan, snapshot.position
+        beyond = position.epoch > plan.epochs or position.steps > plan.steps
+        if beyond or position.step > max(0, plan.steps_of(position.epoch)):
+            msg = (
+                f"{snapshot.path} is no checkpoint of this run: its position is step {position.step} of epoch "
+                f"{position.epoch + 1}, step {position.steps} of all, and the run has {plan.epochs} epochs, {plan.steps} steps"
+            )
+            raise CheckpointMismatchError(msg)
 
     # The loop -------------------------------------------------------------------------------------------------------
 
@@ -235,7 +277,7 @@ class Training:
             "learning_rate": self.rate(self.steps_done - 1),
             "seconds": round(position.seconds + time.perf_counter() - start, 3),
         }
-        best = accuracy is None or position.best_accuracy is None or accuracy > position.best_accuracy
+        best = self._is_best(validation)
         if best:
             position.best_epoch, position.best_accuracy = position.epoch + 1, accuracy
         position.rows.append(row)
@@ -251,6 +293,16 @@ class Training:
         self.journal.epoch(row, best=best)
         self.save_last()
         self.display.epoch(row, best=best)
+
+    def _is_best(self, validation: Evaluation | None) -> bool:
+        """Return whether an epoch is the best so far; of equal accuracy, frequent on few images, by the lower loss."""
+        position = self.position
+        if validation is None or position.best_accuracy is None or validation.accuracy > position.best_accuracy:
+            return True
+        if validation.accuracy < position.best_accuracy or position.best_epoch > len(position.rows):
+            return False  # of a run that went on after a part of its best epoch, the line is gone
+        lowest: float = position.rows[position.best_epoch - 1]["validation_loss"]
+        return validation.loss < lowest
 
     def _validate(self) -> Evaluation | None:
         """Return how well the weights, or their average, do on the images held out; None if there are none."""
@@ -389,7 +441,7 @@ class Training:
         return {
             "data": self.dataset.name,
             "data_fingerprint": self.fingerprint,
-            "classes": list(self.dataset.classes),
+            **self.inputs.to_values(),
             "training_images": len(self.split.y_train),
             "validation_images": len(self.split.y_validation),
             "test_images": len(self.split.y_test),

@@ -20,6 +20,7 @@ import numpy as np
 
 from .. import nn, ops
 from ..backend import quiet, zeros, zeros_like
+from ..errors import ParamError
 from ..nn.vectors import add_scaled
 
 _GROW_AFTER = 2000
@@ -33,6 +34,11 @@ class LossScale:
     value: float = _FIRST_SCALE
     good: int = 0  # steps since the last change
     skipped: int = 0  # steps of the run that made no update
+
+    def __post_init__(self) -> None:
+        if self.value < 1.0:
+            msg = f"the value of a loss scale must be at least 1, got {self.value}"
+            raise ParamError(msg)
 
     def succeed(self) -> None:
         """Note a step with finite gradients."""

@@ -9,9 +9,10 @@ from typing import Any
 
 from .. import nn
 from ..errors import ConfigError, GpuconvError
+from ..nn.from_config import build_for
 from ..nn.spec import NET_FILES
 from ..plural import counted
-from ..runs.config import Config
+from ..runs.config import OF_WEIGHTS, Config
 from ..runs.dataset import first_test_images, is_ours
 from ..runs.settings import PRESETS
 
@@ -159,13 +160,27 @@ def plan(config: Config, images: int) -> Plan:
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))
 
 
-def net(config: Config, input_shape: tuple[int, ...], classes: int, built: Mapping[str, Any] | None = None) -> nn.Net:
+def net(
+    config: Config,
+    input_shape: tuple[int, ...],
+    classes: int,
+    built: Mapping[str, Any] | None = None,
+    of_weights: Mapping[str, Any] | None = None,
+) -> nn.Net:
     """Return the net with its initial weights.
 
-    built: the net's own config, from a checkpoint.  It takes the place of a file, which may have changed since.
+    built: the net's own config, from a checkpoint.  It takes the place of a file, which may have changed since, and of
+    weights, which may be gone.   of_weights: the config of the net that has the weights which a run starts from.
     """
-    if built is not None and config.net.endswith(NET_FILES):
+    if built is not None and (config.net == OF_WEIGHTS or config.net.endswith(NET_FILES)):
         return _build(lambda: nn.build(built))
+    if config.net == OF_WEIGHTS:
+        assert of_weights is not None
+        return _build(
+            lambda: build_for(
+                of_weights, input_shape=input_shape, classes=classes, seed=config.seed, dtype=config.dtype
+            )
+        )
     return _build(lambda: _net(config, input_shape, classes))
 
 

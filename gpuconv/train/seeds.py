@@ -12,12 +12,13 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from .. import bounded, durable, tables
+from .. import bounded, checks, durable, tables
 from ..errors import ConfigError
 from ..folders import path_of
 from ..plural import counted
+from ..runs import records
 from ..runs.config import Config
 from ..runs.folder import PLAN, RunFolder, new_folder
 from ..runs.result import Result
@@ -25,8 +26,16 @@ from ..runs.settings import read, shareable
 from ..show.terminal import progress as display_of
 from .signals import Interrupted
 from .start import check, load_data, resume, train
+from .weights import read_weights
 
+_MOST_SEEDS = 10_000
 _COLUMNS = ("validation_accuracy", "test_accuracy", "test_accuracy_tta", "seconds")
+
+
+class Plan(TypedDict):
+    """What plan.json holds."""
+
+    count: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,14 +75,12 @@ def train_seeds(
 
     folder, runs, name, progress, dataset: as of `train`.   Raises what `train` raises; `resume_seeds` goes on.
     """
-    if count < 1 or config.seed + count > 2**64:
-        msg = (
-            f"seeds must be a number from 1 on, and the last seed below 2^64, got seeds={count} from seed={config.seed}"
-        )
+    if not 1 <= count <= _MOST_SEEDS or config.seed + count > 2**64:
+        msg = f"seeds must be a number from 1 on, {_MOST_SEEDS:,} at most, and the last seed below 2^64, got seeds={count} from seed={config.seed}"
         raise ConfigError(msg)
     with display_of(progress) as display:
         if dataset is None:
-            dataset, config = load_data(config, display)
+            dataset, config = load_data(config, display, weights=read_weights(config))
         check(config, dataset)  # a folder of what cannot be trained would stand in the way of what can
     path = None if folder is None else path_of(folder, "the run folder")
     with new_folder(path, runs=path_of(runs, "the folder of runs"), name=name or f"{config.preset}-seeds") as several:
@@ -89,11 +96,17 @@ def resume_seeds(
     path = path_of(folder, "the folder of runs")
     with RunFolder(path) as several:
         try:
-            count = int(bounded.from_json(bounded.text(path / PLAN))["count"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            plan = bounded.from_json(bounded.text(path / PLAN))
+            records.check("", plan, Plan)
+            count = _count(plan["count"])
+        except (OSError, ValueError) as error:
             msg = f"{path / PLAN} does not say how many seeds were to be trained ({error})"
             raise ConfigError(msg) from error
         return _go(several, read(path / "config.toml"), count, progress, dataset, data_dir)
+
+
+def _count(value: Any) -> int:
+    return checks.integer("count", value, least=1, most=_MOST_SEEDS)
 
 
 def _go(

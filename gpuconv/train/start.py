@@ -10,7 +10,8 @@ from ..backend import default_device, loops_in_words, using
 from ..data.check import check_dataset
 from ..data.dataset import Dataset
 from ..data.drawn import SHAPES
-from ..data.pictures import NAMED
+from ..data.pictures import MIXED_SIZE, NAMED
+from ..data.sources import is_path
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
 from ..runs import checkpoint
@@ -18,14 +19,17 @@ from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from ..runs.dataset import counts_in_words, load_dataset
-from ..runs.folder import RunFolder, new_folder, refuse_several
+from ..runs.folder import CONFIG, RunFolder, new_folder, refuse_several
+from ..runs.journal import EVENTS
 from ..runs.machine import began_with
+from ..runs.origin import same_paths
 from ..runs.result import Result, from_record
 from ..runs.settings import difference
 from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
 from .loop import Training
+from .weights import Weights, read_weights
 
 
 def train(
@@ -42,8 +46,10 @@ def train(
         folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
         progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
-    Raises ConfigError, what `check_dataset` raises of a dataset whose parts do not belong together, NonFiniteLossError
-    (the last good checkpoint is kept), CheckpointWriteError, what loading the data raises, and Interrupted after the
+    With config.weights the net starts from those of a run or checkpoint, as weights.py has it.
+    Raises ConfigError, what `read_weights` raises, CheckpointMismatchError for weights of another net, what `check_dataset`
+    raises of a dataset whose parts do not belong together, NonFiniteLossError (the last good checkpoint is kept),
+    CheckpointWriteError, what loading the data raises, and Interrupted after the
     first SIGINT, SIGTERM or SIGHUP, with everything saved.
     """
     if config.tensorboard:
@@ -62,17 +68,17 @@ def train(
 
 def check(config: Config, dataset: Any) -> None:
     """Raise what `train` would raise of these settings before it makes a folder."""
-    check_dataset(dataset)
     if config.tensorboard:
         check_tensorboard()
     with using(config.device):
-        Training(recipe.fitted(config, dataset), dataset, Progress())
+        begin(config, dataset, Progress())
 
 
 def begin(config: Config, dataset: Any, display: Progress) -> Training:
-    """Return a new run before its first step, with its data, and without a folder."""
+    """Return a new run before its first step, with its data and the weights it starts from, and without a folder."""
+    weights = read_weights(config)
     if dataset is None:
-        dataset, config = load_data(config, display)
+        dataset, config = load_data(config, display, weights=weights)
     check_dataset(dataset)
     config = recipe.settled(config, dataset)
     fitted = recipe.fitted(config, dataset)
@@ -82,8 +88,10 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
         if config.batch_size > images:
             what = "is more than there are training images"
         display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
-    training = Training(fitted, dataset, display)
-    training.prepare()
+    training = Training(fitted, dataset, display, weights=weights)
+    training.prepare(weights)
+    for note in training.notes:
+        display.note(note)
     return training
 
 
@@ -93,22 +101,21 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
     On the CPU that takes the way it was begun: compiled loops or NumPy alone, the same version of numba, a processor
     with vectors as wide.  A run that goes on another way says so, on the screen and in events.jsonl.
 
-    run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint that stands before the
-    first step, in a folder where no run has been begun, is the start of a run there.
+    run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint in a folder that is no
+    run's is refused, for a run would be made around it: Config(weights=...) starts a new one from it.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
     """
     path = path_of(run, "the run")
     refuse_several(path)
+    refuse_lone(path)
     with (
         terminal.progress(progress) as display,
         RunFolder(path.parent if path.is_file() else path) as folder,
     ):
-        snapshot = _load(folder, path if path.is_file() else folder.last)
-        config, written = snapshot.config, folder.read_config()
+        snapshot = load_snapshot(folder, path if path.is_file() else folder.last)
+        written = own_settings(folder, snapshot)
+        config = snapshot.config if written is None else written
         new = snapshot.position.steps == 0 and not folder.has_events()
-        if written is not None and (changed := difference(config, written)):
-            msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
-            raise CheckpointMismatchError(msg)
         if config.tensorboard:
             check_tensorboard()
         if dataset is None:
@@ -121,9 +128,32 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
             training = Training(config, dataset, display, snapshot)
             training.folder = folder
             training.restore(snapshot)
+            training.note_saved()
             if config != written:  # it was not there, or says "auto"
                 folder.write_config(config)
             return _go_on(training, snapshot, from_file=path.is_file(), new=new)
+
+
+def own_settings(folder: RunFolder, snapshot: Snapshot) -> Config | None:
+    """Return the settings in config.toml, None without such a file; refuse others than the run was started with.
+
+    A run that has gone on in another folder may hold other spellings of its paths.
+    """
+    written = folder.read_config()
+    if written is not None and (
+        changed := difference(*(same_paths(config, folder.path) for config in (snapshot.config, written)))
+    ):
+        msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
+        raise CheckpointMismatchError(msg)
+    return written
+
+
+def refuse_lone(path: Path) -> None:
+    """Raise ConfigError for a checkpoint that lies in no run's folder, before anything is written beside it."""
+    if path.is_file() and not any((path.parent / name).exists() for name in (CONFIG, EVENTS)):
+        checkpoint.load(path)
+        msg = f"{path} lies in no run's folder: to start a new run from it, gpuconv train --weights {path}"
+        raise ConfigError(msg)
 
 
 def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool) -> Result:
@@ -137,17 +167,20 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
         training.save_last()
     if result is not None:
         display.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
+        if result.ended_by in ("max-minutes", "patience"):
+            later = f"gpuconv train --resume {folder.path} --{result.ended_by} 0"
+            display.note(f"it was ended by {result.ended_by}; to go on to its last epoch, in a new run: {later}")
         return result
     folder.write_metrics(position.rows)
     training.open_journal(resumed=not new)
     display.note(f"going on with {folder.path} after step {training.steps_done}")
-    if notice := _other_way(folder.path):
+    if notice := other_way(folder.path):
         training.journal.event("notice", message=notice)
         display.note(f"{folder.path}: {notice}")
     return training.go()
 
 
-def _other_way(path: Path) -> str:
+def other_way(path: Path) -> str:
     """Return the warning that a run computes in another way than it was begun; empty where it does not."""
     begun = began_with(path) if default_device() == "cpu" else None
     if begun is None or begun == (here := loops_in_words()):
@@ -156,7 +189,7 @@ def _other_way(path: Path) -> str:
     return f"begun with {begun}, goes on with {here}: {other}"
 
 
-def _load(folder: RunFolder, path: Path) -> Snapshot:
+def load_snapshot(folder: RunFolder, path: Path) -> Snapshot:
     """Return the snapshot to go on from; if it cannot be used, say which other one could."""
     try:
         return checkpoint.load(path)
@@ -173,19 +206,33 @@ def _load(folder: RunFolder, path: Path) -> Snapshot:
 
 
 def load_data(
-    config: Config, display: Progress, *, data_dir: str | None = None, trained_on: tuple[str, str] | None = None
+    config: Config,
+    display: Progress,
+    *,
+    data_dir: str | None = None,
+    trained_on: tuple[str, str] | None = None,
+    weights: Weights | None = None,
 ) -> tuple[Dataset, Config]:
     """Return the data set and the settings as they are for good: its name for "auto", how many images validate.
 
-    data_dir, trained_on: as of `load_dataset`.
+    data_dir, trained_on: as of `load_dataset`.   weights: those a new run starts from; pictures of several sizes are
+    scaled to the size that these know, and the settings say so from then on.
     """
     folder = data_dir or config.data_dir
     if folder and not path_of(folder, "data_dir").exists():
         msg = f"data_dir {folder} does not exist: name the folder that holds the data, or leave it out"
         raise ConfigError(msg)
+    known_size = None if weights is None else weights.image_size
     dataset = load_dataset(
-        config, data_dir=data_dir, notice=display.note, progress=display.download, trained_on=trained_on
+        config,
+        data_dir=data_dir,
+        notice=display.note,
+        progress=display.download,
+        trained_on=trained_on,
+        mixed_size=known_size or MIXED_SIZE,
     )
+    if known_size and is_path(config.data) and dataset.x_train.shape[2:] == (known_size, known_size):
+        config = dataclasses.replace(config, image_size=known_size)
     if dataset.name.startswith(NAMED):
         display.note(counts_in_words(dataset))
     if config.data == "auto":

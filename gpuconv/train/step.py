@@ -91,9 +91,14 @@ class Stepper:
                 raise _bad_gradient(outcome.loss, outcome.step)
             self.note(outcome)
 
-    def prepare(self, images: Any) -> None:
-        """Let a new net look at the data, before anything is computed or saved."""
+    def prepare(self, images: Any, fill: Callable[[nn.Net], None] | None = None) -> None:
+        """Let a new net look at the data, before anything is computed or saved.
+
+        fill: puts the weights that the run starts from into the net, over what the look was good for.
+        """
         self.net.prepare(images)
+        if fill is not None:
+            fill(self.net)
         self.arithmetic.follow()
         if self.average is not None:
             self.average = nn.WeightAverage(self.net, self.config.ema)

@@ -5,6 +5,8 @@ LANES float32 values fill one register: 16 with AVX-512, 8 with AVX2, else 4.
 
 from __future__ import annotations
 
+import functools
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -18,6 +20,8 @@ LANES = vector_bits() // 32
 
 INDEX, _NUMBER = ir.IntType(64), ir.IntType(32)
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_BITS, _FLAGS = ir.VectorType(_NUMBER, LANES), ir.VectorType(ir.IntType(1), LANES)
+_ALL_BUT_SIGN = 0x7FFFFFFF
 
 
 def index(value: int) -> ir.Constant:
@@ -46,8 +50,8 @@ def store(builder, value, address):
 
 
 def spread(builder, value):
-    """Return a vector of one value."""
-    undefined = ir.Constant(VECTOR, ir.Undefined)
+    """Return a vector of one value, a float or a whole number of 32 bits."""
+    undefined = ir.Constant(ir.VectorType(value.type, LANES), ir.Undefined)
     lane = builder.insert_element(undefined, value, _NUMBER(0))
     return builder.shuffle_vector(lane, undefined, _lanes([0] * LANES))
 
@@ -56,6 +60,14 @@ def multiply_add(builder, a, b, c):
     """Return a b + c, rounded once; twice on processors that have no such instruction, and would call a function."""
     kind = ir.FunctionType(VECTOR, [VECTOR] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{LANES}f32"), [a, b, c])
+
+
+def absolute(builder, value, mask=None):
+    """Return the absolute value of a float or of a vector, of which a mask may leave 0 in some lanes."""
+    kind = _BITS if value.type == VECTOR else _NUMBER
+    if mask is None:
+        mask = ir.Constant(kind, [_ALL_BUT_SIGN] * LANES if kind == _BITS else _ALL_BUT_SIGN)
+    return builder.bitcast(builder.and_(builder.bitcast(value, kind), mask), value.type)
 
 
 def phi(builder, *incoming):
@@ -212,22 +224,133 @@ def stream(context, source, target, count):
     return types.void(*[types.intp] * 3), lower
 
 
+def _add_sizes(builder, values, total, squares):
+    """Add the absolute values of a vector to one sum, and their squares to another."""
+    builder.store(builder.fadd(builder.load(total), values), total)
+    builder.store(multiply_add(builder, values, values, builder.load(squares)), squares)
+
+
+def _sums_of_lanes(builder, values):
+    """Return a vector of the sums of each of LANES vectors, added in steps that swap blocks of half the size."""
+    size = LANES // 2
+    while size:
+        low = _lanes([i if not i & size else i - size + LANES for i in range(LANES)])
+        high = _lanes([i + size if not i & size else i + LANES for i in range(LANES)])
+        pairs = zip(values[:size], values[size:], strict=True)
+        values = [builder.fadd(*(builder.shuffle_vector(a, b, lanes) for lanes in (low, high))) for a, b in pairs]
+        size //= 2
+    return values[0]
+
+
 @intrinsic
-def is_finite(context, start, count):
-    """Return whether no value is NaN or infinite; count: whole vectors."""
+def add_channels(context, source, count, channels, totals, squares):
+    """Fill totals with the sums of the absolute values of each of `count` pixels, and squares with those of squares.
+
+    channels: LANES at least.  Pixels come by half a vector: memory lies behind each array for as many more.
+    """
+    group = LANES // 2
 
     def lower(context, builder, signature, args):
-        first = _pointer(builder, args[0])
+        source, totals, squares = (_pointer(builder, args[i]) for i in (0, 3, 4))
+        channels = args[2]
+        zeros, half = ir.Constant(VECTOR, [0.0] * LANES), ir.VectorType(ir.FloatType(), group)
+        sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(LANES)]
+        beyond = builder.srem(channels, index(LANES))
+        whole = builder.sdiv(channels, index(LANES))
+        # What is left is the end of a vector whose first lanes were counted before.
+        first = spread(builder, builder.trunc(builder.sub(index(LANES), beyond), _NUMBER))
+        left = builder.icmp_signed(">=", ir.Constant(_BITS, list(range(LANES))), first)
+        mask = builder.select(left, ir.Constant(_BITS, [_ALL_BUT_SIGN] * LANES), ir.Constant(_BITS, [0] * LANES))
+        groups = builder.sdiv(builder.add(args[1], index(group - 1)), index(group))
+        with cgutils.for_range(builder, groups) as each:
+            begin = builder.mul(each.index, index(group))
+            pixels = [builder.gep(source, [builder.mul(builder.add(begin, index(i)), channels)]) for i in range(group)]
+            for one in sums:
+                builder.store(zeros, one)
+            with cgutils.for_range(builder, whole) as vector:
+                lane = builder.mul(vector.index, index(LANES))
+                for i, pixel in enumerate(pixels):
+                    values = absolute(builder, load(builder, builder.gep(pixel, [lane])))
+                    _add_sizes(builder, values, sums[i], sums[group + i])
+            with builder.if_then(builder.icmp_signed(">", beyond, index(0))):
+                lane = builder.sub(channels, index(LANES))
+                for i, pixel in enumerate(pixels):
+                    values = absolute(builder, load(builder, builder.gep(pixel, [lane])), mask)
+                    _add_sizes(builder, values, sums[i], sums[group + i])
+            result = _sums_of_lanes(builder, [builder.load(one) for one in sums])
+            for target, lanes in ((totals, range(group)), (squares, range(group, LANES))):
+                some = ir.Constant(ir.VectorType(_NUMBER, group), list(lanes))
+                place = builder.bitcast(builder.gep(target, [begin]), half.as_pointer())
+                builder.store(builder.shuffle_vector(result, result, some), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5), lower
+
+
+@intrinsic
+def add_pixels(context, source, count, pitch, vectors, totals, squares):
+    """Add to totals the sums over `count` pixels of the absolute values of each channel, to squares those of squares.
+
+    count: a multiple of 4; vectors: how many of them hold the channels.
+    """
+
+    def lower(context, builder, signature, args):
+        source, totals, squares = (_pointer(builder, args[i]) for i in (0, 4, 5))
         zeros = ir.Constant(VECTOR, [0.0] * LANES)
-        total = cgutils.alloca_once_value(builder, zeros)
-        with cgutils.for_range(builder, builder.sdiv(args[1], index(LANES))) as each:
-            values = load(builder, builder.gep(first, [builder.mul(each.index, index(LANES))]))
-            builder.store(builder.fadd(builder.load(total), builder.fsub(values, values)), total)
-        equal = builder.fcmp_ordered("==", builder.load(total), zeros)
-        bits = builder.bitcast(equal, ir.IntType(LANES))
+        sums = [cgutils.alloca_once(builder, VECTOR) for _ in range(8)]  # of 4 pixels: an addition takes 4 cycles
+        with cgutils.for_range(builder, args[3]) as vector:
+            lane = builder.mul(vector.index, index(LANES))
+            for one in sums:
+                builder.store(zeros, one)
+            with cgutils.for_range(builder, builder.sdiv(args[1], index(4))) as each:
+                for i in range(4):
+                    pixel = builder.add(builder.mul(each.index, index(4)), index(i))
+                    place = builder.gep(source, [builder.add(builder.mul(pixel, args[2]), lane)])
+                    _add_sizes(builder, absolute(builder, load(builder, place)), sums[i], sums[4 + i])
+            for target, some in ((totals, sums[:4]), (squares, sums[4:])):
+                a, b, c, d = (builder.load(one) for one in some)
+                place = builder.gep(target, [lane])
+                result = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))
+                store(builder, builder.fadd(load(builder, place), result), place)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 6), lower
+
+
+@intrinsic
+def are_even(context, totals, squares, width, count, least, smallest, largest):
+    """Return whether each of `count` 3x3 windows side by side is even, from sums of the pixels of rows of a width.
+
+    Even is one whose total is 0, or has a square of at least `least` times the sum of the squares and at least
+    `smallest`, where that sum is at most `largest`.  Memory lies behind each array for a vector more.
+    """
+
+    def lower(context, builder, signature, args):
+        width, count = args[2:4]
+        least, smallest, largest = (spread(builder, value) for value in args[4:])
+        zeros = ir.Constant(VECTOR, [0.0] * LANES)
+        result = cgutils.alloca_once_value(builder, ir.Constant(_FLAGS, [1] * LANES))
+        vectors = builder.sdiv(builder.add(count, index(LANES - 1)), index(LANES))
+        with cgutils.for_range(builder, vectors) as each:
+            begin = builder.mul(each.index, index(LANES))
+            sums = []
+            for start in args[:2]:
+                first = builder.gep(_pointer(builder, start), [begin])
+                rows = [builder.gep(first, [builder.mul(width, index(r))]) for r in range(3)]
+                values = [load(builder, builder.gep(row, [index(s)])) for row in rows for s in range(3)]
+                sums.append(functools.reduce(builder.fadd, values))
+            total, square = sums
+            enough = builder.fadd(builder.fmul(least, square), smallest)
+            even = builder.fcmp_ordered(">=", builder.fmul(total, total), enough)
+            even = builder.or_(even, builder.fcmp_ordered("==", total, zeros))
+            even = builder.and_(even, builder.fcmp_ordered("<=", square, largest))
+            left = spread(builder, builder.trunc(builder.sub(count, begin), _NUMBER))
+            beyond = builder.icmp_signed(">=", ir.Constant(_BITS, list(range(LANES))), left)
+            builder.store(builder.and_(builder.load(result), builder.or_(even, beyond)), result)
+        bits = builder.bitcast(builder.load(result), ir.IntType(LANES))
         return builder.icmp_unsigned("==", bits, ir.Constant(ir.IntType(LANES), -1))
 
-    return types.boolean(types.intp, types.intp), lower
+    return types.boolean(*[types.intp] * 4, *[types.float32] * 3), lower
 
 
 @intrinsic

@@ -9,8 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numba import boolean
+from numba import boolean, float32
 
+from ..evenness import LARGEST, SMALLEST, least_of_windows, uneven_gradients, uneven_rows
 from ..layout import stored
 from ..parallel import for_each, ranges, scratch, share_out
 from ..windows import Block, Windows
@@ -36,7 +37,7 @@ from .blocks import (
 from .jit import NUMBER, TRIPLE, callback, compiled_pass, loop, read, write
 from .strips import ANY, ANY_TARGET
 from .tile import run_length
-from .vectors import LANES, address_of, along, call, constant, copy, is_finite, zero
+from .vectors import LANES, absolute, add_channels, add_pixels, address_of, along, are_even, call, constant, copy, zero
 
 _FLOAT32 = np.dtype(np.float32)
 # Bytes of a block's transformed pixels and products, and its least and most tiles: the fewer, the more often the filters
@@ -44,24 +45,31 @@ _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 1024 * 1024
 _LEAST_TILES, _MOST_TILES = 96, 256
 _SLACK = 128
+_SMALLEST, _LARGEST = np.float32(SMALLEST), np.float32(LARGEST)
 # The longest run of tiles in the gradient of the filters: the L1 cache has to hold both sides.
 _LONGEST_RUN = 128
 
 
-def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows) -> list[Block]:
-    """Fill y (N, K, P, Q); return the blocks of it that are not finite."""
+def correlate(
+    x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, windows: Windows
+) -> list[Block] | None:
+    """Fill y (N, K, P, Q); return the blocks of it that are left to do, None for all."""
     N, K, P, Q = y.shape
     C, H, W = x.shape[1:]
     width = panel_width(K)
     room = -(-K // width) * width
-    filters = _transformed_filters(w, width)
+    filters, totals, squares = _transformed_filters(w, width)
+    least = least_of_windows(totals, squares, C)
+    if least is None:
+        return None
     biases = np.zeros(2 * room, np.float32)  # the second half for the places without
     if bias is not None:
         biases[:K] = bias
     cut = _tiles(N, P, Q, C, room)
     source, last = as_stored(x)
     direct, planes = is_direct(y, room) and P % 2 == Q % 2 == 0, y.flags.c_contiguous
-    finite = np.zeros(len(cut.table), bool)
+    images, rows = cut.largest
+    even = np.ones((len(cut.table), images, -(-rows // 2)), bool)
     memory = _memory(cut, Q, C, room, max(C, room)) + (0 if last else C * H * W)
     offsets = _offsets(cut, Q, C, C)
     sizes = geometry(x, windows, Q, C)
@@ -69,21 +77,24 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
     def work(counter: np.ndarray) -> None:
         _correlate(
             _TOOLS, source, last, filters, biases, direct, planes, y, scratch("conv", (memory,), _FLOAT32),
-            cut.table, counter, *offsets, sizes, run_length(C), finite,
+            cut.table, counter, *offsets, sizes, run_length(C), least, even,
         )  # fmt: skip
 
     share_out(work, len(cut.table))
-    return [cut.pieces[i] for i in np.flatnonzero(~finite)]
+    return uneven_rows(cut.pieces, even)
 
 
-def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
-    """Return the gradient of the filters (K, C, 3, 3), in which what is not finite may be wrong."""
+def weight_gradient(
+    dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the gradient of the filters (K, C, 3, 3), and which filters and channels of it are left to do."""
     N, K, P, Q = dy.shape
     C, H, W = x.shape[1:]
     width = panel_width(K)
     room = -(-K // width) * width
     cut = _tiles(N, P, Q, C, K)
     share, sums = in_shares(cut, (16, C, room))
+    x_sizes, dy_sizes = (np.zeros((len(sums), 2, -(-channels // LANES) * LANES), np.float32) for channels in (C, K))
     zeros = np.zeros(room, np.float32)
     source, last = as_stored(x)
     gradient = stored(x, dy)[0].reshape(-1)
@@ -96,7 +107,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
         _add_weight_gradient(
             _TOOLS, source, gradient, last, sums, zeros, scratch("conv", (memory,), _FLOAT32), cut.table,
             counter, share, *offsets, sizes, (K, P, Q), pitches[1], width,
-            min(_LONGEST_RUN, run_length(N * P * Q // 4)),
+            min(_LONGEST_RUN, run_length(N * P * Q // 4)), x_sizes, dy_sizes,
         )  # fmt: skip
 
     share_out(work, len(sums))
@@ -106,23 +117,32 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
         _weight_gradient(_TOOLS, sums, dw, scratch("conv", (25 * room,), _FLOAT32), *channels)
 
     for_each(finish, ranges(C, 16), blas=False)
-    return dw
+    blocks = cut.table
+    down, across = -(-(blocks[:, 3] - blocks[:, 2]) // 2), -(-Q // 2)
+    pixels = int(((blocks[:, 1] - blocks[:, 0]) * (2 * down + 2)).sum()) * (2 * across + 2)
+    x_sums, dy_sums = (
+        sizes[..., :channels].sum(axis=0, dtype=np.float64) for sizes, channels in ((x_sizes, C), (dy_sizes, K))
+    )
+    return dw, *uneven_gradients(x_sums, dy_sums, pixels, N * P * Q)
 
 
-def _transformed_filters(w: np.ndarray, width: int) -> np.ndarray:
-    """Return G w G' in panels, (16, panels, C, width)."""
+def _transformed_filters(w: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return G w G' in panels, (16, panels, C, width), the sizes of taps (9, K) and their squares (K,)."""
     K, C = w.shape[:2]
     backwards = w.strides[2:] == (-12, -4)
     if not backwards and w.strides[2:] != (12, 4):
         w = np.ascontiguousarray(w)
     out = np.empty((16, -(-K // width), C, width), np.float32)
-    size = 9 * out.shape[1] * width
+    room = out.shape[1] * width
+    parts = ranges(C, 16)
+    sizes = np.zeros((len(parts), 10, room), np.float32)
 
-    def work(channels: tuple[int, int]) -> None:
-        _transform_filters(_TOOLS, w, backwards, out, scratch("conv", (size,), _FLOAT32), *channels)
+    def work(part: int) -> None:
+        _transform_filters(_TOOLS, w, backwards, out, scratch("conv", (9 * room,), _FLOAT32), sizes[part], *parts[part])
 
-    for_each(work, ranges(C, 16), blas=False)
-    return out
+    for_each(work, range(len(parts)), blas=False)
+    totals = sizes.sum(axis=0, dtype=np.float64)[:, :K]
+    return out, totals[:9], totals[9]
 
 
 @lru_cache(64)
@@ -250,15 +270,36 @@ _TOOLS = np.append(TOOLS, [_transform_pixels, _transform_outputs, _transform_gra
 _TRANSFORM_PIXELS, _TRANSFORM_OUTPUTS, _TRANSFORM_GRADIENTS = range(len(TOOLS), len(_TOOLS))
 
 
+@loop
+def _mark_uneven(pixels, n, rows, Q, C, memory, least, even, number):
+    """Mark the rows of tiles in a strip with windows that are not even; return how many those are."""
+    height, width, down = (rows + 1) // 2 * 2 + 2, (Q + 1) // 2 * 2 + 2, (rows + 1) // 2
+    totals = memory
+    squares = totals + 4 * (n * height * width + 2 * LANES)
+    add_channels(pixels, n * height * width, C, totals, squares)
+    count = 0
+    for i in range(n):
+        for y in range(down):
+            for p in range(2 * y, min(2 * y + 2, rows)):
+                here = 4 * (i * height + p) * width
+                if not are_even(totals + here, squares + here, width, Q, least, _SMALLEST, _LARGEST):
+                    even[number, i, y] = False
+            count += not even[number, i, y]
+    return count
+
+
 @compiled_pass(
     OFFSETS, read(1), boolean, read(4), read(1), boolean, boolean, ANY_TARGET, write(1), TABLE, COUNTER, OFFSETS, OFFSETS,
-    GEOMETRY, NUMBER, write(1, boolean),
+    GEOMETRY, NUMBER, float32, write(3, boolean),
 )  # fmt: skip
 def _correlate(
     tools, x, last, filters, bias, direct, planes, y, memory, blocks, counter, tiles_table, channels_table, sizes, run,
-    finite,
+    least, even,
 ):  # fmt: skip
-    """Fill the blocks of y that the counter gives; filters (16, panels, C, width); finite: which came out so."""
+    """Fill the blocks of y that the counter gives; filters (16, panels, C, width).
+
+    even: which rows of tiles of a block's images have even windows only; where most have not, nothing is filled.
+    """
     C, H, W, top, left = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left
     K, P, Q = y.shape[1:]
     count, width = filters.shape[1], filters.shape[3]
@@ -279,6 +320,9 @@ def _correlate(
         images, turned = address_of(x, n0 * C * H * W), out + 4 * 4 * tiles * room
         strip = (pixels, 2 * down + 2, 2 * across + 2, C, top + p0, left, turned)
         call(tools[FILL], (images, last, C, H, W, n, *strip))
+        if 2 * _mark_uneven(pixels, n, p1 - p0, Q, C, m, least, even, number) > n * down:
+            even[number] = False
+            continue
         call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, C, v, rows))
         for place in range(16):  # A' puts place 5 into all four outputs, with a plus: so there goes the bias
             numbers = (
@@ -290,7 +334,6 @@ def _correlate(
             call(tools[MULTIPLY], numbers)
         target = address_of(y, (n0 * P + p0) * Q * K) if direct else out
         call(tools[_TRANSFORM_OUTPUTS], (m, n, down, across, room, target, rows))
-        finite[number] = is_finite(target, 4 * tiles * room)
         if not direct:
             here = address_of(y, 0) + n0 * image + p0 * row
             result = (here, image, channel, row, column, p1 - p0, Q)
@@ -299,7 +342,7 @@ def _correlate(
 
 @compiled_pass(
     OFFSETS, read(1), read(1), boolean, write(4), read(1), write(1), TABLE, COUNTER, NUMBER, OFFSETS, OFFSETS, GEOMETRY, TRIPLE, NUMBER,
-    NUMBER, NUMBER,
+    NUMBER, NUMBER, write(3), write(3),
 )  # fmt: skip
 def _add_weight_gradient(
     tools,
@@ -319,11 +362,14 @@ def _add_weight_gradient(
     gradient_pitch,
     width,
     run,
+    x_sizes,
+    dy_sizes,
 ):
     """Fill sums (shares, 16, C, room) with the transformed pixels of x times transformed dy, for the shares of blocks that
     the counter gives.
 
-    Sums in row or column 3 of a tile lack their minus.
+    Sums in row or column 3 of a tile lack their minus.  x_sizes, dy_sizes (shares, 2, channels): to these are added the
+    sums of absolute values and of squares.
     """
     C, H, W, top, left, pitch = sizes.C, sizes.H, sizes.W, sizes.top, sizes.left, sizes.pitch
     K, P, Q = target
@@ -344,6 +390,17 @@ def _add_weight_gradient(
             call(tools[FILL], (images, last, C, H, W, n, *strip))
             call(tools[_TRANSFORM_PIXELS], (pixels, n, down, across, C, pitch, v, rows))
             call(tools[FILL], (gradients, last, K, P, Q, n, gradient, 2 * down, 2 * across, K, p0, 0, turned))
+            share_number = piece.start // share
+            add_pixels(
+                pixels, n * (2 * down + 2) * (2 * across + 2), C, x_sizes.shape[2] // LANES,
+                address_of(x_sizes, 2 * share_number * x_sizes.shape[2]),
+                address_of(x_sizes, (2 * share_number + 1) * x_sizes.shape[2]),
+            )  # fmt: skip
+            add_pixels(
+                gradient, n * 4 * down * across, K, dy_sizes.shape[2] // LANES,
+                address_of(dy_sizes, 2 * share_number * dy_sizes.shape[2]),
+                address_of(dy_sizes, (2 * share_number + 1) * dy_sizes.shape[2]),
+            )  # fmt: skip
             call(tools[_TRANSFORM_GRADIENTS], (gradient, n, down, across, K, gradient_pitch, g, rows))
             for place in range(16):
                 total = address_of(sums, (piece.start // share * 16 + place) * C * room)
@@ -382,6 +439,13 @@ def _back_formula(builder, *v):
     return [value for r in range(3) for value in _back(builder, *(column[r] for column in columns), half=half)]
 
 
+def _size_formula(builder, value, total, squares):
+    """A sum of absolute values and one of squares, each with one more."""
+    size = absolute(builder, value)
+    return builder.fadd(total, size), builder.fadd(squares, builder.fmul(value, value))
+
+
+_size_row = along(3, 2, _size_formula)
 _filter_row, _back_row = along(9, 16, _filter_formula), along(16, 9, _back_formula)
 _add_row = along(2, 1, lambda builder, a, b: [builder.fadd(a, b)])
 
@@ -410,11 +474,12 @@ def _sixteen(first, step):
     return (*_four(first, step), *_four(first + s, step), *_four(first + 2 * s, step), *_four(first + 3 * s, step))
 
 
-@compiled_pass(OFFSETS, ANY, boolean, write(4), write(1), NUMBER, NUMBER)
-def _transform_filters(tools, w, backwards, out, memory, first, stop):
+@compiled_pass(OFFSETS, ANY, boolean, write(4), write(1), write(2), NUMBER, NUMBER)
+def _transform_filters(tools, w, backwards, out, memory, sizes, first, stop):
     """Fill channels first to stop of out (16, panels, C, width) with G w G' of filters w (K, C, 3, 3).
 
-    The nine taps lie side by side, or backwards; memory: for nine rows of panels.
+    The nine taps lie side by side, or backwards; memory: for nine rows of panels; sizes: to its first nine rows are added
+    the absolute values of each tap, to the last the squares of all.
     """
     K = len(w)
     _, panels, C, width = out.shape
@@ -424,6 +489,10 @@ def _transform_filters(tools, w, backwards, out, memory, first, stop):
     for c in range(first, stop):
         source = taps + c * w.strides[1]
         call(tools[TRANSPOSE], (source, w.strides[0] // 4, rows, room, K, 9))
+        for tap in range(9):  # as they lie: whether backwards makes no difference
+            total = address_of(sizes, tap * room)
+            square, row = address_of(sizes, 9 * room), rows + 4 * tap * room
+            _size_row((row, total, square, total, square), room)
         for panel in range(panels):
             here = rows + 4 * panel * width
             nine = _nine(here + 32 * room, -room) if backwards else _nine(here, room)

@@ -245,9 +245,9 @@ def main(argv: list[str] | None = None) -> int:
             numbers = range(arguments.case, arguments.case + 1)
         results.append(run(module, kind, arguments.seed, numbers))
         print(table(results[-1:]).splitlines()[-1], flush=True)
-    if arguments.save is not None:  # before anything is told: figures of hours must not depend on a terminal
-        values = figures(results, arguments.seed, arguments.scale, work.cores())
-        arguments.save.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        if arguments.save is not None:  # after each kind: one that is stopped leaves what it has
+            values = figures(results, arguments.seed, arguments.scale, work.cores())
+            arguments.save.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     print(f"\n{told(results)}{table(results)}")
     return int(any(result.wrong for result in results))
 
