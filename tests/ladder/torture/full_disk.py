@@ -44,7 +44,7 @@ def _run(case: Case) -> str:
     if by_limit and status == 0:  # nothing was left to be written
         assert_same_run(folder, undisturbed(recipe))
         return "had finished"
-    assert status == 1, f"status {status}: {text}"
+    assert status == 4, f"status {status}: {text}"
     last = text.rstrip().rpartition("\n")[2]
     assert "Traceback" not in text, text
     assert "gpuconv: error: " in text, text

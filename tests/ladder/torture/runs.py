@@ -72,12 +72,10 @@ class Failing:
         def call(*arguments: object) -> object:
             self.left -= 1
             now = self.left == -1
-            if now and not self.after:
-                if name == "close":
-                    real(*arguments)
+            if now and not self.after and name != "close":  # of a file that stays open the next call would know nothing
                 self.harm()
             result = real(*arguments)
-            if now and self.after:
+            if now and (self.after or name == "close"):
                 self.harm()
             return result
 
