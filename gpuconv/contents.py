@@ -6,7 +6,9 @@ Git LFS has not replaced, a download that broke off at once, or a file of anothe
 
 from __future__ import annotations
 
+import errno
 import re
+import stat
 from pathlib import Path
 
 HEAD = 1024  # bytes that are enough to tell
@@ -46,7 +48,10 @@ _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def head(path: Path) -> bytes:
-    """Return the first bytes of a file; raise OSError if there are none to be had."""
+    """Return the first bytes of a file; raise OSError if there are none to be had, for a pipe or device without waiting."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system says so
+        raise OSError(errno.EINVAL, "it is not a plain file")
     with path.open("rb") as file:
         return file.read(HEAD)
 

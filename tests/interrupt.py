@@ -47,11 +47,11 @@ def interrupted_at(place, function, *, folders, opcodes=False):
 
 @contextmanager
 def watched(seconds):
-    """Turn a hang into an error: a lock that is never let go, a loop that does not end."""
+    """Turn a hang into an error, none that code may take for its own: a lock never let go, a loop that does not end."""
 
     def give_up(signum, frame):
         msg = f"nothing came back for {seconds} s, at {frame}"
-        raise TimeoutError(msg)
+        raise AssertionError(msg)
 
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(seconds)

@@ -158,7 +158,7 @@ def test_a_checkpoint_of_an_earlier_version_takes_the_names_of_its_run(gpuconv, 
 def test_names_that_are_none_are_refused(classes, folders, tmp_path):
     arrays, values = sealed.read(folders / "plain" / "best.safetensors")
     write_format_1(tmp_path / "best.safetensors", arrays, values, classes)
-    with pytest.raises(CheckpointMismatchError, match="classes(\\[0\\])? must be a (list|text)"):
+    with pytest.raises(CheckpointMismatchError, match=r"classes(\[0\])? must be a (list|text)"):
         checkpoint.load(tmp_path / "best.safetensors")
 
 

@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+import io
 import pickle
 import sys
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -34,6 +36,7 @@ from gpuconv.errors import (
     ArgTypeError,
     CacheError,
     ConfigError,
+    DatasetCorruptError,
     DatasetMissingError,
     ParamError,
     ShapeError,
@@ -792,7 +795,9 @@ def test_binary_batches_are_read_too(tmp_path, monkeypatch):
     np.testing.assert_array_equal(Y, tiny.arrays()[3])
 
 
-def test_tiny_imagenet(tmp_path):
+@pytest.fixture
+def tiny_imagenet(tmp_path):
+    """Write a folder like TinyImageNet, and return it with its pictures by name."""
     plt = pytest.importorskip("matplotlib.pyplot")
     rng, pictures = np.random.default_rng(0), {}
 
@@ -811,7 +816,12 @@ def test_tiny_imagenet(tmp_path):
     write(tmp_path / "val" / "images", "val_0.png")
     (tmp_path / "val" / "val_annotations.txt").write_text("val_0.png\tn01\t0\t0\t7\t7\n")
     write(tmp_path / "test" / "images", "test_0.png")
-    found = data_utils.load_tiny_imagenet(tmp_path, subtract_mean=False)
+    return tmp_path, pictures
+
+
+def test_tiny_imagenet(tiny_imagenet):
+    folder, pictures = tiny_imagenet
+    found = data_utils.load_tiny_imagenet(folder, subtract_mean=False)
     assert found["class_names"] == [["dog"], ["cat", "house cat"]]
     assert found["y_train"].tolist() == [0, 1]
     assert found["y_val"].tolist() == [1]
@@ -819,9 +829,88 @@ def test_tiny_imagenet(tmp_path):
     assert found["X_train"].dtype == np.float32
     first = found["X_train"][0, :3]
     np.testing.assert_allclose(first, pictures["n02_0.png"].transpose(2, 0, 1) / 255, atol=1e-6)
-    centred = data_utils.load_tiny_imagenet(tmp_path)
+    centred = data_utils.load_tiny_imagenet(folder)
     np.testing.assert_allclose(centred["X_train"].mean(axis=0), 0, atol=1e-6)
     np.testing.assert_allclose(centred["X_val"] + centred["mean_image"], found["X_val"], atol=1e-6)
+
+
+BROKEN_TINY_IMAGENETS = {
+    "no_text": ("wnids.txt", b"n02\n\xff\n", r"wnids\.txt is no text in UTF-8: invalid start byte at byte 4"),
+    "words_without_tabs": ("words.txt", b"n01 cat\n", r"words\.txt, line 1: expected 2 columns .* got 1"),
+    "class_without_words": ("words.txt", b"n01\tcat\n", r"wnids\.txt has 'n02', of which .*words\.txt says nothing"),
+    "unknown_class": (
+        "val/val_annotations.txt",
+        b"val_0.png\tn09\n",
+        r"val_annotations\.txt has 'n09', of which .*wnids",
+    ),
+    "picture_unlabelled": ("test/test_annotations.txt", b"other.png\tn01\n", r"images has 'test_0\.png', of which"),
+    "no_picture": ("val/images/val_0.png", b"no picture", r"val_0\.png could not be read as a picture"),
+    "cut_picture": (
+        "val/images/val_0.png",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        r"val_0\.png could not be read as a picture",
+    ),
+    "missing_text": ("words.txt", None, r"words\.txt is not there"),
+    "missing_picture": ("train/n01/images/n01_0.png", None, r"n01_0\.png is not there"),
+    "no_pictures": ("test/images/test_0.png", None, "a part without pictures"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"), BROKEN_TINY_IMAGENETS.values(), ids=BROKEN_TINY_IMAGENETS.keys()
+)
+def test_what_is_broken_in_a_tiny_imagenet_is_named(tiny_imagenet, name, content, message):
+    path = tiny_imagenet[0] / name
+    path.unlink(missing_ok=True)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((DatasetCorruptError, DatasetMissingError), match=message):
+        data_utils.load_tiny_imagenet(tiny_imagenet[0])
+
+
+def _member(content, **fields):
+    """Return an archive whose X is that file, its entry changed."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr("X.npy", content)
+        packed.writestr("y.npy", content)
+        packed.writestr("label_map.npy", content)
+    packed = bytearray(file.getvalue())
+    for here, there, value in fields.values():
+        for mark, offset in ((b"PK\3\4", here), (b"PK\1\2", there)):
+            place = packed.index(mark) + offset
+            packed[place : place + 2] = value.to_bytes(2, "little")
+    return bytes(packed)
+
+
+def _npy(header):
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+
+
+BROKEN_IMAGENETS = {
+    "header_unclosed": _member(_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,")),
+    "header_no_python": _member(_npy(b"{'descr': '<f4' 'fortran_order' False}")),
+    "header_nested": _member(_npy(b"(" * 5000)),
+    "header_of_no_dtype": _member(_npy(b"{'descr': [1], 'fortran_order': False, 'shape': (2,)}")),
+    "shape_of_a_petabyte": _member(_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (200000000000000,)}")),
+    "shape_beyond_counting": _member(
+        _npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (9" + b"9" * 30 + b",)}")
+    ),
+    "shape_negative": _member(_npy(b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2,)}")),
+    "text": _member(b"no array"),
+    "a_secret": _member(b"", flags=(6, 8, 1)),
+    "another_compression": _member(b"", method=(8, 10, 99)),
+    "a_later_zip": _member(b"", version=(4, 6, 255)),
+    "no_archive": b"PK\3\4 and no more",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN_IMAGENETS.values(), ids=BROKEN_IMAGENETS.keys())
+def test_broken_imagenet_validation_pictures_are_named(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet_val_25.npz").write_bytes(content)
+    with pytest.raises(DatasetCorruptError, match=r"imagenet_val_25\.npz is not the file of the course's script: ."):
+        data_utils.load_imagenet_val()
 
 
 def test_imagenet_validation_pictures(tmp_path, monkeypatch):

@@ -12,22 +12,20 @@ import signal
 import stat
 import tarfile
 import types
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny_cifar10 as tiny
+from hostile_files import LOADERS, Payload, as_npy, as_npz, as_pickle, as_torch, opened, written
 from interrupt import watched
 
 import gpuconv
-from gpuconv import bounded, checks, data, export, nn, train
+from gpuconv import bounded, checks, contents, nn
 from gpuconv.cli import main
 from gpuconv.compat import data_utils
-from gpuconv.data.pickles import read_pickle
 from gpuconv.errors import ArgTypeError, ConfigError, DatasetCorruptError, GpuconvError, ParamError, UnsafeArchiveError
-from gpuconv.runs import journal, sealed, settings
-from gpuconv.runs.prediction import read
+from gpuconv.runs import settings
 
 PACKAGE = Path(gpuconv.__file__).parent
 
@@ -44,94 +42,12 @@ def _no_hang():
 # Code ---------------------------------------------------------------------------------------------------------------
 
 
-class Payload:
-    """Pickles as a call of os.system."""
-
-    def __init__(self, sentinel):
-        self.sentinel = sentinel
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.sentinel}",)
-
-
-def _pickle(harm):
-    return pickle.dumps({"model": harm, "data": harm})
-
-
-def _npz(harm):
-    file = io.BytesIO()
-    np.savez(file, X=np.zeros(2), y=np.array([harm], object), label_map=np.array({1: harm}, object))
-    return file.getvalue()
-
-
-def _npy(harm):
-    file = io.BytesIO()
-    np.save(file, np.array([harm], object))
-    return file.getvalue()
-
-
-def _torch(harm):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as packed:
-        packed.writestr("archive/data.pkl", _pickle(harm))
-    return file.getvalue()
-
-
-def _at(name):
-    """Return a function that writes a file of that name in a folder, and returns its path."""
-
-    def write(folder, content):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return path
-
-    return write
-
-
-def _imagenet(path):
-    os.chdir(path.parent)
-    return data_utils.load_imagenet_val()
-
-
-def _opened(path):
-    with path.open("rb") as file:
-        return data_utils.load_pickle(file)
-
-
-_BATCH = "cifar-10-batches-py/data_batch_1"
-LOADERS = {
-    "compat.load_pickle": ("a.pkl", _opened),
-    "compat.load_CIFAR_batch": ("data_batch_1", data_utils.load_CIFAR_batch),
-    "compat.load_CIFAR10": (_BATCH, lambda path: data_utils.load_CIFAR10(path.parent)),
-    "compat.load_models": ("a.pkl", lambda path: data_utils.load_models(path.parent)),
-    "compat.load_imagenet_val": ("imagenet_val_25.npz", _imagenet),
-    "compat.load_tiny_imagenet": ("wnids.txt", lambda path: data_utils.load_tiny_imagenet(path.parent)),
-    "data.load": (_BATCH, lambda path: data.load("cifar10", folder=path.parent)),
-    "data.load, archive": ("cifar-10-python.tar.gz", lambda path: data.load("cifar10", folder=path)),
-    "data.load, pictures": ("dogs/a.png", lambda path: data.load(str(path.parent.parent))),
-    "pickles.read_pickle": ("a.pkl", lambda path: read_pickle(path.read_bytes(), "it", most_steps=1000)),
-    "sealed.read": ("a.safetensors", sealed.read),
-    "train.load_net": ("last.safetensors", train.load_net),
-    "gpuconv.load": ("best.safetensors", lambda path: gpuconv.load(path.parent)),
-    "prediction.read": ("a.png", lambda path: read(path, (3, 8, 8))),
-    "prediction.read, folder": ("a.png", lambda path: read(path.parent, (3, 8, 8))),
-    "train.resume": ("last.safetensors", train.resume),
-    "train.Run": ("result.json", lambda path: train.Run(path.parent).result),
-    "export.from_torch": ("a.safetensors", export.from_torch),
-    "export.from_onnx": ("a.onnx", export.from_onnx),
-    "nn.from_file": ("a.toml", lambda path: nn.from_file(path, input_shape=(3, 8, 8), classes=2)),
-    "config.read": ("a.toml", settings.read),
-    "journal.read": ("events.jsonl", lambda path: journal.read(path.parent)),
-}
-
-
-@pytest.mark.parametrize("content", [_pickle, _npz, _npy, _torch])
+@pytest.mark.parametrize("content", [as_pickle, as_npz, as_npy, as_torch])
 @pytest.mark.parametrize(("name", "loader"), LOADERS.values(), ids=LOADERS.keys())
 def test_no_loader_runs_code(tmp_path, monkeypatch, name, loader, content):
     monkeypatch.chdir(tmp_path)
     sentinel = tmp_path / "sentinel"
-    path = _at(f"in/{name}")(tmp_path, content(Payload(sentinel)))
+    path = written(tmp_path / "in" / name, content(Payload(sentinel)))
     with contextlib.suppress(GpuconvError, OSError, ValueError):
         loader(path)
     assert not sentinel.exists()
@@ -139,7 +55,7 @@ def test_no_loader_runs_code(tmp_path, monkeypatch, name, loader, content):
 
 def test_the_payload_would_run(tmp_path):
     sentinel = tmp_path / "sentinel"
-    pickle.loads(_pickle(Payload(sentinel)))
+    pickle.loads(as_pickle(Payload(sentinel)))
     assert sentinel.exists()
 
 
@@ -183,13 +99,13 @@ def test_shared_parts_of_a_pickle_are_read_once(tmp_path):
     for _ in range(40):
         nested = [nested, nested]
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(nested))
-    found = _opened(tmp_path / "a.pkl")
+    found = opened(tmp_path / "a.pkl")
     assert found[0] is found[1]
 
 
 def test_class_names_of_imagenet_that_are_no_plain_data_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "imagenet_val_25.npz").write_bytes(_npz(Payload(tmp_path / "sentinel")))
+    (tmp_path / "imagenet_val_25.npz").write_bytes(as_npz(Payload(tmp_path / "sentinel")))
     with pytest.raises(GpuconvError, match=r"imagenet_val_25\.npz"):
         data_utils.load_imagenet_val()
     np.savez(
@@ -315,6 +231,15 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch, 
     os.mkfifo(path)
     with contextlib.suppress(GpuconvError, OSError):
         loader(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")
+def test_a_pipe_in_the_place_of_a_batch_is_named(tmp_path):
+    os.mkfifo(tmp_path / "data_batch_1")
+    with pytest.raises(DatasetCorruptError, match=r"data_batch_1 is not a plain file"):
+        data_utils.load_CIFAR_batch(tmp_path / "data_batch_1")
+    with pytest.raises(OSError, match="it is not a plain file"):
+        contents.head(tmp_path / "data_batch_1")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names on this system")

@@ -27,8 +27,8 @@ U = 2.0**-24
 @pytest.fixture(scope="module", autouse=True)
 def _loops():
     """Compile what is tested when the first test runs: to collect them must take no time, in any of the processes."""
-    global depthwise, strips, tile, winograd  # noqa: PLW0603 - bound as by an import at the top
-    from gpuconv.cpu.loops import depthwise, strips, tile, winograd
+    global depthwise, strips, tile, winograd, winograd_filters  # noqa: PLW0603 - bound as by an import at the top
+    from gpuconv.cpu.loops import depthwise, strips, tile, winograd, winograd_filters
 
     assert tile.WIDTH == WIDTH
 
@@ -364,7 +364,7 @@ _AS_FILTERS = {
 def test_filters_are_transformed(K, size, stored, rng):
     width = size * LANES
     w = stored(rng.integers(-9, 10, (K, 19, 3, 3)).astype(np.float32) * 4)
-    out, totals, squares = winograd._transformed_filters(w, width)
+    out, totals, squares = winograd_filters.transformed_filters(w, width)
     np.testing.assert_array_equal(np.sort(totals, axis=0), np.sort(np.abs(w).sum(axis=1).reshape(K, 9).T, axis=0))
     np.testing.assert_array_equal(squares, (w**2).sum(axis=(1, 2, 3)))
     panels = -(-K // width)

@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, str]:
 def ended_after(steps: int, config: train.Config, folder: Path, **keywords) -> train.Result:
     """Return a run that its time limit ends after so many steps; each takes a tenth of a minute, as told here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.Training, "seconds", property(lambda self: 6.0 * self.steps_done))
+        patch.setattr(checkpoint.Position, "run_seconds", property(lambda self: 6.0 * self.steps))
         return go(dataclasses.replace(config, max_minutes=steps / 10), folder, **keywords)
 
 

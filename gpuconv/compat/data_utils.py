@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -32,6 +33,14 @@ _MOST_BYTES = 1 << 31
 _MOST_TEXT = 1 << 26
 _PIECE = 1 << 20
 _NOT_CHANNELS = (0, 2, 3, 1)
+
+# What NumPy and zipfile raise for a broken .npz; RuntimeError and its kinds: encrypted, nested, packed in another way.
+_BROKEN_NPZ = (
+    KeyError, ValueError, TypeError, OverflowError, OSError, EOFError, MemoryError, RuntimeError, SyntaxError,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+_Value = TypeVar("_Value")
 
 
 def load_pickle(f: BinaryIO) -> Any:
@@ -107,30 +116,31 @@ def load_tiny_imagenet(
     X: (N, 3, 64, 64).  Reading JPEGs needs matplotlib and Pillow.  class_names: for each class a list of its words.
     """
     root = path_of(path)
-    wnids = read(root / "wnids.txt", _MOST_TEXT).decode("utf-8").split()
+    of_classes, of_words = root / "wnids.txt", root / "words.txt"
+    wnids = _text(of_classes).split()
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    words = dict(line.split("\t") for line in _lines(root / "words.txt"))
+    words = dict(_rows(of_words, 2))
     train = [
-        (image, label_of[wnid])
+        (root / "train" / wnid / "images" / name, label_of[wnid])
         for wnid in wnids
-        for image in (
-            root / "train" / wnid / "images" / line.split("\t")[0]
-            for line in _lines(root / "train" / wnid / f"{wnid}_boxes.txt")
-        )
+        for (name,) in _rows(root / "train" / wnid / f"{wnid}_boxes.txt", 1)
     ]
+    of_val, of_test = root / "val" / "val_annotations.txt", root / "test" / "test_annotations.txt"
     val = [
-        (root / "val" / "images" / name, label_of[wnid])
-        for name, wnid, *_ in (line.split("\t") for line in _lines(root / "val" / "val_annotations.txt"))
+        (root / "val" / "images" / name, _known(label_of, wnid, of_val, of_classes)) for name, wnid in _rows(of_val, 2)
     ]
-    names = sorted(path.name for path in (root / "test" / "images").iterdir())
-    arrays: dict[str, Any] = {"class_names": [words[wnid].split(", ") for wnid in wnids]}
-    test_labels = root / "test" / "test_annotations.txt"
-    test_label = dict(line.split("\t")[:2] for line in _lines(test_labels)) if test_labels.is_file() else None
+    names = _names(root / "test" / "images")
+    arrays: dict[str, Any] = {"class_names": [_known(words, wnid, of_classes, of_words).split(", ") for wnid in wnids]}
+    test_label = dict(_rows(of_test, 2)) if of_test.is_file() else None
+    y_test = test_label and [
+        _known(label_of, _known(test_label, name, root / "test" / "images", of_test), of_test, of_classes)
+        for name in names
+    ]
     for part, images in (("train", [p for p, _ in train]), ("val", [p for p, _ in val])):
         arrays[f"X_{part}"] = _pictures(images, dtype)
     arrays["X_test"] = _pictures([root / "test" / "images" / name for name in names], dtype)
     arrays["y_train"], arrays["y_val"] = (np.array([label for _, label in part]) for part in (train, val))
-    arrays["y_test"] = None if test_label is None else np.array([label_of[test_label[name]] for name in names])
+    arrays["y_test"] = None if y_test is None else np.array(y_test)
     arrays["mean_image"] = arrays["X_train"].mean(axis=0)
     if subtract_mean:
         for part in ("train", "val", "test"):
@@ -169,15 +179,16 @@ def load_imagenet_val(num: int | None = None) -> tuple[np.ndarray, np.ndarray, A
         msg = f"imagenet_val_25.npz is in none of {', '.join(str(path.parent) for path in paths)}"
         raise DatasetMissingError(msg)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # Opened here: of a broken file np.load leaves it open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             _check_members(path, stored.zip.infolist())
             X, y, names = stored["X"], stored["y"], stored.zip.read("label_map.npy")
         file = io.BytesIO(names)
         version = np.lib.format.read_magic(file)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(file)
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        msg = f"{path} is not the file of the course's script: {error}"
+    except _BROKEN_NPZ as error:
+        msg = f"{path} is not the file of the course's script: {str(error) or type(error).__name__}"
         raise DatasetCorruptError(msg) from error
     if shape != () or dtype != object:
         msg = f"{path} has a label_map of shape {shape} and type {dtype}, expected one object"
@@ -214,15 +225,69 @@ def _models() -> dict[str, Any]:
 
 def _pictures(paths: list[Path], dtype: Any) -> np.ndarray:
     """Return images as (N, 3, H, W); grey ones get three equal channels."""
-    from matplotlib import image
-
-    pictures = [image.imread(path) for path in paths]
-    colour = [np.stack([p] * 3, axis=2) if p.ndim == 2 else p for p in pictures]
+    colour = [np.stack([p] * 3, axis=2) if p.ndim == 2 else p for p in map(_picture, paths)]
+    for path, picture in zip(paths, colour, strict=True):
+        if picture.shape != colour[0].shape:
+            msg = f"{path} is a picture of shape {picture.shape}, expected {colour[0].shape} as of {paths[0]}"
+            raise DatasetCorruptError(msg)
+    if not colour:
+        msg = "the folder has a part without pictures: TinyImageNet has some for training, validation and test"
+        raise DatasetCorruptError(msg)
     return np.stack(colour).transpose(0, 3, 1, 2).astype(dtype)
 
 
-def _lines(path: Path) -> list[str]:
-    return read(path, _MOST_TEXT).decode("utf-8").splitlines()
+def _picture(path: Path) -> np.ndarray:
+    from matplotlib import image
+
+    try:
+        return np.asarray(image.imread(path))
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except (OSError, ValueError, SyntaxError) as error:  # the last: of Pillow, for a PNG
+        msg = f"{path} could not be read as a picture: {error}"
+        raise DatasetCorruptError(msg) from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return read(path, _MOST_TEXT).decode("utf-8")
+    except FileNotFoundError:
+        raise _missing(path) from None
+    except OSError as error:
+        msg = f"{path} could not be read ({error.strerror or error})"
+        raise DatasetCorruptError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path} is no text in UTF-8: {error.reason} at byte {error.start}"
+        raise DatasetCorruptError(msg) from error
+
+
+def _rows(path: Path, columns: int) -> list[list[str]]:
+    """Return the first columns of every line of a text whose columns have tabs between them."""
+    rows = [line.split("\t") for line in _text(path).splitlines()]
+    for number, row in enumerate(rows, 1):
+        if len(row) < columns:
+            msg = f"{path}, line {number}: expected {columns} columns with tabs between them, got {len(row)}"
+            raise DatasetCorruptError(msg)
+    return [row[:columns] for row in rows]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise _missing(folder) from error
+
+
+def _known(values: Mapping[str, _Value], name: str, said_in: Path, missing_in: Path) -> _Value:
+    """Return what one file says of a name in another."""
+    if name not in values:
+        msg = f"{said_in} has {name[:80]!r}, of which {missing_in} says nothing"
+        raise DatasetCorruptError(msg)
+    return values[name]
+
+
+def _missing(path: Path) -> DatasetMissingError:
+    return DatasetMissingError(f"{path} is not there: a folder of TinyImageNet as it is published has it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,11 @@ class Position:
     steps: int = 0  # of the whole run
     ended_by: str = ""  # "max-minutes" or "patience", if that ended the run before its last epoch
 
+    @property
+    def run_seconds(self) -> float:
+        """How long the run took until the last step, validations included, however often it was gone on with."""
+        return sum(row["seconds"] for row in self.rows) + self.seconds
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
@@ -221,8 +226,10 @@ def _check(values: Mapping[str, Any]) -> None:
     wrong = ""
     if position.epoch != len(position.rows):
         wrong = f"position.epoch must be the number of its rows, {len(position.rows)}, got {position.epoch}"
-    elif position.best_epoch > position.epoch:
-        wrong = f"position.best_epoch must be at most position.epoch, {position.epoch}, got {position.best_epoch}"
+    elif position.best_epoch > (
+        ended := position.epoch + (position.step > 0)
+    ):  # of a run with a later end, in progress again
+        wrong = f"position.best_epoch must be at most {ended}, got {position.best_epoch}"
     elif values["optimizer"]["steps"] > values["position"].get("steps", math.inf):
         wrong = f"optimizer.steps must be at most position.steps, {position.steps}, got {values['optimizer']['steps']}"
     elif values["optimizer"]["name"] != values["config"].get("optimizer", values["optimizer"]["name"]):

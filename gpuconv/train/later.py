@@ -82,9 +82,10 @@ def prolong(
         check_dataset(dataset)
         with using(config.device):
             training = Training(config, dataset, display, snapshot)
+            position = _reopened(snapshot.position, training.plan, config.batch_size)
+            _check_end(old.path, before, training, position)
             training.restore(snapshot)
-            training.position = _reopened(snapshot.position, training.plan, config.batch_size)
-            _check_end(old.path, before, training)
+            training.position = position
             changed = difference(before, dataclasses.replace(config, net=before.net))
             name = name or config.preset
             with new_folder(target, runs=path_of(runs, "the folder of runs"), name=name) as training.folder:
@@ -132,9 +133,9 @@ def _reopened(position: Position, plan: recipe.Plan, batch_size: int) -> Positio
     )
 
 
-def _check_end(run: Path, old: Config, training: Training) -> None:
+def _check_end(run: Path, old: Config, training: Training, position: Position) -> None:
     """Raise ConfigError if the end of a run that goes on is not a later one, or would have changed what is done."""
-    config, position, steps = training.config, training.position, training.plan.steps
+    config, steps = training.config, training.plan.steps
     planned = recipe.plan(old, len(training.split.y_train)).steps
     msg = ""
     if steps != planned and position.steps and config.schedule in _OVER_ALL_STEPS:
@@ -152,9 +153,9 @@ def _check_end(run: Path, old: Config, training: Training) -> None:
             msg += f": gpuconv train --weights {_quoted(run)} --config {_quoted(run / 'config.toml')} trains on"
         else:
             msg += ": a larger --epochs N (epochs) or --max-steps N (max_steps) goes on"
-    elif config.max_minutes and training.seconds >= 60 * config.max_minutes:
+    elif config.max_minutes and position.run_seconds >= 60 * config.max_minutes:
         msg = (
-            f"{run} has taken {words.duration(training.seconds)}: --max-minutes X (max_minutes) must be more than that, "
+            f"{run} has taken {words.duration(position.run_seconds)}: --max-minutes X (max_minutes) must be more than that, "
             "or 0 for no limit"
         )
     elif config.patience and (waited := position.epoch - position.best_epoch) >= config.patience:

@@ -126,11 +126,6 @@ class Training:
         return "max-steps" if self.plan.steps == self.config.max_steps else "epochs"
 
     @property
-    def seconds(self) -> float:
-        """How long the run took until the last step, validations included, however often it was gone on with."""
-        return sum(row["seconds"] for row in self.position.rows) + self.position.seconds
-
-    @property
     def _where(self) -> tuple[int, int]:
         return self.position.epoch, self.position.step
 
@@ -337,7 +332,7 @@ class Training:
         self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)
 
     def _look_at_the_clock(self) -> None:
-        if self.config.max_minutes and self.seconds >= 60 * self.config.max_minutes:
+        if self.config.max_minutes and self.position.run_seconds >= 60 * self.config.max_minutes:
             self.position.ended_by = "max-minutes"
 
     # Steps ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from numba import boolean, float32
 
 from ..evenness import LARGEST, SMALLEST, least_of_windows, uneven_gradients, uneven_rows
 from ..layout import stored
-from ..parallel import for_each, ranges, scratch, share_out
+from ..parallel import ranges, scratch, share_out
 from ..windows import Block, Windows
 from .atomic import COUNTER, blocks, take
 from .blocks import (
@@ -24,7 +24,6 @@ from .blocks import (
     OFFSETS,
     TABLE,
     TOOLS,
-    TRANSPOSE,
     Cut,
     apart,
     as_stored,
@@ -35,9 +34,10 @@ from .blocks import (
     panel_width,
 )
 from .jit import NUMBER, TRIPLE, callback, compiled_pass, loop, read, write
-from .strips import ANY, ANY_TARGET
+from .strips import ANY_TARGET
 from .tile import run_length
-from .vectors import LANES, absolute, add_channels, add_pixels, address_of, along, are_even, call, constant, copy, zero
+from .vectors import LANES, add_channels, add_pixels, address_of, along, are_even, call
+from .winograd_filters import filter_gradient, four, transformed_filters
 
 _FLOAT32 = np.dtype(np.float32)
 # Bytes of a block's transformed pixels and products, and its least and most tiles: the fewer, the more often the filters
@@ -58,7 +58,7 @@ def correlate(
     C, H, W = x.shape[1:]
     width = panel_width(K)
     room = -(-K // width) * width
-    filters, totals, squares = _transformed_filters(w, width)
+    filters, totals, squares = transformed_filters(w, width)
     least = least_of_windows(totals, squares, C)
     if least is None:
         return None
@@ -111,12 +111,7 @@ def weight_gradient(
         )  # fmt: skip
 
     share_out(work, len(sums))
-    dw = np.empty(w.shape, np.float32)
-
-    def finish(channels: tuple[int, int]) -> None:
-        _weight_gradient(_TOOLS, sums, dw, scratch("conv", (25 * room,), _FLOAT32), *channels)
-
-    for_each(finish, ranges(C, 16), blas=False)
+    dw = filter_gradient(sums, w.shape)
     blocks = cut.table
     down, across = -(-(blocks[:, 3] - blocks[:, 2]) // 2), -(-Q // 2)
     pixels = int(((blocks[:, 1] - blocks[:, 0]) * (2 * down + 2)).sum()) * (2 * across + 2)
@@ -124,25 +119,6 @@ def weight_gradient(
         sizes[..., :channels].sum(axis=0, dtype=np.float64) for sizes, channels in ((x_sizes, C), (dy_sizes, K))
     )
     return dw, *uneven_gradients(x_sums, dy_sums, pixels, N * P * Q)
-
-
-def _transformed_filters(w: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return G w G' in panels, (16, panels, C, width), the sizes of taps (9, K) and their squares (K,)."""
-    K, C = w.shape[:2]
-    backwards = w.strides[2:] == (-12, -4)
-    if not backwards and w.strides[2:] != (12, 4):
-        w = np.ascontiguousarray(w)
-    out = np.empty((16, -(-K // width), C, width), np.float32)
-    room = out.shape[1] * width
-    parts = ranges(C, 16)
-    sizes = np.zeros((len(parts), 10, room), np.float32)
-
-    def work(part: int) -> None:
-        _transform_filters(_TOOLS, w, backwards, out, scratch("conv", (9 * room,), _FLOAT32), sizes[part], *parts[part])
-
-    for_each(work, range(len(parts)), blas=False)
-    totals = sizes.sum(axis=0, dtype=np.float64)[:, :K]
-    return out, totals[:9], totals[9]
 
 
 @lru_cache(64)
@@ -201,12 +177,6 @@ _pixel_row, _output_row = along(4, 4, _pixel_formula), along(4, 2, _output_formu
 _gradient_row, _middle_row = along(2, 4, _gradient_formula), along(2, 2, _middle_formula)
 
 
-@loop
-def _four(first, step):
-    """Return four addresses, so many values apart."""
-    return first, first + 4 * step, first + 8 * step, first + 12 * step
-
-
 @callback(8)
 def _transform_pixels(pixels, n, down, across, C, pitch, v, rows):
     """Fill v (16, tiles, pitch) from a strip (n, 2 down + 2, 2 across + 2, C).
@@ -220,17 +190,17 @@ def _transform_pixels(pixels, n, down, across, C, pitch, v, rows):
             here = pixels + 4 * (i * (2 * down + 2) + 2 * y) * w * C
             for x in range(w):
                 column = rows + 4 * (x % 2 * half + x // 2 * C)
-                _pixel_row((*_four(here + 4 * x * C, w * C), *_four(column, 2 * half)), C)
+                _pixel_row((*four(here + 4 * x * C, w * C), *four(column, 2 * half)), C)
             tile = v + 4 * (i * down + y) * across * pitch
             for r in range(4):
                 even, target = rows + 8 * r * half, tile + 16 * r * place
                 odd = even + 4 * half
                 if pitch == C:
-                    _pixel_row((even, odd, even + 4 * C, odd + 4 * C, *_four(target, place)), across * C)
+                    _pixel_row((even, odd, even + 4 * C, odd + 4 * C, *four(target, place)), across * C)
                     continue
                 for x in range(across):
                     a, b = even + 4 * x * C, odd + 4 * x * C
-                    _pixel_row((a, b, a + 4 * C, b + 4 * C, *_four(target + 4 * x * pitch, place)), C)
+                    _pixel_row((a, b, a + 4 * C, b + 4 * C, *four(target + 4 * x * pitch, place)), C)
 
 
 @callback(7)
@@ -242,12 +212,12 @@ def _transform_outputs(m, n, down, across, K, target, rows):
             tile = m + 4 * (i * down + y) * half
             for s in range(4):
                 above = rows + 8 * s * half
-                _output_row((*_four(tile + 4 * s * place, 4 * place), above, above + 4 * half), half)
+                _output_row((*four(tile + 4 * s * place, 4 * place), above, above + 4 * half), half)
             for r in range(2):
                 here = target + 4 * (i * 2 * down + 2 * y + r) * 2 * across * K
                 for x in range(across):
                     left = here + 8 * x * K
-                    _output_row((*_four(rows + 4 * (r * half + x * K), 2 * half), left, left + 4 * K), K)
+                    _output_row((*four(rows + 4 * (r * half + x * K), 2 * half), left, left + 4 * K), K)
 
 
 @callback(8)
@@ -263,7 +233,7 @@ def _transform_gradients(gradient, n, down, across, K, pitch, g, rows):
                 source = (high, rows, rows + 4 * line, low)[r]
                 for x in range(across):
                     left = source + 8 * x * K
-                    _gradient_row((left, left + 4 * K, *_four(tile + 4 * (4 * r * place + x * pitch), place)), K)
+                    _gradient_row((left, left + 4 * K, *four(tile + 4 * (4 * r * place + x * pitch), place)), K)
 
 
 _TOOLS = np.append(TOOLS, [_transform_pixels, _transform_outputs, _transform_gradients])
@@ -411,107 +381,3 @@ def _add_weight_gradient(
                     width // LANES, run, initial, step,
                 )  # fmt: skip
                 call(tools[MULTIPLY], numbers)
-
-
-def _side(builder, a, b, c, *, half):
-    """G of three values: a, (a + b + c) / 2, (a - b + c) / 2, c."""
-    side, middle = builder.fmul(builder.fadd(a, c), half), builder.fmul(b, half)
-    return a, builder.fadd(side, middle), builder.fsub(side, middle), c
-
-
-def _back(builder, a, b, c, d, *, half):
-    """G' of four values, the last without its minus."""
-    middle = builder.fmul(builder.fadd(b, c), half)
-    return builder.fadd(a, middle), builder.fmul(builder.fsub(b, c), half), builder.fsub(middle, d)
-
-
-def _filter_formula(builder, *w):
-    """G w G' of nine values."""
-    half = constant(w[0].type, 0.5)
-    columns = [_side(builder, *w[s::3], half=half) for s in range(3)]
-    return [value for r in range(4) for value in _side(builder, *(column[r] for column in columns), half=half)]
-
-
-def _back_formula(builder, *v):
-    """G' v G of sixteen values."""
-    half = constant(v[0].type, 0.5)
-    columns = [_back(builder, *v[s::4], half=half) for s in range(4)]
-    return [value for r in range(3) for value in _back(builder, *(column[r] for column in columns), half=half)]
-
-
-def _size_formula(builder, value, total, squares):
-    """A sum of absolute values and one of squares, each with one more."""
-    size = absolute(builder, value)
-    return builder.fadd(total, size), builder.fadd(squares, builder.fmul(value, value))
-
-
-_size_row = along(3, 2, _size_formula)
-_filter_row, _back_row = along(9, 16, _filter_formula), along(16, 9, _back_formula)
-_add_row = along(2, 1, lambda builder, a, b: [builder.fadd(a, b)])
-
-
-@loop
-def _nine(first, step):
-    """Return nine addresses, so many values apart."""
-    s = 4 * step
-    return (
-        first,
-        first + s,
-        first + 2 * s,
-        first + 3 * s,
-        first + 4 * s,
-        first + 5 * s,
-        first + 6 * s,
-        first + 7 * s,
-        first + 8 * s,
-    )
-
-
-@loop
-def _sixteen(first, step):
-    """Return sixteen addresses, so many values apart."""
-    s = 16 * step
-    return (*_four(first, step), *_four(first + s, step), *_four(first + 2 * s, step), *_four(first + 3 * s, step))
-
-
-@compiled_pass(OFFSETS, ANY, boolean, write(4), write(1), write(2), NUMBER, NUMBER)
-def _transform_filters(tools, w, backwards, out, memory, sizes, first, stop):
-    """Fill channels first to stop of out (16, panels, C, width) with G w G' of filters w (K, C, 3, 3).
-
-    The nine taps lie side by side, or backwards; memory: for nine rows of panels; sizes: to its first nine rows are added
-    the absolute values of each tap, to the last the squares of all.
-    """
-    K = len(w)
-    _, panels, C, width = out.shape
-    room, rows = panels * width, address_of(memory, 0)
-    taps = address_of(w, 0) - (32 if backwards else 0)
-    zero(rows, 9 * room)
-    for c in range(first, stop):
-        source = taps + c * w.strides[1]
-        call(tools[TRANSPOSE], (source, w.strides[0] // 4, rows, room, K, 9))
-        for tap in range(9):  # as they lie: whether backwards makes no difference
-            total = address_of(sizes, tap * room)
-            square, row = address_of(sizes, 9 * room), rows + 4 * tap * room
-            _size_row((row, total, square, total, square), room)
-        for panel in range(panels):
-            here = rows + 4 * panel * width
-            nine = _nine(here + 32 * room, -room) if backwards else _nine(here, room)
-            _filter_row((*nine, *_sixteen(address_of(out, 0) + 4 * (panel * C + c) * width, C * room)), width)
-
-
-@compiled_pass(OFFSETS, read(4), write(4), write(1), NUMBER, NUMBER)
-def _weight_gradient(tools, sums, dw, memory, first, stop):
-    """Fill channels first to stop of dw (K, C, 3, 3) with G' . G of the sums (shares, 16, C, room).
-
-    Sums in row or column 3 lack their minus; memory: for 25 rows.
-    """
-    shares, _, C, room = sums.shape
-    total, rows = address_of(memory, 0), address_of(memory, 0) + 64 * room
-    for c in range(first, stop):
-        for place in range(16):
-            row = total + 4 * place * room
-            copy(address_of(sums, (place * C + c) * room), row, room)
-            for share in range(1, shares):
-                _add_row((row, address_of(sums, ((share * 16 + place) * C + c) * room), row), room)
-        _back_row((*_sixteen(total, room), *_nine(rows, room)), room)
-        call(tools[TRANSPOSE], (rows, room, address_of(dw, 9 * c), 9 * C, 9, len(dw)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,6 +135,9 @@ def unpacked_batches(source: Source, spec: Spec) -> Iterator[tuple[str, bytes]]:
 
 def read_file(path: Path, source: Source, spec: Spec, batch: str) -> bytes:
     """Return the bytes of one batch file."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        msg = f"{path} is not a plain file"
+        raise DatasetCorruptError(msg)
     try:
         check_size(str(path), path.stat().st_size, source, spec, batch)
     except DatasetCorruptError as error:
