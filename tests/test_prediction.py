@@ -14,7 +14,7 @@ import pytest
 from train_helpers import change, names, shapes, write_format_1
 
 import gpuconv
-from gpuconv import cli, data, tables, train
+from gpuconv import cli, data, extras, tables, train
 from gpuconv.cli import predict as command
 from gpuconv.data.pictures import read_files
 from gpuconv.errors import (
@@ -464,11 +464,11 @@ def test_what_is_not_installed_is_named(home, call, monkeypatch):
     picture = home / "moved" / "val" / "red" / "0.png"
     monkeypatch.setattr(plots, "available", lambda: False)
     code, _, err = call("predict", home / "run", picture, "--save", "grid.png")
-    assert (code, "pip install 'gpuconv[plots]'" in err) == (2, True)
+    assert (code, extras.install("plots") in err) == (2, True)
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     code, _, err = call("predict", home / "run", picture)
-    assert (code, "pip install 'gpuconv[pictures]'" in err) == (1, True)
+    assert (code, extras.install("pictures") in err) == (1, True)
     assert len(gpuconv.load(home / "run").predict(np.zeros((2, 3, 64, 64), np.uint8))) == 2
 
 

@@ -135,7 +135,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.net == "":
-            object.__setattr__(self, "net", OF_WEIGHTS if self.weights and not self.widths else "convnet")
+            object.__setattr__(self, "net", self._net_left_out())
         for spec in dataclasses.fields(self):
             try:
                 object.__setattr__(self, spec.name, _checked(spec, getattr(self, spec.name)))
@@ -155,10 +155,13 @@ class Config:
 
     def __repr__(self) -> str:
         """Print the call that makes these settings, without those that have their default value."""
-        given = [
-            f"{s.name}={value!r}" for s in dataclasses.fields(self) if (value := getattr(self, s.name)) != s.default
-        ]
+        defaults = {spec.name: spec.default for spec in dataclasses.fields(self)} | {"net": self._net_left_out()}
+        given = [f"{name}={value!r}" for name, value in vars(self).items() if value != defaults[name]]
         return f"Config({', '.join(given)})"
+
+    def _net_left_out(self) -> str:
+        """Return the net where none is named: that of the weights to start from, if there are any."""
+        return OF_WEIGHTS if self.weights and not self.widths else "convnet"
 
     def _check_together(self) -> None:
         """Raise ConfigError for settings that exclude each other."""
