@@ -367,9 +367,10 @@ def test_metrics(run):
 def test_lines_of_events_that_say_something_else_are_passed_over(run):
     path = run / "events.jsonl"
     lines = path.read_text().splitlines()
+    first_of_kind = {json.loads(line)["event"]: number for number, line in reversed([*enumerate(lines)])}
     faults = []
-    for number, line in enumerate(lines):
-        for key, kind, wrong, may_pass in cases(json.loads(line)):
+    for number in first_of_kind.values():
+        for key, kind, wrong, may_pass in cases(json.loads(lines[number])):
             path.write_text("\n".join([*lines[:number], dumped(wrong), *lines[number + 1 :], ""]))
             try:
                 known = [json.dumps(event) for event in journal.read(run)]
