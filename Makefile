@@ -17,7 +17,7 @@ WITH_CUPY   := test,torch,emulated13x
 ON_ARRAYS := $(foreach name,conv winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
   batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
-.PHONY: train test test-arrays test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate bench wheel clean
+.PHONY: train test test-arrays test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -65,11 +65,14 @@ ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulat
 	$(BIN)/python -m pytest -m ladder $(ARGS)
 	$(BIN)/python -m tests.ladder.mutate_kernels --sample 100
 
-torture: $(VENV)/.installed-$(EXTRAS) ## kills, damage, full disks, signals, interrupts, hostile files, random calls: an hour
+torture: $(VENV)/.installed-$(EXTRAS) ## kills, damage, full disks, signals, interrupts, hostile files, random calls: hours
 	$(BIN)/python -m tests.ladder.torture $(ARGS)
 
 mutate: $(VENV)/.installed-$(EXTRAS) ## break kernels in every place that can be broken, and see it noticed: hours
 	$(BIN)/python -m tests.ladder.mutate_kernels $(ARGS)
+
+mutate-python: $(VENV)/.installed-$(EXTRAS) ## break the Python code in 200 places, and see it noticed: hours
+	$(BIN)/python -m tests.ladder.mutate_python --sample 200 $(ARGS)
 
 bench: $(VENV)/.installed-test,torch,bench ## compare speed with every peer that is installed
 	$(BIN)/gpuconv bench $(ARGS)
