@@ -171,6 +171,23 @@ def hang_up_heard():
     signal.signal(signal.SIGHUP, before)
 
 
+@pytest.fixture(name="gpuconv")
+def gpuconv_command(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder on a small data set; return (exit code, stdout, stderr)."""
+    from train_helpers import shapes
+
+    from gpuconv import cli, data
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

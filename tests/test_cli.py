@@ -32,19 +32,6 @@ FLAGS = [
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def gpuconv(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder on a small data set; return (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of TINY from the first step to the last."""

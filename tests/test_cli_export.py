@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from train_helpers import TINY, names, run_state, shapes, write_format_1
 
-from gpuconv import cli, data, export, train
+from gpuconv import data, export, train
 from gpuconv.errors import DatasetMissingError
 from gpuconv.export import check, tolerance
 from gpuconv.runs import checkpoint, sealed
@@ -33,19 +33,6 @@ def run(finished, tmp_path):
     for path in finished.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     return folder
-
-
-@pytest.fixture
-def gpuconv(tmp_path, monkeypatch, capsys):
-    """Run the command in the folder of the test on a small data set; return (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture

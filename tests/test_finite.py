@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from train_helpers import TINY, change, go, names, shapes
 
-from gpuconv import cli, data, export, nn, train
+from gpuconv import export, nn, train
 from gpuconv.errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
 from gpuconv.export import check
 from gpuconv.nn.finite import check_scores
@@ -105,19 +105,6 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finite") / "run"
     go(change(max_steps=1), folder)
     return folder
-
-
-@pytest.fixture
-def gpuconv(tmp_path, monkeypatch, capsys):
-    """Run the command in the folder of the test on a small data set; return (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def overflowing(source, target) -> str:

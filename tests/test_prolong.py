@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from train_helpers import change, go, names, shapes, watch
 
-from gpuconv import cli, data, train
+from gpuconv import train
 from gpuconv.errors import ConfigError
 from gpuconv.runs import checkpoint
 from gpuconv.runs.settings import read
@@ -200,18 +200,6 @@ def test_less_time_than_it_took_is_refused(tmp_path):
 
 
 # The command --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def gpuconv(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
 
 
 def test_the_command_goes_on_in_a_folder_of_its_own(whole, gpuconv, tmp_path):

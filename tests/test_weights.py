@@ -333,19 +333,6 @@ def test_several_seeds_start_from_them_and_a_dry_run_writes_nothing(folder, tmp_
 # The command --------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def gpuconv(tmp_path, monkeypatch, capsys):
-    """Run the command in a folder of its own, the shapes at hand."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "load", lambda name, **_: shapes())
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = cli.main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    return call
-
-
 def test_the_command_takes_net_and_preset_of_the_weights(folder, gpuconv):
     flags = ("--batch-size", 100, "--epochs", 1, "--validation", 100, "--progress", "plain", "--run-dir", "new")
     code, out, err = gpuconv("train", "--weights", folder / "speedrun", *flags)
