@@ -39,6 +39,7 @@ _NO_OPERATORS = {
     "pieces",
     "bits",
     "unfold",
+    "winograd_filters",
 }
 TWINS = sorted({path.stem for form in ("arrays", "loops") for path in (CPU / form).glob("*.py")} - _NO_OPERATORS)
 
