@@ -17,21 +17,24 @@ WITH_CUPY   := test,torch,emulated13x
 ON_ARRAYS := $(foreach name,conv winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
   batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
-.PHONY: train test test-arrays test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel clean
+.PHONY: train test test-arrays test-long test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
 
-test: $(VENV)/.installed-$(EXTRAS) ## all tests
+test: $(VENV)/.installed-$(EXTRAS) ## all quick tests
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 test-arrays: $(VENV)/.installed-$(EXTRAS) ## tests of operators on NumPy alone, without compiled loops
 	GPUCONV_COMPILED=0 $(BIN)/python -m pytest -n $(PROCESSES) -m "not emulated and not gpu and not ladder and not compiling" $(ON_ARRAYS)
 
+test-long: $(VENV)/.installed-$(EXTRAS) ## those that take seconds: processes that are killed, every wrong value of every file
+	$(BIN)/python -m pytest -m long -n $(PROCESSES) --dist worksteal
+
 test-compiling: $(VENV)/.installed-$(EXTRAS) ## loops compiled anew: machine code for other processors, narrower vectors, caches that fail
 	$(BIN)/python -m pytest -m compiling -n $(PROCESSES)
 
-check: test test-arrays test-compiling style notebooks ## what CI runs: tests on both CPU ways, other processors, style, types, notebooks, benchmarks once, real CuPy
+check: test test-arrays test-long test-compiling style notebooks ## what CI runs: tests on both CPU ways, long ones, other processors, style, types, notebooks, benchmarks once, real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
 	$(MAKE) cupy-core
 

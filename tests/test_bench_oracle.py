@@ -16,6 +16,8 @@ from bench.worker import Worker
 from gpuconv import backend
 from gpuconv.errors import ConfigError
 
+pytestmark = pytest.mark.long
+
 # What has no definition yet, test_complete.py names.
 TINY = {
     name: Case("tiny", row.name, shapes["x"], shapes.get("w"), row.options_of(sizes))

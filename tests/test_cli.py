@@ -65,6 +65,7 @@ def finish(process: subprocess.Popen) -> tuple[int, str, str]:
 # Real processes -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("place", ["step:7", "step:13", "replace:7", "evaluate:2"])
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, gpuconv, finished, tmp_path):
     """step: mid-epoch, between checkpoints; replace: while a checkpoint is being put in place; evaluate: after epoch 2."""
@@ -84,6 +85,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(place, gpuconv, finished,
     assert not list(run.glob(".*.part"))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("hang_up_heard")
 @pytest.mark.parametrize("name", [signum.name for signum in train.signals.SIGNALS])
 def test_a_signal_stops_after_the_step_and_says_how_to_go_on(name, finished, tmp_path):
@@ -99,6 +101,7 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(name, finished, tmp
     assert_same_run(run, finished.folder)
 
 
+@pytest.mark.long
 def test_a_second_signal_stops_at_once_and_keeps_the_last_checkpoint(tmp_path):
     code, _, err = finish(start("train", *FLAGS, folder=tmp_path, place="step:14", signals="SIGINT+SIGINT"))
     assert (code, err) == (130, "gpuconv: stopped at once\n")
@@ -107,6 +110,7 @@ def test_a_second_signal_stops_at_once_and_keeps_the_last_checkpoint(tmp_path):
     assert not list(folder.glob(".*.part"))
 
 
+@pytest.mark.long
 def test_a_signal_from_outside_stops_a_long_run(tmp_path):
     flags = [*FLAGS, "--epochs", "100000"]
     process = start("train", *flags, folder=tmp_path)
@@ -120,6 +124,7 @@ def test_a_signal_from_outside_stops_a_long_run(tmp_path):
     assert run_state(tmp_path / "runs" / "convnet-1" / "last.safetensors")[1]["optimizer"]["steps"] >= 20
 
 
+@pytest.mark.long
 def test_runs_that_start_at_once_do_not_meet(finished, tmp_path):
     processes = [start("train", *FLAGS, folder=tmp_path) for _ in range(2)]
     for process in processes:
@@ -159,6 +164,7 @@ def test_output_that_does_not_fit_is_one_message(tmp_path):
 # train --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("progress", ["plain", "bar"])
 def test_training_goes_on_when_nobody_reads_any_more(progress, finished, tmp_path):
     process = as_module("train", *FLAGS, "--progress", progress, folder=tmp_path, stdout=subprocess.PIPE)
@@ -169,6 +175,7 @@ def test_training_goes_on_when_nobody_reads_any_more(progress, finished, tmp_pat
     assert Run(tmp_path / "runs" / "convnet-1").finished
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_training_goes_on_when_the_disk_of_its_output_is_full(tmp_path):
     with Path("/dev/full").open("w") as full:
@@ -177,6 +184,7 @@ def test_training_goes_on_when_the_disk_of_its_output_is_full(tmp_path):
     assert Run(tmp_path / "runs" / "convnet-1").finished
 
 
+@pytest.mark.long
 def test_neither_stream_needs_a_reader(tmp_path):
     process = as_module("train", *FLAGS, folder=tmp_path, stdout=subprocess.PIPE)
     for stream in (process.stdout, process.stderr):

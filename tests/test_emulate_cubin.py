@@ -9,7 +9,7 @@ from emulate.examples import PROBLEMS, text
 from emulate.nvrtc import nvrtc
 from emulate.sass import count_instructions, disassemble, hottest_loop
 
-pytestmark = pytest.mark.compilers
+pytestmark = [pytest.mark.compilers, pytest.mark.long]
 
 _LOG = """
 ptxas info    : 0 bytes gmem

@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).resolve().parents[1]
 REPORT = (
     "import gpuconv; from gpuconv.cuda.source import kernel_dir, source;"

@@ -25,6 +25,8 @@ from gpuconv.nn.layer import KINDS
 from gpuconv.runs import checkpoint, journal, machine, origin, sealed, settings
 from gpuconv.show import compare, curves, html
 
+pytestmark = pytest.mark.long
+
 DEEP = functools.reduce(lambda inner, _: [inner], range(60), 1)
 WRONG = {
     "none": None,
