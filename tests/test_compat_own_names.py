@@ -12,6 +12,8 @@ import pytest
 from gpuconv.compat import data_utils
 from gpuconv.errors import DatasetMissingError
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parent.parent
 OWN = "def mine():\n    return 'mine'\n"
 ALL, ONE = "compat.install()", 'compat.install("cs231n.fast_layers")'

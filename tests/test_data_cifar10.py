@@ -396,6 +396,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "packed", "times"), DAMAGED.values(), ids=DAMAGED.keys())
 def test_damage_is_found_or_harmless(tmp_path, rng, kind, packed, times):
     """Harmless is a flip in a file time or in the stored name of a picture: the pictures are still the original's."""

@@ -416,6 +416,7 @@ def test_missing_tools_are_named(monkeypatch):
         nvrtc.nvrtc.__wrapped__()
 
 
+@pytest.mark.long
 def test_libraries_are_kept_by_content(tmp_path, monkeypatch):
     monkeypatch.setenv("GPUCONV_EMULATE_CACHE", str(tmp_path))
     made = [build.library(_SCALE, "scale.cu", (_EXPRESSION,), options, "fast") for options in ((), (), ("-DX",))]

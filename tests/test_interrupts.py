@@ -21,7 +21,10 @@ import gpuconv
 from gpuconv import durable
 from gpuconv.cpu import memory, parallel
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarm to end a hang with")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarm to end a hang with"),
+    pytest.mark.long,
+]
 
 KB = 1024
 BLAS = ThreadpoolController().select(user_api="blas").lib_controllers

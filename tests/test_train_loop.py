@@ -187,6 +187,7 @@ def test_the_line_of_an_epoch_is_the_mean_of_its_steps(tmp_path, monkeypatch):
         assert row["train_accuracy"] == sum(outcome.correct for outcome in outcomes) / 200
 
 
+@pytest.mark.long
 def test_training_learns(tmp_path):
     config = change(widths=(8, 16), epochs=4, flip=False, crop=0, validation=300, train_images=0, test_images=0)
     result = train.train(config, folder=tmp_path / "run", dataset=data.draw_shapes(1500, 200), progress="none")
@@ -322,6 +323,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", RECIPES.values(), ids=RECIPES.keys())
 def test_every_recipe_resumes_to_the_same_bits(settings, tmp_path):
     config = change(**settings)

@@ -453,6 +453,7 @@ def gpuconv(capsys, here):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
 def test_plot_saves_a_picture(suffix, start, gpuconv, finished, tmp_path):
     pytest.importorskip("matplotlib")
