@@ -68,7 +68,7 @@ ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulat
 	$(BIN)/python -m pytest -m ladder $(ARGS)
 	$(BIN)/python -m tests.ladder.mutate_kernels --sample 100
 
-torture: $(VENV)/.installed-$(EXTRAS) ## kills, damage, full disks, signals, interrupts, hostile files, random calls: hours
+torture: $(VENV)/.installed-$(EXTRAS) ## kills, damage, full disks, signals, interrupts, hostile files, random calls: some twenty minutes
 	$(BIN)/python -m tests.ladder.torture $(ARGS)
 
 mutate: $(VENV)/.installed-$(EXTRAS) ## break kernels in every place that can be broken, and see it noticed: hours
