@@ -223,13 +223,12 @@ def _check(values: Mapping[str, Any]) -> None:
     position = Position(**values["position"])
     for number, row in enumerate(position.rows):
         records.check(f"position.rows[{number}]", row, metrics.Row)
-    wrong = ""
+    # A run with a later end may be in its best epoch once more.
+    begun, wrong = position.epoch + (position.step > 0), ""
     if position.epoch != len(position.rows):
         wrong = f"position.epoch must be the number of its rows, {len(position.rows)}, got {position.epoch}"
-    elif position.best_epoch > (
-        ended := position.epoch + (position.step > 0)
-    ):  # of a run with a later end, in progress again
-        wrong = f"position.best_epoch must be at most {ended}, got {position.best_epoch}"
+    elif position.best_epoch > begun:
+        wrong = f"position.best_epoch must be at most {begun}, got {position.best_epoch}"
     elif values["optimizer"]["steps"] > values["position"].get("steps", math.inf):
         wrong = f"optimizer.steps must be at most position.steps, {position.steps}, got {values['optimizer']['steps']}"
     elif values["optimizer"]["name"] != values["config"].get("optimizer", values["optimizer"]["name"]):
