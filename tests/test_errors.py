@@ -169,7 +169,7 @@ CONV = {
     "stride_bool": (lambda A: conv(A, stride=True), ArgTypeError, "stride must be an int", "True"),
     "stride_numpy_bool": (lambda A: conv(A, stride=np.True_), ArgTypeError, "stride must be an int", "True"),
     "stride_array": (lambda A: conv(A, stride=np.array([1, 2])), ArgTypeError, "stride must be an int"),
-    "stride_tuple_of_one": (lambda A: conv(A, stride=(2,)), ParamError, "stride", "1 values: (2,)"),
+    "stride_tuple_of_one": (lambda A: conv(A, stride=(2,)), ParamError, "stride", "1 value: (2,)"),
     "stride_tuple_of_three": (lambda A: conv(A, stride=(1, 2, 3)), ParamError, "stride", "3 values: (1, 2, 3)"),
     "stride_empty_tuple": (lambda A: conv(A, stride=()), ParamError, "stride", "0 values: ()"),
     "stride_pair_of_floats": (lambda A: conv(A, stride=(1, 1.0)), ArgTypeError, "stride must be an int", "1.0"),
@@ -407,6 +407,11 @@ REST = {
     "augment_to_nonsense": (lambda A: augment(A, dtype="real"), ArgTypeError, "dtype must name", "'real'"),
     "augment_mean_too_short": (lambda A: augment(A, mean=(0.0,)), ShapeError, "one entry per channel (3), got 1 and 3"),
     "augment_mean_a_number": (lambda A: augment(A, mean=0.5), ArgTypeError, "mean must be", "0.5"),
+    "augment_mean_a_set": (
+        lambda A: augment(A, mean={0.0, 0.25, 0.5}),
+        ArgTypeError,
+        "mean must be a sequence of one number per channel",
+    ),
     "augment_mean_of_words": (
         lambda A: augment(A, mean=("a", "b", "c")),
         ArgTypeError,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -90,8 +92,11 @@ def augment(
 
 
 def _sequence(name: str, values: Any) -> list[Any]:
-    try:
-        return list(values)
-    except Exception:  # noqa: BLE001 - what somebody's own class, or an array without axes on a GPU, may raise
+    numbers = None
+    if not isinstance(values, (Set, Mapping)):  # which number belongs to which channel?
+        with suppress(Exception):  # what somebody's own class, or an array without axes on a GPU, may raise
+            numbers = list(values)
+    if numbers is None:
         msg = f"{name} must be a sequence of one number per channel, got {checks.shown(values)}"
-        raise ArgTypeError(msg) from None
+        raise ArgTypeError(msg)
+    return numbers

@@ -91,7 +91,7 @@ def _as_the_oracle(case: Case) -> str:
 _NO_OPTION = (
     1j, object(), [], {}, (), b"x", "", "x", np.array("x"), np.zeros(7), math.nan, -1, -1.5, -math.inf, -(10**400),
     10**5000, Decimal("sNaN"), np.datetime64("NaT"), int, len, np.float32("nan"), np.ma.masked, ..., np.complex64(1),
-    {1, 2}, range(3), slice(None), Exception("x"), np.float64(-1e-300), np.str_("x"), np.void(b"x"),
+    {1, 2, 3}, range(1000), slice(None), Exception("x"), np.float64(-1e-300), np.str_("x"), np.void(b"x"),
 )  # fmt: skip
 
 _NO_ARRAY: dict[str, Callable[[np.ndarray], Any]] = {
