@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import AliasError, ArgTypeError, CacheError, DTypeError, ParamError, ShapeError
+from .plural import counted
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 _LARGEST_INT = 2**31 - 1
@@ -35,15 +36,24 @@ def integer(name: str, value: Any, *, least: int, most: int = _LARGEST_INT) -> i
     return number
 
 
+_EACH_AXIS = {1: "a tuple of one", 2: "a pair (vertical, horizontal)", 3: "a triple (depth, vertical, horizontal)"}
+
+
+def each_axis(name: str, value: Any, axes: int, *, least: int) -> tuple[int, ...]:
+    """Return an int for each of 1 to 3 spatial axes, of an int for all of them or a tuple of as many."""
+    if isinstance(value, (tuple, list)):
+        if len(value) != axes:
+            values = counted(len(value), "value")
+            msg = f"{name} must be an int or {_EACH_AXIS[axes]}, got {values}: {shown(value)}"
+            raise ParamError(msg)
+        return tuple(integer(name, number, least=least) for number in value)
+    return (integer(name, value, least=least),) * axes
+
+
 def pair(name: str, value: Any, *, least: int) -> tuple[int, int]:
     """Return (vertical, horizontal) of an int or a pair of ints."""
-    if isinstance(value, (tuple, list)):
-        if len(value) != 2:
-            msg = f"{name} must be an int or a pair (vertical, horizontal), got {len(value)} values: {shown(value)}"
-            raise ParamError(msg)
-        return integer(name, value[0], least=least), integer(name, value[1], least=least)
-    number = integer(name, value, least=least)
-    return number, number
+    vertical, horizontal = each_axis(name, value, 2, least=least)
+    return vertical, horizontal
 
 
 def shown(value: Any) -> str:

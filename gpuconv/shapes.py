@@ -1,7 +1,8 @@
 """Sizes of one operator call, computed and checked once, before any backend runs.
 
 One alphabet everywhere: N batch, C input channels, H W input, K filters, R S window, P Q output.  Pairs are
-(vertical, horizontal).
+(vertical, horizontal).  Volumes have a depth before: D H W input, T R S window, Z P Q output (the letters of CUTLASS),
+and triples (depth, vertical, horizontal).  Signals (N, C, L) are images of one row.
 """
 
 from __future__ import annotations
@@ -37,6 +38,38 @@ class ConvSizes:
     dilation: tuple[int, int]
     groups: int
 
+    @property
+    def out(self) -> tuple[int, int, int, int]:
+        """The shape of y."""
+        return self.N, self.K, self.P, self.Q
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeConvSizes:
+    """Sizes of one convolution of volumes."""
+
+    N: int
+    C: int
+    D: int
+    H: int
+    W: int
+    K: int
+    T: int
+    R: int
+    S: int
+    Z: int
+    P: int
+    Q: int
+    stride: tuple[int, int, int]
+    pad: tuple[int, int, int]
+    dilation: tuple[int, int, int]
+    groups: int
+
+    @property
+    def out(self) -> tuple[int, int, int, int, int]:
+        """The shape of y."""
+        return self.N, self.K, self.Z, self.P, self.Q
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSizes:
@@ -54,6 +87,30 @@ class PoolSizes:
     pad: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class VolumePoolSizes:
+    """Sizes of one pooling call on volumes."""
+
+    N: int
+    C: int
+    D: int
+    H: int
+    W: int
+    T: int
+    R: int
+    S: int
+    Z: int
+    P: int
+    Q: int
+    stride: tuple[int, int, int]
+    pad: tuple[int, int, int]
+
+
+# The axes of images after batch and channels, of filters after theirs, by their number.
+_IMAGE_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+_FILTER_AXES = {1: "S", 2: "R, S", 3: "T, R, S"}
+
+
 def out_size(size: int, window: int, stride: int, pad: int, dilation: int = 1) -> int:
     """Return the number of window positions along one axis; a last partial step is dropped (floor)."""
     return (size + 2 * pad - dilation * (window - 1) - 1) // stride + 1
@@ -61,24 +118,29 @@ def out_size(size: int, window: int, stride: int, pad: int, dilation: int = 1) -
 
 def conv_sizes(
     x: Any, w: Any, b: Any, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: Any = 1
-) -> ConvSizes:
-    """Return the sizes of conv_forward(x, w, b, ...), or raise what is wrong with its arguments."""
-    checks.ndim("x", x, 4, "(N, C, H, W)")
-    checks.ndim("w", w, 4, "(K, C / groups, R, S)")
+) -> ConvSizes | VolumeConvSizes:
+    """Return the sizes of conv_forward(x, w, b, ...), or raise what is wrong with its arguments.
+
+    Those of a signal are the sizes of an image of one row.
+    """
+    axes = _conv_axes(x, w)
+    x_letters = f"(N, C, {_IMAGE_AXES[axes]})"
+    checks.ndim("x", x, axes + 2, x_letters)
+    checks.ndim("w", w, axes + 2, f"(K, C / groups, {_FILTER_AXES[axes]})")
     if b is not None:
         checks.ndim("b", b, 1, "(K,)")
-    stride = checks.pair("stride", stride, least=1)
-    pad = checks.pair("pad", pad, least=0)
-    dilation = checks.pair("dilation", dilation, least=1)
+    stride = checks.each_axis("stride", stride, axes, least=1)
+    pad = checks.each_axis("pad", pad, axes, least=0)
+    dilation = checks.each_axis("dilation", dilation, axes, least=1)
     groups = checks.integer("groups", groups, least=1)
-    checks.not_empty("x", x, "(N, C, H, W)")
+    checks.not_empty("x", x, x_letters)
     if 0 in w.shape:
         msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
         raise ShapeError(msg)
-    (N, C, H, W), (K, C_w, R, S) = x.shape, w.shape
+    (N, C, *size), (K, C_w, *window) = x.shape, w.shape
     entries = K if b is None else b.shape[0]
     hint = ""
-    if C_w * groups != C or entries != K:
+    if axes == 2 and (C_w * groups != C or entries != K):
         hint = _other_order(x.shape, w.shape, None if b is None else entries, pad, dilation, groups)
     if C % groups or K % groups:
         msg = f"groups must divide the channels of x and the filters of w, got groups={groups}, C={C}, K={K}{hint}"
@@ -91,16 +153,32 @@ def conv_sizes(
         both = f"w has {counted(K, 'filter')} but b has {counted(entries, 'entry', 'entries')}"
         msg = f"{both}: w {tuple(w.shape)}, b {tuple(b.shape)}{hint}"
         raise ShapeError(msg)
-    P = out_size(H, R, stride[0], pad[0], dilation[0])
-    Q = out_size(W, S, stride[1], pad[1], dilation[1])
-    if P < 1 or Q < 1:
-        reach = f"{dilation[0] * (R - 1) + 1}x{dilation[1] * (S - 1) + 1}"
-        dilated = f" (dilated to {reach})" if dilation != (1, 1) else ""
-        msg = f"filter {R}x{S}{dilated} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
+    out = [out_size(*axis) for axis in zip(size, window, stride, pad, dilation, strict=True)]
+    padded = [n + 2 * p for n, p in zip(size, pad, strict=True)]
+    if min(out) < 1:
+        reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
+        dilated = f" (dilated to {_times(reach)})" if max(dilation) > 1 else ""
+        msg = f"filter {_times(window)}{dilated} does not fit the padded input {_times(padded)}"
         raise ShapeError(msg)
-    check_count("y", (N, K, P, Q), f"pad={pad}")
-    check_count("the padded x", (N, C, H + 2 * pad[0], W + 2 * pad[1]), f"pad={pad}")
-    return ConvSizes(N, C, H, W, K, R, S, P, Q, stride, pad, dilation, groups)
+    given = pad[0] if axes == 1 else pad
+    check_count("y", (N, K, *out), f"pad={given}")
+    check_count("the padded x", (N, C, *padded), f"pad={given}")
+    if axes == 3:
+        return VolumeConvSizes(N, C, *size, K, *window, *out, stride, pad, dilation, groups)  # type: ignore[call-arg]
+    if axes == 1:
+        size, window, out = [1, *size], [1, *window], [1, *out]
+        stride, pad, dilation = (1, *stride), (0, *pad), (1, *dilation)
+    return ConvSizes(N, C, *size, K, *window, *out, stride, pad, dilation, groups)  # type: ignore[call-arg]
+
+
+def _conv_axes(x: Any, w: Any) -> int:
+    """Return how many spatial axes a convolution is meant to have: 2 where x or w has as many, or neither has 1 or 3."""
+    return next((axes for axes in (2, 1, 3) if axes + 2 in (x.ndim, w.ndim)), 2)
+
+
+def _times(sizes: Any) -> str:
+    """Return sizes as they are spoken: 3x3."""
+    return "x".join(map(str, sizes))
 
 
 def _other_order(
@@ -129,27 +207,47 @@ def _other_order(
     return f" ({min(fitting)[1]})" if fitting else ""
 
 
-def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
-    """Return the sizes of a pooling call on x; stride=None means the window."""
-    checks.ndim("x", x, 4, "(N, C, H, W)")
-    window = checks.pair("window", window, least=1)
+def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes | VolumePoolSizes:
+    """Return the sizes of a pooling call on x; stride=None means the window.
+
+    Those of a signal, where the window has to be a tuple of one, are the sizes of an image of one row: with an int it
+    may be an image that lacks its batch axis.
+    """
+    axes = _pool_axes(x, window)
+    letters = f"(N, C, {_IMAGE_AXES[axes]})"
+    if x.ndim != axes + 2:
+        signal = ", or, to pool (N, C, L), window must be a tuple of one, as in (2,)" if x.ndim == 3 else ""
+        msg = f"x must be {letters}, got shape {tuple(x.shape)}{signal}"
+        raise ShapeError(msg)
+    window = checks.each_axis("window", window, axes, least=1)
     if prod(window) > _MOST_IN_WINDOW:
         msg = f"window must have at most 2^31 - 1 elements, which is how far places in it are counted, got window={window}"
         raise SizeLimitError(msg)
-    stride = window if stride is None else checks.pair("stride", stride, least=1)
-    pad = checks.pair("pad", pad, least=0)
-    checks.not_empty("x", x, "(N, C, H, W)")
-    N, C, H, W = x.shape
-    if 2 * pad[0] > window[0] or 2 * pad[1] > window[1]:
+    stride = window if stride is None else checks.each_axis("stride", stride, axes, least=1)
+    pad = checks.each_axis("pad", pad, axes, least=0)
+    checks.not_empty("x", x, letters)
+    N, C, *size = x.shape
+    if any(2 * p > n for p, n in zip(pad, window, strict=True)):
         msg = f"pad must be at most half the window, so that no window lies in the padding: pad={pad}, window={window}"
         raise ParamError(msg)
-    P = out_size(H, window[0], stride[0], pad[0])
-    Q = out_size(W, window[1], stride[1], pad[1])
-    if P < 1 or Q < 1:
-        msg = f"window {window[0]}x{window[1]} does not fit the padded input {H + 2 * pad[0]}x{W + 2 * pad[1]}"
+    out = [out_size(*axis) for axis in zip(size, window, stride, pad, strict=True)]
+    if min(out) < 1:
+        padded = [n + 2 * p for n, p in zip(size, pad, strict=True)]
+        msg = f"window {_times(window)} does not fit the padded input {_times(padded)}"
         raise ShapeError(msg)
-    check_count("y", (N, C, P, Q), f"x {tuple(x.shape)}")
-    return PoolSizes(N, C, H, W, window[0], window[1], P, Q, stride, pad)
+    check_count("y", (N, C, *out), f"x {tuple(x.shape)}")
+    if axes == 3:
+        return VolumePoolSizes(N, C, *size, *window, *out, stride, pad)  # type: ignore[call-arg]
+    if axes == 1:
+        size, window, out, stride, pad = [1, *size], (1, *window), [1, *out], (1, *stride), (0, *pad)
+    return PoolSizes(N, C, *size, *window, *out, stride, pad)  # type: ignore[call-arg]
+
+
+def _pool_axes(x: Any, window: Any) -> int:
+    """Return how many spatial axes pooling is meant to have."""
+    if x.ndim == 3 and isinstance(window, (tuple, list)) and len(window) == 1:
+        return 1
+    return 3 if x.ndim == 5 else 2
 
 
 def check_count(name: str, shape: tuple[int, ...], why: str) -> None:
@@ -160,12 +258,22 @@ def check_count(name: str, shape: tuple[int, ...], why: str) -> None:
 
 
 def is_channels_last(x: Any) -> bool:
-    """True if an (N, C, H, W) array is stored with its channels together (N, H, W, C); its output is then too.
+    """True if (N, C, H, W) or (N, C, D, H, W) is stored with its channels together, C last; its output is then too.
 
     Of a view that is neither, the axis with the smaller step decides: channels or columns.
     """
     if x.flags.c_contiguous:
         return False
-    if x.transpose(0, 2, 3, 1).flags.c_contiguous:
+    if x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous:
         return True
-    return x.shape[1] > 1 and abs(x.strides[1]) < abs(x.strides[3])
+    return x.shape[1] > 1 and abs(x.strides[1]) < abs(x.strides[-1])
+
+
+def image_of_signal(x: Any) -> Any:
+    """Return a view of a signal (N, C, L) as an image of one row, (N, C, 1, L), which sizes of signals are those of."""
+    return x[:, :, None]
+
+
+def signal_of_image(x: Any) -> Any:
+    """Return a view of an image of one row, (N, C, 1, L), as a signal (N, C, L)."""
+    return x[:, :, 0]

@@ -33,9 +33,16 @@ def conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, sizes: Conv
 
 @quiet
 def conv_backward(
-    dy: np.ndarray, x: np.ndarray, w: np.ndarray, sizes: ConvSizes, *, input_grad: bool, bias_grad: bool
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
-    dw = _weight_gradient(dy, x, w, forward_windows(sizes), sizes.groups)
+    dy: np.ndarray,
+    x: np.ndarray,
+    w: np.ndarray,
+    sizes: ConvSizes,
+    *,
+    input_grad: bool,
+    weight_grad: bool = True,
+    bias_grad: bool,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    dw = _weight_gradient(dy, x, w, forward_windows(sizes), sizes.groups) if weight_grad else None
     db = channel_sums(dy).astype(w.dtype) if bias_grad else None
     dx = _data_gradient(dy, x, w, sizes) if input_grad else None
     return dx, dw, db

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..shapes import ConvSizes
+from ..shapes import ConvSizes, is_channels_last
 from .copy import contiguous
 from .device import Device, device_of
 from .kernel import Kernel, cover
@@ -173,12 +173,14 @@ def _packed(
 
 
 def conv_backward(
-    dy: Any, x: Any, w: Any, sizes: ConvSizes, *, input_grad: bool, bias_grad: bool
+    dy: Any, x: Any, w: Any, sizes: ConvSizes, *, input_grad: bool, weight_grad: bool = True, bias_grad: bool
 ) -> tuple[Any, Any, Any]:
     device = device_of(x)
-    x, channels_last = in_own_format(x)
-    dy = stored(dy, channels_last=channels_last)
-    dw = _weight_gradient(device, dy, x, tuple(w.shape), sizes, channels_last=channels_last)
+    channels_last = is_channels_last(x)
+    dy, dw = stored(dy, channels_last=channels_last), None
+    if weight_grad:
+        x = stored(x, channels_last=channels_last)
+        dw = _weight_gradient(device, dy, x, tuple(w.shape), sizes, channels_last=channels_last)
     db = _bias_gradient(device, dy, sizes, channels_last=channels_last) if bias_grad else None
     dx = _data_gradient(device, dy, contiguous(w), sizes, channels_last=channels_last) if input_grad else None
     return dx, dw, db

@@ -1,4 +1,4 @@
-"""conv_forward and conv_backward as the sums that define them."""
+"""conv_forward and conv_backward as the sums that define them; those of volumes are in conv_volume.py."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import ConvSizes
+from ..shapes import ConvSizes, VolumeConvSizes
+from .conv_volume import volume_conv_backward, volume_conv_forward
 from .loops import every, floats
 
 
-def conv_forward(x: Any, w: Any, b: Any, sizes: ConvSizes) -> np.ndarray:
+def conv_forward(x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes) -> np.ndarray:
     """y[n, k, p, q] = b[k] + sum over c, r, s of x[n, c, p stride + r dilation - pad, ...] w[k, c, r, s]."""
+    if isinstance(sizes, VolumeConvSizes):
+        return volume_conv_forward(x, w, b, sizes)
     z = sizes
     (down, right), (apart_v, apart_h) = z.stride, z.dilation
     x, w = floats(_padded(x, z)), floats(w)
@@ -27,19 +30,31 @@ def conv_forward(x: Any, w: Any, b: Any, sizes: ConvSizes) -> np.ndarray:
 
 
 def conv_backward(
-    dy: Any, x: Any, w: Any, sizes: ConvSizes, *, input_grad: bool, bias_grad: bool
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: ConvSizes | VolumeConvSizes,
+    *,
+    input_grad: bool,
+    weight_grad: bool = True,
+    bias_grad: bool,
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """Each output's gradient times what its sum multiplied: w goes to dx, x to dw, 1 to db."""
+    if isinstance(sizes, VolumeConvSizes):
+        return volume_conv_backward(
+            dy, x, w, sizes, input_grad=input_grad, weight_grad=weight_grad, bias_grad=bias_grad
+        )
     z = sizes
     (down, right), (apart_v, apart_h), (top, left) = z.stride, z.dilation, z.pad
     dy, x, w = floats(dy), floats(_padded(x, z)), floats(w)
 
-    dw = np.zeros((z.K, z.C // z.groups, z.R, z.S))
-    for k, c, r, s in every(*dw.shape):
-        first, total = _first_channel(k, z), 0.0
-        for n, p, q in every(z.N, z.P, z.Q):
-            total += dy[n][k][p][q] * x[n][first + c][p * down + r * apart_v][q * right + s * apart_h]
-        dw[k, c, r, s] = total
+    dw = np.zeros((z.K, z.C // z.groups, z.R, z.S)) if weight_grad else None
+    if dw is not None:
+        for k, c, r, s in every(*dw.shape):
+            first, total = _first_channel(k, z), 0.0
+            for n, p, q in every(z.N, z.P, z.Q):
+                total += dy[n][k][p][q] * x[n][first + c][p * down + r * apart_v][q * right + s * apart_h]
+            dw[k, c, r, s] = total
 
     dx = np.zeros((z.N, z.C, z.H, z.W)) if input_grad else None
     if dx is not None:

@@ -1,4 +1,4 @@
-"""2-D convolution (cross-correlation, as every framework means it): what the user calls."""
+"""Convolution (cross-correlation, as every framework means it) of signals, images and volumes: what the user calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import ConvSizes, conv_sizes
+from ..shapes import ConvSizes, VolumeConvSizes, conv_sizes, image_of_signal, signal_of_image
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,19 +17,22 @@ class ConvCache:
     x: Any
     w: Any
     has_bias: bool
-    sizes: ConvSizes
+    sizes: ConvSizes | VolumeConvSizes
     marks: dict[str, bytes] | None
 
 
 def conv_forward(
     x: Any, w: Any, b: Any = None, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
 ) -> tuple[Any, ConvCache]:
-    """Correlate a batch of images with a bank of filters; return (y, cache).
+    """Correlate a batch of images, or of signals or volumes, with a bank of filters; return (y, cache).
 
-    x: (N, C, H, W)   w: (K, C / groups, R, S)   b: (K,) or None   ->   y: (N, K, P, Q)
-    with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1, and Q likewise from W and S.
+    x: (N, C, H, W)     w: (K, C / groups, R, S)      b: (K,) or None   ->   y: (N, K, P, Q)
+    x: (N, C, L)        w: (K, C / groups, S)         b: (K,) or None   ->   y: (N, K, Q)
+    x: (N, C, D, H, W)  w: (K, C / groups, T, R, S)   b: (K,) or None   ->   y: (N, K, Z, P, Q)
+    with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1, and the other axes likewise.
 
-    stride, pad (zeros on every side; others call it padding) and dilation are an int or a pair (vertical, horizontal).
+    stride, pad (zeros on every side; others call it padding) and dilation are an int, or a tuple of one for each axis
+    after the channels: (vertical, horizontal) for images.
     The shape of w says the window: there is no kernel_size.  All arrays share one dtype (float16 is summed in float32)
     and one place; y has the dtype and memory format of x.
 
@@ -43,21 +46,44 @@ def conv_forward(
     backend = backend_of(x=x, w=w, b=b)
     checks.common_dtype(x=x, w=w, b=b)
     sizes = conv_sizes(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
-    y = backend.conv_forward(x, w, b, sizes)
-    return y, ConvCache(x, w, b is not None, sizes, checks.mark(x=x, w=w))
+    y = backend.conv_forward(_image(x), _image(w), b, sizes)
+    return _like(x, y), ConvCache(x, w, b is not None, sizes, checks.mark(x=x, w=w))
 
 
-def conv_backward(dy: Any, cache: ConvCache, *, input_grad: bool = True) -> tuple[Any, Any, Any]:
-    """Return (dx, dw, db), the gradients of sum(dy * y) for conv_forward's inputs.
+def conv_backward(
+    dy: Any, cache: ConvCache, *, input_grad: bool = True, weight_grad: bool = True
+) -> tuple[Any, Any, Any]:
+    """Return (dx, dw, db), the gradients of sum(dy * y) for conv_forward's inputs, in their shapes.
 
     dy: (N, K, P, Q)   ->   dx: (N, C, H, W)   dw: (K, C / groups, R, S)   db: (K,)
 
-    dx is None with input_grad=False (the first layer of a net needs none); db is None where forward had no b.
+    dx is None with input_grad=False (the first layer of a net needs none), dw with weight_grad=False (filters that stay
+    as they are); db is None where forward had no b.
     """
     checks.cache_of(cache, ConvCache, "conv_forward")
-    backend = backend_of(dy=dy, x=cache.x)
-    z = cache.sizes
-    checks.upstream(dy, (z.N, z.K, z.P, z.Q), cache.x.dtype)
-    checks.unchanged(cache.marks, x=cache.x, w=cache.w)
+    x, w, z = cache.x, cache.w, cache.sizes
+    backend = backend_of(dy=dy, x=x)
+    checks.upstream(dy, z.out if x.ndim > 3 else z.out[:2] + z.out[3:], x.dtype)
+    checks.unchanged(cache.marks, x=x, w=w)
     input_grad = checks.flag("input_grad", input_grad)
-    return backend.conv_backward(dy, cache.x, cache.w, z, input_grad=input_grad, bias_grad=cache.has_bias)
+    weight_grad = checks.flag("weight_grad", weight_grad)
+    dx, dw, db = backend.conv_backward(
+        _image(dy),
+        _image(x),
+        _image(w),
+        z,
+        input_grad=input_grad,
+        weight_grad=weight_grad,
+        bias_grad=cache.has_bias,
+    )
+    return _like(x, dx), _like(w, dw), db
+
+
+def _image(array: Any) -> Any:
+    """Return a signal as an image of one row, as the backends take it; images and volumes as they are."""
+    return image_of_signal(array) if array.ndim == 3 else array
+
+
+def _like(array: Any, result: Any) -> Any:
+    """Return a result of a backend, or None, with the axes of the array that it belongs to."""
+    return signal_of_image(result) if array.ndim == 3 and result is not None else result
