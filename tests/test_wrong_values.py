@@ -10,6 +10,7 @@ import functools
 import inspect
 import itertools
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -212,6 +213,33 @@ def test_checkpoints(run, monkeypatch, name):
 
     faults = try_all(path.name, tried(), read, use)
     assert not faults, "\n".join(faults)
+
+
+# Entries that are each of their kind, but contradict others; of a run of two epochs at its end.
+CONTRADICTIONS = {
+    "an_epoch_without_a_row": ("epoch", lambda position: position["epoch"] + 1, "the number of its rows, 2, got 3"),
+    "best_in_an_epoch_that_did_not_begin": ("best_epoch", lambda position: 3, "position.best_epoch must be at most 2"),
+    "fewer_steps_than_the_optimiser_took": ("steps", lambda position: position["steps"] - 1, "optimizer.steps must be"),
+}
+
+
+@pytest.mark.parametrize(("entry", "wrong", "words"), CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_a_checkpoint_that_contradicts_itself_is_refused(run, entry, wrong, words):
+    path = run / "last.safetensors"
+    arrays, values = sealed.read(path)
+    position = values["position"]
+    assert (position["epoch"], position["step"]) == (2, 0)
+    path.write_bytes(sealed.encode(arrays, spoilt(values, ("position", entry), wrong(position))))
+    with pytest.raises(CheckpointMismatchError, match=re.escape(words)):
+        checkpoint.load(path)
+
+
+def test_a_best_epoch_that_has_begun_is_no_contradiction(run):
+    path = run / "last.safetensors"
+    arrays, values = sealed.read(path)
+    again = spoilt(spoilt(values, ("position", "step"), 1), ("position", "best_epoch"), 3)
+    path.write_bytes(sealed.encode(arrays, again))
+    assert checkpoint.load(path).position.best_epoch == 3
 
 
 # Settings and nets ----------------------------------------------------------------------------------------------------
