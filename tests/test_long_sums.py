@@ -15,7 +15,7 @@ import pytest
 from compare import assert_close
 
 import gpuconv
-from gpuconv.cpu import reduce
+from gpuconv.cpu import reduce, runs
 
 U = 2.0**-24
 EQUAL = 1.1 + 0.0  # no sum of few bits
@@ -256,6 +256,14 @@ def test_the_longest_chain_of_roundings_in_a_kernel_holds_the_rule_at_any_size(r
     assert 2 < worst <= 4.5
     values = rng.random((chunks, block, run), np.float32)
     assert abs(_kernel_sum(values) / values.sum(dtype=np.float64) - 1) <= 2 * U
+
+
+def test_a_run_is_the_square_root_of_the_terms_rounded_up():
+    """Longer runs would be further off, more runs, too."""
+    for terms in range(runs.FEW + 1, 5000):
+        length = runs.run_length(terms)
+        assert (length - 1) ** 2 < terms <= length**2
+    assert [runs.run_length(terms) for terms in (1, 2, runs.FEW)] == [1, 2, runs.FEW]
 
 
 def main(*sizes):
