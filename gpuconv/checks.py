@@ -63,7 +63,7 @@ def shown(value: Any) -> str:
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - what somebody's own class may raise, or a list deep inside itself
-        return f"a {type(value).__qualname__} that cannot be shown"
+        return f"a value of class {type(value).__qualname__} that cannot be shown"
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -193,16 +193,16 @@ def _other_order(
 
     Filters are read in the other order only if that makes their window square, and so rather than as a window that is not.
     """
-    images = {"": x, "x is N H W C? x.transpose(0, 3, 1, 2)": (x[0], x[3], *x[1:3])}
+    images = {"": x[1:], "x is N H W C? x.transpose(0, 3, 1, 2)": (x[3], *x[1:3])}
     filters = {"": w}
     if w[0] == w[1]:
         filters["w is H W I O? w.transpose(3, 2, 0, 1)"] = (w[3], w[2], *w[:2])
     fitting = [
         (R != S, ", ".join(filter(None, (of_x, of_w))))
-        for of_x, (_, C, H, W) in images.items()
+        for of_x, (C, H, W) in images.items()
         for of_w, (K, C_w, R, S) in filters.items()
         if C_w * groups == C and K % groups == 0 and entries in (None, K)
-        if out_size(H, R, 1, pad[0], dilation[0]) > 0 and out_size(W, S, 1, pad[1], dilation[1]) > 0
+        if H + 2 * pad[0] > dilation[0] * (R - 1) and W + 2 * pad[1] > dilation[1] * (S - 1)
     ]
     return f" ({min(fitting)[1]})" if fitting else ""
 

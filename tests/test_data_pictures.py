@@ -194,6 +194,7 @@ def test_other_names_are_classes(tmp_path, name):
 FLAT = {
     "kaggle": ({"train": 4, "test1": 4}, "test1 and train hold pictures and no folders of classes: .* train/cat"),
     "train_and_val": ({"train": 4, "val": 4}, "train and val hold pictures and no folders of classes"),
+    "test_and_val": ({"test": 4, "val": 4}, "test and val hold pictures and no folders of classes: .* test/cat"),
     "train_alone": ({"train": 4}, "train holds pictures and no folders of classes"),
     "test_alone": ({"test": 4}, "test holds pictures and no folders of classes: .* test/cat"),
 }

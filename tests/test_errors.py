@@ -15,7 +15,7 @@ from operators import OPERATORS
 from places import Cpu
 
 import gpuconv
-from gpuconv import errors, nn
+from gpuconv import checks, errors, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import (
     AliasError,
@@ -201,6 +201,13 @@ POOL = {
         "window must have at most 2^31 - 1 elements",
         "window=(2147483647, 2147483647)",
     ),
+    "window_of_one_place_more_than_is_counted": (
+        lambda A: pool(A, window=(2**16, 2**15)),
+        SizeLimitError,
+        "window must have at most 2^31 - 1 elements",
+        "window=(65536, 32768)",
+    ),
+    "window_of_as_many_places_as_are_counted": (lambda A: pool(A, window=(1, 2**31 - 1)), ShapeError, "does not fit"),
     "window_zero": (lambda A: pool(A, window=0), ParamError, "window must be", "window=0"),
     "window_negative": (lambda A: pool(A, window=(2, -1)), ParamError, "window must be", "window=-1"),
     "window_float": (lambda A: pool(A, window=2.0), ArgTypeError, "window must be an int", "2.0"),
@@ -778,6 +785,20 @@ def test_an_odd_option_is_refused_by_name(row, name, odd):
     assert len(str(info.value)) < 500
 
 
+SHOWN = {
+    "short": ("x", "'x'"),
+    "long": ("x" * 300, "'" + "x" * 199 + "..."),
+    "of_the_longest": ("x" * 198, "'" + "x" * 198 + "'"),
+    "that_raises": (Unruly(), "a value of class Unruly that cannot be shown"),
+    "of_thousands_of_digits": (10**5000, "a value of class int that cannot be shown"),
+}
+
+
+@pytest.mark.parametrize(("value", "words"), SHOWN.values(), ids=SHOWN.keys())
+def test_whatever_a_value_is_a_message_shows_it(value, words):
+    assert checks.shown(value) == words
+
+
 # Arrays of the wrong kind: every array argument of every operator ---------------------------------------------------
 
 
@@ -941,6 +962,8 @@ LAST = {
     "both": (_filters(_zeros(3, 3, 4, 6)), f"{TURNED[:-1]}, w is H W I O? w.transpose(3, 2, 0, 1))"),
     "nothing_fits": (_filters(_zeros(6, 5, 3, 3)), None),
     "too_small_when_turned": (_filters(_zeros(6, 4, 33, 3)), None),
+    "too_narrow_when_turned": (_filters(_zeros(6, 4, 3, 31)), None),
+    "as_large_as_the_filter_when_turned": (_filters(_zeros(6, 4, 32, 30)), TURNED),
     "net_of_another_size": (lambda x: nn.Net(nn.Conv(4, 6), (4, 32, 32)).forward(x), None),
     "other_gamma": (lambda x: gpuconv.groupnorm_forward(x, _zeros(5), _zeros(5), groups=1), None),
 }

@@ -232,7 +232,7 @@ def _refuse_flat(place: Path, folders: list[Path]) -> None:
     if not any(map(_has_pictures, parts)) or any(_has_pictures(child) for child in folders if child not in parts):
         return
     names = " and ".join(child.name for child in parts)
-    first = parts[0] if len(parts) == 1 else next((child for child in parts if _part(child.name) == "train"), parts[0])
+    first = next((child for child in parts if _part(child.name) == "train"), parts[0])
     msg = (
         f"{place}: {names} {'holds' if len(parts) == 1 else 'hold'} pictures and no folders of classes: move them into "
         f"one folder for each class, as in {first.name}/cat and {first.name}/dog "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any
 
@@ -93,7 +94,7 @@ def augment(
 
 def _sequence(name: str, values: Any) -> list[Any]:
     numbers = None
-    if not isinstance(values, (Set, Mapping)):  # which number belongs to which channel?
+    if not isinstance(values, (AbstractSet, Mapping)):  # which number belongs to which channel?
         with suppress(Exception):  # what somebody's own class, or an array without axes on a GPU, may raise
             numbers = list(values)
     if numbers is None:
