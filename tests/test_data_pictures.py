@@ -275,6 +275,21 @@ def test_content_says_what_is_a_picture(tmp_path, name):
     assert notices == []
 
 
+@pytest.mark.parametrize(("name", "taken"), [("x.jpg", True), ("x", False)])
+def test_a_file_that_cannot_be_read_is_a_picture_if_its_name_says_so(tmp_path, monkeypatch, name, taken):
+    def unreadable(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / name).write_bytes(b"")
+    monkeypatch.setattr(contents, "head", unreadable)
+    assert picture_files._is_picture(tmp_path / name) is taken
+
+
+def test_what_is_no_file_is_no_picture_whatever_its_name_says(tmp_path):
+    (tmp_path / "x.jpg").symlink_to(tmp_path / "gone")
+    assert not picture_files._is_picture(tmp_path / "x.jpg")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM"])
 def test_every_kind_that_is_read_is_known_by_its_content(tmp_path, kind):
     path = tmp_path / "picture"
