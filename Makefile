@@ -13,11 +13,16 @@ CUPY        ?= 14.2.0
 CUPY_WHEELS ?= cuda13x-14.0.1 cuda12x-14.2.0 cuda12x-14.0.1
 WITH_CUPY   := test,torch,emulated13x
 
+# What CI installs: exact versions with their hashes (`make lock` writes the file), as EXTRAS=locked WITH_CUPY=locked.
+LOCK     := .ci/requirements.txt
+MACHINE   = $(BIN)/python -c 'import platform, sys; \
+  print("\# for", platform.python_implementation(), "%d.%d" % sys.version_info[:2], platform.system(), platform.machine())'
+
 # Tests of what the CPU backend has as compiled loops, too: `make test` runs them on loops.
 ON_ARRAYS := $(foreach name,conv winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
   batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
-.PHONY: train test test-arrays test-long test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel clean
+.PHONY: train test test-arrays test-long test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel lock clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -83,8 +88,16 @@ bench: $(VENV)/.installed-test,torch,bench ## compare speed with every peer that
 wheel: $(VENV)/.installed-$(EXTRAS) ## source archive and wheel in dist/
 	$(BIN)/python -m build
 
+lock: | $(BIN)/python              ## versions and hashes for CI: what pyproject.toml asks for anew; all with ARGS=--upgrade
+	test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python -m pip install --quiet uv; }
+	echo "cupy-cuda13x==$(CUPY)" | UV_FIND_LINKS="$(PIP_FIND_LINKS)" .venv-lock/bin/uv pip compile pyproject.toml \
+	  --python $(BIN)/python --extra test --extra torch --extra emulated13x --constraints - \
+	  --generate-hashes --only-binary :all: --emit-build-options --annotation-style line --no-header --quiet --output-file $(LOCK) $(ARGS)
+	{ echo "# Exact versions of what CI installs, and the hashes of their files.  Written by: make lock"; \
+	  $(MACHINE); cat $(LOCK); } > $(LOCK).new && mv $(LOCK).new $(LOCK)
+
 clean:                             ## remove what was built; runs/ and data stay
-	rm -rf $(VENV) .venv-cupy-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-cupy-* .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -96,6 +109,16 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	  echo "compiled loops cannot be installed here (numba has no wheel for this Python?): NumPy alone then"; \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .; }
 	touch $@
+
+$(VENV)/.installed-locked: pyproject.toml $(LOCK) | $(BIN)/python
+	@$(MACHINE) | grep -qxFf - $(LOCK) || { \
+	  echo "$(LOCK) is$$(sed -n '2s/^#//p' $(LOCK)), and this is$$($(MACHINE) | sed 's/^# for//'):" \
+	    "write it for this one (make lock), or leave out EXTRAS=locked"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(LOCK) || { \
+	  echo "not all that $(LOCK) names could be installed.  Where it is torch: its builds for the CPU alone are not in every" \
+	    "index; tell pip of one that has them, or leave out EXTRAS=locked"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
+	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-%: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]' \

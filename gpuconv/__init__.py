@@ -1,23 +1,26 @@
 """Convolution, max-pooling and batch normalisation on NumPy arrays, and what a net needs around them."""
 
+# The command `gpuconv` begins here, too: Ctrl-C, which ends it with 130, has no traceback to show for that.
+try:
+    from . import interrupts
+
+    interrupts.end_at_once()
+except KeyboardInterrupt:
+    from . import interrupts
+
+    if interrupts.is_command():
+        raise SystemExit(130) from None
+    raise
+
 # X as X: what type checkers and editors take for public without a list, which they could not read from ops.
 from typing import TYPE_CHECKING
 
+from . import ops as ops
+from .backend import default_device as default_device
+from .backend import free_memory as free_memory
+from .backend import use as use
 from .errors import GpuconvError as GpuconvError
-
-try:
-    from . import ops as ops
-    from .backend import default_device as default_device
-    from .backend import free_memory as free_memory
-    from .backend import use as use
-    from .ops import *
-except KeyboardInterrupt:
-    # The command `gpuconv` begins here, too: Ctrl-C, which ends it with 130, has no traceback to show for that.
-    from .folders import is_command
-
-    if is_command("gpuconv"):
-        raise SystemExit(130) from None
-    raise
+from .ops import *
 
 if TYPE_CHECKING:
     from . import compat as compat

@@ -43,12 +43,6 @@ def _check_length(text: str, what: str) -> None:
         raise ConfigError(msg)
 
 
-def is_command(name: str) -> bool:
-    """Return whether this process is the command of that name, or `python -m` with it."""
-    by_module = "-m" in sys.orig_argv and sys.orig_argv[sys.orig_argv.index("-m") + 1 :][:1] == [name]
-    return by_module or Path(sys.argv[0] if sys.argv else "").stem == name
-
-
 def is_folder(path: Path) -> bool:
     """Return whether there is such a folder; no path is too long or odd to ask."""
     try:

@@ -138,6 +138,7 @@ _GROUND = {
     "extras",
     "folders",
     "foreign",
+    "interrupts",
     "plural",
     "random",
     "shapes",

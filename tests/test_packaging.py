@@ -1,7 +1,13 @@
-"""The wheel, the source archive, an editable install and a plain checkout all find the kernels and the package."""
+"""The wheel, the source archive, an editable install and a plain checkout all find the kernels and the package.
 
+What the wheel says it needs, what conda is asked for and what CI installs is what pyproject.toml says.
+"""
+
+import json
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +19,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 pytestmark = pytest.mark.long
 
@@ -23,20 +30,23 @@ REPORT = (
 )
 
 
-def run(*command, cwd, **environment):
+def run(*command, cwd, umask=-1, **environment):
     return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, check=True, capture_output=True, text=True
+        command, cwd=cwd, umask=umask, env={**os.environ, **environment}, check=True, capture_output=True, text=True
     ).stdout
+
+
+def build(checkout, folder, **how):
+    # The source archive first, then the wheel from it: what a user without our checkout would build.
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, checkout, cwd=folder, **how)
+    (wheel,) = folder.glob("*.whl")
+    (sdist,) = folder.glob("*.tar.gz")
+    return wheel, sdist
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dist")
-    # The source archive first, then the wheel from it: what a user without our checkout would build.
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
-    (wheel,) = folder.glob("*.whl")
-    (sdist,) = folder.glob("*.tar.gz")
-    return wheel, sdist
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
 
 
 def names(folder, *suffixes):
@@ -59,7 +69,33 @@ def test_source_archive_holds_what_the_tests_need(built):
         | names("tests", ".py")
         | names("bench", ".py")
     )
-    assert wanted | {"README.md", "LICENSE", "Makefile", "pyproject.toml", "hatch_build.py"} <= held
+    wanted |= {
+        "README.md",
+        "LICENSE",
+        "Makefile",
+        "pyproject.toml",
+        "hatch_build.py",
+        ".ci/run",
+        ".ci/requirements.txt",
+    }
+    assert wanted <= held
+
+
+def test_the_same_checkout_elsewhere_at_another_time_gives_the_same_bytes(built, tmp_path):
+    aside = {".git", *(line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines())}
+    unlike = shutil.ignore_patterns("__pycache__", ".venv-*")
+    checkout = shutil.copytree(
+        ROOT,
+        tmp_path / "other name",
+        ignore=lambda folder, names: unlike(folder, names) | (aside & set(names) if Path(folder) == ROOT else set()),
+    )
+    for path in checkout.rglob("*"):
+        os.utime(path, (10**9, 10**9))
+        path.chmod(path.stat().st_mode & 0o700)
+    (tmp_path / "dist").mkdir()
+    again = build(checkout, tmp_path / "dist", umask=0o077, TZ="Asia/Kathmandu", PYTHONHASHSEED="7")
+    assert [path.name for path in again] == [path.name for path in built]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in built]
 
 
 def test_wheel_runs_from_its_own_copy(built, tmp_path):
@@ -114,6 +150,49 @@ def test_headers_are_spliced_once_with_true_line_numbers(tmp_path, monkeypatch):
     assert lines[lines.index("in b") - 1] == '#line 3 "kernels/b.cuh"'
 
 
+# The bill of materials -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bill(built):
+    with zipfile.ZipFile(built[0]) as wheel:
+        (name,) = [name for name in wheel.namelist() if "/sboms/" in name]
+        assert name == "gpuconv-0.1.0.dist-info/sboms/gpuconv.cdx.json"
+        return wheel.read(name).decode()
+
+
+def test_the_bill_of_materials_has_the_form_of_its_standard(bill):
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    assert JsonStrictValidator(SchemaVersion.V1_7).validate_str(bill) is None
+    values = json.loads(bill)
+    assert "serialNumber" not in values  # nor a time: equal sources make equal bills
+    assert values["metadata"].keys() == {"lifecycles", "component"}
+    names = [component["bom-ref"] for component in values["components"]]
+    assert values["dependencies"] == [{"ref": values["metadata"]["component"]["bom-ref"], "dependsOn": names}]
+
+
+def test_the_bill_of_materials_names_all_that_the_package_asks_for(bill):
+    needed, known, project = _pypi()
+    values = json.loads(bill)
+    package = values["metadata"]["component"]
+    assert (package["name"], package["version"]) == (project["name"], project["version"])
+    assert package["licenses"] == [{"expression": project["license"]}]
+    components = {component["name"]: component for component in values["components"]}
+    bounds = {
+        name: SpecifierSet(one["versionRange"].removeprefix("vers:pypi/").replace("|", ","))
+        if "versionRange" in one
+        else SpecifierSet(f"=={one['version']}")
+        for name, one in components.items()
+    }
+    assert bounds == {name.lower(): bound for name, bound in known.items() if name != project["name"]}
+    assert {name for name, one in components.items() if one["scope"] == "required"} == needed.keys()
+    extras = {entry["value"] for one in components.values() for entry in one.get("properties", [])}
+    assert {value.partition(":")[0] for value in extras} == project["optional-dependencies"].keys()
+    assert {"fast", "test", "cuda13x: cupy-cuda13x[ctk]", 'test: nvidia-cuda-crt; sys_platform == "linux"'} <= extras
+
+
 # environment.yml ----------------------------------------------------------------------------------------------------
 
 PYPI_NAMES = {"matplotlib-base": "matplotlib", "cupy": "cupy-cuda13x"}  # of what conda-forge calls otherwise
@@ -153,3 +232,121 @@ def test_the_conda_environment_has_a_python_and_a_cuda_that_the_package_takes():
     assert SpecifierSet(project["requires-python"]).contains(python)
     assert f"Programming Language :: Python :: {python}" in project["classifiers"]
     assert f"cuda{conda['cuda-version'].removeprefix('=')}x" in project["optional-dependencies"]
+
+
+# .ci/requirements.txt -----------------------------------------------------------------------------------------------
+
+LOCK = ROOT / ".ci/requirements.txt"
+OF_CI = {"test", "torch", "emulated13x"}
+
+
+def _locked():
+    """Return the version of each package that CI installs, and what is said of it."""
+    text = re.sub(r"^ *#.*\n", "", LOCK.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    options, *entries = text.replace("\\\n", " ").strip().splitlines()
+    assert options == "--only-binary :all:"  # what is built would ask for more, of any version
+    split = [entry.split() for entry in filter(None, entries)]
+    names = [canonicalize_name(pin.partition("==")[0]) for pin, *_ in split]
+    assert len(set(names)) == len(names)
+    return {name: (pin.partition("==")[2], rest) for name, (pin, *rest) in zip(names, split, strict=True)}
+
+
+def test_ci_installs_exact_versions_of_known_files_from_no_named_place():
+    for version, hashes in _locked().values():
+        assert re.fullmatch(r"[\w.+]+", version)
+        assert hashes
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", text) for text in hashes)
+    text = LOCK.read_text(encoding="utf-8")
+    assert not re.search(r"://|@|--(extra-)?index-url|--find-links|/tmp|/home", text)
+
+
+def test_ci_installs_all_that_its_extras_ask_for():
+    project = _pypi()[2]
+    locked, waiting, seen = _locked(), [*project["dependencies"]], set()
+    extras = set(OF_CI)
+    while extras - seen:
+        for extra in extras - seen:
+            seen.add(extra)
+            waiting += project["optional-dependencies"][extra]
+        extras |= {
+            extra for text in waiting if Requirement(text).name == "gpuconv" for extra in Requirement(text).extras
+        }
+    for requirement in map(Requirement, waiting):
+        if requirement.name != "gpuconv":
+            assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)][0]), requirement
+
+
+def test_ci_installs_what_the_makefile_says():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(re.findall(r"--extra (\w+)", makefile)) == OF_CI
+    assert re.search(r"^WITH_CUPY +:= (.*)", makefile, re.MULTILINE)[1].split(",") == sorted(OF_CI, key=makefile.index)
+    assert _locked()["cupy-cuda13x"][0] == re.search(r"^CUPY +\?= (.*)", makefile, re.MULTILINE)[1]
+    for line in (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines():
+        assert not line.startswith("make ") or "EXTRAS=locked WITH_CUPY=locked" in line
+
+
+@pytest.fixture
+def install(tmp_path):
+    """Let make install a file of requirements into an empty environment; return its exit code and its sentences."""
+    venv.create(tmp_path / ".venv", with_pip=False, system_site_packages=True, symlinks=True)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / ".ci").mkdir()
+    with zipfile.ZipFile(tmp_path / "nothing-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("nothing-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1\n")
+        wheel.writestr("nothing-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("nothing-1.dist-info/RECORD", "")
+    environment = {
+        **{name: text for name, text in os.environ.items() if not name.startswith(("PIP_", "MAKE", "MFLAGS"))},
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path.endswith("site-packages")),
+    }
+
+    def make(text):
+        (tmp_path / ".ci/requirements.txt").write_text(text)
+        done = subprocess.run(
+            ["make", "VENV=.venv", ".venv/.installed-locked"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not (tmp_path / ".venv/.installed-locked").exists()
+        assert not list((tmp_path / ".venv").rglob("nothing*"))
+        return done.returncode, done.stdout, done.stderr
+
+    return make
+
+
+HERE = " ".join(
+    [platform.python_implementation(), "{}.{}".format(*sys.version_info), platform.system(), platform.machine()]
+)
+with_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@with_make
+def test_versions_for_another_python_are_refused_by_name(install):
+    code, out, _ = install("# written\n# for CPython 3.99 Plan9 vax\n")
+    assert code == 2
+    assert f".ci/requirements.txt is for CPython 3.99 Plan9 vax, and this is {HERE}: " in out
+    assert "make lock" in out
+
+
+@with_make
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("nothing==1", "Hashes are required in --require-hashes mode"),
+        (f"nothing==1 --hash=sha256:{'0' * 64}", "THESE PACKAGES DO NOT MATCH THE HASHES"),
+        (f"nothing==1+cpu --hash=sha256:{'0' * 64}", "No matching distribution found for nothing==1+cpu"),
+    ],
+    ids=["without_hash", "other_file", "not_there"],
+)
+def test_what_is_not_as_written_down_is_not_installed(line, complaint, install):
+    code, out, err = install(f"# written\n# for {HERE}\n--only-binary :all:\n{line}\n")
+    assert code == 2
+    assert complaint in err
+    assert "not all that .ci/requirements.txt names could be installed" in out

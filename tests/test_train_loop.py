@@ -954,6 +954,7 @@ def test_a_folder_with_files_is_not_taken(tmp_path):
 
 def test_a_folder_that_another_run_has_used_meanwhile_is_left_to_others(tmp_path, monkeypatch):
     looks = iter([False, True])
+    (tmp_path / "last.safetensors").touch()
     monkeypatch.setattr("gpuconv.runs.folder._holds_files", lambda path: next(looks))
     with pytest.raises(ConfigError, match="already holds files") as refused:
         new_folder(tmp_path, runs=tmp_path, name="run")

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -182,25 +181,72 @@ def test_a_full_disk_of_what_others_write_exits_with_4():
     assert cli._run(arguments) == 4
 
 
-# Ctrl-C at the start --------------------------------------------------------------------------------------------------
+# Ctrl-C before, behind and around a command ---------------------------------------------------------------------------
+
+INTERRUPT = "__import__('signal').raise_signal(2)"
+SCRIPT = """import sys
+from gpuconv.cli import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+WAYS = {"module": ["-m", "gpuconv"], "script": ["bin/gpuconv"]}
 
 
-@pytest.mark.parametrize("module", ["numpy", "safetensors", "argparse"])
-@pytest.mark.skipif(not hasattr(signal, "SIGINT"), reason="no such signal")
-def test_ctrl_c_while_the_command_line_is_imported_has_no_traceback(tmp_path, module):
-    (tmp_path / f"{module}.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-m", "gpuconv", "train", "--dry-run", "--data", "shapes"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+def start(folder, *arguments, script=SCRIPT, wrapper=()):
+    """Run Python in a folder whose modules come before all others, with the command's script in its bin."""
+    (folder / "bin").mkdir()
+    (folder / "bin/gpuconv").write_text(script)
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    command = [*wrapper, sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("module", ["signal", "__future__", "typing", "numpy", "argparse", "safetensors"])
+def test_ctrl_c_while_the_command_line_is_imported_has_no_traceback(tmp_path, module, way):
+    # What stands in for the module signal cannot send one.
+    (tmp_path / f"{module}.py").write_text("raise KeyboardInterrupt\n" if module == "signal" else INTERRUPT)
+    done = start(tmp_path, *WAYS[way], "train", "--dry-run", "--data", "shapes")
     assert done.returncode == 130, done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr in ("", "gpuconv: stopped at once\n")
+
+
+MOMENTS = {
+    "when_main_is_about_to_begin": ("main = lambda: INTERRUPT", ""),
+    "inside": ("from gpuconv import cli; cli._main = lambda argv: INTERRUPT", "gpuconv: stopped at once\n"),
+    "inside_where_nothing_can_be_raised": (
+        "from gpuconv import cli; T = type('T', (), {'__del__': lambda self: INTERRUPT}); cli._main = lambda argv: T() and 0",
+        "",
+    ),
+    "twice": (
+        "from gpuconv import cli; cli._main = lambda argv: INTERRUPT; cli._say = lambda text: INTERRUPT",
+        "",
+    ),
+    "when_main_is_done": ("done = main(); main = lambda: INTERRUPT or done", ""),
+    "while_python_ends": ("import atexit; atexit.register(lambda: INTERRUPT)", ""),
+}
+
+
+@pytest.mark.parametrize(("line", "complaint"), MOMENTS.values(), ids=MOMENTS)
+def test_ctrl_c_around_a_command_has_no_traceback(tmp_path, line, complaint):
+    script = SCRIPT.replace("if __name__", f"{line.replace('INTERRUPT', INTERRUPT)}\nif __name__")
+    done = start(tmp_path, "bin/gpuconv", "--version", script=script)
+    assert (done.returncode, done.stderr) == (130, complaint)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no shell that ignores a signal")
+def test_ctrl_c_that_is_ignored_stays_so(tmp_path):
+    """As in a job of a script's background."""
+    (tmp_path / "argparse.py").write_text(f"{INTERRUPT}\nimport sys\nsys.exit(7)\n")
+    done = start(tmp_path, "bin/gpuconv", wrapper=["sh", "-c", "trap '' INT; exec \"$@\"", "sh"])
+    assert (done.returncode, done.stderr) == (7, "")
 
 
 def test_ctrl_c_in_a_program_that_imports_gpuconv_is_its_own(tmp_path):
-    (tmp_path / "numpy.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    command = [sys.executable, "-c", "import gpuconv"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    (tmp_path / "numpy.py").write_text(INTERRUPT)
+    done = start(tmp_path, "-c", "import gpuconv")
     assert done.returncode != 130
     assert "KeyboardInterrupt" in done.stderr
 

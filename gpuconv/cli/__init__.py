@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from .. import backend
 from ..errors import CheckpointWriteError, ConfigError, GpuconvError, NonFiniteLossError
+from ..interrupts import end_at_once, raise_exceptions
 from .parser import EXIT_CODES, Parser
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,8 +23,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors of the package become one message on stderr."""
     try:
-        return _main(sys.argv[1:] if argv is None else argv)
+        try:
+            raise_exceptions()
+            return _main(sys.argv[1:] if argv is None else argv)
+        finally:
+            end_at_once()
     except KeyboardInterrupt:  # before a command runs, or after it
+        end_at_once()  # it came just before this could be said above
         _say("gpuconv: stopped at once")
         return 128 + signal.SIGINT
 

@@ -56,13 +56,12 @@ def _eval(arguments: argparse.Namespace) -> int:
     from ..runs.classes import differences
     from ..runs.dataset import fingerprint, load_dataset
     from ..runs.evaluation import evaluate_on
+    from ..runs.prediction import checkpoint_file
 
     if arguments.tta not in TTA:
         msg = f"tta must be one of {', '.join(TTA)}, got {arguments.tta!r}"
         raise ConfigError(msg)
-    path = arguments.run_path
-    if path.is_dir():
-        path = path / f"{arguments.checkpoint}.safetensors"
+    path = checkpoint_file(arguments.run_path, arguments.checkpoint)
     snapshot = checkpoint.load(path)
     net = checkpoint.net_of(snapshot)
     if arguments.data in (None, snapshot.config.data):

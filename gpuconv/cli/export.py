@@ -69,14 +69,13 @@ def _export(arguments: argparse.Namespace) -> int:
     from ..export import check, onnx_file, torch_file, walk
     from ..nn.finite import check_scores
     from ..runs import checkpoint
+    from ..runs.prediction import checkpoint_file
 
     to_onnx = arguments.target == "onnx"
     if not to_onnx and (arguments.input or arguments.dtype):
         msg = "--input and --dtype are for --to onnx: a module of PyTorch is the net alone, and changes its own dtype"
         raise ConfigError(msg)
-    path = arguments.run_path
-    if path.is_dir():
-        path = path / f"{arguments.checkpoint}.safetensors"
+    path = checkpoint_file(arguments.run_path, arguments.checkpoint)
     snapshot = checkpoint.load(path)
     net = checkpoint.net_of(snapshot)
     check_scores(net, check.samples(net), str(path))

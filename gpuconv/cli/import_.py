@@ -182,14 +182,14 @@ def _net(path: Path, data_dir: str | None) -> tuple[Any, Any, tuple[str, str], I
     """
     from ..runs import checkpoint
     from ..runs.dataset import fingerprint, load_dataset
+    from ..runs.folder import checkpoint_in
     from ..runs.inputs import Inputs
     from ..runs.settings import read
     from ..train import recipe
     from ..train.weights import read_weights
 
     if path.is_dir():
-        checkpoints = [path / f"{name}.safetensors" for name in ("last", "best")]
-        path = next((file for file in checkpoints if file.exists()), checkpoints[0])
+        path = checkpoint_in(path, "last", "best")
     if path.suffix == ".safetensors":
         snapshot = checkpoint.load(path)
         return (

@@ -207,13 +207,46 @@ def refuse_several(path: Path) -> None:
         raise ConfigError(msg)
 
 
+def checkpoint_in(path: Path, name: str, *others: str) -> Path:
+    """Return the "best" or "last" checkpoint of a run folder, or another one where that is not there.
+
+    ConfigError, before anything is read or written, where none of them is there.
+    """
+    refuse_several(path)
+    files = [path / f"{each}.safetensors" for each in (name, *others)]
+    for file in files:
+        if file.exists():
+            return file
+    other = path / ("best.safetensors" if name == "last" else "last.safetensors")
+    way_out = f"{other} is there: name that" if other.exists() else way_to_start_again(path)
+    msg = f"there is no checkpoint {files[0]}; {way_out}"
+    raise ConfigError(msg)
+
+
+def way_to_start_again(path: Path) -> str:
+    """Return the way out where nothing in a folder can be gone on with, as the end of an error message."""
+    try:
+        net = read(path / CONFIG).net
+        whole = not net.endswith(NET_FILES) or Path(net).is_file()
+    except ConfigError:  # a run that was killed has none, or not all of one
+        whole = False
+    if whole:
+        return f"to start again: gpuconv train --config {path / CONFIG}"
+    return (
+        f"{path} has no settings to start again from, either: name another run, or start a new one with gpuconv train"
+    )
+
+
 def _holds_files(path: Path) -> bool:
     """Return whether there is more in a folder than a lock, which stays when nobody holds it any more."""
     return any(entry.name != ".lock" for entry in path.iterdir())
 
 
 def _in_use(path: Path) -> ConfigError:
-    return ConfigError(f"{path} already holds files: continue it with --resume {path}, or choose another folder")
+    msg = f"{path} already holds files: choose another folder"
+    if any((path / name).exists() for name in ("last.safetensors", "best.safetensors", PLAN)):
+        msg += f", or continue what it holds with --resume {path}"
+    return ConfigError(msg)
 
 
 def _lock(path: Path) -> IO[bytes]:

@@ -23,6 +23,7 @@ from .checkpoint import Snapshot, net_of
 from .checkpoint import load as load_snapshot
 from .dataset import load_dataset
 from .evaluation import BATCH_SIZE, scores_of
+from .folder import checkpoint_in
 from .inputs import Inputs
 
 _SHOWN = 3  # classes of a picture, where it is shown in a line
@@ -133,11 +134,11 @@ def load(
 
 
 def checkpoint_file(path: Path, name: str) -> Path:
-    """Return the file of a checkpoint, itself or the "best" or "last" one of a run folder."""
+    """Return the file of a checkpoint, itself or the "best" or "last" one of a run folder; ConfigError without that."""
     if name not in ("best", "last"):
         msg = f'checkpoint must be "best" or "last", got {name!r}'
         raise ConfigError(msg)
-    return path / f"{name}.safetensors" if path.is_dir() else path
+    return checkpoint_in(path, name) if path.is_dir() else path
 
 
 def classifier(snapshot: Snapshot, *, data_dir: str | None = None) -> Classifier:

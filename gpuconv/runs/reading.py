@@ -33,7 +33,9 @@ class Reading:
         self.path = path_of(path, "the run")
         refuse_several(self.path)
         if not (self.path / "config.toml").is_file():
-            msg = f"{self.path} is not a run folder: it has no config.toml"
+            msg = (
+                f"{self.path} is not a run folder: it has no config.toml; name another, or start one with gpuconv train"
+            )
             raise ConfigError(msg)
 
     @property

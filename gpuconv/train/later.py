@@ -25,7 +25,7 @@ from ..runs import checkpoint
 from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Position
 from ..runs.config import Config
-from ..runs.folder import RunFolder, new_folder, refuse_several
+from ..runs.folder import CONFIG, RunFolder, new_folder
 from ..runs.journal import EVENTS, TENSORBOARD
 from ..runs.machine import ENVIRONMENT
 from ..runs.result import Result
@@ -33,7 +33,7 @@ from ..runs.settings import difference
 from ..show import terminal, words
 from . import recipe
 from .loop import Training
-from .start import load_data, load_snapshot, other_way, own_settings, refuse_lone
+from .start import load_data, load_snapshot, other_way, own_settings, refuse_what_ends_here
 
 ENDS = ("epochs", "max_steps", "max_minutes", "patience")  # the settings that say when a run ends
 
@@ -64,8 +64,7 @@ def prolong(
     if unknown := [setting for setting in end if setting not in ENDS]:
         msg = f"{', '.join(unknown)} cannot be changed when a run goes on, only its end: {', '.join(ENDS)}"
         raise ConfigError(msg)
-    refuse_several(path)
-    refuse_lone(path)
+    refuse_what_ends_here(path)
     with terminal.progress(progress) as display:
         with RunFolder(path.parent if path.is_file() else path) as old:
             snapshot = load_snapshot(old, path if path.is_file() else old.last)
@@ -144,13 +143,12 @@ def _check_end(run: Path, old: Config, training: Training, position: Position) -
         msg = (
             f"the rate of {run} comes down over its {planned:,} steps (schedule {config.schedule}), and would have been "
             f"another one with {steps:,}: to train on from its weights, in a run with a schedule of its own, "
-            f"gpuconv train --weights {_quoted(run)} --config {_quoted(run / 'config.toml')} "
-            f"--{more.replace('_', '-')} {count}"
+            f"{_from_its_weights(run)} --{more.replace('_', '-')} {count}"
         )
     elif steps <= position.steps:
         msg = f"{run} has done {position.steps:,} steps, and these settings end it after {steps:,}"
         if config.schedule in _OVER_ALL_STEPS:
-            msg += f": gpuconv train --weights {_quoted(run)} --config {_quoted(run / 'config.toml')} trains on"
+            msg += f": {_from_its_weights(run)} trains on"
         else:
             msg += ": a larger --epochs N (epochs) or --max-steps N (max_steps) goes on"
     elif config.max_minutes and position.run_seconds >= 60 * config.max_minutes:
@@ -166,5 +164,9 @@ def _check_end(run: Path, old: Config, training: Training, position: Position) -
         raise ConfigError(msg)
 
 
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
+def _from_its_weights(run: Path) -> str:
+    """Return the command that trains on from a run's weights, with its settings where they are there."""
+    command = ["gpuconv", "train", "--weights", str(run)]
+    if (run / CONFIG).is_file():
+        command += ["--config", str(run / CONFIG)]
+    return shlex.join(command)

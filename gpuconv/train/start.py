@@ -19,7 +19,7 @@ from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from ..runs.dataset import counts_in_words, load_dataset
-from ..runs.folder import CONFIG, RunFolder, new_folder, refuse_several
+from ..runs.folder import CONFIG, RunFolder, checkpoint_in, new_folder, refuse_several, way_to_start_again
 from ..runs.journal import EVENTS
 from ..runs.machine import began_with
 from ..runs.origin import same_paths
@@ -106,8 +106,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
     """
     path = path_of(run, "the run")
-    refuse_several(path)
-    refuse_lone(path)
+    refuse_what_ends_here(path)
     with (
         terminal.progress(progress) as display,
         RunFolder(path.parent if path.is_file() else path) as folder,
@@ -148,9 +147,15 @@ def own_settings(folder: RunFolder, snapshot: Snapshot) -> Config | None:
     return written
 
 
-def refuse_lone(path: Path) -> None:
-    """Raise ConfigError for a checkpoint that lies in no run's folder, before anything is written beside it."""
-    if path.is_file() and not any((path.parent / name).exists() for name in (CONFIG, EVENTS)):
+def refuse_what_ends_here(path: Path) -> None:
+    """Raise ConfigError for what no run goes on from, before anything is written there.
+
+    That is a folder of several runs or without a checkpoint, and a checkpoint in no run's folder.
+    """
+    refuse_several(path)
+    if path.is_dir():
+        checkpoint_in(path, "last", "best")
+    elif path.is_file() and not any((path.parent / name).exists() for name in (CONFIG, EVENTS)):
         checkpoint.load(path)
         msg = f"{path} lies in no run's folder: to start a new run from it, gpuconv train --weights {path}"
         raise ConfigError(msg)
@@ -194,12 +199,11 @@ def load_snapshot(folder: RunFolder, path: Path) -> Snapshot:
     try:
         return checkpoint.load(path)
     except (CheckpointCorruptError, ConfigError) as error:
-        again = f"gpuconv train --config {folder.path / 'config.toml'}"
         other = folder.best if path == folder.last else folder.last
         try:
             epoch = checkpoint.load(other).position.epoch
         except GpuconvError:
-            msg = f"{error}; to start again: {again}"
+            msg = f"{error}; {way_to_start_again(folder.path)}"
         else:
             msg = f"{error}; {other} is sound, from the end of epoch {epoch}: gpuconv train --resume {other}"
         raise type(error)(msg) from error
