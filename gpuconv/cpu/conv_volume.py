@@ -130,14 +130,15 @@ def _blocks(read: np.ndarray, written: np.ndarray, planes: np.ndarray) -> list[_
     """Cut work on volumes into blocks: whole volumes, or rows of the table of planes for one of them.
 
     A row needs the planes of `read` that the table names and one of `written`.  With one tap only, planes of one volume
-    need not be copied, and those of several only where channels lie between them.
+    need not be copied, and those of several only unless they lie one after another in both.
     """
     N, rows = len(read), len(planes)
     row_bytes = (planes.shape[1] * read[0, :, 0].size + written[0, :, 0].size) * read.itemsize if N else 1
     most = max(1, _BLOCK_BYTES // row_bytes)
     if most < rows:
         return [(slice(n, n + 1), slice(*block)) for n in range(N) for block in ranges(rows, most)]
-    together = most // rows if planes.shape[1] > 1 or is_channels_last(read) else 1
+    in_a_row = is_channels_last(read) and rows == read.shape[2] == written.shape[2]
+    together = most // rows if planes.shape[1] > 1 or in_a_row else 1
     return [(slice(*volumes), slice(0, rows)) for volumes in ranges(N, together)]
 
 
