@@ -114,6 +114,16 @@ def test_input_gradient_can_be_left_out(name, device, rng):
         assert_same(actual, expected)
 
 
+@pytest.mark.parametrize("name", ["odd_everything", "groups", "depthwise", "empty_batch"])
+def test_weight_gradient_can_be_left_out(name, device, rng):
+    *arrays, _ = arrays_of(CASES[name], rng, "float32", whole)
+    y, dx, _, db = computed(device, arrays, CASES[name][2])
+    without = computed(device, arrays, CASES[name][2], weight_grad=False)
+    assert without[2] is None
+    for actual, expected in zip((*without[:2], without[3]), (y, dx, db), strict=True):
+        assert_same(actual, expected)
+
+
 @pytest.mark.parametrize("stride", [2, 3, 4, 5])
 @pytest.mark.parametrize("size", range(6, 12))
 def test_pixels_no_window_reaches_get_no_gradient(size, stride, device, rng):
