@@ -8,7 +8,7 @@ from pairs import DEVICES, DEVICES_OF_VOLUMES, STORED, pairs
 
 import gpuconv
 from gpuconv.errors import CacheError, DTypeError
-from gpuconv.ops.complex_conv import real_channels
+from gpuconv.ops._complex_conv import real_channels
 from gpuconv.shapes import is_channels_last
 
 PARTS = {"complex64": "float32", "complex128": "float64"}

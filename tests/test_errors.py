@@ -185,6 +185,17 @@ CONV = {
         "stride must be",
         "stride=0",
     ),
+    "complex_output_beyond_any_array": (
+        lambda A: conv(
+            A,
+            x=zeros(1, 1, 4, 4, dtype="complex64"),
+            w=zeros(2, 1, 3, 3, dtype="complex64"),
+            b=None,
+            pad=2**28,
+        ),
+        SizeLimitError,
+        "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds at most 2^60",
+    ),
     "output_of_a_volume_beyond_any_array": (
         lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(4, 3, 3, 3, 3), pad=2**20),
         SizeLimitError,

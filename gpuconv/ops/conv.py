@@ -8,8 +8,8 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import ConvSizes, VolumeConvSizes, conv_sizes, image_of_signal, signal_of_image
-from .complex_conv import (
+from ..shapes import ConvSizes, VolumeConvSizes, check_count, conv_sizes, image_of_signal, signal_of_image
+from ._complex_conv import (
     COMPLEX,
     complex_channels,
     complex_filters,
@@ -47,12 +47,13 @@ def conv_forward(
     The shape of w says the window: there is no kernel_size.  All arrays share one dtype (float16 is summed in float32)
     and one place; y has the dtype and memory format of x.
 
-    complex64 and complex128 are taken, too: w is not conjugated, and each sum is of the four real products, so that an
-    infinite part makes NaN of a part that is 0, as in products of NumPy's complex numbers.
+    complex64 and complex128 are taken, too.  w is not conjugated.  Each part of y is one sum of real products, in which
+    inf * 0 is NaN between parts as well: as in products of NumPy's complex numbers.
 
-    In float32, and for the parts of complex64, a result is held to an error of 8 u S where data are zero-mean and of one size, and of (4 + 2 sqrt(n)) u S
-    for any, and its own rounding: u = 2^-24, n the number of terms of its sum, S the sum of their absolute values.  What
-    that assumes where 3x3 filters go Winograd's way stands in gpuconv/cpu/evenness.py.
+    In float32, and in the parts of complex64, a result is held to an error of 8 u S where data are zero-mean and of one
+    size, and of (4 + 2 sqrt(n)) u S for any, and its own rounding: u = 2^-24, n the number of terms of its sum, S the
+    sum of their absolute values.  What that assumes where 3x3 filters go Winograd's way stands in
+    gpuconv/cpu/evenness.py.
 
     Raises ShapeError, ParamError, DTypeError, ArgTypeError or DeviceMismatchError before any work.
     """
@@ -60,6 +61,8 @@ def conv_forward(
     backend = backend_of(x=x, w=w, b=b)
     checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w, b=b)
     sizes = conv_sizes(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    if x.dtype in COMPLEX:
+        check_count("parts of y", real_sizes(sizes).out, f"x {tuple(x.shape)}")
     y = _forward(backend, x, w, b, sizes)
     return y, ConvCache(x, w, b is not None, sizes, checks.mark(x=x, w=w))
 
