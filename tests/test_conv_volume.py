@@ -1,6 +1,7 @@
 """Convolution of volumes, forward and backward, against the oracle, PyTorch and its own algebra."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -265,6 +266,20 @@ def test_long_sums_stay_accurate(case, make, device, rng, monkeypatch):
     for actual, ref, terms in zip(got, refs, (z.T + 1, z.T, dy.size, dy.size), strict=True):
         error = np.abs(actual.astype(np.float64).reshape(ref.shape) - ref)
         assert (error <= ((4 + 2 * terms**0.5) + 1) * 2.0**-24 * np.abs(ref)).all()
+
+
+def test_gradients_of_many_blocks_are_added_up_in_runs(rng, monkeypatch):
+    """Equal terms in float64, which are all rounded the same way: a running sum would lose too much of some."""
+    monkeypatch.setattr(conv_volume, "_BLOCK_BYTES", 1)
+    volumes, pixel = 4000, rng.uniform()
+    x, gradients = np.full((volumes, 1, 2, 1, 1), pixel), rng.uniform(size=16)
+    dy = np.broadcast_to(gradients[:, None, None, None], (volumes, 16, 1, 1, 1))
+    _, cache = gpuconv.conv_forward(x, np.zeros((16, 1, 2, 1, 1)))
+    _, dw, _ = gpuconv.conv_backward(dy, cache, input_grad=False)
+    for got, gradient in zip(dw, gradients, strict=True):
+        exact = volumes * Fraction(pixel) * Fraction(gradient)
+        for value in got.ravel():
+            assert abs(Fraction(value) - exact) <= Fraction(5 + 2 * volumes**0.5) * Fraction(2) ** -53 * exact
 
 
 def _along_depth(x, w, b, dy):
