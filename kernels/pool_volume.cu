@@ -66,8 +66,9 @@ __device__ __forceinline__ Range<Index> pixels_under(Index start, Index window, 
   return {max(start, Index(0)), min(start + window, size)};
 }
 
+// Bounds of 3 blocks a multiprocessor, and of 2 for ties, or ptxas spills some values for a block more.
 template <typename T, typename Place, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256, 4)
+__global__ void __launch_bounds__(256, 3)
 max_pool_volume_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place* __restrict__ argmax,
                                const VolumePoolShape z) {
   const Index D = z.D, H = z.H, W = z.W;
@@ -100,7 +101,7 @@ max_pool_volume_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place
 }
 
 template <typename T, typename Place, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256, 4)
+__global__ void __launch_bounds__(256, 3)
 max_pool_volume_backward_direct(const T* __restrict__ dy, const Place* __restrict__ argmax, T* __restrict__ dx,
                                 const VolumePoolShape z) {
   const Index step = CHANNELS_LAST ? z.C : 1;
