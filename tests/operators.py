@@ -335,6 +335,7 @@ _ROWS = (
         counted={
             "max_pool 2x2": {"x": (2, 32, 8, 32), "window": 2},
             "max_pool 3x3 s2": {"x": (2, 32, 16, 16), "window": 3, "stride": 2, "pad": 1},
+            "max_pool 2x2x2": {"x": (1, 32, 4, 8, 16), "window": 2},
         },
         bench={"max_pool_overlapping": {"x": (2, 2, 7, 6), "window": 3, "stride": 2, "pad": 1}},
     ),
@@ -356,7 +357,10 @@ _ROWS = (
             },
         },
         anywhere={"x": (2, 8, 4, 6)},
-        counted={"average_pool 2x2": {"x": (2, 32, 8, 32), "window": 2}},
+        counted={
+            "average_pool 2x2": {"x": (2, 32, 8, 32), "window": 2},
+            "average_pool 2x2x2": {"x": (1, 32, 4, 8, 16), "window": 2},
+        },
         bench={"average_pool_padded": {"x": (2, 2, 5, 6), "window": (3, 2), "stride": (1, 2), "pad": 1}},
     ),
     Operator(
