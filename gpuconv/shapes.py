@@ -350,6 +350,6 @@ def folded(x: Any) -> Any:
     return x.reshape(N, C, D * H, W)
 
 
-def unfolded(result: Any, x: Any) -> Any:
-    """Return a view of what a backend made of folded(x) with the axes of x."""
-    return result if result.ndim == x.ndim else result.reshape(x.shape)
+def unfolded(result: Any, shape: tuple[int, ...]) -> Any:
+    """Return a view of what a backend made of a folded array in the shape that it had."""
+    return result if result.ndim == len(shape) else result.reshape(shape)

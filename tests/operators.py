@@ -371,6 +371,7 @@ _ROWS = (
             "global_pool_small_planes": {"x": (3, 5, 7, 5)},
             "global_pool_wide_planes": {"x": (3, 40, 2, 4)},
             "global_pool_large_planes": {"x": (1, 3, 25, 23)},
+            "global_pool_volumes": {"x": (2, 5, 3, 2, 4)},
         },
         anywhere={"x": (2, 8, 4, 4)},
         counted={"global_average_pool": {"x": (4, 32, 8, 8)}},

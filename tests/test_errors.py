@@ -243,10 +243,15 @@ POOL = {
         "window 2x2x2 does not fit the padded input 1x4x4",
     ),
     "volumes_without_depth": (lambda A: pool(A, x=(2, 3, 0, 4, 4)), ShapeError, "x must have no axis of size 0"),
-    "global_average_of_volumes": (
-        lambda A: call_of("global_average_pool")(A, x=(2, 3, 4, 4, 4)),
+    "global_average_of_six_axes": (
+        lambda A: call_of("global_average_pool")(A, x=(2, 3, 1, 1, 4, 4)),
         ShapeError,
         "x must be (N, C, H, W)",
+    ),
+    "global_average_of_empty_volumes": (
+        lambda A: call_of("global_average_pool")(A, x=(2, 3, 0, 4, 4)),
+        ShapeError,
+        "x must have no axis of size 0",
     ),
     "window_zero": (lambda A: pool(A, window=0), ParamError, "window must be", "window=0"),
     "window_negative": (lambda A: pool(A, window=(2, -1)), ParamError, "window must be", "window=-1"),

@@ -349,6 +349,7 @@ def test_bad_arguments_are_refused_at_construction(make, error, word):
 IMAGES_ALONE = {
     "max_pool": lambda: nn.MaxPool(1),
     "average_pool": lambda: nn.AveragePool(1),
+    "global_average_pool": nn.GlobalAveragePool,
     "batchnorm": lambda: nn.BatchNorm(3),
     "groupnorm": lambda: nn.GroupNorm(3, 1),
 }

@@ -261,6 +261,7 @@ class GlobalAveragePool(Layer):
         return shape[:1]
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        check_images("x", x)
         return ops.global_average_pool_forward(x)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:

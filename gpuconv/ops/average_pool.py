@@ -9,7 +9,17 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import PoolSizes, VolumePoolSizes, as_image, is_channels_last, pool_sizes, with_axes_of
+from ..shapes import (
+    SPATIAL,
+    PoolSizes,
+    VolumePoolSizes,
+    as_image,
+    folded,
+    is_channels_last,
+    pool_sizes,
+    unfolded,
+    with_axes_of,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +35,11 @@ class AveragePoolCache:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GlobalAveragePoolCache:
-    """What global_average_pool_backward needs: the input's shape, dtype, memory format and place."""
+    """What global_average_pool_backward needs: the input's shape, its own and folded, dtype, memory format and place."""
 
     like: Any
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]
+    folded: tuple[int, int, int, int]
     dtype: np.dtype
     channels_last: bool
 
@@ -66,18 +77,24 @@ def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
 
 
 def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
-    """Take the mean of every channel of every image; return (y, cache).   x: (N, C, H, W)  ->  y: (N, C)."""
+    """Take the mean of every channel of every image; return (y, cache).   x: (N, C, H, W)  ->  y: (N, C).
+
+    x may be (N, C, L) or (N, C, D, H, W) as well.
+    """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
-    checks.ndim("x", x, 4, "(N, C, H, W)")
-    checks.not_empty("x", x, "(N, C, H, W)")
-    y = backend.global_average_pool_forward(x)
-    return y, GlobalAveragePoolCache(checks.nothing_like(y), tuple(x.shape), x.dtype, is_channels_last(x))
+    checks.ndim_among("x", x, SPATIAL)
+    checks.not_empty("x", x, SPATIAL[x.ndim])
+    images = folded(x)
+    y = backend.global_average_pool_forward(images)
+    shapes = tuple(x.shape), tuple(images.shape)
+    return y, GlobalAveragePoolCache(checks.nothing_like(y), *shapes, x.dtype, is_channels_last(images))
 
 
 def global_average_pool_backward(dy: Any, cache: GlobalAveragePoolCache) -> Any:
-    """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: (N, C, H, W)."""
+    """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: in the shape of x."""
     checks.cache_of(cache, GlobalAveragePoolCache, "global_average_pool_forward")
     backend = backend_of(dy=dy, cache=cache.like)
     checks.upstream(dy, cache.shape[:2], cache.dtype)
-    return backend.global_average_pool_backward(dy, cache.shape, channels_last=cache.channels_last)
+    dx = backend.global_average_pool_backward(dy, cache.folded, channels_last=cache.channels_last)
+    return unfolded(dx, cache.shape)

@@ -134,7 +134,7 @@ def _forward(
     y, mean, inv_std = backend.batchnorm_forward(
         folded(x), gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
     )
-    return unfolded(y, x), BatchNormCache(x, gamma, mean, inv_std, training, checks.mark(x=x, gamma=gamma))
+    return unfolded(y, x.shape), BatchNormCache(x, gamma, mean, inv_std, training, checks.mark(x=x, gamma=gamma))
 
 
 def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[Any, Any, Any]:
@@ -149,4 +149,4 @@ def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[
     dx, dgamma, dbeta = backend.batchnorm_backward(
         folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std, training=cache.training
     )
-    return unfolded(dx, x), dgamma, dbeta
+    return unfolded(dx, x.shape), dgamma, dbeta

@@ -82,7 +82,7 @@ def _forward(
         raise ShapeError(msg if x.ndim == 2 else f"{msg} with groups={groups}")
     eps = checks.real("eps", eps, low=0.0, open_low=True)
     y, mean, inv_std = backend.groupnorm_forward(folded(x), gamma, beta, groups=groups, eps=eps)
-    return unfolded(y, x), GroupNormCache(x, gamma, mean, inv_std, checks.mark(x=x, gamma=gamma))
+    return unfolded(y, x.shape), GroupNormCache(x, gamma, mean, inv_std, checks.mark(x=x, gamma=gamma))
 
 
 def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[Any, Any, Any]:
@@ -95,4 +95,4 @@ def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[
     checks.upstream(dy, x.shape, x.dtype)
     checks.unchanged(cache.marks, x=x, gamma=cache.gamma)
     dx, dgamma, dbeta = backend.groupnorm_backward(folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std)
-    return unfolded(dx, x), dgamma, dbeta
+    return unfolded(dx, x.shape), dgamma, dbeta
