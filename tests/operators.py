@@ -325,11 +325,17 @@ _ROWS = (
         {"x": Array((2, 3, 8, 8), "whole")},
         ways={"of ties": {"ties": "split"}},
         dy="whole",
-        calls={"max_pool_halves": {"x": (2, 3, 5, 16), "window": 2}},
+        calls={
+            "max_pool_halves": {"x": (2, 3, 5, 16), "window": 2},
+            "max_pool_signals": {"x": (2, 3, 9), "window": (3,), "stride": 2, "pad": 1},
+            "max_pool_volumes": {"x": (2, 3, 4, 5, 6), "window": 2},
+            "max_pool_volumes_ties_split": {"x": (1, 3, 4, 3, 4), "window": 2, "stride": (1, 2, 1), "ties": "split"},
+        },
         anywhere={"x": (2, 8, 4, 8)},
         counted={
             "max_pool 2x2": {"x": (2, 32, 8, 32), "window": 2},
             "max_pool 3x3 s2": {"x": (2, 32, 16, 16), "window": 3, "stride": 2, "pad": 1},
+            "max_pool 2x2x2": {"x": (1, 32, 4, 8, 16), "window": 2},
         },
         bench={"max_pool_overlapping": {"x": (2, 2, 7, 6), "window": 3, "stride": 2, "pad": 1}},
     ),
@@ -340,9 +346,21 @@ _ROWS = (
         calls={
             "average_pool_two": {"x": (2, 8, 5, 6), "window": 2},
             "average_pool_count_pad": {"x": (2, 3, 7, 6), "window": 3, "stride": 2, "pad": 1},
+            "average_pool_signals": {"x": (2, 3, 9), "window": (2,), "stride": 1, "pad": 1, "count_pad": False},
+            "average_pool_volumes": {"x": (2, 3, 4, 5, 3), "window": (2, 3, 2), "stride": (1, 2, 1), "pad": (1, 1, 0)},
+            "average_pool_volumes_real_pixels": {
+                "x": (2, 3, 3, 4, 5),
+                "window": (3, 2, 2),
+                "stride": (2, 1, 2),
+                "pad": 1,
+                "count_pad": False,
+            },
         },
         anywhere={"x": (2, 8, 4, 6)},
-        counted={"average_pool 2x2": {"x": (2, 32, 8, 32), "window": 2}},
+        counted={
+            "average_pool 2x2": {"x": (2, 32, 8, 32), "window": 2},
+            "average_pool 2x2x2": {"x": (1, 32, 4, 8, 16), "window": 2},
+        },
         bench={"average_pool_padded": {"x": (2, 2, 5, 6), "window": (3, 2), "stride": (1, 2), "pad": 1}},
     ),
     Operator(
@@ -353,6 +371,7 @@ _ROWS = (
             "global_pool_small_planes": {"x": (3, 5, 7, 5)},
             "global_pool_wide_planes": {"x": (3, 40, 2, 4)},
             "global_pool_large_planes": {"x": (1, 3, 25, 23)},
+            "global_pool_volumes": {"x": (2, 5, 3, 2, 4)},
         },
         anywhere={"x": (2, 8, 4, 4)},
         counted={"global_average_pool": {"x": (4, 32, 8, 8)}},
@@ -379,6 +398,8 @@ _ROWS = (
         calls={
             "batchnorm_images": {"x": (3, 5, 5, 7), "momentum": 0.7, "eps": 1e-3},
             "batchnorm_images_in_packs": {"x": (2, 8, 4, 8)},
+            "batchnorm_signals": {"x": (3, 5, 7)},
+            "batchnorm_volumes": {"x": (2, 3, 3, 4, 5)},
         },
         anywhere={"x": (2, 8, 4, 4)},
         rounds=lambda x: {"x": x},
@@ -394,6 +415,7 @@ _ROWS = (
         calls={
             "groupnorm_images": {"x": (3, 6, 5, 7), "groups": 2, "eps": 1e-3},
             "groupnorm_in_packs": {"x": (2, 24, 4, 8), "groups": 8},
+            "groupnorm_volumes": {"x": (2, 6, 3, 2, 5), "groups": 2},
         },
         anywhere={"x": (2, 8, 4, 4), "groups": 2},
         rounds=lambda x: {"x": x, "groups": 1},

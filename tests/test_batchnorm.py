@@ -1,4 +1,4 @@
-"""Batch normalisation of rows and of images, forward and backward, against the float64 oracle within norm_scales.py."""
+"""Batch normalisation of rows, signals, images and volumes, forward and backward, within norm_scales.py of the oracle."""
 
 import numpy as np
 import pytest
@@ -32,6 +32,16 @@ CASES = {
     "many_rows": (1000, 3),
     "wide_rows": (5, 300),
     "empty_batch_of_rows": (0, 6),
+    "signals": (3, 5, 7),
+    "one_signal": (1, 3, 9),
+    "signals_of_one_value": (4, 3, 1),
+    "empty_batch_of_signals": (0, 3, 4),
+    "volumes": (2, 3, 3, 4, 5),
+    "one_volume": (1, 4, 2, 1, 3),
+    "volumes_of_one_pixel": (8, 3, 1, 1, 1),
+    "volumes_of_one_channel": (2, 1, 3, 3, 4),
+    "volumes_in_packs": (1, 16, 2, 4, 4),
+    "empty_batch_of_volumes": (0, 3, 2, 2, 2),
 }
 
 
@@ -44,7 +54,7 @@ def training(request):
 
 
 def _channels_last(a):
-    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
 
 
 def _vectors(rng, C, dtype):
@@ -63,7 +73,7 @@ def _computed(device, x, vectors, dy, **options):
     dev = [device.array(a.copy() if i in (3, 4) else a) for i, a in enumerate((x, *vectors, dy))]
     forward, backward = (
         (gpuconv.spatial_batchnorm_forward, gpuconv.spatial_batchnorm_backward)
-        if x.ndim == 4
+        if x.ndim > 2
         else (gpuconv.batchnorm_forward, gpuconv.batchnorm_backward)
     )
     y, cache = forward(*dev[:5], **options)
@@ -105,7 +115,7 @@ def _check(got, x, vectors, dy, *, training=True, momentum=0.9, eps=1e-5, zero_m
 def test_matches_oracle(shape, training, stored, device, dtype, rng):
     x, dy = (3 * normal(rng, shape) + 1).astype(dtype), normal(rng, shape, dtype)
     vectors = _vectors(rng, shape[1], dtype)
-    last = stored == "channels_last" and x.ndim == 4
+    last = stored == "channels_last" and x.ndim > 2
     got = _computed(
         device, *((_channels_last(x), vectors, _channels_last(dy)) if last else (x, vectors, dy)), training=training
     )
@@ -120,13 +130,18 @@ def test_float16_images_with_float32_vectors(shape, training, device, rng):
     _check(_computed(device, x, vectors, dy, training=training), x, vectors, dy, training=training)
 
 
-@pairs(shape={"images": (2, 4, 3, 5), "rows": (6, 4)}, layout=LAYOUTS, training=TRAINING, device=DEVICES)
+@pairs(
+    shape={"images": (2, 4, 3, 5), "rows": (6, 4), "signals": (3, 4, 6), "volumes": (2, 4, 3, 2, 5)},
+    layout=LAYOUTS,
+    training=TRAINING,
+    device=DEVICES,
+)
 def test_any_memory_layout(shape, layout, training, device, rng):
     x, dy, vectors = normal(rng, shape), normal(rng, shape), _vectors(rng, 4, np.float64)
     for arrays in ((layout(x), dy), (x, layout(dy)), (layout(x), layout(dy))):
         got = _computed(device, arrays[0], vectors, arrays[1], training=training)
         _check(got, x, vectors, dy, training=training)
-        if len(shape) == 4:
+        if len(shape) > 3:
             assert is_channels_last(got[0]) == is_channels_last(arrays[0]) == is_channels_last(got[3])
     strided = [layout(v) if layout(v).flags.writeable else v for v in vectors]
     _check(_computed(device, x, strided, dy, training=training), x, vectors, dy, training=training)
@@ -182,7 +197,7 @@ def test_constant_channel_gives_exactly_beta(constant, shape, stored, device, dt
     if dtype == "float16":
         constant = float(np.float16(np.clip(constant, -60000, 60000)))
     x = np.full(shape, constant, dtype)
-    if stored == "channels_last" and len(shape) == 4:
+    if stored == "channels_last" and len(shape) > 2:
         x = _channels_last(x)
     beta = np.array([0.3, -7.1], dtype)
     vectors = [np.array([5.0, -2.0], dtype), beta, np.zeros(2, dtype), np.ones(2, dtype)]
@@ -339,7 +354,7 @@ def test_sizes_beyond_a_launch_grid(shape, device, rng):
 
 
 @pairs(
-    shape={"images": (8, 16, 17, 19), "rows": (64, 128)},
+    shape={"images": (8, 16, 17, 19), "rows": (64, 128), "signals": (8, 16, 301), "volumes": (4, 8, 7, 9, 11)},
     stored=STORED,
     training=TRAINING,
     device=DEVICES,

@@ -498,6 +498,25 @@ def test_eps_and_momentum_are_taken_from_the_dicts(where, rng):
     np.testing.assert_allclose(out.reshape(3, -1), expected, rtol=1e-9)
 
 
+_HALVES = {"pool_height": 2, "pool_width": 2, "stride": 2}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: compat.conv_layers.spatial_batchnorm_forward(x, np.ones(3), np.zeros(3), {"mode": "train"}),
+        lambda x: compat.conv_layers.spatial_groupnorm_forward(x, np.ones(3), np.zeros(3), 1, {}),
+        lambda x: compat.conv_layers.max_pool_forward_naive(x, _HALVES),
+        lambda x: compat.fast_layers.max_pool_forward_im2col(x, _HALVES),
+    ],
+    ids=["batchnorm", "groupnorm", "naive_pool", "fast_pool"],
+)
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 4, 4)], ids=["signals", "volumes"])
+def test_the_courses_functions_take_images_alone(call, shape):
+    with pytest.raises(ShapeError, match=r"x must be \(N, C, H, W\), got shape"):
+        call(np.zeros(shape))
+
+
 def test_groupnorm_refuses_vectors_of_another_length():
     with pytest.raises(ShapeError, match=r"one entry per channel of x, 6, got \(1, 3, 1, 1\)"):
         conv_layers.spatial_groupnorm_forward(

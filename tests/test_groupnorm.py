@@ -32,18 +32,22 @@ CASES = {
     "wide_rows": ((3, 1030), 1),
     "many_rows": ((700, 3), 1),
     "empty_batch_of_rows": ((0, 6), 1),
+    "signals": ((3, 6, 7), 2),
+    "volumes": ((2, 6, 3, 4, 5), 3),
+    "volumes_in_packs": ((1, 16, 2, 4, 4), 4),
+    "empty_batch_of_volumes": ((0, 4, 2, 2, 2), 2),
 }
 
 
 def _channels_last(a):
-    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
 
 
 def _computed(device, x, gamma, beta, dy, *, groups=1, eps=1e-5):
     """Return y, dx, dgamma, dbeta; no input may change."""
     before = [a.copy() for a in (x, gamma, beta, dy)]
     dev = [device.array(a) for a in (x, gamma, beta, dy)]
-    if x.ndim == 4:
+    if x.ndim > 2:
         y, cache = gpuconv.groupnorm_forward(*dev[:3], groups=groups, eps=eps)
         grads = gpuconv.groupnorm_backward(dev[3], cache)
     else:
@@ -71,7 +75,7 @@ def test_matches_oracle(case, stored, device, dtype, rng):
     shape, groups = case
     x, dy = (3 * normal(rng, shape) + 1).astype(dtype), normal(rng, shape, dtype)
     gamma, beta = normal(rng, shape[1], dtype), normal(rng, shape[1], dtype)
-    last = stored == "channels_last" and len(shape) == 4
+    last = stored == "channels_last" and len(shape) > 2
     arrays = (_channels_last(x), gamma, beta, _channels_last(dy)) if last else (x, gamma, beta, dy)
     _check(_computed(device, *arrays, groups=groups), x, gamma, beta, dy, groups=groups)
 
@@ -82,13 +86,15 @@ def test_float16_images_with_float32_vectors(device, rng):
     _check(_computed(device, x, gamma, beta, dy, groups=3), x, gamma, beta, dy, groups=3)
 
 
-@pytest.mark.parametrize(("shape", "groups"), [((2, 4, 3, 5), 2), ((6, 4), 1)], ids=["images", "rows"])
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((2, 4, 3, 5), 2), ((6, 4), 1), ((2, 4, 3, 2, 5), 2)], ids=["images", "rows", "volumes"]
+)
 def test_any_memory_layout(shape, groups, layout, device, rng):
     x, dy, gamma, beta = normal(rng, shape), normal(rng, shape), normal(rng, 4), normal(rng, 4)
     for stored_x, stored_dy in ((layout(x), dy), (x, layout(dy)), (layout(x), layout(dy))):
         got = _computed(device, stored_x, layout(gamma), layout(beta), stored_dy, groups=groups)
         _check(got, x, gamma, beta, dy, groups=groups)
-        if len(shape) == 4:
+        if len(shape) > 3:
             assert is_channels_last(got[0]) == is_channels_last(stored_x) == is_channels_last(got[1])
 
 

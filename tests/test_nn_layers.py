@@ -346,12 +346,33 @@ def test_bad_arguments_are_refused_at_construction(make, error, word):
     assert isinstance(caught.value, GpuconvError)
 
 
+IMAGES_ALONE = {
+    "max_pool": lambda: nn.MaxPool(1),
+    "average_pool": lambda: nn.AveragePool(1),
+    "global_average_pool": nn.GlobalAveragePool,
+    "batchnorm": lambda: nn.BatchNorm(3),
+    "groupnorm": lambda: nn.GroupNorm(3, 1),
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 4, 4)], ids=["signals", "volumes"])
+@pytest.mark.parametrize("make", IMAGES_ALONE.values(), ids=IMAGES_ALONE.keys())
+def test_layers_take_images_alone(make, shape):
+    """What their operators take beside is not for nets."""
+    with pytest.raises(ShapeError, match=r"x must be \(N, C, H, W\), got shape"):
+        make().create().forward(np.zeros(shape, np.float32))
+
+
 MISFITS = {
     "conv_of_other_channels": (lambda: nn.Conv(3, 8), (4, 8, 8)),
     "conv_window_larger_than_image": (lambda: nn.Conv(3, 8, 5), (3, 4, 4)),
     "conv_of_rows": (lambda: nn.Conv(3, 8), (3,)),
     "pool_window_larger_than_image": (lambda: nn.MaxPool(3), (3, 2, 2)),
     "average_pool_of_rows": (lambda: nn.AveragePool(2), (3,)),
+    "pool_of_volumes": (lambda: nn.MaxPool(2), (3, 4, 4, 4)),
+    "average_pool_of_volumes": (lambda: nn.AveragePool(2), (3, 4, 4, 4)),
+    "batchnorm_of_volumes": (lambda: nn.BatchNorm(3), (3, 2, 2, 2)),
+    "groupnorm_of_signals": (lambda: nn.GroupNorm(4, 2), (4, 5)),
     "global_pool_of_rows": (nn.GlobalAveragePool, (3,)),
     "affine_of_other_features": (lambda: nn.Affine(10, 3), (2, 3)),
     "batchnorm_of_other_channels": (lambda: nn.BatchNorm(3), (4, 2, 2)),
