@@ -43,7 +43,7 @@ __device__ __forceinline__ Index voxel_place(Index n, Index c, Index d, Index h,
 }
 
 template <typename T, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256, 3)
+__global__ void __launch_bounds__(256, 4)
 conv_volume_forward_direct(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
                            T* __restrict__ y, const VolumeConvShape z) {
   const Index C = z.C, D = z.D, H = z.H, W = z.W, channels = z.C / z.groups, filters = z.K / z.groups;
@@ -77,7 +77,7 @@ conv_volume_forward_direct(const T* __restrict__ x, const T* __restrict__ w, con
 }
 
 template <typename T, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256, 3)
+__global__ void __launch_bounds__(256, 4)
 conv_volume_backward_data_direct(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
                                  const VolumeConvShape z) {
   const Index K = z.K, Z = z.Z, P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
@@ -111,7 +111,7 @@ conv_volume_backward_data_direct(const T* __restrict__ dy, const T* __restrict__
 
 // partial: (slices, K, C / groups, T, R, S), slice i over the voxels [i length, (i + 1) length) of all outputs
 template <typename T, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256, 3)
+__global__ void __launch_bounds__(256, 4)
 conv_volume_backward_weight_direct(const T* __restrict__ dy, const T* __restrict__ x, Sum<T>* __restrict__ partial,
                                    const VolumeConvShape z, int slices, long long length) {
   const Index C = z.C, D = z.D, H = z.H, W = z.W, K = z.K, Z = z.Z, P = z.P, Q = z.Q;
