@@ -438,7 +438,11 @@ _ROWS = (
         },
         dy="whole",
         refers=("x", "w"),
-        calls={"conv_first_layer": {"x": (2, 3, 6, 5), "w": (17, 3, 3, 3), "pad": 1}},
+        calls={
+            "conv_first_layer": {"x": (2, 3, 6, 5), "w": (17, 3, 3, 3), "pad": 1},
+            "conv_signals": {"x": (2, 3, 9), "w": (4, 3, 3), "stride": 2, "pad": 1},
+            "conv_volumes": {"x": (2, 3, 3, 4, 5), "w": (3, 3, 2, 3, 2), "pad": 1},
+        },
         counted={
             "conv 3x3, 16->32": {"x": (2, 16, 16, 16), "w": (32, 16, 3, 3), "pad": 1},
             "conv 3x3 s2, 16->32": {"x": (2, 16, 16, 16), "w": (32, 16, 3, 3), "stride": 2, "pad": 1},

@@ -183,23 +183,35 @@ _MERGE = ("reduce.cu", "double sum[1] = {};")
 
 TABLE = {
     "conv_forward": Row(
-        ("conv_forward_direct", "conv_forward_tiled", "conv_forward_few"),
+        ("conv_forward_direct", "conv_forward_tiled", "conv_forward_few", "conv_volume_forward_direct"),
         _one_run,
-        (("conv.cu", "sum += pixel * widen(filter[(c * z.R + r) * z.S + s]);"), _TILE),
+        (
+            ("conv.cu", "sum += pixel * widen(filter[(c * z.R + r) * z.S + s]);"),
+            ("conv_volume.cu", "sum += voxel * widen(*tap++);"),
+            _TILE,
+        ),
         more=2,
         beyond=(((80, None),),),
     ),
     "conv_dx": Row(
-        ("conv_backward_data_direct", "conv_backward_data_tiled"),
+        ("conv_backward_data_direct", "conv_backward_data_tiled", "conv_volume_backward_data_direct"),
         _one_run,
-        (("conv.cuh", "sum += gradient * widen(taps[k * channels * window"), _TILE),
+        (
+            ("conv.cuh", "sum += gradient * widen(taps[k * channels * window"),
+            ("conv_volume.cu", "sum += widen(dy[place]) * widen(tap[k * channels * window]);"),
+            _TILE,
+        ),
         more=1,
         beyond=(((87, None),),),
     ),
     "conv_dw_direct": Row(
-        ("conv_backward_weight_direct", "conv_backward_sum"),
+        ("conv_backward_weight_direct", "conv_volume_backward_weight_direct", "conv_backward_sum"),
         _sliced,
-        (("conv.cu", "for (Index j = 0; j < count; ++j) {"), _SLICES),
+        (
+            ("conv.cu", "for (Index j = 0; j < count; ++j) {"),
+            ("conv_volume.cu", "for (Index j = 0; j < count; ++j) {"),
+            _SLICES,
+        ),
         others=(1, 9, 144, 1152, 9216, 2**18, 2**22),
         more=1,
         beyond=((),) * 7,

@@ -1,14 +1,18 @@
-"""Launches of kernels/conv.cu and conv_tiled.cu: which kernel a convolution and each of its gradients runs on."""
+"""Launches of kernels/conv.cu and conv_tiled.cu: which kernel a convolution and each of its gradients runs on.
+
+Volumes have kernels of their own, which conv_volume.py launches.
+"""
 
 from __future__ import annotations
 
 import functools
-from math import gcd, isqrt
+from math import gcd, isqrt, prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..shapes import ConvSizes, is_channels_last
+from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
+from .conv_volume import volume_conv_forward, volume_data_gradient, volume_weight_slices
 from .copy import contiguous
 from .device import Device, device_of
 from .kernel import Kernel, cover
@@ -130,7 +134,9 @@ def _countable(z: ConvSizes) -> bool:
 # Forward ------------------------------------------------------------------------------------------------------------
 
 
-def conv_forward(x: Any, w: Any, b: Any, sizes: ConvSizes) -> Any:
+def conv_forward(x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes) -> Any:
+    if isinstance(sizes, VolumeConvSizes):
+        return volume_conv_forward(x, w, b, sizes)
     return convolve(x, w, b, sizes, relu=False)
 
 
@@ -173,7 +179,14 @@ def _packed(
 
 
 def conv_backward(
-    dy: Any, x: Any, w: Any, sizes: ConvSizes, *, input_grad: bool, weight_grad: bool = True, bias_grad: bool
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: ConvSizes | VolumeConvSizes,
+    *,
+    input_grad: bool,
+    weight_grad: bool = True,
+    bias_grad: bool,
 ) -> tuple[Any, Any, Any]:
     device = device_of(x)
     channels_last = is_channels_last(x)
@@ -186,7 +199,9 @@ def conv_backward(
     return dx, dw, db
 
 
-def _data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes, *, channels_last: bool) -> Any:
+def _data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes | VolumeConvSizes, *, channels_last: bool) -> Any:
+    if isinstance(z, VolumeConvSizes):
+        return volume_data_gradient(device, dy, w, z, channels_last=channels_last)
     dx, dx_stored = empty_images(device, (z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
     if data_method(z) == "direct":
         templates = (dy.dtype, channels_last, _index(z))
@@ -204,9 +219,14 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes, *, channels_la
 
 
 def _weight_gradient(
-    device: Device, dy: Any, x: Any, shape: tuple[int, int, int, int], z: ConvSizes, *, channels_last: bool
+    device: Device, dy: Any, x: Any, shape: tuple[int, ...], z: ConvSizes | VolumeConvSizes, *, channels_last: bool
 ) -> Any:
-    pixels, size = z.N * z.P * z.Q, elements(shape)
+    pixels, size = z.N * prod(z.out[2:]), elements(shape)
+    if isinstance(z, VolumeConvSizes):
+        slices, length = _slices(pixels, size)
+        partial = device.empty((slices, size), _sum_type(x.dtype))
+        volume_weight_slices(device, dy, x, partial, z, length, channels_last=channels_last)
+        return _added(device, partial, shape, x.dtype)
     if weight_method(z) == "direct":
         slices, length = _slices(pixels, size)
         partial = device.empty((slices, size), _sum_type(x.dtype))
@@ -222,8 +242,8 @@ def _weight_gradient(
     return _added(device, partial, shape, x.dtype, taps=taps, channels=channels)
 
 
-def _bias_gradient(device: Device, dy: Any, z: ConvSizes, *, channels_last: bool) -> Any:
-    pixels = z.P * z.Q
+def _bias_gradient(device: Device, dy: Any, z: ConvSizes | VolumeConvSizes, *, channels_last: bool) -> Any:
+    pixels = prod(z.out[2:])
     slices, length = _slices(z.N * pixels, 32 * z.K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
     partial = device.empty((slices, z.K), _sum_type(dy.dtype))
     if channels_last:

@@ -371,6 +371,24 @@ _SPECIAL = (
     of("conv", "conv_slim_tiles", x=(2, 8, 6, 5), w=(36, 8, 3, 3), pad=1, quick=False, settings=_LARGEST_TILES),
     of("conv", "conv_narrow_tiles", x=(2, 8, 6, 5), w=(20, 8, 2, 3), quick=False, settings=_LARGEST_TILES),
     of("conv", "conv_nan_and_inf", x=(1, 2, 6, 5), w=(2, 2, 3, 3), pad=1, drawn={"x": "special"}),
+    of(
+        "conv",
+        "conv_volumes_everything_differs",
+        x=(2, 4, 4, 5, 3),
+        w=(6, 2, 3, 2, 2),
+        b=None,
+        stride=(1, 2, 3),
+        pad=(1, 0, 2),
+        dilation=(1, 2, 3),
+        groups=2,
+    ),
+    of(
+        "conv", "conv_volumes_strides_prime_to_dilations", x=(1, 2, 6, 5, 7), w=(2, 2, 3, 2, 3), stride=(3, 2, 2), pad=1
+    ),
+    of("conv", "conv_volumes_long_slices", x=(3, 2, 5, 7, 4), w=(3, 2, 3, 2, 1), settings=_FEW_SLICES),
+    of("conv", "conv_volumes_depthwise", x=(2, 5, 3, 4, 3), w=(5, 1, 2, 3, 1), pad=1, groups=5, quick=False),
+    of("conv", "conv_volumes_nan_and_inf", x=(1, 2, 3, 4, 3), w=(2, 2, 2, 3, 2), pad=1, drawn={"x": "special"}),
+    of("conv", "conv_volumes_infinite_tap", x=(1, 2, 3, 4, 3), w=(3, 2, 2, 2, 2), pad=1, drawn={"w": _infinite_tap}),
     Call("conv_relu", _conv_relu, "conv"),
     of("max_pool", "max_pool_halves_special", drawn={"x": "special"}, x=(1, 3, 6, 8), window=2),
     of("max_pool", "max_pool_two_odd_width", x=(2, 8, 5, 7), window=2),
@@ -534,9 +552,10 @@ def random_call(seed: int) -> tuple[Call, str, str]:
 def _random_conv(rng: random.Random, name: str) -> Call:
     groups = rng.choice((1, 1, 1, 2, 3))
     C, K = groups * rng.choice((1, 2, 3, 4, 8, 9)), groups * rng.choice((1, 2, 5, 16, 19))
-    window = rng.randint(1, 3), rng.randint(1, 3)
-    stride, dilation = (rng.randint(1, 3), rng.randint(1, 3)), (rng.randint(1, 2), rng.randint(1, 2))
-    pad = rng.randint(0, 2), rng.randint(0, 2)
+    axes = rng.choice((1, 2, 2, 2, 2, 3))
+    window, stride, dilation, pad = (
+        tuple(rng.randint(least, most) for _ in range(axes)) for least, most in ((1, 3), (1, 3), (1, 2), (0, 2))
+    )
     sizes = [max(1, (w - 1) * d + 1 - 2 * p) + rng.randint(0, 4) for w, d, p in zip(window, dilation, pad, strict=True)]
     x, w = (rng.randint(1, 3), C, *sizes), (K, C // groups, *window)
     bias = {} if rng.random() < 0.5 else {"b": None}

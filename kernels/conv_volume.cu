@@ -1,0 +1,155 @@
+// 3-D convolution (cross-correlation) of volumes and its gradients: the plain kernels, right for every case.
+//
+//   y[n,k,o,p,q]  = b[k] + sum over c,t,r,s of x[n,c,d,i,j] w[k,c,t,r,s]      d = o stride - pad + t dilation, i, j likewise
+//   dx[n,c,d,i,j] = sum over the k,t,r,s and whole o,p,q that reach (d,i,j) of dy[n,k,o,p,q] w[k,c,t,r,s]
+//   dw[k,c,t,r,s] = sum over n,o,p,q of dy[n,k,o,p,q] x[n,c,d,i,j]
+//
+// In y and dw the padding is the number 0 and takes part in the sums (0 * inf is NaN); dx sums over real outputs only.
+// c runs over the C / groups channels of filter k's group.
+//
+// Layout: volumes are (N, C, D, H, W) or, with CHANNELS_LAST, (N, D, H, W, C), without gaps; w is
+// (K, C / groups, T, R, S).  Sums are kept in Sum<T>; Index counts the elements of every array.
+//
+//   kernel                             | one thread per                        | when
+//   conv_volume_forward_direct         | output                                | every case
+//   conv_volume_backward_data_direct   | voxel and channel of dx               | every case
+//   conv_volume_backward_weight_direct | element of dw and slice of the voxels | every case
+//
+// db, and the sum over the slices, are those of conv.cu.
+// Launchers: gpuconv/cuda/conv_volume.py.
+#include "common.cuh"
+
+struct VolumeConvShape {
+  int N, C, D, H, W, K, T, R, S, Z, P, Q;
+  int stride_d, stride_v, stride_h, pad_d, pad_v, pad_h, dilation_d, dilation_v, dilation_h;
+  int groups;
+};
+
+// One element of a batch of volumes, and its place in memory.
+template <typename Index>
+struct Voxel {
+  Index n, c, d, h, w;
+};
+template <bool CHANNELS_LAST, typename Index>
+__device__ __forceinline__ Voxel<Index> voxel_at(Index place, Index C, Index D, Index H, Index W) {
+  // The planes of a volume, one below the other, are an image of D H rows.
+  const Pixel<Index> at = pixel_at<CHANNELS_LAST, Index>(place, C, D * H, W);
+  return {at.n, at.c, at.h / H, at.h % H, at.w};
+}
+template <bool CHANNELS_LAST, typename Index>
+__device__ __forceinline__ Index voxel_place(Index n, Index c, Index d, Index h, Index w, Index C, Index D, Index H,
+                                             Index W) {
+  return place_of<CHANNELS_LAST, Index>(n, c, d * H + h, w, C, D * H, W);
+}
+
+template <typename T, bool CHANNELS_LAST, typename Index>
+__global__ void __launch_bounds__(256, 4)
+conv_volume_forward_direct(const T* __restrict__ x, const T* __restrict__ w, const T* __restrict__ b,
+                           T* __restrict__ y, const VolumeConvShape z) {
+  const Index C = z.C, D = z.D, H = z.H, W = z.W, channels = z.C / z.groups, filters = z.K / z.groups;
+  const long long total = static_cast<long long>(z.N) * z.K * z.Z * z.P * z.Q;
+  for (long long i = thread_index(); i < total; i += thread_count()) {
+    const Voxel<Index> out = voxel_at<CHANNELS_LAST, Index>(static_cast<Index>(i), z.K, z.Z, z.P, z.Q);
+    const Index first = out.c / filters * channels;
+    const Index deep = out.d * z.stride_d - z.pad_d, top = out.h * z.stride_v - z.pad_v;
+    const Index left = out.w * z.stride_h - z.pad_h;
+    const T* tap = w + out.c * channels * z.T * z.R * z.S;
+    Sum<T> sum = 0;
+    for (Index c = 0; c < channels; ++c) {
+      for (int t = 0; t < z.T; ++t) {
+        const Index d = deep + static_cast<Index>(t) * z.dilation_d;
+        for (int r = 0; r < z.R; ++r) {
+          const Index h = top + static_cast<Index>(r) * z.dilation_v;
+          const bool in_row = d >= 0 && d < D && h >= 0 && h < H;
+          for (int s = 0; s < z.S; ++s) {
+            const Index v = left + static_cast<Index>(s) * z.dilation_h;
+            const bool inside = in_row && v >= 0 && v < W;
+            const Sum<T> voxel =
+                inside ? widen(x[voxel_place<CHANNELS_LAST, Index>(out.n, first + c, d, h, v, C, D, H, W)]) : 0;
+            sum += voxel * widen(*tap++);
+          }
+        }
+      }
+    }
+    if (b != nullptr) sum += widen(b[out.c]);
+    y[i] = narrow<T>(sum);
+  }
+}
+
+template <typename T, bool CHANNELS_LAST, typename Index>
+__global__ void __launch_bounds__(256, 4)
+conv_volume_backward_data_direct(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
+                                 const VolumeConvShape z) {
+  const Index K = z.K, Z = z.Z, P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
+  const Index window = static_cast<Index>(z.T) * z.R * z.S;
+  const long long total = static_cast<long long>(z.N) * z.C * z.D * z.H * z.W;
+  for (long long i = thread_index(); i < total; i += thread_count()) {
+    const Voxel<Index> in = voxel_at<CHANNELS_LAST, Index>(static_cast<Index>(i), z.C, z.D, z.H, z.W);
+    const Index group = in.c / channels, first = group * filters;
+    const T* taps = w + (first * channels + in.c - group * channels) * window;
+    Sum<T> sum = 0;
+    for (int t = 0; t < z.T; ++t) {
+      const Index deep = in.d + z.pad_d - static_cast<Index>(t) * z.dilation_d, o = deep / z.stride_d;
+      if (deep < 0 || o >= Z || deep != o * z.stride_d) continue;
+      for (int r = 0; r < z.R; ++r) {
+        const Index down = in.h + z.pad_v - static_cast<Index>(r) * z.dilation_v, p = down / z.stride_v;
+        if (down < 0 || p >= P || down != p * z.stride_v) continue;
+        for (int s = 0; s < z.S; ++s) {
+          const Index right = in.w + z.pad_h - static_cast<Index>(s) * z.dilation_h, q = right / z.stride_h;
+          if (right < 0 || q >= Q || right != q * z.stride_h) continue;
+          const T* tap = taps + (static_cast<Index>(t) * z.R + r) * z.S + s;
+          for (Index k = 0; k < filters; ++k) {
+            const Index place = voxel_place<CHANNELS_LAST, Index>(in.n, first + k, o, p, q, K, Z, P, Q);
+            sum += widen(dy[place]) * widen(tap[k * channels * window]);
+          }
+        }
+      }
+    }
+    dx[i] = narrow<T>(sum);
+  }
+}
+
+// partial: (slices, K, C / groups, T, R, S), slice i over the voxels [i length, (i + 1) length) of all outputs
+template <typename T, bool CHANNELS_LAST, typename Index>
+__global__ void __launch_bounds__(256, 4)
+conv_volume_backward_weight_direct(const T* __restrict__ dy, const T* __restrict__ x, Sum<T>* __restrict__ partial,
+                                   const VolumeConvShape z, int slices, long long length) {
+  const Index C = z.C, D = z.D, H = z.H, W = z.W, K = z.K, Z = z.Z, P = z.P, Q = z.Q;
+  const Index channels = z.C / z.groups, filters = z.K / z.groups;
+  const long long size = static_cast<long long>(z.K) * channels * z.T * z.R * z.S;
+  const long long voxels = static_cast<long long>(z.N) * z.Z * z.P * z.Q;
+  for (long long i = thread_index(); i < size * slices; i += thread_count()) {
+    const long long begin = i / size * length;
+    const Index count = static_cast<Index>(max(0LL, min(length, voxels - begin)));
+    Index rest = static_cast<Index>(i % size);
+    const Index s = rest % z.S;
+    rest /= z.S;
+    const Index r = rest % z.R;
+    rest /= z.R;
+    const Index t = rest % z.T;
+    rest /= z.T;
+    const Index k = rest / channels, c = k / filters * channels + rest % channels;
+    const Index deep = t * z.dilation_d - z.pad_d, down = r * z.dilation_v - z.pad_v;
+    const Index right = s * z.dilation_h - z.pad_h;
+    Index q = static_cast<Index>(begin % Q), p = static_cast<Index>(begin / Q % P);
+    Index o = static_cast<Index>(begin / Q / P % Z), n = static_cast<Index>(begin / Q / P / Z);
+    Sum<T> sum = 0;
+    for (Index j = 0; j < count; ++j) {
+      const Index d = o * z.stride_d + deep, h = p * z.stride_v + down, v = q * z.stride_h + right;
+      const bool inside = d >= 0 && d < D && h >= 0 && h < H && v >= 0 && v < W;
+      const Sum<T> voxel = inside ? widen(x[voxel_place<CHANNELS_LAST, Index>(n, c, d, h, v, C, D, H, W)]) : 0;
+      sum += widen(dy[voxel_place<CHANNELS_LAST, Index>(n, k, o, p, q, K, Z, P, Q)]) * voxel;
+      if (++q == Q) {
+        q = 0;
+        if (++p == P) {
+          p = 0;
+          if (++o == Z) {
+            o = 0;
+            ++n;
+          }
+        }
+      }
+    }
+    partial[i] = sum;
+  }
+}
