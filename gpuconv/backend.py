@@ -122,9 +122,11 @@ def resolve_device(device: str) -> str:
 # Arrays between the host and the place of nets and data ----------------------------------------------------------------
 
 
-def zeros(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return zeros where nets and data are created."""
-    return np.zeros(shape, dtype) if default_device() == "cpu" else _gpu().current().zeros(shape, dtype)
+def zeros(shape: tuple[int, ...], dtype: Any, *, beside: Any = None) -> Any:
+    """Return zeros where nets and data are created, or where the array `beside` is."""
+    if beside is None:
+        return np.zeros(shape, dtype) if default_device() == "cpu" else _gpu().current().zeros(shape, dtype)
+    return _gpu().device_of(beside).zeros(shape, dtype) if on_gpu(beside) else np.zeros(shape, dtype)
 
 
 def zeros_like(array: Any) -> Any:

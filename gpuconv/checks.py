@@ -144,13 +144,14 @@ def flag(name: str, value: Any) -> bool:
 # Arrays -------------------------------------------------------------------------------------------------------------
 
 
-def common_dtype(**arrays: Any) -> np.dtype:
-    """Return the one dtype of all arrays (float16, float32 or float64, native byte order); None is skipped."""
+def common_dtype(taken: tuple[np.dtype, ...] = FLOATS, /, **arrays: Any) -> np.dtype:
+    """Return the one dtype of all arrays, of those that are taken, in native byte order; None is skipped."""
     dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
     for name, dtype in dtypes.items():
-        if dtype not in FLOATS or not dtype.isnative:
+        if dtype not in taken or not dtype.isnative:
             what = f"{dtype} ({dtype.str})" if not dtype.isnative else str(dtype)
-            msg = f"{name} must be float16, float32 or float64 in native byte order, got {what}"
+            *others, last = map(str, taken)
+            msg = f"{name} must be {', '.join(others)} or {last} in native byte order, got {what}"
             raise DTypeError(msg)
     if len(set(dtypes.values())) > 1:
         msg = "arrays must share one dtype, got " + ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from compare import absolute, assert_close, assert_same, normal, whole
+from conv_checks import arrays_of, by_oracle, channels_last, check_close, computed, positive
 from hypothesis import given
 from hypothesis import strategies as st
 from pairs import DEVICES, DTYPES, STORED, pairs
@@ -74,54 +75,6 @@ CASES = {
 }
 
 
-def positive(rng, shape, dtype):
-    return rng.uniform(0, 1, shape).astype(dtype)
-
-
-def channels_last(a):
-    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
-
-
-def _sizes(case):
-    x_shape, w_shape, options = case
-    return conv_sizes(np.empty(x_shape), np.empty(w_shape), None, **options)
-
-
-def _arrays(case, rng, dtype, make):
-    """Return x, w, b, dy of a case, filled by `make`, and the sizes."""
-    z = _sizes(case)
-    shapes = case[0], case[1], (z.K,), (z.N, z.K, z.P, z.Q)
-    return *(make(rng, shape, dtype) for shape in shapes), z
-
-
-def _computed(device, arrays, options, *, input_grad=True):
-    """Return y, dx, dw, db for x, w, b, dy, as NumPy arrays; the inputs must come out as they went in."""
-    before = [None if a is None else a.copy() for a in arrays]
-    dev_x, dev_w, dev_b, dev_dy = map(device.array, arrays)
-    y, cache = gpuconv.conv_forward(dev_x, dev_w, dev_b, **options)
-    grads = gpuconv.conv_backward(dev_dy, cache, input_grad=input_grad)
-    for array, copy in zip((dev_x, dev_w, dev_b, dev_dy), before, strict=True):
-        if copy is not None:
-            np.testing.assert_array_equal(device.numpy(array), copy, "an input was changed")
-    return tuple(None if a is None else device.numpy(a) for a in (y, *grads))
-
-
-def _expected(x, w, b, dy, z):
-    y = naive.conv_forward(x, w, b, z)
-    return y, *naive.conv_backward(dy, x, w, z, input_grad=True, bias_grad=b is not None)
-
-
-def _check_close(got, x, w, b, dy, z, *, zero_mean=True):
-    expected = _expected(x, w, b, dy, z)
-    scales = _expected(*absolute(x, w, b, dy), z)
-    lengths = (z.C // z.groups * z.R * z.S + 1, z.K // z.groups * z.R * z.S, z.N * z.P * z.Q, z.N * z.P * z.Q)
-    for actual, ref, scale, terms in zip(got, expected, scales, lengths, strict=True):
-        if ref is None:
-            assert actual is None
-        else:
-            assert_close(actual, ref, scale=scale, dtype=x.dtype, terms=terms, zero_mean=zero_mean)
-
-
 # Against the oracle -------------------------------------------------------------------------------------------------
 
 
@@ -135,29 +88,39 @@ def _check_close(got, x, w, b, dy, z, *, zero_mean=True):
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, make, stored, device, dtype, rng):
     """Bit for bit on integers; sums of positive numbers, which only grow, lose most to rounding."""
-    x, w, b, dy, z = _arrays(case, rng, dtype, make)
+    x, w, b, dy, z = arrays_of(case, rng, dtype, make)
     last = stored == "channels_last"
-    got = _computed(device, (channels_last(x), w, b, channels_last(dy)) if last else (x, w, b, dy), case[2])
+    got = computed(device, (channels_last(x), w, b, channels_last(dy)) if last else (x, w, b, dy), case[2])
     if make is whole:
-        for actual, expected in zip(got, _expected(x, w, b, dy, z), strict=True):
+        for actual, expected in zip(got, by_oracle(x, w, b, dy, z), strict=True):
             assert_same(actual, expected, dtype=dtype)
     else:
-        _check_close(got, x, w, b, dy, z, zero_mean=make is normal)
+        check_close(got, x, w, b, dy, z, zero_mean=make is normal)
 
 
 @pytest.mark.parametrize("name", ["odd_everything", "groups", "depthwise", "halving_3x3", "1x1_stride_1_pad_0"])
 def test_without_bias(name, device, dtype, rng):
-    x, w, _, dy, z = _arrays(CASES[name], rng, dtype, normal)
-    _check_close(_computed(device, (x, w, None, dy), CASES[name][2]), x, w, None, dy, z)
+    x, w, _, dy, z = arrays_of(CASES[name], rng, dtype, normal)
+    check_close(computed(device, (x, w, None, dy), CASES[name][2]), x, w, None, dy, z)
 
 
 @pytest.mark.parametrize("name", ["odd_everything", "groups", "depthwise", "empty_batch"])
 def test_input_gradient_can_be_left_out(name, device, rng):
-    *arrays, _ = _arrays(CASES[name], rng, "float32", whole)
-    y, _, dw, db = _computed(device, arrays, CASES[name][2])
-    without = _computed(device, arrays, CASES[name][2], input_grad=False)
+    *arrays, _ = arrays_of(CASES[name], rng, "float32", whole)
+    y, _, dw, db = computed(device, arrays, CASES[name][2])
+    without = computed(device, arrays, CASES[name][2], input_grad=False)
     assert without[1] is None
     for actual, expected in zip((without[0], *without[2:]), (y, dw, db), strict=True):
+        assert_same(actual, expected)
+
+
+@pytest.mark.parametrize("name", ["odd_everything", "groups", "depthwise", "empty_batch"])
+def test_weight_gradient_can_be_left_out(name, device, rng):
+    *arrays, _ = arrays_of(CASES[name], rng, "float32", whole)
+    y, dx, _, db = computed(device, arrays, CASES[name][2])
+    without = computed(device, arrays, CASES[name][2], weight_grad=False)
+    assert without[2] is None
+    for actual, expected in zip((*without[:2], without[3]), (y, dx, db), strict=True):
         assert_same(actual, expected)
 
 
@@ -168,7 +131,7 @@ def test_pixels_no_window_reaches_get_no_gradient(size, stride, device, rng):
     x, w = whole(rng, (1, 2, size, size)), np.ones((1, 2, 3, 3))
     z = conv_sizes(x, w, None, stride=stride)
     dy = np.ones((1, 1, z.P, z.Q))
-    _, dx, _, _ = _computed(device, (x, w, None, dy), {"stride": stride})
+    _, dx, _, _ = computed(device, (x, w, None, dy), {"stride": stride})
     reached = np.zeros(size, dtype=int)
     for p in range(z.P):
         reached[p * stride : p * stride + 3] += 1
@@ -192,11 +155,11 @@ def test_any_memory_layout(layout, options, groups, device, rng):
     options = {**options, "groups": groups}
     z = conv_sizes(x, w, b, **options)
     dy = whole(rng, (z.N, z.K, z.P, z.Q))
-    expected = _expected(x, w, b, dy, z)
+    expected = by_oracle(x, w, b, dy, z)
     laid_out = [layout(a) for a in (x, w, b, dy)]
     odd_x, odd_w, odd_b, odd_dy = laid_out
     for arrays in ((odd_x, w, b, dy), (x, odd_w, odd_b, dy), (x, w, b, odd_dy), laid_out):
-        got = _computed(device, arrays, options)
+        got = computed(device, arrays, options)
         for actual, want in zip(got, expected, strict=True):
             assert_same(actual, want)
         assert is_channels_last(got[0]) == is_channels_last(arrays[0]) == is_channels_last(got[1])
@@ -208,7 +171,7 @@ def test_results_are_contiguous_in_the_format_of_x(stored, device, dtype, rng):
     dy = normal(rng, (2, 8, 4, 5), dtype)
     if stored == "channels_last":
         x, dy = channels_last(x), channels_last(dy)
-    y, dx, dw, _ = _computed(device, (x, w, None, dy), {})
+    y, dx, dw, _ = computed(device, (x, w, None, dy), {})
     for array in (y, dx):
         assert (array.transpose(0, 2, 3, 1) if stored == "channels_last" else array).flags.c_contiguous
     assert dw.flags.c_contiguous
@@ -222,7 +185,7 @@ def test_broadcast_views(axis, device, rng):
     w = np.broadcast_to(whole(rng, [1 if i == axis else n for i, n in enumerate(w_shape)]), w_shape)
     dy = np.broadcast_to(whole(rng, (1, 1, 1, 1)), (2, 4, 4, 4))
     z = conv_sizes(x, w, None)
-    got, expected = _computed(device, (x, w, None, dy), {}), _expected(x, w, None, dy, z)
+    got, expected = computed(device, (x, w, None, dy), {}), by_oracle(x, w, None, dy, z)
     for actual, want in zip(got[:3], expected[:3], strict=True):
         assert_same(actual, want)
 
@@ -268,8 +231,8 @@ def test_nan_and_infinity_spread_as_the_sums_say(special, options, groups, store
     if stored == "channels_last":
         for key in ("x", "dy"):
             arrays[key] = channels_last(arrays[key])
-    got = _computed(device, tuple(arrays.values()), options)
-    for actual, expected in zip(got, _expected(*arrays.values(), z), strict=True):
+    got = computed(device, tuple(arrays.values()), options)
+    for actual, expected in zip(got, by_oracle(*arrays.values(), z), strict=True):
         assert_same(actual, expected, dtype=dtype)
 
 
@@ -280,7 +243,7 @@ def test_float16_sums_do_not_overflow_on_the_way(device):
     w[0, 32:] = -256
     dy = np.full((1, 1, 4, 4), 256, np.float16)
     dy[..., 2:] = -256
-    y, dx, dw, _ = _computed(device, (x, w, None, dy), {})
+    y, dx, dw, _ = computed(device, (x, w, None, dy), {})
     assert_same(y, np.zeros(y.shape, np.float16))
     assert_same(dw, np.zeros(dw.shape, np.float16))
     assert np.isinf(dx).all()  # 256 * 256 is beyond float16
@@ -311,7 +274,7 @@ LAYERS = {
 def test_layers_of_real_nets_match_pytorch(layer, stored, device, dtype, rng):
     """Outputs within the tolerance rule of PyTorch's float64 results."""
     torch = pytest.importorskip("torch")
-    x, w, b, dy, z = _arrays(layer, rng, dtype, normal)
+    x, w, b, dy, z = arrays_of(layer, rng, dtype, normal)
     options = {"stride": z.stride, "padding": z.pad, "dilation": z.dilation, "groups": z.groups}
 
     def by_torch(*arrays):
@@ -323,7 +286,7 @@ def test_layers_of_real_nets_match_pytorch(layer, stored, device, dtype, rng):
     refs, scales = by_torch(x, w, b, dy), by_torch(*absolute(x, w, b, dy))
     if stored == "channels_last":
         x, dy = channels_last(x), channels_last(dy)
-    got = _computed(device, (x, w, b, dy), layer[2])
+    got = computed(device, (x, w, b, dy), layer[2])
     for actual, ref, scale in zip(got, refs, scales, strict=True):
         assert_close(actual, ref, scale=scale, dtype=dtype)
 
@@ -347,18 +310,18 @@ def convolutions(draw):
 
 @given(convolutions(), st.integers(0, 2**32), st.sampled_from(["c_order", "channels_last"]))
 def test_random_sizes_match_oracle(device, case, seed, stored):
-    x, w, b, dy, z = _arrays(case, np.random.default_rng(seed), "float64", whole)
+    x, w, b, dy, z = arrays_of(case, np.random.default_rng(seed), "float64", whole)
     if stored == "channels_last":
         x, dy = channels_last(x), channels_last(dy)
-    for actual, expected in zip(_computed(device, (x, w, b, dy), case[2]), _expected(x, w, b, dy, z), strict=True):
+    for actual, expected in zip(computed(device, (x, w, b, dy), case[2]), by_oracle(x, w, b, dy, z), strict=True):
         assert_same(actual, expected)
 
 
 @given(convolutions(), st.integers(0, 2**32))
 def test_gradients_are_the_adjoints(device, case, seed):
     """<dy, conv(x, w)> = <dx, x> = <dw, w>, and sum(dy) = sum(db); exactly, on integers."""
-    x, w, b, dy, _ = _arrays(case, np.random.default_rng(seed), "float64", whole)
-    y, dx, dw, db = _computed(device, (x, w, np.zeros_like(b), dy), case[2])
+    x, w, b, dy, _ = arrays_of(case, np.random.default_rng(seed), "float64", whole)
+    y, dx, dw, db = computed(device, (x, w, np.zeros_like(b), dy), case[2])
     assert np.vdot(dy, y) == np.vdot(dx, x) == np.vdot(dw, w)
     assert np.array_equal(db, dy.sum(axis=(0, 2, 3)))
 
@@ -389,13 +352,13 @@ def test_is_not_flipped(device):
 )
 @pytest.mark.parametrize("stored", ["c_order", "channels_last"])
 def test_same_bits_every_time_and_for_any_number_of_threads(layer, stored, device, rng, monkeypatch):
-    x, w, b, dy, _ = _arrays(LAYERS[layer], rng, "float32", normal)
+    x, w, b, dy, _ = arrays_of(LAYERS[layer], rng, "float32", normal)
     if stored == "channels_last":
         x, dy = channels_last(x), channels_last(dy)
     runs = []
     for threads in ("1", "2", "3", "2"):
         monkeypatch.setenv("GPUCONV_THREADS", threads)
-        runs.append([a.tobytes() for a in _computed(device, (x, w, b, dy), LAYERS[layer][2])])
+        runs.append([a.tobytes() for a in computed(device, (x, w, b, dy), LAYERS[layer][2])])
     assert all(run == runs[0] for run in runs)
 
 
@@ -411,7 +374,7 @@ def test_one_image_alone_or_in_a_batch(device, rng):
 def test_more_images_than_a_grid_axis_holds(device, rng):
     x, w = whole(rng, (70_001, 1, 1, 2)), whole(rng, (1, 1, 1, 2))
     dy = whole(rng, (70_001, 1, 1, 1))
-    y, dx, dw, _ = _computed(device, (x, w, None, dy), {})
+    y, dx, dw, _ = computed(device, (x, w, None, dy), {})
     assert_same(y, x[..., :1] * w[..., 0] + x[..., 1:] * w[..., 1])
     assert_same(dx, dy * w)
     assert_same(dw, (dy * x).sum(axis=0, keepdims=True))
@@ -440,7 +403,7 @@ COURSE_SUMS = {
 def test_speed_test_of_the_course(device):
     draw = np.random.RandomState(231)
     x, w, b, dy = (draw.randn(*shape) for shape in ((100, 3, 31, 31), (25, 3, 3, 3), (25,), (100, 25, 16, 16)))
-    y, dx, dw, db = _computed(device, (x, w, b, dy), {"stride": 2, "pad": 1})
+    y, dx, dw, db = computed(device, (x, w, b, dy), {"stride": 2, "pad": 1})
     for name, array in (("out", y), ("dx", dx), ("dw", dw)):
         np.testing.assert_allclose((array.sum(), np.abs(array).sum()), COURSE_SUMS[name], rtol=1e-11, err_msg=name)
     np.testing.assert_allclose(db.sum(), 2260.63574581, rtol=1e-11)

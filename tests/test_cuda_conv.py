@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import pytest
 from compare import absolute, assert_close, assert_same, normal, whole
+from conv_checks import channels_last
 from pairs import GPUS, STORED, pairs
-from test_conv import CASES, SPECIAL, channels_last
+from test_conv import CASES, SPECIAL
 
 import gpuconv
 from gpuconv import naive

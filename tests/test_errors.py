@@ -99,6 +99,108 @@ CONV = {
     "x_without_axes": (lambda A: conv(A, x=()), ShapeError, "x must be (N, C, H, W)", "()"),
     "w_with_three_axes": (lambda A: conv(A, w=(3, 3, 3)), ShapeError, "w must be (K, C / groups, R, S)", "(3, 3, 3)"),
     "w_with_five_axes": (lambda A: conv(A, w=(4, 3, 1, 3, 3)), ShapeError, "w must be", "(4, 3, 1, 3, 3)"),
+    "signal_with_filters_of_volumes": (
+        lambda A: conv(A, x=(2, 3, 8), w=(4, 3, 3, 3, 3)),
+        ShapeError,
+        "w must be (K, C / groups, S)",
+        "(4, 3, 3, 3, 3)",
+    ),
+    "volume_with_filters_of_two_axes": (
+        lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3)),
+        ShapeError,
+        "w must be (K, C / groups, T, R, S)",
+        "(4, 3)",
+    ),
+    "filters_of_volumes_with_rows": (
+        lambda A: conv(A, x=(2, 3), w=(4, 3, 3, 3, 3)),
+        ShapeError,
+        "x must be (N, C, D, H, W)",
+        "(2, 3)",
+    ),
+    "filters_of_signals_with_rows": (
+        lambda A: conv(A, x=(2, 3), w=(4, 3, 3)),
+        ShapeError,
+        "x must be (N, C, L)",
+        "(2, 3)",
+    ),
+    "channels_of_a_signal_differ": (
+        lambda A: conv(A, x=(1, 3, 8), w=(2, 5, 3), b=None),
+        ShapeError,
+        "x has 3 channels but w expects 5: x (1, 3, 8), w (2, 5, 3)",
+    ),
+    "channels_of_a_volume_differ": (
+        lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(2, 5, 3, 3, 3), b=None),
+        ShapeError,
+        "x has 3 channels but w expects 5: x (1, 3, 4, 4, 4), w (2, 5, 3, 3, 3)",
+    ),
+    "filter_longer_than_padded_signal": (
+        lambda A: conv(A, x=(1, 3, 4), w=(4, 3, 7), pad=1),
+        ShapeError,
+        "filter 7 does not fit the padded input 6",
+    ),
+    "dilated_filter_longer_than_signal": (
+        lambda A: conv(A, x=(1, 3, 4), w=(4, 3, 3), dilation=2),
+        ShapeError,
+        "filter 3 (dilated to 5) does not fit the padded input 4",
+    ),
+    "filter_deeper_than_volume": (
+        lambda A: conv(A, x=(1, 3, 2, 9, 9), w=(4, 3, 3, 3, 3)),
+        ShapeError,
+        "filter 3x3x3 does not fit the padded input 2x9x9",
+    ),
+    "signal_without_samples": (
+        lambda A: conv(A, x=(2, 3, 0), w=(4, 3, 3), pad=2),
+        ShapeError,
+        "x must have no axis of size 0 but the batch (N, C, L)",
+    ),
+    "volume_without_planes": (
+        lambda A: conv(A, x=(2, 3, 0, 8, 8), w=(4, 3, 3, 3, 3), pad=2),
+        ShapeError,
+        "x must have no axis of size 0 but the batch (N, C, D, H, W)",
+    ),
+    "filter_of_volumes_without_taps": (
+        lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 0, 3, 3)),
+        ShapeError,
+        "w must have no axis of size 0",
+        "(4, 3, 0, 3, 3)",
+    ),
+    "stride_pair_of_a_signal": (
+        lambda A: conv(A, x=(2, 3, 8), w=(4, 3, 3), stride=(1, 2)),
+        ParamError,
+        "stride must be an int or a tuple of one, got 2 values: (1, 2)",
+    ),
+    "pad_pair_of_a_volume": (
+        lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 3, 3, 3), pad=(1, 2)),
+        ParamError,
+        "pad must be an int or a triple (depth, vertical, horizontal), got 2 values: (1, 2)",
+    ),
+    "dilation_tuple_of_one_of_a_volume": (
+        lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 3, 3, 3), dilation=(1,)),
+        ParamError,
+        "dilation must be an int or a triple (depth, vertical, horizontal), got 1 value: (1,)",
+    ),
+    "stride_of_a_volume_with_zero": (
+        lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 3, 3, 3), stride=(0, 1, 1)),
+        ParamError,
+        "stride must be",
+        "stride=0",
+    ),
+    "complex_output_beyond_any_array": (
+        lambda A: conv(
+            A,
+            x=zeros(1, 1, 4, 4, dtype="complex64"),
+            w=zeros(2, 1, 3, 3, dtype="complex64"),
+            b=None,
+            pad=2**28,
+        ),
+        SizeLimitError,
+        "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds at most 2^60",
+    ),
+    "output_of_a_volume_beyond_any_array": (
+        lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(4, 3, 3, 3, 3), pad=2**20),
+        SizeLimitError,
+        "y would be (1, 4, 2097154, 2097154, 2097154) with pad=(1048576, 1048576, 1048576)",
+    ),
     "channels_differ": (
         lambda A: conv(A, x=(1, 3, 4, 4), w=(2, 5, 3, 3), b=None),
         ShapeError,
@@ -504,6 +606,16 @@ BACKWARD = {
         lambda A: backward("conv", A, zeros(3, 4, 6, 6)),
         ShapeError,
         "(2, 4, 6, 6), got (3, 4, 6, 6)",
+    ),
+    "conv_dy_of_a_signal_as_an_image": (
+        lambda A: backward("conv", A, zeros(2, 4, 1, 6), x=(2, 3, 8), w=(4, 3, 3)),
+        ShapeError,
+        "dy must have the shape of the forward's output (2, 4, 6), got (2, 4, 1, 6)",
+    ),
+    "conv_weight_grad_a_number": (
+        lambda A: gpuconv.conv_backward(A(zeros(2, 4, 6, 6)), conv(A)[1], weight_grad=1),
+        ArgTypeError,
+        "weight_grad must be True or False, got 1",
     ),
     "conv_input_grad_a_number": (
         lambda A: gpuconv.conv_backward(A(zeros(2, 4, 6, 6)), conv(A)[1], input_grad=0),

@@ -9,7 +9,7 @@ from operators import OPERATORS
 
 from gpuconv import backend, naive
 from gpuconv.errors import ParamError
-from gpuconv.shapes import conv_sizes, pool_sizes
+from gpuconv.shapes import conv_sizes, image_of_signal, pool_sizes, signal_of_image
 
 
 def _normal(rng, *shapes):
@@ -44,6 +44,13 @@ CONV = {
     "dilation": ((1, 2, 6, 5), (2, 2, 2, 3), {"dilation": (2, 1), "pad": 1}),
     "groups": ((1, 4, 4, 4), (6, 2, 2, 2), {"groups": 2}),
     "stride_drops_a_column": ((1, 1, 5, 6), (1, 1, 2, 2), {"stride": 3}),
+    "volume": ((2, 2, 3, 4, 3), (3, 2, 2, 3, 2), {}),
+    "volume_with_every_option": (
+        (1, 4, 5, 4, 6),
+        (2, 2, 2, 3, 2),
+        {"stride": (2, 1, 3), "pad": (1, 2, 0), "dilation": (1, 2, 3), "groups": 2},
+    ),
+    "volume_smaller_than_its_filter": ((1, 1, 1, 2, 2), (2, 1, 3, 3, 3), {"pad": 1, "stride": 2}),
 }
 
 
@@ -52,7 +59,7 @@ def test_conv_gradients_are_derivatives(x_shape, w_shape, options, rng):
     """Linear in each argument, so a step of 1 has no error but rounding."""
     x, w, b = _normal(rng, x_shape, w_shape, w_shape[0])
     z = conv_sizes(x, w, b, **options)
-    dy = rng.standard_normal((z.N, z.K, z.P, z.Q))
+    dy = rng.standard_normal(z.out)
     grads = naive.conv_backward(dy, x, w, z, input_grad=True, bias_grad=True)
     for grad, array in zip(grads, (x, w, b), strict=True):
         _assert_derivative(grad, lambda: np.vdot(dy, naive.conv_forward(x, w, b, z)), array, step=1.0, rtol=1e-13)
@@ -198,13 +205,34 @@ def test_conv_matches_pytorch(x_shape, w_shape, options, rng):
     torch = _torch()
     x, w, b = _normal(rng, x_shape, w_shape, w_shape[0])
     z = conv_sizes(x, w, b, **options)
-    dy = rng.standard_normal((z.N, z.K, z.P, z.Q))
+    dy = rng.standard_normal(z.out)
 
-    def conv2d(x, w, b):
-        return torch.nn.functional.conv2d(x, w, b, z.stride, z.pad, z.dilation, z.groups)
+    def conv(x, w, b):
+        by_axes = getattr(torch.nn.functional, f"conv{x.ndim - 2}d")
+        return by_axes(x, w, b, z.stride, z.pad, z.dilation, z.groups)
 
     got = naive.conv_forward(x, w, b, z), *naive.conv_backward(dy, x, w, z, input_grad=True, bias_grad=True)
-    _assert_all_close(got, _by_torch(conv2d, (x, w, b), dy))
+    _assert_all_close(got, _by_torch(conv, (x, w, b), dy))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2, "pad": 1}, {"dilation": (2,), "groups": 2}, {"pad": 4, "stride": (3,)}], ids=str
+)
+def test_conv_of_signals_matches_pytorch(options, rng):
+    """The sizes and the oracle of images of one row."""
+    torch = _torch()
+    x, w, b = _normal(rng, (2, 4, 9), (6, 4 // options.get("groups", 1), 3), 6)
+    z = conv_sizes(x, w, b, **options)
+    dy = rng.standard_normal((z.N, z.K, z.Q))
+    torch_options = {"padding" if name == "pad" else name: value for name, value in options.items()}
+
+    def conv1d(x, w, b):
+        return torch.nn.functional.conv1d(x, w, b, **torch_options)
+
+    images = image_of_signal(x), image_of_signal(w)
+    grads = naive.conv_backward(image_of_signal(dy), *images, z, input_grad=True, bias_grad=True)
+    signals = [signal_of_image(a) for a in (naive.conv_forward(*images, b, z), *grads[:2])]
+    _assert_all_close([*signals, grads[2]], _by_torch(conv1d, (x, w, b), dy))
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 3, "stride": 1}, {"window": 3, "stride": 2, "pad": 1}], ids=str)

@@ -5,7 +5,7 @@ import pytest
 from compare import assert_close
 
 import gpuconv
-from gpuconv.cpu import conv
+from gpuconv.cpu import correlation
 from gpuconv.cpu.windows import Block
 
 FORMATS = {"NCHW": lambda a: a, "NHWC": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)}
@@ -34,8 +34,8 @@ def served(monkeypatch):
         calls.append(name == "winograd")
         return name
 
-    original = conv._method
-    monkeypatch.setattr(conv, "_method", method)
+    original = correlation._method
+    monkeypatch.setattr(correlation, "_method", method)
     return calls
 
 
@@ -45,7 +45,7 @@ def exactly(monkeypatch):
 
     def run(function, *args, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(conv, "_method", lambda *_: "conv")
+            patch.setattr(correlation, "_method", lambda *_: "conv")
             return function(*args, **options)
 
     return run
@@ -212,7 +212,7 @@ def left(monkeypatch):
 
         return run
 
-    winograd = conv.passes("winograd", np.dtype(np.float32))
+    winograd = correlation.passes("winograd", np.dtype(np.float32))
     monkeypatch.setattr(winograd, "correlate", noted(winograd.correlate, lambda blocks: blocks))
     monkeypatch.setattr(
         winograd, "weight_gradient", noted(winograd.weight_gradient, lambda result: [list(r) for r in result[1:]])

@@ -1,33 +1,26 @@
-"""Convolution as correlations: the sizes and the method; the passes over memory are in arrays/ and loops/.
-
-Forward and both gradients are built from two sums over windows: `correlate` (windows times filters) and
-`weight_gradient` (windows times dy).  The gradient of the input is a correlation too, of dy with the filters turned
-round: one for each phase of the stride, so that no zero is ever multiplied.  What a call adds in memory is a few
-megabytes a thread, whatever the batch.
-"""
+"""Convolution of images, and of volumes where the sizes are theirs: the memory of results, and what is computed at all."""
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
-from ..shapes import ConvSizes, is_channels_last
-from .compiled import passes
-from .layout import accumulator, empty
+from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
+from .conv_volume import volume_conv_forward, volume_input_gradient, volume_weight_gradient
+from .correlation import correlate, input_gradient, weight_gradient
+from .layout import empty
 from .parallel import quiet
-from .reduce import all_finite, channel_sums
-from .windows import Windows, forward_windows, phases
-
-# Below these, the transforms of Winograd's method cost more than they save.
-_LEAST_CHANNELS = 16
-_LEAST_PIXELS = 2048  # outputs of all images: what the transform of the filters is shared by
-# Up to this many input channels, the gradient of the input goes a way of its own.
-_FEW_CHANNELS = 4
+from .reduce import channel_sums
+from .windows import forward_windows
 
 
-def conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, sizes: ConvSizes) -> np.ndarray:
-    z = sizes
-    y = empty((z.N, z.K, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
-    _correlate(x, w, b, y, forward_windows(z), z.groups)
+def conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, sizes: ConvSizes | VolumeConvSizes) -> np.ndarray:
+    y = empty(sizes.out, x.dtype, channels_last=is_channels_last(x))
+    if isinstance(sizes, VolumeConvSizes):
+        volume_conv_forward(x, w, b, sizes, y)
+    else:
+        correlate(x, w, b, y, forward_windows(sizes), sizes.groups)
     return y
 
 
@@ -36,84 +29,25 @@ def conv_backward(
     dy: np.ndarray,
     x: np.ndarray,
     w: np.ndarray,
-    sizes: ConvSizes,
+    sizes: ConvSizes | VolumeConvSizes,
     *,
     input_grad: bool,
     weight_grad: bool = True,
     bias_grad: bool,
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    dw = _weight_gradient(dy, x, w, forward_windows(sizes), sizes.groups) if weight_grad else None
-    db = channel_sums(dy).astype(w.dtype) if bias_grad else None
-    dx = _data_gradient(dy, x, w, sizes) if input_grad else None
-    return dx, dw, db
-
-
-def _data_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: ConvSizes) -> np.ndarray:
-    dx = empty((z.N, z.C, z.H, z.W), x.dtype, channels_last=is_channels_last(x))
-    if not all_finite(w):  # a correlation would multiply them with zeros around dy
-        passes("few_channels", dy.dtype, served=False).input_gradient(dy, w, z, dx)
-        return dx
-    if z.groups == 1 and z.C <= _FEW_CHANNELS:
-        passes("few_channels", dy.dtype).input_gradient(dy, w, z, dx)
-        return dx
-    # (K, C / groups, R, S) -> (C, K / groups, R, S): in each group, filters and channels change places.
-    grouped = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S)
-    swapped = grouped.swapaxes(1, 2).reshape(z.C, z.K // z.groups, z.R, z.S)
-    for phase in phases(z):
-        if phase.windows is None:  # no window ever reads these pixels
-            dx[phase.pixels] = 0
+    dx = dw = db = None
+    if weight_grad:
+        if isinstance(sizes, VolumeConvSizes):
+            sums = volume_weight_gradient(dy, x, w, sizes)
         else:
-            _correlate(dy, swapped[phase.taps], None, dx[phase.pixels], phase.windows, z.groups)
-    return dx
-
-
-def _correlate(
-    x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, windows: Windows, groups: int
-) -> None:
-    """Fill y[n, k, p, q] with b[k] + the sum over c, r, s of w[k, c, r, s] times tap (r, s) of window (p, q) of x.
-
-    Pixels outside x are 0.  x and y may have any strides.
-    """
-    bias = None if b is None else b.astype(accumulator(x.dtype))
-    method, pieces = _method(w, windows, groups, y), None
-    if method == "depthwise":
-        passes("depthwise", x.dtype, served=len(w) == groups).correlate(x, w, bias, y, windows)
-        return
-    if method == "winograd":
-        pieces = passes("winograd", x.dtype).correlate(x, w, bias, y, windows)
-        if pieces == []:
-            return
-    passes("conv", x.dtype).correlate(x, w, bias, y, windows, groups, pieces)
-
-
-def _weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows, groups: int) -> np.ndarray:
-    """Return dw[k, c, r, s]: the sum over n, p, q of dy[n, k, p, q] times tap (r, s) of window (p, q) of x."""
-    if w.shape[:2] == (groups, 1):
-        dw = passes("depthwise", x.dtype).weight_gradient(dy, x, w, windows)
-    elif _method(w, windows, groups, dy) == "winograd":
-        dw = _winograd_weight_gradient(dy, x, w, windows)
-    else:
-        dw = passes("conv", x.dtype).weight_gradient(dy, x, w, windows, groups)
-    return np.ascontiguousarray(dw, dtype=w.dtype)
-
-
-def _winograd_weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windows) -> np.ndarray:
-    """Return dw by Winograd's method, but for the filters and the channels that it is not exact enough for."""
-    dw, filters, channels = passes("winograd", x.dtype).weight_gradient(dy, x, w, windows)
-    one_by_one = passes("conv", x.dtype).weight_gradient
-    if len(filters) * w.shape[1] + len(channels) * w.shape[0] > w[:, :, 0, 0].size // 2:
-        return one_by_one(dy, x, w, windows, 1)
-    if len(filters):
-        dw[filters] = one_by_one(dy[:, filters], x, w[filters], windows, 1)
-    if len(channels):
-        dw[:, channels] = one_by_one(dy, x[:, channels], w[:, channels], windows, 1)
-    return dw
-
-
-def _method(w: np.ndarray, windows: Windows, groups: int, y: np.ndarray) -> str:
-    """Return how sums over windows with filters w (K, C / groups, R, S) are best done, for outputs as large as y."""
-    if w.shape[1] == 1 and groups > 1:
-        return "depthwise"
-    plain = windows.R == windows.S == 3 and windows.stride == windows.dilation == (1, 1) and groups == 1
-    worth_it = min(w.shape[:2]) >= _LEAST_CHANNELS and y[:, 0].size >= _LEAST_PIXELS
-    return "winograd" if plain and worth_it and accumulator(y.dtype) == np.float32 else "conv"
+            sums = weight_gradient(dy, x, w, sizes)
+        dw = np.ascontiguousarray(sums, dtype=w.dtype)
+    if bias_grad:
+        db = channel_sums(dy.reshape(*dy.shape[:2], prod(dy.shape[2:-1]), dy.shape[-1])).astype(w.dtype)
+    if input_grad:
+        dx = empty(x.shape, x.dtype, channels_last=is_channels_last(x))
+        if isinstance(sizes, VolumeConvSizes):
+            volume_input_gradient(dy, w, sizes, dx)
+        else:
+            input_gradient(dy, w, sizes, dx)
+    return dx, dw, db

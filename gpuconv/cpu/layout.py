@@ -14,12 +14,12 @@ def accumulator(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def empty(shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: bool) -> np.ndarray:
-    """Return an uninitialised (N, C, H, W) array, stored as (N, H, W, C) where channels_last."""
+def empty(shape: tuple[int, ...], dtype: np.dtype, *, channels_last: bool) -> np.ndarray:
+    """Return an uninitialised (N, C, H, W) or (N, C, D, H, W) array, stored with C last where channels_last."""
     if not channels_last:
         return empty_array(shape, dtype)
-    N, C, H, W = shape
-    return empty_array((N, H, W, C), dtype).transpose(0, 3, 1, 2)
+    N, C, *size = shape
+    return np.moveaxis(empty_array((N, *size, C), dtype), -1, 1)
 
 
 def empty_as(x: np.ndarray) -> np.ndarray:

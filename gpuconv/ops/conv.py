@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import ConvSizes, VolumeConvSizes, conv_sizes, image_of_signal, signal_of_image
+from ..shapes import ConvSizes, VolumeConvSizes, check_count, conv_sizes, image_of_signal, signal_of_image
+from ._complex_conv import (
+    COMPLEX,
+    complex_channels,
+    complex_filters,
+    complex_vector,
+    real_channels,
+    real_filters,
+    real_sizes,
+    real_vector,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,18 +47,24 @@ def conv_forward(
     The shape of w says the window: there is no kernel_size.  All arrays share one dtype (float16 is summed in float32)
     and one place; y has the dtype and memory format of x.
 
-    In float32 a result is held to an error of 8 u S where data are zero-mean and of one size, and of (4 + 2 sqrt(n)) u S
-    for any, and its own rounding: u = 2^-24, n the number of terms of its sum, S the sum of their absolute values.  What
-    that assumes where 3x3 filters go Winograd's way stands in gpuconv/cpu/evenness.py.
+    complex64 and complex128 are taken, too.  w is not conjugated.  Each part of y is one sum of real products, in which
+    inf * 0 is NaN between parts as well: as in products of NumPy's complex numbers.
+
+    In float32, and in the parts of complex64, a result is held to an error of 8 u S where data are zero-mean and of one
+    size, and of (4 + 2 sqrt(n)) u S for any, and its own rounding: u = 2^-24, n the number of terms of its sum, S the
+    sum of their absolute values.  What that assumes where 3x3 filters go Winograd's way stands in
+    gpuconv/cpu/evenness.py.
 
     Raises ShapeError, ParamError, DTypeError, ArgTypeError or DeviceMismatchError before any work.
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
-    checks.common_dtype(x=x, w=w, b=b)
+    checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w, b=b)
     sizes = conv_sizes(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
-    y = backend.conv_forward(_image(x), _image(w), b, sizes)
-    return _like(x, y), ConvCache(x, w, b is not None, sizes, checks.mark(x=x, w=w))
+    if x.dtype in COMPLEX:
+        check_count("parts of y", real_sizes(sizes).out, f"x {tuple(x.shape)}")
+    y = _forward(backend, x, w, b, sizes)
+    return y, ConvCache(x, w, b is not None, sizes, checks.mark(x=x, w=w))
 
 
 def conv_backward(
@@ -56,6 +73,9 @@ def conv_backward(
     """Return (dx, dw, db), the gradients of sum(dy * y) for conv_forward's inputs, in their shapes.
 
     dy: (N, K, P, Q)   ->   dx: (N, C, H, W)   dw: (K, C / groups, R, S)   db: (K,)
+
+    dy of signals and volumes has the shape of their y.  Of complex arrays the gradient is dL/dRe + i dL/dIm, as in
+    PyTorch, of a real loss L whose gradient dy is the same for y: dx and dw are sums of dy times conjugates.
 
     dx is None with input_grad=False (the first layer of a net needs none), dw with weight_grad=False (filters that stay
     as they are); db is None where forward had no b.
@@ -67,15 +87,32 @@ def conv_backward(
     checks.unchanged(cache.marks, x=x, w=w)
     input_grad = checks.flag("input_grad", input_grad)
     weight_grad = checks.flag("weight_grad", weight_grad)
-    dx, dw, db = backend.conv_backward(
-        _image(dy),
-        _image(x),
-        _image(w),
-        z,
-        input_grad=input_grad,
-        weight_grad=weight_grad,
-        bias_grad=cache.has_bias,
-    )
+    wanted = {"input_grad": input_grad, "weight_grad": weight_grad, "bias_grad": cache.has_bias}
+    return _backward(backend, dy, x, w, z, wanted)
+
+
+def _forward(backend: ModuleType, x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes) -> Any:
+    """Return y, where all is checked."""
+    if x.dtype in COMPLEX:
+        b = None if b is None else real_vector(b)
+        parts = _forward(backend, real_channels(x), real_filters(w), b, real_sizes(sizes))
+        return complex_channels(parts, x)
+    return _like(x, backend.conv_forward(_image(x), _image(w), b, sizes))
+
+
+def _backward(
+    backend: ModuleType, dy: Any, x: Any, w: Any, sizes: ConvSizes | VolumeConvSizes, wanted: dict[str, bool]
+) -> tuple[Any, Any, Any]:
+    """Return dx, dw and db as far as they are wanted, where all is checked."""
+    if x.dtype in COMPLEX:
+        real_arrays = real_channels(dy), real_channels(x), real_filters(w)
+        dx, dw, db = _backward(backend, *real_arrays, real_sizes(sizes), wanted)
+        return (
+            None if dx is None else complex_channels(dx, x),
+            None if dw is None else complex_filters(dw, w.dtype),
+            None if db is None else complex_vector(db, w.dtype),
+        )
+    dx, dw, db = backend.conv_backward(_image(dy), _image(x), _image(w), sizes, **wanted)
     return _like(x, dx), _like(w, dw), db
 
 

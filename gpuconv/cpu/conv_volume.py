@@ -1,0 +1,176 @@
+"""Convolution of volumes as that of images: the depth alone is unfolded, and taps of it become channels.
+
+    y[n, :, o] is the image that filters of T C channels make of the T planes under output o, side by side
+    dw         is their gradient, with the taps back on an axis of their own
+    dx[n, :, d] is the gradient of one plane, to which the outputs that read it send through one tap each
+
+In each group tap t of channel c is channel t C / groups + c, so groups stay together.  A gradient dx is gathered, not
+scattered: each of its planes is one sum, rounded once, of the outputs that read it alone.  Planes of padding take part
+in y and dw as zeros, for 0 * inf is NaN there; none is ever met in dx.
+
+Blocks of planes are unfolded one after another, some tens of megabytes whatever the batch and the depth.  How they are
+cut depends on sizes and memory format alone, so results are equal bit for bit for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
+from .copies import copy
+from .correlation import correlate, input_gradient, weight_gradient
+from .layout import empty
+from .parallel import for_each, ranges
+from .runs import run_length
+from .windows import forward_windows
+
+# Bytes of unfolded planes and of results in one block.
+_BLOCK_BYTES = 32 * 1024 * 1024
+
+# Some volumes of a batch, some rows of a table of planes.
+_Block = tuple[slice, slice]
+
+
+def volume_conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, z: VolumeConvSizes, y: np.ndarray) -> None:
+    """Fill y (N, K, Z, P, Q)."""
+    planes, filters = _planes_under_outputs(z), _taps_as_channels(w)
+    for volumes, outputs in _blocks(x, y, planes):
+        images = _unfolded(x, volumes, planes[outputs], z.groups)
+        target = y.swapaxes(1, 2)[volumes, outputs]
+        result, windows = _joined(target), forward_windows(_image_sizes(z, len(images), C=z.C * z.T, K=z.K))
+        if result is not None:
+            correlate(images, filters, b, result, windows, z.groups)
+            continue
+        result = empty((len(images), *target.shape[2:]), y.dtype, channels_last=is_channels_last(y))
+        correlate(images, filters, b, result, windows, z.groups)
+        copy(result.reshape(target.shape), target)
+
+
+def volume_weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: VolumeConvSizes) -> np.ndarray:
+    """Return dw (K, C / groups, T, R, S), whose blocks are added up in float64."""
+    planes, filters = _planes_under_outputs(z), _taps_as_channels(w)
+    under = np.arange(z.Z)[:, None]
+    blocks = _blocks(x, dy, planes)
+    total = np.zeros(filters.shape)
+    for first, last in ranges(len(blocks), max(1, run_length(len(blocks)))):
+        run = np.zeros(filters.shape)
+        for volumes, outputs in blocks[first:last]:
+            gradients = _unfolded(dy, volumes, under[outputs], 1)
+            images = _unfolded(x, volumes, planes[outputs], z.groups)
+            run += weight_gradient(gradients, images, filters, _image_sizes(z, len(images), C=z.C * z.T, K=z.K))
+        total += run
+    return total.reshape(z.K, z.T, -1, z.R, z.S).swapaxes(1, 2)
+
+
+def volume_input_gradient(dy: np.ndarray, w: np.ndarray, z: VolumeConvSizes, dx: np.ndarray) -> None:
+    """Fill dx (N, C, D, H, W)."""
+    for depths, taps in _depths_by_taps(z):
+        by_depth = dx.swapaxes(1, 2)[:, depths.start : depths.stop : depths.step]
+        if not taps:  # no window ever reads these planes
+            by_depth[...] = 0
+            continue
+        reached = np.array(depths)[:, None] + z.pad[0] - z.dilation[0] * np.array(taps)
+        outputs, filters = reached // z.stride[0], _taps_as_filters(w[:, :, taps], z.groups)
+        for volumes, part in _blocks(dy, dx, outputs):
+            gradients = _unfolded(dy, volumes, outputs[part], z.groups)
+            target = by_depth[volumes, part]
+            result, sizes = _joined(target), _image_sizes(z, len(gradients), C=z.C, K=z.K * len(taps))
+            if result is not None:
+                input_gradient(gradients, filters, sizes, result)
+                continue
+            result = empty((len(gradients), *target.shape[2:]), dx.dtype, channels_last=is_channels_last(dx))
+            input_gradient(gradients, filters, sizes, result)
+            copy(result.reshape(target.shape), target)
+
+
+def _image_sizes(z: VolumeConvSizes, N: int, *, C: int, K: int) -> ConvSizes:
+    """Return the sizes of a convolution of images that has taps for more channels, or for more filters."""
+    stride, pad, dilation = (option[1:] for option in (z.stride, z.pad, z.dilation))
+    return ConvSizes(N, C, z.H, z.W, K, z.R, z.S, z.P, z.Q, stride, pad, dilation, z.groups)
+
+
+def _taps_as_channels(w: np.ndarray) -> np.ndarray:
+    """Return filters of images, (K, T C / groups, R, S)."""
+    K, _, _, R, S = w.shape
+    return w.swapaxes(1, 2).reshape(K, -1, R, S)
+
+
+def _taps_as_filters(w: np.ndarray, groups: int) -> np.ndarray:
+    """Return filters of images for the way back, (T K, C / groups, R, S): those of a group stay together."""
+    K, C_w, T, R, S = w.shape
+    by_group = w.reshape(groups, K // groups, C_w, T, R, S).transpose(0, 3, 1, 2, 4, 5)
+    return by_group.reshape(K * T, C_w, R, S)
+
+
+def _planes_under_outputs(z: VolumeConvSizes) -> np.ndarray:
+    """Return which plane of x tap t of output o reads, (Z, T); of planes outside x there is padding."""
+    return np.arange(z.Z)[:, None] * z.stride[0] - z.pad[0] + np.arange(z.T) * z.dilation[0]
+
+
+def _depths_by_taps(z: VolumeConvSizes) -> Iterator[tuple[range, list[int]]]:
+    """Yield planes of x, and the taps by which outputs read each of them.
+
+    A tap reads planes a stride apart.  The deeper a plane, the later its first and its last tap: so those of the same
+    taps are a stride apart, too, without one between them that has others.
+    """
+    depths: dict[tuple[int, ...], list[int]] = {}
+    for d in range(z.D):
+        reached = [d + z.pad[0] - t * z.dilation[0] for t in range(z.T)]
+        read = (t for t, place in enumerate(reached) if place % z.stride[0] == 0 and 0 <= place // z.stride[0] < z.Z)
+        depths.setdefault(tuple(read), []).append(d)
+    for d in depths.pop((), []):
+        yield range(d, d + 1), []
+    for taps, planes in depths.items():
+        yield range(planes[0], planes[-1] + 1, z.stride[0]), list(taps)
+
+
+def _blocks(read: np.ndarray, written: np.ndarray, planes: np.ndarray) -> list[_Block]:
+    """Cut work on volumes into blocks: whole volumes, or rows of the table of planes for one of them.
+
+    A row needs the planes of `read` that the table names and one of `written`.  With one tap only, planes of one volume
+    need not be copied, and those of several only unless they lie one after another in both.
+    """
+    N, rows = len(read), len(planes)
+    row_bytes = (planes.shape[1] * read[0, :, 0].size + written[0, :, 0].size) * read.itemsize if N else 1
+    most = max(1, _BLOCK_BYTES // row_bytes)
+    if most < rows:
+        return [(slice(n, n + 1), slice(*block)) for n in range(N) for block in ranges(rows, most)]
+    in_a_row = is_channels_last(read) and rows == read.shape[2] == written.shape[2]
+    together = most // rows if planes.shape[1] > 1 or in_a_row else 1
+    return [(slice(*volumes), slice(0, rows)) for volumes in ranges(N, together)]
+
+
+def _unfolded(array: np.ndarray, volumes: slice, planes: np.ndarray, groups: int) -> np.ndarray:
+    """Return planes of volumes (N, C, D, H, W) as images: those of a row of the table become channels of one.
+
+    planes: (rows, taps)   ->   (n rows, groups taps C / groups, H, W), in the memory format of the volumes.
+    Of one tap without padding they are a view, if the volumes' strides allow it.
+    """
+    by_depth = array.swapaxes(1, 2)[volumes]
+    (n, D, C, H, W), (rows, taps) = by_depth.shape, planes.shape
+    first, last = int(planes[0, 0]), int(planes[-1, -1])
+    if taps == 1 and 0 <= first <= last < D:
+        view = _joined(by_depth[:, first : last + 1 : (last - first) // max(1, rows - 1) or 1])
+        if view is not None:
+            return view
+    images = empty((n * rows, taps * C, H, W), array.dtype, channels_last=is_channels_last(array))
+    source = by_depth.reshape(n, D, groups, C // groups, H, W)
+    target = images.reshape(n, rows, groups, taps, C // groups, H, W)
+
+    def unfold(place: tuple[int, int]) -> None:
+        row, tap = place
+        plane = planes[place]
+        target[:, row, :, tap] = source[:, plane] if 0 <= plane < D else 0
+
+    for_each(unfold, list(np.ndindex(rows, taps)), blas=False)
+    return images
+
+
+def _joined(planes: np.ndarray) -> np.ndarray | None:
+    """Return planes (n, rows, C, H, W) as images (n rows, C, H, W), or None where that would be a copy."""
+    n, rows = planes.shape[:2]
+    if n > 1 and rows > 1 and planes.strides[0] != rows * planes.strides[1]:
+        return None
+    return planes.reshape(n * rows, *planes.shape[2:])

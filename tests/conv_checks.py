@@ -1,0 +1,60 @@
+"""What tests of convolution share, on signals, images and volumes: arrays of a case, results, and the oracle's."""
+
+from math import prod
+
+import numpy as np
+from compare import absolute, assert_close
+
+import gpuconv
+from gpuconv import naive
+from gpuconv.shapes import conv_sizes, image_of_signal, signal_of_image
+
+
+def positive(rng, shape, dtype):
+    return rng.uniform(0, 1, shape).astype(dtype)
+
+
+def channels_last(a):
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
+
+
+def arrays_of(case, rng, dtype, make):
+    """Return x, w, b, dy of a case, (x, w, options), filled by `make`, and the sizes."""
+    x_shape, w_shape, options = case
+    z = conv_sizes(np.empty(x_shape), np.empty(w_shape), None, **options)
+    y_shape = z.out if len(x_shape) > 3 else z.out[:2] + z.out[3:]
+    return *(make(rng, shape, dtype) for shape in (x_shape, w_shape, (z.K,), y_shape)), z
+
+
+def computed(device, arrays, options, **wanted):
+    """Return y, dx, dw, db for x, w, b, dy, as NumPy arrays; the inputs must come out as they went in."""
+    before = [None if a is None else a.copy() for a in arrays]
+    dev_x, dev_w, dev_b, dev_dy = map(device.array, arrays)
+    y, cache = gpuconv.conv_forward(dev_x, dev_w, dev_b, **options)
+    grads = gpuconv.conv_backward(dev_dy, cache, **wanted)
+    for array, copy in zip((dev_x, dev_w, dev_b, dev_dy), before, strict=True):
+        if copy is not None:
+            np.testing.assert_array_equal(device.numpy(array), copy, "an input was changed")
+    return tuple(None if a is None else device.numpy(a) for a in (y, *grads))
+
+
+def by_oracle(x, w, b, dy, z):
+    """Return y, dx, dw, db as the oracle has them."""
+    if x.ndim == 3:
+        results = by_oracle(*map(image_of_signal, (x, w)), b, image_of_signal(dy), z)
+        return *map(signal_of_image, results[:3]), results[3]
+    y = naive.conv_forward(x, w, b, z)
+    return y, *naive.conv_backward(dy, x, w, z, input_grad=True, bias_grad=b is not None)
+
+
+def check_close(got, x, w, b, dy, z, *, zero_mean=True):
+    """Hold y, dx, dw, db to the oracle by the tolerance rule."""
+    refs = by_oracle(x, w, b, dy, z)
+    scales = by_oracle(*absolute(x, w, b, dy), z)
+    taps, outputs = prod(w.shape[2:]), dy[:, 0].size
+    lengths = (z.C // z.groups * taps + 1, z.K // z.groups * taps, outputs, outputs)
+    for actual, ref, scale, terms in zip(got, refs, scales, lengths, strict=True):
+        if ref is None:
+            assert actual is None
+        else:
+            assert_close(actual, ref, scale=scale, dtype=x.dtype, terms=terms, zero_mean=zero_mean)
