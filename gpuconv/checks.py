@@ -189,6 +189,11 @@ def ndim(name: str, array: Any, wanted: int, letters: str) -> None:
         raise ShapeError(msg)
 
 
+def ndim_among(name: str, array: Any, letters: dict[int, str]) -> None:
+    """Check that the number of axes is a key of letters; the first of them is named where it is none."""
+    ndim(name, array, array.ndim if array.ndim in letters else next(iter(letters)), next(iter(letters.values())))
+
+
 def not_empty(name: str, array: Any, letters: str) -> None:
     """Check that no axis but the first (the batch) has size 0."""
     if 0 in array.shape[1:]:

@@ -86,6 +86,21 @@ class PoolSizes:
     stride: tuple[int, int]
     pad: tuple[int, int]
 
+    @property
+    def image(self) -> tuple[int, int, int, int]:
+        """The shape of x."""
+        return self.N, self.C, self.H, self.W
+
+    @property
+    def out(self) -> tuple[int, int, int, int]:
+        """The shape of y."""
+        return self.N, self.C, self.P, self.Q
+
+    @property
+    def places(self) -> int:
+        """How many pixels a window has."""
+        return self.R * self.S
+
 
 @dataclass(frozen=True, slots=True)
 class VolumePoolSizes:
@@ -105,6 +120,24 @@ class VolumePoolSizes:
     stride: tuple[int, int, int]
     pad: tuple[int, int, int]
 
+    @property
+    def image(self) -> tuple[int, int, int, int, int]:
+        """The shape of x."""
+        return self.N, self.C, self.D, self.H, self.W
+
+    @property
+    def out(self) -> tuple[int, int, int, int, int]:
+        """The shape of y."""
+        return self.N, self.C, self.Z, self.P, self.Q
+
+    @property
+    def places(self) -> int:
+        """How many pixels a window has."""
+        return self.T * self.R * self.S
+
+
+# What x may be where its pixels are of any number of axes, by the number of its own; what is meant most comes first.
+SPATIAL = {4: "(N, C, H, W)", 3: "(N, C, L)", 5: "(N, C, D, H, W)"}
 
 # The axes of images after batch and channels, of filters after theirs, by their number.
 _IMAGE_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
@@ -243,11 +276,24 @@ def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes | Vol
     return PoolSizes(N, C, *size, *window, *out, stride, pad)  # type: ignore[call-arg]
 
 
+def image_pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
+    """Return the sizes of a pooling call for what knows images alone; x of other axes is refused."""
+    check_images("x", x)
+    sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
+    assert isinstance(sizes, PoolSizes)
+    return sizes
+
+
 def _pool_axes(x: Any, window: Any) -> int:
     """Return how many spatial axes pooling is meant to have."""
     if x.ndim == 3 and isinstance(window, (tuple, list)) and len(window) == 1:
         return 1
     return 3 if x.ndim == 5 else 2
+
+
+def check_images(name: str, x: Any) -> None:
+    """Check that these are images, for what knows no signals and volumes."""
+    checks.ndim(name, x, 4, "(N, C, H, W)")
 
 
 def check_count(name: str, shape: tuple[int, ...], why: str) -> None:
@@ -277,3 +323,33 @@ def image_of_signal(x: Any) -> Any:
 def signal_of_image(x: Any) -> Any:
     """Return a view of an image of one row, (N, C, 1, L), as a signal (N, C, L)."""
     return x[:, :, 0]
+
+
+def as_image(array: Any) -> Any:
+    """Return a signal as an image of one row, as the backends take it; images, volumes and None as they are."""
+    return image_of_signal(array) if array is not None and array.ndim == 3 else array
+
+
+def with_axes_of(array: Any, result: Any) -> Any:
+    """Return a result of a backend, or None, with the axes of the array that it belongs to."""
+    return signal_of_image(result) if array.ndim == 3 and result is not None else result
+
+
+def folded(x: Any) -> Any:
+    """Return an array with its pixels on two axes, as (N, C, H, W): signals in one row, volumes with D and H as one axis.
+
+    For what asks of pixels only which channel they are of.  A view wherever x has no gaps; rows and images as they are.
+    """
+    if x.ndim == 3:
+        return image_of_signal(x)
+    if x.ndim != 5:
+        return x
+    N, C, D, H, W = x.shape
+    if is_channels_last(x):
+        return x.transpose(0, 2, 3, 4, 1).reshape(N, D * H, W, C).transpose(0, 3, 1, 2)
+    return x.reshape(N, C, D * H, W)
+
+
+def unfolded(result: Any, x: Any) -> Any:
+    """Return a view of what a backend made of folded(x) with the axes of x."""
+    return result if result.ndim == x.ndim else result.reshape(x.shape)

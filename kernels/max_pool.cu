@@ -18,12 +18,6 @@
 #include "pack.cuh"
 #include "pool.cuh"
 
-// True if a value beats the winner so far: it is greater, or the first NaN.
-template <typename S>
-__device__ __forceinline__ bool wins(S value, S best) {
-  return !(value <= best) && !is_nan(best);
-}
-
 // WINDOW: R = S = WINDOW, known to the compiler; 0: any.
 template <typename T, typename Place, bool CHANNELS_LAST, int V, int WINDOW, typename Index>
 __global__ void __launch_bounds__(256, 4)

@@ -325,7 +325,12 @@ _ROWS = (
         {"x": Array((2, 3, 8, 8), "whole")},
         ways={"of ties": {"ties": "split"}},
         dy="whole",
-        calls={"max_pool_halves": {"x": (2, 3, 5, 16), "window": 2}},
+        calls={
+            "max_pool_halves": {"x": (2, 3, 5, 16), "window": 2},
+            "max_pool_signals": {"x": (2, 3, 9), "window": (3,), "stride": 2, "pad": 1},
+            "max_pool_volumes": {"x": (2, 3, 4, 5, 6), "window": 2},
+            "max_pool_volumes_ties_split": {"x": (1, 3, 4, 3, 4), "window": 2, "stride": (1, 2, 1), "ties": "split"},
+        },
         anywhere={"x": (2, 8, 4, 8)},
         counted={
             "max_pool 2x2": {"x": (2, 32, 8, 32), "window": 2},
@@ -340,6 +345,15 @@ _ROWS = (
         calls={
             "average_pool_two": {"x": (2, 8, 5, 6), "window": 2},
             "average_pool_count_pad": {"x": (2, 3, 7, 6), "window": 3, "stride": 2, "pad": 1},
+            "average_pool_signals": {"x": (2, 3, 9), "window": (2,), "stride": 1, "pad": 1, "count_pad": False},
+            "average_pool_volumes": {"x": (2, 3, 4, 5, 3), "window": (2, 3, 2), "stride": (1, 2, 1), "pad": (1, 1, 0)},
+            "average_pool_volumes_real_pixels": {
+                "x": (2, 3, 3, 4, 5),
+                "window": (3, 2, 2),
+                "stride": (2, 1, 2),
+                "pad": 1,
+                "count_pad": False,
+            },
         },
         anywhere={"x": (2, 8, 4, 6)},
         counted={"average_pool 2x2": {"x": (2, 32, 8, 32), "window": 2}},
@@ -379,6 +393,8 @@ _ROWS = (
         calls={
             "batchnorm_images": {"x": (3, 5, 5, 7), "momentum": 0.7, "eps": 1e-3},
             "batchnorm_images_in_packs": {"x": (2, 8, 4, 8)},
+            "batchnorm_signals": {"x": (3, 5, 7)},
+            "batchnorm_volumes": {"x": (2, 3, 3, 4, 5)},
         },
         anywhere={"x": (2, 8, 4, 4)},
         rounds=lambda x: {"x": x},
@@ -394,6 +410,7 @@ _ROWS = (
         calls={
             "groupnorm_images": {"x": (3, 6, 5, 7), "groups": 2, "eps": 1e-3},
             "groupnorm_in_packs": {"x": (2, 24, 4, 8), "groups": 8},
+            "groupnorm_volumes": {"x": (2, 6, 3, 2, 5), "groups": 2},
         },
         anywhere={"x": (2, 8, 4, 4), "groups": 2},
         rounds=lambda x: {"x": x, "groups": 1},

@@ -125,9 +125,9 @@ def _c_order(a):
 
 
 def _channels_last(a):
-    if a.ndim != 4:
+    if a.ndim not in (4, 5):
         return np.asfortranarray(a)
-    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
 
 
 def _fortran(a):

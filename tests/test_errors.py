@@ -310,6 +310,53 @@ POOL = {
         "window=(65536, 32768)",
     ),
     "window_of_as_many_places_as_are_counted": (lambda A: pool(A, window=(1, 2**31 - 1)), ShapeError, "does not fit"),
+    "x_with_six_axes": (lambda A: pool(A, x=(1, 2, 2, 2, 2, 2)), ShapeError, "x must be (N, C, H, W)"),
+    "signals_with_an_int": (
+        lambda A: pool(A, x=(2, 3, 8), window=2),
+        ShapeError,
+        "x must be (N, C, H, W), got shape (2, 3, 8), or, to pool (N, C, L), window must be a tuple of one, as in (2,)",
+    ),
+    "average_of_signals_with_an_int": (
+        lambda A: average(A, x=(2, 3, 8), window=2),
+        ShapeError,
+        "to pool (N, C, L), window must be a tuple of one",
+    ),
+    "window_of_one_for_images": (
+        lambda A: pool(A, window=(2,)),
+        ParamError,
+        "window must be an int or a pair (vertical, horizontal), got 1 value: (2,)",
+    ),
+    "stride_of_two_for_signals": (
+        lambda A: pool(A, x=(2, 3, 8), window=(2,), stride=(1, 2)),
+        ParamError,
+        "stride must be an int or a tuple of one, got 2 values: (1, 2)",
+    ),
+    "window_of_two_for_volumes": (
+        lambda A: pool(A, x=(2, 3, 4, 4, 4), window=(2, 2)),
+        ParamError,
+        "window must be an int or a triple (depth, vertical, horizontal), got 2 values: (2, 2)",
+    ),
+    "pad_above_half_of_a_depth": (
+        lambda A: pool(A, x=(2, 3, 4, 4, 4), window=(1, 2, 2), pad=1),
+        ParamError,
+        "pad=(1, 1, 1), window=(1, 2, 2)",
+    ),
+    "pad_above_half_of_a_signals_window": (
+        lambda A: average(A, x=(2, 3, 8), window=(3,), pad=2),
+        ParamError,
+        "pad must be at most half the window, so that no window lies in the padding: pad=(2,), window=(3,)",
+    ),
+    "window_deeper_than_the_volume": (
+        lambda A: pool(A, x=(2, 3, 1, 4, 4)),
+        ShapeError,
+        "window 2x2x2 does not fit the padded input 1x4x4",
+    ),
+    "volumes_without_depth": (lambda A: pool(A, x=(2, 3, 0, 4, 4)), ShapeError, "x must have no axis of size 0"),
+    "global_average_of_volumes": (
+        lambda A: call_of("global_average_pool")(A, x=(2, 3, 4, 4, 4)),
+        ShapeError,
+        "x must be (N, C, H, W)",
+    ),
     "window_zero": (lambda A: pool(A, window=0), ParamError, "window must be", "window=0"),
     "window_negative": (lambda A: pool(A, window=(2, -1)), ParamError, "window must be", "window=-1"),
     "window_float": (lambda A: pool(A, window=2.0), ArgTypeError, "window must be an int", "2.0"),
@@ -376,7 +423,13 @@ NORM = {
         ShapeError,
         "x must be (N, C, H, W), got shape (2, 3)",
     ),
-    "three_axes": (lambda A: norm(A, x=(2, 3, 4)), ShapeError, "x must be", "(2, 3, 4)"),
+    "six_axes": (lambda A: norm(A, x=(2, 3, 1, 1, 2, 2)), ShapeError, "x must be (N, C, H, W)", "(2, 3, 1, 1, 2, 2)"),
+    "volumes_without_depth": (lambda A: norm(A, x=(2, 3, 0, 4, 4)), ShapeError, "x must have no axis of size 0"),
+    "one_value_per_channel_of_a_signal": (
+        lambda A: norm(A, x=(1, 3, 1)),
+        ShapeError,
+        "more than one value per channel, got x (1, 3, 1)",
+    ),
     "images_without_pixels": (lambda A: norm(A, x=(2, 3, 0, 4)), ShapeError, "x must have no axis", "(2, 3, 0, 4)"),
     "one_value_per_channel": (
         lambda A: norm(A, x=(1, 3, 1, 1)),
@@ -631,6 +684,31 @@ BACKWARD = {
         lambda A: backward("max_pool", A, zeros(1, 3, 4, 4)),
         ShapeError,
         "(2, 3, 4, 4), got (1, 3, 4, 4)",
+    ),
+    "max_pool_dy_of_a_volume": (
+        lambda A: backward("max_pool", A, zeros(2, 3, 1, 4, 4)),
+        ShapeError,
+        "(2, 3, 4, 4), got (2, 3, 1, 4, 4)",
+    ),
+    "max_pool_dy_of_a_signal": (
+        lambda A: backward("max_pool", A, zeros(2, 3, 4)),
+        ShapeError,
+        "(2, 3, 4, 4), got (2, 3, 4)",
+    ),
+    "max_pool_dy_of_an_image_for_a_signal": (
+        lambda A: backward("max_pool", A, zeros(2, 3, 1, 4), x=(2, 3, 8), window=(2,)),
+        ShapeError,
+        "(2, 3, 4), got (2, 3, 1, 4)",
+    ),
+    "average_pool_dy_of_an_image_for_a_volume": (
+        lambda A: backward("average_pool", A, zeros(2, 3, 2, 4), x=(2, 3, 4, 4, 8)),
+        ShapeError,
+        "(2, 3, 2, 2, 4), got (2, 3, 2, 4)",
+    ),
+    "batchnorm_dy_of_an_image_for_a_volume": (
+        lambda A: backward("spatial_batchnorm", A, zeros(2, 3, 8, 4), x=(2, 3, 4, 2, 4)),
+        ShapeError,
+        "(2, 3, 4, 2, 4), got (2, 3, 8, 4)",
     ),
     "global_average_pool_dy_with_image_axes": (
         lambda A: backward("global_average_pool", A, zeros(2, 3, 1, 1)),

@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import checks, naive, ops
 from ..errors import ShapeError
-from ..shapes import conv_sizes, pool_sizes
+from ..shapes import check_images, conv_sizes, image_pool_sizes
 from . import border
 from .params import batchnorm, conv_options, pool_options, unpacked
 
@@ -37,7 +37,7 @@ def max_pool_forward_naive(x: Any, pool_param: dict[str, Any]) -> tuple[np.ndarr
 
     pool_param: pool_height, pool_width, stride.  A window that would stick out is dropped.
     """
-    out, _ = naive.max_pool_forward(x, pool_sizes(x, pad=0, **pool_options(pool_param)))
+    out, _ = naive.max_pool_forward(x, image_pool_sizes(x, pad=0, **pool_options(pool_param)))
     return out.astype(x.dtype), (x, pool_param)
 
 
@@ -47,7 +47,7 @@ def max_pool_backward_naive(dout: Any, cache: tuple[Any, ...]) -> np.ndarray:
     A window whose maximum is NaN, which equals nothing, gives none.
     """
     x, pool_param = unpacked(cache, 2, "max_pool_forward_naive")
-    z = pool_sizes(x, pad=0, **pool_options(pool_param))
+    z = image_pool_sizes(x, pad=0, **pool_options(pool_param))
     checks.same_shape("dout", dout, (z.N, z.C, z.P, z.Q), "the shape of the forward's output")
     top, _ = naive.max_pool_forward(x, z)
     return naive.max_pool_backward(dout, None, z, ties="every", x=x, y=top).astype(border.float_type(dout))
@@ -55,6 +55,7 @@ def max_pool_backward_naive(dout: Any, cache: tuple[Any, ...]) -> np.ndarray:
 
 def spatial_batchnorm_forward(x: Any, gamma: Any, beta: Any, bn_param: dict[str, Any]) -> tuple[Any, Any]:
     """Normalise every channel of x (N, C, H, W) over the batch and the image; otherwise as batchnorm_forward."""
+    check_images("x", x)
     return batchnorm(ops.spatial_batchnorm_forward, x, gamma, beta, bn_param)
 
 
@@ -77,6 +78,7 @@ def spatial_groupnorm_forward(
         msg = f"gamma and beta must have one entry per channel of x, {x.shape[1]}, got {shape} and {tuple(beta.shape)}"
         msg += checks.channels_first("x", x, gamma.size)
         raise ShapeError(msg)
+    check_images("x", x)
     eps = gn_param.get("eps", 1e-5)
     out, cache = ops.groupnorm_forward(x, gamma.reshape(-1), beta.reshape(-1), groups=G, eps=eps)
     return out, (cache, shape)

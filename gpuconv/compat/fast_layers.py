@@ -11,7 +11,7 @@ from typing import Any
 from .. import ops
 from ..errors import CacheError
 from ..ops.conv import ConvCache
-from ..shapes import conv_sizes
+from ..shapes import check_images, conv_sizes
 from . import border, params
 
 
@@ -82,5 +82,6 @@ max_pool_backward_reshape = max_pool_backward_im2col = max_pool_backward_fast
 
 
 def _pooled(x: Any, pool_param: dict[str, Any], ties: str) -> tuple[Any, tuple[Any, ...]]:
+    check_images("x", x)
     out, cache = ops.max_pool_forward(x, ties=ties, **params.pool_options(pool_param))
     return out, ("reshape" if ties == "split" else "im2col", (x, cache))

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..shapes import PoolSizes, is_channels_last
+from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty
 from .memory import empty_array
 from .parallel import quiet
+from .pool_volume import volume_average_pool_backward, volume_average_pool_forward
 from .runs import FEW
 from .taps import taps
 
 
-def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
+def average_pool_forward(x: np.ndarray, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_average_pool_forward(x, sizes, count_pad=count_pad)
     z = sizes
     # Loops add up a window in one running sum, which must be short: see runs.py.
     run = passes("average_pool", x.dtype, served=z.R * z.S <= FEW)
@@ -23,7 +26,9 @@ def average_pool_forward(x: np.ndarray, sizes: PoolSizes, *, count_pad: bool) ->
     return y
 
 
-def average_pool_backward(dy: np.ndarray, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
+def average_pool_backward(dy: np.ndarray, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_average_pool_backward(dy, sizes, count_pad=count_pad)
     z = sizes
     run = passes("average_pool", dy.dtype, served=z.R * z.S <= FEW)
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(dy))

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, is_channels_last
+from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
 from .compiled import passes
-from .layout import accumulator, empty, scratch_like
+from .layout import accumulator, empty, places_type, scratch_like
 from .parallel import BLOCK_ELEMENTS, for_each, quiet
+from .pool_volume import volume_max_pool_backward, volume_max_pool_forward
 from .runs import FEW, RunningSum
 from .taps import image_ranges, taps
 
@@ -17,33 +18,43 @@ _BOOL = np.dtype(bool)
 
 
 @quiet
-def max_pool_forward(x: np.ndarray, sizes: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
+def max_pool_forward(x: np.ndarray, sizes: PoolSizes | VolumePoolSizes) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_max_pool_forward(x, sizes)
     z, channels_last = sizes, is_channels_last(x)
-    run = passes("max_pool", x.dtype, served=z.R * z.S <= FEW)
-    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=channels_last)
-    argmax = empty(y.shape, np.dtype(np.uint8 if z.R * z.S <= 256 else np.int32), channels_last=channels_last)
+    run = passes("max_pool", x.dtype, served=z.places <= FEW)
+    y = empty(z.out, x.dtype, channels_last=channels_last)
+    argmax = empty(y.shape, places_type(z.places), channels_last=channels_last)
     run.forward(x, y, argmax, z)
     return y, argmax
 
 
 @quiet
 def max_pool_backward(
-    dy: np.ndarray, argmax: Any, sizes: PoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
+    dy: np.ndarray,
+    argmax: Any,
+    sizes: PoolSizes | VolumePoolSizes,
+    *,
+    ties: str = "first",
+    x: Any = None,
+    y: Any = None,
 ) -> np.ndarray:
     if ties != "first":
         return _shared(dy, x, y, sizes, split=ties == "split")
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_max_pool_backward(dy, argmax, sizes)
     z = sizes
     # Loops add up what meets in a pixel in one running sum, which must be short: see runs.py.
-    run = passes("max_pool", dy.dtype, served=z.R * z.S <= FEW)
-    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(argmax))
+    run = passes("max_pool", dy.dtype, served=z.places <= FEW)
+    dx = empty(z.image, dy.dtype, channels_last=is_channels_last(argmax))
     run.backward(dy, argmax, dx, z)
     return dx
 
 
-def _shared(dy: np.ndarray, x: np.ndarray, y: np.ndarray, z: PoolSizes, *, split: bool) -> np.ndarray:
+def _shared(dy: np.ndarray, x: np.ndarray, y: np.ndarray, z: PoolSizes | VolumePoolSizes, *, split: bool) -> np.ndarray:
     """Return the gradient of which all of a window's equal maxima have a part: two passes, to count and to add."""
     kind = accumulator(dy.dtype)
-    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(x))
+    dx = empty(z.image, dy.dtype, channels_last=is_channels_last(x))
 
     def work(part: slice) -> None:
         pixels, best, out = x[part], y[part], dx[part]
@@ -59,7 +70,7 @@ def _shared(dy: np.ndarray, x: np.ndarray, y: np.ndarray, z: PoolSizes, *, split
                 np.equal(pixels[source], best[target], out=hit)
                 np.add(count[target], hit, out=count[target])
             np.divide(share, count, out=share, where=count > 0)  # NaN equals nothing
-        added = RunningSum(total, z.R * z.S)
+        added = RunningSum(total, z.places)
         for _, source, target in taps(z):
             hit = scratch_like("hit", best[target], _BOOL)
             np.equal(pixels[source], best[target], out=hit)

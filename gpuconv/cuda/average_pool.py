@@ -1,15 +1,16 @@
-"""Launches of kernels/average_pool.cu."""
+"""Launches of kernels/average_pool.cu; those over volumes stand in pool_volume.py."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..shapes import PoolSizes, is_channels_last
+from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, index_type, stored
 from .pool import pack_of, pool_index, pool_shape
+from .pool_volume import volume_average_pool_backward, volume_average_pool_forward
 
 _FORWARD = Kernel("average_pool.cu", "average_pool_forward_direct")
 _BACKWARD = Kernel("average_pool.cu", "average_pool_backward_direct")
@@ -21,7 +22,9 @@ _WARP, _BLOCK = 32, 256
 _LARGE_PLANE = 512  # pixels from which on a whole block reads a plane
 
 
-def average_pool_forward(x: Any, sizes: PoolSizes, *, count_pad: bool) -> Any:
+def average_pool_forward(x: Any, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> Any:
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_average_pool_forward(x, sizes, count_pad=count_pad)
     z = sizes
     device = device_of(x)
     x, channels_last = in_own_format(x)
@@ -32,7 +35,9 @@ def average_pool_forward(x: Any, sizes: PoolSizes, *, count_pad: bool) -> Any:
     return y
 
 
-def average_pool_backward(dy: Any, sizes: PoolSizes, *, count_pad: bool) -> Any:
+def average_pool_backward(dy: Any, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> Any:
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_average_pool_backward(dy, sizes, count_pad=count_pad)
     z = sizes
     device = device_of(dy)
     dy, channels_last = in_own_format(dy)

@@ -1,4 +1,4 @@
-"""Memory formats: arrays as kernels want them, (N, C, H, W) or (N, H, W, C) without gaps, and arrays to be filled."""
+"""Memory formats: arrays as kernels want them, (N, C, ...) or (N, ..., C) without gaps, and arrays to be filled."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _LARGEST_INT32 = 2**31 - 1
 
 
 def stored(x: Any, *, channels_last: bool) -> Any:
-    """Return an (N, C, H, W) array's C-contiguous (N, C, H, W) or (N, H, W, C) form: a view where there is one."""
-    return contiguous(x.transpose(0, 2, 3, 1) if channels_last else x)
+    """Return an (N, C, H, W) array's C-contiguous (N, C, H, W) or (N, H, W, C) form, volumes likewise: a view if it can be."""
+    return contiguous(x.transpose(0, *range(2, x.ndim), 1) if channels_last else x)
 
 
 def in_own_format(x: Any) -> tuple[Any, bool]:
@@ -26,16 +26,13 @@ def in_own_format(x: Any) -> tuple[Any, bool]:
     return stored(x, channels_last=channels_last), channels_last
 
 
-def empty_images(
-    device: Device, shape: tuple[int, int, int, int], dtype: np.dtype, *, channels_last: bool
-) -> tuple[Any, Any]:
-    """Return an uninitialised (N, C, H, W) array, and the C-contiguous form of it that a kernel fills."""
+def empty_images(device: Device, shape: tuple[int, ...], dtype: np.dtype, *, channels_last: bool) -> tuple[Any, Any]:
+    """Return an uninitialised array of images or volumes, and the C-contiguous form of it that a kernel fills."""
     if not channels_last:
         array = device.empty(shape, dtype)
         return array, array
-    N, C, H, W = shape
-    array = device.empty((N, H, W, C), dtype)
-    return array.transpose(0, 3, 1, 2), array
+    array = device.empty((shape[0], *shape[2:], shape[1]), dtype)
+    return array.transpose(0, len(shape) - 1, *range(1, len(shape) - 1)), array
 
 
 def empty_results(device: Device, shape: tuple[int, ...], dtype: np.dtype, *, channels_last: bool) -> tuple[Any, Any]:
@@ -43,8 +40,7 @@ def empty_results(device: Device, shape: tuple[int, ...], dtype: np.dtype, *, ch
     if len(shape) == 2:
         array = device.empty(shape, dtype)
         return array, array
-    N, C, H, W = shape
-    return empty_images(device, (N, C, H, W), dtype, channels_last=channels_last)
+    return empty_images(device, shape, dtype, channels_last=channels_last)
 
 
 def same_storage(*arrays: Any, like: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Launches of kernels/max_pool.cu, and of kernels/max_pool_ties.cu where equal maxima share the gradient."""
+"""Launches of kernels/max_pool.cu, and of max_pool_ties.cu where equal maxima share the gradient; volumes: pool_volume.py."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, is_channels_last
+from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
 from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, stored
-from .pool import pack_of, pool_index, pool_shape
+from .pool import pack_of, places_type, pool_index, pool_shape
+from .pool_volume import volume_max_pool_backward, volume_max_pool_backward_ties, volume_max_pool_forward
 
 _FORWARD_DIRECT = Kernel("max_pool.cu", "max_pool_forward_direct")
 _BACKWARD_DIRECT = Kernel("max_pool.cu", "max_pool_backward_direct")
@@ -18,15 +19,17 @@ _FORWARD_HALVING = Kernel("max_pool.cu", "max_pool_forward_halving")
 _BACKWARD_HALVING = Kernel("max_pool.cu", "max_pool_backward_halving")
 _BACKWARD_TIES = Kernel("max_pool_ties.cu", "max_pool_backward_ties_direct")
 
-_BYTE, _INT = np.dtype(np.uint8), np.dtype(np.int32)
+_BYTE = np.dtype(np.uint8)
 _UNROLLED = (2, 3)  # square windows that have a kernel of their own
 
 
-def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[Any, Any]:
+def max_pool_forward(x: Any, sizes: PoolSizes | VolumePoolSizes) -> tuple[Any, Any]:
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_max_pool_forward(x, sizes)
     z = sizes
     device = device_of(x)
     x, channels_last = in_own_format(x)
-    place = _place(z)
+    place = places_type(z.places)
     shape = (z.N, z.C, z.P, z.Q)
     y, y_stored = empty_images(device, shape, x.dtype, channels_last=channels_last)
     argmax, argmax_stored = empty_images(device, shape, place, channels_last=channels_last)
@@ -50,8 +53,12 @@ def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[Any, Any]:
 
 
 def max_pool_backward(
-    dy: Any, argmax: Any, sizes: PoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
+    dy: Any, argmax: Any, sizes: PoolSizes | VolumePoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
 ) -> Any:
+    if isinstance(sizes, VolumePoolSizes):
+        if ties != "first":
+            return volume_max_pool_backward_ties(dy, x, y, sizes, split=ties == "split")
+        return volume_max_pool_backward(dy, argmax, sizes)
     if ties != "first":
         return _shared(dy, x, y, sizes, split=ties == "split")
     z = sizes
@@ -87,8 +94,3 @@ def _halves(z: PoolSizes, dtype: np.dtype, *, channels_last: bool) -> bool:
     """True for 2 x 2 windows side by side on rows of whole 16 bytes."""
     tiles = (z.R, z.S) == z.stride == (2, 2) and z.pad == (0, 0)
     return tiles and not channels_last and z.W % (16 // dtype.itemsize) == 0
-
-
-def _place(z: PoolSizes) -> np.dtype:
-    """Return the dtype of argmax: a byte where the window has room for it."""
-    return _BYTE if z.R * z.S <= 256 else _INT

@@ -26,6 +26,11 @@ def pool_index(z: PoolSizes) -> np.dtype:
     return index_type(z.N * z.C * z.H * z.W, z.N * z.C * z.P * z.Q, *reach)
 
 
+def places_type(places: int) -> np.dtype:
+    """Return the dtype that counts the places of a window: a byte where it has room for them."""
+    return np.dtype(np.uint8 if places <= 256 else np.int32)
+
+
 def pack_of(dtype: np.dtype, count: int) -> int:
     """Return how many neighbours a thread takes at once: 16 bytes where they divide `count`, else one."""
     width = 16 // dtype.itemsize

@@ -1,4 +1,4 @@
-"""Average pooling, over windows and over whole images, as the sums that define it."""
+"""Average pooling, over windows and over whole images, as the sums that define it; over those of volumes: pool_volume.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes
+from ..shapes import PoolSizes, VolumePoolSizes
 from .loops import every, floats
 from .max_pool import window
+from .pool_volume import volume_average_pool_backward, volume_average_pool_forward
 
 
-def average_pool_forward(x: Any, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
+def average_pool_forward(x: Any, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
     """y[n, c, p, q] = sum of the real pixels under the window / their number (count_pad: / R S)."""
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_average_pool_forward(x, sizes, count_pad=count_pad)
     z = sizes
     x = floats(x)
     y = np.zeros((z.N, z.C, z.P, z.Q))
@@ -24,8 +27,10 @@ def average_pool_forward(x: Any, sizes: PoolSizes, *, count_pad: bool) -> np.nda
     return y
 
 
-def average_pool_backward(dy: Any, sizes: PoolSizes, *, count_pad: bool) -> np.ndarray:
+def average_pool_backward(dy: Any, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
     """dx at every real pixel under a window += dy / what the window was divided by."""
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_average_pool_backward(dy, sizes, count_pad=count_pad)
     z = sizes
     dy = floats(dy)
     dx = np.zeros((z.N, z.C, z.H, z.W))

@@ -1,4 +1,4 @@
-"""max_pool_forward and max_pool_backward as a search through every window."""
+"""max_pool_forward and max_pool_backward as a search through every window; those of volumes are in pool_volume.py."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes
+from ..shapes import PoolSizes, VolumePoolSizes
 from .loops import every, floats
+from .pool_volume import volume_max_pool_backward, volume_max_pool_forward
 
 
-def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
+def max_pool_forward(x: Any, sizes: PoolSizes | VolumePoolSizes) -> tuple[np.ndarray, np.ndarray]:
     """y[n, c, p, q] = the first NaN of the window, or else its first maximum; argmax = its place r S + s."""
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_max_pool_forward(x, sizes)
     z = sizes
     x = floats(x)
     y = np.zeros((z.N, z.C, z.P, z.Q))
@@ -29,9 +32,11 @@ def max_pool_forward(x: Any, sizes: PoolSizes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def max_pool_backward(
-    dy: Any, argmax: Any, sizes: PoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
+    dy: Any, argmax: Any, sizes: PoolSizes | VolumePoolSizes, *, ties: str = "first", x: Any = None, y: Any = None
 ) -> np.ndarray:
     """dx at the winner of every window += dy; "split", "every": at each pixel of x that equals its window's y."""
+    if isinstance(sizes, VolumePoolSizes):
+        return volume_max_pool_backward(dy, argmax, sizes, ties=ties, x=x, y=y)
     z = sizes
     dy = floats(dy)
     if ties == "first":

@@ -12,7 +12,7 @@ from .. import checks, ops
 from ..backend import copy, in_format
 from ..errors import ParamError, ShapeError
 from ..plural import counted
-from ..shapes import PoolSizes, conv_sizes, is_channels_last, pool_sizes
+from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
 from . import init as initialisers
 from .layer import Declared, Layer, register
 
@@ -141,7 +141,10 @@ class BatchNorm(Layer):
         return shape
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        forward = ops.batchnorm_forward if x.ndim == 2 else ops.spatial_batchnorm_forward
+        forward = ops.batchnorm_forward
+        if x.ndim != 2:
+            check_images("x", x)
+            forward = ops.spatial_batchnorm_forward
         momentum, eps = self.settings["momentum"], self.settings["eps"]
         return forward(x, **self.params, **self.state, training=training, momentum=momentum, eps=eps)
 
@@ -214,10 +217,11 @@ class MaxPool(Layer):
         super().__init__(**_pool_settings(z, stride))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        z = pool_sizes(_stand_in(1, *shape), **self.settings)
+        z = image_pool_sizes(_stand_in(1, *shape), **self.settings)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        check_images("x", x)
         return ops.max_pool_forward(x, **self.settings)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
@@ -234,10 +238,11 @@ class AveragePool(Layer):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
-        z = pool_sizes(_stand_in(1, *shape), **geometry)
+        z = image_pool_sizes(_stand_in(1, *shape), **geometry)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        check_images("x", x)
         return ops.average_pool_forward(x, **self.settings)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
@@ -252,7 +257,7 @@ class GlobalAveragePool(Layer):
         super().__init__()
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        checks.ndim("x", _stand_in(1, *shape), 4, "(N, C, H, W)")
+        check_images("x", _stand_in(1, *shape))
         return shape[:1]
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -385,7 +390,7 @@ def _stand_in(*shape: int) -> np.ndarray:
 def _checked_pool(window: Any, stride: Any, pad: Any) -> PoolSizes:
     """Return the sizes of pooling an image as large as the window: checks every argument but the image size."""
     R, S = checks.pair("window", window, least=1)
-    return pool_sizes(_stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
+    return image_pool_sizes(_stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
 
 
 def _pool_settings(z: PoolSizes, stride: Any) -> dict[str, Any]:

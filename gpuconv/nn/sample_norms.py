@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import checks, ops
 from ..errors import ParamError, ShapeError
+from ..shapes import check_images
 from .layer import Declared, Layer, register
 
 __all__ = ["GroupNorm", "LayerNorm"]
@@ -45,6 +46,7 @@ class GroupNorm(Layer):
         return shape
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        check_images("x", x)
         return ops.groupnorm_forward(x, **self.params, groups=self.settings["groups"], eps=self.settings["eps"])
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:

@@ -1,4 +1,4 @@
-"""2-D average pooling, over windows and over whole images: what the user calls."""
+"""Average pooling of signals, images and volumes, and over whole images: what the user calls."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import PoolSizes, is_channels_last, pool_sizes
+from ..shapes import PoolSizes, VolumePoolSizes, as_image, is_channels_last, pool_sizes, with_axes_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AveragePoolCache:
-    """What average_pool_backward needs: sizes, and an empty array that says where forward ran."""
+    """What average_pool_backward needs: sizes, the shape of y, and an empty array that says where forward ran."""
 
     like: Any
     dtype: np.dtype
-    sizes: PoolSizes
+    shape: tuple[int, ...]
+    sizes: PoolSizes | VolumePoolSizes
     count_pad: bool
 
 
@@ -37,30 +38,31 @@ def average_pool_forward(
 ) -> tuple[Any, AveragePoolCache]:
     """Take the mean of every window; return (y, cache).
 
-    x: (N, C, H, W)   ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
+    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
+    x: (N, C, L)         ->   y: (N, C, Q)      for a window (S,), and
+    x: (N, C, D, H, W)   ->   y: (N, C, Z, P, Q)   for (T, R, S): the other axes likewise
 
     window, stride and pad are those of max_pool_forward (others say kernel_size, stride, padding), given by name.
-    count_pad=True divides by R S everywhere, zeros of the padding included (PyTorch's default); False divides by the
+    count_pad=True divides by R S (volumes: T R S) everywhere, zeros of the padding included (PyTorch's default); False divides by the
     number of real pixels under the window.  Sums are kept in float32 or wider.
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
     sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
     count_pad = checks.flag("count_pad", count_pad)
-    y = backend.average_pool_forward(x, sizes, count_pad=count_pad)
-    return y, AveragePoolCache(checks.nothing_like(y), x.dtype, sizes, count_pad)
+    y = with_axes_of(x, backend.average_pool_forward(as_image(x), sizes, count_pad=count_pad))
+    return y, AveragePoolCache(checks.nothing_like(y), x.dtype, tuple(y.shape), sizes, count_pad)
 
 
 def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
     """Return dx: each entry of dy is shared equally among the pixels it averaged.
 
-    dy: (N, C, P, Q)   ->   dx: (N, C, H, W)
+    dy: (N, C, P, Q)   ->   dx: (N, C, H, W); of signals and volumes in their shapes
     """
     checks.cache_of(cache, AveragePoolCache, "average_pool_forward")
     backend = backend_of(dy=dy, cache=cache.like)
-    z = cache.sizes
-    checks.upstream(dy, (z.N, z.C, z.P, z.Q), cache.dtype)
-    return backend.average_pool_backward(dy, z, count_pad=cache.count_pad)
+    checks.upstream(dy, cache.shape, cache.dtype)
+    return with_axes_of(dy, backend.average_pool_backward(as_image(dy), cache.sizes, count_pad=cache.count_pad))
 
 
 def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:

@@ -1,4 +1,4 @@
-"""Batch normalisation of rows (N, C) and of images (N, C, H, W): what the user calls."""
+"""Batch normalisation of rows (N, C), and of signals, images and volumes (N, C, ...): what the user calls."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 from .. import checks
 from ..backend import asnumpy, backend_of
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
+from ..shapes import SPATIAL, folded, unfolded
+
+_ROWS = {2: "(N, C)"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +48,12 @@ def batchnorm_forward(
     no running statistic.
     Raises ShapeError (a training batch of one row, too), ParamError, DTypeError, AliasError before any work.
     """
-    return _forward(2, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
+    return _forward(_ROWS, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
 
 
 def batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
     """Return (dx, dgamma, dbeta).   dy: (N, C)  ->  dx: (N, C)   dgamma, dbeta: (C,)."""
-    return _backward(dy, cache, 2, "batchnorm_forward")
+    return _backward(dy, cache, _ROWS, "batchnorm_forward")
 
 
 def spatial_batchnorm_forward(
@@ -64,22 +67,26 @@ def spatial_batchnorm_forward(
     momentum: float = 0.9,
     eps: float = 1e-5,
 ) -> tuple[Any, BatchNormCache]:
-    """Normalise every channel over the batch and both image axes; otherwise as batchnorm_forward.
+    """Normalise every channel over the batch and all axes after the channels; otherwise as batchnorm_forward.
 
     x: (N, C, H, W)   gamma, beta, running_mean, running_var: (C,)   ->   y: (N, C, H, W), in the memory format of x
 
-    A channel of one constant value gives exactly beta.  In training N H W must be above 1.
+    x may be (N, C, L) or (N, C, D, H, W) as well, and y is then.  A channel of one constant value gives exactly beta.  In
+    training there must be more than one value of a channel: N H W above 1.
     """
-    return _forward(4, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
+    return _forward(SPATIAL, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
 
 
 def spatial_batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
-    """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,)."""
-    return _backward(dy, cache, 4, "spatial_batchnorm_forward")
+    """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,).
+
+    dy: (N, C, L) or (N, C, D, H, W), where x was, gives dx likewise.
+    """
+    return _backward(dy, cache, SPATIAL, "spatial_batchnorm_forward")
 
 
 def _forward(
-    axes: int,
+    axes: dict[int, str],
     x: Any,
     gamma: Any,
     beta: Any,
@@ -98,7 +105,7 @@ def _forward(
     if vector_dtype != dtype and (dtype, vector_dtype) != (np.float16, np.float32):
         msg = f"gamma, beta and the running statistics must be {dtype} like x (float32 if x is float16), got {vector_dtype}"
         raise DTypeError(msg)
-    checks.ndim("x", x, axes, "(N, C)" if axes == 2 else "(N, C, H, W)")
+    checks.ndim_among("x", x, axes)
     checks.not_empty("x", x, "(N, C, ...)")
     for name, vector in vectors.items():
         checks.per_channel(name, vector, x)
@@ -125,17 +132,21 @@ def _forward(
         msg = "running_var has a negative or NaN entry"
         raise ParamError(msg)
     y, mean, inv_std = backend.batchnorm_forward(
-        x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
+        folded(x), gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
     )
-    return y, BatchNormCache(x, gamma, mean, inv_std, training, checks.mark(x=x, gamma=gamma))
+    return unfolded(y, x), BatchNormCache(x, gamma, mean, inv_std, training, checks.mark(x=x, gamma=gamma))
 
 
-def _backward(dy: Any, cache: Any, ndim: int, forward: str) -> tuple[Any, Any, Any]:
+def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[Any, Any, Any]:
     checks.cache_of(cache, BatchNormCache, forward)
-    if cache.x.ndim != ndim:
+    if cache.x.ndim not in axes:
         msg = f"cache must be the one that {forward} returned, got that of an x {tuple(cache.x.shape)}"
         raise CacheError(msg)
     backend = backend_of(dy=dy, x=cache.x)
-    checks.upstream(dy, cache.x.shape, cache.x.dtype)
-    checks.unchanged(cache.marks, x=cache.x, gamma=cache.gamma)
-    return backend.batchnorm_backward(dy, cache.x, cache.gamma, cache.mean, cache.inv_std, training=cache.training)
+    x = cache.x
+    checks.upstream(dy, x.shape, x.dtype)
+    checks.unchanged(cache.marks, x=x, gamma=cache.gamma)
+    dx, dgamma, dbeta = backend.batchnorm_backward(
+        folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std, training=cache.training
+    )
+    return unfolded(dx, x), dgamma, dbeta

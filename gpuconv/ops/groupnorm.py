@@ -1,4 +1,4 @@
-"""Group normalisation of images (N, C, H, W) and layer normalisation of rows (N, D): what the user calls."""
+"""Group normalisation of signals, images and volumes (N, C, ...), layer normalisation of rows (N, D): what the user calls."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 from .. import checks
 from ..backend import backend_of
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
+from ..shapes import SPATIAL, folded, unfolded
+
+_ROWS = {2: "(N, D)"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,17 +31,17 @@ def groupnorm_forward(x: Any, gamma: Any, beta: Any, *, groups: int, eps: float 
 
     x: (N, C, H, W)   gamma, beta: (C,)   ->   y: (N, C, H, W), in the memory format of x
 
-    groups divides C.  The variance is the biased one; a group of one constant value gives exactly beta.  gamma and
+    x may be (N, C, L) or (N, C, D, H, W) as well, and y is then.  groups divides C.  The variance is the biased one; a group of one constant value gives exactly beta.  gamma and
     beta have the dtype of x, or float32 where x is float16.
     Raises ShapeError (a group of one value, too), ParamError, DTypeError before any work.
     Source: Wu and He, Group normalization, arXiv 1803.08494.
     """
-    return _forward(4, x, gamma, beta, groups=groups, eps=eps)
+    return _forward(SPATIAL, x, gamma, beta, groups=groups, eps=eps)
 
 
 def groupnorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
     """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,)."""
-    return _backward(dy, cache, 4, "groupnorm_forward")
+    return _backward(dy, cache, SPATIAL, "groupnorm_forward")
 
 
 def layernorm_forward(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tuple[Any, GroupNormCache]:
@@ -48,15 +51,17 @@ def layernorm_forward(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tu
 
     Source: Ba, Kiros and Hinton, Layer normalization, arXiv 1607.06450.
     """
-    return _forward(2, x, gamma, beta, groups=1, eps=eps)
+    return _forward(_ROWS, x, gamma, beta, groups=1, eps=eps)
 
 
 def layernorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
     """Return (dx, dgamma, dbeta).   dy: (N, D)  ->  dx: (N, D)   dgamma, dbeta: (D,)."""
-    return _backward(dy, cache, 2, "layernorm_forward")
+    return _backward(dy, cache, _ROWS, "layernorm_forward")
 
 
-def _forward(axes: int, x: Any, gamma: Any, beta: Any, *, groups: Any, eps: Any) -> tuple[Any, GroupNormCache]:
+def _forward(
+    axes: dict[int, str], x: Any, gamma: Any, beta: Any, *, groups: Any, eps: Any
+) -> tuple[Any, GroupNormCache]:
     checks.given(x=x, gamma=gamma, beta=beta)
     backend = backend_of(x=x, gamma=gamma, beta=beta)
     dtype = checks.common_dtype(x=x)
@@ -64,29 +69,30 @@ def _forward(axes: int, x: Any, gamma: Any, beta: Any, *, groups: Any, eps: Any)
     if vector_dtype != dtype and (dtype, vector_dtype) != (np.float16, np.float32):
         msg = f"gamma and beta must be {dtype} like x (float32 if x is float16), got {vector_dtype}"
         raise DTypeError(msg)
-    letters = "(N, D)" if axes == 2 else "(N, C, H, W)"
-    checks.ndim("x", x, axes, letters)
-    checks.not_empty("x", x, letters)
+    checks.ndim_among("x", x, axes)
+    checks.not_empty("x", x, axes[x.ndim])
     for name, vector in (("gamma", gamma), ("beta", beta)):
-        checks.per_channel(name, vector, x, "column" if axes == 2 else "channel")
+        checks.per_channel(name, vector, x, "column" if x.ndim == 2 else "channel")
     groups = checks.integer("groups", groups, least=1)
     if x.shape[1] % groups:
         msg = f"groups must divide the channels of x, got groups={groups}, C={x.shape[1]}"
         raise ParamError(msg)
     if int(np.prod(x.shape[1:], dtype=np.int64)) == groups:
-        msg = f"normalising needs more than one value per {'row' if axes == 2 else 'group'}, got x {tuple(x.shape)}"
-        raise ShapeError(msg if axes == 2 else f"{msg} with groups={groups}")
+        msg = f"normalising needs more than one value per {'row' if x.ndim == 2 else 'group'}, got x {tuple(x.shape)}"
+        raise ShapeError(msg if x.ndim == 2 else f"{msg} with groups={groups}")
     eps = checks.real("eps", eps, low=0.0, open_low=True)
-    y, mean, inv_std = backend.groupnorm_forward(x, gamma, beta, groups=groups, eps=eps)
-    return y, GroupNormCache(x, gamma, mean, inv_std, checks.mark(x=x, gamma=gamma))
+    y, mean, inv_std = backend.groupnorm_forward(folded(x), gamma, beta, groups=groups, eps=eps)
+    return unfolded(y, x), GroupNormCache(x, gamma, mean, inv_std, checks.mark(x=x, gamma=gamma))
 
 
-def _backward(dy: Any, cache: Any, ndim: int, forward: str) -> tuple[Any, Any, Any]:
+def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[Any, Any, Any]:
     checks.cache_of(cache, GroupNormCache, forward)
-    if cache.x.ndim != ndim:
+    if cache.x.ndim not in axes:
         msg = f"cache must be the one that {forward} returned, got that of an x {tuple(cache.x.shape)}"
         raise CacheError(msg)
     backend = backend_of(dy=dy, x=cache.x)
-    checks.upstream(dy, cache.x.shape, cache.x.dtype)
-    checks.unchanged(cache.marks, x=cache.x, gamma=cache.gamma)
-    return backend.groupnorm_backward(dy, cache.x, cache.gamma, cache.mean, cache.inv_std)
+    x = cache.x
+    checks.upstream(dy, x.shape, x.dtype)
+    checks.unchanged(cache.marks, x=x, gamma=cache.gamma)
+    dx, dgamma, dbeta = backend.groupnorm_backward(folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std)
+    return unfolded(dx, x), dgamma, dbeta

@@ -1,4 +1,4 @@
-"""2-D max-pooling: what the user calls."""
+"""Max-pooling of signals, images and volumes: what the user calls."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import PoolSizes, pool_sizes
+from ..shapes import PoolSizes, VolumePoolSizes, as_image, pool_sizes, with_axes_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaxPoolCache:
     """What max_pool_backward needs.
 
-    argmax: for each output, the place of its maximum in the window, counted in row order; where ties share, None, and
-    x and y are the input and output, by reference.
+    argmax: for each output, the place of its maximum in the window, counted in row order (of volumes plane by plane);
+    where ties share, None, and x and y are the input and output, by reference.
     """
 
     ties: str
@@ -25,7 +25,7 @@ class MaxPoolCache:
     x: Any
     y: Any
     dtype: np.dtype
-    sizes: PoolSizes
+    sizes: PoolSizes | VolumePoolSizes
     marks: dict[str, bytes] | None
 
 
@@ -34,19 +34,23 @@ def max_pool_forward(
 ) -> tuple[Any, MaxPoolCache]:
     """Take the maximum of every window; return (y, cache).
 
-    x: (N, C, H, W)   ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
+    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
+    x: (N, C, L)         ->   y: (N, C, Q)      for a window (S,), and
+    x: (N, C, D, H, W)   ->   y: (N, C, Z, P, Q)   for (T, R, S): the other axes likewise
 
     window, stride (None: the window) and pad (others say kernel_size, stride, padding) are given by name, each an int or
-    a pair (vertical, horizontal).  Padding never wins, NaN wins over every number.  ties says which of a window's equal
-    maxima gets its gradient: the "first" in row order, all an equal part of it ("split"), or "every" one the whole of
-    it, which is no gradient but what some code does.  With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
+    a tuple of one for each axis after the channels: (vertical, horizontal) for images.  Of signals window is a tuple of
+    one, since with an int x may be an image that lacks its batch axis.  Padding never wins, NaN wins over every number.
+    ties says which of a window's equal maxima gets its gradient: the "first" in row order (of volumes in the first
+    plane), all an equal part of it ("split"), or "every" one the whole of it, which is no gradient but what some code
+    does.  With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
     Raises ShapeError, ParamError (pad above half the window), DTypeError or ArgTypeError before any work.
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
     sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
     ties = checks.choice("ties", ties, ("first", "split", "every"))
-    y, argmax = backend.max_pool_forward(x, sizes)
+    y, argmax = (with_axes_of(x, result) for result in backend.max_pool_forward(as_image(x), sizes))
     if ties == "first":
         return y, MaxPoolCache(ties, argmax, None, None, x.dtype, sizes, None)
     return y, MaxPoolCache(ties, None, x, y, x.dtype, sizes, checks.mark(x=x, y=y))
@@ -55,11 +59,12 @@ def max_pool_forward(
 def max_pool_backward(dy: Any, cache: MaxPoolCache) -> Any:
     """Return dx: each entry of dy goes to the place its maximum came from; overlapping windows add up.
 
-    dy: (N, C, P, Q)   ->   dx: (N, C, H, W)
+    dy: (N, C, P, Q)   ->   dx: (N, C, H, W); of signals and volumes in their shapes
     """
     checks.cache_of(cache, MaxPoolCache, "max_pool_forward")
     backend = backend_of(dy=dy, cache=cache.argmax, x=cache.x)
-    z = cache.sizes
-    checks.upstream(dy, (z.N, z.C, z.P, z.Q), cache.dtype)
+    checks.upstream(dy, (cache.argmax if cache.y is None else cache.y).shape, cache.dtype)
     checks.unchanged(cache.marks, x=cache.x, y=cache.y)
-    return backend.max_pool_backward(dy, cache.argmax, z, ties=cache.ties, x=cache.x, y=cache.y)
+    argmax, x, y = map(as_image, (cache.argmax, cache.x, cache.y))
+    dx = backend.max_pool_backward(as_image(dy), argmax, cache.sizes, ties=cache.ties, x=x, y=y)
+    return with_axes_of(dy, dx)

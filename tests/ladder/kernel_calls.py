@@ -51,7 +51,7 @@ class Inputs:
         """Store an array: images in the memory format of this run, unless one of LAYOUTS is named."""
         if host.dtype == self.narrow:
             host = host.astype(self.dtype)
-        chosen = layout or ("channels_last" if self.channels_last and host.ndim == 4 else "c_order")
+        chosen = layout or ("channels_last" if self.channels_last and host.ndim in (4, 5) else "c_order")
         return self.place.array(LAYOUTS[chosen](host))
 
     def normal(self, *shape: int, layout: str | None = None) -> Any:
@@ -425,6 +425,37 @@ _SPECIAL = (
         quick=False,
     ),
     of(
+        "max_pool",
+        "max_pool_volumes_special",
+        drawn={"x": "special"},
+        x=(2, 3, 4, 5, 4),
+        window=(2, 3, 2),
+        stride=(1, 2, 1),
+        pad=(1, 1, 0),
+    ),
+    of("max_pool", "max_pool_volumes_minus_infinity", drawn={"x": _minus_infinity}, x=(1, 2, 3, 4, 3), window=3, pad=1),
+    of("max_pool", "max_pool_volumes_large_window", drawn={"x": "special"}, x=(1, 3, 5, 10, 9), window=(4, 9, 8)),
+    of(
+        "max_pool",
+        "max_pool_volumes_ties_every",
+        drawn={"x": "special"},
+        x=(2, 3, 3, 4, 5),
+        window=(3, 2, 2),
+        stride=(2, 1, 2),
+        pad=1,
+        ties="every",
+    ),
+    of(
+        "max_pool",
+        "max_pool_volumes_ties_split_padded",
+        drawn={"x": "special"},
+        x=(1, 3, 4, 3, 3),
+        window=3,
+        stride=(1, 2, 1),
+        pad=1,
+        ties="split",
+    ),
+    of(
         "average_pool",
         "average_pool_real_pixels",
         x=(2, 8, 7, 5),
@@ -517,16 +548,18 @@ def _random_pool(rng: random.Random, name: str) -> Call:
     operator = rng.choice(("max_pool", "average_pool", "global_average_pool"))
     if operator == "global_average_pool":
         return of(operator, name, x=(N, C, rng.randint(1, 30), rng.randint(1, 30)))
-    window = rng.choice(((2, 2), (3, 3), (rng.randint(1, 4), rng.randint(1, 4))))
-    pad = rng.randint(0, window[0] // 2), rng.randint(0, window[1] // 2)
+    axes = rng.choice((1, 2, 2, 2, 3, 3))
+    window = rng.choice(((2,) * axes, (3,) * axes, tuple(rng.randint(1, 4) for _ in range(axes))))
+    pad = tuple(rng.randint(0, size // 2) for size in window)
     options: dict[str, Any] = {"window": window, "pad": pad}
     if rng.random() < 0.6:
-        options["stride"] = rng.randint(1, 3), rng.randint(1, 3)
+        options["stride"] = tuple(rng.randint(1, 3) for _ in range(axes))
     if operator == "average_pool":
         options["count_pad"] = rng.random() < 0.5
     if operator == "max_pool":
         options["ties"] = rng.choice(("first", "first", "split", "every"))
-    x = N, C, window[0] + rng.randint(0, 6), rng.choice((8, 16, window[1] + rng.randint(0, 6)))
+    *others, last = window
+    x = N, C, *(size + rng.randint(0, 6 // axes) for size in others), rng.choice((8, 16, last + rng.randint(0, 6)))
     drawn = {"x": "special"} if operator == "max_pool" and rng.random() < 0.5 else {}
     return of(operator, name, drawn=drawn, x=x, **options)
 
@@ -540,7 +573,8 @@ def _random_norm(rng: random.Random, name: str) -> Call:
         return of("groupnorm", name, x=x, groups=groups)
     C = rng.choice((1, 3, 8, 24, 33))
     rows = rng.random() < 0.4
-    x = (rng.randint(2, 40), C) if rows else (rng.randint(1, 3), C, rng.randint(2, 9), rng.randint(2, 9))
+    pixels = tuple(rng.randint(2, 9) for _ in range(rng.choice((1, 2, 2, 2, 3))))
+    x = (rng.randint(2, 40), C) if rows else (rng.randint(1, 3), C, *pixels)
     operator = "batchnorm" if rows else "spatial_batchnorm"
     training = rng.random() < 0.8
     return of(operator, name, x=x, training=training, momentum=rng.random(), eps=rng.choice((1e-5, 1e-3)))

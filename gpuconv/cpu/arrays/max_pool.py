@@ -8,7 +8,7 @@ from ...shapes import PoolSizes
 from ..layout import accumulator, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import image_ranges, taps
+from ..taps import first_taps, image_ranges, taps
 from .bits import keep_where
 
 _BOOL = np.dtype(bool)
@@ -35,7 +35,7 @@ def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) ->
 def _forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
     """Pool a block of images."""
     best.fill(-np.inf)
-    place[...] = _first_taps(z)
+    place[...] = first_taps(z)
     plain = not (_has_minus_zero(x) or np.isnan(x.max(initial=-np.inf)))
     for index, source, target in taps(z):
         so_far, number = best[target], place[target]
@@ -73,13 +73,6 @@ def _backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -
     added.close()
     if total is not dx:
         np.copyto(dx, total, casting="same_kind")
-
-
-def _first_taps(z: PoolSizes) -> np.ndarray:
-    """Return the number of the first tap inside the image for every window, (P, Q)."""
-    rows = np.maximum(0, z.pad[0] - np.arange(z.P) * z.stride[0])
-    columns = np.maximum(0, z.pad[1] - np.arange(z.Q) * z.stride[1])
-    return rows[:, None] * z.S + columns
 
 
 def _has_minus_zero(x: np.ndarray) -> bool:

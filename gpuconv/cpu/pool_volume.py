@@ -1,0 +1,178 @@
+"""Max and average pooling of volumes: windows are boxes, so the passes of images over planes, then over their depth.
+
+A volume is seen in two ways, as its memory lies, without a copy: as images of its planes, which are pooled to P x Q, and
+then as images of D rows, each a whole pooled plane, under windows T high and 1 wide.
+
+The maximum of a box is the largest of its planes' maxima.  The first of those that are as large lies in the first plane
+that has one, and its place in that plane is the first there: so the order is that of the definition, plane by plane, and
+NaN, which wins in its plane, wins among planes.  No plane of a window is padding alone: it has a real pixel on each axis.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from .compiled import passes
+from .layout import accumulator, empty, places_type, scratch_like
+from .parallel import BLOCK_ELEMENTS, for_each, quiet
+from .runs import FEW, RunningSum
+from .taps import column_taps, first_taps, image_ranges, plane_taps, row_taps, taps
+
+_BOOL = np.dtype(bool)
+
+
+def volume_max_pool_forward(x: np.ndarray, z: VolumePoolSizes) -> tuple[np.ndarray, np.ndarray]:
+    last, kind = is_channels_last(x), x.dtype
+    planes, depths = _planes(z, last), _depths(z, last)
+    best, place = (_pooled_planes(z, dtype, last) for dtype in (kind, places_type(planes.places)))
+    y, plane, argmax = (
+        empty(z.out, dtype, channels_last=last) for dtype in (kind, places_type(z.T), places_type(z.places))
+    )
+    _passes("max_pool", kind, planes).forward(*(_as_planes(array, last) for array in (x, best, place)), planes)
+    _passes("max_pool", kind, depths).forward(*(_as_rows(array, last) for array in (best, y, plane)), depths)
+    _join(planes.places, depths, *(_as_rows(array, last) for array in (plane, place, argmax)))
+    return y, argmax
+
+
+def volume_max_pool_backward(dy: np.ndarray, argmax: np.ndarray, z: VolumePoolSizes) -> np.ndarray:
+    last, kind = is_channels_last(argmax), accumulator(dy.dtype)
+    planes, depths = _planes(z, last), _depths(z, last)
+    gradient, place = (_pooled_planes(z, dtype, last) for dtype in (kind, places_type(planes.places)))
+    # Planes that no window takes its maximum from get a gradient of 0, and the loops a place for it in the image.
+    _as_planes(place, last)[...] = first_taps(planes)
+    _part(planes.places, depths, *(_as_rows(array, last) for array in (dy, argmax, gradient, place)))
+    dx = empty(z.image, kind, channels_last=last)
+    _passes("max_pool", kind, planes).backward(*(_as_planes(array, last) for array in (gradient, place, dx)), planes)
+    return dx.astype(dy.dtype, copy=False)
+
+
+def volume_average_pool_forward(x: np.ndarray, z: VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
+    last, kind = is_channels_last(x), accumulator(x.dtype)
+    planes, depths = _planes(z, last), _depths(z, last)
+    sums, y = _pooled_planes(z, kind, last), empty(z.out, kind, channels_last=last)
+    share = _shares(z, last, count_pad=count_pad).astype(kind)
+    pixels = x.astype(kind, copy=False)
+    _passes("average_pool", kind, planes).forward(
+        _as_planes(pixels, last), _as_planes(sums, last), np.ones((z.P, z.Q), kind), planes
+    )
+    _passes("average_pool", kind, depths).forward(_as_rows(sums, last), _as_rows(y, last), share, depths)
+    return y.astype(x.dtype, copy=False)
+
+
+def volume_average_pool_backward(dy: np.ndarray, z: VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
+    last, kind = is_channels_last(dy), accumulator(dy.dtype)
+    planes, depths = _planes(z, last), _depths(z, last)
+    sums, dx = _pooled_planes(z, kind, last), empty(z.image, kind, channels_last=last)
+    share = _shares(z, last, count_pad=count_pad).astype(kind)
+    gradient = dy.astype(kind, copy=False)
+    _passes("average_pool", kind, depths).backward(_as_rows(gradient, last), _as_rows(sums, last), share, depths)
+    _passes("average_pool", kind, planes).backward(
+        _as_planes(sums, last), _as_planes(dx, last), np.ones((z.P, z.Q), kind), planes
+    )
+    return dx.astype(dy.dtype, copy=False)
+
+
+# How a volume is seen ---------------------------------------------------------------------------------------------------
+
+
+def _planes(z: VolumePoolSizes, last: bool) -> PoolSizes:
+    """Return the sizes of pooling every plane of a volume; last: it is stored as (N, D, H, W, C)."""
+    N, C = (z.N * z.D, z.C) if last else (z.N * z.C, z.D)
+    (_, down, across), (_, above, before) = z.stride, z.pad
+    return PoolSizes(N, C, z.H, z.W, z.R, z.S, z.P, z.Q, (down, across), (above, before))
+
+
+def _depths(z: VolumePoolSizes, last: bool) -> PoolSizes:
+    """Return the sizes of pooling pooled planes over their depth."""
+    N, row = (z.N, z.P * z.Q * z.C) if last else (z.N * z.C, z.P * z.Q)
+    return PoolSizes(N, 1, z.D, row, z.T, 1, z.Z, row, (z.stride[0], 1), (z.pad[0], 0))
+
+
+def _pooled_planes(z: VolumePoolSizes, dtype: np.dtype, last: bool) -> np.ndarray:
+    """Return an uninitialised volume of pooled planes."""
+    return empty((z.N, z.C, z.D, z.P, z.Q), dtype, channels_last=last)
+
+
+def _as_planes(volume: np.ndarray, last: bool) -> np.ndarray:
+    """Return a volume as images of its planes, in the same memory format."""
+    N, C, D, H, W = volume.shape
+    if last:
+        return _stored(volume, last).reshape(N * D, H, W, C).transpose(0, 3, 1, 2)
+    return _stored(volume, last).reshape(N * C, D, H, W)
+
+
+def _as_rows(volume: np.ndarray, last: bool) -> np.ndarray:
+    """Return a volume as images of one channel, with a row for each plane."""
+    N, C, D, H, W = volume.shape
+    return _stored(volume, last).reshape((N, 1, D, H * W * C) if last else (N * C, 1, D, H * W))
+
+
+def _stored(volume: np.ndarray, last: bool) -> np.ndarray:
+    """Return a volume's axes in their order of storage, without gaps: copied if need be."""
+    return np.ascontiguousarray(volume.transpose(0, 2, 3, 4, 1) if last else volume)
+
+
+def _passes(operator: str, dtype: np.dtype, z: PoolSizes) -> Any:
+    return passes(operator, dtype, served=z.places <= FEW)
+
+
+# What the passes of images leave to be done ------------------------------------------------------------------------------
+
+
+@quiet
+def _join(places: int, depths: PoolSizes, plane: np.ndarray, place: np.ndarray, argmax: np.ndarray) -> None:
+    """Fill argmax with the places of maxima in their boxes, from the planes they are in and the places there."""
+
+    def work(images: slice) -> None:
+        winner, inner, result = plane[images], place[images], argmax[images]
+        for t, source, target in taps(depths):
+            hit = scratch_like("hit", winner[target], _BOOL)
+            np.equal(winner[target], winner.dtype.type(t), out=hit)
+            number = scratch_like("number", hit, result.dtype)
+            np.add(inner[source], result.dtype.type(t * places), out=number, casting="same_kind")
+            np.copyto(result[target], number, where=hit)
+
+    for_each(work, image_ranges(place, BLOCK_ELEMENTS))
+
+
+@quiet
+def _part(
+    places: int, depths: PoolSizes, dy: np.ndarray, argmax: np.ndarray, gradient: np.ndarray, place: np.ndarray
+) -> None:
+    """Fill gradient with dy where planes have the maxima of boxes, and place with where those lie in them."""
+
+    def work(images: slice) -> None:
+        above, inner, total = dy[images], place[images], gradient[images]
+        plane, where = (scratch_like(name, above, np.dtype(np.int32)) for name in ("plane", "where"))
+        np.divmod(argmax[images], np.int32(places), out=(plane, where))
+        total.fill(0)
+        added = RunningSum(total, depths.R)
+        for t, source, target in taps(depths):
+            hit = scratch_like("hit", above[target], _BOOL)
+            np.equal(plane[target], t, out=hit)
+            np.copyto(inner[source], where[target], where=hit, casting="unsafe")  # into a byte, where that has room
+            pixels = added.next()[source]
+            np.add(pixels, above[target], out=pixels, where=hit)
+        added.close()
+
+    for_each(work, image_ranges(place, BLOCK_ELEMENTS))
+
+
+def _shares(z: VolumePoolSizes, last: bool, *, count_pad: bool) -> np.ndarray:
+    """Return 1 / (number of pixels averaged) for every window, float64, as the windows lie over depths."""
+    counts = np.full((z.Z, z.P, z.Q), float(z.places))
+    if not count_pad:
+        counts[...] = _real(plane_taps(z), z.Z)[:, None, None]
+        counts *= _real(row_taps(z), z.P)[:, None] * _real(column_taps(z), z.Q)
+    return 1.0 / np.repeat(counts.reshape(z.Z, -1), z.C if last else 1, axis=1)
+
+
+def _real(axis_taps: list[tuple[int, Any, Any]], windows: int) -> np.ndarray:
+    """Return how many pixels of the image each window has along an axis."""
+    counts = np.zeros(windows)
+    for _, _, index in axis_taps:
+        counts[index] += 1
+    return counts
