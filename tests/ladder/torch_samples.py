@@ -59,9 +59,10 @@ NO_WEIGHT = "batch norm without weight"
 MOMENTUM = "momentum outside 0 to 1"
 ONE_AXIS = "batch norm of one axis"
 UNEQUAL = 'padding="same" with unequal sides'
+STRIDED = 'padding="same" with a stride'
 REASONS = (
     *(CEIL_MODE, DILATION, DIVISOR, INDICES, INTEGERS, NO_STATISTICS),
-    *(NO_MOMENTUM, NO_WEIGHT, MOMENTUM, ONE_AXIS, UNEQUAL),
+    *(NO_MOMENTUM, NO_WEIGHT, MOMENTUM, ONE_AXIS, UNEQUAL, STRIDED),
 )
 
 
@@ -218,6 +219,8 @@ def _conv(sample: Sample) -> tuple[str, dict[str, Any]]:
     if padding == "valid":
         padding = 0
     elif padding == "same":
+        if set(_tuple(options.get("stride", 1), axes)) != {1}:
+            raise Refused(STRIDED)
         spans = [
             d * (size - 1)
             for d, size in zip(_tuple(options.get("dilation", 1), axes), sample.arrays["w"].shape[2:], strict=False)
@@ -291,18 +294,56 @@ def reason_of(error: GpuconvError, sample: Sample) -> str | None:
 def by_torch(sample: Sample, arrays: Mapping[str, Any], dy: np.ndarray) -> dict[str, np.ndarray]:
     """Return y and the gradients by PyTorch, of other arrays in the place of a sample's."""
     import torch
+
+    tensors = {name: torch.tensor(array) for name, array in arrays.items() if array is not None}
+    leaves = {name: tensor for name, tensor in tensors.items() if name in _GRADIENTS}
+    if sample.x.dtype.kind == "c":
+        return _complex_by_torch(sample, leaves, dy)
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    y = _call_torch(sample, tensors)
+    gradients = torch.autograd.grad(y, list(leaves.values()), torch.tensor(dy.reshape(y.shape)))
+    results = {"y": y.detach(), **{_GRADIENTS[name]: g for name, g in zip(leaves, gradients, strict=True)}}
+    return {name: result.numpy() for name, result in results.items()}
+
+
+_GRADIENTS = {"x": "dx", "w": "dw", "b": "db", "gamma": "dgamma", "beta": "dbeta"}
+
+
+def _call_torch(sample: Sample, tensors: Mapping[str, Any]) -> Any:
+    """Return y of a sample's function, of other tensors in the place of its arrays."""
     import torch.nn.functional as F
 
-    learned = {"x": "dx", "w": "dw", "b": "db", "gamma": "dgamma", "beta": "dbeta"}
-    tensors = {name: torch.tensor(array) for name, array in arrays.items() if array is not None}
-    leaves = {name: tensor.requires_grad_() for name, tensor in tensors.items() if name in learned}
     ordered = [tensors.get(name) for name in ("x", *_ARRAYS.get(kind_of(sample.name), ()))]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "same" with an even window copies: so what
-        y = getattr(F, sample.name)(*ordered, **sample.options)
-    gradients = torch.autograd.grad(y, list(leaves.values()), torch.tensor(dy.reshape(y.shape)))
-    results = {"y": y.detach(), **{learned[name]: g for name, g in zip(leaves, gradients, strict=True)}}
-    return {name: result.resolve_conj().numpy() for name, result in results.items()}
+        warnings.simplefilter("ignore")  # padding="same" with unequal sides makes a copy
+        return getattr(F, sample.name)(*ordered, **sample.options)
+
+
+def _complex_by_torch(sample: Sample, leaves: Mapping[str, Any], dy: np.ndarray) -> dict[str, np.ndarray]:
+    """Return y and the gradients of a complex convolution by real ones of its parts.
+
+    PyTorch's own saves one of four products and takes the difference of large sums instead, which loses digits: no
+    reference for numbers of the same precision.
+    """
+    import torch
+
+    real = {name: leaf.real.clone().requires_grad_() for name, leaf in leaves.items()}
+    imaginary = {name: leaf.imag.clone().requires_grad_() for name, leaf in leaves.items()}
+
+    def product(x: Mapping[str, Any], w: Mapping[str, Any], b: Any = None) -> Any:
+        return _call_torch(sample, {"x": x["x"], "w": w["w"], "b": b})
+
+    y = [
+        product(real, real, real.get("b")) - product(imaginary, imaginary),
+        product(real, imaginary, imaginary.get("b")) + product(imaginary, real),
+    ]
+    upstream = [torch.tensor(np.ascontiguousarray(part.reshape(y[0].shape))) for part in (dy.real, dy.imag)]
+    gradients = torch.autograd.grad(y, [*real.values(), *imaginary.values()], upstream)
+    results = {"y": torch.complex(*y).detach()}
+    for name, re, im in zip(leaves, gradients[: len(real)], gradients[len(real) :], strict=True):
+        results[_GRADIENTS[name]] = torch.complex(re, im)
+    return {name: result.numpy() for name, result in results.items()}
 
 
 def scales_of(sample: Sample, dy: np.ndarray) -> dict[str, np.ndarray]:
