@@ -17,7 +17,8 @@ LAYOUTS = ("NCHW", "NHWC")
 class Case:
     """One operator at one size; options are those of the gpuconv function.
 
-    x is (N, C, H, W) or (N, D); w (K, C / groups, R, S) of a convolution, (D, M) of an affine layer.
+    x is (N, C, H, W), (N, C, L), (N, C, D, H, W) or (N, D); w (K, C / groups, R, S) of a convolution of images, (D, M)
+    of an affine layer.
 
     op "train_step" is a whole step of the preset that options name: forward, loss, backward, optimiser.
     """
@@ -86,18 +87,22 @@ def pair(value: Any) -> tuple[int, int]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value, value)  # type: ignore[return-value]
 
 
+def of_axes(value: Any, axes: int) -> tuple[int, ...]:
+    """Return an option as a tuple of one for each axis after the channels."""
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+
+
 def _windows(case: Case) -> tuple[int, ...]:
     """Return the shape of what a window gives at each of its positions."""
-    N, C, H, W = case.x
-    dilation = pair(case.options.get("dilation", 1))
+    N, C, *size = case.x
+    dilation = of_axes(case.options.get("dilation", 1), len(size))
     if case.w is not None:
-        C, window, stride = case.w[0], case.w[2:], pair(case.options.get("stride", 1))
+        C, window, stride = case.w[0], case.w[2:], of_axes(case.options.get("stride", 1), len(size))
     else:
-        window = pair(case.options.get("window", 2))
-        stride = pair(case.options.get("stride", window))
-    pad = pair(case.options.get("pad", 0))
-    P, Q = (out_size(*sizes) for sizes in zip((H, W), window, stride, pad, dilation, strict=True))
-    return N, C, P, Q
+        window = of_axes(case.options.get("window", 2), len(size))
+        stride = of_axes(case.options.get("stride", window), len(size))
+    pad = of_axes(case.options.get("pad", 0), len(size))
+    return N, C, *(out_size(*sizes) for sizes in zip(size, window, stride, pad, dilation, strict=True))
 
 
 _WEIGHTS, _SCALES = ("dx", "dw", "db"), ("dx", "dgamma", "dbeta")
@@ -234,6 +239,24 @@ _ODD = [
 
 _BATCH = [_conv(f"batch {N} 3x3, 32->32, 16x16", N, 32, 16, 32, 3, pad=1) for N in (1, 4, 16, 64, 256, 1024)]
 
+# Signals and volumes: layers of nets for raw sound, ECGs and scans.
+_VOLUMES = [
+    _conv("signal 3, 64->64, 1024", 32, 64, (1024,), 64, (3,), pad=1),
+    _conv("signal 9 s4, 1->64, 16000", 16, 1, (16000,), 64, (9,), stride=4, pad=4),
+    _conv("signal 3 dilation 8, 64->64, 1024", 32, 64, (1024,), 64, (3,), pad=8, dilation=8),
+    _conv("signal depthwise 7, 128, 512", 32, 128, (512,), 128, (7,), pad=3, groups=128),
+    _conv("volume 3x3x3, 1->16, 32x32x32", 4, 1, (32, 32, 32), 16, (3, 3, 3), pad=1),
+    _conv("volume 3x3x3, 16->32, 16x16x16", 4, 16, (16, 16, 16), 32, (3, 3, 3), pad=1),
+    _conv("volume 3x3x3 s2, 32->64, 16x16x16", 4, 32, (16, 16, 16), 64, (3, 3, 3), stride=2, pad=1),
+    _conv("volume 1x1x1, 64->32, 16x16x16", 4, 64, (16, 16, 16), 32, (1, 1, 1)),
+    Case("signal max_pool 2, 64, 1024", "max_pool", (32, 64, 1024), options={"window": (2,)}),
+    Case("signal average_pool 4, 64, 1024", "average_pool", (32, 64, 1024), options={"window": (4,)}),
+    Case("signal spatial_batchnorm 64, 1024", "spatial_batchnorm", (32, 64, 1024)),
+    Case("volume max_pool 2x2x2, 16, 32x32x32", "max_pool", (4, 16, 32, 32, 32), options={"window": 2}),
+    Case("volume average_pool 2x2x2, 16, 32x32x32", "average_pool", (4, 16, 32, 32, 32), options={"window": 2}),
+    Case("volume spatial_batchnorm 16, 32x32x32", "spatial_batchnorm", (4, 16, 32, 32, 32)),
+]
+
 # Whole steps, all of one batch: those of the larger nets take seconds even so, and longer with their preset's.
 _STEPS = [_train(preset, 128) for preset in ("three-layer", "convnet", "resnet9", "speedrun")]
 
@@ -267,6 +290,7 @@ _MEASURED = {
     "resnet50": _RESNET50,
     "odd": _ODD,
     "batch": _BATCH,
+    "volumes": _VOLUMES,
     "steps": _STEPS,
 }
 CASES = list({case.name: case for cases in _MEASURED.values() for case in cases}.values())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import OPERATORS, pair
+from .cases import OPERATORS, of_axes
 from .inputs import Inputs, draw
 
 _PLACES = 400  # sampled in each result
@@ -128,35 +128,36 @@ class _Sums:
     def __init__(self, inputs: Inputs) -> None:
         self.inputs, self.case = inputs, inputs.case
         options = inputs.case.options
-        self.stride, self.pad = pair(options.get("stride", 1)), pair(options.get("pad", 0))
-        self.dilation = pair(options.get("dilation", 1))
-        self.H, self.W = inputs.case.x[2:] or (1, 1)
-        self.P, self.Q = inputs.case.y[2:] or (1, 1)
+        self.size, self.positions = inputs.case.x[2:], inputs.case.y[2:]
+        axes = len(self.size)
+        self.stride, self.pad = of_axes(options.get("stride", 1), axes), of_axes(options.get("pad", 0), axes)
+        self.dilation = of_axes(options.get("dilation", 1), axes)
         assert inputs.dy is not None
         self.x, self.dy = inputs.x, inputs.dy
 
     def __call__(self, name: str, place: tuple[int, ...]) -> tuple[float, float, int]:
         return getattr(self, name)(*place)
 
-    def taps(self, p: int, q: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (r, s, i, j): the pixels (i, j) under window position (p, q) that lie in the image."""
-        for r in range(self.window[0]):
-            for s in range(self.window[1]):
-                i = p * self.stride[0] + r * self.dilation[0] - self.pad[0]
-                j = q * self.stride[1] + s * self.dilation[1] - self.pad[1]
-                if 0 <= i < self.H and 0 <= j < self.W:
-                    yield r, s, i, j
+    def taps(self, p: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Yield (r, i): the taps of window position p, and the pixels i under them, that lie in the image."""
+        for r in np.ndindex(*self.window):
+            steps = zip(p, r, self.stride, self.dilation, self.pad, strict=True)
+            i = tuple(at * stride + tap * dilation - pad for at, tap, stride, dilation, pad in steps)
+            if all(0 <= pixel < size for pixel, size in zip(i, self.size, strict=True)):
+                yield r, i
 
-    def windows(self, i: int, j: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (r, s, p, q): the window positions (p, q) that have the pixel (i, j) under their tap (r, s)."""
-        for r in range(self.window[0]):
-            for s in range(self.window[1]):
-                p, odd_p = divmod(i + self.pad[0] - r * self.dilation[0], self.stride[0])
-                q, odd_q = divmod(j + self.pad[1] - s * self.dilation[1], self.stride[1])
-                if not odd_p and not odd_q and 0 <= p < self.P and 0 <= q < self.Q:
-                    yield r, s, p, q
+    def windows(self, i: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Yield (r, p): the window positions p that have the pixel i under their tap r."""
+        for r in np.ndindex(*self.window):
+            steps = zip(i, r, self.stride, self.dilation, self.pad, strict=True)
+            starts = [divmod(pixel + pad - tap * dilation, stride) for pixel, tap, stride, dilation, pad in steps]
+            p = tuple(at for at, _ in starts)
+            if not any(odd for _, odd in starts) and all(
+                0 <= at < count for at, count in zip(p, self.positions, strict=True)
+            ):
+                yield r, p
 
-    window: tuple[int, int] = (1, 1)
+    window: tuple[int, ...] = ()
     dropped = 0.0
 
 
@@ -191,24 +192,24 @@ class _Conv(_Sums):
         groups = self.case.options.get("groups", 1)
         self.C_g, self.K_g = self.case.x[1] // groups, self.w.shape[0] // groups
 
-    def y(self, n: int, k: int, p: int, q: int) -> tuple[float, float, int]:
+    def y(self, n: int, k: int, *p: int) -> tuple[float, float, int]:
         first = k // self.K_g * self.C_g
-        terms = [self.x[n, first : first + self.C_g, i, j] * self.w[k, :, r, s] for r, s, i, j in self.taps(p, q)]
+        terms = [self.x[n, first : first + self.C_g, *i] * self.w[k, :, *r] for r, i in self.taps(p)]
         return _total(np.append(np.concatenate(terms) if terms else np.zeros(0), self.b[k]))
 
-    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
+    def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
         group, own = divmod(c, self.C_g)
         filters = slice(group * self.K_g, (group + 1) * self.K_g)
-        terms = [self.dy[n, filters, p, q] * self.w[filters, own, r, s] for r, s, p, q in self.windows(i, j)]
+        terms = [self.dy[n, filters, *p] * self.w[filters, own, *r] for r, p in self.windows(i)]
         return _total(np.concatenate(terms) if terms else np.zeros(0))
 
-    def dw(self, k: int, c: int, r: int, s: int) -> tuple[float, float, int]:
-        (p, i), (q, j) = (
-            _overlap(tap * self.dilation[a] - self.pad[a], self.stride[a], size, count)
-            for a, (tap, size, count) in enumerate(((r, self.H, self.P), (s, self.W, self.Q)))
-        )
-        x = self.x[:, k // self.K_g * self.C_g + c, i, j].astype(np.float64)
-        return _total(x * self.dy[:, k, p, q])
+    def dw(self, k: int, c: int, *r: int) -> tuple[float, float, int]:
+        overlaps = [
+            _overlap(tap * self.dilation[a] - self.pad[a], self.stride[a], self.size[a], self.positions[a])
+            for a, tap in enumerate(r)
+        ]
+        x = self.x[:, k // self.K_g * self.C_g + c, *(pixels for _, pixels in overlaps)].astype(np.float64)
+        return _total(x * self.dy[:, k, *(windows for windows, _ in overlaps)])
 
     def db(self, k: int) -> tuple[float, float, int]:
         return _total(self.dy[:, k].astype(np.float64))
@@ -226,40 +227,40 @@ def _overlap(start: int, stride: int, size: int, count: int) -> tuple[slice, sli
 class _Pool(_Sums):
     def __init__(self, inputs: Inputs) -> None:
         super().__init__(inputs)
-        self.window = pair(self.case.options.get("window", 2))
-        self.stride = pair(self.case.options.get("stride", self.window))
+        self.window = of_axes(self.case.options.get("window", 2), len(self.size))
+        self.stride = of_axes(self.case.options.get("stride", self.window), len(self.size))
 
 
 class _MaxPool(_Pool):
-    def largest(self, n: int, c: int, p: int, q: int) -> tuple[float, int, int]:
-        value, _, i, j = max((float(self.x[n, c, i, j]), (-r, -s), i, j) for r, s, i, j in self.taps(p, q))
-        return value, i, j
+    def largest(self, n: int, c: int, p: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        value, _, i = max((float(self.x[n, c, *i]), tuple(-tap for tap in r), i) for r, i in self.taps(p))
+        return value, i
 
-    def y(self, n: int, c: int, p: int, q: int) -> tuple[float, float, int]:
-        value = self.largest(n, c, p, q)[0]
+    def y(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
+        value = self.largest(n, c, p)[0]
         return value, abs(value), 1
 
-    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
-        won = [self.dy[n, c, p, q] for _, _, p, q in self.windows(i, j) if self.largest(n, c, p, q)[1:] == (i, j)]
+    def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
+        won = [self.dy[n, c, *p] for _, p in self.windows(i) if self.largest(n, c, p)[1] == i]
         return _total(np.array(won, np.float64))
 
 
 class _AveragePool(_Pool):
-    def y(self, n: int, c: int, p: int, q: int) -> tuple[float, float, int]:
-        taps = np.array([self.x[n, c, i, j] for _, _, i, j in self.taps(p, q)], np.float64)
+    def y(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
+        taps = np.array([self.x[n, c, *i] for _, i in self.taps(p)], np.float64)
         return _total(taps / math.prod(self.window))
 
-    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
-        shares = np.array([self.dy[n, c, p, q] for _, _, p, q in self.windows(i, j)], np.float64)
+    def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
+        shares = np.array([self.dy[n, c, *p] for _, p in self.windows(i)], np.float64)
         return _total(shares / math.prod(self.window))
 
 
 class _GlobalAveragePool(_Sums):
     def y(self, n: int, c: int) -> tuple[float, float, int]:
-        return _total(self.x[n, c].astype(np.float64) / (self.H * self.W))
+        return _total(self.x[n, c].astype(np.float64) / math.prod(self.size))
 
-    def dx(self, n: int, c: int, i: int, j: int) -> tuple[float, float, int]:
-        return _total(self.dy[n, c : c + 1].astype(np.float64) / (self.H * self.W))
+    def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
+        return _total(self.dy[n, c : c + 1].astype(np.float64) / math.prod(self.size))
 
 
 class _Norm(_Sums):

@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 from nbformat import v4
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("01-operators", "02-batch-norm", "03-train-a-net")
+NAMES = ("01-operators", "02-batch-norm", "03-train-a-net", "04-deblur")
 
 
 def cells(text: str) -> list[tuple[str, str]]:

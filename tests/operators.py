@@ -337,7 +337,11 @@ _ROWS = (
             "max_pool 3x3 s2": {"x": (2, 32, 16, 16), "window": 3, "stride": 2, "pad": 1},
             "max_pool 2x2x2": {"x": (1, 32, 4, 8, 16), "window": 2},
         },
-        bench={"max_pool_overlapping": {"x": (2, 2, 7, 6), "window": 3, "stride": 2, "pad": 1}},
+        bench={
+            "max_pool_overlapping": {"x": (2, 2, 7, 6), "window": 3, "stride": 2, "pad": 1},
+            "max_pool_of_signals": {"x": (2, 2, 9), "window": (3,), "stride": 2, "pad": 1},
+            "max_pool_of_volumes": {"x": (1, 2, 4, 5, 3), "window": (2, 3, 2), "stride": (1, 2, 1)},
+        },
     ),
     Operator(
         "average_pool",
@@ -361,7 +365,11 @@ _ROWS = (
             "average_pool 2x2": {"x": (2, 32, 8, 32), "window": 2},
             "average_pool 2x2x2": {"x": (1, 32, 4, 8, 16), "window": 2},
         },
-        bench={"average_pool_padded": {"x": (2, 2, 5, 6), "window": (3, 2), "stride": (1, 2), "pad": 1}},
+        bench={
+            "average_pool_padded": {"x": (2, 2, 5, 6), "window": (3, 2), "stride": (1, 2), "pad": 1},
+            "average_pool_of_signals": {"x": (2, 2, 9), "window": (3,), "stride": 2, "pad": 1},
+            "average_pool_of_volumes": {"x": (1, 2, 4, 5, 3), "window": (2, 3, 2), "stride": (1, 2, 1)},
+        },
     ),
     Operator(
         "global_average_pool",
@@ -404,7 +412,11 @@ _ROWS = (
         anywhere={"x": (2, 8, 4, 4)},
         rounds=lambda x: {"x": x},
         counted={"spatial_batchnorm": {"x": (4, 32, 16, 16)}},
-        bench={"spatial_batchnorm": {"x": (3, 2, 4, 5)}},
+        bench={
+            "spatial_batchnorm": {"x": (3, 2, 4, 5)},
+            "spatial_batchnorm_of_signals": {"x": (3, 2, 7)},
+            "spatial_batchnorm_of_volumes": {"x": (2, 2, 3, 2, 4)},
+        },
     ),
     Operator(
         "groupnorm",
@@ -458,6 +470,8 @@ _ROWS = (
                 "dilation": (1, 2),
                 "groups": 2,
             },
+            "conv_of_signals": {"x": (2, 4, 9), "w": (6, 2, 3), "stride": 2, "pad": 1, "dilation": 2, "groups": 2},
+            "conv_of_volumes": {"x": (1, 2, 4, 5, 3), "w": (3, 2, 2, 3, 2), "stride": (1, 2, 1), "pad": (1, 0, 1)},
             "conv_tap_always_in_padding": {"x": (1, 1, 2, 2), "w": (1, 1, 3, 3), "pad": 2, "stride": 3},
         },
     ),

@@ -43,6 +43,9 @@ def layers(xp: Any, inputs: Inputs, put: Callable[[Any], Any]) -> Calls:
     if inputs.regime != "float32":
         msg = "knows float32 only"
         raise NotOffered(msg)
+    if len(case.x) not in (2, 4):
+        msg = "knows rows and images only"
+        raise NotOffered(msg)
     x, dy = put(inputs.x), None if inputs.dy is None else put(inputs.dy)
     match case.op:
         case "conv":

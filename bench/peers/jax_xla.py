@@ -43,6 +43,9 @@ class Jax(Peer):
         if (op := inputs.case.op) in ("affine", "batchnorm", "dropout", "groupnorm", "layernorm", "train_step"):
             msg = f"its {op} is not written"
             raise NotOffered(msg)
+        if len(inputs.case.x) not in (2, 4):
+            msg = "is called on images: its operators of signals and volumes are not written"
+            raise NotOffered(msg)
         precision = "default" if inputs.regime == "tf32" else "highest"
         with jax.default_matmul_precision(precision):
             function = operator(inputs, precision)

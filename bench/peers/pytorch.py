@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases import pair
+from ..cases import of_axes
 from ..clocks import FLUSH_BYTES, Clock, EventClock, HostClock
 from ..inputs import Inputs
 from ..memory import Meter
@@ -130,14 +130,15 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
     import torch
     import torch.nn.functional as F
 
-    op, options = inputs.case.op, dict(inputs.case.options)
+    op, options, axes = inputs.case.op, dict(inputs.case.options), len(inputs.case.x) - 2
     if op == "conv":
         options["padding"] = options.pop("pad", 0)
-        return lambda x, w, b: F.conv2d(x, w, b, **options)
+        conv = getattr(F, f"conv{axes}d")
+        return lambda x, w, b: conv(x, w, b, **options)
     if op in ("max_pool", "average_pool"):
-        pool = F.max_pool2d if op == "max_pool" else F.avg_pool2d
-        window = pair(options["window"])
-        stride, pad = pair(options.get("stride", window)), pair(options.get("pad", 0))
+        pool = getattr(F, f"{'max' if op == 'max_pool' else 'avg'}_pool{axes}d")
+        window = of_axes(options["window"], axes)
+        stride, pad = of_axes(options.get("stride", window), axes), of_axes(options.get("pad", 0), axes)
         return lambda x: pool(x, window, stride, pad)
     if op == "global_average_pool":
         return lambda x: x.mean((2, 3))

@@ -27,7 +27,12 @@ class SciPy(Peer):
         from scipy.signal import correlate
 
         case, options = inputs.case, inputs.case.options
-        if case.op != "conv" or options.get("groups", 1) != 1 or pair(options.get("dilation", 1)) != (1, 1):
+        if (
+            case.op != "conv"
+            or len(case.x) != 4
+            or options.get("groups", 1) != 1
+            or pair(options.get("dilation", 1)) != (1, 1)
+        ):
             msg = "correlates whole images: no groups, no dilation, nothing but convolution"
             raise NotOffered(msg)
         if inputs.channels_last or inputs.regime != "float32":

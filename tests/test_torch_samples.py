@@ -1,0 +1,104 @@
+"""tests/ladder/torch_samples.py: PyTorch's samples come out right, and a fault planted in gpuconv is counted as wrong."""
+
+import numpy as np
+import pytest
+
+import gpuconv
+from tests.ladder import torch_samples
+from tests.ladder.torch_samples import CEIL_MODE, REASONS, UNEQUAL, Refused, Sample
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.long
+
+FEW = ("conv1d", "avg_pool1d", "batch_norm")
+
+
+def test_no_sample_is_wrong_and_each_refusal_has_a_known_reason():
+    counts = torch_samples.count(FEW)
+    for by_dtype in counts.values():
+        for one in by_dtype.values():
+            assert not one.wrong
+            assert set(one.refused) <= set(REASONS)
+    assert set(counts["conv1d"]) == set(torch_samples.DTYPES)
+    for dtype in ("float32", "complex128"):
+        assert counts["conv1d"][dtype].right > 0
+        assert counts["conv1d"][dtype].adapted > 0
+    assert set(counts["conv1d"]["int64"].refused) == {torch_samples.INTEGERS}
+
+
+@pytest.mark.parametrize(("name", "result"), [("conv_backward", 1), ("conv_forward", 0)])
+def test_a_planted_fault_is_wrong(name, result, monkeypatch):
+    right = getattr(gpuconv, name)
+
+    def faulty(*arguments, **options):
+        results = list(right(*arguments, **options))
+        results[result] = results[result] * (1 + 1e-5)
+        return tuple(results)
+
+    monkeypatch.setattr(gpuconv, name, faulty)
+    counts = torch_samples.count(["conv1d"], ["float32", "complex64"])["conv1d"]
+    for one in counts.values():
+        assert len(one.wrong) > 0
+        assert one.right == one.adapted == 0
+
+
+def test_an_unforeseen_refusal_is_wrong():
+    x = np.ones((1, 1, 4))
+    outcome, why = torch_samples.judge(
+        Sample("conv1d", {"x": x, "w": np.ones((1, 2, 2)), "b": None}, {}), np.random.default_rng(0)
+    )
+    assert outcome == "wrong"
+    assert "ShapeError" in why
+
+
+def test_what_gpuconv_says_in_other_words_is_translated():
+    x, w = np.ones((1, 1, 7)), np.ones((1, 1, 3))
+    assert torch_samples._conv(Sample("conv1d", {"x": x, "w": w}, {"padding": "same", "dilation": (2,)})) == (
+        "conv",
+        {"dilation": (2,), "pad": (2,)},
+    )
+    with pytest.raises(Refused, match=UNEQUAL):
+        torch_samples._conv(Sample("conv1d", {"x": x, "w": w[..., :2]}, {"padding": "same"}))
+    fits = {"kernel_size": 3, "stride": 2, "ceil_mode": True}
+    assert torch_samples._pool(Sample("max_pool1d", {"x": x}, fits))[1]["window"] == (3,)
+    with pytest.raises(Refused, match=CEIL_MODE):
+        torch_samples._pool(Sample("max_pool1d", {"x": x[..., :6]}, fits))
+
+
+@pytest.mark.parametrize("length", range(3, 12))
+def test_ceil_mode_adds_a_window_where_pytorch_has_one_more(length):
+    for window, stride, pad in ((3, 2, 0), (3, 2, 1), (2, 3, 1), (4, 3, 2)):
+        if length + 2 * pad >= window:
+            sizes = [
+                torch.nn.functional.max_pool1d(torch.ones(1, 1, length), window, stride, pad, ceil_mode=ceil).shape[-1]
+                for ceil in (False, True)
+            ]
+            adds = torch_samples._ceil_mode_adds((length,), (window,), (stride,), (pad,))
+            assert sizes[1] == sizes[0] + adds
+
+
+def test_complex_reference_is_pytorchs_complex_convolution():
+    rng = np.random.default_rng(0)
+    x, w, dy = (rng.standard_normal((2, *s)) for s in ((1, 2, 6), (3, 2, 2), (1, 3, 5)))
+    arrays = {"x": x[0] + 1j * x[1], "w": w[0] + 1j * w[1], "b": None}
+    upstream = dy[0] + 1j * dy[1]
+    got = torch_samples.by_torch(Sample("conv1d", arrays, {}), arrays, upstream)
+    leaves = [torch.tensor(arrays[name], requires_grad=True) for name in ("x", "w")]
+    y = torch.nn.functional.conv1d(*leaves)
+    expected = (y, *torch.autograd.grad(y, leaves, torch.tensor(upstream)))
+    for name, want in zip(("y", "dx", "dw"), expected, strict=True):
+        np.testing.assert_allclose(got[name], want.detach().resolve_conj().numpy(), rtol=0, atol=1e-13)
+
+
+def test_what_is_saved_counts_all_samples(tmp_path, capsys):
+    path = tmp_path / "counts.json"
+    assert torch_samples.main(["--only", "avg_pool1d", "--save", str(path)]) == 0
+    saved = torch_samples.json.loads(path.read_text(encoding="utf-8"))
+    drawn = sum(
+        len(torch_samples.samples(torch_samples.operators()["avg_pool1d"], "avg_pool1d", dtype))
+        for dtype in torch_samples.DTYPES
+    )
+    total = saved["total"]
+    assert total["right"] + total["adapted"] + sum(total["refused"].values()) + total["wrong"] == drawn
+    assert saved["errors"]["avg_pool1d"]["taken"] == []
+    assert "avg_pool1d" in capsys.readouterr().out
