@@ -132,6 +132,11 @@ def zeros_like(array: Any) -> Any:
     return _gpu().device_of(array).zeros(tuple(array.shape), array.dtype) if on_gpu(array) else np.zeros_like(array)
 
 
+def zeros_beside(shape: tuple[int, ...], array: Any) -> Any:
+    """Return zeros of a shape, in an array's dtype and place."""
+    return _gpu().device_of(array).zeros(shape, array.dtype) if on_gpu(array) else np.zeros(shape, array.dtype)
+
+
 def asarray(host: Any, *, beside: Any = None) -> Any:
     """Return a host array where nets and data are created, or where the array `beside` is: a copy, but on the CPU itself."""
     if beside is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import checks
-from ..backend import backend_of
+from ..backend import backend_of, zeros_beside
 from ..shapes import ConvSizes, conv_sizes
 
 
@@ -61,3 +61,37 @@ def conv_backward(dy: Any, cache: ConvCache, *, input_grad: bool = True) -> tupl
     checks.unchanged(cache.marks, x=cache.x, w=cache.w)
     input_grad = checks.flag("input_grad", input_grad)
     return backend.conv_backward(dy, cache.x, cache.w, z, input_grad=input_grad, bias_grad=cache.has_bias)
+
+
+def input_gradient(
+    dy: Any, w: Any, shape_of_x: tuple[int, ...], *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """Return dx alone, for an x that nobody holds: the transposed convolution of dy.
+
+    Raises what conv_forward raises, before any work.
+    """
+    checks.given(dy=dy, w=w)
+    backend = backend_of(dy=dy, w=w)
+    dtype = checks.common_dtype(dy=dy, w=w)
+    x = zeros_beside(tuple(shape_of_x), dy)
+    sizes = conv_sizes(x, w, None, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    checks.upstream(dy, (sizes.N, sizes.K, sizes.P, sizes.Q), dtype)
+    dx, _, _ = backend.conv_backward(dy, x, w, sizes, input_grad=True, bias_grad=False)
+    return dx
+
+
+def weight_gradient(
+    dy: Any, x: Any, shape_of_w: tuple[int, ...], *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """Return dw alone, for a w that nobody holds.
+
+    Raises what conv_forward raises, before any work.
+    """
+    checks.given(dy=dy, x=x)
+    backend = backend_of(dy=dy, x=x)
+    dtype = checks.common_dtype(dy=dy, x=x)
+    w = zeros_beside(tuple(shape_of_w), x)
+    sizes = conv_sizes(x, w, None, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    checks.upstream(dy, (sizes.N, sizes.K, sizes.P, sizes.Q), dtype)
+    _, dw, _ = backend.conv_backward(dy, x, w, sizes, input_grad=False, bias_grad=False)
+    return dw
