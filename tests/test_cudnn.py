@@ -26,15 +26,17 @@ def test_convolutions_overwrite_what_the_loops_say(rng, dtype, stride, pad, dila
     y = np.full((z.N, z.K, z.P, z.Q), np.nan, dtype)
     cudnn.convolution_forward(x, w, b, y, *options, groups, **FREE)
     terms = w[0].size + 1
-    assert_close(y, naive.conv_forward(x, w, b, z), naive.conv_forward(*absolute(x, w, b), z), dtype=dtype, terms=terms)
+    assert_close(
+        y, naive.conv_forward(x, w, b, z), scale=naive.conv_forward(*absolute(x, w, b), z), dtype=dtype, terms=terms
+    )
     gy = np.broadcast_to(normal(rng, (1, 4, 1, 1), dtype), y.shape)
     gx, gw = np.full(x.shape, np.nan, dtype), np.full(w.shape, np.nan, dtype)
     cudnn.convolution_backward_data(w, gy, None, gx, *options, groups, deterministic=False, **FREE)
     cudnn.convolution_backward_filter(x, gy, gw, *options, groups, deterministic=True, **FREE)
     ref = naive.conv_backward(gy, x, w, z, input_grad=True, bias_grad=False)
     size = naive.conv_backward(*absolute(gy, x, w), z, input_grad=True, bias_grad=False)
-    assert_close(gx, ref[0], size[0], dtype=dtype, terms=w[:, 0].size)
-    assert_close(gw, ref[1], size[1], dtype=dtype, terms=gy[:, 0].size)
+    assert_close(gx, ref[0], scale=size[0], zero_mean=False, dtype=dtype, terms=w[:, 0].size)
+    assert_close(gw, ref[1], scale=size[1], zero_mean=False, dtype=dtype, terms=gy[:, 0].size)
 
 
 def test_sizes_and_dtypes_that_cudnn_refused_are_its_errors():
@@ -68,3 +70,17 @@ assert importlib.util.find_spec("cupy.cuda.cudnn") is None and not hasattr(cupy,
 """
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}"]
     subprocess.run(command, check=True)
+
+
+def test_activations_and_softmax_follow_their_formulas(rng):
+    x, gy = normal(rng, (3, 5)), normal(rng, (3, 5))
+    np.testing.assert_allclose(
+        cudnn.activation_forward(x, cudnn.CUDNN_ACTIVATION_SIGMOID), 1 / (1 + np.exp(-x)), rtol=1e-13
+    )
+    np.testing.assert_array_equal(
+        cudnn.activation_backward(x, x, gy, cudnn.CUDNN_ACTIVATION_RELU), np.where(x > 0, gy, 0)
+    )
+    y = cudnn.softmax_forward(x, axis=-1, algorithm=cudnn.CUDNN_SOFTMAX_LOG)
+    np.testing.assert_allclose(np.exp(y).sum(axis=1), 1, rtol=1e-13)
+    gx = cudnn.softmax_backward(y, gy, -1, cudnn.CUDNN_SOFTMAX_LOG)
+    np.testing.assert_allclose(gx, gy - np.exp(y) * gy.sum(axis=1, keepdims=True), rtol=1e-13)
