@@ -12,7 +12,6 @@ from places import MARKS, PLACES, Cpu
 
 DEVICES = list(PLACES)
 GPUS = [name for name in PLACES if name != Cpu.name]
-DEVICES_OF_VOLUMES = [Cpu.name]  # the places that convolve volumes
 DTYPES = ["float64", "float32", "float16"]
 STORED = ["c_order", "channels_last"]
 

@@ -122,6 +122,7 @@ _ARROWS = {
     "data": {"ops"},
     "compat": {"ops", "data", "naive"},  # the courses' functions, among them the loops and the loaders
     "__init__": {"ops", "train", "export", "compat"},  # all but ops for type checkers: they come on first touch
+    "cudnn": {"ops"},  # the functions CuPy had until 13, by their names
     "ops": {"backend"},
     "backend": set(),  # which finds cpu and cuda by their names, when the first of their arrays arrives
     "cpu": set(),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from compare import assert_close, assert_same, normal, whole
 from conv_checks import arrays_of, by_oracle, channels_last, computed
-from pairs import DEVICES, DEVICES_OF_VOLUMES, STORED, pairs
+from pairs import DEVICES, STORED, pairs
 
 import gpuconv
 from gpuconv.errors import CacheError, DTypeError
@@ -89,7 +89,7 @@ def test_matches_oracle(case, make, stored, device, dtype, rng):
     case=VOLUMES,
     make={"random": normal, "integers": whole},
     stored=STORED,
-    device=DEVICES_OF_VOLUMES,
+    device=DEVICES,
     dtype=list(PARTS),
 )
 @pytest.mark.usefixtures("poisoned_memory")

@@ -9,7 +9,7 @@ from compare import assert_same, assert_same_bits, normal, whole
 from conv_checks import arrays_of, by_oracle, channels_last, check_close, computed, positive
 from hypothesis import given
 from hypothesis import strategies as st
-from pairs import DEVICES_OF_VOLUMES, DTYPES, STORED, pairs
+from pairs import DEVICES, DTYPES, STORED, pairs
 from places import LAYOUTS
 
 import gpuconv
@@ -68,7 +68,7 @@ CASES = {
     case=CASES,
     make={"random": normal, "positive": positive, "integers": whole},
     stored=STORED,
-    device=DEVICES_OF_VOLUMES,
+    device=DEVICES,
     dtype=DTYPES,
 )
 @pytest.mark.usefixtures("poisoned_memory")
@@ -95,7 +95,7 @@ def test_any_blocks_give_the_same_sums(case, block_bytes, stored, rng, monkeypat
         assert_same(actual, expected, dtype="float32")
 
 
-@pairs(name=["odd_everything", "groups", "depthwise", "one_tap_in_depth"], device=DEVICES_OF_VOLUMES, dtype=DTYPES)
+@pairs(name=["odd_everything", "groups", "depthwise", "one_tap_in_depth"], device=DEVICES, dtype=DTYPES)
 def test_without_bias(name, device, dtype, rng):
     x, w, _, dy, z = arrays_of(CASES[name], rng, dtype, normal)
     check_close(computed(device, (x, w, None, dy), CASES[name][2]), x, w, None, dy, z)
@@ -108,7 +108,7 @@ def test_without_bias(name, device, dtype, rng):
         "no_dw": {"weight_grad": False},
         "db_alone": {"input_grad": False, "weight_grad": False},
     },
-    device=DEVICES_OF_VOLUMES,
+    device=DEVICES,
 )
 def test_gradients_can_be_left_out(name, wanted, device, rng):
     *arrays, _ = arrays_of(CASES[name], rng, "float32", whole)
@@ -131,7 +131,7 @@ def test_gradients_can_be_left_out(name, wanted, device, rng):
         "one_tap": {},
     },
     groups={"one_group": 1, "groups": 2, "depthwise": 4},
-    device=DEVICES_OF_VOLUMES,
+    device=DEVICES,
 )
 def test_any_memory_layout(layout, options, groups, device, rng, request):
     """Layouts of all three arrays, with every kind of window: bit-equal results, in the memory format of x."""
@@ -150,7 +150,7 @@ def test_any_memory_layout(layout, options, groups, device, rng, request):
         assert is_channels_last(got[0]) == is_channels_last(arrays[0]) == is_channels_last(got[1])
 
 
-@pairs(stored=STORED, depth=["one_tap", "two_taps"], device=DEVICES_OF_VOLUMES, dtype=DTYPES)
+@pairs(stored=STORED, depth=["one_tap", "two_taps"], device=DEVICES, dtype=DTYPES)
 def test_results_are_contiguous_in_the_format_of_x(stored, depth, device, dtype, rng):
     x, w = normal(rng, (2, 4, 3, 6, 7), dtype), normal(rng, (8, 4, 1 if depth == "one_tap" else 2, 3, 3), dtype)
     dy = normal(rng, conv_sizes(x, w, None).out, dtype)
@@ -162,7 +162,7 @@ def test_results_are_contiguous_in_the_format_of_x(stored, depth, device, dtype,
     assert dw.flags.c_contiguous
 
 
-@pairs(axis=["batch", "channels", "depth", "rows", "columns"], device=DEVICES_OF_VOLUMES)
+@pairs(axis=["batch", "channels", "depth", "rows", "columns"], device=DEVICES)
 def test_broadcast_views(axis, device, rng):
     """Elements that share one place in memory (stride 0) count as often as they appear."""
     number = ["batch", "channels", "depth", "rows", "columns"].index(axis)
@@ -203,7 +203,7 @@ SPECIAL = {
     groups={"one_group": 1, "depthwise": 2},
     channels={"few_channels": 2, "channels": 6},
     stored=STORED,
-    device=DEVICES_OF_VOLUMES,
+    device=DEVICES,
 )
 def test_nan_and_infinity_spread_as_the_sums_say(special, options, groups, channels, stored, device, rng):
     """Padding is the number 0 (0 * inf is NaN) in y and dw; dx sums over real outputs only."""
@@ -223,7 +223,7 @@ def test_nan_and_infinity_spread_as_the_sums_say(special, options, groups, chann
         assert_same(actual, expected, dtype=dtype)
 
 
-@pairs(device=DEVICES_OF_VOLUMES)
+@pairs(device=DEVICES)
 def test_float16_sums_do_not_overflow_on_the_way(device):
     """A sum over taps in depth that leaves float16's range and comes back is right: it is rounded once."""
     x = np.full((1, 4, 8, 2, 2), 256, np.float16)
@@ -252,7 +252,7 @@ LONG = {
 @pairs(
     case=LONG,
     make={"equal": lambda rng, shape, dtype: np.full(shape, rng.uniform(), dtype), "positive": positive},
-    device=DEVICES_OF_VOLUMES,
+    device=DEVICES,
 )
 def test_long_sums_stay_accurate(case, make, device, rng, monkeypatch):
     """In blocks of few planes as well, whose gradients of filters are added up."""
@@ -340,7 +340,7 @@ def test_what_is_unfolded_is_bounded_whatever_the_batch(stored, rng, monkeypatch
 # Second oracles, algebra, determinism -------------------------------------------------------------------------------
 
 
-@pairs(stored=STORED, device=DEVICES_OF_VOLUMES, dtype=DTYPES)
+@pairs(stored=STORED, device=DEVICES, dtype=DTYPES)
 def test_volumes_of_one_plane_are_images(stored, device, dtype, rng):
     """The same bits, whatever the method: nothing is unfolded."""
     x, w, b = normal(rng, (3, 16, 12, 30), dtype), normal(rng, (20, 16, 3, 3), dtype), normal(rng, (20,), dtype)
@@ -372,7 +372,7 @@ LAYERS = {
 
 
 @pytest.mark.large
-@pairs(layer=LAYERS, stored=STORED, device=DEVICES_OF_VOLUMES, dtype=DTYPES)
+@pairs(layer=LAYERS, stored=STORED, device=DEVICES, dtype=DTYPES)
 def test_layers_of_real_nets_match_pytorch(layer, stored, device, dtype, rng):
     """Outputs within the tolerance rule of PyTorch's float64 results."""
     torch = pytest.importorskip("torch")
@@ -411,7 +411,7 @@ def convolutions(draw):
     return (N, C, *size), (K, C // groups, *window), options
 
 
-@pairs(device=DEVICES_OF_VOLUMES)
+@pairs(device=DEVICES)
 @given(convolutions(), st.integers(0, 2**32), st.sampled_from(STORED))
 def test_random_sizes_match_oracle(device, case, seed, stored):
     x, w, b, dy, z = arrays_of(case, np.random.default_rng(seed), "float64", whole)
@@ -421,7 +421,7 @@ def test_random_sizes_match_oracle(device, case, seed, stored):
         assert_same(actual, expected)
 
 
-@pairs(device=DEVICES_OF_VOLUMES)
+@pairs(device=DEVICES)
 @given(convolutions(), st.integers(0, 2**32))
 def test_gradients_are_the_adjoints(device, case, seed):
     """<dy, conv(x, w)> = <dx, x> = <dw, w>, and sum(dy) = sum(db); exactly, on integers."""
@@ -434,7 +434,7 @@ def test_gradients_are_the_adjoints(device, case, seed):
 @pairs(
     layer={name: LAYERS[name] for name in ("winograd", "halving", "grouped", "depthwise", "spatial")},
     stored=STORED,
-    device=DEVICES_OF_VOLUMES,
+    device=DEVICES,
 )
 def test_same_bits_every_time_and_for_any_number_of_threads(layer, stored, device, rng, monkeypatch):
     x, w, b, dy, _ = arrays_of(layer, rng, "float32", normal)
@@ -450,7 +450,7 @@ def test_same_bits_every_time_and_for_any_number_of_threads(layer, stored, devic
 # Bad input ----------------------------------------------------------------------------------------------------------
 
 
-@pairs(device=DEVICES_OF_VOLUMES)
+@pairs(device=DEVICES)
 def test_a_wrong_gradient_is_refused(device):
     _, cache = gpuconv.conv_forward(device.array(np.zeros((2, 3, 4, 5, 6))), device.array(np.zeros((4, 3, 3, 3, 3))))
     for shape in itertools.permutations((2, 4, 2, 3)):

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import ConvSizes, VolumeConvSizes, check_count, conv_sizes, image_of_signal, signal_of_image
+from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
 from ._complex_conv import (
     COMPLEX,
     complex_channels,
@@ -83,7 +83,7 @@ def conv_backward(
     checks.cache_of(cache, ConvCache, "conv_forward")
     x, w, z = cache.x, cache.w, cache.sizes
     backend = backend_of(dy=dy, x=x)
-    checks.upstream(dy, z.out if x.ndim > 3 else z.out[:2] + z.out[3:], x.dtype)
+    _check_upstream(dy, z, x)
     checks.unchanged(cache.marks, x=x, w=w)
     input_grad = checks.flag("input_grad", input_grad)
     weight_grad = checks.flag("weight_grad", weight_grad)
@@ -97,7 +97,7 @@ def _forward(backend: ModuleType, x: Any, w: Any, b: Any, sizes: ConvSizes | Vol
         b = None if b is None else real_vector(b)
         parts = _forward(backend, real_channels(x), real_filters(w), b, real_sizes(sizes))
         return complex_channels(parts, x)
-    return _like(x, backend.conv_forward(_image(x), _image(w), b, sizes))
+    return with_axes_of(x, backend.conv_forward(as_image(x), as_image(w), b, sizes))
 
 
 def _backward(
@@ -112,15 +112,42 @@ def _backward(
             None if dw is None else complex_filters(dw, w.dtype),
             None if db is None else complex_vector(db, w.dtype),
         )
-    dx, dw, db = backend.conv_backward(_image(dy), _image(x), _image(w), sizes, **wanted)
-    return _like(x, dx), _like(w, dw), db
+    dx, dw, db = backend.conv_backward(as_image(dy), as_image(x), as_image(w), sizes, **wanted)
+    return with_axes_of(x, dx), with_axes_of(w, dw), db
 
 
-def _image(array: Any) -> Any:
-    """Return a signal as an image of one row, as the backends take it; images and volumes as they are."""
-    return image_of_signal(array) if array.ndim == 3 else array
+def input_gradient(
+    dy: Any, w: Any, like: Any, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """Return dx alone, for an x that nobody has: the transposed convolution of dy.
+
+    like: an array of the shape, dtype and memory format of x; its numbers are not read.
+    Raises what conv_forward and conv_backward raise, before any work.
+    """
+    return _gradients(dy, like, w, stride, pad, dilation, groups, input_grad=True, weight_grad=False)[0]
 
 
-def _like(array: Any, result: Any) -> Any:
-    """Return a result of a backend, or None, with the axes of the array that it belongs to."""
-    return signal_of_image(result) if array.ndim == 3 and result is not None else result
+def weight_gradient(
+    dy: Any, x: Any, like: Any, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Any:
+    """Return dw alone, for filters that nobody has.
+
+    like: an array of the shape and dtype of w; its numbers are not read.
+    Raises what conv_forward and conv_backward raise, before any work.
+    """
+    return _gradients(dy, x, like, stride, pad, dilation, groups, input_grad=False, weight_grad=True)[1]
+
+
+def _gradients(
+    dy: Any, x: Any, w: Any, stride: Any, pad: Any, dilation: Any, groups: Any, **wanted: bool
+) -> tuple[Any, Any, Any]:
+    checks.given(dy=dy, x=x, w=w)
+    backend = backend_of(dy=dy, x=x, w=w)
+    checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w)
+    sizes = conv_sizes(x, w, None, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    _check_upstream(dy, sizes, x)
+    return _backward(backend, dy, x, w, sizes, {**wanted, "bias_grad": False})
+
+
+def _check_upstream(dy: Any, sizes: ConvSizes | VolumeConvSizes, x: Any) -> None:
+    checks.upstream(dy, sizes.out if x.ndim > 3 else sizes.out[:2] + sizes.out[3:], x.dtype)

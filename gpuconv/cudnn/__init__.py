@@ -1,0 +1,21 @@
+"""The functions of cupy.cudnn, which CuPy had until 13, on gpuconv's operators: for NumPy and CuPy arrays."""
+
+from .constants import *
+from .convolutions import convolution_backward_data, convolution_backward_filter, convolution_forward
+from .elementwise import activation_backward, activation_forward, softmax_backward, softmax_forward
+from .errors import CuDNNError
+from .modules import install, installed, uninstall
+
+__all__ = [
+    "CuDNNError",
+    "activation_backward",
+    "activation_forward",
+    "convolution_backward_data",
+    "convolution_backward_filter",
+    "convolution_forward",
+    "install",
+    "installed",
+    "softmax_backward",
+    "softmax_forward",
+    "uninstall",
+]

@@ -1,0 +1,103 @@
+"""Make `from cupy import cudnn` find these functions, and undo it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from . import constants, convolutions, elementwise, errors
+
+VERSION = 8900  # callers compare it with those of cuDNN
+NAMES = ("cupy.cuda.cudnn", "cupyx.cudnn", "cupy.cudnn")
+
+_modules: dict[str, ModuleType] = {}
+
+
+def _not_served(name: str) -> AttributeError:
+    msg = f"gpuconv serves no {name}: it has convolutions, activations and softmax of cupy.cudnn, and the constants of these"
+    return AttributeError(msg)
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Find the three modules; at the end of the path, so that a real one wins."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, origin="gpuconv.cudnn") if fullname in NAMES else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        public: dict[str, Any] = {name: value for name, value in vars(constants).items() if name.startswith("CUDNN_")}
+        public["CuDNNError"] = errors.CuDNNError
+        if module.__name__ == "cupy.cuda.cudnn":
+            public |= {"available": True, "getVersion": lambda: VERSION, "get_build_version": lambda: VERSION}
+        else:
+            for part in (convolutions, elementwise):
+                own = {name: value for name, value in vars(part).items() if callable(value) and name[0] != "_"}
+                public |= {name: value for name, value in own.items() if value.__module__ == part.__name__}
+        vars(module).update(public)
+
+        def missing(name: str) -> Any:
+            raise _not_served(name)
+
+        vars(module)["__getattr__"] = missing
+        _modules[module.__name__] = module
+
+
+_FINDER = _Finder()
+
+
+def install() -> bool:
+    """Make cupy.cudnn, cupyx.cudnn and cupy.cuda.cudnn importable; call it before a client is imported.
+
+    Returns False, and says so, where CuPy has a cuDNN of its own.  Twice is as good as once.  Raises ImportError without CuPy.
+    """
+    if _FINDER in sys.meta_path:
+        return True
+    importlib.import_module("cupy")
+    if importlib.util.find_spec("cupy.cuda.cudnn") and importlib.import_module("cupy.cuda.cudnn").available:
+        warnings.warn("CuPy has cuDNN of its own: gpuconv.cudnn is not installed", stacklevel=2)
+        return False
+    sys.meta_path.append(_FINDER)
+    for name in NAMES:
+        importlib.import_module(name)
+    config = sys.modules.get("sigpy.config")
+    if config is not None and not getattr(config, "cudnn_enabled", True):
+        msg = (
+            "sigpy was imported before gpuconv.cudnn.install() and goes without cuDNN: install first, then import sigpy"
+        )
+        warnings.warn(msg, stacklevel=2)
+    return True
+
+
+def uninstall() -> None:
+    """Take away what install() added; names that a client has bound already go on working."""
+    if _FINDER in sys.meta_path:
+        sys.meta_path.remove(_FINDER)
+    for name, module in _modules.items():
+        if sys.modules.get(name) is module:
+            del sys.modules[name]
+        parent, _, child = name.rpartition(".")
+        if parent in sys.modules and vars(sys.modules[parent]).get(child) is module:
+            delattr(sys.modules[parent], child)
+    _modules.clear()
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Install inside a with block; what was installed before stays."""
+    before = _FINDER in sys.meta_path
+    install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()
