@@ -252,7 +252,7 @@ LONG = {
 @pairs(
     case=LONG,
     make={"equal": lambda rng, shape, dtype: np.full(shape, rng.uniform(), dtype), "positive": positive},
-    device=DEVICES,
+    device=["cpu"],  # what the kernels' long sums hold to is in test_long_sums_cuda.py
 )
 def test_long_sums_stay_accurate(case, make, device, rng, monkeypatch):
     """In blocks of few planes as well, whose gradients of filters are added up."""
@@ -342,14 +342,14 @@ def test_what_is_unfolded_is_bounded_whatever_the_batch(stored, rng, monkeypatch
 
 @pairs(stored=STORED, device=DEVICES, dtype=DTYPES)
 def test_volumes_of_one_plane_are_images(stored, device, dtype, rng):
-    """The same bits, whatever the method: nothing is unfolded."""
+    """On NumPy arrays the same bits, whatever the method: nothing is unfolded."""
     x, w, b = normal(rng, (3, 16, 12, 30), dtype), normal(rng, (20, 16, 3, 3), dtype), normal(rng, (20,), dtype)
     dy = normal(rng, (3, 20, 12, 30), dtype)
     if stored == "channels_last":
         x, dy = channels_last(x), channels_last(dy)
     images = computed(device, (x, w, b, dy), {"pad": 1})
     volumes = computed(device, (x[:, :, None], w[:, :, None], b, dy[:, :, None]), {"pad": (0, 1, 1)})
-    if stored == "channels_last" or dtype == "float64":
+    if device.name == "cpu" and (stored == "channels_last" or dtype == "float64"):
         for image, volume in zip(images, volumes, strict=True):
             assert_same_bits(volume.reshape(image.shape), image)
     check_close([v.reshape(i.shape) for v, i in zip(volumes, images, strict=True)], x, w, b, dy, _image_sizes(x, w))
