@@ -5,11 +5,21 @@ from .convolutions import convolution_backward_data, convolution_backward_filter
 from .elementwise import activation_backward, activation_forward, softmax_backward, softmax_forward
 from .errors import CuDNNError
 from .modules import install, installed, uninstall
+from .norms import (
+    batch_normalization_backward,
+    batch_normalization_forward_inference,
+    batch_normalization_forward_training,
+    batch_normalization_forward_training_ex,
+)
 
 __all__ = [
     "CuDNNError",
     "activation_backward",
     "activation_forward",
+    "batch_normalization_backward",
+    "batch_normalization_forward_inference",
+    "batch_normalization_forward_training",
+    "batch_normalization_forward_training_ex",
     "convolution_backward_data",
     "convolution_backward_filter",
     "convolution_forward",
