@@ -11,6 +11,7 @@ from .norms import (
     batch_normalization_forward_training,
     batch_normalization_forward_training_ex,
 )
+from .pooling import pooling_backward, pooling_forward
 
 __all__ = [
     "CuDNNError",
@@ -25,6 +26,8 @@ __all__ = [
     "convolution_forward",
     "install",
     "installed",
+    "pooling_backward",
+    "pooling_forward",
     "softmax_backward",
     "softmax_forward",
     "uninstall",

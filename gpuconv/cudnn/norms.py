@@ -141,7 +141,7 @@ def batch_normalization_backward(
     given_dtype = vector_dtype if gamma.dtype == vector_dtype else x.dtype
     if not x.size:
         none = (zeros(tuple(gamma.shape), given_dtype, beside=x) for _ in range(2))
-        return zeros(tuple(x.shape), x.dtype, beside=x), *none  # type: ignore[return-value]
+        return zeros(tuple(x.shape), x.dtype, beside=x), *none
     upstream = _by_channel(gy, is_for_conv2d, d_layout)
     parameters = (_vector(vector, vector_dtype) for vector in vectors.values())
     gx, *sums = backend.batchnorm_backward(folded(upstream), folded(data), *parameters, training=True)
