@@ -22,7 +22,10 @@ _modules: dict[str, ModuleType] = {}
 
 
 def _not_served(name: str) -> AttributeError:
-    msg = f"gpuconv serves no {name}: it has convolutions, activations and softmax of cupy.cudnn, and the constants of these"
+    msg = (
+        f"gpuconv serves no {name}: it has no calls by pointer, but cupy.cudnn's convolutions, batch normalisation, "
+        "pooling, activations, softmax and dropout"
+    )
     return AttributeError(msg)
 
 
