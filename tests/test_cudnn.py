@@ -61,10 +61,16 @@ assert importlib.util.find_spec("cupy.cuda.cudnn") is not None
 from cupy import cudnn
 import cupy.cuda.cudnn, cupyx.cudnn
 assert cudnn.convolution_forward is ours.convolution_forward and cupy.cuda.cudnn.getVersion() == 8900
+for name in set(ours.__all__) - {"install", "installed", "uninstall"}:
+    assert getattr(cudnn, name) is getattr(cupyx.cudnn, name) is getattr(ours, name), name
+assert cupy.cuda.cudnn.CUDNN_POOLING_MAX_DETERMINISTIC == cudnn.CUDNN_POOLING_MAX_DETERMINISTIC == 3
+assert not hasattr(cupy.cuda.cudnn, "convolutionForward")
 try:
-    cudnn.rnn_forward_training
+    cudnn.setTensor4dDescriptor
 except AttributeError as error:
-    assert "gpuconv serves no rnn_forward_training" in str(error)
+    assert "gpuconv serves no setTensor4dDescriptor" in str(error)
+else:
+    raise AssertionError
 ours.uninstall()
 assert importlib.util.find_spec("cupy.cuda.cudnn") is None and not hasattr(cupy, "cudnn")
 """

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from . import constants, convolutions, elementwise, errors
+from . import constants, convolutions, dropout, elementwise, errors, handles, norms, pooling, refusals
 
 VERSION = 8900  # callers compare it with those of cuDNN
 NAMES = ("cupy.cuda.cudnn", "cupyx.cudnn", "cupy.cudnn")
@@ -22,7 +22,10 @@ _modules: dict[str, ModuleType] = {}
 
 
 def _not_served(name: str) -> AttributeError:
-    msg = f"gpuconv serves no {name}: it has convolutions, activations and softmax of cupy.cudnn, and the constants of these"
+    msg = (
+        f"gpuconv serves no {name}: it has no calls by pointer, but cupy.cudnn's convolutions, batch normalisation, "
+        "pooling, activations, softmax and dropout"
+    )
     return AttributeError(msg)
 
 
@@ -40,7 +43,7 @@ class _Finder(MetaPathFinder, Loader):
         if module.__name__ == "cupy.cuda.cudnn":
             public |= {"available": True, "getVersion": lambda: VERSION, "get_build_version": lambda: VERSION}
         else:
-            for part in (convolutions, elementwise):
+            for part in (convolutions, dropout, elementwise, handles, norms, pooling, refusals):
                 own = {name: value for name, value in vars(part).items() if callable(value) and name[0] != "_"}
                 public |= {name: value for name, value in own.items() if value.__module__ == part.__name__}
         vars(module).update(public)

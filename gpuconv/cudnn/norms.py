@@ -1,0 +1,205 @@
+"""Batch normalisation with cuDNN's conventions: the running variance is the unbiased one."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..backend import backend_of, quiet, zeros
+from ..checks import given
+from ..shapes import folded, unfolded
+from .constants import (
+    CUDNN_BATCHNORM_PER_ACTIVATION,
+    CUDNN_BATCHNORM_SPATIAL,
+    CUDNN_BATCHNORM_SPATIAL_PERSISTENT,
+    CUDNN_TENSOR_NCHW,
+    CUDNN_TENSOR_NHWC,
+)
+from .errors import BAD_PARAM, CuDNNError
+
+
+@quiet
+def batch_normalization_forward_training(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    mean: Any,
+    inv_std: Any,
+    eps: float,
+    decay: float,
+    is_for_conv2d: bool,
+    cudnn_mode: int,
+    debug: bool,
+    d_layout: int = CUDNN_TENSOR_NCHW,
+) -> Any:
+    """Return y, and the batch's mean and 1 / sqrt(variance + eps), which are filled in place where both are given.
+
+    y uses the biased variance.  running = decay * running + (1 - decay) * batch is for the unbiased one, of which one
+    value per channel counts as one; decay=1 leaves the running arrays alone, and they may then be beta, too.
+    is_for_conv2d says that channels are second, or last by d_layout; otherwise the last axis is the channel.
+    """
+    del debug
+    if (mean is None) != (inv_std is None):
+        msg = "mean and inv_std must be given together, or both be None"
+        raise ValueError(msg)
+    vectors = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
+    data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
+    backend = backend_of(x=x, **vectors, mean=mean, inv_std=inv_std)
+    channels = data.shape[1]
+    batch_mean, batch_var = (zeros((channels,), vector_dtype, beside=x) for _ in range(2))
+    if x.size:
+        scale, shift = _vector(gamma, vector_dtype), _vector(beta, vector_dtype)
+        images = folded(data)
+        y, saved_mean, saved_inv_std = backend.batchnorm_forward(
+            images, scale, shift, batch_mean, batch_var, training=True, momentum=0.0, eps=float(eps)
+        )
+        y = _as_given(unfolded(y, data.shape), x, is_for_conv2d, d_layout)
+        if decay != 1.0:
+            count = x.size // channels
+            _update(running_mean, batch_mean, decay)
+            _update(running_var, batch_var * (count / max(count - 1, 1)), decay)
+    else:
+        y, saved_mean, saved_inv_std = zeros(tuple(x.shape), x.dtype, beside=x), batch_mean, batch_var
+    if mean is None:
+        return y, *(v.astype(vector_dtype).reshape(gamma.shape) for v in (saved_mean, saved_inv_std))
+    mean[...], inv_std[...] = saved_mean.reshape(mean.shape), saved_inv_std.reshape(inv_std.shape)
+    return y
+
+
+def batch_normalization_forward_training_ex(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    mean: Any,
+    inv_std: Any,
+    eps: float,
+    decay: float,
+    is_for_conv2d: bool,
+    cudnn_mode: int,
+    debug: bool,
+    d_layout: int = CUDNN_TENSOR_NCHW,
+) -> tuple[Any, ...]:
+    """Return what batch_normalization_forward_training does, after the reserve space, which is None: none is needed."""
+    statistics = running_mean, running_var, mean, inv_std, eps, decay
+    results = batch_normalization_forward_training(
+        x, gamma, beta, *statistics, is_for_conv2d, cudnn_mode, debug, d_layout
+    )
+    return (None, *results) if isinstance(results, tuple) else (None, results)
+
+
+@quiet
+def batch_normalization_forward_inference(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    mean: Any,
+    var: Any,
+    eps: float,
+    is_for_conv2d: bool,
+    cudnn_mode: int,
+    d_layout: int = CUDNN_TENSOR_NCHW,
+) -> Any:
+    """Return gamma (x - mean) / sqrt(var + eps) + beta."""
+    vectors = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
+    data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
+    backend = backend_of(x=x, **vectors)
+    if not x.size:
+        return zeros(tuple(x.shape), x.dtype, beside=x)
+    parameters = (_vector(vector, vector_dtype) for vector in vectors.values())
+    y, _, _ = backend.batchnorm_forward(folded(data), *parameters, training=False, momentum=0.0, eps=float(eps))
+    return _as_given(unfolded(y, data.shape), x, is_for_conv2d, d_layout)
+
+
+@quiet
+def batch_normalization_backward(
+    x: Any,
+    gamma: Any,
+    gy: Any,
+    mean: Any,
+    inv_std: Any,
+    eps: float,
+    is_for_conv2d: bool,
+    cudnn_mode: int,
+    debug: bool,
+    d_layout: int = CUDNN_TENSOR_NCHW,
+    *,
+    reserve_space: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Return (gx, ggamma, gbeta); mean and inv_std are those that the training forward returned, eps is within them."""
+    del eps, debug, reserve_space
+    vectors = {"gamma": gamma, "mean": mean, "inv_std": inv_std}
+    data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
+    backend = backend_of(x=x, gy=gy, **vectors)
+    if tuple(gy.shape) != tuple(x.shape) or gy.dtype != x.dtype:
+        raise CuDNNError(BAD_PARAM, f"gy must be {x.dtype} {tuple(x.shape)} like x, got {gy.dtype} {tuple(gy.shape)}")
+    given_dtype = vector_dtype if gamma.dtype == vector_dtype else x.dtype
+    if not x.size:
+        none = (zeros(tuple(gamma.shape), given_dtype, beside=x) for _ in range(2))
+        return zeros(tuple(x.shape), x.dtype, beside=x), *none
+    upstream = _by_channel(gy, is_for_conv2d, d_layout)
+    parameters = (_vector(vector, vector_dtype) for vector in vectors.values())
+    gx, *sums = backend.batchnorm_backward(folded(upstream), folded(data), *parameters, training=True)
+    ggamma, gbeta = (each.astype(given_dtype).reshape(gamma.shape) for each in sums)
+    return _as_given(unfolded(gx, data.shape), x, is_for_conv2d, d_layout), ggamma, gbeta
+
+
+def _checked(
+    x: Any,
+    is_for_conv2d: bool,
+    cudnn_mode: int,
+    d_layout: int,
+    vectors: dict[str, Any],
+) -> tuple[Any, np.dtype]:
+    """Return x with its channels second, and the dtype of parameters, when the arguments fit each other."""
+    given(x=x, **vectors)
+    backend_of(x=x, **vectors)
+    if x.dtype.char not in "efd":
+        msg = f"x must be float16, float32 or float64, got {x.dtype}"
+        raise TypeError(msg)
+    modes = (CUDNN_BATCHNORM_PER_ACTIVATION, CUDNN_BATCHNORM_SPATIAL, CUDNN_BATCHNORM_SPATIAL_PERSISTENT)
+    if cudnn_mode not in modes:
+        raise CuDNNError(BAD_PARAM, f"cudnn_mode must be 0, 1 or 2, got {cudnn_mode!r}")
+    if d_layout not in (CUDNN_TENSOR_NCHW, CUDNN_TENSOR_NHWC):
+        msg = f"d_layout must be 0 (NCHW) or 1 (NHWC), got {d_layout!r}"
+        raise ValueError(msg)
+    if x.ndim not in ((4, 5) if is_for_conv2d else range(1, 33)):
+        raise CuDNNError(BAD_PARAM, f"x must have 4 or 5 axes where is_for_conv2d is True, got shape {tuple(x.shape)}")
+    data = _by_channel(x, is_for_conv2d, d_layout)
+    for name, vector in vectors.items():
+        if vector.size != data.shape[1]:
+            entries = f"{name} must have {data.shape[1]} entries, one per channel of x {tuple(x.shape)}"
+            raise CuDNNError(BAD_PARAM, f"{entries}, got shape {tuple(vector.shape)}")
+    return data, np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+
+def _by_channel(x: Any, is_for_conv2d: bool, d_layout: int) -> Any:
+    """Return an array with its channels second; a layout says something of arrays of four axes only."""
+    if not is_for_conv2d:
+        return x.reshape(prod(x.shape[:-1]), x.shape[-1])
+    return x.transpose(0, 3, 1, 2) if d_layout == CUDNN_TENSOR_NHWC and x.ndim == 4 else x
+
+
+def _as_given(result: Any, x: Any, is_for_conv2d: bool, d_layout: int) -> Any:
+    """Return a result in x's order of axes, C-contiguous."""
+    if not is_for_conv2d:
+        return result.reshape(x.shape)
+    if d_layout == CUDNN_TENSOR_NHWC and x.ndim == 4:
+        result = result.transpose(0, 2, 3, 1)
+    return result if result.flags.c_contiguous else result.copy()
+
+
+def _vector(parameter: Any, dtype: np.dtype) -> Any:
+    """Return a parameter's entries in memory order, as they are computed with."""
+    return parameter.reshape(-1).astype(dtype, copy=False)
+
+
+def _update(running: Any, batch: Any, decay: float) -> None:
+    """Move a running statistic towards a batch's, in place; it is of any dtype, and computed with in the batch's."""
+    new = _vector(running, batch.dtype) * float(decay) + batch * (1.0 - float(decay))
+    running[...] = new.reshape(running.shape)

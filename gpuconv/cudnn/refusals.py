@@ -1,0 +1,33 @@
+"""The functions of cupy.cudnn that are not here, so that a call says so."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from ..errors import UnsupportedError
+
+
+def _refusal(name: str) -> Any:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        del args, kwargs
+        msg = f"gpuconv.cudnn has no {name}: it has convolutions, batch normalisation, pooling, activations, softmax and dropout"
+        raise UnsupportedError(msg)
+
+    refuse.__name__ = refuse.__qualname__ = name
+    return refuse
+
+
+create_rnn_descriptor = _refusal("create_rnn_descriptor")
+get_rnn_lin_layer_matrix_params = _refusal("get_rnn_lin_layer_matrix_params")
+get_rnn_lin_layer_bias_params = _refusal("get_rnn_lin_layer_bias_params")
+rnn_forward_training = _refusal("rnn_forward_training")
+rnn_forward_training_ex = _refusal("rnn_forward_training_ex")
+rnn_forward_inference = _refusal("rnn_forward_inference")
+rnn_forward_inference_ex = _refusal("rnn_forward_inference_ex")
+rnn_backward_data = _refusal("rnn_backward_data")
+rnn_backward_data_ex = _refusal("rnn_backward_data_ex")
+rnn_backward_weights = _refusal("rnn_backward_weights")
+rnn_backward_weights_ex = _refusal("rnn_backward_weights_ex")
+ctc_loss = _refusal("ctc_loss")
+create_spatial_transformer_descriptor = _refusal("create_spatial_transformer_descriptor")
+create_fused_ops_plan = _refusal("create_fused_ops_plan")
