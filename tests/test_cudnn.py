@@ -63,6 +63,11 @@ def test_sums_of_no_terms_are_zero(dtype):
     cudnn.convolution_backward_data(w, y, None, x, *options, deterministic=True, **FREE)
     cudnn.convolution_backward_filter(x, y, gw, *options, deterministic=True, **FREE)
     assert not gw.any()
+    x, w, y = (np.ones(s, dtype) for s in ((2, 0, 4, 4), (3, 0, 3, 3), (2, 3, 2, 2)))
+    cudnn.convolution_forward(x, w, None, y, *options, **FREE)
+    assert not y.any()
+    cudnn.convolution_forward(x, w, np.ones(3, dtype), y, *options, **FREE)
+    assert (y == 1).all()
 
 
 def test_layouts_with_channels_last_hold_the_same_numbers(rng, dtype):

@@ -139,7 +139,7 @@ def _fill(target: Any, compute: Any, pad: Any, stride: Any, **arrays: Any) -> No
 
     Sums of no terms are 0, and no arithmetic is done for them.
     """
-    if any(array is not None and array.size == 0 for array in arrays.values()):
+    if any(array is not None and 0 in array.shape[1:] for array in arrays.values()):
         b = arrays.get("b")
         target[...] = 0 if b is None or b.size == 0 else _per_channel(b, target)
         return
