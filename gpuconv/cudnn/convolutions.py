@@ -65,8 +65,12 @@ def convolution_backward_data(
         raise CuDNNError(BAD_PARAM, *_lines(x=x, W=W, b=b, y=y))
 
     def gradient() -> Any:
-        dx = input_gradient(upstream, filters, target, **options)
-        return dx if b is None else dx + b.reshape((1, -1) + (1,) * len(pad))
+        if b is None:
+            return input_gradient(upstream, filters, target, **options)
+        wide = np.promote_types(target.dtype, np.float32)  # so that a sum in float16 is rounded once, with b in it
+        arrays = (array.astype(wide) for array in (upstream, filters, target))
+        dx = input_gradient(*arrays, **options) + _per_channel(b, target).astype(wide)
+        return dx.astype(target.dtype, copy=False)
 
     _fill(target, gradient, pad, stride, x=x, W=W, b=b, y=y)
 
@@ -131,7 +135,14 @@ def _view(array: Any, layout: int, name: str) -> Any:
 
 
 def _fill(target: Any, compute: Any, pad: Any, stride: Any, **arrays: Any) -> None:
-    """Write a result into the caller's array, once it is whole: inputs may share memory with it."""
+    """Write a result into the caller's array, once it is whole: inputs may share memory with it.
+
+    Sums of no terms are 0, and no arithmetic is done for them.
+    """
+    if any(array is not None and 0 in array.shape[1:] for array in arrays.values()):
+        b = arrays.get("b")
+        target[...] = 0 if b is None or b.size == 0 else _per_channel(b, target)
+        return
     try:
         result = compute()
     except (ParamError, ShapeError) as error:
@@ -140,6 +151,10 @@ def _fill(target: Any, compute: Any, pad: Any, stride: Any, **arrays: Any) -> No
         needed = f"the output must be {tuple(result.shape)}, got {tuple(target.shape)}"
         raise CuDNNError(BAD_PARAM, needed, *_lines(**arrays), f"pad={pad}, stride={stride}")
     copy(result, target)
+
+
+def _per_channel(b: Any, target: Any) -> Any:
+    return b.reshape((1, -1) + (1,) * (target.ndim - 2))
 
 
 def _lines(**arrays: Any) -> list[str]:
