@@ -231,6 +231,17 @@ def test_missing_files_and_folders_are_named(path):
         sealed.read(path.parent)
 
 
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(path, content, monkeypatch):
+    path.write_bytes(content)
+
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(ConfigError, match="could not be read .Permission denied"):
+        sealed.read(path)
+
+
 # Nothing bad is written ---------------------------------------------------------------------------------------------
 
 

@@ -131,11 +131,14 @@ def only_the_file_is_there(target):
 # What works --------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_is_fetched_and_nothing_else_stays(server, target):
+def test_a_file_is_fetched_and_nothing_else_stays(server, target, monkeypatch):
+    monkeypatch.setattr(download, "_BLOCK", SIZE // 3)
     seen = []
     assert get(target, server.url("good", good), progress=lambda done, size: seen.append((done, size))) == target
     assert only_the_file_is_there(target)
+    assert len(seen) > 1
     assert seen == sorted(set(seen))
+    assert {size for _, size in seen} == {SIZE}
     assert seen[-1] == (SIZE, SIZE)
 
 

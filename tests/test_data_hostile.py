@@ -56,6 +56,17 @@ CALLS = {
 }
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_come_as_they_were_stored_by_every_protocol(protocol, order):
+    array = np.asarray(np.arange(6, dtype="<i4").reshape(2, 3), order=order)
+    stored = read_pickle(pickle.dumps(array, protocol=protocol), "batch", most_steps=200)
+    assert (stored.shape, stored.dtype, stored.order) == ((2, 3), "i4", "<")
+    raw = stored.raw if isinstance(stored.raw, bytes) else stored.raw.encode("latin1")
+    read = np.frombuffer(raw, stored.order + stored.dtype).reshape(stored.shape, order="F" if stored.fortran else "C")
+    np.testing.assert_array_equal(read, array)
+
+
 @pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 def test_no_pickle_runs_code(tmp_path, call, protocol):

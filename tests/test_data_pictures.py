@@ -275,6 +275,26 @@ def test_content_says_what_is_a_picture(tmp_path, name):
     assert notices == []
 
 
+def test_where_no_picture_can_be_read_there_are_none_of_one_pixel(tmp_path):
+    """An array of no pictures: which sizes they would have had, nobody knows."""
+    (tmp_path / "x.png").write_bytes(b"no picture")
+    decoded = pictures._read([tmp_path / "x.png"], None, np.empty)
+    assert decoded.images.shape == (0, 3, 1, 1)
+    assert list(decoded.problems) == [tmp_path / "x.png"]
+
+
+def test_pictures_in_folders_follow_those_beside_them_in_order_of_names(tmp_path):
+    for name in ("b/x.png", "b/deep/y.png", "a/z.png", "top.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        put(tmp_path / name, colours(1))
+    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    passed_over = []
+    listed = picture_files.pictures_in(tmp_path, passed_over)
+    names = [path.relative_to(tmp_path).as_posix() for path in listed]
+    assert names == ["top.png", "a/z.png", "b/x.png", "b/deep/y.png"]
+    assert passed_over == [tmp_path / "a" / "notes.txt"]
+
+
 @pytest.mark.parametrize(("name", "taken"), [("x.jpg", True), ("x", False)])
 def test_a_file_that_cannot_be_read_is_a_picture_if_its_name_says_so(tmp_path, monkeypatch, name, taken):
     def unreadable(path):

@@ -1096,6 +1096,11 @@ SHOWN = {
 }
 
 
+def test_ints_of_more_than_256_bits_are_shown_by_their_length():
+    assert checks.digits(2**256 - 1) == str(2**256 - 1)
+    assert checks.digits(2**256) == "an int of 257 bits"
+
+
 @pytest.mark.parametrize(("value", "words"), SHOWN.values(), ids=SHOWN.keys())
 def test_whatever_a_value_is_a_message_shows_it(value, words):
     assert checks.shown(value) == words

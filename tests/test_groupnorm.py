@@ -174,3 +174,13 @@ def test_same_bits_every_time_and_for_any_number_of_threads(device, rng, monkeyp
         monkeypatch.setenv("GPUCONV_THREADS", threads)
         runs.append([a.tobytes() for a in _computed(device, x, gamma, beta, dy, groups=4)])
     assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "groupnorm"])
+def test_eps_is_that_of_every_framework(norm):
+    """1e-5, as in PyTorch, unless it is given."""
+    rows = norm == "layernorm"
+    x, gamma, options = np.array([[1e-3, -1e-3]]), np.ones(2), {} if rows else {"groups": 1}
+    forward = getattr(gpuconv, f"{norm}_forward")
+    x = x if rows else x[:, :, None, None]
+    assert_same(forward(x, gamma, 0 * gamma, **options)[0], forward(x, gamma, 0 * gamma, eps=1e-5, **options)[0])

@@ -13,8 +13,8 @@ from train_helpers import change, go, shapes, watch
 
 from gpuconv import cli, data, train
 from gpuconv.data import cifar10, sources
-from gpuconv.errors import ConfigError
-from gpuconv.runs.dataset import counts_in_words, fingerprint, first_test_images
+from gpuconv.errors import ConfigError, DatasetMissingError
+from gpuconv.runs.dataset import counts_in_words, fingerprint, first_test_images, load_dataset
 from gpuconv.runs.settings import read
 from gpuconv.train import Run, recipe
 
@@ -373,11 +373,34 @@ def test_another_data_set_is_tested_whole(tmp_path):
         assert Run(tmp_path / "run").evaluate(own(shapes().classes, 100, tests)).count == tests
 
 
+MOVED = {
+    "a_run": ({"trained_on": ("x", "y")}, True),
+    "no_run": ({}, False),
+    "a_folder_that_was_named": ({"trained_on": ("x", "y"), "data_dir": "elsewhere"}, False),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), MOVED.values(), ids=MOVED.keys())
+def test_where_pictures_have_moved_to_is_asked_of_a_run_alone(tmp_path, monkeypatch, options, told):
+    """Who names a folder knows how to."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetMissingError) as caught:
+        load_dataset(change(data="./gone"), **options)
+    assert ("name it by --data-dir" in str(caught.value)) == told
+
+
+def test_a_named_set_that_is_missing_has_not_moved(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPUCONV_DATA", str(tmp_path))
+    with pytest.raises(DatasetMissingError) as caught:
+        load_dataset(change(data="cifar10", data_dir="", download=False), trained_on=("cifar10", "y"))
+    assert "name it by --data-dir" not in str(caught.value)
+
+
 def test_test_images_are_the_first():
     images, labels = first_test_images(shapes(), 7)
     np.testing.assert_array_equal(images, shapes().x_test[:7])
     np.testing.assert_array_equal(labels, shapes().y_test[:7])
-    assert len(first_test_images(shapes(), 0)[1]) == 100
+    assert len(first_test_images(shapes(), 0)[1]) == len(first_test_images(shapes(), 100)[1]) == 100
     for count, message in ((-1, "from 0 on, got -1"), (101, "has 100 test images, too few for test_images=101")):
         with pytest.raises(ConfigError, match=message):
             first_test_images(shapes(), count)

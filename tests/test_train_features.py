@@ -396,6 +396,8 @@ def test_settings_that_cannot_be_are_refused(settings, message):
 def test_overfitting_chooses_batches_and_epochs():
     config = train.overfitting(change(overfit=10))
     assert (config.batch_size, config.epochs, config.flip) == (10, 300, False)
+    for accumulate, kept in ((5, 5), (10, 10), (4, 1), (6, 1)):  # parts of a batch must be of one size
+        assert train.overfitting(change(overfit=10, batch_size=60, accumulate=accumulate)).accumulate == kept
     with pytest.raises(ConfigError, match="overfit must say how many"):
         train.overfitting(TINY)
 

@@ -91,3 +91,10 @@ def test_the_way_on_from_a_run_without_its_settings_asks_for_no_file_of_them(sch
     code, _, complaint = gpuconv("train", "--resume", "run", "--epochs", "1" if schedule == "constant" else "2")
     assert code == 2
     assert "config.toml" not in complaint
+
+
+def test_a_run_has_begun_when_its_journal_says_so(tmp_path):
+    with RunFolder(tmp_path) as run:
+        assert run.has_events() is False
+        (run.path / "events.jsonl").write_text("")
+        assert run.has_events() is True

@@ -128,8 +128,8 @@ class _StandIn:
         match self.name, arguments:
             case "reconstruct", (_StandIn("ndarray"), (0,), _):
                 return Array()
-            case "from_buffer", (bytes() as raw, _DType() as dtype, tuple() as shape, "C"):
-                return Array(shape, dtype.code, False, raw, dtype.order)
+            case "from_buffer", (bytes() as raw, _DType() as dtype, tuple() as shape, "C" | "F" as order):
+                return Array(shape, dtype.code, order == "F", raw, dtype.order)
             case "scalar", (_DType() as dtype, bytes() as raw):
                 return Array((), dtype.code, False, raw, dtype.order)
             case "dtype", (str() | bytes() as code, _, _) if len(code) <= _LONGEST_CODE:

@@ -286,9 +286,14 @@ class State:
 
 
 def enters(note: dict[str, Any], mutant: Mutant, exactly: bool) -> bool:
-    """Tell whether a test enters the changed function, or, where not exactly, its file."""
+    """Tell whether a test enters the changed function, or, where not exactly, its file.
+
+    What stands in no function is run by whoever imports the file, which no note tells: any test may see it.
+    """
+    if not mutant.scope:
+        return True
     of_file = f"{mutant.file}:"
-    if exactly and mutant.scope:
+    if exactly:
         inside = of_file + mutant.scope
         return any(name == inside or name.startswith(f"{inside}.") for name in note["enters"])
     return any(name.startswith(of_file) for name in note["enters"])
