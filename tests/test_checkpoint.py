@@ -238,7 +238,7 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(path, content, monk
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "open", refused)
-    with pytest.raises(ConfigError, match="could not be read .Permission denied"):
+    with pytest.raises(ConfigError, match=r"could not be read .Permission denied"):
         sealed.read(path)
 
 
