@@ -30,6 +30,17 @@ _MORE = {
     ("max_pool_ties_every", "float32", "NHWC"),
     ("max_pool_ties_split", "float64", "NCHW"),
     ("max_pool_two_odd_width", "float32", "NHWC"),
+    ("average_pool_real_pixels_odd", "float64", "NHWC"),
+    ("average_pool_volumes", "float64", "NCHW"),
+    ("average_pool_volumes_real_pixels", "float64", "NHWC"),
+    ("conv_slim_tiles", "float32", "NHWC"),
+    ("max_pool_large_window", "float64", "NCHW"),
+    ("max_pool_ties_every", "float64", "NCHW"),
+    ("max_pool_ties_split", "float64", "NHWC"),
+    ("max_pool_two_odd_width", "float64", "NCHW"),
+    ("max_pool_volumes_large_window", "float64", "NCHW"),
+    ("max_pool_volumes_ties_every", "float64", "NHWC"),
+    ("max_pool_volumes_ties_split_padded", "float64", "NCHW"),
 }
 
 

@@ -843,7 +843,11 @@ def _kinds():
                 continue
             for dtype in _NOT_TAKEN:
                 other = _with(row, name, lambda A, array=array, dtype=dtype: A(array.astype(dtype)))
-                yield f"{case}_of_{dtype}", (other, DTypeError, f"{name} must be float16, float32 or float64", dtype)
+                if row.name == "conv":  # which takes complex arrays, too, if all are
+                    words = ("share one dtype", name) if dtype == "complex64" else (f"{name} must be float16",)
+                else:
+                    words = (f"{name} must be float16, float32 or float64",)
+                yield f"{case}_of_{dtype}", (other, DTypeError, *words, dtype)
             if sum(one.is_float for one in row.arrays.values()) > 1:
                 for dtype in ("float16", "float64"):
                     if (name, dtype) == ("x", "float16") and "gamma" in row.arrays:

@@ -60,7 +60,8 @@ def test_the_payload_would_run(tmp_path):
 
 
 def test_nothing_in_the_package_unpickles_or_evaluates():
-    """Three places run files of Python, as they say: a user's net, a module just exported, what a student wrote.
+    """Four places run files of Python, as they say: a user's net, a module just exported, what a student wrote, a program
+    that python -m gpuconv.cudnn is to run.
 
     The one unpickler of other people's files is that of data/pickles.py, which is handed checked programs alone.  Machine
     code that this user has compiled before comes with a pickle of Numba's: cpu/loops/cache.py reads no other user's.
@@ -86,6 +87,7 @@ def test_nothing_in_the_package_unpickles_or_evaluates():
                 found.add((path.name, "np.load"))
     assert found == {
         ("spec.py", "run_path"),
+        ("__main__.py", "run_path"),
         ("check.py", "exec_module"),
         ("modules.py", "exec"),
         ("pickles.py", "_Unpickler"),
