@@ -17,6 +17,8 @@ from gpuconv.cpu import conv_volume
 from gpuconv.errors import ShapeError
 from gpuconv.shapes import conv_sizes, is_channels_last
 
+pytestmark = pytest.mark.long  # the loops of the definition, in three more axes
+
 # why the case exists: (x, w, options)
 CASES = {
     "one_voxel": ((1, 1, 1, 1, 1), (1, 1, 1, 1, 1), {}),

@@ -29,20 +29,29 @@ def volume_conv_backward(
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """Each output's gradient times what its sum multiplied: w goes to dx, x to dw, 1 to db."""
     dy, x, w = floats(dy), floats(_padded(x, z)), floats(w)
-    padded = np.zeros((z.N, z.C, *(size + 2 * pad for size, pad in zip((z.D, z.H, z.W), z.pad, strict=True))))
-    dx, dw, db = floats(padded), np.zeros((z.K, z.C // z.groups, z.T, z.R, z.S)), np.zeros(z.K)
+    shapes = (
+        (z.N, z.C, *(size + 2 * pad for size, pad in zip((z.D, z.H, z.W), z.pad, strict=True))),
+        _filters(z),
+        (z.K,),
+    )
+    dx, dw, db = (floats(np.zeros(shape)) for shape in shapes)
     for n, k, o, p, q in every(*z.out):
         first, gradient = _first_channel(k, z), dy[n][k][o][p][q]
         for c, t, r, s in every(z.C // z.groups, z.T, z.R, z.S):
             d, i, j = _pixel((o, p, q), (t, r, s), z)
             if _inside((d, i, j), z):  # padding has no gradient, and inf * 0 beside it makes none
                 dx[n][first + c][d][i][j] += gradient * w[k][c][t][r][s]
-            dw[k, c, t, r, s] += gradient * x[n][first + c][d][i][j]
+            dw[k][c][t][r][s] += gradient * x[n][first + c][d][i][j]
         db[k] += gradient
-    padded[:] = np.reshape(dx, padded.shape)
+    padded, of_filters, of_bias = (np.reshape(sums, shape) for sums, shape in zip((dx, dw, db), shapes, strict=True))
     deep, top, left = z.pad
     inner = padded[:, :, deep : deep + z.D, top : top + z.H, left : left + z.W]
-    return inner if input_grad else None, dw if weight_grad else None, db if bias_grad else None
+    return inner if input_grad else None, of_filters if weight_grad else None, of_bias if bias_grad else None
+
+
+def _filters(z: VolumeConvSizes) -> tuple[int, ...]:
+    """Return the shape of w."""
+    return z.K, z.C // z.groups, z.T, z.R, z.S
 
 
 def _pixel(output: tuple[int, ...], tap: tuple[int, ...], z: VolumeConvSizes) -> tuple[int, ...]:
