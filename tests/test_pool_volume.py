@@ -14,6 +14,8 @@ from gpuconv.cuda import pool_volume
 from gpuconv.cuda.layout import INT64
 from gpuconv.shapes import image_of_signal, is_channels_last, pool_sizes, signal_of_image
 
+pytestmark = pytest.mark.long  # the loops of the definition, in three more axes
+
 # why the case exists: (x, options)
 CASES = {
     "one_pixel": ((1, 1, 1, 1, 1), {"window": 1}),
