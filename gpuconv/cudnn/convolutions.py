@@ -68,7 +68,7 @@ def convolution_backward_data(
         if b is None:
             return input_gradient(upstream, filters, target, **options)
         wide = np.promote_types(target.dtype, np.float32)  # so that a sum in float16 is rounded once, with b in it
-        arrays = (array.astype(wide) for array in (upstream, filters, target))
+        arrays = (array.astype(wide, copy=False) for array in (upstream, filters, target))
         dx = input_gradient(*arrays, **options) + _per_channel(b, target).astype(wide)
         return dx.astype(target.dtype, copy=False)
 
