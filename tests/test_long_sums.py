@@ -15,7 +15,7 @@ import pytest
 from compare import assert_close
 
 import gpuconv
-from gpuconv.cpu import reduce, runs
+from gpuconv.cpu import product, reduce, runs
 
 U = 2.0**-24
 EQUAL = 1.1 + 0.0  # no sum of few bits
@@ -155,8 +155,30 @@ def test_affine(equal, N, D, M):
     _check(operator(*arrays), operator, arrays, [D, M, N, N])
 
 
-# Within a matrix product BLAS adds up some hundred terms in a row: of equal ones more is lost there than the rule says,
-# whatever the size.  So these two are of random ones.
+# What BLAS adds up in order: small products on processors with AVX-512, and a matrix times a vector, of any size.
+@pytest.mark.parametrize(
+    ("M", "K", "N"),
+    [(2, 65536, 3), (3, 65536, 1), (17, 16384, 2), (16, 4096, 15), (11, 8192, 11), (8, 576, 64), (5, 200, 4), (1, 4096, 1),
+     (100, 16384, 1), (1, 65536, 257)],
+)  # fmt: skip
+@pytest.mark.parametrize("turned", [(), ("a",), ("b",), ("a", "b")], ids=["", "a", "b", "ab"])
+def test_products_that_are_added_up_in_order(equal, M, K, N, turned):
+    a = equal((K, M)).T if "a" in turned else equal((M, K))
+    b = equal((N, K)).T if "b" in turned else equal((K, N))
+    out = np.full((2, M, N), np.nan, np.float32)
+    product.product(np.stack([a, 2 * a]), b, out)
+    scale = np.full((2, M, N), float(a[0, 0]) * float(b[0, 0]) * K)
+    scale[1] *= 2
+    assert_close(out, scale, scale=scale, dtype="float32", terms=K, zero_mean=False)
+
+
+def test_products_of_few_terms_are_one_call():
+    assert product.longest(3, 64, 5) == 64
+    assert product.longest(512, 4096, 512) == product.longest(512, 16384, 512) == 16384
+
+
+# Within a large matrix product BLAS adds up some hundred terms in a row: of equal ones more is lost there than the rule
+# says, whatever the size.  So these two are of random ones.
 CONVS_OF_MANY_TERMS = {
     "tall_filters": ((1, 2, 1100, 2), (2, 2, 1000, 1), 1, 0),
     "many_channels": ((1, 10_000, 3, 3), (1, 10_000, 3, 3), 1, 0),

@@ -7,7 +7,7 @@ import numpy as np
 from .layout import accumulator
 from .memory import empty_array
 from .parallel import for_each, quiet, ranges
-from .runs import LONGEST_PRODUCT
+from .product import product
 
 # Rows and columns of the tiles of a product: so many that BLAS, which packs its factors anew for each tile, does so
 # rarely, and so few that a layer of some hundred columns is shared among threads.
@@ -43,10 +43,8 @@ def _product(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> np
 
     def tile(where: tuple[int, int, int, int]) -> None:
         top, bottom, left, right = where
-        rows, columns, target = a[top:bottom], b[:, left:right], out[top:bottom, left:right]
-        np.matmul(rows[:, :LONGEST_PRODUCT], columns[:LONGEST_PRODUCT], out=target)
-        for first, last in ranges(a.shape[1], LONGEST_PRODUCT)[1:]:
-            target += np.matmul(rows[:, first:last], columns[first:last])
+        target = out[top:bottom, left:right]
+        product(a[top:bottom], b[:, left:right], target)
         if bias is not None:
             target += bias[left:right]
 

@@ -4,8 +4,7 @@ A running sum of n terms in float32 may be off by (n / 4 + 1) u of itself where 
 rounded the same way.  The rule allows (4 + 2 sqrt(n)) u.  Few terms are below that; of many, runs of sqrt(n) terms and
 then the sum of the runs are each off by sqrt(n) / 4 at most.
 
-Inside a matrix product the order is that of BLAS, which adds up some hundred terms in a row and then such parts: of n
-random terms 0.25 sqrt(n) u is lost there, too, but of equal ones up to some 100 u, at any n.
+Inside a matrix product the order is that of BLAS (product.py).
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ import numpy as np
 from .layout import scratch_like
 
 FEW = 64
-# The longest product of two rows that BLAS makes in one go: it adds up 16 sums side by side or more, 1024 terms in each.
-LONGEST_PRODUCT = 16 * 1024
 
 
 def run_length(terms: int) -> int:

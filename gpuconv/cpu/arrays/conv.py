@@ -7,6 +7,7 @@ import numpy as np
 from ..layout import accumulator
 from ..memory import zero_array
 from ..parallel import for_each, scratch
+from ..product import product
 from ..runs import FEW
 from ..windows import Block, Windows, blocks, shares
 from .unfold import as_matrices, contiguous, prefers_planar, unfold, unfold_planar
@@ -38,7 +39,7 @@ def correlate(
             direct = y.dtype == kind and target[0, 0].flags.c_contiguous
             flat = (*target.shape[:2], columns.shape[2])
             out = target.reshape(flat) if direct else scratch("out", flat, kind)
-            np.matmul(filters, columns, out=out)
+            product(filters, columns, out)
             if bias is not None:
                 np.add(out, bias[:, None], out=out)
             if not direct:
@@ -56,7 +57,7 @@ def correlate(
         rows = unfold(x, block, windows, Q, groups)  # (groups, pixels, RSC)
         direct = groups == 1 and y.dtype == kind and target.flags.c_contiguous
         out = target.reshape(1, -1, K) if direct else scratch("out", (groups, rows.shape[1], K // groups), kind)
-        np.matmul(rows, matrices, out=out)
+        product(rows, matrices, out)
         if bias is not None:
             out += bias.reshape(groups, 1, -1)
         if not direct:
@@ -77,17 +78,18 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     sums = zero_array((len(parts), *shape), kind)
 
     def share(index: int) -> None:
-        product = scratch("product", shape, kind)
+        block_sums = scratch("product", shape, kind)
         for block in parts[index]:
             part = dy[block.n0 : block.n1, :, block.p0 : block.p1]
             if planar:
                 columns = unfold_planar(x, block, windows, Q)  # (n, CRS, pixels)
-                terms = np.matmul(as_matrices(part, kind), columns.transpose(0, 2, 1))  # (n, K, CRS)
-                product[0] = np.sum(terms, axis=0, dtype=kind if len(terms) <= FEW else np.float64)
+                terms = np.empty((len(part), K, w[0].size), kind)
+                product(as_matrices(part, kind), columns.transpose(0, 2, 1), terms)
+                block_sums[0] = np.sum(terms, axis=0, dtype=kind if len(terms) <= FEW else np.float64)
             else:
                 gradient = contiguous(kind, "gradient", part.transpose(0, 2, 3, 1)).reshape(-1, groups, K // groups)
-                np.matmul(gradient.transpose(1, 2, 0), unfold(x, block, windows, Q, groups), out=product)
-            sums[index] += product
+                product(gradient.transpose(1, 2, 0), unfold(x, block, windows, Q, groups), block_sums)
+            sums[index] += block_sums
 
     for_each(share, range(len(parts)))
     total = sums.sum(axis=0)

@@ -7,6 +7,7 @@ import numpy as np
 from ...shapes import ConvSizes
 from ..layout import accumulator
 from ..parallel import for_each, ranges, scratch
+from ..product import product
 from ..runs import RunningSum
 from .unfold import as_matrices
 
@@ -28,7 +29,7 @@ def input_gradient(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) 
         n = part.shape[0]
         gradients = as_matrices(part, kind).reshape(n, z.groups, z.K // z.groups, -1)  # (n, groups, K, pixels)
         sent = scratch("unfolded", (n, z.groups, taps.shape[1], z.P * z.Q), kind)
-        np.matmul(taps, gradients, out=sent)
+        product(taps, gradients, sent)
         by_tap = sent.reshape(n, z.C, z.R, z.S, z.P, z.Q)
         padded = scratch("strip", (n, z.C, height, width), kind)
         padded.fill(0)

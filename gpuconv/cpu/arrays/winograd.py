@@ -21,6 +21,7 @@ import numpy as np
 from ..evenness import least_of_windows, uneven_gradients, uneven_rows, windows_are_even
 from ..memory import zero_array
 from ..parallel import for_each, ranges, scratch
+from ..product import product
 from ..windows import Block, Windows, shares
 from .unfold import strip
 
@@ -55,7 +56,7 @@ def correlate(
         pixels = _transformed_pixels(strip)  # (4, 4, n, down, across, C)
         n, down, across = pixels.shape[2:5]
         products = scratch("products", (4, 4, n, down, across, K), kind)
-        np.matmul(pixels.reshape(16, -1, C), filters, out=products.reshape(16, -1, K))
+        product(pixels.reshape(16, -1, C), filters, products.reshape(16, -1, K))
         if bias is not None:
             products[1, 1] += bias  # A' puts this place into all four outputs, with a plus
         target = y[block.n0 : block.n1, :, block.p0 : block.p1].transpose(0, 2, 3, 1)  # (n, p, Q, K)
@@ -84,7 +85,7 @@ def weight_gradient(
     counts = np.zeros(len(parts), np.int64)
 
     def share(index: int) -> None:
-        product = scratch("product", (C, K), kind)
+        block_sums = scratch("product", (C, K), kind)
         for block in parts[index]:
             strip = _strip(x, block, windows, Q)
             counts[index] += strip[..., 0].size
@@ -93,8 +94,8 @@ def weight_gradient(
             tiles = _gradient_tiles(dy, block)
             dy_sizes[index] += _sizes(tiles.reshape(-1, *tiles.shape[3:]), of_pixels=False)
             for place, gradient in enumerate(_spread_gradients(tiles)):
-                np.matmul(pixels[place].T, gradient.reshape(-1, K), out=product)
-                sums[index, place] += product
+                product(pixels[place].T, gradient.reshape(-1, K), block_sums)
+                sums[index, place] += block_sums
 
     for_each(share, range(len(parts)))
     # G' . G, where places 3 of _spread_gradients lack their minus.
