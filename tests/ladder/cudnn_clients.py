@@ -1,12 +1,16 @@
-"""Run the calls of programs that import cupy.cudnn on gpuconv.cudnn, and count what is right.
+"""Run programs that import cupy.cudnn on gpuconv.cudnn, and count what is right.
 
     python -m tests.cupy_emulated -m tests.ladder.cudnn_clients CLIENT [--every N]
+    python -m tests.cupy_emulated -m tests.ladder.cudnn_clients tests FILE ... [-k EXPRESSION]
 
 CLIENT is one of:
 
   sigpy     SigPy, unmodified: convolve and both adjoints on the device, beside what it computes with SciPy on the CPU
   svetoch   the calls of svetoch's cuda.py, which needs a compiler itself: upstream gradients that are broadcast, ReLU,
             the logarithm of softmax, beside the same functions on NumPy arrays
+
+and `tests` runs test files of such a program, brought for the run, by pytest with the arguments that follow.  Their
+random numbers on the device are NumPy's where cuRAND is missing, as it is with tests.cupy_emulated.
 
 CuPy is needed, and for sigpy `pip install sigpy==0.1.27`; neither is a requirement of gpuconv.  On a machine with a GPU
 the same runs without tests.cupy_emulated.  --every N runs each N-th case.  Exit status 1: something was wrong.
@@ -17,11 +21,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gpuconv import cudnn
 
@@ -123,14 +129,37 @@ def _fault(case: Callable, asarray: Any, asnumpy: Any) -> str | None:
     return None if error <= bound else f"error {error:.3g}, allowed {bound:.3g}"
 
 
+class _Random:
+    """Stands in for cupy.random, as far as clients' tests draw from it."""
+
+    def __init__(self, asarray: Callable) -> None:
+        self._asarray, self._draws = asarray, np.random.default_rng(0)
+
+    def normal(self, *, size: Any, scale: float) -> Any:
+        return self._asarray(self._draws.normal(size=size, scale=scale))
+
+
+def own_tests(arguments: list[str], cupy: Any) -> int:
+    """Run a client's own test files; return pytest's exit status."""
+    try:
+        cupy.random.normal(size=1, scale=1.0)
+    except ImportError:
+        cupy.random = _Random(cupy.asarray)
+    return int(pytest.main(["-q", "-rs", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "/", *arguments]))
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one client's cases; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("client", choices=CLIENTS)
+    parser.add_argument("client", choices=[*CLIENTS, "tests"])
     parser.add_argument("--every", type=int, default=1, metavar="N")
-    chosen = parser.parse_args(arguments)
+    chosen, rest = parser.parse_known_args(arguments)
     cudnn.install()
     cupy: Any = importlib.import_module("cupy")
+    if chosen.client == "tests":
+        return own_tests(rest, cupy)
+    if rest:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
     right = wrong = 0
     for name, case in itertools.islice(CLIENTS[chosen.client](), 0, None, chosen.every):
         fault = _fault(case, cupy.asarray, cupy.asnumpy)
