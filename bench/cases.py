@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -21,6 +21,7 @@ class Case:
     of an affine layer.
 
     op "train_step" is a whole step of the preset that options name: forward, loss, backward, optimiser.
+    complex: every array holds complex numbers, of two floats each.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Case:
     x: tuple[int, ...]
     w: tuple[int, ...] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    complex: bool = False
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -46,12 +48,13 @@ class Case:
     def flop(self, direction: str) -> int:
         """Return the multiplications and additions of products as their definition counts them, else 0.
 
-        Backward counts both gradients.  A method that multiplies less (Winograd's, an FFT) still gets this count.
+        Backward counts both gradients, a product of complex numbers four real ones.  A method that multiplies less
+        (Winograd's, an FFT) still gets this count.
         """
         if self.w is None:
             return 0
         terms = self.w[0] if self.op == "affine" else prod(self.w[1:])
-        return 2 * terms * prod(self.y) * (2 if direction == "backward" else 1)
+        return 2 * terms * prod(self.y) * (2 if direction == "backward" else 1) * (4 if self.complex else 1)
 
     def bytes(self, direction: str, itemsize: int = 4) -> int:
         """Return the bytes that must be read and written at least once; 0 for a training step."""
@@ -64,7 +67,7 @@ class Case:
             moved += w
             if operator.rereads_x:
                 moved += x
-        return moved * itemsize + (y if operator.marks else 0)
+        return moved * itemsize * (2 if self.complex else 1) + (y if operator.marks else 0)
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,10 @@ OPERATORS = {
 def _conv(name: str, N: int, C: int, size: Any, K: int, window: Any, **options: Any) -> Case:
     groups = options.get("groups", 1)
     return Case(f"conv {name}", "conv", (N, C, *pair(size)), (K, C // groups, *pair(window)), options)
+
+
+def _complex(case: Case) -> Case:
+    return replace(case, complex=True)
 
 
 def _train(preset: str, N: int) -> Case:
@@ -249,6 +256,9 @@ _VOLUMES = [
     _conv("volume 3x3x3, 16->32, 16x16x16", 4, 16, (16, 16, 16), 32, (3, 3, 3), pad=1),
     _conv("volume 3x3x3 s2, 32->64, 16x16x16", 4, 32, (16, 16, 16), 64, (3, 3, 3), stride=2, pad=1),
     _conv("volume 1x1x1, 64->32, 16x16x16", 4, 64, (16, 16, 16), 32, (1, 1, 1)),
+    _complex(_conv("complex signal 9, 1->16, 4096", 16, 1, (4096,), 16, (9,), pad=4)),
+    _complex(_conv("complex 3x3, 8->16, 64x64", 4, 8, 64, 16, 3, pad=1)),
+    _complex(_conv("complex volume 3x3x3, 4->8, 16x16x16", 2, 4, (16, 16, 16), 8, (3, 3, 3), pad=1)),
     Case("signal max_pool 2, 64, 1024", "max_pool", (32, 64, 1024), options={"window": (2,)}),
     Case("signal average_pool 4, 64, 1024", "average_pool", (32, 64, 1024), options={"window": (4,)}),
     Case("signal spatial_batchnorm 64, 1024", "spatial_batchnorm", (32, 64, 1024)),
@@ -266,6 +276,7 @@ _QUICK = [
     _conv("quick 3x3 s2, 16->16, 16x16", 4, 16, 16, 16, 3, stride=2, pad=1),
     _conv("quick 1x1, 16->32, 8x8", 4, 16, 8, 32, 1),
     _conv("quick depthwise 3x3, 8, 16x16", 4, 8, 16, 8, 3, pad=1, groups=8),
+    _complex(_conv("quick complex 3x3, 3->4, 8x8", 2, 3, 8, 4, 3, pad=1)),
     _ODD[0],
     Case("quick max_pool 2x2, 8, 16x16", "max_pool", (4, 8, 16, 16), options={"window": 2}),
     Case("quick average_pool 2x2, 8, 16x16", "average_pool", (4, 8, 16, 16), options={"window": 2}),

@@ -41,6 +41,9 @@ def draw(case: Case, layout: str = "NCHW", regime: str = "float32", seed: int = 
     rng, dtype = np.random.default_rng(seed), REGIMES[regime]
 
     def normal(shape: tuple[int, ...], kind: str = dtype) -> np.ndarray:
+        if case.complex:
+            parts = rng.standard_normal((*shape, 2), dtype=np.float32)
+            return parts.view(np.complex64)[..., 0]
         return rng.standard_normal(shape, dtype=np.float32).astype(kind, copy=False)
 
     x, w, b, dy, labels = stored(normal(case.x), layout), None, None, None, None

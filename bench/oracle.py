@@ -72,7 +72,12 @@ class Sample:
 def sample(result: np.ndarray, name: str) -> Sample:
     """Return the values of a whole result at the places that its name and shape choose."""
     places = tuple(places_of(name, result.shape).T)
-    return Sample(result.shape, result[places].astype(np.float64), bool(np.isfinite(result).all()))
+    return Sample(result.shape, result[places].astype(wide(result.dtype)), bool(np.isfinite(result).all()))
+
+
+def wide(dtype: np.dtype) -> np.dtype:
+    """Return the dtype that numbers of this one are compared in: float64, or two of them."""
+    return np.promote_types(dtype, np.float64)
 
 
 def places_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -183,11 +188,13 @@ class _Affine(_Sums):
 
 
 class _Conv(_Sums):
+    """Of complex numbers, too: gradients are those of the real and the imaginary part, so that factors are conjugated."""
+
     def __init__(self, inputs: Inputs) -> None:
         super().__init__(inputs)
         assert inputs.w is not None
         assert inputs.b is not None
-        self.w, self.b = inputs.w.astype(np.float64), inputs.b.astype(np.float64)
+        self.w, self.b = inputs.w.astype(wide(inputs.dtype)), inputs.b.astype(wide(inputs.dtype))
         self.window = inputs.w.shape[2:]
         groups = self.case.options.get("groups", 1)
         self.C_g, self.K_g = self.case.x[1] // groups, self.w.shape[0] // groups
@@ -200,7 +207,7 @@ class _Conv(_Sums):
     def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
         group, own = divmod(c, self.C_g)
         filters = slice(group * self.K_g, (group + 1) * self.K_g)
-        terms = [self.dy[n, filters, *p] * self.w[filters, own, *r] for r, p in self.windows(i)]
+        terms = [self.dy[n, filters, *p] * self.w[filters, own, *r].conj() for r, p in self.windows(i)]
         return _total(np.concatenate(terms) if terms else np.zeros(0))
 
     def dw(self, k: int, c: int, *r: int) -> tuple[float, float, int]:
@@ -208,11 +215,11 @@ class _Conv(_Sums):
             _overlap(tap * self.dilation[a] - self.pad[a], self.stride[a], self.size[a], self.positions[a])
             for a, tap in enumerate(r)
         ]
-        x = self.x[:, k // self.K_g * self.C_g + c, *(pixels for _, pixels in overlaps)].astype(np.float64)
-        return _total(x * self.dy[:, k, *(windows for windows, _ in overlaps)])
+        x = self.x[:, k // self.K_g * self.C_g + c, *(pixels for _, pixels in overlaps)].astype(self.w.dtype)
+        return _total(x.conj() * self.dy[:, k, *(windows for windows, _ in overlaps)])
 
     def db(self, k: int) -> tuple[float, float, int]:
-        return _total(self.dy[:, k].astype(np.float64))
+        return _total(self.dy[:, k].astype(self.w.dtype))
 
 
 def _overlap(start: int, stride: int, size: int, count: int) -> tuple[slice, slice]:
@@ -388,7 +395,7 @@ def _normal_below(x: float) -> float:
 
 
 def _total(terms: np.ndarray) -> tuple[float, float, int]:
-    return float(np.sum(terms)), float(np.abs(terms).sum()), int(np.size(terms))
+    return np.sum(terms).item(), float(np.abs(terms).sum()), int(np.size(terms))
 
 
 _DEFINITIONS = {

@@ -48,6 +48,9 @@ class Worker:
 
     def prepare(self, case: Case, layout: str, regime: str) -> dict[str, list[Sample]]:
         """Make the calls of a case ready, run each once; return samples of the results by direction."""
+        if case.complex and not (self.peer.takes_complex and regime == "float32"):
+            msg = "has no convolution of complex numbers" + ("" if regime == "float32" else f" in {regime}")
+            raise NotOffered(msg)
         inputs = draw(case, layout, regime)
         calls = self.ready[layout] = self.peer.calls(inputs)
         return {direction: self._samples(call, direction, inputs) for direction, call in calls.items()}

@@ -1,5 +1,6 @@
 """bench/cases.py, inputs.py, oracle.py and peers: the sampled oracle is the loops', and every side agrees with it."""
 
+import dataclasses
 import functools
 import math
 
@@ -26,6 +27,7 @@ TINY = {
     for name, sizes in row.bench.items()
     for shapes in [row.shapes(sizes)]
 }
+TINY["complex conv"] = dataclasses.replace(TINY["conv"], complex=True)
 
 
 def samples(name, case, layout="NCHW", regime="float32"):
@@ -44,7 +46,8 @@ def device_stays(monkeypatch):
 def test_definitions_are_those_of_the_loops(case, monkeypatch):
     monkeypatch.setitem(backend._PACKAGE_OF, "NumPy", "gpuconv.naive")
     drawn = inputs.draw(case)
-    wide = [None if array is None else array.astype(np.float64) for array in (drawn.x, drawn.w, drawn.b, drawn.dy)]
+    arrays = (drawn.x, drawn.w, drawn.b, drawn.dy)
+    wide = [None if array is None else array.astype(oracle.wide(array.dtype)) for array in arrays]
     given = inputs.Inputs(case, "NCHW", "float32", *wide, None)
     loops = peers.load("gpuconv")
     loops.start("cpu", 1)

@@ -27,6 +27,7 @@ class Peer(ABC):
     packages: tuple[str, ...] = ()  # that must be installed
     devices: tuple[str, ...] = ("cpu",)
     metered: tuple[str, ...] = ()  # devices on which `meter` counts
+    takes_complex = False  # its convolution has complex numbers
     variables: Mapping[str, str] = {}  # of its process's environment
 
     def missing(self) -> list[str]:

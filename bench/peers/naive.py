@@ -39,8 +39,8 @@ class Naive(Ours):
         return {direction: _by_loops(call) for direction, call in found.items()}
 
     def _put(self, array: Any) -> Any:
-        """Return an array as the loops would compute with it anyway: in float64."""
-        return array.astype(np.float64)
+        """Return an array as the loops would compute with it anyway: in float64, or two of them."""
+        return array.astype(np.promote_types(array.dtype, np.float64))
 
 
 def _by_loops(call: Callable[[], Sequence[Any]]) -> Callable[[], Sequence[Any]]:

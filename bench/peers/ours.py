@@ -24,6 +24,7 @@ from .base import Calls, NotOffered, Peer
 class Ours(Peer):
     label = "gpuconv"
     devices = metered = ("cpu", "cuda")
+    takes_complex = True
 
     def start(self, device: str, threads: int) -> str:
         gpuconv.use(device)

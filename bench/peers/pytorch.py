@@ -21,6 +21,7 @@ class PyTorch(Peer):
     packages = ("torch",)
     devices = ("cpu", "cuda")
     metered = ("cuda",)
+    takes_complex = True
 
     def start(self, device: str, threads: int) -> str:
         import torch

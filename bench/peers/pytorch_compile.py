@@ -12,6 +12,7 @@ from .pytorch import PyTorch
 
 class Compiled(PyTorch):
     label = "torch.compile"
+    takes_complex = False
 
     def start(self, device: str, threads: int) -> str:
         version = super().start(device, threads)
