@@ -55,6 +55,11 @@ def test_the_kind_of_a_file_is_told_by_its_first_bytes(content, kind):
     assert contents.kind(content[: contents.HEAD]) == kind
 
 
+@pytest.mark.parametrize(("content", "_"), [KINDS["zip"], KINDS["text"]], ids=["zip", "text"])
+def test_what_is_a_file_of_its_own_stands_in_for_none(content, _):
+    assert contents.stand_in(content) == ""
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 STAND_INS = {
     "empty": (b"", "is empty: copy or download it again"),

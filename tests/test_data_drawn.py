@@ -39,6 +39,12 @@ def test_a_smaller_set_is_the_beginning_and_says_so(small):
     assert whole.name == "shapes (built in, seed 0, 730 + 20 pictures)"
 
 
+def test_one_picture_of_each_set_is_enough(small):
+    one = draw_shapes(1, 1)
+    np.testing.assert_array_equal(one.x_train, small.x_train[:1])
+    np.testing.assert_array_equal(one.x_test, small.x_test[:1])
+
+
 def test_arrays_are_as_promised(small):
     for x, y, count in ((small.x_train, small.y_train, 1000), (small.x_test, small.y_test, 500)):
         assert (x.dtype, x.shape, x.flags.c_contiguous) == (np.uint8, (count, 3, 32, 32), True)
