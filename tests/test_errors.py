@@ -1275,6 +1275,9 @@ LAST = {
     "too_small_when_turned": (_filters(_zeros(6, 4, 33, 3)), None),
     "too_narrow_when_turned": (_filters(_zeros(6, 4, 3, 31)), None),
     "as_large_as_the_filter_when_turned": (_filters(_zeros(6, 4, 32, 30)), TURNED),
+    "too_small_for_the_dilation_when_turned": (_filters(_zeros(6, 4, 3, 3), dilation=(16, 1)), None),
+    "too_narrow_for_the_dilation_when_turned": (_filters(_zeros(6, 4, 3, 3), dilation=(1, 15)), None),
+    "as_large_as_the_dilation_when_turned": (_filters(_zeros(6, 4, 3, 3), dilation=(15, 14)), TURNED),
     "net_of_another_size": (lambda x: nn.Net(nn.Conv(4, 6), (4, 32, 32)).forward(x), None),
     "other_gamma": (lambda x: gpuconv.groupnorm_forward(x, _zeros(5), _zeros(5), groups=1), None),
 }

@@ -371,6 +371,17 @@ def test_a_helper_knows_no_array_while_it_looks_out(monkeypatch):
     enough.set()
 
 
+def test_a_job_that_is_over_knows_no_array():
+    """Helpers that come too late have the job still."""
+    array = np.ones(1000)
+    job = parallel._Job(lambda counter: array.sum(), 1)
+    gone = weakref.ref(array)
+    del array
+    assert gone() is not None
+    job.close()
+    assert gone() is None
+
+
 @numba_installed
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
