@@ -92,6 +92,17 @@ def test_the_refusal_names_what_was_asked_for():
         read_pickle(pickle.dumps(Calls(os.system, "true")), "batch", most_steps=100)
 
 
+@pytest.mark.parametrize("kept", [2, 0])
+def test_bytes_that_are_missing_are_counted(kept):
+    """Whether they are more than the file has, or only more than are left of it."""
+    whole = b"\x80\x03C\x03abc."
+    assert read_pickle(whole, "batch", most_steps=10) == b"abc"
+    size = 4 + kept
+    words = f"^batch is not a sound pickle: 3 bytes are asked for at byte 4 of {size}$"
+    with pytest.raises(DatasetCorruptError, match=words):
+        read_pickle(whole[:size], "batch", most_steps=10)
+
+
 RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
 NDARRAY = b"cnumpy\nndarray\n"
 DTYPE = b"cnumpy\ndtype\n"

@@ -190,6 +190,7 @@ BAD = {
     "weight_decay_negative": (lambda: nn.SGD(NET, weight_decay=-1e-4), ParamError, "weight_decay"),
     "weight_decay_nan": (lambda: nn.AdamW(NET, weight_decay=float("nan")), ParamError, "weight_decay"),
     "smoothing_negative": (lambda: nn.RMSprop(NET, smoothing=-0.1), ParamError, "smoothing"),
+    "smoothing_above_one": (lambda: nn.RMSprop(NET, smoothing=1.5), ParamError, "smoothing"),
     "rmsprop_eps_zero": (lambda: nn.RMSprop(NET, eps=0.0), ParamError, "eps"),
     "beta1_one": (lambda: nn.Adam(NET, beta1=1.0), ParamError, "beta1"),
     "beta2_negative": (lambda: nn.Adam(NET, beta2=-0.5), ParamError, "beta2"),

@@ -9,7 +9,7 @@ from train_helpers import TINY, assert_same_run, change, names, shapes
 
 from gpuconv import cli, train
 from gpuconv.errors import CheckpointWriteError, ConfigError
-from gpuconv.runs import board
+from gpuconv.runs import board, checkpoint
 from gpuconv.runs.folder import RunFolder, members
 from gpuconv.runs.settings import read
 from gpuconv.train import Run, loop, seeds
@@ -161,7 +161,7 @@ def test_what_is_for_one_run_names_those_of_a_group(command, gpuconv, group):
 
 
 def test_a_group_is_no_run(group):
-    for use in (Run, train.resume):
+    for use in (Run, train.resume, lambda folder: checkpoint.load(folder / "best.safetensors")):
         with pytest.raises(ConfigError, match="holds several runs"):
             use(group.folder)
 
