@@ -299,7 +299,7 @@ def check_images(name: str, x: Any) -> None:
 def check_count(name: str, shape: tuple[int, ...], why: str) -> None:
     """Raise SizeLimitError if an array would have more elements than memory has addresses; why: where its shape comes from."""
     if prod(shape) > _MOST_ELEMENTS:
-        msg = f"{name} would be {shape} with {why}, and an array holds at most 2^60 elements"
+        msg = f"{name} would be {shape} with {why}, and an array holds fewer than 2^60 elements"
         raise SizeLimitError(msg)
 
 

@@ -12,6 +12,7 @@ from local_server import Server, serve, server
 
 from gpuconv import data
 from gpuconv.data import cifar100, sources
+from gpuconv.data.cifar import verify
 from gpuconv.errors import ConfigError, DatasetCorruptError, DatasetMissingError, UnsafeArchiveError
 
 __all__ = ["server"]  # a fixture
@@ -215,6 +216,19 @@ def test_verify_tells_what_is_known_of_each_file(tmp_path):
         assert rows[0].sha256 == sha256(FILES[kind][rows[0].name])
     with pytest.raises(ConfigError, match="have files to find, got 'shapes'"):
         data.verify(name="shapes")
+
+
+def test_files_that_are_sound_alone_and_wrong_together_get_a_row_of_their_own(tmp_path, monkeypatch):
+    def refuse(source, spec):
+        msg = "the classes do not come equally often"
+        raise DatasetCorruptError(msg)
+
+    monkeypatch.setattr(verify, "read", refuse)
+    *files, together = data.verify(write(tmp_path / "set", "python"), name="cifar100")
+    assert all(row.ok for row in files)
+    name = together.name
+    assert together == data.FileFacts(name, 0, True, "", False, False, "the classes do not come equally often")
+    assert name not in {row.name for row in files}
 
 
 def test_it_is_downloaded_and_kept(server: Server, monkeypatch):

@@ -19,6 +19,7 @@ import tiny_cifar10 as tiny
 from tiny_cifar10 import BINARY, PYTHON
 
 from gpuconv.data import pickles
+from gpuconv.data.cifar import archive
 from gpuconv.data.pickles import Array, Class, Instance, read_pickle
 from gpuconv.errors import DatasetCorruptError, GpuconvError, UnsafeArchiveError
 
@@ -498,6 +499,15 @@ def test_archives_that_lie_about_sizes_are_refused(tmp_path, content):
         tracemalloc.stop()
     assert peak < 64 << 20
     assert len(str(caught.value)) < 500
+
+
+def test_headers_are_read_up_to_their_limit(tmp_path):
+    longest, most = archive._LONGEST_HEADER, archive._MOST_HEADER_BYTES
+    guarded = archive._Guarded(tmp_path, io.BytesIO(bytes(2 * most)), longest)
+    for _ in range(most // longest):
+        assert len(guarded.read(longest)) == longest
+    with pytest.raises(UnsafeArchiveError, match=f"a header of 1 bytes after {most:,} bytes of others"):
+        guarded.read(1)
 
 
 def test_a_member_named_twice_by_an_extended_header_is_seen_under_its_real_name(tmp_path):

@@ -15,7 +15,7 @@ from operators import OPERATORS
 from places import Cpu
 
 import gpuconv
-from gpuconv import checks, errors, nn
+from gpuconv import checks, errors, nn, shapes
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import (
     AliasError,
@@ -194,7 +194,7 @@ CONV = {
             pad=2**28,
         ),
         SizeLimitError,
-        "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds at most 2^60",
+        "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
     ),
     "output_of_a_volume_beyond_any_array": (
         lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(4, 3, 3, 3, 3), pad=2**20),
@@ -1281,6 +1281,15 @@ LAST = {
     "net_of_another_size": (lambda x: nn.Net(nn.Conv(4, 6), (4, 32, 32)).forward(x), None),
     "other_gamma": (lambda x: gpuconv.groupnorm_forward(x, _zeros(5), _zeros(5), groups=1), None),
 }
+
+
+def test_an_array_holds_fewer_than_2_to_the_60_elements():
+    shapes.check_count("y", (2**30, 2**30 - 1), "pad=1")
+    with pytest.raises(
+        SizeLimitError, match=r"^y would be \(1073741824, 1073741824\) with pad=1, and an array holds fewer"
+    ):
+        shapes.check_count("y", (2**30, 2**30), "pad=1")
+    shapes.check_count("y", (2**60 - 1,), "pad=1")
 
 
 @pytest.mark.parametrize(("call", "hint"), LAST.values(), ids=LAST.keys())
