@@ -12,6 +12,7 @@ import tiny_cifar10 as tiny
 from tiny_cifar10 import BINARY, PYTHON
 
 from gpuconv.data import cifar, cifar10
+from gpuconv.data.cifar import source
 from gpuconv.errors import DatasetCorruptError, GpuconvError
 
 
@@ -552,3 +553,15 @@ def test_the_original_is_written_down_right():
     hashes = [*spec.sha256.values(), *(layout.archive_sha256 for layout in spec.layouts)]
     assert len(set(hashes)) == 8
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in hashes)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "archive"])
+def test_pickles_of_the_largest_pixels_are_not_too_long(packed, tmp_path):
+    """Python 2 wrote such a byte as four in its first protocol; those of Python 3 write it as two."""
+    layout = next(layout for layout in cifar10.OFFICIAL.layouts if layout.kind == "python")
+    pixels = 10_000 * 3072 * b"\xff"
+    written = len(repr(pixels)) if not packed else len(pixels.decode("latin1").encode())
+    assert written >= (2 if packed else 4) * len(pixels)
+    least, most = source.sizes(source.Source(tmp_path, layout, packed), cifar10.OFFICIAL, "data_batch_1")
+    names = 10_000 * len("'rocking_horse_s_000000.png', ")
+    assert least <= written + names <= most < written + (2 << 20)
