@@ -60,6 +60,20 @@ def test_what_is_a_file_of_its_own_stands_in_for_none(content, _):
     assert contents.stand_in(content) == ""
 
 
+@pytest.mark.parametrize(
+    ("start", "meant"),
+    [
+        (b"\x40" + bytes(7) + b'{"__metadata__"', True),
+        (b"\x02" + bytes(7) + b"{}", True),
+        (b"\xff" * 8 + b'{"', False),
+        (b"\x40" + bytes(7) + b"no JSON", False),
+    ],
+    ids=["header", "no_arrays", "header_beyond_any_length", "other_text"],
+)
+def test_safetensors_begin_with_a_length_and_a_json_text(start, meant):
+    assert contents.is_safetensors(start) is meant
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 STAND_INS = {
     "empty": (b"", "is empty: copy or download it again"),
