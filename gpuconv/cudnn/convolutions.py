@@ -32,12 +32,13 @@ def convolution_forward(
 ) -> None:
     """Write x correlated with W, and b added, into y, which must be C-contiguous: whatever it held is overwritten.
 
-    auto_tune and tensor_core choose among cuDNN's algorithms, which are not here: they are checked, and change nothing.
+    auto_tune and tensor_core choose among cuDNN's algorithms, which are not here: they change nothing.
     """
     arrays = {"x": x, "W": W, "b": b, "y": y}
     options = _options(arrays, "y", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
-    data, filters, result = (channels_second(*each) for each in ((x, d_layout), (W, w_layout), (y, d_layout)))
-    _check_sizes(arrays, data, filters, result, b, result, **options)
+    data, result = channels_second(x, d_layout), channels_second(y, d_layout)
+    filters = channels_second(W, w_layout)
+    _check_sizes(arrays, options, data, filters, result, biased=result)
     _fill(result, lambda: conv_forward(data, filters, b, **options)[0], data, filters, b=b)
 
 
@@ -63,8 +64,9 @@ def convolution_backward_data(
     """
     arrays = {"W": W, "x": x, "b": b, "y": y}
     options = _options(arrays, "y", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
-    upstream, filters, data = (channels_second(*each) for each in ((x, d_layout), (W, w_layout), (y, d_layout)))
-    _check_sizes(arrays, data, filters, upstream, b, data, **options)
+    upstream, data = channels_second(x, d_layout), channels_second(y, d_layout)
+    filters = channels_second(W, w_layout)
+    _check_sizes(arrays, options, data, filters, upstream, biased=data)
 
     def gradient() -> Any:
         if b is None:
@@ -94,8 +96,9 @@ def convolution_backward_filter(
     """Write the gradient for a convolution's filters into gW, which must be C-contiguous."""
     arrays = {"x": x, "gy": gy, "gW": gW}
     options = _options(arrays, "gW", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
-    data, upstream, filters = (channels_second(*each) for each in ((x, d_layout), (gy, d_layout), (gW, w_layout)))
-    _check_sizes(arrays, data, filters, upstream, **options)
+    data, upstream = channels_second(x, d_layout), channels_second(gy, d_layout)
+    filters = channels_second(gW, w_layout)
+    _check_sizes(arrays, options, data, filters, upstream)
     _fill(filters, lambda: weight_gradient(upstream, data, filters, **options), data, upstream)
 
 
@@ -127,24 +130,15 @@ def _options(
 
 
 def _check_sizes(
-    arrays: dict[str, Any],
-    data: Any,
-    filters: Any,
-    result: Any,
-    b: Any = None,
-    biased: Any = None,
-    *,
-    pad: tuple[int, ...],
-    stride: tuple[int, ...],
-    dilation: tuple[int, ...],
-    groups: int,
+    arrays: dict[str, Any], options: dict[str, Any], data: Any, filters: Any, result: Any, biased: Any = None
 ) -> None:
     """Check that a convolution of data by filters makes a result, and that b has an entry for each channel of biased.
 
     Any size may be 0: of windows that fit nowhere there are none.
     """
+    pad, stride, dilation, groups = options.values()
+    b, fault = arrays.get("b"), None
     axes = len(pad)
-    fault = None
     if not 1 <= axes <= 3 or {array.ndim for array in (data, filters, result)} != {axes + 2}:
         fault = "arrays must have two axes more than pad has entries, which are one to three"
     elif min(*stride, *dilation, groups) < 1 or min(pad) < 0:
@@ -159,8 +153,7 @@ def _check_sizes(
         if tuple(result.shape) != shape:
             fault = f"the convolution has shape {shape}, channels second, not {tuple(result.shape)}"
     if fault:
-        options = f"pad={pad}, stride={stride}, dilation={dilation}, groups={groups}"
-        raise CuDNNError(BAD_PARAM, fault, *lines(**arrays), options)
+        raise CuDNNError(BAD_PARAM, fault, *lines(**arrays), ", ".join(f"{o}={value}" for o, value in options.items()))
 
 
 def _fill(target: Any, compute: Callable[[], Any], *inputs: Any, b: Any = None) -> None:
