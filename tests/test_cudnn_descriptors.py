@@ -47,7 +47,7 @@ MADE = {  # a call, and what the descriptor holds
     ),
     "dropout": (
         lambda: cudnn.create_dropout_descriptor(1, 0.25, 0, 0, 7),
-        {"handle": 1, "dropout": 0.25, "states": 0, "size": 0, "seed": 7},
+        {"handle": 1, "dropout": 0.25, "states": 0, "state_size_in_bytes": 0, "seed": 7},
     ),
 }
 
@@ -69,7 +69,7 @@ def test_an_array_without_elements_has_a_null_descriptor():
 def test_dropout_can_be_given_another_ratio():
     descriptor = cudnn.create_dropout_descriptor(1, 0.25, 0, 0, 7)
     assert cudnn.set_dropout_descriptor(descriptor, 2, 0.5) is None
-    assert descriptor.given == {"handle": 2, "dropout": 0.5, "states": 0, "size": 0, "seed": 7}
+    assert descriptor.given == {"handle": 2, "dropout": 0.5, "states": 0, "state_size_in_bytes": 0, "seed": 7}
 
 
 def test_states_of_dropout_are_no_bytes_and_deprecated():

@@ -98,9 +98,13 @@ def create_activation_descriptor(mode: int, relu_nan_opt: int = CUDNN_PROPAGATE_
     return Descriptor(mode=mode, relu_nan_opt=relu_nan_opt, coef=float(coef))
 
 
-def create_dropout_descriptor(handle: int, dropout: float, states: int, size: int, seed: int) -> Descriptor:
+def create_dropout_descriptor(
+    handle: int, dropout: float, states: int, state_size_in_bytes: int, seed: int
+) -> Descriptor:
     """Return the descriptor of dropout; masks are drawn by DropoutStates, which needs neither states nor descriptor."""
-    return Descriptor(handle=handle, dropout=float(dropout), states=states, size=size, seed=seed)
+    return Descriptor(
+        handle=handle, dropout=float(dropout), states=states, state_size_in_bytes=state_size_in_bytes, seed=seed
+    )
 
 
 def set_dropout_descriptor(desc: Descriptor, handle: int, dropout: float) -> None:
