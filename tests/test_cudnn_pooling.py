@@ -171,34 +171,48 @@ def test_no_window_is_no_work_and_an_empty_image_is_all_padding():
     assert y[0, 0, 0, 0] == -np.inf
 
 
-def test_what_cudnn_refused_is_refused():
-    x, y = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))
-    options = (2, 2), (2, 2), (0, 0)
+X, Y = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))
+REFUSED = {  # what differs from a valid call, the error, its words
+    "ksize_list": ({"ksize": [2, 2]}, TypeError, "ksize must be a tuple"),
+    "stride_list": ({"stride": [2, 2]}, TypeError, "stride must be a tuple"),
+    "pad_int": ({"pad": 0}, TypeError, "pad must be a tuple"),
+    "stride_short": ({"stride": (2,)}, ValueError, "stride must have as many entries as ksize, 2"),
+    "pad_long": ({"pad": (0, 0, 0)}, ValueError, "pad must have as many entries as ksize, 2"),
+    "x_dtype": ({"x": X.astype(int)}, TypeError, "x must be float16"),
+    "y_byte_order": ({"y": Y.astype(">f8")}, TypeError, "y must be float16"),
+    "x_list": ({"x": [1.0]}, TypeError, "x must be a NumPy or CuPy array"),
+    "y_none": ({"y": None}, TypeError, "y must be an array"),
+    "mode_4": ({"mode": 4}, cudnn.CuDNNError, "mode must be 0, 1, 2 or 3, got 4"),
+    "mode_-1": ({"mode": -1}, cudnn.CuDNNError, "mode must be 0, 1, 2 or 3, got -1"),
+    "ksize_0": ({"ksize": (0, 2)}, cudnn.CuDNNError, "must be positive"),
+    "stride_0": ({"stride": (2, 0)}, cudnn.CuDNNError, "must be positive"),
+    "pad_-1": ({"pad": (0, -1)}, cudnn.CuDNNError, "pad=.* not negative"),
+    "no_axes": ({"ksize": (), "stride": (), "pad": ()}, cudnn.CuDNNError, "two axes more than ksize"),
+    "axes_of_x": ({"x": X[0]}, cudnn.CuDNNError, "two axes more than ksize"),
+    "axes_of_y": ({"y": Y[0]}, cudnn.CuDNNError, "two axes more than ksize"),
+    "batch": ({"y": np.ones((2, 1, 2, 2))}, cudnn.CuDNNError, "share batch and channels"),
+    "channels": ({"y": np.ones((1, 2, 2, 2))}, cudnn.CuDNNError, "share batch and channels"),
+    "dtypes": ({"y": Y.astype("float32")}, cudnn.CuDNNError, "share one dtype"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cudnn_refused_is_refused(name):
+    changes, error, match = REFUSED[name]
+    given = {"x": X, "y": Y, "ksize": (2, 2), "stride": (2, 2), "pad": (0, 0), "mode": 0, **changes}
+    with pytest.raises(error, match=match):
+        cudnn.pooling_forward(**given)
+    with pytest.raises(error, match=match):
+        cudnn.pooling_backward(**given, gy=given["y"])
+    assert (Y == 1).all()
+
+
+def test_an_output_that_is_not_contiguous_is_refused():
     with pytest.raises(ValueError, match="y must be C-contiguous"):
-        cudnn.pooling_forward(x, y.repeat(2, axis=3)[..., ::2], *options, 0)
-    for at, name in enumerate(("ksize", "stride", "pad")):
-        with pytest.raises(TypeError, match=f"{name} must be a tuple"):
-            cudnn.pooling_forward(x, y, *options[:at], list(options[at]), *options[at + 1 :], 0)
-    for at, name in enumerate(("stride", "pad"), 1):
-        with pytest.raises(ValueError, match=f"{name} must have as many entries as ksize, 2"):
-            cudnn.pooling_forward(x, y, *options[:at], (1,), *options[at + 1 :], 0)
-    for name, arrays in {"x": (x.astype(int), y), "y": (x, y.astype(">f8"))}.items():
-        with pytest.raises(TypeError, match=f"{name} must be float16"):
-            cudnn.pooling_forward(*arrays, *options, 0)
-    for wrong in (
-        (x, y, *options, 4),
-        (x, y, *options, -1),
-        (x, y, (0, 2), *options[1:], 0),
-        (x, y, (2, 2), (0, 2), (0, 0), 0),
-        (x, y, (2, 2), (2, 2), (0, -1), 0),
-        (x, y[:, :, 0], *options, 0),
-        (x[0], y[0], *options, 0),
-        (x, np.ones((2, 1, 2, 2)), *options, 0),
-        (x, np.ones((1, 2, 2, 2)), *options, 0),
-        (x, y.astype("float32"), *options, 0),
-    ):
-        with pytest.raises(cudnn.CuDNNError, match="BAD_PARAM"):
-            cudnn.pooling_forward(*wrong)
-    with pytest.raises(cudnn.CuDNNError, match="gy must have the shape of y"):
-        cudnn.pooling_backward(x, y, y[:, :, :1], *options, 0)
-    assert (y == 1).all()
+        cudnn.pooling_forward(X, Y.repeat(2, axis=3)[..., ::2], (2, 2), (2, 2), (0, 0), 0)
+
+
+def test_an_upstream_gradient_unlike_y_is_refused():
+    for gy, match in ((Y[:, :, :1], "gy must have the shape of y"), (Y.astype("float32"), "share one dtype")):
+        with pytest.raises(cudnn.CuDNNError, match=match):
+            cudnn.pooling_backward(X, Y, gy, (2, 2), (2, 2), (0, 0), 0)

@@ -85,11 +85,11 @@ def _check(ksize: Any, stride: Any, pad: Any, mode: int, **arrays: Any) -> None:
     tuples(ksize=ksize, stride=stride, pad=pad)
     if mode not in _MAXIMA + _AVERAGES:
         raise CuDNNError(BAD_PARAM, f"mode must be 0, 1, 2 or 3, got {mode!r}")
-    if min(*ksize, *stride, 1) < 1 or min(*pad, 0) < 0:
-        raise CuDNNError(BAD_PARAM, f"ksize={ksize} and stride={stride} must be positive, pad={pad} not negative")
     if not 1 <= len(ksize) <= 3 or any(a.ndim != len(ksize) + 2 for a in arrays.values()):
-        needed = f"arrays must have as many axes as ksize={ksize}, of one to three, and two"
+        needed = f"arrays must have two axes more than ksize={ksize} has entries, which are one to three"
         raise CuDNNError(BAD_PARAM, needed, *lines(**arrays))
+    if min(*ksize, *stride) < 1 or min(pad) < 0:
+        raise CuDNNError(BAD_PARAM, f"ksize={ksize} and stride={stride} must be positive, pad={pad} not negative")
     if tuple(arrays["y"].shape[:2]) != tuple(arrays["x"].shape[:2]):
         raise CuDNNError(BAD_PARAM, "arrays must share batch and channels", *lines(**arrays))
     one_dtype(**arrays)
