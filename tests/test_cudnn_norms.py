@@ -18,8 +18,10 @@ ON = pytest.mark.parametrize("where", [CPU, GPU])
 LAYOUTS = {  # shape, is_for_conv2d, mode, d_layout, channel axis
     "images": ((3, 4, 5, 2), True, cudnn.CUDNN_BATCHNORM_SPATIAL, 0, 1),
     "images_channels_last": ((3, 5, 2, 4), True, cudnn.CUDNN_BATCHNORM_SPATIAL_PERSISTENT, 1, 3),
+    "signals": ((3, 4, 5), True, cudnn.CUDNN_BATCHNORM_SPATIAL, 1, 1),
     "volumes": ((2, 4, 3, 5, 2), True, cudnn.CUDNN_BATCHNORM_SPATIAL, 0, 1),
     "rows": ((6, 4), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 0, 1),
+    "one_axis": ((4,), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 0, 0),
     "last_axis": ((3, 2, 4), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 1, 2),
     "one_value": ((1, 4), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 0, 1),
 }
@@ -198,6 +200,9 @@ def test_what_cudnn_refused_is_refused(rng):
     for wrong in ((x, *arrays[:3], np.ones(3)), (x[0], *arrays)):
         with pytest.raises(cudnn.CuDNNError, match="BAD_PARAM"):
             cudnn.batch_normalization_forward_inference(*wrong, EPS, True, 1)
+    for shape, conv in (((3, 4), True), ((1, 4, 1, 1, 1, 1), True), ((), False)):
+        with pytest.raises(cudnn.CuDNNError, match=r"x must have (3 to 5 axes|an axis)"):
+            cudnn.batch_normalization_forward_inference(np.ones(shape), *arrays, EPS, conv, 1)
     for mode in (-1, 3):
         with pytest.raises(cudnn.CuDNNError, match="cudnn_mode must be 0, 1 or 2"):
             cudnn.batch_normalization_forward_inference(x, *arrays, EPS, True, mode)

@@ -166,8 +166,8 @@ def _checked(
     if cudnn_mode not in modes:
         raise CuDNNError(BAD_PARAM, f"cudnn_mode must be 0, 1 or 2, got {cudnn_mode!r}")
     layout("d_layout", d_layout)
-    if x.ndim not in (4, 5) if is_for_conv2d else x.ndim == 0:
-        axes = "4 or 5 axes where is_for_conv2d is True" if is_for_conv2d else "an axis"
+    if x.ndim not in (3, 4, 5) if is_for_conv2d else x.ndim == 0:
+        axes = "3 to 5 axes where is_for_conv2d is True" if is_for_conv2d else "an axis"
         raise CuDNNError(BAD_PARAM, f"x must have {axes}, got shape {tuple(x.shape)}")
     for name, array in like_x.items():
         if tuple(array.shape) != tuple(x.shape) or array.dtype != x.dtype:
