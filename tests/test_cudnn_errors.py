@@ -148,3 +148,26 @@ def test_sizes_that_do_not_fit_are_cudnns_error(function, size):
 def test_axes_are_two_more_than_pad_has_entries(function, axes):
     many = {"pad": (0,) * axes, "stride": (1,) * axes, "dilation": (1,) * axes}
     refused(function, cudnn.CuDNNError, "two axes more than pad has entries", {**arguments(function), **many})
+
+
+@pytest.mark.parametrize(
+    ("status", "name"),
+    [
+        (0, "SUCCESS"),
+        (1, "NOT_INITIALIZED"),
+        (2, "ALLOC_FAILED"),
+        (3, "BAD_PARAM"),
+        (4, "INTERNAL_ERROR"),
+        (5, "INVALID_VALUE"),
+        (8, "EXECUTION_FAILED"),
+        (9, "NOT_SUPPORTED"),
+        (77, "77"),
+    ],
+)
+def test_an_error_has_its_status_and_name_and_lines(status, name):
+    error = cudnn.CuDNNError(status, "one", "two")
+    assert str(error) == f"cuDNN Error: CUDNN_STATUS_{name}\none\ntwo"
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is cudnn.CuDNNError
+    assert (copy.status, str(copy)) == (status, str(error))
+    assert str(cudnn.CuDNNError(status)) == f"cuDNN Error: CUDNN_STATUS_{name}"

@@ -75,7 +75,8 @@ def create_convolution_descriptor(
 ) -> Descriptor:
     """Return the descriptor of a convolution's options."""
     tuples(pad=pad, stride=stride)
-    tuples(pad=pad, dilation=(1,) * len(pad) if dilation is None else dilation)
+    if dilation is not None:
+        tuples(pad=pad, dilation=dilation)
     get_data_type(dtype)
     _among("mode", mode, CUDNN_CONVOLUTION, CUDNN_CROSS_CORRELATION)
     options = {"dilation": dilation, "use_tensor_core": use_tensor_core, "groups": groups}
