@@ -30,6 +30,29 @@ def test_one_seed_draws_one_mask_and_backward_uses_it(rng, device, dtype):
     assert_same(device.numpy(first.backward(None, device.array(x), 0.0, reserve)), x)
 
 
+def test_dropout_is_undone_by_its_own_reserve_space_alone(rng, device):
+    """A kernel would read beyond another one."""
+    x = device.array(normal(rng, (3, 4), "float32"))
+    states = cudnn.DropoutStates(None, 7)
+    reserve, _ = states.forward(None, x, 0.25)
+    none, _ = states.forward(None, x, 0.0)
+    for dy, ratio, space in ((x, 0.25, reserve[:2]), (x[:2], 0.25, reserve), (x, 0.25, none), (x, 0.0, reserve),
+                             (x, 1.0, reserve), (x, -0.5, reserve)):  # fmt: skip
+        with pytest.raises(cudnn.CuDNNError, match="BAD_PARAM\nreserve_space must be what forward returned"):
+            states.backward(None, dy, ratio, space)
+
+
+def test_dropout_takes_floats(rng):
+    states, whole = cudnn.DropoutStates(None, 7), np.ones((3, 4), int)
+    with pytest.raises(TypeError, match="x must be float16, float32 or float64, got int64"):
+        states.forward(None, whole, 0.5)
+    with pytest.raises(TypeError, match="dy must be float16, float32 or float64, got int64"):
+        states.backward(None, whole, 0.5, whole.astype(np.int8))
+    assert states.set_dropout_ratio(0.5) is None
+    y = normal(rng, (3, 4))
+    assert_same(states.forward(None, y, 0.0)[1], y)
+
+
 def test_settings_are_kept():
     before = cudnn.get_max_workspace_size()
     assert before == 8 * 2**20

@@ -1,12 +1,12 @@
 """Batch normalisation of gpuconv.cudnn, with cuDNN's conventions, against their formulas in float64.
 
-The running statistics are array expressions, so that the places are those whose arrays have arithmetic.
+The running statistics are array expressions, so that where they move the places are those whose arrays have arithmetic.
 """
 
 import numpy as np
 import pytest
 from compare import assert_close, assert_same, normal
-from pairs import pairs
+from pairs import DEVICES, DTYPES, pairs
 from places import CPU, GPU, place
 
 from gpuconv import cudnn
@@ -18,8 +18,10 @@ ON = pytest.mark.parametrize("where", [CPU, GPU])
 LAYOUTS = {  # shape, is_for_conv2d, mode, d_layout, channel axis
     "images": ((3, 4, 5, 2), True, cudnn.CUDNN_BATCHNORM_SPATIAL, 0, 1),
     "images_channels_last": ((3, 5, 2, 4), True, cudnn.CUDNN_BATCHNORM_SPATIAL_PERSISTENT, 1, 3),
+    "signals": ((3, 4, 5), True, cudnn.CUDNN_BATCHNORM_SPATIAL, 1, 1),
     "volumes": ((2, 4, 3, 5, 2), True, cudnn.CUDNN_BATCHNORM_SPATIAL, 0, 1),
     "rows": ((6, 4), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 0, 1),
+    "one_axis": ((4,), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 0, 0),
     "last_axis": ((3, 2, 4), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 1, 2),
     "one_value": ((1, 4), False, cudnn.CUDNN_BATCHNORM_PER_ACTIVATION, 0, 1),
 }
@@ -47,7 +49,7 @@ def formula(x, gamma, beta, axis):
 
 
 @ON
-@pairs(case=LAYOUTS, dtype=["float64", "float32", "float16"], parameters=["own", "wide"])
+@pairs(case=LAYOUTS, dtype=DTYPES, parameters=["own", "wide"])
 def test_training_normalises_by_the_biased_variance_and_keeps_the_unbiased(rng, where, case, dtype, parameters):
     device = place(where)
     shape, conv, mode, layout, axis = case
@@ -74,10 +76,8 @@ def test_training_normalises_by_the_biased_variance_and_keeps_the_unbiased(rng, 
         assert_close(device.numpy(got), expected, scale=bound, dtype=before.dtype, terms=count, zero_mean=False)
 
 
-@ON
 @pytest.mark.parametrize("ex", [False, True])
-def test_saved_statistics_are_filled_in_place_and_the_shape_of_parameters_is_kept(rng, where, ex):
-    device = place(where)
+def test_saved_statistics_are_filled_in_place_and_the_shape_of_parameters_is_kept(rng, device, ex):
     x = device.array(normal(rng, (2, 4, 3, 3), "float32"))
     arrays = [device.array(v.reshape(1, 4, 1, 1)) for v in vectors(rng, "float32")]
     mean, inv_std = (device.array(np.full((1, 4, 1, 1), np.nan, "float32")) for _ in range(2))
@@ -95,9 +95,7 @@ def test_saved_statistics_are_filled_in_place_and_the_shape_of_parameters_is_kep
         cudnn.batch_normalization_forward_training(x, *arrays, mean, None, *rest)
 
 
-@ON
-def test_decay_of_one_leaves_the_running_arrays_which_may_be_beta(rng, where):
-    device = place(where)
+def test_decay_of_one_leaves_the_running_arrays_which_may_be_beta(rng, device):
     x, gamma, zero = normal(rng, (1, 4, 3, 3), "float32"), np.ones(4, "float32"), np.zeros(4, "float32")
     shared = device.array(zero)
     y, _, _ = cudnn.batch_normalization_forward_training(
@@ -108,10 +106,8 @@ def test_decay_of_one_leaves_the_running_arrays_which_may_be_beta(rng, where):
     assert_same(device.numpy(shared), zero)
 
 
-@ON
-@pairs(case=LAYOUTS, dtype=["float64", "float32", "float16"], parameters=["own", "wide"])
-def test_inference_and_backward_follow_their_formulas(rng, where, case, dtype, parameters):
-    device = place(where)
+@pairs(case=LAYOUTS, device=DEVICES, dtype=DTYPES, parameters=["own", "wide"])
+def test_inference_and_backward_follow_their_formulas(rng, case, device, dtype, parameters):
     shape, conv, mode, layout, axis = case
     wide = "float64" if dtype == "float64" else "float32"
     x, gy = normal(rng, shape, dtype), normal(rng, shape, dtype)
@@ -158,12 +154,64 @@ def test_an_empty_batch_is_empty_and_changes_nothing(rng):
         assert_same(after, value)
 
 
+@pairs(case=LAYOUTS, device=DEVICES, dtype=DTYPES)
+def test_without_running_statistics_the_results_are_the_same(rng, case, device, dtype):
+    shape, conv, mode, layout, _ = case
+    x, (gamma, beta, mean, var) = device.array(normal(rng, shape, dtype)), map(device.array, vectors(rng, dtype))
+    rest = None, None, EPS, 1.0, conv, mode, False, layout
+    with_them = cudnn.batch_normalization_forward_training(x, gamma, beta, mean, var, *rest)
+    without = cudnn.batch_normalization_forward_training(x, gamma, beta, None, None, *rest)
+    reserve, *extended = cudnn.batch_normalization_forward_training_ex(x, gamma, beta, None, None, *rest)
+    assert reserve is None
+    for results in (without, extended):
+        for got, expected in zip(results, with_them, strict=True):
+            assert_same(device.numpy(got), device.numpy(expected))
+
+
+TRAINING = "gamma", "beta", "running_mean", "running_var", "mean", "inv_std"
+
+
+@pytest.mark.parametrize("alone", TRAINING[2:])
+def test_statistics_are_given_in_pairs(alone):
+    given = dict.fromkeys(TRAINING[2:]) | {alone: np.ones(4)}
+    with pytest.raises(ValueError, match=f"{alone}.* must be given together|and {alone} must be given together"):
+        cudnn.batch_normalization_forward_training(
+            np.ones((2, 4)), np.ones(4), np.ones(4), *given.values(), EPS, 0.5, False, 0, False
+        )
+
+
+@pytest.mark.parametrize("short", TRAINING)
+def test_a_vector_of_another_size_is_refused_before_anything_is_written(rng, short):
+    given = {name: np.ones(3 if name == short else 4) for name in TRAINING}
+    with pytest.raises(cudnn.CuDNNError, match=f"BAD_PARAM\n{short} must have 4 entries"):
+        cudnn.batch_normalization_forward_training(normal(rng, (3, 4)), *given.values(), EPS, 0.5, False, 0, False)
+    assert all((vector == 1).all() for vector in given.values())
+
+
+def test_a_gradient_unlike_x_is_refused(rng):
+    x, vector = normal(rng, (2, 4, 3, 3)), np.ones(4)
+    for gy in (x[:1], x.astype("float32"), x.transpose(0, 1, 3, 2)[..., :2]):
+        with pytest.raises(cudnn.CuDNNError, match="gy must have the shape and dtype of x"):
+            cudnn.batch_normalization_backward(x, vector, gy, vector, vector, EPS, True, 1, False)
+
+
 def test_what_cudnn_refused_is_refused(rng):
     x, arrays = normal(rng, (2, 4, 3, 3)), vectors(rng, "float64")
     for wrong in ((x, *arrays[:3], np.ones(3)), (x[0], *arrays)):
         with pytest.raises(cudnn.CuDNNError, match="BAD_PARAM"):
             cudnn.batch_normalization_forward_inference(*wrong, EPS, True, 1)
-    with pytest.raises(TypeError, match="x must be float16"):
-        cudnn.batch_normalization_forward_inference(x.astype(int), *arrays, EPS, True, 1)
+    for shape, conv in (((3, 4), True), ((1, 4, 1, 1, 1, 1), True), ((), False)):
+        with pytest.raises(cudnn.CuDNNError, match=r"x must have (3 to 5 axes|an axis)"):
+            cudnn.batch_normalization_forward_inference(np.ones(shape), *arrays, EPS, conv, 1)
+    for mode in (-1, 3):
+        with pytest.raises(cudnn.CuDNNError, match="cudnn_mode must be 0, 1 or 2"):
+            cudnn.batch_normalization_forward_inference(x, *arrays, EPS, True, mode)
+    for no_floats in (x.astype(int), x.astype(">f8")):
+        with pytest.raises(TypeError, match="x must be float16"):
+            cudnn.batch_normalization_forward_inference(no_floats, *arrays, EPS, True, 1)
+    with pytest.raises(TypeError, match="beta must be a NumPy or CuPy array"):
+        cudnn.batch_normalization_forward_inference(x, arrays[0], [1, 2, 3, 4], *arrays[2:], EPS, True, 1)
+    with pytest.raises(TypeError, match="gamma must be an array"):
+        cudnn.batch_normalization_forward_inference(x, None, *arrays[1:], EPS, True, 1)
     with pytest.raises(ValueError, match="d_layout"):
         cudnn.batch_normalization_forward_inference(x, *arrays, EPS, True, 1, 2)

@@ -1,6 +1,7 @@
 """Pooling of gpuconv.cudnn against explicit loops: any size of y, any padding, NaN loses.
 
-NaN is replaced by an array expression, so that the places are those whose arrays have arithmetic.
+NaN is replaced by an array expression, and counts that our pooling does not know are: where these are needed, the places
+are those whose arrays have arithmetic.
 """
 
 import itertools
@@ -8,23 +9,32 @@ import itertools
 import numpy as np
 import pytest
 from compare import assert_close, assert_same, normal
-from pairs import DTYPES, pairs
+from pairs import DEVICES, DTYPES, pairs
 from places import CPU, GPU, place
 
 from gpuconv import cudnn
+from gpuconv.cudnn import pooling
 
 pytestmark = pytest.mark.core
 
 ON = pytest.mark.parametrize("where", [CPU, GPU])
-MODES = {"max": 0, "include": 1, "exclude": 2, "deterministic": 3}
-CASES = {  # size of x, of y, ksize, stride, pad
+MAXIMA = {"max": 0, "deterministic": 3}
+AVERAGES = {"include": 1, "exclude": 2}
+# size of x, of y, ksize, stride, pad
+OWN = {  # windows that our pooling lays itself
     "floor": ((6, 5), (3, 2), (2, 2), (2, 2), (0, 0)),
+    "overlapping": ((6, 5), (3, 2), (2, 3), (2, 2), (0, 0)),
+    "half_padding": ((6, 5), (4, 3), (2, 3), (2, 2), (1, 1)),
+    "signal": ((7,), (4,), (3,), (2,), (1,)),
+    "volume": ((4, 5, 3), (3, 3, 1), (2, 3, 2), (2, 2, 2), (1, 1, 0)),
+}
+COPIED = {
     "ceil": ((6, 5), (3, 3), (3, 3), (2, 2), (0, 0)),
     "cropped": ((8, 7), (2, 2), (2, 3), (2, 2), (1, 0)),
     "much_padding": ((3, 4), (7, 6), (3, 2), (1, 1), (3, 2)),
     "outside": ((4, 4), (3, 3), (1, 1), (3, 3), (0, 0)),
-    "signal": ((7,), (4,), (3,), (2,), (1,)),
-    "volume": ((4, 5, 3), (3, 3, 2), (2, 3, 2), (2, 2, 2), (1, 1, 0)),
+    "signal_ceil": ((6,), (4,), (3,), (2,), (1,)),
+    "volume_ceil": ((4, 5, 3), (3, 3, 2), (2, 3, 2), (2, 2, 2), (1, 1, 0)),
 }
 
 
@@ -72,26 +82,82 @@ def strided(device, a):
     return device.array(np.ascontiguousarray(a[::-1].swapaxes(-1, -2)).swapaxes(-1, -2)[::-1])
 
 
-@ON
-@pairs(case=CASES, mode=MODES, dtype=DTYPES)
-def test_pooling_does_what_the_loops_say(rng, where, case, mode, dtype):
-    device = place(where)
-    x, gy = normal(rng, (2, 3, *case[0]), dtype), normal(rng, (2, 3, *case[1]), dtype)
-    if mode in (0, 3):
-        x[0, 0].flat[::3] = np.nan
-        x[1, 1] = np.nan
+def check(device, x, gy, case, mode):
+    """Hold pooling forward and backward to the loops."""
+    dtype, size = x.dtype, int(np.prod(case[2]))
     y = device.array(np.full(gy.shape, np.nan, dtype))
     assert cudnn.pooling_forward(strided(device, x), y, *case[2:], mode) is y
-    got = device.numpy(cudnn.pooling_backward(strided(device, x), y, strided(device, gy), *case[2:], mode))
-    y, size = device.numpy(y), int(np.prod(case[2]))
-    if mode in (0, 3):
-        assert_same(y, loops(x, case, mode), dtype=dtype)
+    gx = cudnn.pooling_backward(strided(device, x), y, strided(device, gy), *case[2:], mode)
+    assert gx.flags.c_contiguous
+    y, ref = device.numpy(y), loops(x, case, mode)
+    if mode in MAXIMA.values():
+        assert_same(y, ref, dtype=dtype)
     else:
-        assert_close(
-            y, loops(x, case, mode), scale=loops(np.abs(x), case, mode), dtype=dtype, terms=size, zero_mean=False
-        )
-    scale = loops_backward(x, np.abs(gy), case, mode)
-    assert_close(got, loops_backward(x, gy, case, mode), scale=scale, dtype=dtype, terms=size, zero_mean=False)
+        assert_close(y, ref, scale=loops(np.abs(x), case, mode), dtype=dtype, terms=size, zero_mean=False)
+    ref, scale = (loops_backward(x, upstream, case, mode) for upstream in (gy, np.abs(gy)))
+    assert_close(device.numpy(gx), ref, scale=scale, dtype=dtype, terms=size, zero_mean=False)
+
+
+def drawn(rng, case, dtype):
+    """Return x and gy of a case."""
+    return (normal(rng, (2, 3, *size), dtype) for size in case[:2])
+
+
+@ON
+@pairs(case=OWN | COPIED, numbers=["all", "some", "none_in_an_image"], mode=MAXIMA, dtype=DTYPES)
+def test_maxima_are_what_the_loops_say_and_nan_loses(rng, where, numbers, case, mode, dtype):
+    x, gy = drawn(rng, case, dtype)
+    if numbers != "all":
+        x[0, 0].flat[::3] = np.nan
+    if numbers == "none_in_an_image":
+        x[1, 1] = np.nan
+    check(place(where), x, gy, case, mode)
+
+
+@pairs(case=OWN, mode=AVERAGES, device=DEVICES, dtype=DTYPES)
+def test_averages_of_our_own_windows_are_what_the_loops_say(rng, device, case, mode, dtype):
+    check(device, *drawn(rng, case, dtype), case, mode)
+
+
+@ON
+@pairs(case=COPIED, mode=AVERAGES, dtype=DTYPES)
+def test_averages_of_other_windows_are_what_the_loops_say(rng, where, case, mode, dtype):
+    check(place(where), *drawn(rng, case, dtype), case, mode)
+
+
+@pairs(case=OWN | COPIED, mode=MAXIMA | AVERAGES, dtype=DTYPES)
+def test_x_is_copied_only_where_our_pooling_has_other_windows(rng, monkeypatch, case, mode, dtype):
+    """And where NaN has to lose."""
+    copied = []
+    padded, fmax = pooling._padded, np.fmax
+    monkeypatch.setattr(pooling, "_padded", lambda *args: copied.append("padded") or padded(*args))
+    monkeypatch.setattr(np, "fmax", lambda *args: copied.append("fmax") or fmax(*args))
+    x, gy = drawn(rng, case, dtype)
+    y = np.empty_like(gy)
+    for call in (lambda: cudnn.pooling_forward(x, y, *case[2:], mode),
+                 lambda: cudnn.pooling_backward(x, y, gy, *case[2:], mode)):  # fmt: skip
+        copied.clear()
+        call()
+        assert copied == (["padded"] if case in COPIED.values() else [])
+        x[0, 0].flat[0] = np.nan  # which lies under a window
+        copied.clear()
+        call()
+        assert ("fmax" in copied) == (mode in MAXIMA.values())
+        x[0, 0].flat[0] = 0
+
+
+@ON
+def test_the_gradient_of_minus_infinity_goes_to_none(where):
+    device = place(where)
+    x = np.full((1, 1, 4, 4), -np.inf)
+    x[0, 0, 0, 0] = np.nan
+    x[0, 0, 3, 3] = 5
+    y, gy = device.array(np.empty((1, 1, 2, 2))), device.array(np.ones((1, 1, 2, 2)))
+    options = (2, 2), (2, 2), (0, 0), 0
+    cudnn.pooling_forward(device.array(x), y, *options)
+    gx = device.numpy(cudnn.pooling_backward(device.array(x), y, gy, *options))
+    assert_same(device.numpy(y), np.array([[[[-np.inf, -np.inf], [-np.inf, 5]]]]))
+    assert_same(gx, (x == 5).astype(float))
 
 
 def test_no_window_is_no_work_and_an_empty_image_is_all_padding():
@@ -105,16 +171,48 @@ def test_no_window_is_no_work_and_an_empty_image_is_all_padding():
     assert y[0, 0, 0, 0] == -np.inf
 
 
-def test_what_cudnn_refused_is_refused():
-    x, y = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))
-    options = (2, 2), (2, 2), (0, 0)
+X, Y = np.ones((1, 1, 4, 4)), np.ones((1, 1, 2, 2))
+REFUSED = {  # what differs from a valid call, the error, its words
+    "ksize_list": ({"ksize": [2, 2]}, TypeError, "ksize must be a tuple"),
+    "stride_list": ({"stride": [2, 2]}, TypeError, "stride must be a tuple"),
+    "pad_int": ({"pad": 0}, TypeError, "pad must be a tuple"),
+    "stride_short": ({"stride": (2,)}, ValueError, "stride must have as many entries as ksize, 2"),
+    "pad_long": ({"pad": (0, 0, 0)}, ValueError, "pad must have as many entries as ksize, 2"),
+    "x_dtype": ({"x": X.astype(int)}, TypeError, "x must be float16"),
+    "y_byte_order": ({"y": Y.astype(">f8")}, TypeError, "y must be float16"),
+    "x_list": ({"x": [1.0]}, TypeError, "x must be a NumPy or CuPy array"),
+    "y_none": ({"y": None}, TypeError, "y must be an array"),
+    "mode_4": ({"mode": 4}, cudnn.CuDNNError, "mode must be 0, 1, 2 or 3, got 4"),
+    "mode_-1": ({"mode": -1}, cudnn.CuDNNError, "mode must be 0, 1, 2 or 3, got -1"),
+    "ksize_0": ({"ksize": (0, 2)}, cudnn.CuDNNError, "must be positive"),
+    "stride_0": ({"stride": (2, 0)}, cudnn.CuDNNError, "must be positive"),
+    "pad_-1": ({"pad": (0, -1)}, cudnn.CuDNNError, "pad=.* not negative"),
+    "no_axes": ({"ksize": (), "stride": (), "pad": ()}, cudnn.CuDNNError, "two axes more than ksize"),
+    "axes_of_x": ({"x": X[0]}, cudnn.CuDNNError, "two axes more than ksize"),
+    "axes_of_y": ({"y": Y[0]}, cudnn.CuDNNError, "two axes more than ksize"),
+    "batch": ({"y": np.ones((2, 1, 2, 2))}, cudnn.CuDNNError, "share batch and channels"),
+    "channels": ({"y": np.ones((1, 2, 2, 2))}, cudnn.CuDNNError, "share batch and channels"),
+    "dtypes": ({"y": Y.astype("float32")}, cudnn.CuDNNError, "share one dtype"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cudnn_refused_is_refused(name):
+    changes, error, match = REFUSED[name]
+    given = {"x": X, "y": Y, "ksize": (2, 2), "stride": (2, 2), "pad": (0, 0), "mode": 0, **changes}
+    with pytest.raises(error, match=match):
+        cudnn.pooling_forward(**given)
+    with pytest.raises(error, match=match):
+        cudnn.pooling_backward(**given, gy=given["y"])
+    assert (Y == 1).all()
+
+
+def test_an_output_that_is_not_contiguous_is_refused():
     with pytest.raises(ValueError, match="y must be C-contiguous"):
-        cudnn.pooling_forward(x, y.repeat(2, axis=3)[..., ::2], *options, 0)
-    with pytest.raises(ValueError, match="stride must have as many"):
-        cudnn.pooling_forward(x, y, (2, 2), (2,), (0, 0), 0)
-    with pytest.raises(TypeError, match="x must be float16"):
-        cudnn.pooling_forward(x.astype(int), y, *options, 0)
-    for wrong in ((x, y, *options, 4), (x, y[:, :, 0], *options, 0), (x, y.astype("float32"), *options, 0)):
-        with pytest.raises(cudnn.CuDNNError, match="BAD_PARAM"):
-            cudnn.pooling_forward(*wrong)
-    assert (y == 1).all()
+        cudnn.pooling_forward(X, Y.repeat(2, axis=3)[..., ::2], (2, 2), (2, 2), (0, 0), 0)
+
+
+def test_an_upstream_gradient_unlike_y_is_refused():
+    for gy, match in ((Y[:, :, :1], "gy must have the shape of y"), (Y.astype("float32"), "share one dtype")):
+        with pytest.raises(cudnn.CuDNNError, match=match):
+            cudnn.pooling_backward(X, Y, gy, (2, 2), (2, 2), (0, 0), 0)

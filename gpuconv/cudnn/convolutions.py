@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..backend import backend_of, copy
-from ..errors import ParamError, ShapeError
 from ..ops.conv import conv_forward, input_gradient, weight_gradient
-from .constants import CUDNN_TENSOR_NCHW, CUDNN_TENSOR_NHWC
+from ..shapes import out_size
+from .checks import c_contiguous, channels_second, floats, layout, lines, one_dtype, tuples
+from .constants import CUDNN_TENSOR_NCHW
 from .errors import BAD_PARAM, CuDNNError
 
 
@@ -30,12 +32,14 @@ def convolution_forward(
 ) -> None:
     """Write x correlated with W, and b added, into y, which must be C-contiguous: whatever it held is overwritten.
 
-    auto_tune and tensor_core choose among cuDNN's algorithms, which are not here: they are checked, and change nothing.
+    auto_tune and tensor_core choose among cuDNN's algorithms, which are not here: they change nothing.
     """
-    options = _options(pad, stride, dilation, groups, tensor_core, "y", y, x=x, W=W, b=b)
-    data, filters = _view(x, d_layout, "d_layout"), _view(W, w_layout, "w_layout")
-    target = _view(y, d_layout, "d_layout")
-    _fill(target, lambda: conv_forward(data, filters, b, **options)[0], pad, stride, x=x, W=W, b=b, y=y)
+    arrays = {"x": x, "W": W, "b": b, "y": y}
+    options = _options(arrays, "y", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
+    data, result = channels_second(x, d_layout), channels_second(y, d_layout)
+    filters = channels_second(W, w_layout)
+    _check_sizes(arrays, options, data, filters, result, biased=result)
+    _fill(result, lambda: conv_forward(data, filters, b, **options)[0], data, filters, b=b)
 
 
 def convolution_backward_data(
@@ -58,21 +62,20 @@ def convolution_backward_data(
 
     Every result is reproducible, so that deterministic, too, changes nothing.
     """
-    options = _options(pad, stride, dilation, groups, tensor_core, "y", y, x=x, W=W, b=b)
-    upstream, filters = _view(x, d_layout, "d_layout"), _view(W, w_layout, "w_layout")
-    target = _view(y, d_layout, "d_layout")
-    if b is not None and tuple(b.shape) != (target.shape[1],):
-        raise CuDNNError(BAD_PARAM, *_lines(x=x, W=W, b=b, y=y))
+    arrays = {"W": W, "x": x, "b": b, "y": y}
+    options = _options(arrays, "y", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
+    upstream, data = channels_second(x, d_layout), channels_second(y, d_layout)
+    filters = channels_second(W, w_layout)
+    _check_sizes(arrays, options, data, filters, upstream, biased=data)
 
     def gradient() -> Any:
         if b is None:
-            return input_gradient(upstream, filters, target, **options)
-        wide = np.promote_types(target.dtype, np.float32)  # so that a sum in float16 is rounded once, with b in it
-        arrays = (array.astype(wide, copy=False) for array in (upstream, filters, target))
-        dx = input_gradient(*arrays, **options) + _per_channel(b, target).astype(wide)
-        return dx.astype(target.dtype, copy=False)
+            return input_gradient(upstream, filters, data, **options)
+        wide = np.promote_types(data.dtype, np.float32)  # so that a sum in float16 is rounded once, with b in it
+        dx = input_gradient(*(array.astype(wide, copy=False) for array in (upstream, filters, data)), **options)
+        return (dx + _per_channel(b, data).astype(wide)).astype(data.dtype, copy=False)
 
-    _fill(target, gradient, pad, stride, x=x, W=W, b=b, y=y)
+    _fill(data, gradient, upstream, filters, b=b)
 
 
 def convolution_backward_filter(
@@ -91,75 +94,78 @@ def convolution_backward_filter(
     w_layout: int = CUDNN_TENSOR_NCHW,
 ) -> None:
     """Write the gradient for a convolution's filters into gW, which must be C-contiguous."""
-    options = _options(pad, stride, dilation, groups, tensor_core, "gW", gW, x=x, gy=gy)
-    data, upstream = _view(x, d_layout, "d_layout"), _view(gy, d_layout, "d_layout")
-    target = _view(gW, w_layout, "w_layout")
-    _fill(target, lambda: weight_gradient(upstream, data, target, **options), pad, stride, x=x, gy=gy, gW=gW)
+    arrays = {"x": x, "gy": gy, "gW": gW}
+    options = _options(arrays, "gW", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
+    data, upstream = channels_second(x, d_layout), channels_second(gy, d_layout)
+    filters = channels_second(gW, w_layout)
+    _check_sizes(arrays, options, data, filters, upstream)
+    _fill(filters, lambda: weight_gradient(upstream, data, filters, **options), data, upstream)
 
 
 def _options(
-    pad: Any, stride: Any, dilation: Any, groups: int, tensor_core: str, name: str, output: Any, **inputs: Any
+    arrays: dict[str, Any],
+    written: str,
+    pad: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...] | None,
+    groups: int,
+    tensor_core: str,
+    d_layout: int,
+    w_layout: int,
 ) -> dict[str, Any]:
-    """Return the options as ours, when arrays and options are what cupy.cudnn took."""
-    backend_of(**inputs, **{name: output})
-    for each in ("x", "W", "gy"):
-        if (array := inputs.get(each)) is not None and array.dtype.char not in "efd":
-            msg = f"{each} must be float16, float32 or float64, got {array.dtype}"
-            raise TypeError(msg)
+    """Return the options as ours, when arrays and options are what cupy.cudnn took; sizes are checked apart."""
+    floats(**{name: array for name, array in arrays.items() if name != "b"})
+    backend_of(**arrays)
+    tuples(pad=pad, stride=stride)
     dilation = (1,) * len(pad) if dilation is None else dilation
-    for option, value in {"pad": pad, "stride": stride, "dilation": dilation}.items():
-        if not isinstance(value, tuple):
-            msg = f"{option} must be a tuple, got {value!r}"
-            raise TypeError(msg)
-        if len(value) != len(pad):
-            msg = f"{option} must have as many entries as pad, {len(pad)}, got {value}"
-            raise ValueError(msg)
+    tuples(pad=pad, dilation=dilation)
     if tensor_core not in ("auto", "always", "never"):
         msg = f'tensor_core must be "auto", "always" or "never", got {tensor_core!r}'
         raise ValueError(msg)
-    if not output.flags.c_contiguous:
-        msg = f"{name} must be C-contiguous, got strides {output.strides}: pass an array made by empty"
-        raise ValueError(msg)
-    arrays = {**inputs, name: output}
-    if len({a.dtype for a in arrays.values() if a is not None}) > 1:
-        raise CuDNNError(BAD_PARAM, *_lines(**arrays))
+    layout("d_layout", d_layout)
+    layout("w_layout", w_layout)
+    c_contiguous(written, arrays[written])
+    one_dtype(**arrays)
     return {"pad": pad, "stride": stride, "dilation": dilation, "groups": groups}
 
 
-def _view(array: Any, layout: int, name: str) -> Any:
-    """Return an array with its channels second; a layout says something of arrays of four axes only."""
-    if layout not in (CUDNN_TENSOR_NCHW, CUDNN_TENSOR_NHWC):
-        msg = f"{name} must be 0 (NCHW) or 1 (NHWC), got {layout!r}"
-        raise ValueError(msg)
-    return array.transpose(0, 3, 1, 2) if layout == CUDNN_TENSOR_NHWC and array.ndim == 4 else array
+def _check_sizes(
+    arrays: dict[str, Any], options: dict[str, Any], data: Any, filters: Any, result: Any, biased: Any = None
+) -> None:
+    """Check that a convolution of data by filters makes a result, and that b has an entry for each channel of biased.
+
+    Any size may be 0: of windows that fit nowhere there are none.
+    """
+    pad, stride, dilation, groups = options.values()
+    b, fault = arrays.get("b"), None
+    axes = len(pad)
+    if not 1 <= axes <= 3 or {array.ndim for array in (data, filters, result)} != {axes + 2}:
+        fault = "arrays must have two axes more than pad has entries, which are one to three"
+    elif min(*stride, *dilation, groups) < 1 or min(pad) < 0:
+        fault = "stride, dilation and groups must be positive, pad not negative"
+    elif data.shape[1] != filters.shape[1] * groups or filters.shape[0] % groups:
+        fault = "channels must be those of a filter times groups, and groups must divide the filters"
+    elif b is not None and tuple(b.shape) != (biased.shape[1],):
+        fault = f"b must have shape {(biased.shape[1],)}"
+    else:
+        windows = zip(data.shape[2:], filters.shape[2:], stride, pad, dilation, strict=True)
+        shape = (data.shape[0], filters.shape[0], *(max(0, out_size(*axis)) for axis in windows))
+        if tuple(result.shape) != shape:
+            fault = f"the convolution has shape {shape}, channels second, not {tuple(result.shape)}"
+    if fault:
+        raise CuDNNError(BAD_PARAM, fault, *lines(**arrays), ", ".join(f"{o}={value}" for o, value in options.items()))
 
 
-def _fill(target: Any, compute: Any, pad: Any, stride: Any, **arrays: Any) -> None:
+def _fill(target: Any, compute: Callable[[], Any], *inputs: Any, b: Any = None) -> None:
     """Write a result into the caller's array, once it is whole: inputs may share memory with it.
 
     Sums of no terms are 0, and no arithmetic is done for them.
     """
-    if any(array is not None and 0 in array.shape[1:] for array in arrays.values()):
-        b = arrays.get("b")
-        target[...] = 0 if b is None or b.size == 0 else _per_channel(b, target)
-        return
-    try:
-        result = compute()
-    except (ParamError, ShapeError) as error:
-        raise CuDNNError(BAD_PARAM, str(error), *_lines(**arrays), f"pad={pad}, stride={stride}") from error
-    if tuple(result.shape) != tuple(target.shape):
-        needed = f"the output must be {tuple(result.shape)}, got {tuple(target.shape)}"
-        raise CuDNNError(BAD_PARAM, needed, *_lines(**arrays), f"pad={pad}, stride={stride}")
-    copy(result, target)
+    if all(array.size for array in (target, *inputs)):
+        copy(compute(), target)
+    else:
+        target[...] = 0 if b is None else _per_channel(b, target)
 
 
 def _per_channel(b: Any, target: Any) -> Any:
     return b.reshape((1, -1) + (1,) * (target.ndim - 2))
-
-
-def _lines(**arrays: Any) -> list[str]:
-    return [
-        f"{name}: shape={tuple(a.shape)}, dtype={np.dtype(a.dtype)}, strides={a.strides}"
-        for name, a in arrays.items()
-        if a is not None
-    ]

@@ -8,6 +8,8 @@ import numpy as np
 
 from ..backend import backend_of, zeros
 from ..ops.dropout import dropout_forward
+from .checks import floats, lines
+from .errors import BAD_PARAM, CuDNNError
 
 
 class DropoutStates:
@@ -15,25 +17,29 @@ class DropoutStates:
 
     def __init__(self, handle: Any, seed: int) -> None:
         del handle
-        self._seed, self._calls, self._ratio = int(seed), 0, 0.0
+        self._seed, self._calls = int(seed), 0
 
-    def set_dropout_ratio(self, ratio: float) -> None:
-        """Keep a ratio; forward and backward are given their own."""
-        self._ratio = float(ratio)
+    def set_dropout_ratio(self, dropout_ratio: float) -> None:
+        """Do nothing: forward and backward are given their own ratio."""
 
-    def forward(self, handle: Any, x: Any, ratio: float) -> tuple[Any, Any]:
+    def forward(self, handle: Any, x: Any, dropout_ratio: float) -> tuple[Any, Any]:
         """Return (reserve_space, y): y is x / (1 - ratio), or 0 with probability ratio; the first is for backward."""
         del handle
-        self.set_dropout_ratio(ratio)
-        y, cache = dropout_forward(x, rate=self._ratio, seed=self._seed, step=self._calls)
+        floats(x=x)
+        y, cache = dropout_forward(x, rate=float(dropout_ratio), seed=self._seed, step=self._calls)
         self._calls += 1
         kept = zeros((0,), np.int8, beside=x) if cache.kept is None else cache.kept.view(np.int8)
         return kept, y
 
-    def backward(self, handle: Any, dy: Any, ratio: float, reserve_space: Any) -> Any:
+    def backward(self, handle: Any, dy: Any, dropout_ratio: float, reserve_space: Any) -> Any:
         """Return dx: dy by the mask of the forward that returned reserve_space."""
         del handle
-        self.set_dropout_ratio(ratio)
-        kept = reserve_space.view(np.bool_) if self._ratio else None
+        floats(dy=dy)
         backend = backend_of(dy=dy, reserve_space=reserve_space)
-        return backend.dropout_backward(dy, kept, 1.0 / (1.0 - self._ratio))
+        if tuple(reserve_space.shape) != (tuple(dy.shape) if dropout_ratio else (0,)) or not 0 <= dropout_ratio < 1:
+            needed = "reserve_space must be what forward returned for an array of dy's shape and the same ratio"
+            raise CuDNNError(
+                BAD_PARAM, needed, *lines(dy=dy, reserve_space=reserve_space), f"dropout_ratio={dropout_ratio}"
+            )
+        kept = reserve_space.view(np.bool_) if dropout_ratio else None
+        return backend.dropout_backward(dy, kept, 1.0 / (1.0 - float(dropout_ratio)))

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of, quiet
+from ..backend import quiet
+from .checks import floats, lines
 from .constants import (
     CUDNN_ACTIVATION_CLIPPED_RELU,
     CUDNN_ACTIVATION_ELU,
@@ -92,11 +93,7 @@ def _check_algorithm(algorithm: int) -> None:
 
 def _wide(**arrays: Any) -> list[Any]:
     """Return arrays of one shape and dtype as they are computed with: float16 in float32."""
-    backend_of(**arrays)
-    for name, array in arrays.items():
-        if array.dtype.char not in "efd":
-            msg = f"{name} must be float16, float32 or float64, got {array.dtype}"
-            raise TypeError(msg)
+    floats(**arrays)
     if len({(tuple(a.shape), a.dtype) for a in arrays.values()}) > 1:
-        raise CuDNNError(BAD_PARAM, *(f"{name}: shape={a.shape}, dtype={a.dtype}" for name, a in arrays.items()))
+        raise CuDNNError(BAD_PARAM, "arrays must share shape and dtype", *lines(**arrays))
     return [a.astype(np.float32) if a.dtype == np.float16 else a for a in arrays.values()]

@@ -11,22 +11,26 @@ from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
-from . import constants, convolutions, dropout, elementwise, errors, handles, norms, pooling, refusals
+from . import constants
+from .errors import CuDNNError
+from .refusals import SERVED
 
 VERSION = 8900  # callers compare it with those of cuDNN
 NAMES = ("cupy.cuda.cudnn", "cupyx.cudnn", "cupy.cudnn")
+OWN = {"install", "installed", "uninstall"}  # what cupy.cudnn never had
 
 _modules: dict[str, ModuleType] = {}
 
 
-def _not_served(name: str) -> AttributeError:
-    msg = (
-        f"gpuconv serves no {name}: it has no calls by pointer, but cupy.cudnn's convolutions, batch normalisation, "
-        "pooling, activations, softmax and dropout"
-    )
-    return AttributeError(msg)
+def _version() -> int:
+    return VERSION
+
+
+def _not_served(name: str) -> NoReturn:
+    msg = f"gpuconv serves no {name}: it has no calls by pointer, but cupy.cudnn's {SERVED}"
+    raise AttributeError(msg)
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -39,19 +43,13 @@ class _Finder(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         public: dict[str, Any] = {name: value for name, value in vars(constants).items() if name.startswith("CUDNN_")}
-        public["CuDNNError"] = errors.CuDNNError
         if module.__name__ == "cupy.cuda.cudnn":
-            public |= {"available": True, "getVersion": lambda: VERSION, "get_build_version": lambda: VERSION}
+            asked = {"available": True, "getVersion": _version, "get_build_version": _version}
+            public |= {"CuDNNError": CuDNNError, **asked}
         else:
-            for part in (convolutions, dropout, elementwise, handles, norms, pooling, refusals):
-                own = {name: value for name, value in vars(part).items() if callable(value) and name[0] != "_"}
-                public |= {name: value for name, value in own.items() if value.__module__ == part.__name__}
-        vars(module).update(public)
-
-        def missing(name: str) -> Any:
-            raise _not_served(name)
-
-        vars(module)["__getattr__"] = missing
+            package = importlib.import_module("gpuconv.cudnn")
+            public |= {name: getattr(package, name) for name in package.__all__ if name not in OWN}
+        vars(module).update(public, __getattr__=_not_served)
         _modules[module.__name__] = module
 
 
@@ -61,13 +59,15 @@ _FINDER = _Finder()
 def install() -> bool:
     """Make cupy.cudnn, cupyx.cudnn and cupy.cuda.cudnn importable; call it before a client is imported.
 
-    Returns False, and says so, where CuPy has a cuDNN of its own.  Twice is as good as once.  Raises ImportError without CuPy.
+    Returns False, and says so, where CuPy has modules of its own.  Twice is as good as once.  Raises ImportError without CuPy.
     """
     if _FINDER in sys.meta_path:
         return True
     importlib.import_module("cupy")
-    if importlib.util.find_spec("cupy.cuda.cudnn") and importlib.import_module("cupy.cuda.cudnn").available:
-        warnings.warn("CuPy has cuDNN of its own: gpuconv.cudnn is not installed", stacklevel=2)
+    if importlib.util.find_spec("cupy.cuda.cudnn"):
+        available = importlib.import_module("cupy.cuda.cudnn").available
+        way = "cuDNN of its own" if available else "a cupy.cuda.cudnn of its own, though no cuDNN; CuPy 14 has neither"
+        warnings.warn(f"CuPy has {way}: gpuconv.cudnn is not installed", stacklevel=2)
         return False
     sys.meta_path.append(_FINDER)
     for name in NAMES:

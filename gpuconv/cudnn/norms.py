@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..backend import backend_of, quiet, zeros
 from ..checks import given
 from ..shapes import folded, unfolded
+from .checks import channels_second, floats, layout, lines
 from .constants import (
     CUDNN_BATCHNORM_PER_ACTIVATION,
     CUDNN_BATCHNORM_SPATIAL,
@@ -39,16 +41,15 @@ def batch_normalization_forward_training(
     """Return y, and the batch's mean and 1 / sqrt(variance + eps), which are filled in place where both are given.
 
     y uses the biased variance.  running = decay * running + (1 - decay) * batch is for the unbiased one, of which one
-    value per channel counts as one; decay=1 leaves the running arrays alone, and they may then be beta, too.
+    value per channel counts as one; decay=1 leaves the running arrays alone, and they may then be beta, too.  Both may
+    be None, which cupy.cudnn did not take.
     is_for_conv2d says that channels are second, or last by d_layout; otherwise the last axis is the channel.
     """
     del debug
-    if (mean is None) != (inv_std is None):
-        msg = "mean and inv_std must be given together, or both be None"
-        raise ValueError(msg)
-    vectors = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
-    data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
-    backend = backend_of(x=x, **vectors, mean=mean, inv_std=inv_std)
+    running = _both_or_none(running_mean=running_mean, running_var=running_var)
+    saved = _both_or_none(mean=mean, inv_std=inv_std)
+    vectors = {"gamma": gamma, "beta": beta, **running, **saved}
+    backend, data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
     channels = data.shape[1]
     batch_mean, batch_var = (zeros((channels,), vector_dtype, beside=x) for _ in range(2))
     if x.size:
@@ -58,13 +59,13 @@ def batch_normalization_forward_training(
             images, scale, shift, batch_mean, batch_var, training=True, momentum=0.0, eps=float(eps)
         )
         y = _as_given(unfolded(y, data.shape), x, is_for_conv2d, d_layout)
-        if decay != 1.0:
+        if running and decay != 1.0:
             count = x.size // channels
             _update(running_mean, batch_mean, decay)
             _update(running_var, batch_var * (count / max(count - 1, 1)), decay)
     else:
         y, saved_mean, saved_inv_std = zeros(tuple(x.shape), x.dtype, beside=x), batch_mean, batch_var
-    if mean is None:
+    if not saved:
         return y, *(v.astype(vector_dtype).reshape(gamma.shape) for v in (saved_mean, saved_inv_std))
     mean[...], inv_std[...] = saved_mean.reshape(mean.shape), saved_inv_std.reshape(inv_std.shape)
     return y
@@ -107,8 +108,7 @@ def batch_normalization_forward_inference(
 ) -> Any:
     """Return gamma (x - mean) / sqrt(var + eps) + beta."""
     vectors = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
-    data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
-    backend = backend_of(x=x, **vectors)
+    backend, data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
     if not x.size:
         return zeros(tuple(x.shape), x.dtype, beside=x)
     parameters = (_vector(vector, vector_dtype) for vector in vectors.values())
@@ -134,10 +134,7 @@ def batch_normalization_backward(
     """Return (gx, ggamma, gbeta); mean and inv_std are those that the training forward returned, eps is within them."""
     del eps, debug, reserve_space
     vectors = {"gamma": gamma, "mean": mean, "inv_std": inv_std}
-    data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
-    backend = backend_of(x=x, gy=gy, **vectors)
-    if tuple(gy.shape) != tuple(x.shape) or gy.dtype != x.dtype:
-        raise CuDNNError(BAD_PARAM, f"gy must be {x.dtype} {tuple(x.shape)} like x, got {gy.dtype} {tuple(gy.shape)}")
+    backend, data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors, gy=gy)
     given_dtype = vector_dtype if gamma.dtype == vector_dtype else x.dtype
     if not x.size:
         none = (zeros(tuple(gamma.shape), given_dtype, beside=x) for _ in range(2))
@@ -149,40 +146,43 @@ def batch_normalization_backward(
     return _as_given(unfolded(gx, data.shape), x, is_for_conv2d, d_layout), ggamma, gbeta
 
 
+def _both_or_none(**pair: Any) -> dict[str, Any]:
+    """Return the two vectors that are given, or none."""
+    vectors = {name: vector for name, vector in pair.items() if vector is not None}
+    if len(vectors) == 1:
+        msg = f"{' and '.join(pair)} must be given together, or both be None"
+        raise ValueError(msg)
+    return vectors
+
+
 def _checked(
-    x: Any,
-    is_for_conv2d: bool,
-    cudnn_mode: int,
-    d_layout: int,
-    vectors: dict[str, Any],
-) -> tuple[Any, np.dtype]:
-    """Return x with its channels second, and the dtype of parameters, when the arguments fit each other."""
-    given(x=x, **vectors)
-    backend_of(x=x, **vectors)
-    if x.dtype.char not in "efd":
-        msg = f"x must be float16, float32 or float64, got {x.dtype}"
-        raise TypeError(msg)
+    x: Any, is_for_conv2d: bool, cudnn_mode: int, d_layout: int, vectors: dict[str, Any], **like_x: Any
+) -> tuple[ModuleType, Any, np.dtype]:
+    """Return the backend, x with its channels second, and the dtype of parameters, when the arguments fit each other."""
+    floats(x=x, **like_x)
+    given(**vectors)
+    backend = backend_of(x=x, **like_x, **vectors)
     modes = (CUDNN_BATCHNORM_PER_ACTIVATION, CUDNN_BATCHNORM_SPATIAL, CUDNN_BATCHNORM_SPATIAL_PERSISTENT)
     if cudnn_mode not in modes:
         raise CuDNNError(BAD_PARAM, f"cudnn_mode must be 0, 1 or 2, got {cudnn_mode!r}")
-    if d_layout not in (CUDNN_TENSOR_NCHW, CUDNN_TENSOR_NHWC):
-        msg = f"d_layout must be 0 (NCHW) or 1 (NHWC), got {d_layout!r}"
-        raise ValueError(msg)
-    if x.ndim not in ((4, 5) if is_for_conv2d else range(1, 33)):
-        raise CuDNNError(BAD_PARAM, f"x must have 4 or 5 axes where is_for_conv2d is True, got shape {tuple(x.shape)}")
+    layout("d_layout", d_layout)
+    if x.ndim not in (3, 4, 5) if is_for_conv2d else x.ndim == 0:
+        axes = "3 to 5 axes where is_for_conv2d is True" if is_for_conv2d else "an axis"
+        raise CuDNNError(BAD_PARAM, f"x must have {axes}, got shape {tuple(x.shape)}")
+    for name, array in like_x.items():
+        if tuple(array.shape) != tuple(x.shape) or array.dtype != x.dtype:
+            raise CuDNNError(BAD_PARAM, f"{name} must have the shape and dtype of x", *lines(x=x, **like_x))
     data = _by_channel(x, is_for_conv2d, d_layout)
     for name, vector in vectors.items():
         if vector.size != data.shape[1]:
             entries = f"{name} must have {data.shape[1]} entries, one per channel of x {tuple(x.shape)}"
             raise CuDNNError(BAD_PARAM, f"{entries}, got shape {tuple(vector.shape)}")
-    return data, np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    return backend, data, np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
 def _by_channel(x: Any, is_for_conv2d: bool, d_layout: int) -> Any:
-    """Return an array with its channels second; a layout says something of arrays of four axes only."""
-    if not is_for_conv2d:
-        return x.reshape(prod(x.shape[:-1]), x.shape[-1])
-    return x.transpose(0, 3, 1, 2) if d_layout == CUDNN_TENSOR_NHWC and x.ndim == 4 else x
+    """Return an array with its channels second: of rows where they are last on any number of axes."""
+    return channels_second(x, d_layout) if is_for_conv2d else x.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
 def _as_given(result: Any, x: Any, is_for_conv2d: bool, d_layout: int) -> Any:

@@ -1,6 +1,7 @@
 """Pooling with cuDNN's conventions: y says how many windows there are, and NaN loses.
 
-The input is copied into an array in which every window lies whole, so that any padding is part of it.
+Our pooling is given x itself where it lays the same windows over it; otherwise a copy in which every window lies whole, so
+that any padding is part of it.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import asarray, backend_of, copy, quiet, zeros
-from ..ops.average_pool import average_pool_backward, average_pool_forward
-from ..ops.max_pool import max_pool_backward, max_pool_forward
+from ..backend import asarray, backend_of, copy, on_gpu, quiet, zeros
+from ..ops.average_pool import average_pool_forward
+from ..ops.max_pool import MaxPoolCache, max_pool_backward, max_pool_forward
+from ..shapes import as_image, out_size, pool_sizes, with_axes_of
+from .checks import c_contiguous, floats, lines, one_dtype, tuples
 from .constants import (
     CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING,
     CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING,
@@ -35,18 +38,16 @@ def pooling_forward(
     lies wholly in the padding.
     """
     _check(ksize, stride, pad, mode, x=x, y=y)
-    if not y.flags.c_contiguous:
-        msg = f"y must be C-contiguous, got strides {y.strides}: pass an array made by empty"
-        raise ValueError(msg)
+    c_contiguous("y", y)
     if not y.size:
         return y
-    padded = _padded(x, y, ksize, stride, pad, mode)
+    source, options, shares = _source(x, y, ksize, stride, pad, mode)
     if mode in _MAXIMA:
-        result, _ = max_pool_forward(padded, window=ksize, stride=stride)
+        result, _ = _maxima(source, options)
     else:
-        result, _ = average_pool_forward(padded, window=ksize, stride=stride)
-        if mode == CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING:
-            result = result * _shares(x, y, ksize, stride, pad, result)
+        count_pad = mode == CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING
+        result, _ = average_pool_forward(source, **options, count_pad=count_pad)
+        result = result if shares is None else result * shares
     copy(result.astype(y.dtype, copy=False), y)
     return y
 
@@ -59,52 +60,59 @@ def pooling_backward(
     _check(ksize, stride, pad, mode, x=x, y=y, gy=gy)
     if tuple(gy.shape) != tuple(y.shape):
         raise CuDNNError(BAD_PARAM, f"gy must have the shape of y, {tuple(y.shape)}, got {tuple(gy.shape)}")
-    gx = zeros(tuple(x.shape), x.dtype, beside=x)
     if not y.size or not x.size:
-        return gx
-    padded = _padded(x, y, ksize, stride, pad, mode)
+        return zeros(tuple(x.shape), x.dtype, beside=x)
+    source, options, shares = _source(x, y, ksize, stride, pad, mode)
     if mode in _MAXIMA:
-        maxima, cache = max_pool_forward(padded, window=ksize, stride=stride)
-        gy = gy.copy()
-        gy[maxima == -np.inf] = 0
-        gradient = max_pool_backward(gy, cache)
+        maxima, cache = _maxima(source, options)
+        gx = max_pool_backward(np.where(maxima == -np.inf, gy.dtype.type(0), gy), cache)
     else:
-        _, cache_of_average = average_pool_forward(padded, window=ksize, stride=stride)
-        gy = gy.astype(padded.dtype, copy=False)
-        if mode == CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING:
-            gy = gy * _shares(x, y, ksize, stride, pad, gy)
-        gradient = average_pool_backward(gy, cache_of_average)
-    inside, within = _common(x, padded, pad)
-    gx[inside] = gradient[within].astype(x.dtype, copy=False)
-    return gx
+        count_pad = mode == CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING
+        upstream = gy.astype(source.dtype, copy=False)
+        upstream = as_image(upstream if shares is None else upstream * shares)
+        sizes = pool_sizes(source, **options)
+        gx = with_axes_of(x, backend_of(gy=gy).average_pool_backward(upstream, sizes, count_pad=count_pad))
+    if source is not x:
+        inside, within = _common(x, source, pad)
+        whole = zeros(tuple(x.shape), x.dtype, beside=x)
+        whole[inside] = gx[within].astype(x.dtype, copy=False)
+        return whole
+    return gx if gx.flags.c_contiguous else gx.copy()
 
 
 def _check(ksize: Any, stride: Any, pad: Any, mode: int, **arrays: Any) -> None:
-    backend_of(**arrays)
-    x, y = arrays["x"], arrays["y"]
-    if x.dtype.char not in "efd":
-        msg = f"x must be float16, float32 or float64, got {x.dtype}"
-        raise TypeError(msg)
-    for name, option in {"ksize": ksize, "stride": stride, "pad": pad}.items():
-        if not isinstance(option, tuple):
-            msg = f"{name} must be a tuple, got {option!r}"
-            raise TypeError(msg)
-        if len(option) != len(ksize):
-            msg = f"{name} must have as many entries as ksize, {len(ksize)}, got {option}"
-            raise ValueError(msg)
-    shown = [f"{name}: shape={tuple(a.shape)}, dtype={a.dtype}" for name, a in arrays.items()]
+    floats(**arrays)
+    tuples(ksize=ksize, stride=stride, pad=pad)
     if mode not in _MAXIMA + _AVERAGES:
         raise CuDNNError(BAD_PARAM, f"mode must be 0, 1, 2 or 3, got {mode!r}")
-    if min(*ksize, *stride, 1) < 1 or min(*pad, 0) < 0:
-        raise CuDNNError(BAD_PARAM, f"ksize={ksize} and stride={stride} must be positive, pad={pad} not negative")
     if not 1 <= len(ksize) <= 3 or any(a.ndim != len(ksize) + 2 for a in arrays.values()):
-        raise CuDNNError(BAD_PARAM, f"arrays must have as many axes as ksize={ksize}, of one to three, and two", *shown)
-    if tuple(y.shape[:2]) != tuple(x.shape[:2]) or len({a.dtype for a in arrays.values()}) > 1:
-        raise CuDNNError(BAD_PARAM, "arrays must share batch, channels and dtype", *shown)
+        needed = f"arrays must have two axes more than ksize={ksize} has entries, which are one to three"
+        raise CuDNNError(BAD_PARAM, needed, *lines(**arrays))
+    if min(*ksize, *stride) < 1 or min(pad) < 0:
+        raise CuDNNError(BAD_PARAM, f"ksize={ksize} and stride={stride} must be positive, pad={pad} not negative")
+    if tuple(arrays["y"].shape[:2]) != tuple(arrays["x"].shape[:2]):
+        raise CuDNNError(BAD_PARAM, "arrays must share batch and channels", *lines(**arrays))
+    one_dtype(**arrays)
+
+
+def _source(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, mode: int) -> tuple[Any, dict[str, Any], Any]:
+    """Return what is pooled, the options of our pooling, and what averages are multiplied by, or None.
+
+    What is pooled is x where the windows are as many as fit, and the padding is at most half of them; then our own
+    averages count as they should.
+    """
+    axes = list(zip(x.shape[2:], ksize, stride, pad, strict=True))
+    as_many = tuple(y.shape[2:]) == tuple(out_size(*axis) for axis in axes)
+    if x.size and as_many and all(2 * p <= k for p, k in zip(pad, ksize, strict=True)):
+        return x, {"window": ksize, "stride": stride, "pad": pad}, None
+    excluding = mode == CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING
+    source = _padded(x, y, ksize, stride, pad, mode)
+    shares = _shares(x, y, ksize, stride, pad, source.dtype) if excluding else None
+    return source, {"window": ksize, "stride": stride, "pad": 0}, shares
 
 
 def _padded(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, mode: int) -> Any:
-    """Return a copy of what y's windows cover of x, amid padding; without NaN for maxima, for averages not in float16."""
+    """Return a copy of what y's windows cover of x, amid padding; in float32 where averages of float16 are yet to scale."""
     windows = zip(y.shape[2:], ksize, stride, strict=True)
     covered = tuple((count - 1) * step + size for count, size, step in windows)
     excluding = mode == CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING
@@ -112,10 +120,22 @@ def _padded(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, mode: int) -> Any
     padded = zeros((*x.shape[:2], *covered), dtype, beside=x)
     if mode in _MAXIMA:
         padded.fill(-np.inf)
-        x = np.fmax(x, -np.inf)
     inside, within = _common(x, padded, pad)
     padded[within] = x[inside]
     return padded
+
+
+def _maxima(source: Any, options: dict[str, Any]) -> tuple[Any, MaxPoolCache]:
+    """Return maxima in which NaN loses, and the cache for the gradient.
+
+    In our maxima NaN wins: where there is none, none was under a window.  On a GPU, which that question would wait for,
+    NaN is always replaced beforehand.
+    """
+    if not on_gpu(source):
+        results = max_pool_forward(source, **options)
+        if not np.isnan(results[0]).any():
+            return results
+    return max_pool_forward(np.fmax(source, -np.inf), **options)
 
 
 def _common(x: Any, padded: Any, pad: tuple[int, ...]) -> tuple[Any, Any]:
@@ -125,12 +145,12 @@ def _common(x: Any, padded: Any, pad: tuple[int, ...]) -> tuple[Any, Any]:
     return inside, (..., *(slice(p, p + size) for size, p in zip(sizes, pad, strict=True)))
 
 
-def _shares(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, beside: Any) -> Any:
+def _shares(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, dtype: np.dtype) -> Any:
     """Return, for each of y's windows, its size over the number of entries of x in it (1 where there are none)."""
     count = np.ones((), np.int64)
     for axis in zip(x.shape[2:], y.shape[2:], ksize, stride, pad, strict=True):
         count = np.multiply.outer(count, _entries(*axis))
-    return asarray((prod(ksize) / np.maximum(count, 1)).astype(beside.dtype), beside=beside)
+    return asarray((prod(ksize) / np.maximum(count, 1)).astype(dtype), beside=x)
 
 
 def _entries(size: int, windows: int, ksize: int, stride: int, pad: int) -> np.ndarray:

@@ -6,11 +6,13 @@ from typing import Any, NoReturn
 
 from ..errors import UnsupportedError
 
+SERVED = "convolutions, batch normalisation, pooling, activations, softmax and dropout"
+
 
 def _refusal(name: str) -> Any:
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         del args, kwargs
-        msg = f"gpuconv.cudnn has no {name}: it has convolutions, batch normalisation, pooling, activations, softmax and dropout"
+        msg = f"gpuconv.cudnn has no {name}: it has {SERVED}"
         raise UnsupportedError(msg)
 
     refuse.__name__ = refuse.__qualname__ = name
@@ -31,3 +33,14 @@ rnn_backward_weights_ex = _refusal("rnn_backward_weights_ex")
 ctc_loss = _refusal("ctc_loss")
 create_spatial_transformer_descriptor = _refusal("create_spatial_transformer_descriptor")
 create_fused_ops_plan = _refusal("create_fused_ops_plan")
+create_fused_ops_const_param_pack = _refusal("create_fused_ops_const_param_pack")
+create_fused_ops_variant_param_pack = _refusal("create_fused_ops_variant_param_pack")
+get_fused_ops_const_param_pack_attribute = _refusal("get_fused_ops_const_param_pack_attribute")
+get_fused_ops_variant_param_pack_attribute = _refusal("get_fused_ops_variant_param_pack_attribute")
+set_fused_ops_const_param_pack_attribute = _refusal("set_fused_ops_const_param_pack_attribute")
+set_fused_ops_variant_param_pack_attribute = _refusal("set_fused_ops_variant_param_pack_attribute")
+make_fused_ops_plan = _refusal("make_fused_ops_plan")
+fused_ops_execute = _refusal("fused_ops_execute")
+add_tensor = _refusal("add_tensor")
+create_op_tensor_descriptor = _refusal("create_op_tensor_descriptor")
+create_reduce_tensor_descriptor = _refusal("create_reduce_tensor_descriptor")
