@@ -93,6 +93,25 @@ def test_the_refusal_names_what_was_asked_for():
         read_pickle(pickle.dumps(Calls(os.system, "true")), "batch", most_steps=100)
 
 
+@pytest.mark.parametrize("program", [b"t.", b"Nt."])
+def test_a_mark_that_is_missing_is_named(program):
+    with pytest.raises(DatasetCorruptError, match=f"a mark is missing at byte {len(program) - 1}$"):
+        read_pickle(program, "batch", most_steps=10)
+
+
+@pytest.mark.parametrize("what", ["code", "order"])
+def test_the_words_of_an_element_type_are_short(what):
+    def stored(length):
+        code, order = (b"f" * length, b"<") if what == "code" else (b"f4", b"<" * length)
+        text = b"cnumpy\ndtype\n(S'" + code + b"'\nI0\nI1\ntR(I3\nS'" + order + b"'\nNNNI-1\nI-1\nI0\ntb."
+        return read_pickle(text, "batch", most_steps=50)
+
+    longest = pickles._LONGEST_CODE
+    assert len(getattr(stored(longest), what)) == longest
+    with pytest.raises(UnsafeArchiveError):
+        stored(longest + 1)
+
+
 @pytest.mark.parametrize("kept", [2, 0])
 def test_bytes_that_are_missing_are_counted(kept):
     """Whether they are more than the file has, or only more than are left of it."""

@@ -962,6 +962,18 @@ def test_a_folder_that_another_run_has_used_meanwhile_is_left_to_others(tmp_path
     RunFolder(tmp_path).close()  # it is not held, though the error, with all that it knows, is still there
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_folder_that_could_not_be_opened_is_not_held(error, tmp_path, monkeypatch):
+    def fail(path):
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(error) as caught:
+        patch.setattr("gpuconv.runs.folder.durable.remove_stale", fail)
+        RunFolder(tmp_path)
+    RunFolder(tmp_path).close()
+    assert caught.value.__traceback__ is not None  # and with it the frames that know the folder
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ConfigError, match="could not be made"):
