@@ -135,6 +135,21 @@ def test_rounds_begin_with_tests_that_enter_the_function_and_hold_each_once(monk
     assert [list(tests) for tests in mutation.rounds(mutant, Notes, None)] == [["short"], ["other", "far", "long"]]
 
 
+def test_a_function_that_none_of_the_nearest_tests_enters_is_looked_for_further_on(monkeypatch):
+    mutant = next(mutant for mutant in mutation.mutants_of("durable.py") if mutant.scope == "lock")
+    entered = {"test_near.py": "write", "test_next.py": "write", "test_far.py": "lock", "test_last.py": "lock"}
+
+    class Notes:
+        @staticmethod
+        def notes(test_file, copy):
+            return {test_file[5:-3]: {"seconds": 1.0, "enters": [f"durable.py:{entered[test_file]}"]}}
+
+    monkeypatch.setattr(mutation, "test_files_of", lambda file: list(entered))
+    monkeypatch.setattr(mutation, "FARTHEST", 2)
+    monkeypatch.setattr(mutation, "ROUNDS", ((1, 20.0), (2, 120.0)))
+    assert [list(tests) for tests in mutation.rounds(mutant, Notes, None)] == [[], ["far", "near", "next"]]
+
+
 class Scripted:
     """A copy of the checkout in which nothing runs: it answers what it is told, with the change and without it."""
 

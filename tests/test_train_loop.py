@@ -967,9 +967,10 @@ def test_a_folder_that_could_not_be_opened_is_not_held(error, tmp_path, monkeypa
     def fail(path):
         raise error
 
-    with monkeypatch.context() as patch, pytest.raises(error) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr("gpuconv.runs.folder.durable.remove_stale", fail)
-        RunFolder(tmp_path)
+        with pytest.raises(error) as caught:
+            RunFolder(tmp_path)
     RunFolder(tmp_path).close()
     assert caught.value.__traceback__ is not None  # and with it the frames that know the folder
 

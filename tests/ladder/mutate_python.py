@@ -171,7 +171,7 @@ def _public(file: str) -> frozenset[str]:
 
 
 def test_files_of(file: str) -> list[str]:
-    """Return the test files that may notice a change of a file, nearest first: by its name, its area, shared words."""
+    """Return the test files by how near they are to a file, nearest first: by its name, its area, shared words."""
     stem, folder = Path(file).stem, Path(file).parent.name
 
     def nearness(test_file: str) -> tuple[int, int]:
@@ -181,12 +181,11 @@ def test_files_of(file: str) -> list[str]:
         return own_name + 2 * (stem in words and folder in (*words, "")), len(_public(file) & words)
 
     near = {test_file: nearness(test_file) for test_file in _test_files()}
-    ordered = sorted(near, key=lambda test_file: (*(-n for n in near[test_file]), test_file))
-    chosen = [test_file for test_file in ordered if any(near[test_file])]
+    chosen = sorted(near, key=lambda test_file: (*(-n for n in near[test_file]), test_file))
     shared = IN_COMMON.get(area_of(file))
     if shared is not None and shared not in chosen[:2]:
         chosen = [*chosen[:1], shared, *(test_file for test_file in chosen[1:] if test_file != shared)]
-    return chosen[:FARTHEST]
+    return chosen
 
 
 # The copy, and what runs in it ----------------------------------------------------------------------------------------
@@ -302,19 +301,26 @@ def enters(note: dict[str, Any], mutant: Mutant, exactly: bool) -> bool:
 def rounds(mutant: Mutant, state: State, copy: Copy) -> Iterable[dict[str, float]]:
     """Yield the tests of each round, with their seconds, shortest first: none in two of them.
 
-    All but the last one hold those that enter the changed function, the last those that enter its file.
+    All but the last one hold those that enter the changed function, the last those that enter its file.  Where none of
+    the nearest test files enters the function, the next one that does is looked for.
     """
-    test_files = test_files_of(mutant.file)
+    test_files = iter(test_files_of(mutant.file))
     entering: dict[str, float] = {}
     others: dict[str, float] = {}
-    begin = 0
+    begin, entered = 0, False
     for end, seconds in ROUNDS:
-        for test_file in test_files[begin:end]:
+        while begin < end or (end == FARTHEST and not entered):
+            test_file = next(test_files, None)
+            if test_file is None:
+                break
             for test, note in state.notes(test_file, copy).items():
                 if enters(note, mutant, exactly=False):
                     (entering if enters(note, mutant, exactly=True) else others)[test] = note["seconds"]
-        begin = end
-        chosen = _shortest(entering | others if end == FARTHEST else entering, seconds)
+            begin, entered = begin + 1, entered or bool(entering)
+        chosen = _shortest(entering, seconds)
+        if end == FARTHEST:
+            chosen |= _shortest(others, seconds - sum(chosen.values()))
+            chosen = dict(sorted(chosen.items(), key=lambda item: item[1]))
         entering = {test: its_seconds for test, its_seconds in entering.items() if test not in chosen}
         yield chosen
 
