@@ -565,3 +565,13 @@ def test_pickles_of_the_largest_pixels_are_not_too_long(packed, tmp_path):
     least, most = source.sizes(source.Source(tmp_path, layout, packed), cifar10.OFFICIAL, "data_batch_1")
     names = 10_000 * len("'rocking_horse_s_000000.png', ")
     assert least <= written + names <= most < written + (2 << 20)
+
+
+@pytest.mark.parametrize("kind", [tiny.BINARY, tiny.PYTHON])
+def test_one_batch_is_read_as_it_comes_in_the_whole(kind, tmp_path):
+    folder = tiny.write_folder(tmp_path, kind)
+    suffix = {tiny.BINARY: ".bin", tiny.PYTHON: ""}[kind]
+    images, labels = cifar.read_batch(folder / f"test_batch{suffix}", tiny.spec())
+    *_, x_test, y_test = tiny.arrays()
+    np.testing.assert_array_equal(images, x_test, strict=True)
+    np.testing.assert_array_equal(labels, y_test, strict=True)

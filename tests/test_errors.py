@@ -1283,6 +1283,11 @@ LAST = {
 }
 
 
+@pytest.mark.parametrize(("shape", "channels"), [((2, 3, 4, 5), 7), ((2, 5, 4, 5), 5), ((2, 5), 5)])
+def test_nothing_is_guessed_where_transposing_would_not_help(shape, channels):
+    assert checks.channels_first("x", _zeros(*shape), channels) == ""
+
+
 def test_an_array_holds_fewer_than_2_to_the_60_elements():
     shapes.check_count("y", (2**30, 2**30 - 1), "pad=1")
     with pytest.raises(
