@@ -51,6 +51,31 @@ REFUSED = {
 }
 
 
+SHARES = [
+    "momentum",
+    "muon_momentum",
+    "beta1",
+    "beta2",
+    "smoothing",
+    "ema",
+    "label_smoothing",
+    "warmup",
+    "lr_start",
+    "lr_end",
+    "lr_factor",
+]
+
+
+def test_shares_are_from_0_to_1():
+    """Also those that nothing else would notice: a rate may rise at first instead of falling."""
+    limited = {f.name: f.metadata["most"] for f in dataclasses.fields(Config) if f.type == "float"}
+    assert {name for name, most in limited.items() if most != float("inf")} == set(SHARES)
+    for name in SHARES:
+        for wrong in (-0.001, 1.001, 1.9):
+            with pytest.raises(ConfigError, match=f"^{name} must be finite, at least 0 and at most 1, got .*{wrong}"):
+                Config(**{name: wrong})
+
+
 @pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED.keys())
 def test_settings_out_of_range_are_refused_by_name(values, message):
     with pytest.raises(ConfigError, match=message):
