@@ -24,7 +24,11 @@ PATTERNS = {
     "columns_of_a_square": ("transpose<0>", 1, (32, 8), (1024, 1024), None, "shared load", 32),
     "columns_with_padding": ("transpose<1>", 1, (32, 8), (1024, 1024), None, "shared load", 1),
     "rows_with_padding": ("transpose<1>", 1, (32, 8), (1024, 1024), None, "shared store", 1),
-    "shared_float4": ("shared_float4", 1, (32,), (128,), None, "shared load", 4),
+    "pairs_are_for_loads_alone": ("shared_pack<float4>", 1, (32,), (128,), 1, "shared store", 4),
+} | {
+    f"{type_}_by_lanes_{bit}_apart": (f"shared_pack<{type_}>", 1, (32,), (words,), bit, "shared load", cost)
+    for type_, words, costs in (("float4", 128, (2, 2, 4, 4)), ("float2", 64, (1, 1, 2, 2)))
+    for bit, cost in zip((1, 2, 4, 32), costs, strict=True)
 } | {
     f"banks_apart_{stride}": ("shared_every", 1, (32,), (32,), stride, "shared load", cost)
     for stride, cost in ((1, 1), (2, 2), (3, 1), (4, 4), (8, 8), (16, 16), (32, 32), (33, 1))
