@@ -9,12 +9,16 @@ constexpr int TILE_PAD = 4;  // numbers at the end of a row: columns written one
 // ROWS x COLUMNS of the result: sum over d < DEPTH of left[d][row] right[d][column].
 //
 // A thread has HEIGHT x WIDTH of them, in squares of 4 x 4 spread over the tile, so that the lanes of a warp read
-// neighbouring packs of 4 numbers.  LANES of the 32 lanes lie below each other, the others beside each other.
+// neighbouring packs of 4 numbers.  LANES of the 32 lanes lie below each other, the others beside each other: lanes t and
+// t ^ 1 in the same columns, lanes t and t ^ 2 in the same rows.  A pack that such pairs have in common takes half the
+// passes over shared memory (said of compute capability 7.0 to 7.5: forums.developer.nvidia.com/t/77228).
 template <typename S, int ROWS, int COLUMNS, int DEPTH, int HEIGHT, int WIDTH, int LANES>
 struct Tile {
   static_assert(HEIGHT % 4 == 0 && WIDTH % 4 == 0, "threads read packs of 4 numbers");
   static_assert(ROWS / HEIGHT * (COLUMNS / WIDTH) == TILE_THREADS, "the threads must make up the tile");
   static_assert(COLUMNS / WIDTH % (32 / LANES) == 0, "a warp must not be wider than the tile");
+  static_assert(ROWS / HEIGHT % LANES == 0, "nor taller");
+  static_assert(LANES % 2 == 0 && 32 / LANES % 2 == 0, "lanes must pair up in both directions");
 
   using Left = S[DEPTH][ROWS + TILE_PAD];
   using Right = S[DEPTH][COLUMNS + TILE_PAD];
@@ -23,10 +27,10 @@ struct Tile {
   int top, left;  // of this thread's first square
 
   __device__ __forceinline__ Tile() {
-    constexpr int beside = 32 / LANES, warps = COLUMNS / WIDTH / beside;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    top = (warp / warps * LANES + lane / beside) * 4;
-    left = (warp % warps * beside + lane % beside) * 4;
+    constexpr unsigned beside = 32 / LANES, pairs_down = ROWS / HEIGHT / 2;
+    const unsigned thread = threadIdx.x;
+    top = (thread / (2 * beside) % pairs_down * 2 + thread % 2) * 4;
+    left = (thread / (2 * beside) / pairs_down * beside + thread / 2 % beside) * 4;
 #pragma unroll
     for (int i = 0; i < HEIGHT; ++i) {
 #pragma unroll

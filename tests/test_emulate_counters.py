@@ -13,22 +13,30 @@ def _floats(*sizes):
 
 
 # Name -> (kernel, grid, block, arrays, integer argument, kind, sectors or wavefronts per request of a warp).
-PATTERNS = {
-    "coalesced": ("copy", 8, (128,), (1024, 1024), None, "global load", 4),
-    "coalesced_stores": ("copy", 8, (128,), (1024, 1024), None, "global store", 4),
-    "coalesced_float4": ("copy_float4", 2, (128,), (1024, 1024), None, "global load", 16),
-    "every_second": ("copy_every", 2, (128,), (2048, 256), 2, "global load", 8),
-    "every_eighth": ("copy_every", 2, (128,), (8192, 256), 8, "global load", 32),
-    "shifted_by_one": ("copy_shifted", 2, (128,), (257, 256), None, "global load", 5),
-    "one_address": ("broadcast", 2, (128,), (2, 256), None, "global load", 1),
-    "columns_of_a_square": ("transpose<0>", 1, (32, 8), (1024, 1024), None, "shared load", 32),
-    "columns_with_padding": ("transpose<1>", 1, (32, 8), (1024, 1024), None, "shared load", 1),
-    "rows_with_padding": ("transpose<1>", 1, (32, 8), (1024, 1024), None, "shared store", 1),
-    "shared_float4": ("shared_float4", 1, (32,), (128,), None, "shared load", 4),
-} | {
-    f"banks_apart_{stride}": ("shared_every", 1, (32,), (32,), stride, "shared load", cost)
-    for stride, cost in ((1, 1), (2, 2), (3, 1), (4, 4), (8, 8), (16, 16), (32, 32), (33, 1))
-}
+PATTERNS = (
+    {
+        "coalesced": ("copy", 8, (128,), (1024, 1024), None, "global load", 4),
+        "coalesced_stores": ("copy", 8, (128,), (1024, 1024), None, "global store", 4),
+        "coalesced_float4": ("copy_float4", 2, (128,), (1024, 1024), None, "global load", 16),
+        "every_second": ("copy_every", 2, (128,), (2048, 256), 2, "global load", 8),
+        "every_eighth": ("copy_every", 2, (128,), (8192, 256), 8, "global load", 32),
+        "shifted_by_one": ("copy_shifted", 2, (128,), (257, 256), None, "global load", 5),
+        "one_address": ("broadcast", 2, (128,), (2, 256), None, "global load", 1),
+        "columns_of_a_square": ("transpose<0>", 1, (32, 8), (1024, 1024), None, "shared load", 32),
+        "columns_with_padding": ("transpose<1>", 1, (32, 8), (1024, 1024), None, "shared load", 1),
+        "rows_with_padding": ("transpose<1>", 1, (32, 8), (1024, 1024), None, "shared store", 1),
+        "pairs_are_for_loads_alone": ("shared_pack<float4>", 1, (32,), (128,), 1, "shared store", 4),
+    }
+    | {
+        f"{type_}_by_lanes_{bit}_apart": (f"shared_pack<{type_}>", 1, (32,), (words,), bit, "shared load", cost)
+        for type_, words, costs in (("float4", 128, (2, 2, 4, 4)), ("float2", 64, (1, 1, 2, 2)))
+        for bit, cost in zip((1, 2, 4, 32), costs, strict=True)
+    }
+    | {
+        f"banks_apart_{stride}": ("shared_every", 1, (32,), (32,), stride, "shared load", cost)
+        for stride, cost in ((1, 1), (2, 2), (3, 1), (4, 4), (8, 8), (16, 16), (32, 32), (33, 1))
+    }
+)
 
 
 _KERNELS = tuple(sorted({kernel for kernel, *_ in PATTERNS.values()}))

@@ -118,6 +118,19 @@ def test_the_hot_loop_of_a_matrix_product():
     assert loop.instructions < count_instructions(code)
 
 
+def test_instructions_know_their_line_and_what_guards_them():
+    problem = PROBLEMS["shared_tiles_and_float4"]()
+    cubin = compile_cubin(text(problem.file), problem.file, (problem.kernel,), "80", ("-lineinfo",))
+    code = disassemble(cubin.code)[cubin.symbols[problem.kernel]]
+    (line,) = {line.source for line in code if line.opcode.startswith("FFMA")}
+    file, number = line.split(":")
+    assert file == f"kernels/{problem.file}"
+    assert "+=" in text(problem.file).splitlines()[int(number)]  # behind a #line
+    assert {line.bytes for line in code if line.opcode.startswith("LDS")} == {16}
+    assert all(re.fullmatch(r"!?U?P\d", line.guard) for line in code if line.guard)
+    assert any(line.guard for line in code if line.opcode == "BRA")
+
+
 def test_the_hot_loop_on_tensor_cores():
     problem = PROBLEMS["mma_ldmatrix_cp_async"]()
     cubin = compile_cubin(text(problem.file), problem.file, (problem.kernel,), "80")

@@ -8,22 +8,36 @@ import re
 import shutil
 import subprocess
 import tempfile
+from pathlib import Path
 from typing import NamedTuple
 
 from .errors import BuildError, EmulatorUnavailableError
 from .nvrtc import cuda_roots
 
 _LABEL = re.compile(r"(\.L_x_\d+):")
-_INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?);")
+_INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]+\*/\s+(?:@(!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
+_SOURCE = re.compile(r'\s*//## File "([^"]+)", line (\d+)')
 _MEMORY = ("LDS", "LDG", "STS", "STG", "LDGSTS", "LDSM")
 _WIDTHS = ("64", "128", "16", "M88")
+_BYTES = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
 
 
 class Line(NamedTuple):
-    """An instruction, or (opcode "") a label."""
+    """An instruction, or (opcode "") a label.
+
+    guard: the predicate without which nothing is done, "P0" or "!UP1".  source: where it comes from, as
+    "kernels/tile.cuh:46", if it was compiled with -lineinfo.
+    """
 
     opcode: str
     operands: str
+    guard: str = ""
+    source: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes an instruction moves for each lane, if it is one of memory."""
+        return next((_BYTES[m] for m in self.opcode.split(".") if m in _BYTES), 4)
 
 
 class Loop(NamedTuple):
@@ -52,18 +66,21 @@ def disassemble(cubin: bytes) -> dict[str, list[Line]]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        done = subprocess.run([nvdisasm(), "-c", file.name], capture_output=True, text=True, check=False)
+        done = subprocess.run([nvdisasm(), "-c", "-g", file.name], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BuildError(done.stderr)
     kernels: dict[str, list[Line]] = {}
     current: list[Line] = []
+    source = ""
     for line in done.stdout.splitlines():
         if section := re.match(r"\.text\.(\S+):", line):
             current = kernels.setdefault(section[1], [])
         elif label := _LABEL.match(line):
             current.append(Line("", label[1]))
+        elif place := _SOURCE.match(line):
+            source = f"{'/'.join(Path(place[1]).parts[-2:])}:{place[2]}"
         elif instruction := _INSTRUCTION.match(line):
-            current.append(Line(instruction[1], instruction[2]))
+            current.append(Line(instruction[2], instruction[3], instruction[1] or "", source))
     return kernels
 
 

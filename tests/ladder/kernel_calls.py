@@ -98,7 +98,7 @@ class Scaled:
 
 
 Results = tuple[Any, ...]
-Settings = tuple[tuple[Any, str, int], ...]  # (module, name, value) of launchers, for small shapes
+Settings = tuple[tuple[Any, str, Any], ...]  # (module, name, value) of launchers, for small shapes
 Expected = list["np.ndarray | Scaled | None"]
 
 

@@ -21,9 +21,11 @@ __global__ void shared_every(float* b, int stride) {
   __syncthreads();
   b[threadIdx.x] = words[threadIdx.x * stride & 1023];
 }
-__global__ void shared_float4(float4* b) {
-  __shared__ float4 words[32];
-  words[threadIdx.x] = make_float4(1, 2, 3, 4);
+// Lanes t and t ^ bit, a power of 2, read the same pack; none do with bit = 32.
+template <typename T>
+__global__ void shared_pack(T* b, int bit) {
+  __shared__ T words[32];
+  words[threadIdx.x] = b[threadIdx.x];
   __syncthreads();
-  b[threadIdx.x] = words[31 - threadIdx.x];
+  b[threadIdx.x] = words[threadIdx.x % bit + threadIdx.x / (2 * bit) * bit];
 }

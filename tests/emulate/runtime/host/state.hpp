@@ -39,7 +39,7 @@ enum State : uint8_t {
 struct LoggedAccess {  // mode stats
   uint64_t address;
   uint32_t site;
-  uint16_t size;
+  uint16_t size, lane = 0;
 };
 
 struct PendingCopy {  // a cp.async that has not landed

@@ -1,7 +1,9 @@
 // Memory transactions (mode stats): the k-th access of every lane at one site is taken as one request of the warp.
 //
 // Global memory: a request costs the 32-byte sectors it touches.  Shared memory has 32 banks of 4 bytes: a request
-// costs the most words that any bank must deliver; 8-byte accesses go by half warps, 16-byte ones by quarter warps.
+// costs the most words that any bank must deliver; 8-byte accesses go by half warps, 16-byte ones by quarter warps.  A
+// load goes by twice as many lanes where lanes t and t ^ 1, or t and t ^ 2, read the same address, whichever t: NVIDIA says
+// so of compute capability 7.0 to 7.5 (forums.developer.nvidia.com/t/77228); of later ones nothing is published.
 #pragma once
 
 namespace emulate {
@@ -33,6 +35,17 @@ size_t wavefronts(const Request& request, size_t first, size_t end) {
   return most;
 }
 
+// True if all lanes whose numbers differ in one bit alone read the same address.
+bool in_pairs(const Request& request, unsigned bit) {
+  uint64_t address[32] = {};
+  for (const auto* a : request) address[a->lane] = a->address;
+  for (const auto* a : request) {
+    const uint64_t other = address[a->lane ^ bit];
+    if (other != 0 && other != a->address) return false;
+  }
+  return true;
+}
+
 void count_request(Site& site, const Request& request) {
   site.requests++;
   site.lanes += request.size();
@@ -50,7 +63,8 @@ void count_request(Site& site, const Request& request) {
     return;
   }
   const unsigned size = request[0]->size;
-  const size_t together = size >= 16 ? 8 : size == 8 ? 16 : 32;
+  size_t together = size >= 16 ? 8 : size == 8 ? 16 : 32;
+  if (site.kind == SHARED_LOAD && together < 32 && (in_pairs(request, 1) || in_pairs(request, 2))) together *= 2;
   for (size_t i = 0; i < request.size(); i += together)
     site.units += wavefronts(request, i, std::min(i + together, request.size()));
   site.ideal += (count_distinct(words) + 31) / 32;
@@ -62,7 +76,8 @@ void count_warp(int warp) {
   const int end = std::min(warp * 32 + 32, thread_count);
   for (int t = warp * 32; t < end; t++) {
     std::unordered_map<uint32_t, size_t> seen;
-    for (const auto& a : fibers[t].log) {
+    for (auto& a : fibers[t].log) {
+      a.lane = t % 32;
       auto& of_site = requests[a.site];
       const size_t k = seen[a.site]++;
       if (of_site.size() <= k) of_site.resize(k + 1);
