@@ -75,6 +75,7 @@ BAD = {
     "one_mean_for_all": ({"mean": 0.5}, ArgTypeError, "mean must be one number for each channel, got 0.5"),
     "means_of_another_layout": ({"mean": (0.5,) * 32}, ShapeError, "mean must be one number for each of 3 channels, got 32"),
     "mean_of_bytes": ({"mean": (125.3, 122.9, 113.8)}, ParamError, "from 0 to 1, got 125.3: divide mean by 255"),
+    "mean_of_dark_bytes": ({"mean": (1.5, 1.5, 1.5)}, ParamError, "got 1.5: divide mean by 255$"),
     "mean_of_white": ({"mean": (255, 255, 255)}, ParamError, "got 255: divide mean by 255$"),
     "mean_beyond_bytes": ({"mean": (256, 256, 256)}, ParamError, "from 0 to 1, got 256$"),
     "std_of_0": ({"std": (0.25, 0.0, 0.25)}, ParamError, "std must be that of x_train / 255, above 0 to 1, got 0$"),

@@ -1288,6 +1288,18 @@ def test_nothing_is_guessed_where_transposing_would_not_help(shape, channels):
     assert checks.channels_first("x", _zeros(*shape), channels) == ""
 
 
+def test_arrays_that_are_too_hard_to_compare_are_taken_to_overlap(monkeypatch):
+    def give_up(a, b, *, max_work):
+        raise np.exceptions.TooHardError
+
+    base = _zeros(8)
+    even, odd = base[::2], base[1::2]
+    checks.apart("even", even=even, odd=odd)
+    monkeypatch.setattr(np, "shares_memory", give_up)
+    with pytest.raises(AliasError, match="even"):
+        checks.apart("even", even=even, odd=odd)
+
+
 def test_an_array_holds_fewer_than_2_to_the_60_elements():
     shapes.check_count("y", (2**30, 2**30 - 1), "pad=1")
     with pytest.raises(
