@@ -17,7 +17,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import checks
-from ..errors import ArgTypeError, DeviceMismatchError, DTypeError, GpuFaultError, GpuLaunchError, SizeLimitError
+from ..errors import (
+    ArgTypeError,
+    DeviceMismatchError,
+    DTypeError,
+    GpuFaultError,
+    GpuLaunchError,
+    RecordingError,
+    SizeLimitError,
+)
 from .device import Device
 from .source import source
 
@@ -119,7 +127,9 @@ class Kernel:
             if checks.debug():
                 device.synchronize()
         except Exception as error:
-            if isinstance(error, MemoryError) or (isinstance(error, GpuFaultError) and not checks.debug()):
+            if isinstance(error, (MemoryError, RecordingError)) or (
+                isinstance(error, GpuFaultError) and not checks.debug()
+            ):
                 raise  # a fault is another kernel's, if nobody waits for this one
             why = _origin(error)
             msg = f"{self.name}{_shown(templates)} on {device.name} failed: {why}\n{self._described(blocks, args)}"
@@ -164,7 +174,7 @@ class Kernel:
         try:
             functions = device.compile(source(self.file), self.file, (expression,), OPTIONS)
         except Exception as error:
-            if isinstance(error, (MemoryError, GpuFaultError)):
+            if isinstance(error, (MemoryError, GpuFaultError, RecordingError)):
                 raise
             why = _origin(error)
             msg = f"{expression} of kernels/{self.file} does not compile for {device.name}: {why}"

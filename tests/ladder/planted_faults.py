@@ -61,9 +61,15 @@ FAULTS = (
     Fault("the default stream", "device.py", _LAUNCH, f"with self._cupy.cuda.Stream.null: {_LAUNCH}"),
     Fault(
         "products on the default stream",
-        "device.py",
-        "            self._cupy.matmul(a, b, out=out)",
-        "            with self._cupy.cuda.Stream.null: self._cupy.matmul(a, b, out=out)",
+        "products.py",
+        "_pointer(cuda.get_current_stream().ptr)",
+        "_pointer(0)",
+    ),
+    Fault(
+        "a replay on a stream of its own",
+        "recording.py",
+        "self._graph.launch()",
+        "self._graph.launch(self._cupy.cuda.Stream(non_blocking=True))",
     ),
     # GPUs: what is made or launched on the current one, though the arrays lie on another.
     Fault("arrays on the current GPU", "device.py", "_Place(gpu, self.name)", "_Place(cupy.cuda.Device(), self.name)"),
@@ -115,6 +121,14 @@ FAULTS = (
         "return self._cupy.ndarray(shape, dtype, self._cupy.empty(max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize - 600), np.uint8).data)",
     ),
     Fault("views taken for contiguous arrays", "copy.py", "    if array.flags.c_contiguous:\n", "    if True:\n"),
+    Fault("a recording's memory is everybody's", "recording.py", "cuda.using_allocator(self._malloc)", "stream"),
+    Fault(
+        "a recording's memory is given back",
+        "recording.py",
+        "self.result = self._captured(work)",
+        "self.result = self._captured(work)\n        self._pool = None",
+    ),
+    Fault("a recording keeps no array", "recording.py", "self._kept[arg.data.mem.ptr] = arg", "pass"),
     # Sizes: blocks that are missing, more threads than a kernel expects.
     Fault("the last block is missing", "kernel.py", "-(-threads // block)", "threads // block"),
     Fault(
