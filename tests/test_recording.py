@@ -7,7 +7,8 @@ import threading
 import numpy as np
 import pytest
 from compare import assert_same, assert_same_bits
-from emulate.recording import _Pool
+from emulate import EmulatedArray
+from emulate.recording import _Place, _Pool
 from places import EMULATED, GPU, Emulated
 
 import gpuconv
@@ -239,10 +240,10 @@ def test_a_recording_allocates_from_no_pool_but_its_own_and_keeps_that(gpu):
         recording = _device(gpu).record(lambda: _relu_twice(x)[1])
         assert asked == []
         result, recording.result = recording.result, None
+        gc.collect()
         recording.replay()
         assert asked == []
-    gc.collect()
-    cupy.cuda.runtime.deviceSynchronize()  # a replay that wrote to memory that is nobody's would be a fault
+    cupy.cuda.runtime.deviceSynchronize()  # a fault, if the replay wrote to memory that was given back
     assert_same(gpu.numpy(result), np.array([[1, 0, 3]], np.float32))
 
 
@@ -258,6 +259,30 @@ def test_a_result_outlives_its_recording(gpu):
     others = [gpu.array(np.full((1, 3), 7, np.float32)) for _ in range(4)]
     assert_same(gpu.numpy(y), np.array([[1, 0, 3]], np.float32))
     del others
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("gpu", [GPU], indirect=True)
+def test_a_recording_that_is_gone_leaves_no_memory_behind(gpu):
+    import cupy
+
+    def free():
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.cuda.runtime.deviceSynchronize()
+        return cupy.cuda.runtime.memGetInfo()[0]
+
+    x = gpu.array(np.ones((1, 2**20), np.float32))
+    recording = _record(gpu, lambda: _relu_twice(x)[1])
+    recording.replay()
+    del recording
+    before = free()
+    recording = _device(gpu).record(lambda: _relu_twice(x)[1])
+    result = recording.result
+    recording.replay()
+    del recording
+    assert_same(gpu.numpy(result[:, :3]), np.ones((1, 3), np.float32))
+    del result
+    assert free() == before
 
 
 @pytest.mark.compilers
@@ -288,9 +313,7 @@ def test_on_a_gpu_a_recording_keeps_what_kernels_were_given(gpu):
 # What is fixed, and what is read at each replay ---------------------------------------------------------------------
 
 
-@pytest.mark.core
-@pytest.mark.parametrize("gpu", [EMULATED, GPU], indirect=True)
-def test_nothing_runs_while_it_is_recorded(gpu):
+def _check_nothing_runs(gpu):
     x = gpu.array(np.full((1, 3), 2, np.float32))
     device, lr = _device(gpu), 1.0
     dw = gpu.array(np.ones(3, np.float32))
@@ -311,7 +334,18 @@ def test_nothing_runs_while_it_is_recorded(gpu):
 
 @pytest.mark.core
 @pytest.mark.parametrize("gpu", [EMULATED, GPU], indirect=True)
-def test_numbers_by_value_are_those_of_the_recording_and_those_in_arrays_are_the_latest(gpu):
+def test_nothing_runs_while_it_is_recorded(gpu):
+    _check_nothing_runs(gpu)
+
+
+@pytest.mark.compilers
+def test_a_launch_that_runs_while_it_is_recorded_is_noticed(monkeypatch):
+    monkeypatch.setattr("emulate.device.active", lambda: None)
+    with pytest.raises(AssertionError):
+        _check_nothing_runs(Emulated)
+
+
+def _check_what_is_fixed(gpu):
     w, dw, rate = gpu.array(np.zeros(3, np.float32)), gpu.array(np.ones(3, np.float32)), {"lr": 1.0}
     recording = _record(gpu, lambda: gpuconv.sgd_update(w, dw, **rate))
     rate["lr"] = 100.0
@@ -319,6 +353,28 @@ def test_numbers_by_value_are_those_of_the_recording_and_those_in_arrays_are_the
         _put(gpu, dw, np.full(3, gradient, np.float32))
         recording.replay()
     assert_same(gpu.numpy(w), np.full(3, -1 - 2 - 3, np.float32))
+
+
+@pytest.mark.core
+@pytest.mark.parametrize("gpu", [EMULATED, GPU], indirect=True)
+def test_numbers_by_value_are_those_of_the_recording_and_those_in_arrays_are_the_latest(gpu):
+    _check_what_is_fixed(gpu)
+
+
+@pytest.mark.compilers
+def test_an_array_s_numbers_fixed_when_it_was_recorded_are_noticed(monkeypatch):
+    placed = _Place.__init__
+
+    def fixed(self, array):
+        placed(self, array)
+        host = np.array(array.view(np.ndarray))
+        self.then = host.view(EmulatedArray) if (host == 1).all() else None  # dw alone
+
+    plain = _Place.array
+    monkeypatch.setattr(_Place, "__init__", fixed)
+    monkeypatch.setattr(_Place, "array", lambda self: plain(self) if self.then is None else self.then)
+    with pytest.raises(AssertionError):
+        _check_what_is_fixed(Emulated)
 
 
 @pytest.mark.core

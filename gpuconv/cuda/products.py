@@ -46,7 +46,7 @@ class Products:
         stream = _pointer(cuda.get_current_stream().ptr)
         call("cublasSetStream_v2", stream)
         call("cublasSetWorkspace_v2", _pointer(workspace.data.ptr), ctypes.c_size_t(self._workspace))
-        # cuBLAS stores by columns: what is asked for is the transposed product of the transposed.
+        # cuBLAS stores by columns: what is asked for is the product of the transposed matrices, turned.
         turned = (ctypes.c_int(not _by_rows(b)), ctypes.c_int(not _by_rows(a)))
         sizes = (ctypes.c_int(columns), ctypes.c_int(rows), ctypes.c_int(inner))
         one, zero = ctypes.byref(number(1)), ctypes.byref(number(0))

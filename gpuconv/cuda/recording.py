@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -66,6 +67,7 @@ class CupyRecording:
     def __init__(self, cupy: Any, place: Any, work: Callable[[], Any]) -> None:
         self._cupy, self._place = cupy, place
         self._pool = cupy.cuda.MemoryPool()
+        weakref.finalize(self, self._pool.free_all_blocks).atexit = False  # CuPy 14 keeps a dead pool's memory
         self._own: set[int] = set()  # addresses that the pool gave out
         self._kept: dict[int, Any] = {}
         with place, recorded(self):

@@ -126,7 +126,10 @@ FAULTS = (
         "a recording's memory is given back",
         "recording.py",
         "self.result = self._captured(work)",
-        "self.result = self._captured(work)\n        self._pool = None",
+        "self.result = self._captured(work)\n        self._pool.free_all_blocks()",
+    ),
+    Fault(
+        "a recording's memory is never given back", "recording.py", "weakref.finalize(self, ", "weakref.finalize(cupy, "
     ),
     Fault("a recording keeps no array", "recording.py", "self._kept[arg.data.mem.ptr] = arg", "pass"),
     # Sizes: blocks that are missing, more threads than a kernel expects.
