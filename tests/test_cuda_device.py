@@ -29,7 +29,7 @@ class ndarray:
     """Stands in for cupy.ndarray."""
 
     def __init__(self, index=0):
-        self.device = types.SimpleNamespace(id=index)
+        self.device, self.data = types.SimpleNamespace(id=index), types.SimpleNamespace(device_id=index)
 
 
 ndarray.__module__, ndarray.__qualname__ = "cupy", "ndarray"
@@ -84,6 +84,7 @@ def cupy(monkeypatch, tmp_path):
     facts = {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 80 * 2**30}
     module.cuda.runtime = types.SimpleNamespace(
         getDeviceCount=lambda: 1,
+        getDevice=lambda: Gpu.current[-1],
         getDeviceProperties=lambda index: facts,
         runtimeGetVersion=lambda: 13020,
         driverGetVersion=lambda: 13000,

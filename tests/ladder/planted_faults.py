@@ -53,7 +53,7 @@ def _line(text: str) -> str:
 
 
 _LAUNCH = "function(grid, block, passed, shared_mem=shared)"
-_STRUCT = "np.asarray(arg) if isinstance(arg, np.void) else arg"
+_STRUCT = "np.uint64(0) if arg is None else np.asarray(arg)"
 
 FAULTS = (
     # Streams: what is launched elsewhere runs too early, too late, or is not recorded.
@@ -74,7 +74,7 @@ FAULTS = (
     # GPUs: what is made or launched on the current one, though the arrays lie on another.
     Fault("arrays on the current GPU", "device.py", "_Place(gpu, self.name)", "_Place(cupy.cuda.Device(), self.name)"),
     Fault("always the first GPU", "device.py", "return gpu(array.device.id)", "return gpu(0)"),
-    Fault("any GPU's array is taken", "device.py", " and array.device.id == self._index", ""),
+    Fault("any GPU's array is taken", "device.py", " and array.data.device_id == self._index", ""),
     Fault("kernels of another GPU", "kernel.py", "(device, templates)", "(None, templates)"),
     Fault(
         "kernels of other types",
@@ -95,7 +95,7 @@ FAULTS = (
         "        return kind(number)\n\n    kind =",
         "        return np.float64(number)\n\n    kind =",
     ),
-    Fault("null pointers that are none", "device.py", "return np.uint64(0)", "return np.uint64(512)"),
+    Fault("null pointers that are none", "device.py", "np.uint64(0)", "np.uint64(512)"),
     Fault("arguments swapped", "relu.py", "_BACKWARD, dy, y", "_BACKWARD, y, dy"),
     Fault("arguments swapped", "batchnorm.py", "x, mean, inv_std, gamma", "x, inv_std, mean, gamma"),
     Fault("arguments swapped", "conv.py", "_shape(z), depth, rows, width)", "_shape(z), depth, width, rows)"),
