@@ -1,6 +1,8 @@
 """The operators of a training step, captured once by CuPy and replayed: the numbers of a run that was not captured."""
 
 import contextlib
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from gpuconv.errors import RecordingError
 
 pytestmark = pytest.mark.core
 
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "cuda-graphs.md"
 N, C, H, W, K = 2, 16, 6, 8, 16
 
 
@@ -68,6 +71,23 @@ def test_a_replay_is_the_step_that_was_not_captured(dtype, layout, gpu):
             for found, expected in zip(results, eager[seed], strict=True):
                 assert_same_bits(gpu.numpy(found), expected)
         assert pool.used_bytes() == held
+
+
+@pytest.mark.parametrize("gpu", [GPU], indirect=True)
+def test_the_graph_of_the_documentation_trains_as_its_calls_do(gpu):
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
+    captured, eager = {}, {}
+    exec(code, captured)  # noqa: S102 - our own
+    called = (
+        code.replace("stream.begin_capture()", "")
+        .replace("loss = step()", "")
+        .replace("graph = stream.end_capture()", "")
+    )
+    exec(called.replace("graph.launch(stream)", "loss = step()"), eager)  # noqa: S102
+    assert len(set(captured["losses"])) == 5
+    assert captured["losses"] == eager["losses"]
+    for name in ("w", "w2", "b2"):
+        assert_same_bits(gpu.numpy(captured[name]), gpu.numpy(eager[name]))
 
 
 @pytest.fixture
