@@ -12,6 +12,7 @@ from emulate.recording import _Place, _Pool
 from places import EMULATED, GPU, Emulated
 
 import gpuconv
+from gpuconv import backend, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.cuda import relu
 from gpuconv.errors import RecordingError
@@ -178,6 +179,61 @@ def test_steps_by_replay_are_steps_that_were_not_recorded(dtype, gpu):
         recording.replay()
         for found, wanted in zip(replayed.numbers(recording.result), expected, strict=True):
             assert_same_bits(found, wanted)
+
+
+NETS = {
+    "convnet": lambda: nn.ConvNet(4, 8, input_shape=(3, 8, 8)),
+    "resnet18": lambda: nn.ResNet18(4, 4, 4, 4, input_shape=(3, 8, 8)),
+    "speedrun": lambda: nn.SpeedrunNet(4, 4, 4, input_shape=(3, 16, 16)),
+}
+
+
+class _Net:
+    """A net of gpuconv.nn and what trains it: one step is `step`."""
+
+    def __init__(self, gpu, name):
+        self._gpu, self._net = gpu, NETS[name]()
+        self._rule = nn.SGD(self._net, 0.9, weight_decay=1e-3, bias_lr=4.0)
+        self.x = gpu.array(np.zeros((4, *self._net.input_shape), np.float32))
+        self.labels = gpu.array(np.zeros(4, np.int64))
+
+    def feed(self, batch):
+        rng = np.random.default_rng(batch)
+        _put(self._gpu, self.x, rng.standard_normal(self.x.shape).astype(np.float32))
+        _put(self._gpu, self.labels, rng.integers(0, 10, 4))
+
+    def step(self):
+        loss, dscores = gpuconv.softmax_cross_entropy(self._net.forward(self.x, training=True), self.labels)
+        self._net.backward(dscores)
+        self._rule.step(0.1)
+        return loss
+
+    def numbers(self, loss):
+        return [self._gpu.numpy(array) for array in (loss, self._net.flat_params, *self._net.state.values())]
+
+
+def _on(place, name, *, core=False):
+    return pytest.param(name, *place.values, marks=[*place.marks, *([pytest.mark.core] if core else [])])
+
+
+@pytest.mark.parametrize(
+    ("name", "cuda"),
+    [_on(EMULATED, "convnet"), *(_on(GPU, name, core=name != "speedrun") for name in NETS)],
+    indirect=["cuda"],
+)
+def test_steps_of_nets_by_replay_are_those_that_were_not_recorded(name, cuda):
+    """Copies and sums of CuPy's own included: the emulator has none of these sums."""
+    with backend.using("cuda"):
+        eager, replayed = _Net(cuda, name), _Net(cuda, name)
+        eager.step()
+        recording = _record(cuda, replayed.step)
+        for batch in range(REPLAYS):
+            for one in (eager, replayed):
+                one.feed(batch)
+            expected = eager.numbers(eager.step())
+            recording.replay()
+            for found, wanted in zip(replayed.numbers(recording.result), expected, strict=True):
+                assert_same_bits(found, wanted)
 
 
 # Memory -------------------------------------------------------------------------------------------------------------
