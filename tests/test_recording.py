@@ -340,6 +340,38 @@ def test_a_recording_that_is_gone_leaves_no_memory_behind(gpu):
     assert free() == before
 
 
+@pytest.mark.core
+@pytest.mark.parametrize("gpu", [GPU], indirect=True)
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_recording_that_finds_no_memory_frees_nothing_that_it_uses(failures, gpu, monkeypatch):
+    import cupy
+
+    x, memory = gpu.array(np.ones((1, 5000), np.float32)), cupy.cuda.Memory
+    largest = [0] * failures
+
+    def scarce(size):
+        if size > 2**20 and largest:
+            largest.pop()
+            raise cupy.cuda.runtime.CUDARuntimeError(2)
+        return memory(size)
+
+    def work():
+        y, _ = gpuconv.relu_forward(gpuconv.relu_forward(x)[0])
+        gpuconv.relu_forward(y)  # leaves memory unused
+        return y, _device(gpu).zeros((2**19,), np.float32)
+
+    work()
+    monkeypatch.setattr(cupy.cuda, "Memory", scarce)
+    if failures == 2:
+        with pytest.raises(MemoryError, match=r"^the GPU has no 2097152 bytes left for what is recorded$"):
+            _device(gpu).record(work)
+    recording = _device(gpu).record(work)
+    assert not largest
+    recording.replay()
+    cupy.cuda.runtime.deviceSynchronize()  # a fault, if a launch wrote to memory that was given back
+    assert_same(gpu.numpy(recording.result[0]), np.ones((1, 5000), np.float32))
+
+
 @pytest.mark.compilers
 def test_an_array_from_elsewhere_that_has_died_is_an_error_of_the_replay():
     x = Emulated.array(np.ones((2, 3), np.float32))

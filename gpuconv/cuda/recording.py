@@ -28,6 +28,9 @@ class Recording(Protocol):
         """
 
 
+_NO_MEMORY = 2  # cudaErrorMemoryAllocation
+
+
 class _Active(threading.local):
     recording: Any = None  # that this thread's work goes to; None: work is done
 
@@ -66,11 +69,12 @@ class CupyRecording:
 
     def __init__(self, cupy: Any, place: Any, work: Callable[[], Any]) -> None:
         self._cupy, self._place = cupy, place
-        self._pool = cupy.cuda.MemoryPool()
+        self._pool = cupy.cuda.MemoryPool(_allocator(cupy))
         weakref.finalize(self, self._pool.free_all_blocks).atexit = False  # CuPy 14 keeps a dead pool's memory
         self._own: set[int] = set()  # addresses that the pool gave out
         self._kept: dict[int, Any] = {}
         with place, recorded(self):
+            self._pool.set_limit(size=0)  # at which it would free what recorded launches use, too
             self._graph, self.result = self._captured(work)
 
     def _captured(self, work: Callable[[], Any]) -> tuple[Any, Any]:
@@ -104,3 +108,27 @@ class CupyRecording:
         forbid("a replay", "it is one launch, make it after")
         with self._place:
             self._graph.launch()
+
+
+def _allocator(cupy: Any) -> Callable[[int], Any]:
+    """Return what a recording's pool allocates by.
+
+    A pool that finds no memory frees what it holds unused, and a recording's is not: launches that were recorded use it.
+    Here the common pool's is freed, and what the recording finds then is memory or an end.
+    """
+    cuda = cupy.cuda
+
+    def allocate(size: int) -> Any:
+        for last in (False, True):
+            try:
+                return cuda.MemoryPointer(cuda.Memory(size), 0)
+            except cuda.runtime.CUDARuntimeError as error:
+                if error.status != _NO_MEMORY:
+                    raise
+                if last:
+                    msg = f"the GPU has no {size} bytes left for what is recorded"
+                    raise MemoryError(msg) from None
+            cupy.get_default_memory_pool().free_all_blocks()
+        return None
+
+    return allocate

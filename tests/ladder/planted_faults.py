@@ -131,6 +131,7 @@ FAULTS = (
     Fault(
         "a recording's memory is never given back", "recording.py", "weakref.finalize(self, ", "weakref.finalize(cupy, "
     ),
+    Fault("a recording frees what it uses", "recording.py", "MemoryPool(_allocator(cupy))", "MemoryPool()"),
     Fault("a recording keeps no array", "recording.py", "self._kept[arg.data.mem.ptr] = arg", "pass"),
     # Sizes: blocks that are missing, more threads than a kernel expects.
     Fault("the last block is missing", "kernel.py", "-(-threads // block)", "threads // block"),
