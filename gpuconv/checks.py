@@ -21,6 +21,9 @@ from .plural import counted
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 _LARGEST_INT = 2**31 - 1
 _LONGEST = 200  # letters of a value in a message
+# What os.environ looks into.  It raises and catches an error for a name that is not set, for which every launch would pay.
+_ENVIRONMENT: Any = getattr(os.environ, "_data", None)
+_DEBUG, _ON = os.environ.encodekey("GPUCONV_DEBUG"), os.environ.encodevalue("1")
 
 
 # Numbers ------------------------------------------------------------------------------------------------------------
@@ -270,7 +273,9 @@ def apart(*written: str, **arrays: Any) -> None:
 
 def debug() -> bool:
     """True with GPUCONV_DEBUG=1: caches are checked for changes, running variances for their sign."""
-    return os.environ.get("GPUCONV_DEBUG") == "1"
+    if _ENVIRONMENT is None:
+        return os.environ.get("GPUCONV_DEBUG") == "1"
+    return bool(_ENVIRONMENT.get(_DEBUG) == _ON)
 
 
 def mark(**arrays: Any) -> dict[str, bytes] | None:

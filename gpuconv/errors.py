@@ -54,6 +54,10 @@ class GpuFaultError(GpuLaunchError, RuntimeError):
     """A kernel that failed while running, seen at a later call; the process can use that GPU no more."""
 
 
+class RecordingError(GpuconvError, RuntimeError):
+    """Work that cannot be recorded or captured, or a recording that cannot be replayed."""
+
+
 class SizeLimitError(GpuconvError, OverflowError):
     """A size beyond what an array, or a CUDA launch, can count."""
 

@@ -29,7 +29,7 @@ class ndarray:
     """Stands in for cupy.ndarray."""
 
     def __init__(self, index=0):
-        self.device = types.SimpleNamespace(id=index)
+        self.device, self.data = types.SimpleNamespace(id=index), types.SimpleNamespace(device_id=index)
 
 
 ndarray.__module__, ndarray.__qualname__ = "cupy", "ndarray"
@@ -84,6 +84,7 @@ def cupy(monkeypatch, tmp_path):
     facts = {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 80 * 2**30}
     module.cuda.runtime = types.SimpleNamespace(
         getDeviceCount=lambda: 1,
+        getDevice=lambda: Gpu.current[-1],
         getDeviceProperties=lambda index: facts,
         runtimeGetVersion=lambda: 13020,
         driverGetVersion=lambda: 13000,
@@ -416,10 +417,10 @@ def broken(cupy, monkeypatch):
     CompileException.__module__ = "cupy.cuda.compiler"
 
     def with_error(error):
-        for name in ("empty", "zeros", "array", "asnumpy", "matmul", "RawModule"):
+        for name in ("empty", "zeros", "array", "asnumpy", "RawModule"):
             setattr(cupy, name, failing(error))
-        cupy.cuda.get_current_stream = failing(error)
-        device = CupyDevice(0)
+        cupy.cuda.get_current_stream = cupy.cuda.device.get_cublas_handle = failing(error)
+        device, matrix = CupyDevice(0), np.zeros((2, 2), np.float32)
         return {
             "empty": lambda: device.empty((1,), "float32"),
             "zeros": lambda: device.zeros((1,), "float32"),
@@ -427,7 +428,7 @@ def broken(cupy, monkeypatch):
             "asnumpy": lambda: device.asnumpy(ndarray()),
             "compile": lambda: device.compile("text", "conv.cu", ("scale<float>",), ()),
             "launch": lambda: device.launch(failing(error), (1, 1, 1), (1, 1, 1), (), 0),
-            "matmul": lambda: device.matmul(None, None, None),
+            "matmul": lambda: device.matmul(matrix, matrix, matrix),
             "synchronize": device.synchronize,
         }
 

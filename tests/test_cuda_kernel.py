@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from bench import launch_cost
 from gpuconv.cuda import kernel as kernel_module
 from gpuconv.cuda.kernel import Kernel, cover
 from gpuconv.errors import ArgTypeError, DeviceMismatchError, DTypeError, GpuLaunchError, SizeLimitError
@@ -24,6 +25,12 @@ __global__ void __launch_bounds__(256) scale(const T* __restrict__ x, T* y, cons
 __global__ void
 __launch_bounds__(64)
 plain(float* out, long long n) {}
+
+struct Pair {
+  int N, C;
+};
+__global__ void count(const Pair pair) {}
+__global__ void count_to(int last) {}
 
 template <typename T> __global__ void twice(T* out) {}
 template <typename T> __global__ void twice(T* out, int n) {}
@@ -220,6 +227,48 @@ def test_wrong_argument_is_named_and_nothing_is_launched(values, error, message,
     assert not fake.launched
 
 
+@pytest.mark.parametrize(("values", "error", "message"), WRONG.values(), ids=WRONG.keys())
+def test_what_was_right_before_lets_nothing_wrong_through(values, error, message, fake):
+    """Numbers are kept from call to call, and True, 1 and 1.0 are one key of a dictionary."""
+    kernel, templates = Kernel("any.cu", "scale"), (FLOAT, 3, False, INT)
+    for total in (1, 2, 6):
+        kernel(fake, templates, 1, *args(total=total, factor=total, shape={**SHAPE, "N": total}))
+    count = len(fake.launched)
+    with pytest.raises(error, match=f"^scale.*{re.escape(message)}"):
+        kernel(fake, templates, 1, *values)
+    assert len(fake.launched) == count
+
+
+def test_a_struct_of_whole_numbers_is_kept_for_those_numbers_alone(fake):
+    kernel = Kernel("any.cu", "count")
+    for C in (0, 1, 2, 0):
+        kernel(fake, (), 1, {"N": 1, "C": C})
+    assert [tuple(values[0]) for *_, values, _ in fake.launched] == [(1, 0), (1, 1), (1, 2), (1, 0)]
+    kernel(fake, (), 1, {"C": 1, "N": 0})  # the order of names is the caller's
+    assert tuple(fake.launched[-1][3][0]) == (0, 1)
+    for wrong in ({"N": True, "C": 0}, {"N": 1.0, "C": 0}):
+        with pytest.raises(ArgTypeError, match=r"^count: argument pair\.N must be an int"):
+            kernel(fake, (), 1, wrong)
+
+
+def test_numbers_that_are_kept_have_an_end(fake, monkeypatch):
+    monkeypatch.setattr(kernel_module, "_KEPT", 2)
+    kernel = Kernel("any.cu", "count_to")
+    for number in (*range(-1, 5), *range(5)):
+        kernel(fake, (), 1, number)
+        assert fake.launched[-1][3] == (np.int32(number),)
+        assert type(fake.launched[-1][3][0]) is np.int32
+
+
+def test_a_struct_that_another_kernel_packed_is_taken_only_if_it_is_the_same(fake):
+    kernel = Kernel("any.cu", "count")
+    same, other = np.dtype([("N", "i4"), ("C", "i4")], align=True), np.dtype([("N", "i4"), ("K", "i4")], align=True)
+    for _ in range(2):
+        kernel(fake, (), 1, np.zeros((), same)[()])
+        with pytest.raises(ArgTypeError, match="must be a mapping of N, C"):
+            kernel(fake, (), 1, np.zeros((), other)[()])
+
+
 def test_numbers_at_the_end_of_their_range_pass(fake):
     for total in (2**31 - 1, -(2**31), np.int64(5), np.uint8(5)):
         assert launch(fake, args(total=total))[3][4] == total
@@ -314,6 +363,15 @@ def test_failed_launch_shows_its_arguments(fake):
         assert part in str(raised.value)
     assert "x: float32 (2, 3)" in str(raised.value)
     assert "total: 6" in str(raised.value)
+
+
+def test_the_bench_of_launches_shows_each_beside_a_plain_call(monkeypatch, capsys):
+    monkeypatch.undo()  # it launches kernels that there are
+    monkeypatch.setattr(launch_cost, "_REPEATS", 1)
+    launch_cost.show(launch_cost.NoDevice(), launch_cost.no_memory)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert all(re.search(r"^\w+: .*: [\d.]+ us, [\d.]+ plain calls of [\d.]+ us$", line) for line in lines)
 
 
 def test_debug_mode_waits_and_names_what_failed_while_running(fake, monkeypatch):

@@ -6,14 +6,17 @@ CuPy is imported here and nowhere else, at the first use of a GPU.  Tests regist
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
 
 from .. import checks
-from ..errors import ArgTypeError, GpuFaultError, GpuLaunchError, GpuUnavailableError
+from ..errors import ArgTypeError, GpuFaultError, GpuLaunchError, GpuUnavailableError, RecordingError
 from .installed import gpu_status
+from .products import Products
+from .recording import CupyRecording, Recording, active, forbid
 
 
 class Device(Protocol):
@@ -53,7 +56,7 @@ class Device(Protocol):
     def matmul(self, a: Any, b: Any, out: Any) -> None:
         """Write the product of two matrices, C-contiguous or transposed, float32 or float64, into a C-contiguous one.
 
-        float32 is IEEE float32, with sums in float32 (CuPy's own CUPY_TF32=1 would change that).
+        float32 is IEEE float32, with sums in float32.
         """
 
     def synchronize(self) -> None:
@@ -62,6 +65,16 @@ class Device(Protocol):
     def holds(self, array: Any) -> bool:
         """True if this is where the array lives."""
 
+    def record(self, work: Callable[[], Any]) -> Recording:
+        """Call work() once and note what it would do here, launches, products and memory sets, without doing it.
+
+        New arrays of the work lie in memory of the recording's own, and hold nothing before the first replay.  Arrays
+        from elsewhere must live as long as it does.  Do the work once before: the first launch of a kernel compiles it.
+        Raises RecordingError, naming what it is, for what cannot be recorded: a wait, a copy from or to the host, a
+        first launch, GPUCONV_DEBUG=1, a recording within a recording.  Then, and where work raises an error, nothing
+        is left of the recording.
+        """
+
 
 class CupyDevice:
     """One GPU, by CuPy: its arrays, its current stream; nothing waits but asnumpy and synchronize."""
@@ -69,13 +82,14 @@ class CupyDevice:
     def __init__(self, index: int) -> None:
         import cupy
 
-        self._cupy, self._index = cupy, index
+        self._cupy, self._index, self._current = cupy, index, cupy.cuda.runtime.getDevice
         gpu = cupy.cuda.Device(index)
         model = cupy.cuda.runtime.getDeviceProperties(index)["name"].decode()
         self.name = f"cuda:{index} ({model})"
         self._place = _Place(gpu, self.name)
         self.arch = int(gpu.compute_capability)
         self.sm_count = int(gpu.attributes["MultiProcessorCount"])
+        self._products = Products(cupy, self.arch)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         with self._place:
@@ -86,15 +100,18 @@ class CupyDevice:
             return self._cupy.zeros(shape, dtype)
 
     def asarray(self, host: np.ndarray) -> Any:
+        forbid("a copy from the host", "make it before, and change what is in the array between replays")
         with self._place:
             return self._cupy.array(host)
 
     def asnumpy(self, array: Any) -> np.ndarray:
+        forbid("a copy to the host", "make it after a replay")
         with self._place:
             return self._cupy.asnumpy(array)
 
     def compile(self, text: str, file: str, expressions: tuple[str, ...], options: tuple[str, ...]) -> dict[str, Any]:
         del file  # #line directives in the text name it
+        forbid(f"the first launch of {', '.join(expressions)}, which compiles it,", "do the work once before")
         with self._place:
             module = self._cupy.RawModule(code=text, options=options, name_expressions=expressions)
             return {expression: module.get_function(expression) for expression in expressions}
@@ -102,22 +119,37 @@ class CupyDevice:
     def launch(
         self, function: Any, grid: tuple[int, int, int], block: tuple[int, int, int], args: tuple[Any, ...], shared: int
     ) -> None:
-        passed = tuple(_passed(arg) for arg in args)
+        passed = tuple([_passed(arg) if arg is None or type(arg) is np.void else arg for arg in args])
+        if (recording := active()) is not None:
+            recording.keep(args)
+        try:  # to make this GPU the current one takes as long as all else here
+            if shared <= _SHARED_BY_DEFAULT and self._current() == self._index:
+                function(grid, block, passed, shared_mem=shared)
+                return
+        except Exception as error:
+            self._place.tell(error)
+            raise
         with self._place:
             if shared > _SHARED_BY_DEFAULT:
                 function.max_dynamic_shared_size_bytes = shared
             function(grid, block, passed, shared_mem=shared)
 
     def matmul(self, a: Any, b: Any, out: Any) -> None:
+        if (recording := active()) is not None:
+            recording.keep((a, b, out))
         with self._place:
-            self._cupy.matmul(a, b, out=out)
+            self._products.write(a, b, out)
 
     def synchronize(self) -> None:
+        forbid("a wait for the GPU", "wait after a replay")
         with self._place:
             self._cupy.cuda.get_current_stream().synchronize()
 
     def holds(self, array: Any) -> bool:
-        return isinstance(array, self._cupy.ndarray) and array.device.id == self._index
+        return isinstance(array, self._cupy.ndarray) and array.data.device_id == self._index
+
+    def record(self, work: Callable[[], Any]) -> Recording:
+        return CupyRecording(self._cupy, self._place, work)
 
 
 class _Place:
@@ -130,26 +162,38 @@ class _Place:
         try:
             self._gpu.__enter__()
         except Exception as error:
-            self._tell(error)
+            self.tell(error)
             raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
             self._gpu.__exit__(kind, error, trace)
         except Exception as late:
-            self._tell(error or late)
+            self.tell(error or late)
             raise
-        self._tell(error)
+        self.tell(error)
 
-    def _tell(self, error: BaseException | None) -> None:
-        if error is not None and (said := told(error, self._name)) is not None:
+    def tell(self, error: BaseException | None) -> None:
+        """Raise gpuconv's error for one of CuPy's."""
+        said = None if error is None else told(error, self._name)
+        if said is None:
+            return
+        try:
             raise said from error
+        finally:
+            del said, error  # its traceback has this frame: arrays in other frames would live until they are collected
 
 
 # cudaErrorECCUncorrectable, IllegalAddress, LaunchTimeout, Assert, HardwareStackError, IllegalInstruction,
 # MisalignedAddress, InvalidAddressSpace, InvalidPc, LaunchFailure: what goes wrong while a kernel runs.  CUDA tells of
 # it at some later call, and refuses all others from then on.
 _FAULTS = (214, 700, 702, 710, 714, 715, 716, 717, 718, 719)
+# cudaErrorStreamCaptureUnsupported to WrongThread: something that a capture forbids.
+_CAPTURE = range(900, 909)
+# What CuPy itself raises there, before it asks CUDA.
+_OF_CAPTURE = (RuntimeError, NotImplementedError)
+_SAYS_CAPTURE = re.compile(r"stream is capturing|stream capture|stream was capturing")
+_NOT_CAPTURED = "; no wait, no copy from or to the host and no product of CuPy's own can be captured or recorded"
 _NO_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
 
 
@@ -159,10 +203,14 @@ def told(error: BaseException, where: str = "the GPU") -> Exception | None:
     CuPy's OutOfMemoryError is a MemoryError and stays what it is; where CUDA itself has no memory left, it becomes one.
     """
     kind, status = type(error), getattr(error, "status", None)
+    if kind in _OF_CAPTURE and _SAYS_CAPTURE.search(str(error)):
+        return RecordingError(f"{where}: {error}{_NOT_CAPTURED}")
     if kind.__module__.partition(".")[0] not in ("cupy", "cupy_backends") or isinstance(error, MemoryError):
         return None
     if status is not None and status == _NO_MEMORY.get(kind.__name__):
         return MemoryError(f"{where}: {error}")
+    if kind.__name__ != "CUBLASError" and status in _CAPTURE:
+        return RecordingError(f"{where}: {error}{_NOT_CAPTURED}")
     if kind.__name__ == "CUBLASError":  # it fails after a fault, too, without a word of it
         status, error = _fault(error)
     if status not in _FAULTS:
@@ -184,11 +232,9 @@ def _fault(error: BaseException) -> tuple[int | None, BaseException]:
     return None, error
 
 
-def _passed(arg: Any) -> Any:
-    """Return an argument as CuPy passes it: a struct by value must be a NumPy array of one element."""
-    if arg is None:
-        return np.uint64(0)
-    return np.asarray(arg) if isinstance(arg, np.void) else arg
+def _passed(arg: np.void | None) -> Any:
+    """Return a null pointer, or a struct by value, as CuPy passes it: that must be a NumPy array of one element."""
+    return np.uint64(0) if arg is None else np.asarray(arg)
 
 
 _SHARED_BY_DEFAULT = 48 * 1024  # bytes of dynamic shared memory that need no permission

@@ -17,7 +17,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import checks
-from ..errors import ArgTypeError, DeviceMismatchError, DTypeError, GpuFaultError, GpuLaunchError, SizeLimitError
+from ..errors import (
+    ArgTypeError,
+    DeviceMismatchError,
+    DTypeError,
+    GpuFaultError,
+    GpuLaunchError,
+    RecordingError,
+    SizeLimitError,
+)
 from .device import Device
 from .source import source
 
@@ -43,6 +51,9 @@ OPTIONS = ("-std=c++17", "-lineinfo")
 _MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 _MOST_THREADS = (1024, 1024, 64)
 _BLOCKS_PER_SM = 32  # enough to fill a multiprocessor several times over
+
+_KEPT = 1024  # numbers, or structs of whole numbers, that a parameter keeps: sizes come again at every step
+_INT = {int}
 
 Converter = Callable[[Any], Any]
 
@@ -99,10 +110,11 @@ class Kernel:
         Raises ArgTypeError, DTypeError, DeviceMismatchError, SizeLimitError before anything is launched, and
         GpuLaunchError for what the device refuses (with GPUCONV_DEBUG=1 also for what fails while running).
         """
-        blocks = _three(grid)
-        if 0 in blocks:
-            return
-        if any(not 0 < count <= most for count, most in zip(blocks, _MOST_BLOCKS, strict=True)):
+        blocks = (grid, 1, 1) if type(grid) is int else _three(grid)
+        x, y, z = blocks
+        if not (0 < x <= _MOST_BLOCKS[0] and 0 < y <= _MOST_BLOCKS[1] and 0 < z <= _MOST_BLOCKS[2]):
+            if 0 in blocks:
+                return
             msg = f"{self.name}: a grid has at most {_MOST_BLOCKS} blocks, got {blocks}"
             raise SizeLimitError(msg)
         ready = self._ready.get((device, templates))
@@ -113,17 +125,19 @@ class Kernel:
             names = ", ".join(parameter.name for parameter in self.signature.parameters)
             msg = f"{self.name} takes {len(converters)} arguments ({names}), got {len(args)}"
             raise ArgTypeError(msg)
-        values = tuple([convert(arg) for convert, arg in zip(converters, args, strict=True)])
+        values = tuple([convert(arg) for convert, arg in zip(converters, args)])  # noqa: B905 - lengths were compared
         try:
             device.launch(function, blocks, self.block, values, shared)
             if checks.debug():
                 device.synchronize()
         except Exception as error:
-            if isinstance(error, MemoryError) or (isinstance(error, GpuFaultError) and not checks.debug()):
+            if isinstance(error, (MemoryError, RecordingError)) or (
+                isinstance(error, GpuFaultError) and not checks.debug()
+            ):
                 raise  # a fault is another kernel's, if nobody waits for this one
-            why = _origin(error)
-            msg = f"{self.name}{_shown(templates)} on {device.name} failed: {why}\n{self._described(blocks, args)}"
-            raise GpuLaunchError(msg) from why
+            msg = f"{self.name}{_shown(templates)} on {device.name} failed: {_origin(error)}"
+            msg += f"\n{self._described(blocks, args)}"
+            raise GpuLaunchError(msg) from _origin(error)
 
     @functools.cached_property
     def signature(self) -> _Signature:
@@ -164,11 +178,10 @@ class Kernel:
         try:
             functions = device.compile(source(self.file), self.file, (expression,), OPTIONS)
         except Exception as error:
-            if isinstance(error, (MemoryError, GpuFaultError)):
+            if isinstance(error, (MemoryError, GpuFaultError, RecordingError)):
                 raise
-            why = _origin(error)
-            msg = f"{expression} of kernels/{self.file} does not compile for {device.name}: {why}"
-            raise GpuLaunchError(msg) from why
+            msg = f"{expression} of kernels/{self.file} does not compile for {device.name}: {_origin(error)}"
+            raise GpuLaunchError(msg) from _origin(error)
         bound = {
             name: _C_NAMES[value]
             for (kind, name), value in zip(self.signature.templates, templates, strict=True)
@@ -206,10 +219,12 @@ def cover(device: Device, threads: int, block: int = 256) -> int:
 
 
 def _array(what: str, dtype: np.dtype, device: Device, *, any_strides: bool) -> Converter:
+    holds = device.holds
+
     def convert(value: Any) -> Any:
         if value is None:
             return None
-        if not device.holds(value):
+        if not holds(value):
             cls = type(value)
             if not hasattr(value, "dtype") or isinstance(value, np.generic):
                 msg = f"{what} must be an array or None, got {cls.__module__}.{cls.__qualname__}"
@@ -235,6 +250,8 @@ def _scalar(what: str, dtype: np.dtype) -> Converter:
         return np.bool_(value)
 
     def integer(value: Any) -> Any:
+        if type(value) is int and (known := made.get(value)) is not None:
+            return known
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
             msg = f"{what} must be an int, got {value!r}"
             raise ArgTypeError(msg)
@@ -242,14 +259,19 @@ def _scalar(what: str, dtype: np.dtype) -> Converter:
         if not low <= number <= high:
             msg = f"{what} must be from {low} to {high} ({dtype}), got {number}"
             raise SizeLimitError(msg)
-        return kind(number)
+        scalar = kind(number)
+        if len(made) < _KEPT:
+            made[number] = scalar
+        return scalar
 
     def real(value: Any) -> Any:
-        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        if type(value) is not float and (
+            not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool)
+        ):
             msg = f"{what} must be a number, got {value!r}"
             raise ArgTypeError(msg)
         number = float(value)
-        if math.isfinite(number) and abs(number) > largest:
+        if not -largest <= number <= largest and math.isfinite(number):
             msg = f"{what} must be at most {largest:g} in size ({dtype}), got {number:g}"
             raise SizeLimitError(msg)
         return kind(number)
@@ -258,6 +280,7 @@ def _scalar(what: str, dtype: np.dtype) -> Converter:
     if dtype.kind == "b":
         return boolean
     if dtype.kind in "iu":
+        made: dict[int, Any] = {}
         limits = np.iinfo(dtype)
         low, high = int(limits.min), int(limits.max)
         return integer
@@ -268,10 +291,25 @@ def _scalar(what: str, dtype: np.dtype) -> Converter:
 def _struct(what: str, dtype: np.dtype) -> Converter:
     fields = {name: dtype[name] for name in dtype.names or ()}
     converters = {name: _scalar(f"{what}.{name}", field.base) for name, field in fields.items()}
+    names, made = tuple(fields), dict[tuple[int, ...], Any]()
+    same = dtype  # the last found to be equal: another kernel's, whose comparison takes as long as all the rest
 
     def convert(value: Any) -> Any:
-        if isinstance(value, np.void) and value.dtype == dtype:
+        nonlocal same
+        if type(value) is np.void and (value.dtype is same or value.dtype == dtype):
+            same = value.dtype
             return value
+        if type(value) is dict and tuple(value) == names:
+            numbers = tuple(value.values())
+            if set(map(type, numbers)) == _INT:
+                if (known := made.get(numbers)) is None:
+                    known = pack(value)
+                    if len(made) < _KEPT:
+                        made[numbers] = known
+                return known
+        return pack(value)
+
+    def pack(value: Any) -> Any:
         if not isinstance(value, Mapping) or value.keys() != fields.keys():
             got = ", ".join(value) if isinstance(value, Mapping) else repr(value)
             msg = f"{what} must be a mapping of {', '.join(fields)}, got {got}"

@@ -10,10 +10,16 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .thread import active
+
 
 def _refuse(what: str) -> NoReturn:
     msg = f"{what} of an EmulatedArray: it stands for device memory, use a kernel, or device.asnumpy first"
     raise TypeError(msg)
+
+
+def _shares(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.may_share_memory(a.view(np.ndarray), b.view(np.ndarray))
 
 
 class EmulatedArray(np.ndarray):
@@ -28,7 +34,41 @@ class EmulatedArray(np.ndarray):
     def __getitem__(self, key: Any) -> Any:
         # As in CuPy, one element is an array of no dimensions, not a number.
         keys = key if isinstance(key, tuple) else (key,)
-        return super().__getitem__(key if any(k is Ellipsis for k in keys) else (*keys, Ellipsis))
+        found = super().__getitem__(key if any(k is Ellipsis for k in keys) else (*keys, Ellipsis))
+        if active() is not None and found.size and not _shares(found, self):
+            _refuse("choosing elements by an array, while work is recorded,")
+        return found
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if (recording := active()) is None:
+            super().__setitem__(key, value)
+        else:
+            recording.assign(self[key], value)
+
+    def copy(self, order: Any = "C") -> EmulatedArray:
+        return self.astype(self.dtype, order=order)
+
+    def astype(
+        self, dtype: Any, order: Any = "K", casting: Any = "unsafe", subok: bool = True, copy: bool = True
+    ) -> Any:
+        made = super().astype(dtype, order, casting, subok, copy)
+        recording = active()
+        if recording is None or made is self:
+            return made
+        array = recording.empty(
+            made.shape, made.dtype, tuple(np.argsort([-step for step in made.strides], kind="stable"))
+        )
+        recording.assign(array, self)
+        return array
+
+    def reshape(self, *shape: Any, **options: Any) -> Any:
+        made = super().reshape(*shape, **options)
+        if active() is not None and self.size and not _shares(made, self):
+            return self.copy().reshape(*shape, **options)
+        return made
+
+    def fill(self, value: Any) -> None:
+        self[...] = value
 
     def __bool__(self) -> NoReturn:
         _refuse("bool()")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, Future
 from typing import Any
 
@@ -16,7 +15,9 @@ from .build import DYNAMIC_SHARED
 from .cubin import MULTIPROCESSORS
 from .emulator import Function, LaunchRecord, Settings, from_ptx, from_source
 from .errors import BuildError, EmulationError
+from .recording import EmulatedRecording, uninitialised
 from .source import host_text
+from .thread import active, forbid
 
 # Name of a device -> (route to the CPU, what is checked).
 MODES = {
@@ -49,19 +50,26 @@ class EmulatedDevice:
 
     def empty(self, shape: Any, dtype: Any) -> EmulatedArray:
         """Return an array of 0xFF bytes (NaN, -1 or the largest value), so that what is never written shows."""
-        host = np.empty(shape, dtype)
-        ctypes.memset(host.ctypes.data, 0xFF, host.nbytes)
-        return host.view(EmulatedArray)
+        if (recording := active()) is not None:
+            return recording.empty(shape, dtype)
+        array: EmulatedArray = uninitialised(np.empty(shape, dtype)).view(EmulatedArray)
+        return array
 
     def zeros(self, shape: Any, dtype: Any) -> EmulatedArray:
-        return np.zeros(shape, dtype).view(EmulatedArray)
+        if active() is None:
+            return np.zeros(shape, dtype).view(EmulatedArray)
+        array = self.empty(shape, dtype)
+        array[...] = 0
+        return array
 
     def asarray(self, host: np.ndarray) -> EmulatedArray:
         """Return a copy in device memory; the order of the axes in memory is kept."""
+        forbid("a copy from the host", "make it before, and change what is in the array between replays")
         return np.array(host, order="K", copy=True).view(EmulatedArray)
 
     def asnumpy(self, array: EmulatedArray) -> np.ndarray:
         """Return a copy in host memory."""
+        forbid("a copy to the host", "make it after a replay")
         return np.array(array.view(np.ndarray), order="K", copy=True)
 
     def same_layout(self, host: np.ndarray) -> EmulatedArray:
@@ -80,6 +88,7 @@ class EmulatedDevice:
         self, text: str, file: str, expressions: Sequence[str], options: Sequence[str] = ()
     ) -> dict[str, Function]:
         """Return the kernels that name expressions such as "scale<float, 4>" stand for."""
+        forbid(f"the first launch of {', '.join(expressions)}, which compiles it,", "do the work once before")
         ahead = {e: self._ahead.get((text, file, e, tuple(options))) for e in expressions}
         with contextlib.suppress(BuildError, CancelledError):  # by one of the others built with it, it may be
             built = {e: future.result()[e] for e, future in ahead.items() if future is not None}
@@ -109,10 +118,16 @@ class EmulatedDevice:
     ) -> None:
         """Run a kernel to its end; raise EmulationError if it misbehaves."""
         self._check_shared(function, shared)
+        if (recording := active()) is not None:
+            recording.add(lambda *now: self.launch(function, grid, block, now, shared), *args)
+            return
         self.launches.append(function.launch(grid, block, args, shared, self.settings))
 
     def matmul(self, a: EmulatedArray, b: EmulatedArray, out: EmulatedArray) -> None:
-        """Write a @ b into out: what CuPy leaves to cuBLAS."""
+        """Write a @ b into out: what is left to cuBLAS on a GPU."""
+        if (recording := active()) is not None:
+            recording.add(self.matmul, a, b, out)
+            return
         with np.errstate(all="ignore"):  # a GPU does not warn
             np.matmul(a.view(np.ndarray), b.view(np.ndarray), out=out.view(np.ndarray))
 
@@ -129,6 +144,11 @@ class EmulatedDevice:
 
     def synchronize(self) -> None:
         """Do nothing: every launch has ended when it returns."""
+        forbid("a wait for the GPU", "wait after a replay")
+
+    def record(self, work: Callable[[], Any]) -> EmulatedRecording:
+        """Note what work() would do, in order, without doing it."""
+        return EmulatedRecording(work)
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, EmulatedArray)

@@ -37,11 +37,11 @@ class Inputs:
     place: makes and reads arrays, one of places.py's.  wide: the same numbers as float64.
     """
 
-    def __init__(self, place: Any, dtype: str, memory: str, *, wide: bool = False) -> None:
+    def __init__(self, place: Any, dtype: str, memory: str, *, wide: bool = False, seed: int = 3) -> None:
         self.place, self.memory, self.wide = place, memory, wide
         self.narrow = np.dtype(dtype)
         self.dtype = np.dtype(np.float64) if wide else self.narrow
-        self._rng = np.random.default_rng(3)
+        self._rng = np.random.default_rng(seed)
 
     @property
     def channels_last(self) -> bool:
@@ -114,9 +114,9 @@ class Call:
     formats: tuple[str, ...] = FORMATS
     settings: Settings = ()
 
-    def on(self, place: Any, dtype: str, memory: str) -> list[np.ndarray | None]:
+    def on(self, place: Any, dtype: str, memory: str, seed: int = 3) -> list[np.ndarray | None]:
         """Run at one of the places of places.py; return the results on the host."""
-        return self._host(Inputs(place, dtype, memory))
+        return self._host(Inputs(place, dtype, memory, seed=seed))
 
     def expected(self, dtype: str, memory: str) -> Expected:
         """Run on the CPU backend in float64, from the same rounded inputs."""

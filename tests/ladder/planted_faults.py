@@ -53,7 +53,7 @@ def _line(text: str) -> str:
 
 
 _LAUNCH = "function(grid, block, passed, shared_mem=shared)"
-_STRUCT = "np.asarray(arg) if isinstance(arg, np.void) else arg"
+_STRUCT = "np.uint64(0) if arg is None else np.asarray(arg)"
 
 FAULTS = (
     # Streams: what is launched elsewhere runs too early, too late, or is not recorded.
@@ -61,14 +61,20 @@ FAULTS = (
     Fault("the default stream", "device.py", _LAUNCH, f"with self._cupy.cuda.Stream.null: {_LAUNCH}"),
     Fault(
         "products on the default stream",
-        "device.py",
-        "            self._cupy.matmul(a, b, out=out)",
-        "            with self._cupy.cuda.Stream.null: self._cupy.matmul(a, b, out=out)",
+        "products.py",
+        "_pointer(cuda.get_current_stream().ptr)",
+        "_pointer(0)",
+    ),
+    Fault(
+        "a replay on a stream of its own",
+        "recording.py",
+        "self._graph.launch()",
+        "self._graph.launch(self._cupy.cuda.Stream(non_blocking=True))",
     ),
     # GPUs: what is made or launched on the current one, though the arrays lie on another.
     Fault("arrays on the current GPU", "device.py", "_Place(gpu, self.name)", "_Place(cupy.cuda.Device(), self.name)"),
     Fault("always the first GPU", "device.py", "return gpu(array.device.id)", "return gpu(0)"),
-    Fault("any GPU's array is taken", "device.py", " and array.device.id == self._index", ""),
+    Fault("any GPU's array is taken", "device.py", " and array.data.device_id == self._index", ""),
     Fault("kernels of another GPU", "kernel.py", "(device, templates)", "(None, templates)"),
     Fault(
         "kernels of other types",
@@ -89,7 +95,7 @@ FAULTS = (
         "        return kind(number)\n\n    kind =",
         "        return np.float64(number)\n\n    kind =",
     ),
-    Fault("null pointers that are none", "device.py", "return np.uint64(0)", "return np.uint64(512)"),
+    Fault("null pointers that are none", "device.py", "np.uint64(0)", "np.uint64(512)"),
     Fault("arguments swapped", "relu.py", "_BACKWARD, dy, y", "_BACKWARD, y, dy"),
     Fault("arguments swapped", "batchnorm.py", "x, mean, inv_std, gamma", "x, inv_std, mean, gamma"),
     Fault("arguments swapped", "conv.py", "_shape(z), depth, rows, width)", "_shape(z), depth, width, rows)"),
@@ -115,6 +121,18 @@ FAULTS = (
         "return self._cupy.ndarray(shape, dtype, self._cupy.empty(max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize - 600), np.uint8).data)",
     ),
     Fault("views taken for contiguous arrays", "copy.py", "    if array.flags.c_contiguous:\n", "    if True:\n"),
+    Fault("a recording's memory is everybody's", "recording.py", "cuda.using_allocator(self._malloc)", "stream"),
+    Fault(
+        "a recording's memory is given back",
+        "recording.py",
+        "self.result = self._captured(work)",
+        "self.result = self._captured(work)\n        self._pool.free_all_blocks()",
+    ),
+    Fault(
+        "a recording's memory is never given back", "recording.py", "weakref.finalize(self, ", "weakref.finalize(cupy, "
+    ),
+    Fault("a recording frees what it uses", "recording.py", "MemoryPool(_allocator(cupy))", "MemoryPool()"),
+    Fault("a recording keeps no array", "recording.py", "self._kept[arg.data.mem.ptr] = arg", "pass"),
     # Sizes: blocks that are missing, more threads than a kernel expects.
     Fault("the last block is missing", "kernel.py", "-(-threads // block)", "threads // block"),
     Fault(
