@@ -10,7 +10,7 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.cuda import conv, conv_volume
+from gpuconv.cuda import conv
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.cuda.layout import INT32, INT64
 from gpuconv.shapes import conv_sizes, is_channels_last
@@ -49,7 +49,7 @@ def expected(x, w, b, dy, z):
     case=CASES, index={"32_bits": INT32, "64_bits": INT64}, slices={"one": 0, "many": 2**18}, stored=STORED, gpu=GPUS
 )
 def test_every_index_and_number_of_slices(case, index, slices, stored, gpu, rng, monkeypatch):
-    monkeypatch.setattr(conv_volume, "volume_conv_index", lambda _: index)
+    monkeypatch.setattr(conv, "_index", lambda _: index)
     monkeypatch.setattr(conv, "_PARTIAL_SUMS", slices)
     monkeypatch.setattr(conv, "_LEAST_PIXELS", 5)
     given, z = arrays(rng, case)
@@ -110,6 +110,6 @@ def test_kernels_launched(stored, gpu, rng, monkeypatch):
 )
 def test_index_counts_everything(x, w, options, index):
     z = conv_sizes(np.broadcast_to(0.0, x), np.broadcast_to(0.0, w), None, **options)
-    assert conv_volume.volume_conv_index(z) == index
+    assert conv._index(z) == index
     if index is INT32:
         assert max(prod(x), prod(z.out), prod(w)) < 2**31
