@@ -4,8 +4,8 @@
 //   dx    the correlation of dy with the filters turned round, one for each phase of the stride: no zero is multiplied
 //   dw    (filters) x (pixels)  times  (pixels) x (taps and channels), the pixels cut in slices
 //
-// Places inside one padded image are counted in 32 bits, images in 64.  Written for volumes, whose pixels are voxels: an
-// image is a volume of one plane, which the compiler knows, so that nothing of the depth is left in its kernels.
+// Places inside one padded image are counted in 32 bits, images in 64.  Written for volumes, whose pixels are voxels:
+// an image is a volume of one plane, which the compiler knows, so that nothing of the depth is left in its kernels.
 //
 // Source: Chetlur et al., cuDNN: efficient primitives for deep learning (arXiv 1410.0759), for the implicit product.
 #pragma once
@@ -82,16 +82,15 @@ __device__ __forceinline__ Spot spot_at(const Place<VOLUME>& at, int number) {
   return {o, row - o * at.down.count, number % at.across.count};
 }
 
-// Tile number blockIdx.x, phases blockIdx.y in rows and columns and blockIdx.z in depth.  Tiles side by side read the same
-// pixels, so they come first.
+// Tile number blockIdx.x, phases blockIdx.y in rows and columns and blockIdx.z in depth.  Tiles side by side read the
+// same pixels, so they come first.
 template <bool DATA, typename Shape>
 __device__ __forceinline__ Place<IS_VOLUME<Shape>> find_tile(const Shape& z, int height, int width, int tap_step_d,
                                                              int tap_step_v, int tap_step_h) {
   Place<IS_VOLUME<Shape>> at;
-  const Depth depth = depth_of(z);
   if constexpr (IS_VOLUME<Shape>) {
-    at.deep = DATA ? data_axis(blockIdx.z, depth.inputs, depth.taps, depth.stride, depth.pad, depth.dilation, tap_step_d)
-                   : forward_axis(depth.outputs, depth.taps, depth.stride, depth.pad, depth.dilation);
+    at.deep = DATA ? data_axis(blockIdx.z, z.D, z.T, z.stride_d, z.pad_d, z.dilation_d, tap_step_d)
+                   : forward_axis(z.Z, z.T, z.stride_d, z.pad_d, z.dilation_d);
   }
   if (DATA) {
     const int phase_v = blockIdx.y / z.stride_h, phase_h = blockIdx.y % z.stride_h;
@@ -112,8 +111,8 @@ __device__ __forceinline__ Place<IS_VOLUME<Shape>> find_tile(const Shape& z, int
   return at;
 }
 
-// Where a tap of a channel lies, from the pixel at the window's corner: (place, row, column, plane).  Without a real one,
-// outside every image.
+// Where a tap of a channel lies, from the pixel at the window's corner: (place, row, column, plane).  Without a real
+// one, outside every image.
 template <bool CHANNELS_LAST, typename Shape>
 __device__ __forceinline__ int4 table_row(const Shape& z, int tap, int c, bool real) {
   const Depth depth = depth_of(z);
@@ -368,8 +367,8 @@ __device__ __forceinline__ void write_tile(Result& result, const T* __restrict__
 }
 
 // The tiled kernels of y (packed filters of z.C / z.groups channels).
-template <bool FEW, bool CHANNELS_LAST, bool RELU, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH, typename T,
-          typename Shape>
+template <bool FEW, bool CHANNELS_LAST, bool RELU, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH,
+          typename T, typename Shape>
 __device__ __forceinline__ void forward_tile(const T* __restrict__ x, const Sum<T>* __restrict__ packed,
                                              const T* __restrict__ b, T* __restrict__ y, const Shape& z) {
   using Reader = Correlation<Shape, T, false, FEW, CHANNELS_LAST, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>;
@@ -421,12 +420,13 @@ __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>
       const long long d = deep_axis(place).place + spot.o * deep_axis(place).spread;
       const long long h = place.down.place + spot.p * place.down.spread;
       const long long v = place.across.place + spot.q * place.across.spread;
-      T& to = dx[voxel_place<CHANNELS_LAST, long long>(n, c, d, h, v, z.C, deep.inputs, z.H, z.W)];
+      T gradient;
       if constexpr (IS_VOLUME<Shape>) {
-        to = data_gradient<T, CHANNELS_LAST, long long>(dy, w, z, {n, c, d, h, v});
+        gradient = data_gradient<T, CHANNELS_LAST, long long>(dy, w, z, {n, c, d, h, v});
       } else {
-        to = data_gradient<T, CHANNELS_LAST, long long>(dy, w, z, {n, c, h, v});
+        gradient = data_gradient<T, CHANNELS_LAST, long long>(dy, w, z, {n, c, h, v});
       }
+      dx[voxel_place<CHANNELS_LAST, long long>(n, c, d, h, v, z.C, deep.inputs, z.H, z.W)] = gradient;
     }
     return;
   }
@@ -440,8 +440,8 @@ __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>
                                                      deep.inputs, z.H, z.W);
 }
 
-// The tiled kernels of dw.  partial: (slices, K, taps, C / groups).  A block makes SIDE filters x SIDE taps and channels,
-// of the pixels [slice length, (slice + 1) length) of all images, slice = blockIdx.y; a thread SPAN x SPAN of them.
+// The tiled kernels of dw.  partial: (slices, K, taps, C / groups).  A block makes SIDE filters x SIDE taps and
+// channels, of the pixels [slice length, (slice + 1) length) of all images, slice = blockIdx.y; a thread SPAN x SPAN.
 template <bool CHANNELS_LAST, int SIDE, int SPAN, int DEPTH, typename T, typename Shape>
 __device__ __forceinline__ void weight_tile(const T* __restrict__ dy, const T* __restrict__ x,
                                             Sum<T>* __restrict__ partial, const Shape& z, long long length) {

@@ -452,8 +452,8 @@ _SPECIAL = (
     of(
         "conv",
         "conv_volumes_large_tiles",
-        x=(2, 9, 4, 5, 3),
-        w=(70, 9, 2, 3, 2),
+        x=(1, 66, 4, 3, 3),
+        w=(70, 66, 2, 2, 1),
         pad=1,
         quick=False,
         settings=_LARGEST_TILES,
@@ -461,14 +461,19 @@ _SPECIAL = (
     of(
         "conv",
         "conv_volumes_slim_tiles",
-        x=(2, 8, 4, 3, 5),
-        w=(36, 8, 3, 2, 3),
+        x=(1, 33, 4, 3, 5),
+        w=(36, 33, 3, 2, 1),
         pad=1,
         quick=False,
         settings=_LARGEST_TILES,
     ),
     of(
-        "conv", "conv_volumes_narrow_tiles", x=(2, 8, 4, 5, 4), w=(20, 8, 2, 2, 3), quick=False, settings=_LARGEST_TILES
+        "conv",
+        "conv_volumes_narrow_tiles",
+        x=(2, 17, 4, 5, 4),
+        w=(20, 17, 2, 1, 3),
+        quick=False,
+        settings=_LARGEST_TILES,
     ),
     Call("conv_relu", _conv_relu, "conv"),
     of("max_pool", "max_pool_halves_special", drawn={"x": "special"}, x=(1, 3, 6, 8), window=2),
