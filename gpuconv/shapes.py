@@ -39,6 +39,16 @@ class ConvSizes:
     groups: int
 
     @property
+    def image(self) -> tuple[int, int, int, int]:
+        """The shape of x."""
+        return self.N, self.C, self.H, self.W
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The taps along each axis."""
+        return self.R, self.S
+
+    @property
     def out(self) -> tuple[int, int, int, int]:
         """The shape of y."""
         return self.N, self.K, self.P, self.Q
@@ -64,6 +74,16 @@ class VolumeConvSizes:
     pad: tuple[int, int, int]
     dilation: tuple[int, int, int]
     groups: int
+
+    @property
+    def image(self) -> tuple[int, int, int, int, int]:
+        """The shape of x."""
+        return self.N, self.C, self.D, self.H, self.W
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """The taps along each axis."""
+        return self.T, self.R, self.S
 
     @property
     def out(self) -> tuple[int, int, int, int, int]:

@@ -17,7 +17,7 @@
 //   conv_backward_sum             | element of dw or db                        | adds the slices in order
 //   conv_backward_bias_planar     | (block) filter and slice of the pixels     | dy is NCHW
 //   conv_backward_bias_last       | (block) 32 filters and slice of the pixels | dy is channels-last
-//   conv_pack_filters             | number of the packed filters               | before a kernel of conv_tiled.cu
+//   conv_pack_filters             | number of the packed filters               | before a kernel of conv_tiled.cuh
 //
 // Where there are channels enough, conv_tiled.cu does the same by products of matrices.
 // Launchers: gpuconv/cuda/conv.py.
@@ -160,17 +160,16 @@ conv_backward_sum(const Sum<T>* __restrict__ partial, T* __restrict__ out, int s
   }
 }
 
-// w   ->   packed: (groups, rows, width), row = tap depth + inner channel, and 0 where there is no such filter or channel.
+// w: (groups, filters, channels, taps)   ->   packed: (groups, rows, width), row = tap depth + inner channel, and 0 where there is no such filter or channel.
 //
 // Forward the inner channels are those of x and the columns filters; DATA, for dx, the other way round.
 // special[block]: DATA only, whether an infinity or NaN is among the block's filters.
 template <typename T, bool DATA>
 __global__ void __launch_bounds__(256, 4)
-conv_pack_filters(const T* __restrict__ w, Sum<T>* __restrict__ packed, int* __restrict__ special, const ConvShape z,
-                  int depth, int rows, int width) {
-  const int channels = z.C / z.groups, filters = z.K / z.groups, taps = z.R * z.S;
+conv_pack_filters(const T* __restrict__ w, Sum<T>* __restrict__ packed, int* __restrict__ special, int groups,
+                  int filters, int channels, int taps, int depth, int rows, int width) {
   const int inner = DATA ? filters : channels, outer = DATA ? channels : filters;
-  const long long total = static_cast<long long>(z.groups) * rows * width;
+  const long long total = static_cast<long long>(groups) * rows * width;
   bool odd = false;
   for (long long i = thread_index(); i < total; i += thread_count()) {
     const int column = static_cast<int>(i % width), row = static_cast<int>(i / width % rows);

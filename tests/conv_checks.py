@@ -1,5 +1,6 @@
 """What tests of convolution share, on signals, images and volumes: arrays of a case, results, and the oracle's."""
 
+import itertools
 from math import prod
 
 import numpy as np
@@ -58,3 +59,44 @@ def check_close(got, x, w, b, dy, z, *, zero_mean=True):
             assert actual is None
         else:
             assert_close(actual, ref, scale=scale, dtype=x.dtype, terms=terms, zero_mean=zero_mean)
+
+
+# The oracle where its loops would take minutes ------------------------------------------------------------------------
+
+
+def exact_forward(x, w, b, z):
+    """Return y of images or volumes, tap by tap in float64."""
+    y = np.zeros(z.out) + b.astype(np.float64).reshape(-1, *[1] * len(z.window))
+    for tap, group in itertools.product(np.ndindex(z.window), range(z.groups)):
+        mine, its = _of_group(group, z)
+        pixels = _under(tap, _padded(x, z), z)[:, mine]
+        y[:, its] += np.einsum("kc,nc...->nk...", w[(its, slice(None), *tap)].astype(np.float64), pixels)
+    return y
+
+
+def exact_backward(dy, x, w, z):
+    """Return dx and dw, tap by tap in float64."""
+    padded, dw = _padded(x, z), np.zeros(w.shape)
+    dx = np.zeros(padded.shape)
+    for tap, group in itertools.product(np.ndindex(z.window), range(z.groups)):
+        mine, its = _of_group(group, z)
+        gradients, pixels = dy[:, its].astype(np.float64), _under(tap, padded, z)[:, mine]
+        of_tap = (its, slice(None), *tap)
+        dw[of_tap] = np.tensordot(gradients, pixels, [[0, *range(2, x.ndim)]] * 2)
+        _under(tap, dx, z)[:, mine] += np.einsum("kc,nk...->nc...", w[of_tap].astype(np.float64), gradients)
+    return dx[(..., *(slice(p, p + n) for p, n in zip(z.pad, z.image[2:], strict=True)))], dw
+
+
+def _of_group(group, z):
+    """Return the channels and the filters of a group, as slices."""
+    return tuple(slice(group * n // z.groups, (group + 1) * n // z.groups) for n in (z.C, z.K))
+
+
+def _padded(x, z):
+    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), *((p, p) for p in z.pad)))
+
+
+def _under(tap, padded, z):
+    """Return the pixel that a tap of every window meets: a view of the padded images."""
+    axes = zip(tap, z.dilation, z.stride, z.out[2:], strict=True)
+    return padded[(..., *(slice(t * d, t * d + (n - 1) * step + 1, step) for t, d, step, n in axes))]

@@ -17,6 +17,7 @@ _TWO_PACKS = "a thread has random bits for 32 bytes, two accesses: the second fi
 _STRIDE = "a stride of 2 takes every second pixel of a row; the next tap finds the others in the L1 cache"
 _TURNED = "turns (filters, channels, taps) round; filters are small beside images, and the larger side is coalesced"
 _THREE = "3 channels: rows of 12 or 108 bytes do not end with a sector"
+_ONE = "1 channel of 27 taps: rows of 108 bytes do not end with a sector"
 SCATTERED: dict[tuple[str, str], str] = {
     ("dropout_forward", "global load"): _TWO_PACKS,
     ("dropout_forward", "global store"): _TWO_PACKS,
@@ -31,6 +32,14 @@ SCATTERED: dict[tuple[str, str], str] = {
     ("conv_backward_data_tiled", "global store"): "a phase of the stride writes every second pixel of a row of dx",
     ("conv_backward_data_direct", "global load"): _THREE,
     ("conv_forward_few", "global load"): _THREE,
+    ("conv_volume_forward_tiled", "global load"): _STRIDE,
+    ("conv_volume_backward_weight_tiled", "global load"): _STRIDE,
+    ("conv_volume_backward_weight_tiled", "global store"): _ONE,
+    (
+        "conv_volume_backward_data_tiled",
+        "global store",
+    ): "a phase of the stride writes every second voxel of a row of dx",
+    ("conv_volume_backward_data_direct", "global load"): "rows of 8 voxels, shifted by a tap, begin within a sector",
     ("conv_pack_filters", "global load"): _TURNED,
     ("conv_backward_sum", "global store"): _TURNED,
     ("batchnorm_backward_sums", "global load"): "the case has an odd number of channels",

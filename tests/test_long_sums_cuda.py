@@ -183,7 +183,10 @@ _MERGE = ("reduce.cu", "double sum[1] = {};")
 
 TABLE = {
     "conv_forward": Row(
-        ("conv_forward_direct", "conv_forward_tiled", "conv_forward_few", "conv_volume_forward_direct"),
+        (
+            *("conv_forward_direct", "conv_forward_tiled", "conv_forward_few"),
+            *("conv_volume_forward_direct", "conv_volume_forward_tiled", "conv_volume_forward_few"),
+        ),
         _one_run,
         (
             ("conv.cu", "sum += pixel * widen(filter[(c * z.R + r) * z.S + s]);"),
@@ -194,11 +197,14 @@ TABLE = {
         beyond=(((80, None),),),
     ),
     "conv_dx": Row(
-        ("conv_backward_data_direct", "conv_backward_data_tiled", "conv_volume_backward_data_direct"),
+        (
+            *("conv_backward_data_direct", "conv_backward_data_tiled"),
+            *("conv_volume_backward_data_direct", "conv_volume_backward_data_tiled"),
+        ),
         _one_run,
         (
             ("conv.cuh", "sum += gradient * widen(taps[k * channels * window"),
-            ("conv_volume.cu", "sum += widen(dy[place]) * widen(tap[k * channels * window]);"),
+            ("conv_volume.cuh", "sum += widen(dy[place]) * widen(tap[k * channels * window]);"),
             _TILE,
         ),
         more=1,
@@ -218,9 +224,9 @@ TABLE = {
     ),
     # Of few pixels there is one slice, and as many slices as make 512 blocks with the tiles of dw: of many, too few.
     "conv_dw_tiled": Row(
-        ("conv_backward_weight_tiled", "conv_backward_sum"),
+        ("conv_backward_weight_tiled", "conv_volume_backward_weight_tiled", "conv_backward_sum"),
         _tiled(conv.LARGE_WEIGHT.depth),
-        (("conv_tiled.cu", "const long long begin = blockIdx.y * length;"), _TILE, _SLICES),
+        (("conv_tiled.cuh", "const long long begin = blockIdx.y * length;"), _TILE, _SLICES),
         others=(1, 4, 36, 144, 512),
         more=1,
         beyond=(
@@ -232,7 +238,7 @@ TABLE = {
         ),
     ),
     "conv_dw_tiled_small": Row(
-        ("conv_backward_weight_tiled", "conv_backward_sum"),
+        ("conv_backward_weight_tiled", "conv_volume_backward_weight_tiled", "conv_backward_sum"),
         _tiled(conv.SMALL_WEIGHT.depth),
         (_TILE, _SLICES),
         others=(1, 9),

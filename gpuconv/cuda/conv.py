@@ -1,10 +1,8 @@
-"""Launches of kernels/conv.cu and conv_tiled.cu: which kernel a convolution and each of its gradients runs on.
-
-Volumes have kernels of their own, which conv_volume.py launches.
-"""
+"""Launches of convolution, of images and of volumes: which kernel it and each of its gradients runs on."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from math import gcd, isqrt, prod
 from typing import Any, NamedTuple
@@ -12,19 +10,27 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
-from .conv_volume import volume_conv_forward, volume_data_gradient, volume_weight_slices
+from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
 from .device import Device, device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, index_type, stored
 
-_FORWARD_DIRECT = Kernel("conv.cu", "conv_forward_direct")
-_FORWARD_TILED = Kernel("conv_tiled.cu", "conv_forward_tiled")
-_FORWARD_FEW = Kernel("conv_tiled.cu", "conv_forward_few")
-_DATA_DIRECT = Kernel("conv.cu", "conv_backward_data_direct")
-_DATA_TILED = Kernel("conv_tiled.cu", "conv_backward_data_tiled")
-_WEIGHT_DIRECT = Kernel("conv.cu", "conv_backward_weight_direct")
-_WEIGHT_TILED = Kernel("conv_tiled.cu", "conv_backward_weight_tiled")
+_IMAGE_KERNELS = {
+    "forward": {
+        "direct": Kernel("conv.cu", "conv_forward_direct"),
+        "tiled": Kernel("conv_tiled.cu", "conv_forward_tiled"),
+        "few": Kernel("conv_tiled.cu", "conv_forward_few"),
+    },
+    "data": {
+        "direct": Kernel("conv.cu", "conv_backward_data_direct"),
+        "tiled": Kernel("conv_tiled.cu", "conv_backward_data_tiled"),
+    },
+    "weight": {
+        "direct": Kernel("conv.cu", "conv_backward_weight_direct"),
+        "tiled": Kernel("conv_tiled.cu", "conv_backward_weight_tiled"),
+    },
+}
 _SUM = Kernel("conv.cu", "conv_backward_sum")
 _BIAS_PLANAR = Kernel("conv.cu", "conv_backward_bias_planar")
 _BIAS_LAST = Kernel("conv.cu", "conv_backward_bias_last")
@@ -32,10 +38,13 @@ _PACK = Kernel("conv.cu", "conv_pack_filters")
 
 _INT = np.dtype(np.int32)
 
+Sizes = ConvSizes | VolumeConvSizes
+
 # Below these, most of a tile would be empty.
 _LEAST_INNER = 8  # channels of a group that are added up
 _LEAST_OUTER = 16  # channels of a group that are made
 _LARGEST_PLACE = 2**30  # places in one padded image, which tiled kernels count in 32 bits
+_MOST_PHASES = 2**16 - 1  # of a stride, along an axis of the grid
 _TABLE = 512  # rows of the inner dimension that conv_forward_few keeps in its table
 _BIAS_LINES = 8  # pixels side by side in a block of conv_backward_bias_last
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tiled reads
@@ -81,27 +90,26 @@ SMALL_WEIGHT = WeightTile(64, 4, 16)
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
 
 
-def forward_method(z: ConvSizes) -> str:
+def forward_method(z: Sizes) -> str:
     """Return "tiled", "few" or "direct"."""
     inner, outer = z.C // z.groups, z.K // z.groups
     if not _countable(z) or outer < _LEAST_OUTER:
         return "direct"
     if inner >= _LEAST_INNER:
         return "tiled"
-    return "few" if inner * z.R * z.S <= _TABLE else "direct"
+    return "few" if inner * prod(z.window) <= _TABLE else "direct"
 
 
-def data_method(z: ConvSizes) -> str:
+def data_method(z: Sizes) -> str:
     """Return "tiled" or "direct"."""
     inner, outer = z.K // z.groups, z.C // z.groups
-    phases = z.stride[0] * z.stride[1]
-    fits = _countable(z) and phases <= np.iinfo(np.uint16).max
+    fits = _countable(z) and max(_phases(z)) <= _MOST_PHASES
     return "tiled" if fits and inner >= _LEAST_INNER and outer >= _LEAST_OUTER else "direct"
 
 
-def weight_method(z: ConvSizes) -> str:
+def weight_method(z: Sizes) -> str:
     """Return "tiled" or "direct"."""
-    filters, columns = z.K // z.groups, z.C // z.groups * z.R * z.S
+    filters, columns = z.K // z.groups, z.C // z.groups * prod(z.window)
     return "tiled" if _countable(z) and min(filters, columns) >= _LEAST_OUTER else "direct"
 
 
@@ -123,55 +131,63 @@ def weight_tile_of(filters: int, columns: int, dtype: np.dtype) -> WeightTile:
     return LARGE_WEIGHT if large else SMALL_WEIGHT
 
 
-def _countable(z: ConvSizes) -> bool:
+def _phases(z: Sizes) -> tuple[int, ...]:
+    """Return the phases of the stride in rows and columns, and in depth: each is an axis of the grid of dx."""
+    *deep, down, across = z.stride
+    return down * across, *deep
+
+
+def _countable(z: Sizes) -> bool:
     """True if the places of one padded image, and of one output image, can be counted in 32 bits with room to spare."""
-    padded = z.C
-    for size, pad, dilation, taps in zip((z.H, z.W), z.pad, z.dilation, (z.R, z.S), strict=True):
-        padded *= size + 2 * pad + dilation * taps
-    return max(padded, z.K * z.P * z.Q, z.C * z.H * z.W, z.K * z.C // z.groups * z.R * z.S) < _LARGEST_PLACE
+    padded, weights = z.C, z.K * z.C // z.groups * prod(z.window)
+    for reach in _reach(z):
+        padded *= reach
+    return max(padded, prod(z.out[1:]), prod(z.image[1:]), weights) < _LARGEST_PLACE
 
 
 # Forward ------------------------------------------------------------------------------------------------------------
 
 
-def conv_forward(x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes) -> Any:
-    if isinstance(sizes, VolumeConvSizes):
-        return volume_conv_forward(x, w, b, sizes)
-    return convolve(x, w, b, sizes, relu=False)
+def conv_forward(x: Any, w: Any, b: Any, sizes: Sizes) -> Any:
+    return _forward(x, w, b, sizes, (False,) if isinstance(sizes, ConvSizes) else ())
 
 
 def convolve(x: Any, w: Any, b: Any, sizes: ConvSizes, *, relu: bool) -> Any:
-    """Return conv_forward(x, w, b), or with relu its positive part: in the same pass over memory."""
+    """Return conv_forward(x, w, b) of images, or with relu its positive part: in the same pass over memory."""
+    return _forward(x, w, b, sizes, (relu,))
+
+
+def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...]) -> Any:
+    """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
-    z = sizes
     x, channels_last = in_own_format(x)
-    y, y_stored = empty_images(device, (z.N, z.K, z.P, z.Q), x.dtype, channels_last=channels_last)
+    y, y_stored = empty_images(device, z.out, x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)
     method = forward_method(z)
+    kernel, templates = _kernels(z)["forward"][method], (x.dtype, channels_last, *epilogue)
     if method == "direct":
-        templates = (x.dtype, channels_last, relu, _index(z))
-        _FORWARD_DIRECT(device, templates, cover(device, elements(y.shape)), x, w, b, y_stored, _shape(z))
+        kernel(device, (*templates, _index(z)), cover(device, elements(z.out)), x, w, b, y_stored, _shape(z))
         return y
-    columns = z.K // z.groups
-    tile = tile_of(z.N * z.P * z.Q * z.groups, columns, x.dtype)
-    blocks = -(-z.N * z.P * z.Q // tile.pixels) * -(-columns // tile.filters) * z.groups
+    pixels, columns = z.N * prod(z.out[2:]), z.K // z.groups
+    tile = tile_of(pixels * z.groups, columns, x.dtype)
+    blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, _ = _packed(device, w, z, tile, z.C // z.groups, columns, data=False, few=method == "few")
-    kernel = _FORWARD_FEW if method == "few" else _FORWARD_TILED
-    kernel(device, (x.dtype, channels_last, relu, *tile), blocks, x, packed, b, y_stored, _shape(z))
+    kernel(device, (*templates, *tile), blocks, x, packed, b, y_stored, _shape(z))
     return y
 
 
 def _packed(
-    device: Device, w: Any, z: ConvSizes, tile: Tile, inner: int, outer: int, *, data: bool, few: bool
+    device: Device, w: Any, z: Sizes, tile: Tile, inner: int, outer: int, *, data: bool, few: bool
 ) -> tuple[Any, Any]:
     """Return w as rows of the inner dimension, padded to whole tiles, and flags for what is infinite or NaN in it."""
-    depth = inner if few else -(-inner // tile.depth) * tile.depth
-    rows = -(-z.R * z.S * depth // tile.depth) * tile.depth
+    taps, depth = prod(z.window), inner if few else -(-inner // tile.depth) * tile.depth
+    rows = -(-taps * depth // tile.depth) * tile.depth
     width = -(-outer // tile.filters) * tile.filters
     packed = device.empty((z.groups, rows, width), _sum_type(w.dtype))
     blocks = min(cover(device, packed.size), _PACK_BLOCKS)
     special = device.empty((blocks,), _INT) if data else None
-    _PACK(device, (w.dtype, data), blocks, w, packed, special, _shape(z), depth, rows, width)
+    filters = z.groups, z.K // z.groups, z.C // z.groups, taps
+    _PACK(device, (w.dtype, data), blocks, w, packed, special, *filters, depth, rows, width)
     return packed, special
 
 
@@ -182,7 +198,7 @@ def conv_backward(
     dy: Any,
     x: Any,
     w: Any,
-    sizes: ConvSizes | VolumeConvSizes,
+    sizes: Sizes,
     *,
     input_grad: bool,
     weight_grad: bool = True,
@@ -199,50 +215,45 @@ def conv_backward(
     return dx, dw, db
 
 
-def _data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes | VolumeConvSizes, *, channels_last: bool) -> Any:
-    if isinstance(z, VolumeConvSizes):
-        return volume_data_gradient(device, dy, w, z, channels_last=channels_last)
-    dx, dx_stored = empty_images(device, (z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
-    if data_method(z) == "direct":
+def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool) -> Any:
+    dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
+    method = data_method(z)
+    kernel = _kernels(z)["data"][method]
+    if method == "direct":
         templates = (dy.dtype, channels_last, _index(z))
-        _DATA_DIRECT(device, templates, cover(device, elements(dx.shape)), dy, w, dx_stored, _shape(z))
+        kernel(device, templates, cover(device, elements(z.image)), dy, w, dx_stored, _shape(z))
         return dx
-    columns, phases = z.C // z.groups, z.stride[0] * z.stride[1]
-    pixels = z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
-    tile = tile_of(pixels * phases * z.groups, columns, dy.dtype)
+    columns, phases = z.C // z.groups, _phases(z)
+    pixels = z.N * prod(-(-n // step) for n, step in zip(z.image[2:], z.stride, strict=True))  # of the largest phase
+    tile = tile_of(pixels * prod(phases) * z.groups, columns, dy.dtype)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, special = _packed(device, w, z, tile, z.K // z.groups, columns, data=True, few=False)
     tap_steps = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
     arguments = (dy, packed, dx_stored, _shape(z), w, special, special.size, *tap_steps)
-    _DATA_TILED(device, (dy.dtype, channels_last, *tile), (blocks, phases), *arguments)
+    kernel(device, (dy.dtype, channels_last, *tile), (blocks, *phases), *arguments)
     return dx
 
 
-def _weight_gradient(
-    device: Device, dy: Any, x: Any, shape: tuple[int, ...], z: ConvSizes | VolumeConvSizes, *, channels_last: bool
-) -> Any:
+def _weight_gradient(device: Device, dy: Any, x: Any, shape: tuple[int, ...], z: Sizes, *, channels_last: bool) -> Any:
     pixels, size = z.N * prod(z.out[2:]), elements(shape)
-    if isinstance(z, VolumeConvSizes):
-        slices, length = _slices(pixels, size)
-        partial = device.empty((slices, size), _sum_type(x.dtype))
-        volume_weight_slices(device, dy, x, partial, z, length, channels_last=channels_last)
-        return _added(device, partial, shape, x.dtype)
-    if weight_method(z) == "direct":
+    method = weight_method(z)
+    kernel = _kernels(z)["weight"][method]
+    if method == "direct":
         slices, length = _slices(pixels, size)
         partial = device.empty((slices, size), _sum_type(x.dtype))
         templates = (x.dtype, channels_last, _index(z))
-        _WEIGHT_DIRECT(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
+        kernel(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
         return _added(device, partial, shape, x.dtype)
-    filters, channels, taps = z.K // z.groups, z.C // z.groups, z.R * z.S
+    filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
     tile = weight_tile_of(filters, channels * taps, x.dtype)
     tiles = -(-filters // tile.side) * -(-channels * taps // tile.side) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
-    _WEIGHT_TILED(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
+    kernel(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
     return _added(device, partial, shape, x.dtype, taps=taps, channels=channels)
 
 
-def _bias_gradient(device: Device, dy: Any, z: ConvSizes | VolumeConvSizes, *, channels_last: bool) -> Any:
+def _bias_gradient(device: Device, dy: Any, z: Sizes, *, channels_last: bool) -> Any:
     pixels = prod(z.out[2:])
     slices, length = _slices(z.N * pixels, 32 * z.K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
     partial = device.empty((slices, z.K), _sum_type(dy.dtype))
@@ -284,16 +295,30 @@ def _sum_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def _index(z: ConvSizes) -> np.dtype:
-    reach = (n + 2 * p + d * r for n, p, d, r in zip((z.H, z.W), z.pad, z.dilation, (z.R, z.S), strict=True))
-    weights = z.K * (z.C // z.groups) * z.R * z.S
-    return index_type(z.N * z.C * z.H * z.W, z.N * z.K * z.P * z.Q, weights, *reach)
+def _kernels(z: Sizes) -> dict[str, dict[str, Kernel]]:
+    return VOLUME_KERNELS if isinstance(z, VolumeConvSizes) else _IMAGE_KERNELS
+
+
+def _reach(z: Sizes) -> list[int]:
+    """Return how far the taps reach along each axis, with room to spare."""
+    axes = zip(z.image[2:], z.pad, z.dilation, z.window, strict=True)
+    return [size + 2 * pad + dilation * taps for size, pad, dilation, taps in axes]
+
+
+def _index(z: Sizes) -> np.dtype:
+    """Return the type that counts every array's elements, and how far the taps reach."""
+    weights = z.K * (z.C // z.groups) * prod(z.window)
+    return index_type(elements(z.image), elements(z.out), weights, *_reach(z))
 
 
 @functools.lru_cache(maxsize=1024)
-def _shape(z: ConvSizes) -> np.void:
-    """Return ConvShape of kernels/conv.cuh."""
-    fields = {name: getattr(z, name) for name in ("N", "C", "H", "W", "K", "R", "S", "P", "Q", "groups")}
-    for name in ("stride", "pad", "dilation"):
-        fields[f"{name}_v"], fields[f"{name}_h"] = getattr(z, name)
-    return _FORWARD_DIRECT.pack("z", fields)
+def _shape(z: Sizes) -> np.void:
+    """Return ConvShape of kernels/conv.cuh, or VolumeConvShape of conv_volume.cuh."""
+    fields: dict[str, int] = {}
+    for field in dataclasses.fields(z):
+        value = getattr(z, field.name)
+        if isinstance(value, int):
+            fields[field.name] = value
+        else:  # along each axis
+            fields |= {f"{field.name}_{axis}": n for axis, n in zip("dvh"[-len(value) :], value, strict=True)}
+    return _kernels(z)["forward"]["direct"].pack("z", fields)

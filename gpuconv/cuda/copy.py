@@ -33,14 +33,17 @@ def copy_into(out: Any, array: Any) -> None:
 
 
 def _fill(device: Device, array: Any, out: Any) -> None:
-    if array.ndim == 4 and array.transpose(0, 2, 3, 1).flags.c_contiguous:  # channels-last to NCHW
-        N, C, H, W = array.shape
-        _transpose(device, array.transpose(0, 2, 3, 1), out, N, C, H * W)
-        return
-    if array.ndim == 4 and array.transpose(0, 3, 1, 2).flags.c_contiguous:  # NCHW, seen and wanted as (N, H, W, C)
-        N, H, W, C = array.shape
-        _transpose(device, array.transpose(0, 3, 1, 2), out, N, H * W, C)
-        return
+    if array.ndim > 3:
+        last = array.transpose(0, *range(2, array.ndim), 1)
+        if last.flags.c_contiguous:  # channels-last to (N, C, ...)
+            N, C, *pixels = array.shape
+            _transpose(device, last, out, N, C, prod(pixels))
+            return
+        first = array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+        if first.flags.c_contiguous:  # (N, C, ...), seen and wanted as (N, ..., C)
+            N, *pixels, C = array.shape
+            _transpose(device, first, out, N, prod(pixels), C)
+            return
     sizes, steps = _merged(array)
     if len(sizes) > _AXES:
         for i in range(array.shape[0]):

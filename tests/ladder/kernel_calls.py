@@ -79,11 +79,11 @@ class Inputs:
     def shifted(self, *shape: int, layout: str | None = None) -> Any:
         """Return random numbers stored from the second element of an allocation on: no pack of 16 bytes is aligned."""
         assert layout is None
-        last = self.channels_last and len(shape) == 4
+        last = self.channels_last and len(shape) in (4, 5)
         kept = (shape[0], *shape[2:], shape[1]) if last else shape
         flat = self._rng.standard_normal(int(np.prod(shape)) + 1).astype(self.narrow)
         array = self.put(flat)[1:].reshape(kept)
-        return array.transpose(0, 3, 1, 2) if last else array
+        return array.transpose(0, len(shape) - 1, *range(1, len(shape) - 1)) if last else array
 
     def integers(self, low: int, high: int, shape: tuple[int, ...], dtype: str, layout: str | None = None) -> Any:
         return self.put(self._rng.integers(low, high, shape, dtype), layout)
@@ -389,6 +389,92 @@ _SPECIAL = (
     of("conv", "conv_volumes_depthwise", x=(2, 5, 3, 4, 3), w=(5, 1, 2, 3, 1), pad=1, groups=5, quick=False),
     of("conv", "conv_volumes_nan_and_inf", x=(1, 2, 3, 4, 3), w=(2, 2, 2, 3, 2), pad=1, drawn={"x": "special"}),
     of("conv", "conv_volumes_infinite_tap", x=(1, 2, 3, 4, 3), w=(3, 2, 2, 2, 2), pad=1, drawn={"w": _infinite_tap}),
+    of("conv", "conv_volumes_in_tiles", x=(2, 17, 3, 5, 4), w=(19, 17, 2, 3, 2), b=None, stride=2, pad=1),
+    of("conv", "conv_volumes_one_channel", x=(2, 1, 3, 5, 4), w=(17, 1, 3, 3, 3), pad=1),
+    of(
+        "conv",
+        "conv_volumes_few_channels",
+        x=(1, 3, 5, 6, 4),
+        w=(18, 3, 2, 3, 2),
+        stride=(2, 1, 3),
+        pad=(1, 2, 0),
+        dilation=(1, 2, 3),
+    ),
+    of("conv", "conv_volumes_few_infinite_voxel", x=(1, 2, 4, 5, 3), w=(17, 2, 3, 3, 2), drawn={"x": _infinite_pixel}),
+    of(
+        "conv",
+        "conv_volumes_few_longest_table",
+        x=(1, 2, 9, 9, 5),
+        w=(16, 2, 8, 8, 4),
+        quick=False,
+    ),
+    of(
+        "conv",
+        "conv_volumes_in_tiles_everything_differs",
+        x=(1, 16, 5, 8, 9),
+        w=(16, 8, 3, 2, 2),
+        stride=(1, 3, 2),
+        pad=(2, 0, 1),
+        dilation=(2, 1, 3),
+        groups=2,
+    ),
+    of("conv", "conv_volumes_in_tiles_groups", x=(1, 32, 3, 2, 5), w=(48, 16, 2, 1, 3), groups=2, quick=False),
+    of("conv", "conv_volumes_in_tiles_by_threes", x=(1, 16, 7, 5, 6), w=(16, 16, 3, 2, 2), stride=3, pad=(2, 1, 0)),
+    of("conv", "conv_volumes_in_tiles_small_volumes", x=(13, 16, 3, 2, 2), w=(16, 16, 1, 1, 2), pad=(0, 0, 1)),
+    of(
+        "conv", "conv_volumes_in_tiles_phases_of_nothing", x=(1, 16, 1, 2, 5), w=(8, 16, 1, 1, 1), stride=3, quick=False
+    ),
+    of(
+        "conv",
+        "conv_volumes_in_tiles_infinite_filters",
+        drawn={"w": "special"},
+        x=(2, 17, 3, 4, 3),
+        w=(8, 17, 2, 2, 2),
+        pad=1,
+        stride=(2, 1, 2),
+    ),
+    of(
+        "conv",
+        "conv_volumes_in_tiles_infinite_tap",
+        drawn={"w": _infinite_tap},
+        x=(1, 17, 4, 4, 3),
+        w=(9, 17, 2, 2, 2),
+        stride=(1, 2, 1),
+    ),
+    of(
+        "conv",
+        "conv_volumes_in_tiles_x_anywhere",
+        drawn={"x": "shifted", "dy": "shifted"},
+        x=(1, 16, 3, 4, 4),
+        w=(16, 16, 2, 2, 1),
+        b=None,
+    ),
+    of(
+        "conv",
+        "conv_volumes_large_tiles",
+        x=(1, 66, 4, 3, 3),
+        w=(70, 66, 2, 2, 1),
+        pad=1,
+        quick=False,
+        settings=_LARGEST_TILES,
+    ),
+    of(
+        "conv",
+        "conv_volumes_slim_tiles",
+        x=(1, 33, 4, 3, 5),
+        w=(36, 33, 3, 2, 1),
+        pad=1,
+        quick=False,
+        settings=_LARGEST_TILES,
+    ),
+    of(
+        "conv",
+        "conv_volumes_narrow_tiles",
+        x=(2, 17, 4, 5, 4),
+        w=(20, 17, 2, 1, 3),
+        quick=False,
+        settings=_LARGEST_TILES,
+    ),
     Call("conv_relu", _conv_relu, "conv"),
     of("max_pool", "max_pool_halves_special", drawn={"x": "special"}, x=(1, 3, 6, 8), window=2),
     of("max_pool", "max_pool_two_odd_width", x=(2, 8, 5, 7), window=2),

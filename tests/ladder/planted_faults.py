@@ -98,7 +98,7 @@ FAULTS = (
     Fault("null pointers that are none", "device.py", "np.uint64(0)", "np.uint64(512)"),
     Fault("arguments swapped", "relu.py", "_BACKWARD, dy, y", "_BACKWARD, y, dy"),
     Fault("arguments swapped", "batchnorm.py", "x, mean, inv_std, gamma", "x, inv_std, mean, gamma"),
-    Fault("arguments swapped", "conv.py", "_shape(z), depth, rows, width)", "_shape(z), depth, width, rows)"),
+    Fault("arguments swapped", "conv.py", "*filters, depth, rows, width)", "*filters, depth, width, rows)"),
     Fault("arguments swapped", "loss.py", "N, classes, step, setting", "classes, N, step, setting"),
     # Reads: the host goes on before the device has written.
     # To pinned memory: a copy to any other has waited by CUDA's own rules when it returns.
