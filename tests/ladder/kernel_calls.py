@@ -23,8 +23,10 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend, naive
-from gpuconv.cuda import conv, kernel, reduce
+from gpuconv.cuda import conv, kernel, reduce, update
 from gpuconv.cuda import device as cuda_device
+from gpuconv.nn import vectors
+from gpuconv.placed import Count, Number
 from gpuconv.random import Stream, words
 
 DTYPES = ("float32", "float16", "float64")
@@ -304,6 +306,48 @@ def _bad_labels(d: Inputs) -> Results:
     return loss, dscores
 
 
+def _placed(d: Inputs, number: float) -> Any:
+    """Return a number by its place, on the host the number itself."""
+    return number if d.wide else Number(d.put(np.array([number])))
+
+
+def _sums_by_place(d: Inputs) -> Results:
+    """A multiple of a vector is added, and nothing in a step that does not go ahead."""
+    x, y, z, dx = d.normal(2101), d.normal(21), d.normal(5), d.normal(2101)
+    vectors.add_scaled(x, dx, _placed(d, 0.7))
+    vectors.move_towards(y, dx[:21], _placed(d, 0.3))
+    if not d.wide:
+        stays = Number(d.put(np.array([0.5])), go=d.put(np.zeros(1, np.uint64)))
+        vectors.add_scaled(z, dx[:5], stays)
+    return x, y, z
+
+
+def _rmsprop_by_place(d: Inputs) -> Results:
+    w, dw, square = d.normal(21), d.normal(21), d.positive(21)
+    settings = {"smoothing": 0.9, "eps": 1e-8, "weight_decay": 0.1}
+    backend.backend_of(w=w).rmsprop_update(w, dw, square, lr=_placed(d, 0.01), **settings)
+    return w, square
+
+
+def _adam_by_place(d: Inputs) -> Results:
+    w, dw, m, v = d.normal(21), d.normal(21), d.normal(21), d.positive(21)
+    settings = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+    if d.wide:
+        decoupled = {"step": 3, "lr": 0.01, "weight_decay": 0.1, "decoupled": True}
+        backend.backend_of(w=w).adam_update(w, dw, m, v, **settings, **decoupled)
+    else:
+        told = {"rate": 0.01 / (1 - 0.9**3), "second": 1 - 0.99**3, "shrink": 1 - 0.001}
+        by_place = {name: _placed(d, number) for name, number in told.items()}
+        update.adam_step(w, dw, m, v, **by_place, **settings, weight_decay=0.0)
+    return w, m, v
+
+
+def _dropout_by_place(d: Inputs) -> Results:
+    x, y = d.normal(2, 3, 5, 7), d.normal(9)
+    step = 23 if d.wide else Count(d.put(np.array([7], np.uint64))) * 3 + 2
+    return tuple(gpuconv.dropout_forward(each, rate=0.5, seed=4, step=step)[0] for each in (x, y))
+
+
 def _all_finite(d: Inputs) -> Results:
     arrays = [d.normal(5, 41), d.special(5, 41), *(d.normal(20) for _ in range(8))]
     for i, array in enumerate(arrays[2:]):  # each place of a pack
@@ -519,6 +563,10 @@ _SPECIAL = (
     of("softmax_cross_entropy", "softmax_of_a_view", scores=(300, 3), layout={"labels": "negative_strides"}),
     Call("softmax_bad_labels", _bad_labels, "softmax_cross_entropy"),
     of("svm_loss", "svm_many_classes", drawn={"labels": labels("int64").drawn}, scores=(9, 67), margin=0.5),
+    Call("sums_by_place", _sums_by_place, "sgd_update"),
+    Call("rmsprop_by_place", _rmsprop_by_place, "rmsprop_update"),
+    Call("adam_by_place", _adam_by_place, "adam_update"),
+    Call("dropout_by_place", _dropout_by_place, "dropout"),
     Call("all_finite", _all_finite, "all_finite"),
     of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
     of("affine", "affine_of_images", x=(5, 3, 2, 3), w=(18, 9), layout={"w": "fortran"}),
