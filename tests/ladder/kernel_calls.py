@@ -23,7 +23,7 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend, naive
-from gpuconv.cuda import conv, kernel, reduce, update
+from gpuconv.cuda import conv, kernel, reduce, step, update
 from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
 from gpuconv.placed import Count, Number
@@ -348,6 +348,63 @@ def _dropout_by_place(d: Inputs) -> Results:
     return tuple(gpuconv.dropout_forward(each, rate=0.5, seed=4, step=step)[0] for each in (x, y))
 
 
+def _steps(d: Inputs) -> Results:
+    """Five steps: as planned, skipped, with gradients that are too long, with a loss of NaN, with a scale of 1."""
+    rates, parts, first = 2, 3, 5
+    table = np.arange(1.0, 26.0).reshape(5, 5)
+    corrections = np.array([[0.5, 0.25], [0.75, 0.5], [1.0, 1.0], [0.25, 0.125], [2.0, 3.0]])
+    plain, bad, long, other, last = (d.normal(count) for count in (41, 300, 2101, 20, 20))
+    for array in (bad, last):
+        array[array.size - 1] = np.inf
+    kept = bad.copy()
+    norm = math.sqrt(float((d.place.numpy(long).astype(np.float64) ** 2).sum()))
+    # Gradients, how long they may be, a loss, and whether they are finite.
+    steps = (
+        (plain, 1e9, 1.0, True),
+        (bad, 1.0, 2.0, False),
+        (long, norm / 2, 3.0, True),
+        (other, 0.0, np.nan, True),
+        (last, 0.0, 5.0, False),
+    )
+    if d.wide:
+        long *= 0.5
+        outcomes = np.zeros((3, 2 * parts + 6))
+        updates, good, skips, scale = 2, 6, 0, 2.0
+        numbers = np.zeros(0)
+        for turn, (_, _, loss, finite) in enumerate(steps):
+            unscale, known, skipped = 1 / (scale * parts), not math.isnan(loss), False
+            if known and finite:
+                good += 1
+                if good == 7:
+                    good, scale = 0, 2 * scale
+            elif known and scale > 1:
+                skipped, skips, good, scale = True, skips + 1, 0, scale / 2
+            share, one, two, *shrinks = table[turn]
+            divisor, second = corrections[updates - 2]
+            updates += known and finite
+            clip = 0.5 if turn == 2 else 1.0
+            numbers = np.array([scale, unscale, clip, second, share, one / divisor, two / divisor, *shrinks])
+            row = [loss, *[0.0] * (2 * parts - 1), finite, skipped, updates, good, skips, scale]
+            outcomes[(turn + 1) % 3] = row
+            scale = 1.0 if turn == 3 else scale
+        counts = [first + 5, parts * (first + 4), updates, good, skips, 0, 2, first, 2]
+        return plain, kept, long, other, np.array(counts), numbers, outcomes
+    run = step.StepNumbers(plain, rates=rates, parts=parts, rows=3, steps=5, scaled=True)
+    run.place(step=first, updates=2, good=6, skips=0, scale=2.0, row=1, table=table, corrections=corrections)
+    for turn, (gradients, longest, loss, _) in enumerate(steps):
+        run.begin()
+        run.outcomes[(turn + 1) % 3, 0:1][...] = d.put(np.array([loss]))
+        if turn == 4:
+            run.numbers[step.SCALE : step.SCALE + 1][...] = d.put(np.ones(1))
+            run.numbers[step.UNSCALE : step.UNSCALE + 1][...] = d.put(np.full(1, 1 / parts))
+        run.judge(gradients, longest=longest, grow_after=7)
+        if gradients is bad:
+            gradients[:1][...] = d.normal(1)
+            step.restore(gradients, kept, run.go)
+        step.restore(plain, d.normal(41), d.put(np.ones(1, np.uint64)))
+    return plain, bad, long, other, run.counts.astype(np.int64), run.numbers, run.outcomes
+
+
 def _all_finite(d: Inputs) -> Results:
     arrays = [d.normal(5, 41), d.special(5, 41), *(d.normal(20) for _ in range(8))]
     for i, array in enumerate(arrays[2:]):  # each place of a pack
@@ -567,6 +624,7 @@ _SPECIAL = (
     Call("rmsprop_by_place", _rmsprop_by_place, "rmsprop_update"),
     Call("adam_by_place", _adam_by_place, "adam_update"),
     Call("dropout_by_place", _dropout_by_place, "dropout"),
+    Call("steps", _steps, "step"),
     Call("all_finite", _all_finite, "all_finite"),
     of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
     of("affine", "affine_of_images", x=(5, 3, 2, 3), w=(18, 9), layout={"w": "fortran"}),
