@@ -36,11 +36,11 @@ class Count:
         return replace(self, plus=self.plus + more)
 
 
-def scalar(number: float | Number) -> tuple[Any, float]:
+def placed_number(number: float | Number) -> tuple[Any, float]:
     """Return a number as kernels take it: its place (None: none), and the value or factor."""
     return (number.at, number.times) if isinstance(number, Number) else (None, number)
 
 
-def count(number: int | Count) -> tuple[Any, int, int]:
+def placed_count(number: int | Count) -> tuple[Any, int, int]:
     """Return a count as kernels take it: its place (None: none), the factor, and what is added."""
     return (number.at, number.times, number.plus) if isinstance(number, Count) else (None, 0, number)

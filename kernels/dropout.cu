@@ -4,7 +4,7 @@
 //
 // Element i, counted in row order of the shape, is kept where half word i of the random words (low half first) is at
 // least `threshold` = rate 2^32: the same elements as on the CPU, in either memory format.  The step that they are drawn
-// for comes by value or by its place (scalar.cuh).
+// for comes by value or by its place (placed.cuh).
 //
 //   kernel                          | one thread per                                    | when
 //   dropout_forward                 | 8 elements: one block of random words             | x is stored in row order
@@ -14,9 +14,9 @@
 //
 // Source of the generator: see random.cuh.
 // Launchers: gpuconv/cuda/dropout.py.
+#include "placed.cuh"
 #include "pointwise.cuh"
 #include "random.cuh"
-#include "scalar.cuh"
 
 constexpr int DROPOUT_RUN = 8;  // half words in a block of random words
 
@@ -26,7 +26,7 @@ dropout_forward(
     const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ kept, long long total, double scale,
     unsigned long long threshold, unsigned long long seed, const unsigned long long* __restrict__ step_at,
     unsigned long long step_times, unsigned long long step) {
-  const unsigned long long drawn = count_of(step_at, step_times, step);
+  const unsigned long long drawn = placed_count(step_at, step_times, step);
   constexpr int V = pack_size<T>(), PACKS = DROPOUT_RUN / V;
   const bool aligned = is_aligned<V>(x) && is_aligned<V>(y) && is_aligned<V>(kept);
   const Sum<T> factor = static_cast<Sum<T>>(scale);
@@ -55,7 +55,7 @@ dropout_forward_channels_last(
     const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ kept, long long images, long long channels,
     long long pixels, double scale, unsigned long long threshold, unsigned long long seed,
     const unsigned long long* __restrict__ step_at, unsigned long long step_times, unsigned long long step) {
-  const unsigned long long drawn = count_of(step_at, step_times, step);
+  const unsigned long long drawn = placed_count(step_at, step_times, step);
   const Sum<T> factor = static_cast<Sum<T>>(scale);
   const long long runs = ceil_div(pixels, static_cast<long long>(DROPOUT_RUN));
   for (long long i = thread_index(); i < images * runs * channels; i += thread_count()) {

@@ -1,5 +1,5 @@
 // What changes from step to step of a training run, kept on the device: which step it is, its rates, the scale of its
-// loss, whether it changes the weights.  Other kernels read these numbers by their place (scalar.cuh).
+// loss, whether it changes the weights.  Other kernels read these numbers by their place (placed.cuh).
 //
 //   begin   numbers = row `step` of the table;   drawn = step parts;   unscale = 1 / (scale parts)
 //   judge   finite = no gradient is NaN or infinite;   go = finite, and all losses are finite
@@ -25,7 +25,7 @@
 //
 // Launchers: gpuconv/cuda/step.py.
 #include "pack.cuh"
-#include "scalar.cuh"
+#include "placed.cuh"
 
 constexpr int STEP = 0, STEP_DRAWN = 1, STEP_UPDATES = 2, STEP_GOOD = 3, STEP_SKIPS = 4, STEP_GO = 5, STEP_ROW = 6;
 constexpr int STEP_FIRST_STEP = 7, STEP_FIRST_UPDATE = 8;

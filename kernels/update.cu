@@ -8,7 +8,7 @@
 //             w -= rate m / (sqrt(v / second) + eps),   rate = lr / (1 - beta1^step), second = 1 - beta2^step
 //
 // Vectors (n,), in packs of 16 bytes where DENSE, else of any strides.  Without a velocity sgd is plain.
-// rate, second and shrink come by value or by their place (scalar.cuh).  Where *go is 0, nothing is changed.
+// rate, second and shrink come by value or by their place (placed.cuh).  Where *go is 0, nothing is changed.
 //
 //   kernel           | one thread per
 //   sgd_update       | pack after pack, or element after element
@@ -19,7 +19,7 @@
 // Loshchilov and Hutter, arXiv 1711.05101.
 // Launchers: gpuconv/cuda/update.py.
 #include "pack.cuh"
-#include "scalar.cuh"
+#include "placed.cuh"
 
 // Steps between elements.
 struct UpdateSteps {
@@ -60,7 +60,8 @@ sgd_update(
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
   if (!goes_ahead(go)) return;
-  const S lr = static_cast<S>(scalar_of(rate_at, rate)), kept = static_cast<S>(momentum), decay = static_cast<S>(weight_decay);
+  const S lr = static_cast<S>(placed_number(rate_at, rate));
+  const S kept = static_cast<S>(momentum), decay = static_cast<S>(weight_decay);
   for (long long i = thread_index() * N; i < total; i += thread_count() * N) {
     Pack<T, N> weights = update_load<N, DENSE>(w, i, total, step.w), speeds = {};
     const Pack<T, N> gradients = update_load<N, DENSE>(dw, i, total, step.dw);
@@ -90,7 +91,7 @@ rmsprop_update(
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
   if (!goes_ahead(go)) return;
-  const S lr = static_cast<S>(scalar_of(rate_at, rate));
+  const S lr = static_cast<S>(placed_number(rate_at, rate));
   const S kept = static_cast<S>(smoothing), fresh = static_cast<S>(1 - smoothing);
   const S floor = static_cast<S>(eps), decay = static_cast<S>(weight_decay);
   for (long long i = thread_index() * N; i < total; i += thread_count() * N) {
@@ -120,11 +121,11 @@ adam_update(
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
   if (!goes_ahead(go)) return;
-  const S lr = static_cast<S>(scalar_of(rate_at, rate)), correction = static_cast<S>(scalar_of(second_at, second));
-  const S floor = static_cast<S>(eps);
+  const S lr = static_cast<S>(placed_number(rate_at, rate)), floor = static_cast<S>(eps);
+  const S correction = static_cast<S>(placed_number(second_at, second));
   const S kept_m = static_cast<S>(beta1), fresh_m = static_cast<S>(1 - beta1);
   const S kept_v = static_cast<S>(beta2), fresh_v = static_cast<S>(1 - beta2);
-  const S factor = static_cast<S>(scalar_of(shrink_at, shrink)), decay = static_cast<S>(weight_decay);
+  const S factor = static_cast<S>(placed_number(shrink_at, shrink)), decay = static_cast<S>(weight_decay);
   for (long long i = thread_index() * N; i < total; i += thread_count() * N) {
     Pack<T, N> weights = update_load<N, DENSE>(w, i, total, step.w);
     Pack<T, N> means = update_load<N, DENSE>(m, i, total, step.first);

@@ -40,7 +40,7 @@ def _counts(gpu, numbers):
 
 
 def _lose(gpu, numbers, parts=1, loss=1.0):
-    """Write the losses of the step in progress, as outcomes.cu does."""
+    """Write the losses of the step in progress, as outcome.cu does."""
     row = _counts(gpu, numbers)[launchers.ROW]
     for part in range(parts):
         numbers.outcomes[row, 2 * part : 2 * part + 1][...] = gpu.array(np.array([loss]))
@@ -60,7 +60,7 @@ def _at(gpu, number):
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("scaled", [True, False])
 def test_steps_are_judged_as_the_host_does(scaled, parts, gpu, monkeypatch):
-    monkeypatch.setattr(precision, "_GROW_AFTER", 3)
+    monkeypatch.setattr(precision, "GROW_AFTER", 3)
     numbers, host, updates = _numbers(gpu, parts=parts, scaled=scaled, scale=8.0, rows=5), LossScale(8.0), 0
     tables = _tables()
     for step in range(STEPS):

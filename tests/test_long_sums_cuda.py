@@ -361,6 +361,8 @@ NO_SUMS = {
     "max_pool_forward_direct",
     "max_pool_volume_forward_direct",
     "max_pool_forward_halving",
+    "outcome_hits",
+    "outcome_part",
     "rmsprop_update",
     "sgd_update",
     "step_begin",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..placed import Count, count
+from ..placed import Count, placed_count
 from ..shapes import is_channels_last
 from .device import device_of
 from .elementwise import copy, outputs, pointwise
@@ -26,7 +26,7 @@ def dropout_forward(x: Any, *, rate: float, seed: int, step: int | Count) -> tup
         return copy(device, x), None
     (y, target), (kept, mask) = outputs(device, x, x.dtype, np.bool_)
     (values,) = same_storage(x, like=x)
-    draw = 1.0 / (1.0 - rate), round(rate * 2**32), seed, *count(step)
+    draw = 1.0 / (1.0 - rate), round(rate * 2**32), seed, *placed_count(step)
     if x.ndim == 4 and is_channels_last(x):
         N, C, H, W = x.shape
         runs = N * C * -(-H * W // _RUN)

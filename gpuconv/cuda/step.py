@@ -10,6 +10,7 @@ from ..placed import Count, Number
 from .device import device_of
 from .elementwise import pack_blocks
 from .kernel import Kernel
+from .outcome import note_part
 from .reduce import finite_flags, square_sums
 
 _BEGIN = Kernel("step.cu", "step_begin")
@@ -82,6 +83,10 @@ class StepNumbers:
     def begin(self) -> None:
         """Begin the next step: its rates, what it draws for, which row its outcome has."""
         _BEGIN(self._device, (), 1, self.counts, self.numbers, self.table, self._rates, self._parts, self._rows)
+
+    def note_part(self, part: int, loss: Any, scores: Any, labels: Any) -> None:
+        """Note what a part of the step came to.   loss: ()   scores: (n, classes)   labels: (n,)."""
+        note_part(part, loss, scores, labels, outcomes=self.outcomes, row=self.counts[ROW : ROW + 1])
 
     def judge(self, gradients: Any, *, longest: float, grow_after: int) -> None:
         """Say what becomes of the step whose gradients, one flat vector, are there; shorten them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..placed import Number, scalar
+from ..placed import Number, placed_number
 from .device import device_of
 from .elementwise import pack_blocks
 from .kernel import Kernel, cover
@@ -17,13 +17,13 @@ _ADAM = Kernel("update.cu", "adam_update", strided=("w", "dw", "m", "v"))
 def sgd_update(
     w: Any, dw: Any, velocity: Any, *, lr: float | Number, momentum: float, nesterov: bool, weight_decay: float
 ) -> None:
-    _update(_SGD, (w, dw, velocity), lr, *scalar(lr), momentum, nesterov, weight_decay)
+    _update(_SGD, (w, dw, velocity), lr, *placed_number(lr), momentum, nesterov, weight_decay)
 
 
 def rmsprop_update(
     w: Any, dw: Any, square: Any, *, lr: float | Number, smoothing: float, eps: float, weight_decay: float
 ) -> None:
-    _update(_RMSPROP, (w, dw, square), lr, *scalar(lr), smoothing, eps, weight_decay)
+    _update(_RMSPROP, (w, dw, square), lr, *placed_number(lr), smoothing, eps, weight_decay)
 
 
 def adam_update(
@@ -62,7 +62,7 @@ def adam_step(
     weight_decay: float,
 ) -> None:
     """Take a step of Adam from what the learning rate and the number of the step come to, as update.cu has it."""
-    told = *scalar(rate), *scalar(second), *scalar(shrink)
+    told = *placed_number(rate), *placed_number(second), *placed_number(shrink)
     _update(_ADAM, (w, dw, m, v), rate, *told, beta1, beta2, eps, weight_decay)
 
 

@@ -23,7 +23,7 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend, naive
-from gpuconv.cuda import conv, kernel, reduce, step, update
+from gpuconv.cuda import conv, kernel, outcome, reduce, step, update
 from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
 from gpuconv.placed import Count, Number
@@ -405,6 +405,22 @@ def _steps(d: Inputs) -> Results:
     return plain, bad, long, other, run.counts.astype(np.int64), run.numbers, run.outcomes
 
 
+def _outcomes(d: Inputs) -> Results:
+    """Hits among scores with ties and NaN, in rows of few classes and of more than a warp has lanes."""
+    results = []
+    for turn, (N, classes) in enumerate(((70, 3), (9, 67))):
+        scores, labels = d.special(N, classes, layout="c_order"), d.integers(0, classes, (N,), "int64")
+        if d.wide:
+            hits = float((scores.argmax(axis=1) == labels).sum())
+            results.append(np.array([[-1.0] * 4, [-1.0] * 2 * turn + [0.75, hits] + [-1.0] * 2 * (1 - turn)]))
+            continue
+        table, row = d.put(np.full((2, 4), -1.0)), d.put(np.ones(1, np.uint64))
+        loss = d.put(np.array(0.75, np.float64 if d.narrow == np.float64 else np.float32))
+        outcome.note_part(turn, loss, scores, labels, outcomes=table, row=row)
+        results.append(table)
+    return tuple(results)
+
+
 def _all_finite(d: Inputs) -> Results:
     arrays = [d.normal(5, 41), d.special(5, 41), *(d.normal(20) for _ in range(8))]
     for i, array in enumerate(arrays[2:]):  # each place of a pack
@@ -625,6 +641,7 @@ _SPECIAL = (
     Call("adam_by_place", _adam_by_place, "adam_update"),
     Call("dropout_by_place", _dropout_by_place, "dropout"),
     Call("steps", _steps, "step"),
+    Call("outcomes", _outcomes, "outcome"),
     Call("all_finite", _all_finite, "all_finite"),
     of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
     of("affine", "affine_of_images", x=(5, 3, 2, 3), w=(18, 9), layout={"w": "fortran"}),

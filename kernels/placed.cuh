@@ -5,10 +5,10 @@
 #pragma once
 
 // at ? value *at : value.  The product is rounded as on the host: nothing is added to it before it is stored.
-__device__ __forceinline__ double scalar_of(const double* at, double value) { return at ? value * *at : value; }
+__device__ __forceinline__ double placed_number(const double* at, double value) { return at ? value * *at : value; }
 
 // times *at + value modulo 2^64, or the value alone.
-__device__ __forceinline__ unsigned long long count_of(
+__device__ __forceinline__ unsigned long long placed_count(
     const unsigned long long* at, unsigned long long times, unsigned long long value) {
   return at ? times * *at + value : value;
 }
