@@ -14,6 +14,7 @@ from train_helpers import TINY, assert_same_run, run_state, shapes
 from gpuconv import backend, nn, train
 from gpuconv.cuda.outcome import note_part
 from gpuconv.errors import NonFiniteLossError
+from gpuconv.runs import checkpoint
 from gpuconv.train import Interrupted, Stepper, outcomes, precision, recipe, resume
 from gpuconv.train import state as train_state
 from gpuconv.train.feed import Feed
@@ -329,6 +330,28 @@ def test_a_skipped_step_changes_no_weights_and_is_none_of_the_optimiser_s(optimi
         assert (stepper.optimiser.steps, stepper.skipped) == (1, 1)
         assert [outcome.finite for outcome in noted] == [True, False]
         assert stepper.arithmetic.scale.value == 2.0**99
+
+
+def test_a_stepper_that_is_put_back_goes_on_from_there(cuda, tmp_path):
+    """After as many steps as the checkpoint has, none of them skipped, of which it had one."""
+    config = change(precision="float16", optimizer="adamw", lr=0.01, max_steps=4)
+    go(dataclasses.replace(config, epochs=1, max_steps=3), tmp_path / "run")
+    snapshot = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    with backend.using("cuda"):
+        stepper, noted = _stepper(config)
+        stepper.arithmetic.scale.value = 64.0
+        batches = _batches(config, 4)
+        for step, batch in enumerate(batches[:3]):
+            stepper.step(batch, step)
+        stepper.look()
+        assert (stepper.optimiser.steps, stepper.skipped) == (3, 0)
+        stepper.restore(snapshot)
+        skipped = stepper.skipped
+        assert skipped > 0
+        stepper.step(batches[3], 3)
+        stepper.look()
+    assert (stepper.optimiser.steps, stepper.skipped, len(noted)) == (4 - skipped, skipped, 4)
+    assert stepper.arithmetic.scale.value == 65536.0 / 2**skipped
 
 
 def test_a_step_that_ends_in_an_error_leaves_the_next_one_right(cuda, monkeypatch):
