@@ -284,7 +284,8 @@ def _dropout_at_the_threshold(d: Inputs) -> Results:
     """One element's random word is the threshold itself: it is kept."""
     word = int(words(12, seed=5, stream=Stream.DROPOUT)[3] >> 32)
     y, cache = gpuconv.dropout_forward(d.normal(4, 6), rate=word / 2**32, seed=5)
-    return y, gpuconv.dropout_backward(d.normal(4, 6), cache)
+    images, _ = gpuconv.dropout_forward(d.normal(2, 3, 2, 2), rate=word / 2**32, seed=5)
+    return y, gpuconv.dropout_backward(d.normal(4, 6), cache), images
 
 
 def _constant_channels(d: Inputs) -> Results:
