@@ -217,15 +217,20 @@ def all_finite(array: Any) -> bool:
     return _reduce(array).all_finite(array)
 
 
-def finite_flags(array: Any) -> Any:
-    """Return one or more flags, in the array's place, that are all True if no element is NaN or infinite."""
-    return _reduce(array).finite_flags(array)
-
-
 def square_sum(array: Any) -> float:
     """Return the sum of the squares of all elements, added up in float64 on the host; waits for the GPU."""
     total: float = _load("gpuconv.cpu.reduce").square_sum(asnumpy(array))
     return total
+
+
+def step_numbers(beside: Any, **sizes: Any) -> Any:
+    """Return the numbers of a run's step, a gpuconv.cuda.StepNumbers, on the GPU of an array."""
+    return _load("gpuconv.cuda.step").StepNumbers(beside, **sizes)
+
+
+def put_back(array: Any, before: Any, go: Any) -> None:
+    """Let a flat vector on a GPU be what it was before, where `go`, (1,) uint64 there, is 0."""
+    _load("gpuconv.cuda.step").restore(array, before, go)
 
 
 def _reduce(array: Any) -> ModuleType:

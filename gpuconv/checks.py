@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .errors import AliasError, ArgTypeError, CacheError, DTypeError, ParamError, ShapeError
+from .placed import Count
 from .plural import counted
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
@@ -100,6 +101,11 @@ def word(name: str, value: Any) -> int:
         msg = f"{name} must be an int from 0 to 2^64 - 1, got {name}={digits(number)}"
         raise ParamError(msg)
     return number
+
+
+def step_word(name: str, value: Any) -> Any:
+    """Return a step that random numbers are drawn for: as `word`, or by its place on a GPU."""
+    return value if isinstance(value, Count) else word(name, value)
 
 
 def real(name: str, value: Any, *, low: float, high: float = math.inf, open_low: bool = False) -> float:

@@ -3,7 +3,8 @@
 //   forward    y = kept ? x scale : 0          backward   dx = kept ? dy scale : 0          scale = 1 / (1 - rate)
 //
 // Element i, counted in row order of the shape, is kept where half word i of the random words (low half first) is at
-// least `threshold` = rate 2^32: the same elements as on the CPU, in either memory format.
+// least `threshold` = rate 2^32: the same elements as on the CPU, in either memory format.  The step that they are drawn
+// for comes by value or by its place (placed.cuh).
 //
 //   kernel                          | one thread per                                    | when
 //   dropout_forward                 | 8 elements: one block of random words             | x is stored in row order
@@ -13,6 +14,7 @@
 //
 // Source of the generator: see random.cuh.
 // Launchers: gpuconv/cuda/dropout.py.
+#include "placed.cuh"
 #include "pointwise.cuh"
 #include "random.cuh"
 
@@ -22,12 +24,14 @@ template <typename T>
 __global__ void __launch_bounds__(256)
 dropout_forward(
     const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ kept, long long total, double scale,
-    unsigned long long threshold, unsigned long long seed, unsigned long long step) {
+    unsigned long long threshold, unsigned long long seed, const unsigned long long* __restrict__ step_at,
+    unsigned long long step_times, unsigned long long step) {
+  const unsigned long long drawn = placed_count(step_at, step_times, step);
   constexpr int V = pack_size<T>(), PACKS = DROPOUT_RUN / V;
   const bool aligned = is_aligned<V>(x) && is_aligned<V>(y) && is_aligned<V>(kept);
   const Sum<T> factor = static_cast<Sum<T>>(scale);
   for (long long run = thread_index(); run * DROPOUT_RUN < total; run += thread_count()) {
-    const RandomWords words = random_words(seed, STREAM_DROPOUT, step, run);
+    const RandomWords words = random_words(seed, STREAM_DROPOUT, drawn, run);
 #pragma unroll
     for (int p = 0; p < PACKS; ++p) {
       const long long i = run * DROPOUT_RUN + p * V;
@@ -49,17 +53,19 @@ template <typename T>
 __global__ void __launch_bounds__(256)
 dropout_forward_channels_last(
     const T* __restrict__ x, T* __restrict__ y, bool* __restrict__ kept, long long images, long long channels,
-    long long pixels, double scale, unsigned long long threshold, unsigned long long seed, unsigned long long step) {
+    long long pixels, double scale, unsigned long long threshold, unsigned long long seed,
+    const unsigned long long* __restrict__ step_at, unsigned long long step_times, unsigned long long step) {
+  const unsigned long long drawn = placed_count(step_at, step_times, step);
   const Sum<T> factor = static_cast<Sum<T>>(scale);
   const long long runs = ceil_div(pixels, static_cast<long long>(DROPOUT_RUN));
   for (long long i = thread_index(); i < images * runs * channels; i += thread_count()) {
     const long long channel = i % channels, run = i / channels % runs, image = i / channels / runs;
     const long long first = run * DROPOUT_RUN, last = min(first + DROPOUT_RUN, pixels);
     long long place = (image * channels + channel) * pixels + first;  // in row order of the shape
-    RandomWords words = random_words(seed, STREAM_DROPOUT, step, place / DROPOUT_RUN);
+    RandomWords words = random_words(seed, STREAM_DROPOUT, drawn, place / DROPOUT_RUN);
     for (long long pixel = first; pixel < last; ++pixel, ++place) {
       const int half = static_cast<int>(place % DROPOUT_RUN);
-      if (half == 0 && pixel > first) words = random_words(seed, STREAM_DROPOUT, step, place / DROPOUT_RUN);
+      if (half == 0 && pixel > first) words = random_words(seed, STREAM_DROPOUT, drawn, place / DROPOUT_RUN);
       const long long offset = (image * pixels + pixel) * channels + channel;
       const T value = x[offset];  // by every thread: what is not kept is read with the rest of its sector
       const bool keep = random_half(words, half) >= threshold;

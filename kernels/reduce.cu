@@ -1,4 +1,5 @@
-// Sums over everything but the channels: gradients of biases.  And whether all numbers of an array are finite.
+// Sums over everything but the channels: gradients of biases.  And whether all numbers of an array are finite, and what
+// their squares add up to.
 //
 //   out[c] = sum over n, p of x[n, c, p]
 //
@@ -8,6 +9,7 @@
 //   channel_sums         | chunk of a channel, or of `lanes` packs of channels
 //   channel_sums_merge   | `lanes` channels: adds the chunks in a fixed order, in float64
 //   all_finite           | packs of 16 bytes, one a thread after the other; says what it has seen
+//   square_sums          | the same packs; adds up in float64, in a fixed order
 //
 // Launchers: gpuconv/cuda/reduce.py.
 #include "channels.cuh"
@@ -64,4 +66,23 @@ __global__ void __launch_bounds__(256) all_finite(const T* __restrict__ x, bool*
   }
   finite = __syncthreads_and(finite);
   if (threadIdx.x == 0) found[blockIdx.x] = finite;
+}
+
+// partial[block]: the sum of the squares of what the block has looked at.
+template <typename T>
+__global__ void __launch_bounds__(256)
+square_sums(const T* __restrict__ x, double* __restrict__ partial, long long total) {
+  constexpr int V = pack_size<T>();
+  const bool aligned = is_aligned<V>(x);
+  double sum = 0;
+  for (long long i = thread_index() * V; i < total; i += thread_count() * V) {
+    const Pack<T, V> pack = load_pack<V>(x + i, aligned, total - i);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const double value = widen(pack.at[v]);
+      sum += value * value;
+    }
+  }
+  sum = block_sum<256>(sum);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }

@@ -8,6 +8,7 @@
 //             w -= rate m / (sqrt(v / second) + eps),   rate = lr / (1 - beta1^step), second = 1 - beta2^step
 //
 // Vectors (n,), in packs of 16 bytes where DENSE, else of any strides.  Without a velocity sgd is plain.
+// rate, second and shrink come by value or by their place (placed.cuh).  Where *go is 0, nothing is changed.
 //
 //   kernel           | one thread per
 //   sgd_update       | pack after pack, or element after element
@@ -18,6 +19,7 @@
 // Loshchilov and Hutter, arXiv 1711.05101.
 // Launchers: gpuconv/cuda/update.py.
 #include "pack.cuh"
+#include "placed.cuh"
 
 // Steps between elements.
 struct UpdateSteps {
@@ -53,10 +55,13 @@ template <typename T, bool DENSE>
 __global__ void __launch_bounds__(256)
 sgd_update(
     T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ velocity, UpdateSteps step, long long total,
-    double rate, double momentum, bool nesterov, double weight_decay) {
+    const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate, double momentum,
+    bool nesterov, double weight_decay) {
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
-  const S lr = static_cast<S>(rate), kept = static_cast<S>(momentum), decay = static_cast<S>(weight_decay);
+  if (!goes_ahead(go)) return;
+  const S lr = static_cast<S>(placed_number(rate_at, rate));
+  const S kept = static_cast<S>(momentum), decay = static_cast<S>(weight_decay);
   for (long long i = thread_index() * N; i < total; i += thread_count() * N) {
     Pack<T, N> weights = update_load<N, DENSE>(w, i, total, step.w), speeds = {};
     const Pack<T, N> gradients = update_load<N, DENSE>(dw, i, total, step.dw);
@@ -81,10 +86,13 @@ template <typename T, bool DENSE>
 __global__ void __launch_bounds__(256)
 rmsprop_update(
     T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ square, UpdateSteps step, long long total,
-    double rate, double smoothing, double eps, double weight_decay) {
+    const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate, double smoothing,
+    double eps, double weight_decay) {
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
-  const S lr = static_cast<S>(rate), kept = static_cast<S>(smoothing), fresh = static_cast<S>(1 - smoothing);
+  if (!goes_ahead(go)) return;
+  const S lr = static_cast<S>(placed_number(rate_at, rate));
+  const S kept = static_cast<S>(smoothing), fresh = static_cast<S>(1 - smoothing);
   const S floor = static_cast<S>(eps), decay = static_cast<S>(weight_decay);
   for (long long i = thread_index() * N; i < total; i += thread_count() * N) {
     Pack<T, N> weights = update_load<N, DENSE>(w, i, total, step.w);
@@ -107,14 +115,17 @@ template <typename T, bool DENSE>
 __global__ void __launch_bounds__(256)
 adam_update(
     T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ m, T* __restrict__ v, UpdateSteps step,
-    long long total, double rate, double second, double beta1, double beta2, double eps, double shrink,
-    double weight_decay) {
+    long long total, const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate,
+    const double* __restrict__ second_at, double second, const double* __restrict__ shrink_at, double shrink,
+    double beta1, double beta2, double eps, double weight_decay) {
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
-  const S lr = static_cast<S>(rate), correction = static_cast<S>(second), floor = static_cast<S>(eps);
+  if (!goes_ahead(go)) return;
+  const S lr = static_cast<S>(placed_number(rate_at, rate)), floor = static_cast<S>(eps);
+  const S correction = static_cast<S>(placed_number(second_at, second));
   const S kept_m = static_cast<S>(beta1), fresh_m = static_cast<S>(1 - beta1);
   const S kept_v = static_cast<S>(beta2), fresh_v = static_cast<S>(1 - beta2);
-  const S factor = static_cast<S>(shrink), decay = static_cast<S>(weight_decay);
+  const S factor = static_cast<S>(placed_number(shrink_at, shrink)), decay = static_cast<S>(weight_decay);
   for (long long i = thread_index() * N; i < total; i += thread_count() * N) {
     Pack<T, N> weights = update_load<N, DENSE>(w, i, total, step.w);
     Pack<T, N> means = update_load<N, DENSE>(m, i, total, step.first);

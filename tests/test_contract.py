@@ -140,6 +140,7 @@ _GROUND = {
     "folders",
     "foreign",
     "interrupts",
+    "placed",
     "plural",
     "random",
     "shapes",

@@ -343,6 +343,8 @@ WIDE = {
     "channel_sums_merge",
     "batchnorm_forward_moments_merge",
     "batchnorm_backward_sums_merge",
+    "square_sums",
+    "step_judge",
 }
 NO_SUMS = {
     "adam_update",
@@ -365,8 +367,13 @@ NO_SUMS = {
     "max_pool_forward_direct",
     "max_pool_volume_forward_direct",
     "max_pool_forward_halving",
+    "outcome_hits",
+    "outcome_part",
     "rmsprop_update",
     "sgd_update",
+    "step_begin",
+    "step_clip",
+    "step_restore",
 }
 CASES = [
     pytest.param(row, other, beyond, id=f"{name}-{other}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import signal
 import threading
 
@@ -13,13 +12,12 @@ import pytest
 from train_helpers import TINY, again, assert_same_run, change, go, interrupt, run_state, shapes, watch
 
 from gpuconv import data, nn, ops, train
-from gpuconv.backend import using
 from gpuconv.data import sources
 from gpuconv.errors import CheckpointMismatchError, ConfigError, NonFiniteLossError, ParamError
 from gpuconv.nn import vectors
 from gpuconv.runs import checkpoint, evaluation, sealed
 from gpuconv.show.terminal import Progress
-from gpuconv.train import Config, Stepper, feed, loop, outcomes, precision, recipe, rehearsal
+from gpuconv.train import Config, Stepper, feed, loop, precision, recipe, rehearsal
 
 # Everything comes back ----------------------------------------------------------------------------------------------
 
@@ -549,89 +547,6 @@ def test_no_thread_is_left_after_an_error_in_a_step(error, tmp_path, monkeypatch
         go(TINY, tmp_path / "run")
     assert all(len(names) == 1 for names in calls)
     assert feeders() == []
-
-
-# Outcomes that are read late ----------------------------------------------------------------------------------------
-
-
-def late(monkeypatch, every: int) -> None:
-    """Let runs on the CPU read their outcomes as runs on a GPU do."""
-    monkeypatch.setattr("gpuconv.train.step.on_gpu", lambda array: True)
-    monkeypatch.setattr("gpuconv.train.step._LOOK_EVERY", every)
-
-
-@pytest.mark.parametrize("every", [3, 16])
-def test_outcomes_read_late_are_the_same(every, tmp_path, monkeypatch):
-    config = change(checkpoint_every=4, accumulate=2)
-    whole = go(config, tmp_path / "at once")
-    late(monkeypatch, every)
-    go(config, tmp_path / "late")
-    assert_same_run(tmp_path / "late", whole.folder)
-
-
-@pytest.mark.parametrize("what", ["loss", "gradient"])
-@pytest.mark.parametrize("step", [2, 5, 10, 11])
-def test_no_checkpoint_holds_what_came_after_a_bad_step(step, what, tmp_path, monkeypatch):
-    """Read every 16 steps, with a checkpoint due after every 4: the bad step is found before one is written."""
-    late(monkeypatch, 16)
-    real, calls = precision.ops.softmax_cross_entropy, []
-
-    def injected(*arguments, **keywords):
-        calls.append(None)
-        loss, dscores = real(*arguments, **keywords)
-        if len(calls) == step:
-            if what == "loss":
-                return np.array(np.nan, np.float32), dscores
-            dscores[0, 0] = np.inf
-        return loss, dscores
-
-    monkeypatch.setattr(precision.ops, "softmax_cross_entropy", injected)
-    folder = tmp_path / "run"
-    message = "the loss is nan" if what == "loss" else "a gradient is NaN or infinite"
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(NonFiniteLossError, match=rf"{message}.* step {step}, at a .*\d\.  The weights"),
-    ):
-        go(change(checkpoint_every=4), folder)
-    saved = max(point for point in (0, 4, 8, 10) if point < step)
-    assert run_state(folder / "last.safetensors")[1]["optimizer"]["steps"] == saved
-
-
-def test_a_signal_after_a_bad_step_saves_nothing(tmp_path, monkeypatch):
-    late(monkeypatch, 16)
-    real = precision.Same.backward
-
-    def broken(self, dscores):
-        real(self, dscores)
-        self.net.flat_grads[0] = math.nan
-
-    monkeypatch.setattr(precision.Same, "backward", broken)
-    real_step, calls = Stepper.step, []
-
-    def step(self, *arguments):
-        calls.append(None)
-        if len(calls) == 3:
-            signal.raise_signal(signal.SIGINT)
-        real_step(self, *arguments)
-
-    monkeypatch.setattr(Stepper, "step", step)
-    with np.errstate(all="ignore"), pytest.raises(NonFiniteLossError, match="step 1"):
-        go(TINY, tmp_path / "run")
-    assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == 0
-
-
-def test_outcomes_are_copies_in_the_order_of_the_steps():
-    with using("cpu"):
-        ring = outcomes.Outcomes(2, 2)
-        scores = [np.zeros((2, 3), np.float32), np.zeros((2, 3), np.float32)]
-        for step in (5, 6):
-            scores[0][:, step - 5] = scores[1][:, 2] = step
-            losses = [np.array(step, np.float32), np.array(step + 1, np.float32)]
-            ring.add(step, losses, scores, np.array([True, step == 5]), np.array([0, 0, 2, 2]))
-        assert ring.full
-        found = list(ring.look())
-    assert found == [outcomes.Outcome(5, 5.5, 4, True), outcomes.Outcome(6, 6.5, 2, False)]
-    assert list(ring.look()) == []
 
 
 # Test-time views ----------------------------------------------------------------------------------------------------

@@ -74,19 +74,3 @@ def test_a_step_beyond_float16_is_noted_and_skipped():
     stepper.step(batches(config, 1)[0], 0)
     np.testing.assert_array_equal(stepper.net.flat_params, before)
     assert (stepper.skipped, [outcome.finite for outcome in outcomes]) == (1, [False])
-
-
-@pytest.mark.parametrize("count", [3, 8])
-def test_steps_looked_at_late_are_noted_when_they_are_looked_at(count, monkeypatch):
-    at_once, wanted = stepper_of(TINY)
-    monkeypatch.setattr("gpuconv.train.step.on_gpu", lambda array: True)
-    monkeypatch.setattr("gpuconv.train.step._LOOK_EVERY", 5)
-    late, outcomes = stepper_of(TINY)
-    for step, batch in enumerate(batches(TINY, count)):
-        at_once.step(batch, step)
-        late.step(batch, step)
-    assert len(outcomes) == count // 5 * 5
-    late.look()
-    assert outcomes == wanted
-    assert len(outcomes) == count
-    np.testing.assert_array_equal(late.net.flat_params, at_once.net.flat_params)

@@ -78,11 +78,6 @@ def _divisor(number: int, most: int) -> int:
     return next(divisor for divisor in range(most, 0, -1) if number % divisor == 0)
 
 
-def finite_flags(x: np.ndarray) -> np.ndarray:
-    """Return whether no element is NaN or infinite, as one flag (1,)."""
-    return np.array([all_finite(x)])
-
-
 def all_finite(x: np.ndarray) -> bool:
     """Return whether no element is NaN or infinite."""
     return bool(_of_blocks("finite", x, np.dtype(bool)).all())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..placed import Count, placed_count
 from ..shapes import is_channels_last
 from .device import device_of
 from .elementwise import copy, outputs, pointwise
@@ -19,13 +20,13 @@ _BACKWARD = Kernel("dropout.cu", "dropout_backward")
 _RUN = 8  # DROPOUT_RUN of kernels/dropout.cu
 
 
-def dropout_forward(x: Any, *, rate: float, seed: int, step: int) -> tuple[Any, Any]:
+def dropout_forward(x: Any, *, rate: float, seed: int, step: int | Count) -> tuple[Any, Any]:
     device = device_of(x)
     if rate == 0.0:
         return copy(device, x), None
     (y, target), (kept, mask) = outputs(device, x, x.dtype, np.bool_)
     (values,) = same_storage(x, like=x)
-    draw = 1.0 / (1.0 - rate), round(rate * 2**32), seed, step
+    draw = 1.0 / (1.0 - rate), round(rate * 2**32), seed, *placed_count(step)
     if x.ndim == 4 and is_channels_last(x):
         N, C, H, W = x.shape
         runs = N * C * -(-H * W // _RUN)

@@ -16,6 +16,7 @@ from .layout import in_own_format, index_type
 _SUMS = Kernel("reduce.cu", "channel_sums")
 _MERGE = Kernel("reduce.cu", "channel_sums_merge")
 _FINITE = Kernel("reduce.cu", "all_finite")
+_SQUARES = Kernel("reduce.cu", "square_sums")
 
 _BLOCK = 256  # CHANNEL_BLOCK of kernels/channels.cuh
 _VALUES = 16  # CHANNEL_VALUES
@@ -137,6 +138,15 @@ def finite_flags(x: Any) -> Any:
     flags = device.empty((blocks,), np.bool_)
     _FINITE(device, (x.dtype,), blocks, x, flags, x.size)
     return flags
+
+
+def square_sums(x: Any) -> Any:
+    """Return the sum of the squares of each block's share of a C-contiguous array, (blocks,) float64; does not wait."""
+    device = device_of(x)
+    blocks = cover(device, -(-x.size * x.dtype.itemsize // _PACK_BYTES))
+    sums = device.empty((blocks,), np.float64)
+    _SQUARES(device, (x.dtype,), blocks, x, sums, x.size)
+    return sums
 
 
 def all_finite(x: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..placed import Number, placed_number
 from .device import device_of
 from .elementwise import pack_blocks
 from .kernel import Kernel, cover
@@ -14,15 +15,15 @@ _ADAM = Kernel("update.cu", "adam_update", strided=("w", "dw", "m", "v"))
 
 
 def sgd_update(
-    w: Any, dw: Any, velocity: Any, *, lr: float, momentum: float, nesterov: bool, weight_decay: float
+    w: Any, dw: Any, velocity: Any, *, lr: float | Number, momentum: float, nesterov: bool, weight_decay: float
 ) -> None:
-    _update(_SGD, (w, dw, velocity), lr, momentum, nesterov, weight_decay)
+    _update(_SGD, (w, dw, velocity), lr, *placed_number(lr), momentum, nesterov, weight_decay)
 
 
 def rmsprop_update(
-    w: Any, dw: Any, square: Any, *, lr: float, smoothing: float, eps: float, weight_decay: float
+    w: Any, dw: Any, square: Any, *, lr: float | Number, smoothing: float, eps: float, weight_decay: float
 ) -> None:
-    _update(_RMSPROP, (w, dw, square), lr, smoothing, eps, weight_decay)
+    _update(_RMSPROP, (w, dw, square), lr, *placed_number(lr), smoothing, eps, weight_decay)
 
 
 def adam_update(
@@ -42,15 +43,36 @@ def adam_update(
     rate, second = lr / (1 - beta1**step), 1 - beta2**step
     shrink = 1 - lr * weight_decay if decoupled else 1.0
     penalty = 0.0 if decoupled else weight_decay
-    _update(_ADAM, (w, dw, m, v), rate, second, beta1, beta2, eps, shrink, penalty)
+    settings = {"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": penalty}
+    adam_step(w, dw, m, v, rate=rate, second=second, shrink=shrink, **settings)
 
 
-def _update(kernel: Kernel, vectors: tuple[Any, ...], *settings: Any) -> None:
-    """Launch a step on w, dw and up to two vectors of state, of which any may be None."""
+def adam_step(
+    w: Any,
+    dw: Any,
+    m: Any,
+    v: Any,
+    *,
+    rate: float | Number,
+    second: float | Number,
+    shrink: float | Number,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+) -> None:
+    """Take a step of Adam from what the learning rate and the number of the step come to, as update.cu has it."""
+    told = *placed_number(rate), *placed_number(second), *placed_number(shrink)
+    _update(_ADAM, (w, dw, m, v), rate, *told, beta1, beta2, eps, weight_decay)
+
+
+def _update(kernel: Kernel, vectors: tuple[Any, ...], rate: float | Number, *settings: Any) -> None:
+    """Launch a step on w, dw and up to two vectors of state, of which any may be None; the rate says whether."""
     w = vectors[0]
     device = device_of(w)
     steps = [0 if vector is None else vector.strides[0] // vector.dtype.itemsize for vector in vectors]
     dense = all(vector is None or vector.flags.c_contiguous for vector in vectors)
     names = dict(zip(("w", "dw", "first", "second"), [*steps, 0, 0], strict=False))
+    go = rate.go if isinstance(rate, Number) else None
     blocks = pack_blocks(device, w) if dense else cover(device, w.size)
-    kernel(device, (w.dtype, dense), blocks, *vectors, names, w.size, *settings)
+    kernel(device, (w.dtype, dense), blocks, *vectors, names, w.size, go, *settings)

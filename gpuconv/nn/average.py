@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..errors import ParamError
+from ..placed import Number
 from .store import check_fit, check_variances, copy_in
 from .vectors import copy_of, move_towards
 
@@ -38,8 +39,18 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take the net's weights in; step counts the updates from 0."""
         step = checks.integer("step", step, least=0)
+        self._take_in(self.share(step))
+
+    def share(self, step: int) -> float:
+        """Return how far update number `step` moves the average towards the net's weights."""
+        return 1.0 - min(self.decay, (1 + step) / (10 + step))
+
+    def update_by_place(self, numbers: Any) -> None:
+        """Take the net's weights in on a GPU, by a share that lies there, in a gpuconv.cuda.StepNumbers."""
+        self._take_in(numbers.share)
+
+    def _take_in(self, share: float | Number) -> None:
         self._check_away()
-        share = 1.0 - min(self.decay, (1 + step) / (10 + step))
         for name, average in self.state.items():
             move_towards(average, self._live[name], share)
 

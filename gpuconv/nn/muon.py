@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
+from ..backend import put_back
 from ..errors import ParamError
-from .optim import Optimiser
+from .optim import Optimiser, sgd_by_place
+from .vectors import copy_of
 
 # The quintic a s + b s^3 + c s^5 that takes every singular value s in (0, 1] towards 1, steeply rather than exactly.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -81,7 +83,22 @@ class Muon(Optimiser):
         for w, dw, velocity in self._banks:
             self._turn(w, dw, velocity, float(lr))
 
-    def _turn(self, w: Any, dw: Any, velocity: Any, lr: float) -> None:
+    def told(self, lr: float) -> tuple[list[float], list[float]]:
+        rates, shrinks = super().told(lr)
+        return [*rates, float(lr)], [*shrinks, 1.0]  # the last ones are those of the filter banks
+
+    def step_by_place(self, numbers: Any) -> None:
+        rate = numbers.rate(len(self._parts))
+        arrays = [array for bank in self._banks for array in (bank[0], bank[2])] if rate.go is not None else []
+        kept = [copy_of(array) for array in arrays]
+        super().step_by_place(numbers)
+        lr = rate.at.astype(self.state["velocity"].dtype)
+        for w, dw, velocity in self._banks:
+            self._turn(w, dw, velocity, lr)
+        for array, before in zip(arrays, kept, strict=True):
+            put_back(array.reshape(-1), before.reshape(-1), rate.go)
+
+    def _turn(self, w: Any, dw: Any, velocity: Any, lr: Any) -> None:
         """Take one step on one filter bank, in place."""
         momentum = self.settings["momentum"]
         velocity *= momentum
@@ -93,6 +110,11 @@ class Muon(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         momentum = self.settings["sgd_momentum"]
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0)
+
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+        momentum = self.settings["sgd_momentum"]
+        settings = {"weight_decay": weight_decay, "momentum": momentum, "nesterov": momentum > 0}
+        sgd_by_place(arrays, numbers.rate(part), **settings)
 
 
 def orthogonal(u: Any, iterations: int) -> Any:

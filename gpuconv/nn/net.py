@@ -71,7 +71,7 @@ class Net:
             hint = checks.channels_first("x", x, self.input_shape[0]) if turned else ""
             msg = f"x must be (N, {expected}) for this net, got {tuple(x.shape)}{hint}"
             raise ShapeError(msg)
-        return self.body.forward(x, training=training, step=checks.word("step", step))
+        return self.body.forward(x, training=training, step=checks.step_word("step", step))
 
     def backward(self, dscores: Any) -> None:
         """Overwrite the gradients, for the last forward(training=True).   dscores: (N, classes)."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .. import checks, ops
-from ..backend import zeros_like
+from ..backend import backend_of, zeros_like
 from ..errors import ParamError
+from ..placed import Number
 from .store import check_fit, copy_in
 
 
@@ -40,6 +41,22 @@ class Optimiser:
         for arrays, weight_decay, factor in self._parts:
             self._update(arrays, lr * factor, weight_decay)
 
+    def told(self, lr: float) -> tuple[list[float], list[float]]:
+        """Return what steps of learning rate lr are told, part by part: rates, and factors that shrink weights."""
+        lr = checks.real("lr", lr, low=0.0)
+        rates = [lr * factor for _, _, factor in self._parts]
+        return rates, [1.0] * len(rates)
+
+    def corrections(self, steps: int) -> tuple[float, float]:
+        """Return what the rate and the squares of step number `steps`, from 1, are divided by."""
+        del steps
+        return 1.0, 1.0
+
+    def step_by_place(self, numbers: Any) -> None:
+        """Take one step on a GPU, by numbers that lie there, a gpuconv.cuda.StepNumbers; whoever calls this counts it."""
+        for k, (arrays, weight_decay, _) in enumerate(self._parts):
+            self._update_by_place(arrays, weight_decay, numbers, k)
+
     def load(self, state: Mapping[str, Any], steps: int) -> None:
         """Take over the state of an earlier run; raise CheckpointMismatchError if it does not fit."""
         steps = checks.integer("steps", steps, least=0)
@@ -49,6 +66,10 @@ class Optimiser:
 
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         """Update one part: arrays are w, dw and the state vectors, all of one length."""
+        raise NotImplementedError
+
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+        """Update one part, whose number this is, by numbers that lie on the device."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -81,6 +102,9 @@ class SGD(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
 
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+        sgd_by_place(arrays, numbers.rate(part), weight_decay=weight_decay, **self.settings)
+
 
 class RMSprop(Optimiser):
     """Steps divided by a running root mean square of the gradient; see gpuconv.rmsprop_update."""
@@ -100,6 +124,10 @@ class RMSprop(Optimiser):
 
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.rmsprop_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
+
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+        update = backend_of(w=arrays[0]).rmsprop_update
+        update(*arrays, lr=numbers.rate(part), weight_decay=weight_decay, **self.settings)
 
 
 class Adam(Optimiser):
@@ -128,6 +156,20 @@ class Adam(Optimiser):
         rule = {"step": self.steps, "decoupled": self.decoupled, **self.settings}
         ops.adam_update(*arrays, lr=lr, weight_decay=weight_decay, **rule)
 
+    def told(self, lr: float) -> tuple[list[float], list[float]]:
+        rates, shrinks = super().told(lr)
+        if self.decoupled:
+            shrinks = [1 - rate * decay for rate, (_, decay, _) in zip(rates, self._parts, strict=True)]
+        return rates, shrinks
+
+    def corrections(self, steps: int) -> tuple[float, float]:
+        return 1 - self.settings["beta1"] ** steps, 1 - self.settings["beta2"] ** steps
+
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+        told = {"rate": numbers.rate(part), "second": numbers.second, "shrink": numbers.shrink(part)}
+        penalty = 0.0 if self.decoupled else weight_decay
+        backend_of(w=arrays[0]).update.adam_step(*arrays, **told, weight_decay=penalty, **self.settings)
+
 
 class AdamW(Adam):
     """Adam whose weight decay shrinks the weights directly, apart from the gradient."""
@@ -145,3 +187,9 @@ class AdamW(Adam):
         bias_lr: float = 1.0,
     ) -> None:
         super().__init__(net, beta1, beta2, eps, weight_decay, bias_lr=bias_lr)
+
+
+def sgd_by_place(arrays: list[Any], rate: Number, **settings: Any) -> None:
+    """Take a step of gradient descent with a rate that lies on a GPU.   arrays: w, dw and, with momentum, velocity."""
+    w, dw, velocity = (*arrays, None)[:3]
+    backend_of(w=w).sgd_update(w, dw, velocity, lr=rate, **settings)

@@ -41,7 +41,7 @@ def dropout_forward(
         msg = "rate must be below 1, got rate=1.0: nothing would be left"
         raise ParamError(msg)
     seed = checks.word("seed", seed)
-    step = checks.word("step", step)
+    step = checks.step_word("step", step)
     training = checks.flag("training", training)
     y, kept = backend.dropout_forward(x, rate=rate if training else 0.0, seed=seed, step=step)
     scale = 1.0 if kept is None else 1.0 / (1.0 - rate)

@@ -1,19 +1,18 @@
-"""What steps came to, loss, hits, finite or not, read from where they ran every few steps instead of every step.
+"""What steps came to, loss, hits, finite or not; on a GPU read every few steps instead of every step.
 
-Reading a number from a GPU waits for everything queued before it.  So a step copies its loss, scores and flags into
-rings on the device, and `look` reads them together.  Until then nobody knows whether the weights are still finite:
-the loop looks before every checkpoint and at every end of an epoch.
+Reading a number from a GPU waits for everything queued before it.  So a step writes its outcome into a row of a table
+on the device, and a look reads them together.  Until then nobody knows whether the weights are still finite: the loop
+looks before every checkpoint and at every end of an epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..backend import asnumpy, zeros
+from ..backend import asnumpy
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,51 +25,50 @@ class Outcome:
     finite: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The outcome of a step on a GPU, whether it was skipped, and what the run had come to after it."""
+
+    outcome: Outcome
+    skipped: bool
+    updates: int
+    good: int
+    skips: int
+    scale: float
+
+
 class Outcomes:
-    """Rings for `every` steps of `parts` parts each."""
+    """Which rows of a table hold the outcomes of which steps; one row is used after the other, round and round.
+
+    A row is what step.cu says: loss and hits of each part, and the entries of Row.
+    """
 
     def __init__(self, every: int, parts: int) -> None:
         self.every = every
+        self.next_row = 0
+        self.waiting: list[tuple[int, int]] = []  # (row, step) that nobody has looked at yet
         self._parts = parts
-        self._rings: tuple[Any, Any, Any] | None = None
-        self._waiting: list[tuple[int, np.ndarray]] = []
 
     @property
     def full(self) -> bool:
-        return len(self._waiting) == self.every
+        return len(self.waiting) == self.every
 
-    def add(self, step: int, losses: list[Any], scores: list[Any], flags: Any, labels: np.ndarray) -> None:
-        """Queue copies of a step's outcome.   losses: (), scores: (n, classes), of each part; flags: (blocks,)."""
-        if self._rings is None:
-            count = self.every * self._parts
-            self._rings = (
-                zeros((count,), losses[0].dtype),
-                zeros((count, *scores[0].shape), scores[0].dtype),
-                zeros((self.every, *flags.shape), flags.dtype),
-            )
-        all_losses, all_scores, all_flags = self._rings
-        slot = len(self._waiting)
-        all_flags[slot : slot + 1][...] = flags
-        for part, (loss, of_part) in enumerate(zip(losses, scores, strict=True), slot * self._parts):
-            all_losses[part : part + 1][...] = loss
-            all_scores[part : part + 1][...] = of_part
-        self._waiting.append((step, labels))
+    def add(self, step: int) -> None:
+        """Note that the next row is a step's."""
+        assert not self.full, "the row of a step that nobody has looked at yet would be overwritten"
+        self.waiting.append((self.next_row, step))
+        self.next_row = (self.next_row + 1) % self.every
 
-    def look(self) -> Iterator[Outcome]:
-        """Wait for the steps that were added, and yield their outcomes in order."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        assert self._rings is not None
-        losses, scores, flags = map(asnumpy, self._rings)
-        for slot, (step, labels) in enumerate(waiting):
-            parts = slice(slot * self._parts, (slot + 1) * self._parts)
-            yield Outcome(
-                step,
-                mean(losses[parts]),
-                hits(scores[parts].reshape(len(labels), -1), labels),
-                bool(flags[slot].all()),
-            )
+    def look(self, table: np.ndarray) -> list[Row]:
+        """Return what the steps that were added came to, in order.   table: (every, 2 parts + 6), float64."""
+        waiting, self.waiting = self.waiting, []
+        return [self._row(table[row], step) for row, step in waiting]
+
+    def _row(self, row: np.ndarray, step: int) -> Row:
+        parts, after = row[: 2 * self._parts].reshape(self._parts, 2), row[2 * self._parts :].tolist()
+        finite, skipped, updates, good, skips, scale = after
+        outcome = Outcome(step, mean(parts[:, 0]), int(parts[:, 1].sum()), bool(finite))
+        return Row(outcome, bool(skipped), int(updates), int(good), int(skips), scale)
 
 
 def outcome_of(step: int, losses: list[Any], scores: list[Any], labels: np.ndarray, *, finite: bool) -> Outcome:

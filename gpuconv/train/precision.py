@@ -23,7 +23,7 @@ from ..backend import quiet, zeros, zeros_like
 from ..errors import ParamError
 from ..nn.vectors import add_scaled
 
-_GROW_AFTER = 2000
+GROW_AFTER = 2000  # good steps in a row
 _FIRST_SCALE = 65536.0
 
 
@@ -43,7 +43,7 @@ class LossScale:
     def succeed(self) -> None:
         """Note a step with finite gradients."""
         self.good += 1
-        if self.good == _GROW_AFTER:
+        if self.good == GROW_AFTER:
             self.value, self.good = 2 * self.value, 0
 
     def fail(self) -> bool:
@@ -62,6 +62,7 @@ class Same:
 
     def __init__(self, net: nn.Net, parts: int) -> None:
         self.net = net
+        self.numbers: Any = None  # a gpuconv.cuda.StepNumbers, where the loss scale lies on a GPU
         self._parts = parts
         self._total = zeros_like(net.flat_grads) if parts > 1 else None
 
@@ -75,7 +76,7 @@ class Same:
         if self._total is not None:
             self._total[...] = 0
 
-    def forward(self, x: Any, *, step: int) -> Any:
+    def forward(self, x: Any, *, step: Any) -> Any:
         """Return the scores of one part."""
         return self.net.forward(x, training=True, step=step)
 
@@ -105,6 +106,7 @@ class Half(Same):
 
     def __init__(self, net: nn.Net, parts: int) -> None:
         self.net = net
+        self.numbers = None
         self._parts = parts
         self.scale = LossScale()
         self._twin = nn.build({**net.config, "dtype": "float16"})
@@ -131,7 +133,7 @@ class Half(Same):
         self.net.flat_grads[...] = 0
 
     @quiet
-    def forward(self, x: Any, *, step: int) -> Any:
+    def forward(self, x: Any, *, step: Any) -> Any:
         return self._twin.forward(x, training=True, step=step)
 
     @quiet
@@ -140,13 +142,16 @@ class Half(Same):
 
     @quiet
     def backward(self, dscores: Any) -> None:
+        scale, unscale = self.scale.value, 1 / (self.scale.value * self._parts)
+        if self.numbers is not None:
+            scale, unscale = self.numbers.scale, self.numbers.unscale
         scaled = zeros_like(dscores)
-        add_scaled(scaled.reshape(-1), dscores.reshape(-1), self.scale.value)
+        add_scaled(scaled.reshape(-1), dscores.reshape(-1), scale)
         self._twin.backward(_cast(scaled, np.float16))
         for own, half in self._grads:
             wide = self._wide[: prod(own.shape)]
             wide[...] = half.reshape(-1)
-            add_scaled(own.reshape(-1), wide, 1 / (self.scale.value * self._parts))
+            add_scaled(own.reshape(-1), wide, unscale)
 
     def end(self) -> None:
         """Nothing is left to do: the net's gradients were added up in place."""

@@ -2,8 +2,8 @@
 
 On the CPU each step is looked at before it changes the weights: one whose loss or gradients are not finite changes
 none.  On a GPU, where looking means waiting, steps are looked at every 16, and whenever `look` is called: weights may
-have gone bad by then.  Steps that clip gradients or compute in float16 need their gradients' norm or finiteness at
-once, and wait on a GPU, too.
+have gone bad by then.  What the host decides on the CPU, the GPU decides there by itself (state.py): whether a step in
+float16 is skipped, the scale of its loss, how far gradients are shortened.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import nn
-from ..backend import all_finite, asnumpy, finite_flags, on_gpu
+from ..backend import all_finite, asnumpy, on_gpu
 from ..errors import NonFiniteLossError
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from . import recipe
 from .feed import Batch
-from .outcomes import Outcome, Outcomes, mean, outcome_of
+from .outcomes import Outcome, mean, outcome_of
 from .precision import arithmetic
+from .state import StepState
 
 _LOOK_EVERY = 16  # steps on a GPU between two looks at what they came to
 
@@ -36,7 +37,10 @@ class NotFiniteError(NonFiniteLossError):
 class Stepper:
     """A net, its optimiser and how they compute: everything that a step changes.
 
-    rate: the learning rate of a step.   note: called once for each step that did not fail, in order, late on a GPU.
+    rate: the learning rate of a step; on a GPU asked for a thousand steps ahead, which may lie behind the last one.
+    note: called once for each step that did not fail, in order, late on a GPU.
+
+    On a GPU the optimiser's count of steps and the loss scale are those of the last step that was looked at.
     """
 
     def __init__(
@@ -46,15 +50,27 @@ class Stepper:
         self.optimiser = recipe.optimiser(config, net)
         self.arithmetic = arithmetic(net, config.precision, config.accumulate)
         self.average = nn.WeightAverage(net, config.ema) if config.ema else None
-        # A step that must know its gradients, to shorten them or to do without them, waits for them anyway.
-        deferred = on_gpu(net.flat_params) and not config.clip_norm and self.arithmetic.scale is None
-        self.waiting = Outcomes(_LOOK_EVERY, config.accumulate) if deferred else None
+        self.state: StepState | None = None
+        if on_gpu(net.flat_params):
+            self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
 
     def step(self, batch: Batch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
 
         Raises NotFiniteError for this step, or for an earlier one that nobody has looked at yet.
         """
+        if self.state is None:
+            self._step_at_once(batch, step)
+            return
+        if not self.state.ready(step):
+            self.look()
+            self.state.place(step, self.average)
+        self._queue(self.state, batch, step)
+        if self.state.outcomes.full:
+            self.look()
+
+    def _step_at_once(self, batch: Batch, step: int) -> None:
+        """Do a step, and look at it before it changes the weights."""
         config, net, arithmetic = self.config, self.net, self.arithmetic
         losses, scores = [], []
         arithmetic.begin()
@@ -62,15 +78,12 @@ class Stepper:
             # Parts have numbers of their own, so that dropout draws anew for each.
             y = arithmetic.forward(x, step=step * config.accumulate + part)
             loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
-            if self.waiting is None:
-                _check_loss(float(asnumpy(loss)), step)
+            _check_loss(float(asnumpy(loss)), step)
             arithmetic.backward(dy)
             losses.append(loss)
             scores.append(y)
         arithmetic.end()
-        if self.waiting is not None:
-            self.waiting.add(step, losses, scores, finite_flags(net.flat_grads), batch.labels)
-        updates = self.waiting is not None or self._may_update(step, losses)
+        updates = self._may_update(step, losses)
         if updates:
             if config.clip_norm:
                 nn.clip_gradients(net, config.clip_norm)
@@ -78,17 +91,36 @@ class Stepper:
             arithmetic.follow()
             if self.average is not None:
                 self.average.update(step)
-        if self.waiting is None:
-            self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
-        elif self.waiting.full:
-            self.look()
+        self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
+
+    def _queue(self, state: StepState, batch: Batch, step: int) -> None:
+        """Queue a step on a GPU: the same launches as for every other step, and nothing that waits."""
+        config, arithmetic, numbers = self.config, self.arithmetic, state.numbers
+        state.begin()
+        arithmetic.begin()
+        for part, (x, labels) in enumerate(batch.parts):
+            y = arithmetic.forward(x, step=numbers.drawn(part))
+            loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
+            numbers.note_part(part, loss, y, labels)
+            arithmetic.backward(dy)
+        arithmetic.end()
+        state.judge(step)
+        self.optimiser.step_by_place(numbers)
+        arithmetic.follow()
+        if self.average is not None:
+            self.average.update_by_place(numbers)
+        state.end(step)
 
     def look(self) -> None:
         """Wait for the steps that nobody has looked at yet, and note them up to the first bad one, which is raised."""
-        for outcome in () if self.waiting is None else self.waiting.look():
+        if self.state is None:
+            return
+        for row in self.state.look():
+            outcome = row.outcome
             _check_loss(outcome.loss, outcome.step)
-            if not outcome.finite:
+            if not outcome.finite and not row.skipped:
                 raise _bad_gradient(outcome.loss, outcome.step)
+            self.state.follow(row)
             self.note(outcome)
 
     def prepare(self, images: Any, fill: Callable[[nn.Net], None] | None = None) -> None:
@@ -107,6 +139,8 @@ class Stepper:
         """Put everything back as a checkpoint has it."""
         snapshot.restore(self.net, self.optimiser, self.average, self.arithmetic.scale)
         self.arithmetic.follow()
+        if self.state is not None:
+            self.state.forget()
 
     @property
     def skipped(self) -> int:

@@ -23,8 +23,10 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend, naive
-from gpuconv.cuda import conv, kernel, reduce
+from gpuconv.cuda import conv, kernel, outcome, reduce, step, update
 from gpuconv.cuda import device as cuda_device
+from gpuconv.nn import vectors
+from gpuconv.placed import Count, Number
 from gpuconv.random import Stream, words
 
 DTYPES = ("float32", "float16", "float64")
@@ -282,7 +284,8 @@ def _dropout_at_the_threshold(d: Inputs) -> Results:
     """One element's random word is the threshold itself: it is kept."""
     word = int(words(12, seed=5, stream=Stream.DROPOUT)[3] >> 32)
     y, cache = gpuconv.dropout_forward(d.normal(4, 6), rate=word / 2**32, seed=5)
-    return y, gpuconv.dropout_backward(d.normal(4, 6), cache)
+    images, _ = gpuconv.dropout_forward(d.normal(2, 3, 2, 2), rate=word / 2**32, seed=5)
+    return y, gpuconv.dropout_backward(d.normal(4, 6), cache), images
 
 
 def _constant_channels(d: Inputs) -> Results:
@@ -302,6 +305,123 @@ def _bad_labels(d: Inputs) -> Results:
         return np.full((), np.nan), good
     loss, dscores = gpuconv.softmax_cross_entropy(scores, labels)
     return loss, dscores
+
+
+def _placed(d: Inputs, number: float) -> Any:
+    """Return a number by its place, on the host the number itself."""
+    return number if d.wide else Number(d.put(np.array([number])))
+
+
+def _sums_by_place(d: Inputs) -> Results:
+    """A multiple of a vector is added, and nothing in a step that does not go ahead."""
+    x, y, z, dx = d.normal(2101), d.normal(21), d.normal(5), d.normal(2101)
+    vectors.add_scaled(x, dx, _placed(d, 0.7))
+    vectors.move_towards(y, dx[:21], _placed(d, 0.3))
+    if not d.wide:
+        stays = Number(d.put(np.array([0.5])), go=d.put(np.zeros(1, np.uint64)))
+        vectors.add_scaled(z, dx[:5], stays)
+    return x, y, z
+
+
+def _rmsprop_by_place(d: Inputs) -> Results:
+    w, dw, square = d.normal(21), d.normal(21), d.positive(21)
+    settings = {"smoothing": 0.9, "eps": 1e-8, "weight_decay": 0.1}
+    backend.backend_of(w=w).rmsprop_update(w, dw, square, lr=_placed(d, 0.01), **settings)
+    return w, square
+
+
+def _adam_by_place(d: Inputs) -> Results:
+    w, dw, m, v = d.normal(21), d.normal(21), d.normal(21), d.positive(21)
+    settings = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
+    if d.wide:
+        decoupled = {"step": 3, "lr": 0.01, "weight_decay": 0.1, "decoupled": True}
+        backend.backend_of(w=w).adam_update(w, dw, m, v, **settings, **decoupled)
+    else:
+        told = {"rate": 0.01 / (1 - 0.9**3), "second": 1 - 0.99**3, "shrink": 1 - 0.001}
+        by_place = {name: _placed(d, number) for name, number in told.items()}
+        update.adam_step(w, dw, m, v, **by_place, **settings, weight_decay=0.0)
+    return w, m, v
+
+
+def _dropout_by_place(d: Inputs) -> Results:
+    x, y = d.normal(2, 3, 5, 7), d.normal(9)
+    step = 23 if d.wide else Count(d.put(np.array([7], np.uint64))) * 3 + 2
+    return tuple(gpuconv.dropout_forward(each, rate=0.5, seed=4, step=step)[0] for each in (x, y))
+
+
+def _steps(d: Inputs) -> Results:
+    """Five steps: as planned, skipped, with gradients that are too long, with a loss of NaN, with a scale of 1."""
+    rates, parts, first = 2, 3, 5
+    table = np.arange(1.0, 26.0).reshape(5, 5)
+    corrections = np.array([[0.5, 0.25], [0.75, 0.5], [0.375, 0.625], [0.25, 0.125], [2.0, 3.0]])
+    plain, bad, long, other, last = (d.normal(count) for count in (41, 300, 2101, 20, 20))
+    for array in (bad, last):
+        array[array.size - 1] = np.inf
+    kept = bad.copy()
+    norm = math.sqrt(float((d.place.numpy(long).astype(np.float64) ** 2).sum()))
+    # Gradients, how long they may be, a loss, and whether they are finite.
+    steps = (
+        (plain, 1e9, 1.0, True),
+        (bad, 1.0, 2.0, False),
+        (long, norm / 2, 3.0, True),
+        (other, 0.0, np.nan, True),
+        (last, 0.0, 5.0, False),
+    )
+    if d.wide:
+        long *= 0.5
+        outcomes = np.zeros((3, 2 * parts + 6))
+        updates, good, skips, scale = 2, 6, 0, 2.0
+        numbers = np.zeros(0)
+        for turn, (_, _, loss, finite) in enumerate(steps):
+            unscale, known, skipped = 1 / (scale * parts), not math.isnan(loss), False
+            if known and finite:
+                good += 1
+                if good == 7:
+                    good, scale = 0, 2 * scale
+            elif known and scale > 1:
+                skipped, skips, good, scale = True, skips + 1, 0, scale / 2
+            share, one, two, *shrinks = table[turn]
+            divisor, second = corrections[updates - 2]
+            updates += known and finite
+            clip = 0.5 if turn == 2 else 1.0
+            numbers = np.array([scale, unscale, clip, second, share, one / divisor, two / divisor, *shrinks])
+            row = [loss, *[0.0] * (2 * parts - 1), finite, skipped, updates, good, skips, scale]
+            outcomes[(turn + 1) % 3] = row
+            scale = 1.0 if turn == 3 else scale
+        counts = [first + 5, parts * (first + 4), updates, good, skips, 0, 2, first, 2]
+        return plain, kept, long, other, np.array(counts), numbers, outcomes
+    run = step.StepNumbers(plain, rates=rates, parts=parts, rows=3, steps=5, scaled=True)
+    run.place(step=first, updates=2, good=6, skips=0, scale=2.0, row=1, table=table, corrections=corrections)
+    for turn, (gradients, longest, loss, _) in enumerate(steps):
+        run.begin()
+        run.outcomes[(turn + 1) % 3, 0:1][...] = d.put(np.array([loss]))
+        if turn == 4:
+            run.numbers[step.SCALE : step.SCALE + 1][...] = d.put(np.ones(1))
+            run.numbers[step.UNSCALE : step.UNSCALE + 1][...] = d.put(np.full(1, 1 / parts))
+        run.judge(gradients, longest=longest, grow_after=7)
+        if gradients is bad:
+            gradients[:1][...] = d.normal(1)
+            step.restore(gradients, kept, run.go)
+        step.restore(plain, d.normal(41), d.put(np.ones(1, np.uint64)))
+    return plain, bad, long, other, run.counts.astype(np.int64), run.numbers, run.outcomes
+
+
+def _outcomes(d: Inputs) -> Results:
+    """Hits among scores with ties, some with NaN, in rows of few classes and of more than a warp has lanes."""
+    results = []
+    for turn, (draw, N, classes) in enumerate(((d.special, 70, 3), (d.whole, 9, 67))):
+        scores = draw(N, classes, layout="c_order")
+        best = d.place.numpy(scores).argmax(axis=1)
+        labels = d.put(np.where(np.arange(N) % 3 == 2, (best + 1) % classes, best))
+        if d.wide:
+            hits = float(N - N // 3)
+            results.append(np.array([[-1.0] * 4, [-1.0] * 2 * turn + [0.75, hits] + [-1.0] * 2 * (1 - turn)]))
+            continue
+        table, row = d.put(np.full((2, 4), -1.0)), d.put(np.ones(1, np.uint64))
+        loss = d.put(np.array(0.75, np.float64 if d.narrow == np.float64 else np.float32))
+        outcome.note_part(turn, loss, scores, labels, outcomes=table, row=row)
+        results.append(table)
+    return tuple(results)
 
 
 def _all_finite(d: Inputs) -> Results:
@@ -605,6 +725,12 @@ _SPECIAL = (
     of("softmax_cross_entropy", "softmax_of_a_view", scores=(300, 3), layout={"labels": "negative_strides"}),
     Call("softmax_bad_labels", _bad_labels, "softmax_cross_entropy"),
     of("svm_loss", "svm_many_classes", drawn={"labels": labels("int64").drawn}, scores=(9, 67), margin=0.5),
+    Call("sums_by_place", _sums_by_place, "sgd_update"),
+    Call("rmsprop_by_place", _rmsprop_by_place, "rmsprop_update"),
+    Call("adam_by_place", _adam_by_place, "adam_update"),
+    Call("dropout_by_place", _dropout_by_place, "dropout"),
+    Call("steps", _steps, "step"),
+    Call("outcomes", _outcomes, "outcome"),
     Call("all_finite", _all_finite, "all_finite"),
     of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
     of("affine", "affine_of_images", x=(5, 3, 2, 3), w=(18, 9), layout={"w": "fortran"}),

@@ -142,6 +142,24 @@ FAULTS = (
         "device.launch(function, blocks, (self.block[0] // 2, *self.block[1:]), values, shared)",
     ),
     Fault("grid turned round", "conv.py", "(tiles, slices), dy", "(slices, tiles), dy"),
+    # Steps: numbers of another step, or of none.
+    Fault(
+        "a rate that was read once",
+        "step.py",
+        "Number(self.numbers[i : i + 1], go=self.go)",
+        "Number(self.numbers[i : i + 1].copy(), go=self.go)",
+    ),
+    Fault(
+        "one row for all outcomes", "step.py", "self._rates, self._parts, self._rows)", "self._rates, self._parts, 1)"
+    ),
+    Fault(
+        "a step that is never skipped",
+        "step.py",
+        "self.go = self.counts[GO : GO + 1] if scaled else None",
+        "self.go = None",
+    ),
+    Fault("draws of the next part", "step.py", "plus=part)", "plus=part + 1)"),
+    Fault("updates that are those of the run", "step.py", "= step, updates, good, skips", "= step, step, good, skips"),
     # Errors: a fault of the device that is told wrongly, or to nobody.
     Fault("a fault that is not known", "device.py", "_FAULTS = (214, 700, ", "_FAULTS = (214, "),
     Fault("formats mistaken", "layout.py", "if channels_last else x)", "if not channels_last else x)"),
