@@ -25,6 +25,7 @@ import gpuconv
 from gpuconv import backend, naive
 from gpuconv.cuda import conv, kernel, reduce
 from gpuconv.cuda import device as cuda_device
+from gpuconv.ops.augmentation import augment_batch
 from gpuconv.random import Stream, words
 
 DTYPES = ("float32", "float16", "float64")
@@ -311,6 +312,19 @@ def _all_finite(d: Inputs) -> Results:
     return tuple(np.array(backend.all_finite(x)) for x in arrays)
 
 
+def _augment_batch(d: Inputs) -> Results:
+    """A batch from the middle of an order, its place by value and by address, into new arrays and given ones."""
+    images = d.integers(0, 256, (9, 3, 5, 6), "uint8", layout="negative_strides")
+    labels, draws = d.put(np.arange(9) * 7), d.put(words(9, seed=1, stream=Stream.AUGMENT))
+    order = d.put(np.array([4, 0, 8, 3, 5, 1, 7, 2, 6]))
+    options = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.3], "dtype": d.dtype, "channels_last": d.channels_last}
+    moves = {"pad": 1, "flip": True, "cutout": 2}
+    batch = augment_batch(images, labels, order, draws, place=2, count=4, **options, **moves)
+    out = d.normal(4, 3, 5, 6), d.put(np.zeros(4, np.int64))
+    augment_batch(images, labels, order, None, place=d.put(np.array([5])), count=4, out=out, **options)
+    return (*batch, *out)
+
+
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0),)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
@@ -494,6 +508,7 @@ _SPECIAL = (
     of("groupnorm", "groupnorm_several_chunks", x=(4, 2, 33, 35), groups=1, settings=_ONE_THREAD_MERGES_LITTLE),
     of("layernorm", "layernorm_wide_rows", x=(5, 1030), quick=False),
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
+    Call("augment_batch", _augment_batch, "augment"),
     Call("dropout_word_at_the_threshold", _dropout_at_the_threshold, "dropout"),
     of(
         "conv",
