@@ -184,27 +184,31 @@ def quiet(function: Function) -> Function:
 
 def add(a: Any, b: Any) -> Any:
     """Return a + b, two arrays of one shape and dtype, as a new one."""
-    return a + b if on_gpu(a) else _load("gpuconv.cpu.copies").add(a, b)
+    return (_cuda("arithmetic") if on_gpu(a) else _load("gpuconv.cpu.copies")).add(a, b)
 
 
-def scale_on_cpu(array: Any, factor: float) -> None:
-    """Multiply a NumPy array by a factor, in place."""
-    _load("gpuconv.cpu.copies").scale(array, factor)
+def multiple(array: Any, factor: float) -> Any:
+    """Return factor array as a new one."""
+    return _cuda("arithmetic").multiple(array, factor) if on_gpu(array) else array * factor
+
+
+def scale(array: Any, factor: float) -> None:
+    """Multiply a flat vector by a factor, in place."""
+    (_cuda("arithmetic") if on_gpu(array) else _load("gpuconv.cpu.copies")).scale(array, factor)
 
 
 def copy(source: Any, target: Any) -> None:
-    """Fill target with what an array of its shape, in its place, holds."""
+    """Fill target, without gaps on a GPU, with what an array of its shape and dtype, in its place, holds."""
     if on_gpu(target):
-        target[...] = source
+        _cuda("copy").copy_into(target, source)
     else:
         _load("gpuconv.cpu.copies").copy(source, target)
 
 
 def in_format(images: Any, *, channels_last: bool) -> Any:
     """Return a copy of images (N, C, H, W) in a memory format."""
-    if not on_gpu(images):
-        return _load("gpuconv.cpu.copies").in_format(images, channels_last=channels_last)
-    return images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if channels_last else images.copy()
+    place = _cuda("layout") if on_gpu(images) else _load("gpuconv.cpu.copies")
+    return place.in_format(images, channels_last=channels_last)
 
 
 def on_gpu(array: Any) -> bool:
@@ -257,3 +261,7 @@ def gpu_versions() -> dict[str, str]:
 
 def _gpu() -> ModuleType:
     return _load("gpuconv.cuda.device")
+
+
+def _cuda(module: str) -> ModuleType:
+    return _load(f"gpuconv.cuda.{module}")

@@ -5,11 +5,20 @@ import math
 import numpy as np
 import pytest
 from compare import assert_same, normal
+from pairs import DEVICES, DTYPES, pairs
+from places import LAYOUTS
 
 from gpuconv import backend
 from gpuconv.cpu.parallel import BLOCK_ELEMENTS
 
 SHAPES = [(7,), (0, 3, 2, 2), (2, 3, 5, 7), (5, 3, 1, 1), (33, 3, 80, 80)]
+
+
+def _named(values):
+    return {str(value): value for value in values}
+
+
+_FORMATS = _named([(False, False), (True, True), (True, False)])  # channels-last, of both
 
 
 @pytest.fixture(params=["1", "3"], ids=lambda count: f"{count}_threads")
@@ -24,31 +33,67 @@ def _stored(array, *, channels_last):
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
-@pytest.mark.usefixtures("_threads", "poisoned_memory")
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("formats", [(False, False), (True, True), (True, False)], ids=str)
-def test_sums(shape, formats, dtype, rng):
+@pytest.mark.usefixtures("poisoned_memory")
+@pairs(shape=_named(SHAPES), formats=_FORMATS, threads=_named("13"), device=DEVICES, dtype=DTYPES)
+def test_sums(shape, formats, threads, device, dtype, rng, monkeypatch):
+    monkeypatch.setenv("GPUCONV_THREADS", threads)
     a, b = (_stored(normal(rng, shape, dtype), channels_last=last) for last in formats)
-    total = backend.add(a, b)
-    assert_same(total, a + b)
+    total = backend.add(device.array(a), device.array(b))
+    assert_same(device.numpy(total), a + b)
     if len(shape) == 4:
         assert (total.transpose(0, 2, 3, 1) if formats[0] else total).flags.c_contiguous
 
 
-@pytest.mark.parametrize("size", [0, 1000, BLOCK_ELEMENTS + 5])
-@pytest.mark.parametrize("factor", [0.0, 0.3, 1e-9])
-def test_multiples(size, factor, dtype, rng):
+@pairs(
+    size=_named([0, 1000, BLOCK_ELEMENTS + 5]),
+    factor=_named([0.0, 0.3, 1e-9]),
+    threads=_named("13"),
+    device=DEVICES,
+    dtype=DTYPES,
+)
+def test_a_vector_is_scaled_in_place(size, factor, threads, device, dtype, rng, monkeypatch):
     """A factor too small for float16 is not rounded before it is multiplied."""
+    monkeypatch.setenv("GPUCONV_THREADS", threads)
     values = 1000 * normal(rng, (size,), dtype)
-    target, kind = values.copy(), "float64" if dtype == "float64" else "float32"
-    backend.scale_on_cpu(target, factor)
-    assert_same(target, (values.astype(kind) * np.dtype(kind).type(factor)).astype(dtype))
-    assert size == 0 or factor == 0 or target.any()
+    target, kind = device.array(values.copy()), "float64" if dtype == "float64" else "float32"
+    backend.scale(target, factor)
+    scaled = device.numpy(target)
+    assert_same(scaled, (values.astype(kind) * np.dtype(kind).type(factor)).astype(dtype))
+    assert size == 0 or factor == 0 or scaled.any()
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (33, 3, 80, 80)], ids=str)
-def test_copies(shape, layout, device, rng):
-    source, target = layout(normal(rng, shape, "float32")), device.array(np.zeros(shape, np.float32))
+@pytest.mark.parametrize("start", [0, 1, 3], ids="from_{}".format)
+def test_a_vector_that_begins_anywhere_is_scaled_and_nothing_beside_it(start, device, dtype, rng):
+    values = normal(rng, (45,), dtype)
+    whole = device.array(values.copy())
+    backend.scale(whole[start : start + 37], 0.25)
+    values[start : start + 37] *= 0.25
+    assert_same(device.numpy(whole), values)
+
+
+def test_a_factor_by_its_address_is_the_one_there_at_the_launch(gpu, dtype):
+    factor = gpu.array(np.full(1, 3.0))
+    target = gpu.array(np.arange(5).astype(dtype))
+    for value in (3.0, 0.5):
+        factor[...] = value
+        backend.scale(target, factor)
+    assert_same(gpu.numpy(target), (1.5 * np.arange(5)).astype(dtype))
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pairs(shape=_named(SHAPES), factor=_named([1 / 9, -3.0, 0.0]), layout=LAYOUTS, device=DEVICES, dtype=DTYPES)
+def test_multiples_are_those_of_numpy(shape, factor, layout, device, dtype, rng):
+    values = layout(normal(rng, shape, dtype))
+    x = device.array(values)
+    y = backend.multiple(x, factor)
+    assert_same(device.numpy(y), values * factor)
+    assert y.dtype == np.dtype(dtype)
+    assert_same(device.numpy(x), values)
+
+
+@pairs(shape=_named([(5,), (2, 3, 5, 7), (33, 3, 80, 80)]), layout=LAYOUTS, device=DEVICES, dtype=DTYPES)
+def test_copies(shape, layout, device, dtype, rng):
+    source, target = layout(normal(rng, shape, dtype)), device.array(np.zeros(shape, dtype))
     backend.copy(device.array(source), target)
     assert_same(device.numpy(target), source)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
-from ..backend import copy, in_format
+from ..backend import copy, in_format, multiple
 from ..errors import ParamError, ShapeError
 from ..plural import counted
 from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
@@ -103,11 +103,11 @@ class Conv(Layer):
         return ops.conv_forward(x, w, self.params.get("b"), **self.geometry)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        dx, dw, db = ops.conv_backward(dy, cache, input_grad=input_grad)
-        if "w" in self.grads:
+        dx, dw, db = ops.conv_backward(dy, cache, input_grad=input_grad, weight_grad="w" in self.grads)
+        if dw is not None:
             copy(dw, self.grads["w"])
-        if "b" in self.grads:
-            self.grads["b"][...] = db
+        if db is not None:
+            copy(db, self.grads["b"])
         return dx
 
 
@@ -152,8 +152,8 @@ class BatchNorm(Layer):
         backward = ops.batchnorm_backward if cache.x.ndim == 2 else ops.spatial_batchnorm_backward
         dx, dgamma, dbeta = backward(dy, cache)
         if "gamma" in self.grads:
-            self.grads["gamma"][...] = dgamma
-        self.grads["beta"][...] = dbeta
+            copy(dgamma, self.grads["gamma"])
+        copy(dbeta, self.grads["beta"])
         return dx if input_grad else None
 
 
@@ -360,7 +360,7 @@ class Affine(Layer):
         dx, dw, db = ops.affine_backward(dy, cache, input_grad=input_grad)
         copy(dw, self.grads["w"])
         if "b" in self.grads:
-            self.grads["b"][...] = db
+            copy(db, self.grads["b"])
         return dx
 
 
@@ -376,11 +376,11 @@ class Scale(Layer):
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
         checks.common_dtype(x=x)
-        return x * self.settings["factor"], (tuple(x.shape), x.dtype)
+        return multiple(x, self.settings["factor"]), (tuple(x.shape), x.dtype)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         checks.upstream(dy, *cache)
-        return dy * self.settings["factor"]
+        return multiple(dy, self.settings["factor"])
 
 
 def _stand_in(*shape: int) -> np.ndarray:

@@ -325,6 +325,15 @@ def _augment_batch(d: Inputs) -> Results:
     return (*batch, *out)
 
 
+def _arithmetic(d: Inputs) -> Results:
+    """Sums, multiples and copies of arrays that begin anywhere and end within a pack."""
+    a, b, v = d.normal(2, 3, 5, 7), d.shifted(2, 3, 5, 7), d.normal(2111)
+    copied, inner = d.normal(37), v[1:2102]
+    backend.scale(inner, 0.5)
+    backend.copy(d.shifted(37), copied)
+    return backend.add(a, b), backend.add(b, a), backend.multiple(a, 0.25), backend.multiple(b, 0.25), v, copied
+
+
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0),)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
@@ -535,6 +544,7 @@ _SPECIAL = (
     Call("softmax_bad_labels", _bad_labels, "softmax_cross_entropy"),
     of("svm_loss", "svm_many_classes", drawn={"labels": labels("int64").drawn}, scores=(9, 67), margin=0.5),
     Call("all_finite", _all_finite, "all_finite"),
+    Call("arithmetic", _arithmetic, "arithmetic"),
     of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
     of("affine", "affine_of_images", x=(5, 3, 2, 3), w=(18, 9), layout={"w": "fortran"}),
     of("affine", "affine_without_bias", x=(5, 8), w=(8, 4), b=None),
