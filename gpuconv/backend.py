@@ -211,6 +211,14 @@ def in_format(images: Any, *, channels_last: bool) -> Any:
     return place.in_format(images, channels_last=channels_last)
 
 
+def filter_banks(banks: list[tuple[int, int, int]], like: Any) -> Any:
+    """Return what takes Muon's steps on banks of filters on a GPU, (start, rows, columns) of each in a flat vector.
+
+    None where `like`, one of a net's flat vectors, is on the CPU, or where there are no banks.
+    """
+    return _cuda("muon").Banks(banks, like) if banks and on_gpu(like) else None
+
+
 def on_gpu(array: Any) -> bool:
     """Return whether this is an array on a GPU."""
     return _library(type(array)) == "CuPy"

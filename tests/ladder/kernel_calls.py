@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -22,7 +23,7 @@ from operators import OPERATORS, Draw, Operator, Shapes, Sizes, labels
 from places import LAYOUTS
 
 import gpuconv
-from gpuconv import backend, naive
+from gpuconv import backend, naive, nn
 from gpuconv.cuda import conv, kernel, reduce
 from gpuconv.cuda import device as cuda_device
 from gpuconv.ops.augmentation import augment_batch
@@ -334,6 +335,24 @@ def _arithmetic(d: Inputs) -> Results:
     return backend.add(a, b), backend.add(b, a), backend.multiple(a, 0.25), backend.multiple(b, 0.25), v, copied
 
 
+def _muon(d: Inputs) -> Results:
+    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front."""
+    shapes = {"affine": (3, 4), "wide": (66, 2, 8, 5), "small": (2, 3, 1, 2), "tall": (20, 3, 2, 1)}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total = sum(sizes.values())
+    w, dw, params, start = d.normal(total + 5), d.normal(total + 5), {}, 0
+    for name, shape in shapes.items():
+        params[name] = w[start : start + sizes[name]].reshape(shape)
+        start += sizes[name]
+    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total)
+    velocities = []
+    for settings in ({"iterations": 2}, {"iterations": 1, "nesterov": False, "renormalise": False}):
+        optimiser = nn.Muon(net, **settings)
+        optimiser.step(0.1)
+        velocities.append(optimiser.state["velocity"])
+    return w, *velocities
+
+
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0),)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
@@ -518,6 +537,7 @@ _SPECIAL = (
     of("layernorm", "layernorm_wide_rows", x=(5, 1030), quick=False),
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     Call("augment_batch", _augment_batch, "augment"),
+    Call("muon", _muon, "muon", formats=("NCHW",)),
     Call("dropout_word_at_the_threshold", _dropout_at_the_threshold, "dropout"),
     of(
         "conv",
