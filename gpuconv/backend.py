@@ -10,7 +10,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
@@ -203,6 +203,13 @@ def copy(source: Any, target: Any) -> None:
         _cuda("copy").copy_into(target, source)
     else:
         _load("gpuconv.cpu.copies").copy(source, target)
+
+
+def fill(targets: Iterable[Any], sources: Iterable[Any]) -> None:
+    """Copy each source into its target; None where there is none."""
+    for target, source in zip(targets, sources, strict=True):
+        if source is not None:
+            copy(source, target)
 
 
 def in_format(images: Any, *, channels_last: bool) -> Any:

@@ -8,7 +8,8 @@ from compare import assert_same, normal
 from pairs import DEVICES, DTYPES, pairs
 from places import LAYOUTS
 
-from gpuconv import backend
+import gpuconv
+from gpuconv import backend, ops
 from gpuconv.cpu.parallel import BLOCK_ELEMENTS
 
 SHAPES = [(7,), (0, 3, 2, 2), (2, 3, 5, 7), (5, 3, 1, 1), (33, 3, 80, 80)]
@@ -110,6 +111,47 @@ def test_a_format_is_another_order_of_the_same_images(shape, before, after, devi
     assert (copy.transpose(0, 2, 3, 1) if after else copy).flags.c_contiguous
     copy[...] = 0
     assert_same(device.numpy(x), images)
+
+
+# forward, backward, the same into arrays, shapes of the inputs, which gradients are kept
+GRADIENTS = {
+    "conv": ("conv", [(2, 8, 5, 4), (16, 8, 3, 3), (16,)], (True, True)),
+    "conv_without_bias": ("conv", [(2, 3, 5, 4), (4, 3, 2, 2), None], (True, False)),
+    "conv_of_frozen_filters": ("conv", [(2, 3, 5, 4), (4, 3, 2, 2), (4,)], (False, True)),
+    "conv_of_signals": ("conv", [(2, 3, 9), (4, 3, 2), (4,)], (True, True)),
+    "affine": ("affine", [(5, 2, 3, 2), (12, 4), (4,)], (True, True)),
+    "affine_without_bias": ("affine", [(5, 6), (6, 4), None], (True, False)),
+    "affine_of_nothing": ("affine", [(0, 6), (6, 4), (4,)], (True, True)),
+    "batchnorm_of_rows": ("batchnorm", [(7, 5), *[(5,)] * 4], (True, True)),
+    "batchnorm_of_images": ("spatial_batchnorm", [(3, 8, 5, 4), *[(8,)] * 4], (True, True)),
+    "batchnorm_without_scale": ("spatial_batchnorm", [(3, 8, 5, 4), *[(8,)] * 4], (False, True)),
+}
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pairs(case=GRADIENTS, input_grad=_named([True, False]), device=DEVICES, dtype=DTYPES)
+def test_gradients_go_where_a_net_keeps_them(case, input_grad, device, dtype, rng):
+    """To the bit what the backward returns, and nothing beside it."""
+    operator, shapes, wanted = case
+    name = operator.removeprefix("spatial_")
+    arrays = [None if shape is None else device.array(np.abs(normal(rng, shape, dtype))) for shape in shapes]
+    y, cache = getattr(gpuconv, f"{operator}_forward")(*arrays)
+    dy = device.array(normal(rng, y.shape, dtype))
+    wide = {} if name == "batchnorm" else {"input_grad": input_grad}
+    dx, *expected = getattr(gpuconv, f"{operator}_backward")(dy, cache, **wide)
+    kept = [device.array(np.full((3, *array.shape), 7, dtype)) if want else None
+            for array, want in zip(arrays[1:3], wanted, strict=True)]  # fmt: skip
+    into = getattr(getattr(ops, name), f"{name}_backward_into")
+    found = into(dy, cache, *(None if array is None else array[1] for array in kept), **wide)
+    assert (found is None) == (dx is None)
+    if dx is not None:
+        assert_same(device.numpy(found), device.numpy(dx))
+    for array, gradient in zip(kept, expected, strict=True):
+        if array is not None:
+            before, here, behind = device.numpy(array)
+            assert_same(here, device.numpy(gradient))
+            assert (before == 7).all()
+            assert (behind == 7).all()
 
 
 @pytest.mark.usefixtures("_threads")

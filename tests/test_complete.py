@@ -45,8 +45,10 @@ PUBLIC = sorted({name.removesuffix("_forward").removesuffix("_backward") for nam
 WITH_BACKWARD = [name for name in PUBLIC if f"{name}_forward" in ops.__all__]
 # Operators that are another one of the backend, which goes by the shape of its input.
 _BY_SHAPE = ("spatial_batchnorm", "layernorm")
-# Of the package, not of its users: gradients without a forward, for gpuconv.cudnn, and the batches of an epoch.
+# Of the package, not of its users: gradients without a forward, for gpuconv.cudnn, those that go where a net keeps them,
+# and the batches of an epoch.
 _OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch"}
+_OF_THE_PACKAGE |= {"affine_backward_into", "batchnorm_backward_into", "conv_backward_into"}
 
 
 def _functions(module):
