@@ -10,7 +10,7 @@ import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ import numpy as np
 
 from .errors import ArgTypeError, ConfigError, DeviceMismatchError
 from .foreign import class_in_words, way_out
+from .placed import Number
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -184,27 +185,46 @@ def quiet(function: Function) -> Function:
 
 def add(a: Any, b: Any) -> Any:
     """Return a + b, two arrays of one shape and dtype, as a new one."""
-    return a + b if on_gpu(a) else _load("gpuconv.cpu.copies").add(a, b)
+    return (_cuda("arithmetic") if on_gpu(a) else _load("gpuconv.cpu.copies")).add(a, b)
 
 
-def scale_on_cpu(array: Any, factor: float) -> None:
-    """Multiply a NumPy array by a factor, in place."""
-    _load("gpuconv.cpu.copies").scale(array, factor)
+def multiple(array: Any, factor: float) -> Any:
+    """Return factor array as a new one."""
+    return _cuda("arithmetic").multiple(array, factor) if on_gpu(array) else array * factor
+
+
+def scale(array: Any, factor: float | Number) -> None:
+    """Multiply a flat vector by a factor, in place; on a GPU it may come by its place."""
+    (_cuda("arithmetic") if on_gpu(array) else _load("gpuconv.cpu.copies")).scale(array, factor)
 
 
 def copy(source: Any, target: Any) -> None:
-    """Fill target with what an array of its shape, in its place, holds."""
+    """Fill target, without gaps on a GPU, with what an array of its shape and dtype, in its place, holds."""
     if on_gpu(target):
-        target[...] = source
+        _cuda("copy").copy_into(target, source)
     else:
         _load("gpuconv.cpu.copies").copy(source, target)
 
 
+def fill(targets: Iterable[Any], sources: Iterable[Any]) -> None:
+    """Copy each source into its target; None where there is none."""
+    for target, source in zip(targets, sources, strict=True):
+        if source is not None:
+            copy(source, target)
+
+
 def in_format(images: Any, *, channels_last: bool) -> Any:
     """Return a copy of images (N, C, H, W) in a memory format."""
-    if not on_gpu(images):
-        return _load("gpuconv.cpu.copies").in_format(images, channels_last=channels_last)
-    return images.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2) if channels_last else images.copy()
+    place = _cuda("layout") if on_gpu(images) else _load("gpuconv.cpu.copies")
+    return place.in_format(images, channels_last=channels_last)
+
+
+def filter_banks(banks: list[tuple[int, int, int]], like: Any) -> Any:
+    """Return what takes Muon's steps on banks of filters on a GPU, (start, rows, columns) of each in a flat vector.
+
+    None where `like`, one of a net's flat vectors, is on the CPU, or where there are no banks.
+    """
+    return _cuda("muon").Banks(banks, like) if banks and on_gpu(like) else None
 
 
 def on_gpu(array: Any) -> bool:
@@ -262,3 +282,7 @@ def gpu_versions() -> dict[str, str]:
 
 def _gpu() -> ModuleType:
     return _load("gpuconv.cuda.device")
+
+
+def _cuda(module: str) -> ModuleType:
+    return _load(f"gpuconv.cuda.{module}")

@@ -6,14 +6,19 @@
 //   square:  cutout rows from (draw bits 33-47) H / 2^15 - cutout / 2, as many columns from (bits 48-62) W / 2^15 - ...
 //
 // Outside the picture v is 0 or, with `reflect`, the pixel that the border mirrors (pad < H, W: mirrored once).
-// images (N, C, H, W) uint8 and draws (N,) of any strides; out in either memory format; levels (C, 256) hold the
-// normalised value of every pixel value, computed on the host as the CPU does, so results are the CPU's bit for bit.
+// images (pictures, C, H, W) uint8 and draws (pictures,) of any strides; out (N, C, H, W) in either memory format; levels
+// (C, 256) hold the normalised value of every pixel value, computed on the host as the CPU does, so results are the
+// CPU's bit for bit.
+//
+// With an order, a batch is gathered in the same pass: its number n is picture order[place + n], images and draw alike,
+// and out_labels[n] = labels[order[place + n]].  Without one, number n is picture n.
 //
 //   kernel    | one thread per
 //   augment   | element of out after element, in order of storage
 //
 // Launchers: gpuconv/cuda/augmentation.py.
 #include "common.cuh"
+#include "placed.cuh"
 
 // Steps in elements.
 struct AugmentView {
@@ -21,12 +26,15 @@ struct AugmentView {
 };
 
 template <typename T, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 4)
 augment(
     const unsigned char* __restrict__ images, const unsigned long long* __restrict__ draws,
-    const T* __restrict__ levels, T* __restrict__ out, AugmentView step, Index N, Index C, Index H, Index W,
-    long long pad, bool reflect, bool flip, long long cutout) {
+    const T* __restrict__ levels, const long long* __restrict__ order, const unsigned long long* __restrict__ place_at,
+    unsigned long long place_times, unsigned long long place, const long long* __restrict__ labels,
+    T* __restrict__ out, long long* __restrict__ out_labels,
+    AugmentView step, Index N, Index C, Index H, Index W, long long pad, bool reflect, bool flip, long long cutout) {
   const Index total = N * C * H * W;
+  const long long* chosen = order ? order + placed_count(place_at, place_times, place) : nullptr;
   const unsigned long long places = 2 * static_cast<unsigned long long>(pad) + 1;
   for (long long i = thread_index(); i < total; i += thread_count()) {
     Index rest = static_cast<Index>(i), c = 0;
@@ -36,11 +44,12 @@ augment(
     const Index h = rest % H;
     rest /= H;
     if (!CHANNELS_LAST) c = rest % C, rest /= C;
-    const Index n = rest;
+    const long long picture = chosen ? chosen[rest] : rest;
+    if (labels && i < N) out_labels[i] = labels[chosen[i]];
     long long row = h, column = w;
     bool hidden = false;
     if (draws) {
-      const unsigned long long draw = draws[n * step.draw];
+      const unsigned long long draw = draws[picture * step.draw];
       if (flip && (draw >> 32 & 1)) column = W - 1 - column;
       row += static_cast<long long>((draw & 0xFFFF) * places >> 16) - pad;
       column += static_cast<long long>((draw >> 16 & 0xFFFF) * places >> 16) - pad;
@@ -54,7 +63,8 @@ augment(
       column = column < 0 ? -column : column >= W ? 2 * (static_cast<long long>(W) - 1) - column : column;
     }
     const bool inside = 0 <= row && row < H && 0 <= column && column < W;
-    const int value = inside ? images[n * step.image + c * step.channel + row * step.row + column * step.column] : 0;
+    const long long pixel = picture * step.image + c * step.channel + row * step.row + column * step.column;
+    const int value = inside ? images[pixel] : 0;
     out[i] = hidden ? narrow<T>(0) : levels[c * 256 + value];
   }
 }

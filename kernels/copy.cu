@@ -1,21 +1,28 @@
-// Copies of strided views: what a kernel that wants its array without gaps is given instead.
+// Copies of views: what a kernel that wants its array without gaps is given instead, and gradients where a net keeps them.
 //
 //   out[i] = in[i] for every index i; out is C-contiguous, in has any strides (0 and negative ones, too).
 //
 //   kernel           | one thread (block) per                | when
+//   copy_dense       | 16 bytes after 16 bytes               | in has no gaps
 //   copy_strided     | element of out                        | any view
 //   copy_transposed  | 32 x 32 tile of one matrix of a batch | in is a batch of transposed matrices: NCHW <-> channels-last
 //
-// Both write whole lines; copy_transposed reads whole lines as well.
+// All write whole lines; copy_dense and copy_transposed read whole lines as well.
 // Source of the tile with a spare column: Ruetsch and Micikevicius, Optimizing matrix transpose in CUDA (2009).
 // Launchers: gpuconv/cuda/copy.py.
-#include "common.cuh"
+#include "pointwise.cuh"
 
 struct CopyView {
   int axes;
   long long size[6];
   long long step[6];  // of the input, in elements
 };
+
+template <typename T>
+__global__ void __launch_bounds__(256)
+copy_dense(const T* __restrict__ in, T* __restrict__ out, long long total) {
+  pointwise(in, out, total, [](T value) { return value; });
+}
 
 template <typename T, typename Index>
 __global__ void __launch_bounds__(256)

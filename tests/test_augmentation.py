@@ -9,6 +9,9 @@ from pairs import DEVICES, DTYPES, pairs
 
 import gpuconv
 from gpuconv import naive
+from gpuconv.errors import ArgTypeError, DeviceMismatchError, DTypeError, ParamError, ShapeError
+from gpuconv.ops.augmentation import augment_batch
+from gpuconv.placed import Count
 from gpuconv.random import Stream, words
 from gpuconv.shapes import is_channels_last
 
@@ -267,3 +270,79 @@ def test_same_bits_for_any_number_of_threads(device, rng, monkeypatch):
         )
         runs.append(device.numpy(got).tobytes())
     assert runs[0] == runs[1] == runs[2]
+
+
+# Batches of an epoch ------------------------------------------------------------------------------------------------
+
+EPOCH = {
+    "everything": {"pad": 2, "flip": True, "cutout": 3, "pad_mode": "reflect"},
+    "as_it_is": {},
+}
+
+
+@pytest.mark.usefixtures("poisoned_memory")
+@pairs(moves=EPOCH, channels_last=CHANNELS_LAST, device=DEVICES, dtype=DTYPES)
+def test_a_batch_is_what_was_chosen_and_augmented_to_the_bit(moves, channels_last, device, dtype, rng):
+    images, labels = _pictures(rng, (30, 3, 6, 5)), rng.integers(-(2**40), 2**40, 30)
+    order, draws = rng.permutation(30)[:28], words(30, seed=1, stream=Stream.AUGMENT) if moves else None
+    options = {
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.25, 0.2, 0.3],
+        "dtype": dtype,
+        "channels_last": channels_last,
+        **moves,
+    }
+    placed = [device.array(array) for array in (images, labels, order, draws)]
+    turn = device.array(np.zeros(1, np.uint64))
+    for first, count in ((0, 7), (7, 7), (21, 7), (25, 3), (28, 0), (0, 28)):
+        chosen = order[first : first + count]
+        own_draws = device.array(None if draws is None else draws[chosen])
+        expected = device.numpy(gpuconv.augment(device.array(images[chosen]), own_draws, **options))
+        x, y = augment_batch(*placed, place=first, count=count, **options)
+        stored = (count, 6, 5, 3) if channels_last else (count, 3, 6, 5)
+        filled = device.array(np.full(stored, 7, dtype))
+        out = filled.transpose(0, 3, 1, 2) if channels_last else filled, device.array(np.zeros(count, np.int64))
+        turn[...] = np.uint64(first // 7)
+        place = Count(turn, times=7, plus=first % 7)
+        assert augment_batch(*placed, place=place, count=count, out=out, **options) is out
+        for one_x, one_y in ((x, y), out):
+            assert_same(device.numpy(one_x), expected)
+            assert device.numpy(one_x).strides == expected.strides
+            assert_same(device.numpy(one_y), labels[chosen])
+
+
+BAD_BATCHES = {
+    "place_beyond": ({"place": 5}, ParamError, "place"),
+    "place_negative": ({"place": -1}, ParamError, "place"),
+    "place_an_array": ({"place": np.zeros(1, np.int64)}, ArgTypeError, "place"),
+    "place_a_word": ({"place": "0"}, ArgTypeError, "place"),
+    "count_beyond": ({"count": 9}, ParamError, "count"),
+    "labels_of_int32": ({"labels": np.zeros(6, np.int32)}, DTypeError, "labels must be int64"),
+    "labels_too_few": ({"labels": np.zeros(5, np.int64)}, ShapeError, "one label per image"),
+    "order_of_floats": ({"order": np.zeros(8)}, DTypeError, "order must be int64"),
+    "order_of_two_axes": ({"order": np.zeros((2, 4), np.int64)}, ShapeError, "order"),
+    "x_of_another_shape": ({"out": (np.zeros((3, 1, 3, 2)), np.zeros(4, np.int64))}, ShapeError, "x"),
+    "x_of_another_dtype": ({"out": (np.zeros((4, 1, 3, 2)), np.zeros(4, np.int64))}, DTypeError, "x must be float32"),
+    "y_of_another_dtype": ({"out": (np.zeros((4, 1, 3, 2), "f"), np.zeros(4, "i"))}, DTypeError, "y must be int64"),
+}
+
+
+@pytest.mark.parametrize(("given_so", "error", "words"), BAD_BATCHES.values(), ids=BAD_BATCHES.keys())
+def test_a_bad_batch_is_refused_by_name(given_so, error, words, device):
+    good = {"images": np.zeros((6, 1, 3, 2), np.uint8), "labels": np.zeros(6, np.int64), "order": np.arange(8) % 6}
+    placed = {
+        name: tuple(map(device.array, value))
+        if name == "out"
+        else device.array(value)
+        if hasattr(value, "shape")
+        else value
+        for name, value in (good | {"place": 1, "count": 4} | given_so).items()
+    }
+    with pytest.raises(error, match=words):
+        augment_batch(**placed, mean=[0.5], std=[0.25])
+
+
+def test_a_batch_of_arrays_in_two_places_is_refused(gpu):
+    arrays = np.zeros((6, 1, 3, 2), np.uint8), np.zeros(6, np.int64), np.arange(6)
+    with pytest.raises(DeviceMismatchError, match="order"):
+        augment_batch(gpu.array(arrays[0]), gpu.array(arrays[1]), arrays[2], place=0, count=4, mean=[0.5], std=[0.25])

@@ -45,8 +45,10 @@ PUBLIC = sorted({name.removesuffix("_forward").removesuffix("_backward") for nam
 WITH_BACKWARD = [name for name in PUBLIC if f"{name}_forward" in ops.__all__]
 # Operators that are another one of the backend, which goes by the shape of its input.
 _BY_SHAPE = ("spatial_batchnorm", "layernorm")
-# Gradients without a forward, for gpuconv.cudnn: of the package, not of its users.
-_GRADIENTS_ALONE = {"input_gradient", "weight_gradient"}
+# Of the package, not of its users: gradients without a forward, for gpuconv.cudnn, those that go where a net keeps them,
+# and the batches of an epoch.
+_OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch"}
+_OF_THE_PACKAGE |= {"affine_backward_into", "batchnorm_backward_into", "conv_backward_into"}
 
 
 def _functions(module):
@@ -68,7 +70,7 @@ def test_every_file_of_ops_has_its_fellows(file):
 def test_every_function_of_ops_is_offered(file):
     module = importlib.import_module(f"gpuconv.ops.{file}")
     own = {name for name in _functions(module) if getattr(module, name).__module__ == module.__name__}
-    missing = sorted(own - set(ops.__all__) - _GRADIENTS_ALONE)
+    missing = sorted(own - set(ops.__all__) - _OF_THE_PACKAGE)
     assert not missing, f"add {', '.join(missing)} to gpuconv/ops/__init__.py: __all__"
 
 

@@ -1,7 +1,5 @@
-"""`train` with its net and its pictures on the GPU: the CPU's numbers after a few steps of each preset.
-
-The GPU is the emulator's, or CuPy's: presets that add, scale or multiply whole arrays, in CuPy's own arithmetic, have
-that alone.
+"""`train` with its net and its pictures on the GPU, the emulator's or CuPy's: the CPU's numbers after a few steps of each
+preset.
 
 The tolerance of steps is that of lossy.py.  Steps that do more than the presets', and in float16, are held to what the
 CPU itself loses in the same precision: two orders of the same sums lose alike, so where the CPU is e away from the CPU
@@ -32,17 +30,16 @@ TINY = {
     "convnet": {"widths": (4, 8), "lr_start": 1.0},
     "three-layer": {"filters": 3, "hidden": 9},
     "vgg": {"widths": (3, 4), "lr_start": 1.0},
-}
-OF_CUPY = {  # not the emulator's: see above
     "resnet9": {"widths": (3, 4, 4, 5), "lr_start": 1.0},
     "resnet18": {"widths": (2, 3, 4, 4), "lr_start": 1.0, "max_steps": 1},
     "speedrun": {"widths": (3, 4, 4), "lr": 0.05, "bias_lr": 4.0},  # six images bear no larger steps
 }
+LONG = ("resnet18", "speedrun")  # in the emulator
 SMALL = {"data": "shapes", "batch_size": 6, "train_images": 18, "validation": 10, "test_images": 12}
 
 
 def _config(preset, **settings):
-    return dataclasses.replace(PRESETS[preset], **{**SMALL, **{**TINY, **OF_CUPY}[preset], **settings})
+    return dataclasses.replace(PRESETS[preset], **{**SMALL, **TINY[preset], **settings})
 
 
 def _outcome(folder):
@@ -57,9 +54,9 @@ def _outcome(folder):
     return found | {name: np.array(number) for name, number in numbers.items() if number is not None}
 
 
-def _case(place, preset, *values, core=False):
+def _case(place, preset, *values, core=False, long=False):
     """Return parameters of a case that runs at one place."""
-    marks = [*place.marks, *([pytest.mark.core] if core else [])]
+    marks = [*place.marks, *([pytest.mark.core] if core else []), *([pytest.mark.long] if long else [])]
     return pytest.param(preset, *values, *place.values, marks=marks)
 
 
@@ -69,9 +66,9 @@ RULES = {"rmsprop": 1e-3, "adamw": 1e-2}  # with rates at which no first step th
 @pytest.mark.parametrize(
     ("preset", "optimizer", "cuda"),
     [
-        *(_case(EMULATED, preset, None) for preset in TINY if preset != "vgg"),
+        *(_case(EMULATED, preset, None, long=preset in LONG) for preset in TINY if preset != "vgg"),
         *(_case(EMULATED, "convnet", optimizer) for optimizer in RULES),
-        *(_case(GPU, preset, None, core=preset != "resnet18") for preset in (*TINY, *OF_CUPY)),
+        *(_case(GPU, preset, None, core=preset != "resnet18") for preset in TINY),
         *(_case(GPU, "convnet", optimizer) for optimizer in RULES),
     ],
     indirect=["cuda"],
@@ -86,7 +83,7 @@ def test_steps_of_each_preset_end_where_the_cpu_s_do(preset, optimizer, cuda, tm
 
 
 def _steps(preset, optimizer, **settings):
-    steps = {**TINY, **OF_CUPY}[preset].get("max_steps", 2)
+    steps = TINY[preset].get("max_steps", 2)
     rule = {"optimizer": optimizer, "lr": RULES[optimizer]} if optimizer else {}
     return _config(preset, max_steps=steps, **rule, **settings)
 
@@ -145,7 +142,7 @@ def test_pictures_go_to_the_gpu_once_and_views_are_made_there(cuda, tmp_path, mo
     assert found.accuracy == result.test_accuracy_tta
 
 
-@pytest.mark.parametrize("preset", TINY)
+@pytest.mark.parametrize("preset", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in TINY])
 def test_same_run_same_bits(preset, cuda, tmp_path):
     config = _config(preset, max_steps=3, device="cuda", checkpoint_every=1)
     for name in ("first", "second"):

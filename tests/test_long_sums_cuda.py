@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gpuconv.cuda import average_pool, conv, reduce
+from gpuconv.cuda import average_pool, conv, muon, reduce
 
 U = 2.0**-24
 KERNELS = Path(__file__).parents[1] / "kernels"
@@ -169,6 +169,15 @@ def _channels(rows: bool) -> Callable[[int, int], Order]:
         return Order(-(-terms // z.chunk), z.chunk // width, width, "tree", wide=True)
 
     return order
+
+
+def _chunk(terms: int, _: int) -> Order:
+    return Order(-(-terms // muon._CHUNK), min(muon._CHUNK // 256, -(-terms // 256)), 256, "block", wide=True)
+
+
+def _runs(terms: int, _: int) -> Order:
+    run = int(re.search(r"MUON_RUN = (\d+);", _text("muon.cu"))[1])
+    return Order(-(-terms // run), run)
 
 
 def _text(file: str) -> str:
@@ -335,6 +344,28 @@ TABLE = {
         more=1,
         beyond=((),) * 3,
     ),
+    "muon_length": Row(
+        ("muon_momentum",),
+        _chunk,
+        (
+            ("muon.cu", "of_u += u * u;"),
+            ("muon.cu", "of_w += weight * weight;"),
+            _BLOCK_SUM,
+            ("muon.cu", "double sum = 0;"),
+        ),
+        more=1,
+    ),
+    "muon_product": Row(
+        ("muon_product",),
+        _runs,
+        (
+            _TILE,
+            ("muon.cu", "total[i][j] += run.sum[i][j], run.sum[i][j] = 0;"),
+            ("muon.cu", "if ((begin + DEPTH) % MUON_RUN == 0 || begin + DEPTH >= inner) {"),
+        ),
+        more=1,
+        beyond=(((254_849, None),),),
+    ),
 }
 # Sums in float64 throughout, of one term, or none.
 WIDE = {
@@ -345,6 +376,7 @@ WIDE = {
     "batchnorm_backward_sums_merge",
     "square_sums",
     "step_judge",
+    "muon_lengths",
 }
 NO_SUMS = {
     "adam_update",
@@ -352,11 +384,14 @@ NO_SUMS = {
     "affine_narrow",
     "affine_widen",
     "all_finite",
+    "arithmetic_add",
+    "arithmetic_scale",
     "augment",
     "batchnorm_backward_data",
     "batchnorm_forward_moments_stored",
     "batchnorm_forward_normalise",
     "conv_pack_filters",
+    "copy_dense",
     "copy_strided",
     "copy_transposed",
     "dropout_backward",
@@ -366,6 +401,8 @@ NO_SUMS = {
     "max_pool_backward_halving",
     "max_pool_forward_direct",
     "max_pool_volume_forward_direct",
+    "muon_normalise",
+    "muon_step",
     "max_pool_forward_halving",
     "outcome_hits",
     "outcome_part",
@@ -413,6 +450,8 @@ def test_constants_that_kernels_and_launchers_share():
     assert f"constexpr int CHANNEL_VALUES = {reduce._VALUES};" in _text("channels.cuh")
     assert f"__shared__ Sum<T> sums[{conv._BIAS_LINES}][33];" in _text("conv.cu")
     assert "constexpr int GROUP_BLOCK = 256;" in _text("groupnorm.cu")
+    assert f"constexpr int MUON_CHUNK = {muon._CHUNK};" in _text("muon.cu")
+    assert f"constexpr int MUON_TILE = {muon._TILE}, " in _text("muon.cu")
 
 
 def test_a_run_of_equal_terms_is_off_by_a_quarter_of_their_number(rng):

@@ -1,14 +1,17 @@
-"""Muon against loops in plain NumPy, the rate of biases, and the clipping of gradients."""
+"""Muon against loops in plain NumPy and on a GPU, the rate of biases, and the clipping of gradients."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from compare import assert_same, normal
+from compare import U_OUT, assert_same, normal
+from places import Cpu
 
 from gpuconv import nn
 from gpuconv.errors import ArgTypeError, CheckpointMismatchError, ConfigError, ParamError
 from gpuconv.nn.muon import orthogonal
+from gpuconv.placed import Number
 
 
 def net_of_everything(dtype="float64"):
@@ -137,6 +140,108 @@ def test_muon_in_half_precision_is_computed_in_single(rng):
     x = orthogonal(u, 3)
     assert x.dtype == np.float16
     assert_same(x, orthogonal(u.astype("float32"), 3), dtype="float16")
+
+
+# On a GPU -----------------------------------------------------------------------------------------------------------
+
+SHAPES = {
+    "first": (6, 5),
+    "wide": (70, 8, 3, 3),
+    "one": (1, 1, 1, 1),
+    "second": (3, 7),
+    "tall": (130, 5, 2, 3),
+    "square": (64, 16, 2, 2),
+}
+
+
+def vectors_at(place, w):
+    """Return a net as far as Muon looks at it: parameters of SHAPES and 11 more that do not decay, no gradients yet."""
+    flat, start, params = place.array(w.copy()), 0, {}
+    for name, shape in SHAPES.items():
+        params[name] = flat[start : start + math.prod(shape)].reshape(shape)
+        start += math.prod(shape)
+    params["bias"] = flat[start:]
+    return SimpleNamespace(params=params, flat_params=flat, flat_grads=place.array(np.zeros_like(w)), decayed=start)
+
+
+def taken(place, w, grads, **given):
+    """Return w and the velocity after a step on each of the gradients, as float64."""
+    net = vectors_at(place, w)
+    optimiser = nn.Muon(net, **given)
+    for step, grad in enumerate(grads):
+        net.flat_grads[...] = place.array(grad)
+        optimiser.step(0.1 / (1 + step))
+    return [place.numpy(array).astype(np.float64) for array in (net.flat_params, optimiser.state["velocity"])]
+
+
+def drawn(rng, dtype, steps=2):
+    size = sum(map(math.prod, SHAPES.values())) + 11
+    return normal(rng, (size,), dtype), normal(rng, (steps, size), dtype)
+
+
+@pytest.mark.parametrize("given", [given for given, _ in MUON.values()], ids=MUON.keys())
+def test_steps_on_a_gpu_are_those_of_the_cpu(given, gpu, dtype, rng):
+    """Where the CPU is e away from the CPU in float64, the GPU may be 4 e away, and 8 u of the largest entry.
+
+    Two orders of the same sums lose alike.  In float64, which is nothing away from itself, e is 2^29 times less than in
+    float32.
+    """
+    w, grads = drawn(rng, dtype)
+    exact = taken(Cpu, w.astype(np.float64), grads.astype(np.float64), **given)
+    rounded = np.float32 if dtype == "float64" else dtype
+    less = 2.0**-29 if dtype == "float64" else 1.0
+    of_cpu = taken(Cpu, w.astype(rounded), grads.astype(rounded), **given)
+    of_gpu = taken(gpu, w, grads, **given)
+    for wanted, cpu, found in zip(exact, of_cpu, of_gpu, strict=True):
+        allowed = 4 * less * np.abs(cpu - wanted).max() + 8 * U_OUT[dtype] * np.abs(wanted).max()
+        assert np.abs(found - wanted).max() <= allowed
+
+
+def test_a_gradient_that_is_no_number_stays_in_its_bank(gpu, rng):
+    w, grads = drawn(rng, "float32", steps=1)
+    places, start = {}, 0
+    for name, shape in SHAPES.items():
+        places[name] = slice(start, start := start + math.prod(shape))
+    expected, _ = taken(gpu, w, grads)
+    grads[0, places["wide"].start] = np.nan
+    found, _ = taken(gpu, w, grads)
+    assert np.isnan(found[places["wide"]]).all()
+    for name, where in places.items():
+        if name != "wide":
+            assert_same(found[where], expected[where])
+
+
+def test_zero_gradients_and_zero_filters_on_a_gpu_make_no_nan(gpu, rng):
+    w, grads = drawn(rng, "float32")
+    grads[...] = 0
+    found, velocity = taken(gpu, w * 0, grads)
+    assert not found.any()
+    assert not velocity.any()
+    for array in taken(gpu, w, grads):
+        assert np.isfinite(array).all()
+
+
+def test_the_bits_are_those_of_any_number_of_multiprocessors(gpu, rng, monkeypatch):
+    w, grads = drawn(rng, "float32")
+    expected = taken(gpu, w, grads)
+    monkeypatch.setattr("gpuconv.cuda.kernel._BLOCKS_PER_SM", 1)
+    for found, wanted in zip(taken(gpu, w, grads), expected, strict=True):
+        assert_same(found, wanted)
+
+
+def test_a_rate_by_its_place_is_the_one_there_at_the_launch(gpu, rng):
+    w, grads = drawn(rng, "float32", steps=1)
+    rate, found = gpu.array(np.zeros(1)), []
+    for lr in (0.25, Number(rate, times=0.5)):
+        net = vectors_at(gpu, w)
+        optimiser = nn.Muon(net)
+        net.flat_grads[...] = gpu.array(grads[0])
+        rate[...] = 0.5
+        rule = {"momentum": 0.6, "nesterov": True, "renormalise": True, "iterations": 1, "quintic": (2.0, -1.5, 0.5)}
+        optimiser._on_gpu.step(*optimiser._vectors, lr=lr, **rule)
+        found.append(gpu.numpy(net.flat_params))
+    assert_same(*found)
+    assert (found[0] != w).any()
 
 
 class _Crossed(nn.Layer):

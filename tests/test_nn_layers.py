@@ -437,3 +437,22 @@ def test_a_layer_of_ones_own(rng):
     net.forward(x, training=True)
     net.backward(dy)
     assert_gradient(net.grads["scale1.factor"], lambda: float((net.forward(x) * dy).sum()), net.params["scale1.factor"])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_frozen_filters_have_no_gradient_to_compute(bias, rng, monkeypatch):
+    real, asked = nn.layers.ops.conv.conv_backward, []
+
+    def watched(*arguments, **keywords):
+        asked.append(keywords["weight_grad"])
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(nn.layers.ops.conv, "conv_backward", watched)
+    x, found = normal(rng, (2, 3, 5, 5)), []
+    for frozen in (False, True):
+        layer = nn.Conv(3, 4, bias=bias, frozen=frozen).create(seed=1, dtype="float64")
+        dx = layer.backward(layer.forward(x, training=True))
+        found.append([dx, *(layer.grads[name] for name in ("b",) if bias)])
+    assert asked == [True, False]
+    for one, other in zip(*found, strict=True):
+        assert_same(one, other)

@@ -103,13 +103,13 @@ def test_residual_leaves_what_its_body_remembers_alone(rng):
 
 def test_backward_computes_no_input_gradient_in_front_of_the_first_parameters(rng, monkeypatch):
     asked = []
-    real_backward = gpuconv.nn.layers.ops.affine_backward
+    real_backward = gpuconv.nn.layers.ops.affine.affine_backward_into
 
-    def affine_backward(dy, cache, *, input_grad):
+    def affine_backward(dy, cache, dw, db, *, input_grad):
         asked.append(input_grad)
-        return real_backward(dy, cache, input_grad=input_grad)
+        return real_backward(dy, cache, dw, db, input_grad=input_grad)
 
-    monkeypatch.setattr(gpuconv.nn.layers.ops, "affine_backward", affine_backward)
+    monkeypatch.setattr(gpuconv.nn.layers.ops.affine, "affine_backward_into", affine_backward)
     monkeypatch.setattr(gpuconv.nn.layers.ops, "relu_backward", lambda dy, cache: pytest.fail("not needed"))
     block = nn.Sequential(nn.Sequential(nn.Relu(), nn.Flatten()), nn.Residual(nn.Affine(6, 6)), nn.Affine(6, 2))
     net = nn.Net(block, (2, 3))

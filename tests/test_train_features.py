@@ -514,7 +514,7 @@ def test_batches_made_ahead_are_those_made_in_order(parts, monkeypatch):
 
 def test_an_error_in_making_a_batch_arrives_where_the_batch_is_wanted(monkeypatch):
     monkeypatch.setenv("GPUCONV_THREADS", "2")
-    real, calls = feed.ops.augment, []
+    real, calls = feed.ops.augmentation.augment_batch, []
 
     def third_fails(*arguments, **keywords):
         calls.append(threading.current_thread().name)
@@ -522,7 +522,7 @@ def test_an_error_in_making_a_batch_arrives_where_the_batch_is_wanted(monkeypatc
             raise ZeroDivisionError
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(feed.ops, "augment", third_fails)
+    monkeypatch.setattr(feed.ops.augmentation, "augment_batch", third_fails)
     came = []
     with pytest.raises(ZeroDivisionError), feed_of() as source:
         came.extend(source.epoch(0, 0, 10))

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .copy import contiguous
+from .copy import contiguous, copy_into
 from .device import Device, device_of
 from .kernel import Kernel, cover
 from .layout import index_type
-from .reduce import channel_sums, sum_type
+from .reduce import channel_sums_into, sum_type
 
 _BIAS = Kernel("affine.cu", "affine_forward_bias")
 _WIDEN = Kernel("affine.cu", "affine_widen")
@@ -31,12 +31,27 @@ def affine_forward(x: Any, w: Any, b: Any) -> Any:
 
 def affine_backward(dy: Any, x: Any, w: Any, *, input_grad: bool, bias_grad: bool) -> tuple[Any, Any, Any]:
     device = device_of(x)
-    dw = _narrow(device, _product(device, _rows(x, w).transpose(1, 0), dy), w.dtype)
-    db = channel_sums(dy) if bias_grad else None
-    dx = None
-    if input_grad:
-        dx = _narrow(device, _product(device, dy, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
-    return dx, dw, db
+    dw = device.empty(tuple(w.shape), w.dtype)
+    db = device.empty((w.shape[1],), w.dtype) if bias_grad else None
+    return affine_backward_into(dy, x, w, dw, db, input_grad=input_grad), dw, db
+
+
+def affine_backward_into(dy: Any, x: Any, w: Any, dw: Any, db: Any, *, input_grad: bool) -> Any:
+    """Return dx, and fill dw and db, C-contiguous; db None for none."""
+    device = device_of(x)
+    rows = _rows(x, w).transpose(1, 0)
+    if dw.dtype == sum_type(w.dtype) and rows.shape[1]:
+        device.matmul(rows, dy, dw)
+    elif dw.dtype == sum_type(w.dtype):
+        copy_into(dw, _product(device, rows, dy))
+    else:
+        product = _product(device, rows, dy)
+        _NARROW(device, (dw.dtype,), cover(device, dw.size), product, dw, dw.size)
+    if db is not None:
+        channel_sums_into(dy, db)
+    if not input_grad:
+        return None
+    return _narrow(device, _product(device, dy, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
 
 
 def _rows(x: Any, w: Any) -> Any:

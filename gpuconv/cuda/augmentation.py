@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..placed import Count, placed_count
 from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, index_type
@@ -28,17 +29,66 @@ def augment(
     channels_last: bool,
 ) -> Any:
     device: Any = device_of(images)
-    shape = tuple(images.shape)
-    N, C, H, W = shape
-    out, target = empty_images(device, (N, C, H, W), dtype, channels_last=channels_last)
+    out, target = empty_images(device, tuple(images.shape), dtype, channels_last=channels_last)
+    moves = pad, pad_mode == "reflect", flip, cutout
+    _launch(device, images, draws, (None, *placed_count(0), None), target, None, channels_last, mean, std, moves)
+    return out
+
+
+def augment_batch(
+    images: Any,
+    labels: Any,
+    order: Any,
+    draws: Any,
+    *,
+    place: int | Count,
+    count: int,
+    out: tuple[Any, Any] | None,
+    mean: list[float],
+    std: list[float],
+    pad: int,
+    pad_mode: str,
+    flip: bool,
+    cutout: int,
+    dtype: np.dtype,
+    channels_last: bool,
+) -> tuple[Any, Any]:
+    device: Any = device_of(images)
+    if out is None:
+        shape = (count, *images.shape[1:])
+        out = (
+            empty_images(device, shape, dtype, channels_last=channels_last)[0],
+            device.empty((count,), labels.dtype),
+        )
+    target = out[0].transpose(0, 2, 3, 1) if channels_last else out[0]
+    moves = pad, pad_mode == "reflect", flip, cutout
+    chosen = order, *placed_count(place), labels
+    _launch(device, images, draws, chosen, target, out[1], channels_last, mean, std, moves)
+    return out
+
+
+def _launch(
+    device: Any,
+    images: Any,
+    draws: Any,
+    chosen: tuple[Any, ...],
+    target: Any,
+    labels: Any,
+    channels_last: bool,
+    mean: list[float],
+    std: list[float],
+    moves: tuple[Any, ...],
+) -> None:
+    """Fill the C-contiguous form of a batch, and its labels where there are any."""
+    _, C, H, W = images.shape
+    shape = len(target), C, H, W
     steps = dict(zip(("image", "channel", "row", "column"), images.strides, strict=True))  # one byte an element
     steps["draw"] = 0 if draws is None else draws.strides[0] // draws.dtype.itemsize
     count = elements(shape)
-    templates = dtype, channels_last, index_type(count)
-    levels = _levels(device, tuple(mean), tuple(std), dtype)
-    moves = pad, pad_mode == "reflect", flip, cutout
-    _AUGMENT(device, templates, cover(device, count), images, draws, levels, target, steps, *shape, *moves)
-    return out
+    templates = target.dtype, channels_last, index_type(count)
+    levels = _levels(device, tuple(mean), tuple(std), target.dtype)
+    arrays = images, draws, levels, *chosen, target, labels
+    _AUGMENT(device, templates, cover(device, count), *arrays, steps, *shape, *moves)
 
 
 @functools.lru_cache(maxsize=16)

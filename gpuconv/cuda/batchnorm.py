@@ -55,6 +55,17 @@ def batchnorm_forward(
 
 def batchnorm_backward(dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any, *, training: bool) -> tuple[Any, Any, Any]:
     device = device_of(x)
+    dgamma, dbeta = device.empty(tuple(gamma.shape), gamma.dtype), device.empty(tuple(gamma.shape), gamma.dtype)
+    dx = batchnorm_backward_into(dy, x, gamma, mean, inv_std, dgamma, dbeta, training=training)
+    return dx, dgamma, dbeta
+
+
+def batchnorm_backward_into(
+    dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any, dgamma: Any, dbeta: Any, *, training: bool
+) -> Any:
+    """Return dx, and fill dgamma, unless it is None, and dbeta, C-contiguous."""
+    device = device_of(x)
+    dgamma = device.empty(tuple(gamma.shape), gamma.dtype) if dgamma is None else dgamma
     shape = tuple(x.shape)
     x, channels_last, z = seen_by_channel(x)
     dy = stored(dy, channels_last=channels_last) if dy.ndim == 4 else contiguous(dy)
@@ -64,7 +75,6 @@ def batchnorm_backward(dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any, *, 
     _BACKWARD_SUMS(
         device, (x.dtype, *z.templates, z.index), z.blocks, dy, x, mean, partial, *z.sizes, z.lanes, z.chunks
     )
-    dgamma, dbeta = device.empty((z.channels,), gamma.dtype), device.empty((z.channels,), gamma.dtype)
     coefficients = device.empty((3, z.channels), sums)
     arrays = partial, gamma, inv_std, dgamma, dbeta, coefficients
     sizes = z.channels, z.count, z.chunks, z.merge_lanes
@@ -72,7 +82,7 @@ def batchnorm_backward(dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any, *, 
     dx, target = empty_results(device, shape, x.dtype, channels_last=channels_last)
     templates = (x.dtype, *z.templates, training, z.index)
     _DATA(device, templates, cover(device, z.packs), dy, x, mean, coefficients, target, *z.walk)
-    return dx, dgamma, dbeta
+    return dx
 
 
 def _step(vector: Any) -> int:

@@ -205,14 +205,23 @@ def conv_backward(
     bias_grad: bool,
 ) -> tuple[Any, Any, Any]:
     device = device_of(x)
+    dw = device.empty(tuple(w.shape), w.dtype) if weight_grad else None
+    db = device.empty((sizes.K,), w.dtype) if bias_grad else None
+    return conv_backward_into(dy, x, w, sizes, dw, db, input_grad=input_grad), dw, db
+
+
+def conv_backward_into(
+    dy: Any, x: Any, w: Any, sizes: ConvSizes | VolumeConvSizes, dw: Any, db: Any, *, input_grad: bool
+) -> Any:
+    """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
+    device = device_of(x)
     channels_last = is_channels_last(x)
-    dy, dw = stored(dy, channels_last=channels_last), None
-    if weight_grad:
-        x = stored(x, channels_last=channels_last)
-        dw = _weight_gradient(device, dy, x, tuple(w.shape), sizes, channels_last=channels_last)
-    db = _bias_gradient(device, dy, sizes, channels_last=channels_last) if bias_grad else None
-    dx = _data_gradient(device, dy, contiguous(w), sizes, channels_last=channels_last) if input_grad else None
-    return dx, dw, db
+    dy = stored(dy, channels_last=channels_last)
+    if dw is not None:
+        _weight_gradient(device, dy, stored(x, channels_last=channels_last), dw, sizes, channels_last=channels_last)
+    if db is not None:
+        _bias_gradient(device, dy, db, sizes, channels_last=channels_last)
+    return _data_gradient(device, dy, contiguous(w), sizes, channels_last=channels_last) if input_grad else None
 
 
 def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool) -> Any:
@@ -234,8 +243,8 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: 
     return dx
 
 
-def _weight_gradient(device: Device, dy: Any, x: Any, shape: tuple[int, ...], z: Sizes, *, channels_last: bool) -> Any:
-    pixels, size = z.N * prod(z.out[2:]), elements(shape)
+def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, channels_last: bool) -> None:
+    pixels, size = z.N * prod(z.out[2:]), dw.size
     method = weight_method(z)
     kernel = _kernels(z)["weight"][method]
     if method == "direct":
@@ -243,17 +252,18 @@ def _weight_gradient(device: Device, dy: Any, x: Any, shape: tuple[int, ...], z:
         partial = device.empty((slices, size), _sum_type(x.dtype))
         templates = (x.dtype, channels_last, _index(z))
         kernel(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
-        return _added(device, partial, shape, x.dtype)
+        _add(device, partial, dw)
+        return
     filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
     tile = weight_tile_of(filters, channels * taps, x.dtype)
     tiles = -(-filters // tile.side) * -(-channels * taps // tile.side) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
     kernel(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
-    return _added(device, partial, shape, x.dtype, taps=taps, channels=channels)
+    _add(device, partial, dw, taps=taps, channels=channels)
 
 
-def _bias_gradient(device: Device, dy: Any, z: Sizes, *, channels_last: bool) -> Any:
+def _bias_gradient(device: Device, dy: Any, db: Any, z: Sizes, *, channels_last: bool) -> None:
     pixels = prod(z.out[2:])
     slices, length = _slices(z.N * pixels, 32 * z.K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
     partial = device.empty((slices, z.K), _sum_type(dy.dtype))
@@ -261,17 +271,13 @@ def _bias_gradient(device: Device, dy: Any, z: Sizes, *, channels_last: bool) ->
         _BIAS_LAST(device, (dy.dtype,), slices * -(-z.K // 32), dy, partial, z.N * pixels, z.K, length)
     else:
         _BIAS_PLANAR(device, (dy.dtype,), slices * z.K, dy, partial, z.N, z.K, pixels, length)
-    return _added(device, partial, (z.K,), dy.dtype)
+    _add(device, partial, db)
 
 
-def _added(
-    device: Device, partial: Any, shape: tuple[int, ...], dtype: np.dtype, *, taps: int = 1, channels: int = 1
-) -> Any:
-    """Return the sum over the slices of partial sums, (slices, K, taps, channels), as an array (K, channels, taps)."""
+def _add(device: Device, partial: Any, total: Any, *, taps: int = 1, channels: int = 1) -> None:
+    """Fill an array (K, channels, taps) with the sum over the slices of partial sums, (slices, K, taps, channels)."""
     slices, size = partial.shape
-    total = device.empty(shape, dtype)
-    _SUM(device, (dtype,), cover(device, size), partial, total, slices, size, taps, channels)
-    return total
+    _SUM(device, (total.dtype,), cover(device, size), partial, total, slices, size, taps, channels)
 
 
 def _slices(pixels: int, sums: int, threads: int = 1) -> tuple[int, int]:

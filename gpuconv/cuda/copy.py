@@ -1,4 +1,4 @@
-"""Copies of strided views, for kernels that want their arrays without gaps."""
+"""Copies of views, for kernels that want their arrays without gaps, and into arrays that are kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 from .device import Device, device_of
 from .kernel import Kernel, cover
 
+_DENSE = Kernel("copy.cu", "copy_dense")
 _STRIDED = Kernel("copy.cu", "copy_strided", strided=("in",))
 _TRANSPOSED = Kernel("copy.cu", "copy_transposed")
 _AXES = 6
 _TILE = 32
+_PACK_BYTES = 16
 _INT32, _INT64 = np.dtype(np.int32), np.dtype(np.int64)
 
 
@@ -33,6 +35,9 @@ def copy_into(out: Any, array: Any) -> None:
 
 
 def _fill(device: Device, array: Any, out: Any) -> None:
+    if array.flags.c_contiguous:
+        _DENSE(device, (array.dtype,), cover(device, -(-array.nbytes // _PACK_BYTES)), array, out, array.size)
+        return
     if array.ndim > 3:
         last = array.transpose(0, *range(2, array.ndim), 1)
         if last.flags.c_contiguous:  # channels-last to (N, C, ...)

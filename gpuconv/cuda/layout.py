@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..shapes import is_channels_last
-from .copy import contiguous
-from .device import Device
+from .copy import contiguous, copy_into
+from .device import Device, device_of
 
 INT32, INT64 = np.dtype(np.int32), np.dtype(np.int64)
 _LARGEST_INT32 = 2**31 - 1
@@ -41,6 +41,13 @@ def empty_results(device: Device, shape: tuple[int, ...], dtype: np.dtype, *, ch
         array = device.empty(shape, dtype)
         return array, array
     return empty_images(device, shape, dtype, channels_last=channels_last)
+
+
+def in_format(images: Any, *, channels_last: bool) -> Any:
+    """Return a copy of images (N, C, H, W) in a memory format."""
+    out, target = empty_images(device_of(images), tuple(images.shape), images.dtype, channels_last=channels_last)
+    copy_into(target, images.transpose(0, 2, 3, 1) if channels_last else images)
+    return out
 
 
 def same_storage(*arrays: Any, like: Any) -> tuple[Any, ...]:

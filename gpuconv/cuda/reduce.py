@@ -115,15 +115,13 @@ def sum_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
-def channel_sums(x: Any) -> Any:
-    """Return the sums of (N, C) or (N, C, H, W) over all axes but the second, (C,) of x's dtype."""
+def channel_sums_into(x: Any, out: Any) -> None:
+    """Fill out, (C,) of x's dtype, with the sums of (N, C) or (N, C, H, W) over all axes but the second."""
     device = device_of(x)
     x, _, z = seen_by_channel(x)
     partial = device.empty((z.chunks, z.channels), sum_type(x.dtype))
     _SUMS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.lanes)
-    out = device.empty((z.channels,), x.dtype)
     merge_chunks(device, partial, out, z)
-    return out
 
 
 def merge_chunks(device: Device, partial: Any, out: Any, z: Channels) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .. import checks
+from ..backend import copy
 from ..errors import ParamError
 from ..placed import Number
 from .store import check_fit, check_variances, copy_in
@@ -67,14 +68,14 @@ class WeightAverage:
         self._check_away()
         own = {name: copy_of(array) for name, array in self._live.items()}
         for name, array in self._live.items():
-            array[...] = self.state[name]
+            copy(self.state[name], array)
         self._applied = True
         try:
             yield
         finally:
             self._applied = False
             for name, array in self._live.items():
-                array[...] = own[name]
+                copy(own[name], array)
 
     def _check_away(self) -> None:
         if self._applied:

@@ -6,8 +6,7 @@ import math
 from typing import Any
 
 from .. import checks
-from ..backend import square_sum
-from .vectors import scale
+from ..backend import scale, square_sum
 
 
 def clip_gradients(net: Any, max_norm: float) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
-from ..backend import copy, in_format
+from ..backend import in_format, multiple
 from ..errors import ParamError, ShapeError
 from ..plural import counted
 from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
@@ -103,12 +103,8 @@ class Conv(Layer):
         return ops.conv_forward(x, w, self.params.get("b"), **self.geometry)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        dx, dw, db = ops.conv_backward(dy, cache, input_grad=input_grad)
-        if "w" in self.grads:
-            copy(dw, self.grads["w"])
-        if "b" in self.grads:
-            self.grads["b"][...] = db
-        return dx
+        dw, db = self.grads.get("w"), self.grads.get("b")
+        return ops.conv.conv_backward_into(dy, cache, dw, db, input_grad=input_grad)
 
 
 @register("bn")
@@ -149,11 +145,7 @@ class BatchNorm(Layer):
         return forward(x, **self.params, **self.state, training=training, momentum=momentum, eps=eps)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        backward = ops.batchnorm_backward if cache.x.ndim == 2 else ops.spatial_batchnorm_backward
-        dx, dgamma, dbeta = backward(dy, cache)
-        if "gamma" in self.grads:
-            self.grads["gamma"][...] = dgamma
-        self.grads["beta"][...] = dbeta
+        dx = ops.batchnorm.batchnorm_backward_into(dy, cache, self.grads.get("gamma"), self.grads["beta"])
         return dx if input_grad else None
 
 
@@ -357,11 +349,8 @@ class Affine(Layer):
         return ops.affine_forward(x, self.params["w"], self.params.get("b"))
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        dx, dw, db = ops.affine_backward(dy, cache, input_grad=input_grad)
-        copy(dw, self.grads["w"])
-        if "b" in self.grads:
-            self.grads["b"][...] = db
-        return dx
+        dw, db = self.grads["w"], self.grads.get("b")
+        return ops.affine.affine_backward_into(dy, cache, dw, db, input_grad=input_grad)
 
 
 @register("scale")
@@ -376,11 +365,11 @@ class Scale(Layer):
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
         checks.common_dtype(x=x)
-        return x * self.settings["factor"], (tuple(x.shape), x.dtype)
+        return multiple(x, self.settings["factor"]), (tuple(x.shape), x.dtype)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         checks.upstream(dy, *cache)
-        return dy * self.settings["factor"]
+        return multiple(dy, self.settings["factor"])
 
 
 def _stand_in(*shape: int) -> np.ndarray:

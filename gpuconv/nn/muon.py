@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
-from ..backend import put_back
+from ..backend import filter_banks, put_back
 from ..errors import ParamError
 from .optim import Optimiser, sgd_by_place
 from .vectors import copy_of
@@ -30,7 +30,8 @@ class Muon(Optimiser):
     sgd_momentum.  weight_decay applies to affine weights only: renormalised filters have a length already, and biases
     are decayed by no optimiser here.
 
-    The matrix products are the arrays' own, in float32 or wider.
+    The matrix products are in float32 or wider: NumPy's on the CPU; on a GPU those of kernels/muon.cu, which takes the
+    step of all banks together and reads nothing back.
     Sources: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), and the speed run
     airbench94_muon, whose momenta, coefficients and number of iterations the defaults are.
     """
@@ -57,29 +58,35 @@ class Muon(Optimiser):
         settings = {"iterations": self.iterations, "renormalise": self.renormalise, "affine_lr": self.affine_lr}
         settings |= {"momentum": momentum, "nesterov": nesterov, "sgd_momentum": sgd_momentum}
         super().__init__(net, ("velocity",), weight_decay, bias_lr, **settings)
-        self._banks: list[tuple[Any, Any, Any]] = []
+        self._vectors = net.flat_params, net.flat_grads, self.state["velocity"]
         self._parts = []
+        banks = []  # (start, rows, columns)
         start = 0  # the first `decayed` entries of the flat vectors are the weights, layer by layer
         for w in net.params.values():
             if w.ndim > 1:
-                arrays = [
-                    array[start : start + w.size] for array in (net.flat_params, net.flat_grads, *self.state.values())
-                ]
-                start += w.size
                 if w.ndim == 4:
-                    rows = (w.shape[0], w.size // w.shape[0])
-                    self._banks.append(tuple(array.reshape(rows) for array in arrays))
+                    banks.append((start, w.shape[0], w.size // w.shape[0]))
                 else:
+                    arrays = [array[start : start + w.size] for array in self._vectors]
                     self._parts.append((arrays, self.weight_decay, self.affine_lr))
+                start += w.size
         if start != net.decayed:
             msg = f"Muon needs the net's weights in front: {start} entries of matrices, {net.decayed} that decay"
             raise ParamError(msg)
         if start < net.flat_params.size:
-            rest = [array[start:] for array in (net.flat_params, net.flat_grads, *self.state.values())]
-            self._parts.append((rest, 0.0, self.bias_lr))
+            self._parts.append(([array[start:] for array in self._vectors], 0.0, self.bias_lr))
+        self._on_gpu = filter_banks(banks, net.flat_params)
+        self._banks = [
+            [array[start : start + rows * columns].reshape(rows, columns) for array in self._vectors]
+            for start, rows, columns in banks
+        ]
 
     def step(self, lr: float) -> None:
         super().step(lr)
+        if self._on_gpu is not None:
+            rule = {name: self.settings[name] for name in ("momentum", "nesterov", "renormalise", "iterations")}
+            self._on_gpu.step(*self._vectors, lr=lr, quintic=(_A, _B, _C), **rule)
+            return
         for w, dw, velocity in self._banks:
             self._turn(w, dw, velocity, float(lr))
 
@@ -89,14 +96,14 @@ class Muon(Optimiser):
 
     def step_by_place(self, numbers: Any) -> None:
         rate = numbers.rate(len(self._parts))
-        arrays = [array for bank in self._banks for array in (bank[0], bank[2])] if rate.go is not None else []
-        kept = [copy_of(array) for array in arrays]
+        weights = [self._vectors[0], self._vectors[2]] if rate.go is not None and self._banks else []
+        kept = [copy_of(array) for array in weights]
         super().step_by_place(numbers)
-        lr = rate.at.astype(self.state["velocity"].dtype)
-        for w, dw, velocity in self._banks:
-            self._turn(w, dw, velocity, lr)
-        for array, before in zip(arrays, kept, strict=True):
-            put_back(array.reshape(-1), before.reshape(-1), rate.go)
+        if self._on_gpu is not None:
+            rule = {name: self.settings[name] for name in ("momentum", "nesterov", "renormalise", "iterations")}
+            self._on_gpu.step(*self._vectors, lr=rate, quintic=(_A, _B, _C), **rule)
+        for array, before in zip(weights, kept, strict=True):
+            put_back(array, before, rate.go)
 
     def _turn(self, w: Any, dw: Any, velocity: Any, lr: Any) -> None:
         """Take one step on one filter bank, in place."""
@@ -132,9 +139,9 @@ def orthogonal(u: Any, iterations: int) -> Any:
 
 
 def _length(w: Any) -> Any:
-    """Return the Euclidean norm as an array of no axes, 1 where it is 0: nothing is read from the device."""
+    """Return the Euclidean norm as an array of no axes, 1 where it is 0."""
     wide = _wide(w)
-    length = np.sqrt((wide * wide).sum())  # a power is a call of a function on a device
+    length = np.sqrt((wide * wide).sum())
     return length + (length == 0)
 
 

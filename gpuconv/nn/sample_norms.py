@@ -6,6 +6,7 @@ from math import prod
 from typing import Any
 
 from .. import checks, ops
+from ..backend import copy
 from ..errors import ParamError, ShapeError
 from ..shapes import check_images
 from .layer import Declared, Layer, register
@@ -50,7 +51,9 @@ class GroupNorm(Layer):
         return ops.groupnorm_forward(x, **self.params, groups=self.settings["groups"], eps=self.settings["eps"])
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        dx, self.grads["gamma"][...], self.grads["beta"][...] = ops.groupnorm_backward(dy, cache)
+        dx, dgamma, dbeta = ops.groupnorm_backward(dy, cache)
+        copy(dgamma, self.grads["gamma"])
+        copy(dbeta, self.grads["beta"])
         return dx if input_grad else None
 
 
@@ -79,5 +82,7 @@ class LayerNorm(Layer):
         return ops.layernorm_forward(x, **self.params, eps=self.settings["eps"])
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        dx, self.grads["gamma"][...], self.grads["beta"][...] = ops.layernorm_backward(dy, cache)
+        dx, dgamma, dbeta = ops.layernorm_backward(dy, cache)
+        copy(dgamma, self.grads["gamma"])
+        copy(dbeta, self.grads["beta"])
         return dx if input_grad else None

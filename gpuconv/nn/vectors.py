@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..backend import backend_of, on_gpu, scale_on_cpu, zeros_like
+from ..backend import backend_of, copy, zeros_like
 from ..placed import Number
 
 
@@ -22,22 +22,11 @@ def move_towards(target: Any, source: Any, share: float | Number) -> None:
     _update(target, source, lr=-share, weight_decay=-1.0)
 
 
-def scale(target: Any, factor: float) -> None:
-    """Multiply target by a factor.   target: (n,)."""
-    if on_gpu(target):
-        # Into zeros, not by adding (factor - 1) times itself: that loses the digits of a small factor.
-        own = copy_of(target)
-        target[...] = 0
-        add_scaled(target, own, factor)
-    else:
-        scale_on_cpu(target, factor)
-
-
 def copy_of(array: Any) -> Any:
     """Return a C-contiguous copy in the same place."""
-    copy = zeros_like(array)
-    copy[...] = array
-    return copy
+    own = zeros_like(array)
+    copy(array, own)
+    return own
 
 
 def _update(target: Any, source: Any, *, lr: float | Number, weight_decay: float) -> None:

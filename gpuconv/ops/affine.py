@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from .. import checks
-from ..backend import backend_of
+from ..backend import backend_of, fill, on_gpu
 from ..errors import ShapeError
 
 
@@ -48,12 +49,32 @@ def affine_backward(dy: Any, cache: AffineCache, *, input_grad: bool = True) -> 
 
     dx is None with input_grad=False; db is None where forward had no b.
     """
+    backend = _checked(dy, cache)
+    input_grad = checks.flag("input_grad", input_grad)
+    return backend.affine_backward(dy, cache.x, cache.w, input_grad=input_grad, bias_grad=cache.has_bias)
+
+
+def affine_backward_into(dy: Any, cache: AffineCache, dw: Any, db: Any, *, input_grad: bool = True) -> Any:
+    """Return dx as affine_backward does, and fill dw and db: what a net keeps, on a GPU C-contiguous and written there.
+
+    db is None where forward had no b.
+    """
+    backend = _checked(dy, cache)
+    input_grad = checks.flag("input_grad", input_grad)
+    if on_gpu(cache.x):
+        return backend.affine.affine_backward_into(dy, cache.x, cache.w, dw, db, input_grad=input_grad)
+    dx, *made = affine_backward(dy, cache, input_grad=input_grad)
+    fill((dw, db), made)
+    return dx
+
+
+def _checked(dy: Any, cache: Any) -> ModuleType:
+    """Return the backend where dy belongs to the cache."""
     checks.cache_of(cache, AffineCache, "affine_forward")
     backend = backend_of(dy=dy, x=cache.x)
     checks.upstream(dy, (cache.x.shape[0], cache.w.shape[1]), cache.x.dtype)
     checks.unchanged(cache.marks, x=cache.x, w=cache.w)
-    input_grad = checks.flag("input_grad", input_grad)
-    return backend.affine_backward(dy, cache.x, cache.w, input_grad=input_grad, bias_grad=cache.has_bias)
+    return backend
 
 
 def _product(sizes: tuple[int, ...]) -> int:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..backend import backend_of
+from ..backend import backend_of, on_gpu
 from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
+from ..placed import Count
 from ..shapes import check_count
 
 PAD_MODES = ("zero", "reflect")
@@ -47,6 +48,92 @@ def augment(
     """
     checks.given(images=images)
     backend = backend_of(images=images, draws=draws)
+    options = _checked(images, draws, mean, std, pad, pad_mode, flip, cutout, dtype, channels_last)
+    return backend.augment(images, draws, **options)
+
+
+def augment_batch(
+    images: Any,
+    labels: Any,
+    order: Any,
+    draws: Any = None,
+    *,
+    place: int | Count,
+    count: int,
+    out: tuple[Any, Any] | None = None,
+    mean: Any,
+    std: Any,
+    pad: int = 0,
+    pad_mode: str = "zero",
+    flip: bool = False,
+    cutout: int = 0,
+    dtype: Any = "float32",
+    channels_last: bool = False,
+) -> tuple[Any, Any]:
+    """Gather and augment a batch of an epoch: augment(images[chosen], draws[chosen]) and labels[chosen], bit for bit.
+
+    chosen = order[place : place + count].   images: (pictures, C, H, W) uint8   labels: (pictures,) int64
+    order: int64, an epoch's places in images   draws: (pictures,) uint64 or None   ->   x (count, C, H, W), labels (count,)
+
+    On a GPU it is one launch.  place: a number, or a Count, which is read when the launch runs and not before: nobody
+    looks whether that one lies within the order, nor the order within images.
+    out: arrays (x, labels) to fill and return, x without gaps in the memory format asked for.
+    The other options are those of augment.
+    """
+    checks.given(images=images, labels=labels, order=order)
+    placed = place.at if isinstance(place, Count) else None
+    x, out_labels = (None, None) if out is None else out
+    backend = backend_of(images=images, labels=labels, order=order, draws=draws, place=placed, x=x, y=out_labels)
+    options = _checked(images, draws, mean, std, pad, pad_mode, flip, cutout, dtype, channels_last)
+    for name, array in {"labels": labels, "order": order}.items():
+        if array.dtype != np.int64:
+            msg = f"{name} must be int64, got {array.dtype}"
+            raise DTypeError(msg)
+    checks.same_shape("labels", labels, (images.shape[0],), "one label per image,")
+    checks.ndim("order", order, 1, "(pictures of the epoch,)")
+    count = checks.integer("count", count, least=0, most=order.shape[0])
+    if not isinstance(place, Count):
+        place = checks.integer("place", place, least=0, most=order.shape[0] - count)
+    if out is not None:
+        shape = count, *images.shape[1:]
+        for name, array, wanted, kind in (
+            ("x", out[0], shape, options["dtype"]),
+            ("y", out[1], (count,), labels.dtype),
+        ):
+            checks.same_shape(name, array, wanted, "the batch")
+            if count:  # strides of nothing say nothing
+                checks.writable(name, array)
+            if array.dtype != kind:
+                msg = f"{name} must be {kind}, got {array.dtype}"
+                raise DTypeError(msg)
+    if on_gpu(images):
+        batch: tuple[Any, Any] = backend.augmentation.augment_batch(
+            images, labels, order, draws, place=place, count=count, out=out, **options
+        )
+        return batch
+    first = place.times * int(place.at[0]) + place.plus if isinstance(place, Count) else place
+    chosen = order[first : first + count]
+    made = augment(images[chosen], None if draws is None else draws[chosen], **options), labels[chosen]
+    if out is None:
+        return made
+    for array, filled in zip(made, out, strict=True):
+        filled[...] = array
+    return out
+
+
+def _checked(
+    images: Any,
+    draws: Any,
+    mean: Any,
+    std: Any,
+    pad: Any,
+    pad_mode: Any,
+    flip: Any,
+    cutout: Any,
+    dtype: Any,
+    channels_last: Any,
+) -> dict[str, Any]:
+    """Return the options as backends take them."""
     if images.dtype != np.uint8:
         msg = f"images must be uint8, got {images.dtype}"
         raise DTypeError(msg)
@@ -78,18 +165,16 @@ def augment(
         msg = f"mean and std must have one entry per channel ({images.shape[1]}), got {len(mean)} and {len(std)}"
         msg += checks.channels_first("images", images, len(mean)) if len(mean) == len(std) else ""
         raise ShapeError(msg)
-    return backend.augment(
-        images,
-        draws,
-        mean=mean,
-        std=std,
-        pad=pad,
-        pad_mode=pad_mode,
-        flip=flip,
-        cutout=cutout,
-        dtype=result_dtype,
-        channels_last=channels_last,
-    )
+    return {
+        "mean": mean,
+        "std": std,
+        "pad": pad,
+        "pad_mode": pad_mode,
+        "flip": flip,
+        "cutout": cutout,
+        "dtype": result_dtype,
+        "channels_last": channels_last,
+    }
 
 
 def _sequence(name: str, values: Any) -> list[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from .. import checks
-from ..backend import asnumpy, backend_of
+from ..backend import asnumpy, backend_of, fill, on_gpu
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
 
@@ -137,7 +138,33 @@ def _forward(
     return unfolded(y, x.shape), BatchNormCache(x, gamma, mean, inv_std, training, checks.mark(x=x, gamma=gamma))
 
 
+def batchnorm_backward_into(dy: Any, cache: BatchNormCache, dgamma: Any, dbeta: Any) -> Any:
+    """Return dx of rows or images, and fill dgamma and dbeta: what a net keeps, on a GPU C-contiguous and written there.
+
+    dgamma may be None.
+    """
+    checks.cache_of(cache, BatchNormCache, "batchnorm_forward")
+    axes = _ROWS if cache.x.ndim == 2 else SPATIAL
+    backend = _checked(dy, cache, axes, "spatial_batchnorm_forward")
+    x = cache.x
+    if on_gpu(x):
+        arrays = folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std, dgamma, dbeta
+        return unfolded(backend.batchnorm.batchnorm_backward_into(*arrays, training=cache.training), x.shape)
+    dx, *made = _backward(dy, cache, axes, "spatial_batchnorm_forward")
+    fill((dgamma, dbeta), (None if dgamma is None else made[0], made[1]))
+    return dx
+
+
 def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[Any, Any, Any]:
+    backend, x = _checked(dy, cache, axes, forward), cache.x
+    dx, dgamma, dbeta = backend.batchnorm_backward(
+        folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std, training=cache.training
+    )
+    return unfolded(dx, x.shape), dgamma, dbeta
+
+
+def _checked(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> ModuleType:
+    """Return the backend where dy belongs to the cache of a forward with these axes."""
     checks.cache_of(cache, BatchNormCache, forward)
     if cache.x.ndim not in axes:
         msg = f"cache must be the one that {forward} returned, got that of an x {tuple(cache.x.shape)}"
@@ -146,7 +173,4 @@ def _backward(dy: Any, cache: Any, axes: dict[int, str], forward: str) -> tuple[
     x = cache.x
     checks.upstream(dy, x.shape, x.dtype)
     checks.unchanged(cache.marks, x=x, gamma=cache.gamma)
-    dx, dgamma, dbeta = backend.batchnorm_backward(
-        folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std, training=cache.training
-    )
-    return unfolded(dx, x.shape), dgamma, dbeta
+    return backend

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from .. import checks
-from ..backend import backend_of
+from ..backend import backend_of, fill, on_gpu
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
 from ._complex_conv import (
     COMPLEX,
@@ -80,15 +80,35 @@ def conv_backward(
     dx is None with input_grad=False (the first layer of a net needs none), dw with weight_grad=False (filters that stay
     as they are); db is None where forward had no b.
     """
+    backend, x, w, z = _checked(dy, cache)
+    input_grad = checks.flag("input_grad", input_grad)
+    weight_grad = checks.flag("weight_grad", weight_grad)
+    wanted = {"input_grad": input_grad, "weight_grad": weight_grad, "bias_grad": cache.has_bias}
+    return _backward(backend, dy, x, w, z, wanted)
+
+
+def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_grad: bool = True) -> Any:
+    """Return dx as conv_backward does, and fill dw and db: what a net keeps; dw may be None, db is where there is no b.
+
+    On a GPU they are C-contiguous, and of images are written where they lie.
+    """
+    backend, x, w, z = _checked(dy, cache)
+    input_grad = checks.flag("input_grad", input_grad)
+    if on_gpu(x) and x.ndim == 4 and x.dtype not in COMPLEX:
+        return backend.conv.conv_backward_into(dy, x, w, z, dw, db, input_grad=input_grad)
+    dx, *made = conv_backward(dy, cache, input_grad=input_grad, weight_grad=dw is not None)
+    fill((dw, db), made)
+    return dx
+
+
+def _checked(dy: Any, cache: Any) -> tuple[ModuleType, Any, Any, Any]:
+    """Return the backend, and x, w and sizes, where dy belongs to them."""
     checks.cache_of(cache, ConvCache, "conv_forward")
     x, w, z = cache.x, cache.w, cache.sizes
     backend = backend_of(dy=dy, x=x)
     _check_upstream(dy, z, x)
     checks.unchanged(cache.marks, x=x, w=w)
-    input_grad = checks.flag("input_grad", input_grad)
-    weight_grad = checks.flag("weight_grad", weight_grad)
-    wanted = {"input_grad": input_grad, "weight_grad": weight_grad, "bias_grad": cache.has_bias}
-    return _backward(backend, dy, x, w, z, wanted)
+    return backend, x, w, z
 
 
 def _forward(backend: ModuleType, x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes) -> Any:

@@ -1,8 +1,8 @@
 """Batches for the steps of an epoch: each a pure function of (settings, epoch, step), made where the step will run.
 
 On the CPU a thread prepares the next batch while a step computes; which thread made a batch changes none of its bits.
-On a GPU the pictures lie there from the beginning, an epoch's order and random words go there once, and indexing and
-augmentation are queued like the rest of the step: no step waits for the host.
+On a GPU the pictures lie there from the beginning, an epoch's order and random words go there once, and one launch
+gathers and augments a batch from its place in the order: no step waits for the host.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Feed:
         """Keep what batches are made of.   images: (N, C, H, W) uint8   labels: (N,)."""
         self._images = asarray(images)
         self._labels = labels
-        self._placed_labels = asarray(labels)
+        self._placed_labels = asarray(labels.astype(np.int64, copy=False))
         self._config = config
         self._statistics = {"mean": mean, "std": std}
         self._worker: _Worker | None = None
@@ -93,10 +93,13 @@ class Feed:
         size = config.batch_size // config.accumulate
 
         def part(start: int) -> tuple[Any, Any]:
-            chosen = placed_order[start : start + size]
-            x = ops.augment(
-                self._images[chosen],
-                None if draws is None else draws[chosen],
+            return ops.augmentation.augment_batch(
+                self._images,
+                self._placed_labels,
+                placed_order,
+                draws,
+                place=start,
+                count=size,
                 **self._statistics,
                 pad=config.crop,
                 pad_mode=config.pad_mode,
@@ -105,7 +108,6 @@ class Feed:
                 dtype=dtype,
                 channels_last=True,
             )
-            return x, self._placed_labels[chosen]
 
         def make(step: int) -> Batch:
             start, end = step * config.batch_size, (step + 1) * config.batch_size

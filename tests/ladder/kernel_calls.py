@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -22,10 +23,11 @@ from operators import OPERATORS, Draw, Operator, Shapes, Sizes, labels
 from places import LAYOUTS
 
 import gpuconv
-from gpuconv import backend, naive
+from gpuconv import backend, naive, nn
 from gpuconv.cuda import conv, kernel, outcome, reduce, step, update
 from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
+from gpuconv.ops.augmentation import augment_batch
 from gpuconv.placed import Count, Number
 from gpuconv.random import Stream, words
 
@@ -431,6 +433,55 @@ def _all_finite(d: Inputs) -> Results:
     return tuple(np.array(backend.all_finite(x)) for x in arrays)
 
 
+def _augment_batch(d: Inputs) -> Results:
+    """A batch from the middle of an order, its place by value and by address, into new arrays and given ones."""
+    images = d.integers(0, 256, (9, 3, 5, 6), "uint8", layout="negative_strides")
+    labels, draws = d.put(np.arange(9) * 7), d.put(words(9, seed=1, stream=Stream.AUGMENT))
+    order = d.put(np.array([4, 0, 8, 3, 5, 1, 7, 2, 6]))
+    options = {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.3], "dtype": d.dtype, "channels_last": d.channels_last}
+    moves = {"pad": 1, "flip": True, "cutout": 2}
+    batch = augment_batch(images, labels, order, draws, place=2, count=4, **options, **moves)
+    out = d.normal(4, 3, 5, 6), d.put(np.zeros(4, np.int64))
+    augment_batch(
+        images,
+        labels,
+        order,
+        None,
+        place=Count(d.put(np.array([2], np.uint64)), times=2, plus=1),
+        count=4,
+        out=out,
+        **options,
+    )
+    return (*batch, *out)
+
+
+def _arithmetic(d: Inputs) -> Results:
+    """Sums, multiples and copies of arrays that begin anywhere and end within a pack."""
+    a, b, v = d.normal(2, 3, 5, 7), d.shifted(2, 3, 5, 7), d.normal(2111)
+    copied, inner = d.normal(37), v[1:2102]
+    backend.scale(inner, 0.5)
+    backend.copy(d.shifted(37), copied)
+    return backend.add(a, b), backend.add(b, a), backend.multiple(a, 0.25), backend.multiple(b, 0.25), v, copied
+
+
+def _muon(d: Inputs) -> Results:
+    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front."""
+    shapes = {"affine": (3, 4), "wide": (66, 2, 8, 5), "small": (2, 3, 1, 2), "tall": (20, 3, 2, 1)}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    total = sum(sizes.values())
+    w, dw, params, start = d.normal(total + 5), d.normal(total + 5), {}, 0
+    for name, shape in shapes.items():
+        params[name] = w[start : start + sizes[name]].reshape(shape)
+        start += sizes[name]
+    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total)
+    velocities = []
+    for settings in ({"iterations": 2}, {"iterations": 1, "nesterov": False, "renormalise": False}):
+        optimiser = nn.Muon(net, **settings)
+        optimiser.step(0.1)
+        velocities.append(optimiser.state["velocity"])
+    return w, *velocities
+
+
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0),)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
@@ -700,6 +751,8 @@ _SPECIAL = (
     of("groupnorm", "groupnorm_several_chunks", x=(4, 2, 33, 35), groups=1, settings=_ONE_THREAD_MERGES_LITTLE),
     of("layernorm", "layernorm_wide_rows", x=(5, 1030), quick=False),
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
+    Call("augment_batch", _augment_batch, "augment"),
+    Call("muon", _muon, "muon", formats=("NCHW",)),
     Call("dropout_word_at_the_threshold", _dropout_at_the_threshold, "dropout"),
     of(
         "conv",
@@ -732,6 +785,7 @@ _SPECIAL = (
     Call("steps", _steps, "step"),
     Call("outcomes", _outcomes, "outcome"),
     Call("all_finite", _all_finite, "all_finite"),
+    Call("arithmetic", _arithmetic, "arithmetic"),
     of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
     of("affine", "affine_of_images", x=(5, 3, 2, 3), w=(18, 9), layout={"w": "fortran"}),
     of("affine", "affine_without_bias", x=(5, 8), w=(8, 4), b=None),

@@ -1,0 +1,77 @@
+"""Launches of kernels/muon.cu: Muon's step on all filter banks of a net."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..placed import Number, placed_number
+from .device import Device, device_of
+from .kernel import Kernel, cover
+from .reduce import sum_type
+
+_MOMENTUM = Kernel("muon.cu", "muon_momentum")
+_LENGTHS = Kernel("muon.cu", "muon_lengths")
+_NORMALISE = Kernel("muon.cu", "muon_normalise")
+_PRODUCT = Kernel("muon.cu", "muon_product")
+_STEP = Kernel("muon.cu", "muon_step")
+
+_CHUNK, _TILE = 4096, 64  # MUON_CHUNK, MUON_TILE of kernels/muon.cu
+_GRAM, _SQUARE, _APPLY = range(3)  # what muon_product makes
+
+
+class Banks:
+    """Where filter banks lie in a net's flat vectors, on the device: made once, for all steps."""
+
+    def __init__(self, banks: list[tuple[int, int, int]], like: Any) -> None:
+        """banks: (start, rows, columns) of each, at least one   like: a flat vector of the net."""
+        rows, matrix, square = [], 0, 0
+        for start, height, width in banks:
+            rows.append((start, height, width, matrix, square))
+            matrix += height * width
+            square += min(height, width) ** 2
+        self._device: Device = device_of(like)
+        self._dtype, self._sums = like.dtype, sum_type(like.dtype)
+        self._table = self._device.asarray(np.array(rows, np.int64))
+        self._count, self._matrix, self._square = len(banks), matrix, square
+        self._largest = max(height * width for _, height, width in banks)
+        tiles = [(-(-min(bank[1:]) // _TILE), -(-max(bank[1:]) // _TILE)) for bank in banks]
+        self._tiles = max(m * m for m, _ in tiles), max(m * n for m, n in tiles)
+
+    def step(
+        self,
+        w: Any,
+        dw: Any,
+        velocity: Any,
+        *,
+        lr: float | Number,
+        momentum: float,
+        nesterov: bool,
+        renormalise: bool,
+        iterations: int,
+        quintic: tuple[float, float, float],
+    ) -> None:
+        """Take a step in place.   w, dw, velocity: the flat vectors   lr: by value or by its place."""
+        device, dtype, sums = self._device, self._dtype, self._sums
+        first, second, third = quintic
+        chunks = -(-self._largest // _CHUNK)
+        partial = device.empty((self._count, chunks, 2), sums)
+        lengths = device.empty((self._count, 2), sums)
+        x, other = device.empty((self._matrix,), sums), device.empty((self._matrix,), sums)
+        a, b = device.empty((self._square,), sums), device.empty((self._square,), sums)
+        each = cover(device, self._largest), self._count
+        table = self._table
+        _MOMENTUM(device, (dtype,), (chunks, self._count), w, dw, velocity, table, partial, momentum, nesterov)
+        _LENGTHS(device, (sums,), (1, self._count), partial, table, lengths, chunks)
+        _NORMALISE(device, (dtype,), each, dw, velocity, table, lengths, x, momentum, nesterov)
+        for _ in range(iterations):
+            self._product(_GRAM, x, x, None, a, 0.0, 1.0)
+            self._product(_SQUARE, a, a, a, b, second, third)
+            self._product(_APPLY, b, x, x, other, first, 1.0)
+            x, other = other, x
+        _STEP(device, (dtype,), each, w, table, lengths, x, *placed_number(lr), renormalise)
+
+    def _product(self, kind: int, left: Any, right: Any, plus: Any, out: Any, own: float, times: float) -> None:
+        grid = self._tiles[kind == _APPLY], self._count
+        _PRODUCT(self._device, (self._sums, kind), grid, left, right, plus, self._table, out, own, times)
