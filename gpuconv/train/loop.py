@@ -361,10 +361,10 @@ class Training:
         except NotFiniteError as error:
             raise self._not_finite(error.what, error.step + 1) from None
 
-    def tell(self, notice: str) -> None:
-        """Say something of how the run computes, on the screen and in events.jsonl."""
-        self.journal.event("notice", message=notice)
-        self.display.note("\n".join(tables.wrapped(notice, 80)))
+    def tell(self, message: str, kind: str = "notice") -> None:
+        """Say something of how the run goes, on the screen and in events.jsonl."""
+        self.display.note("\n".join(tables.wrapped(message, 80)))
+        self.journal.event(kind, message=message)
 
     def _note(self, outcome: Outcome) -> None:
         """Add a step to the sums of its epoch."""
@@ -386,9 +386,7 @@ class Training:
         if config.overfit or config.batch_size < _ENOUGH_IMAGES or outcome.loss <= _HIGH_LOSS * math.log(classes):
             return
         self.warned = True
-        warning = words.too_high_a_rate(config, classes, outcome.step + 1, outcome.loss, self.plan.steps)
-        self.display.note("\n".join(tables.wrapped(warning, 80)))
-        self.journal.event("warning", message=warning)
+        self.tell(words.too_high_a_rate(config, classes, outcome.step + 1, outcome.loss, self.plan.steps), "warning")
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
         position = self.position
