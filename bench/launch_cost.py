@@ -80,22 +80,22 @@ def launches(
     return {
         "relu_forward: 2 arrays, 1 number": (relu._FORWARD, (kind,), 4, (x, y, x.size)),
         "conv_forward_tiled: 4 arrays, 1 struct": (
-            conv._FORWARD_TILED,
+            conv._IMAGE_KERNELS["forward"]["tiled"],
             (kind, True, False, *conv.SMALL),
             8,
             (x, w, b, y, conv._shape(sizes)),
         ),
-        "conv_pack_filters: 3 arrays, 1 struct, 3 numbers": (
+        "conv_pack_filters: 3 arrays, 7 numbers": (
             conv._PACK,
             (kind, True),
             8,
-            (w, y, None, conv._shape(sizes), 8, 72, 64),
+            (w, y, None, 1, 16, 4, 9, 8, 72, 64),
         ),
-        "sgd_update: 3 arrays, 1 mapping, 5 numbers": (
+        "sgd_update: 3 arrays, 1 mapping, 5 numbers, none by its place": (
             update._SGD,
             (kind, True),
             4,
-            (b, b.copy(), b.copy(), steps, 16, 0.1, 0.9, False, 0.0),
+            (b, b.copy(), b.copy(), steps, 16, None, None, 0.1, 0.9, False, 0.0),
         ),
     }
 

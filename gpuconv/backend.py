@@ -199,7 +199,7 @@ def scale(array: Any, factor: float | Number) -> None:
 
 
 def copy(source: Any, target: Any) -> None:
-    """Fill target, without gaps on a GPU, with what an array of its shape and dtype, in its place, holds."""
+    """Fill target, on a GPU one without gaps, with what an array of its shape and dtype, in its place, holds."""
     if on_gpu(target):
         _cuda("copy").copy_into(target, source)
     else:

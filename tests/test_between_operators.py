@@ -100,6 +100,15 @@ def test_copies(shape, layout, device, dtype, rng):
     assert_same(device.numpy(target), source)
 
 
+@pytest.mark.parametrize("order", [(0, 2, 3, 1), (3, 2, 1, 0), (1, 0, 3, 2)], ids=str)
+def test_a_target_may_have_its_axes_in_any_order_in_memory(order, device, dtype, rng):
+    source = normal(rng, (2, 5, 3, 4), dtype)
+    stored = device.array(np.zeros([source.shape[axis] for axis in order], dtype))
+    target = stored.transpose(*np.argsort(order).tolist())
+    backend.copy(device.array(source), target)
+    assert_same(device.numpy(stored), np.ascontiguousarray(source.transpose(order)))
+
+
 @pytest.mark.usefixtures("_threads", "poisoned_memory")
 @pytest.mark.parametrize("shape", SHAPES[1:], ids=str)
 @pytest.mark.parametrize("before", [False, True])

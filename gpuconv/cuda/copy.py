@@ -30,7 +30,10 @@ def contiguous(array: Any) -> Any:
 
 
 def copy_into(out: Any, array: Any) -> None:
-    """Copy an array into one of the same shape and dtype that is C-contiguous."""
+    """Copy an array into one of the same shape and dtype that has no gaps, whatever the order of its axes in memory."""
+    if not out.flags.c_contiguous:
+        order = sorted(range(out.ndim), key=lambda axis: -out.strides[axis])
+        out, array = out.transpose(order), array.transpose(order)
     _fill(device_of(out), array, out)
 
 
