@@ -14,7 +14,7 @@ import pytest
 from emulate.recording import _Pool
 from places import EMULATED, GPU
 from test_cuda_training_step import LONG, SMALL, TINY
-from train_helpers import metrics, run_state, shapes
+from train_helpers import metrics, run_state, shapes, watch
 
 from gpuconv import backend, nn, train
 from gpuconv.cuda import step as cuda_step
@@ -233,6 +233,15 @@ def test_another_feed_s_steps_are_done_without_the_recording(cuda):
             assert counts["replays"] == (2 if setting == "on" else 0)
             ends.append(backend.asnumpy(net.flat_params))
     np.testing.assert_array_equal(*ends)
+
+
+@pytest.mark.parametrize("cuda", [EMULATED], indirect=True)
+@pytest.mark.parametrize(("setting", "done", "replays"), [("on", 5, 3), ("off", 3, 0)])
+def test_a_dry_run_times_steps_as_most_are(setting, done, replays, cuda, monkeypatch):
+    steps = watch(monkeypatch, Stepper, "step")
+    with _counted() as counts:
+        train.rehearse(_config(batch_size=2, graph=setting), progress="none", dataset=shapes())
+    assert (len(steps), counts["replays"]) == (done, replays)
 
 
 # What cannot be recorded ----------------------------------------------------------------------------------------------

@@ -46,6 +46,11 @@ class StepGraph:
         self._source: Any = None
         self._eager = 0
 
+    @property
+    def warm(self) -> int:
+        """How many steps there are before the first that is like all others."""
+        return 1 if self._setting == "off" else _EAGER + 1
+
     def do(self, work: Callable[[], None], source: Any) -> None:
         """Do a step's launches.   source: what its batch is made of; a recording serves one, and others do without."""
         if self._recording is not None and source == self._source:

@@ -162,6 +162,11 @@ class Stepper:
             self.state.forget()
 
     @property
+    def warm(self) -> int:
+        """How many steps take longer than all others: the first, and on a GPU those until one is recorded."""
+        return 1 if self.state is None else self.graph.warm
+
+    @property
     def skipped(self) -> int:
         """How many steps made no update, their gradients being beyond float16."""
         return 0 if self.arithmetic.scale is None else self.arithmetic.scale.skipped
