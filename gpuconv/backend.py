@@ -248,6 +248,11 @@ def step_numbers(beside: Any, **sizes: Any) -> Any:
     return _load("gpuconv.cuda.step").StepNumbers(beside, **sizes)
 
 
+def record(work: Callable[[], Any], beside: Any) -> Any:
+    """Return work recorded on the GPU of an array, a gpuconv.cuda.recording.Recording, done at each of its replays."""
+    return _gpu().device_of(beside).record(work)
+
+
 def put_back(array: Any, before: Any, go: Any) -> None:
     """Let a flat vector on a GPU be what it was before, where `go`, (1,) uint64 there, is 0."""
     _load("gpuconv.cuda.step").restore(array, before, go)

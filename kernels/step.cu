@@ -2,6 +2,7 @@
 // loss, whether it changes the weights.  Other kernels read these numbers by their place (placed.cuh).
 //
 //   begin   numbers = row `step` of the table;   drawn = step parts;   unscale = 1 / (scale parts)
+//           number = step - first step of the epoch, which is `epoch`
 //   judge   finite = no gradient is NaN or infinite;   go = finite, and all losses are finite
 //           with a loss scale   finite: doubled after `grow_after` good steps in a row;   else halved, and the step is
 //                               skipped, unless the scale is 1 already
@@ -28,7 +29,7 @@
 #include "placed.cuh"
 
 constexpr int STEP = 0, STEP_DRAWN = 1, STEP_UPDATES = 2, STEP_GOOD = 3, STEP_SKIPS = 4, STEP_GO = 5, STEP_ROW = 6;
-constexpr int STEP_FIRST_STEP = 7, STEP_FIRST_UPDATE = 8;
+constexpr int STEP_FIRST_STEP = 7, STEP_FIRST_UPDATE = 8, STEP_EPOCH = 9, STEP_NUMBER = 10;
 constexpr int STEP_SCALE = 0, STEP_UNSCALE = 1, STEP_CLIP = 2, STEP_SECOND = 3, STEP_SHARE = 4, STEP_RATES = 5;
 
 __device__ __forceinline__ bool step_is_finite(double value) { return value - value == 0; }
@@ -43,6 +44,7 @@ step_begin(
   for (int i = threadIdx.x; i < width; i += blockDim.x) numbers[STEP_SHARE + i] = row[i];
   if (threadIdx.x == 0) {
     counts[STEP_DRAWN] = step * parts;
+    counts[STEP_NUMBER] = step - counts[STEP_EPOCH];
     counts[STEP_ROW] = (counts[STEP_ROW] + 1) % rows;
     numbers[STEP_UNSCALE] = 1 / (numbers[STEP_SCALE] * parts);
   }

@@ -341,13 +341,18 @@ def test_every_setting_is_a_flag():
     assert fields <= flags
 
 
-def test_resume_takes_no_settings_but_the_place_of_the_data(gpuconv, finished):
+def test_resume_takes_no_settings_but_the_place_of_the_data_and_how_a_gpu_is_asked(gpuconv, finished):
     code, _, err = gpuconv(
         "train", "--resume", finished.folder, "--epochs", 3, "--batch-size", 5, "--preset", "convnet"
     )
     assert code == 2
     assert "leave out --preset, --batch-size; what can be changed is its end, in a new run: --epochs" in err
-    assert gpuconv("train", "--resume", finished.folder, "--data-dir", finished.folder)[0] == 0
+    assert gpuconv("train", "--resume", finished.folder, "--data-dir", finished.folder, "--graph", "auto")[0] == 0
+    code, _, err = gpuconv("train", "--resume", finished.folder, "--graph", "on")
+    assert (code, err) == (
+        2,
+        'gpuconv: error: graph "on" needs a GPU, and this run is on the CPU: leave graph at "auto"\n',
+    )
 
 
 def test_a_loss_that_is_no_number_exits_with_5(gpuconv):

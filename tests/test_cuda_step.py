@@ -140,6 +140,17 @@ def test_a_run_goes_on_where_it_was(gpu):
     assert gpu.numpy(numbers.outcomes)[1].tolist()[2:] == [1, 0, 993, 15, 10, 64.0]
 
 
+def test_a_step_knows_its_number_in_the_epoch(gpu):
+    numbers = _numbers(gpu, step=1000)
+    for first, wanted in ((1000, (0, 1)), (1002, (0,)), (998, (5, 6))):  # the last: of an epoch gone back to
+        numbers.enter(first)
+        for number in wanted:
+            numbers.begin()
+            assert _counts(gpu, numbers)[launchers.NUMBER] == number
+            _lose(gpu, numbers)
+            numbers.judge(_gradients(gpu), longest=0.0, grow_after=2000)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_gradients_are_shortened_to_a_length(dtype, gpu):
     host = gpu.numpy(_gradients(gpu, dtype)).copy()
@@ -196,7 +207,7 @@ def test_what_was_before_comes_back_in_a_step_that_does_not_go_ahead(start, gpu)
 
 
 def test_places_are_those_of_the_kernels():
-    found = dict(re.findall(r"STEP(?:_(\w+))? = (\d)", source("step.cu")))
+    found = dict(re.findall(r"STEP(?:_(\w+))? = (\d+)", source("step.cu")))
     found["STEP"] = found.pop("")
     assert found == {name: str(getattr(launchers, name)) for name in found}
-    assert len(found) == 15
+    assert len(found) == 17

@@ -30,17 +30,31 @@ def test_no_step_waits_nor_copies_to_the_host():
         assert "device to host" not in counts["copies"], case
 
 
+def test_a_replayed_step_is_one_graph_and_nothing_else():
+    for case, counts in COUNTED.items():
+        replayed = dict(counts["replayed"])
+        nodes = replayed.pop("nodes")
+        assert replayed.pop("graphs") == 1, case
+        assert not any(replayed.values()), case
+        assert set(nodes) <= {"launch", "product", "memset", "copy"}, case
+        assert nodes["launch"] + nodes.get("product", 0) == counts["launches"], case
+        assert nodes.get("memset", 0) == counts["memsets"], case
+        assert nodes.get("copy", 0) == sum(counts["copies"].values()), case
+
+
 def test_what_changed_is_named():
     new = copy.deepcopy(COUNTED)
     new["convnet-float32"]["own"]["relu_forward"] += 1
     new["convnet-float32"]["own"]["relu_other"] = 2
     del new["convnet-float32"]["own"]["all_finite"]
     new["vgg-float16"]["waits"] = 5
+    new["vgg-float16"]["replayed"]["nodes"]["launch"] += 1
     assert step_counts.differences(COUNTED, COUNTED) == []
     assert step_counts.differences(COUNTED, new) == [
         "convnet-float32: own all_finite: 0, was 1",
         "convnet-float32: own relu_forward: 4, was 3",
         "convnet-float32: own relu_other: 2, was 0",
+        "vgg-float16: replayed nodes launch: 111, was 110",
         "vgg-float16: waits: 5, was 0",
     ]
 

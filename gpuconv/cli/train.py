@@ -29,7 +29,7 @@ _GROUPS = {
     "learning rate": (
         *("lr", "schedule", "warmup", "warmup_steps", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
     ),
-    "machine and arithmetic": ("device", "dtype", "precision", "seed"),
+    "machine and arithmetic": ("device", "graph", "dtype", "precision", "seed"),
     "saving and testing": ("checkpoint_every", "tta"),
 }
 
@@ -177,7 +177,9 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
     from .. import train
     from ..runs import folder
 
-    data_dir = settings.pop("data_dir", None)
+    kept = {
+        name: settings.pop(name, None) for name in ("data_dir", "graph")
+    }  # what may be another one and changes no bit
     end = {name: settings.pop(name) for name in train.ENDS if name in settings}
     given = {"preset": preset, "config": arguments.config, "seeds": arguments.seeds}
     given |= {"dry-run": arguments.dry_run or None}
@@ -194,8 +196,8 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
         raise ConfigError(msg)
     if end:
         place = {"folder": arguments.run_dir, "name": arguments.name, "progress": arguments.progress}
-        train.prolong(arguments.resume, end, data_dir=data_dir, **place)
+        train.prolong(arguments.resume, end, **kept, **place)
     elif folder.members(arguments.resume) is not None:
-        train.resume_seeds(arguments.resume, progress=arguments.progress, data_dir=data_dir)
+        train.resume_seeds(arguments.resume, progress=arguments.progress, **kept)
     else:
-        train.resume(arguments.resume, progress=arguments.progress, data_dir=data_dir)
+        train.resume(arguments.resume, progress=arguments.progress, **kept)

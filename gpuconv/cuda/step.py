@@ -19,7 +19,7 @@ _CLIP = Kernel("step.cu", "step_clip")
 _RESTORE = Kernel("step.cu", "step_restore")
 
 # Where counts and numbers stand, as in kernels/step.cu; after RATES come as many factors that shrink weights.
-STEP, DRAWN, UPDATES, GOOD, SKIPS, GO, ROW, FIRST_STEP, FIRST_UPDATE = range(9)
+STEP, DRAWN, UPDATES, GOOD, SKIPS, GO, ROW, FIRST_STEP, FIRST_UPDATE, EPOCH, NUMBER = range(11)
 SCALE, UNSCALE, CLIP, SECOND, SHARE, RATES = range(6)
 AFTER = 6  # entries of an outcome beside loss and hits of each part: finite, skipped, updates, good, skips, scale
 
@@ -37,7 +37,7 @@ class StepNumbers:
     def __init__(self, beside: Any, *, rates: int, parts: int, rows: int, steps: int, scaled: bool) -> None:
         device = self._device = device_of(beside)
         self._rates, self._parts, self._rows, self._scaled = rates, parts, rows, scaled
-        self.counts = device.zeros((FIRST_UPDATE + 1,), np.uint64)
+        self.counts = device.zeros((NUMBER + 1,), np.uint64)
         self.numbers = device.zeros((RATES + 2 * rates,), np.float64)
         self.table = device.zeros((steps, 1 + 2 * rates), np.float64)
         self.corrections = device.zeros((steps, 2), np.float64)
@@ -46,6 +46,7 @@ class StepNumbers:
         # These two are read before the step is judged: what became of the one before must not hold them back.
         self.scale, self.unscale = (Number(self.numbers[i : i + 1]) for i in (SCALE, UNSCALE))
         self.second, self.share = self._number(SECOND), self._number(SHARE)
+        self.number = Count(self.counts[NUMBER : NUMBER + 1])  # of the step, within its epoch
         self._clip = self.numbers[CLIP : CLIP + 1]
 
     def rate(self, k: int) -> Number:
@@ -70,7 +71,10 @@ class StepNumbers:
         table: np.ndarray,
         corrections: np.ndarray,
     ) -> None:
-        """Put there what the next step finds.   row: of its outcome   table, corrections: from this step and update on."""
+        """Put there what the next step finds.   row: of its outcome   table, corrections: from this step and update on.
+
+        Whoever calls this says with which step its epoch began.
+        """
         counts = np.zeros(self.counts.shape, np.uint64)
         counts[[STEP, UPDATES, GOOD, SKIPS, FIRST_STEP, FIRST_UPDATE]] = step, updates, good, skips, step, updates
         counts[ROW] = (row - 1) % self._rows
@@ -80,8 +84,13 @@ class StepNumbers:
         for target, host in zip(targets, (counts, numbers, table, corrections), strict=True):
             target[...] = self._device.asarray(host)
 
+    def enter(self, first: int) -> None:
+        """Say that the next step is of an epoch that began, or would have begun, with step `first`."""
+        host = np.array([first % 2**64], np.uint64)
+        self.counts[EPOCH : EPOCH + 1][...] = self._device.asarray(host)
+
     def begin(self) -> None:
-        """Begin the next step: its rates, what it draws for, which row its outcome has."""
+        """Begin the next step: its rates, what it draws for, its number in the epoch, which row its outcome has."""
         _BEGIN(self._device, (), 1, self.counts, self.numbers, self.table, self._rates, self._parts, self._rows)
 
     def note_part(self, part: int, loss: Any, scores: Any, labels: Any) -> None:

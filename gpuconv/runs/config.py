@@ -66,6 +66,9 @@ class Config:
         "float32", "float16: weights stay float32; tf32: not built yet", choices=("float32", "tf32", "float16")
     )
     device: str = _setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
+    graph: str = _setting(
+        "auto", "on a GPU: a step as one CUDA graph; the same bits without", choices=("auto", "on", "off")
+    )
     seed: int = _setting(0, "same seed, same run, bit for bit", least=0, most=2**64 - 1)
 
     # On what

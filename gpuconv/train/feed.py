@@ -1,8 +1,8 @@
 """Batches for the steps of an epoch: each a pure function of (settings, epoch, step), made where the step will run.
 
 On the CPU a thread prepares the next batch while a step computes; which thread made a batch changes none of its bits.
-On a GPU the pictures lie there from the beginning, an epoch's order and random words go there once, and one launch
-gathers and augments a batch from its place in the order: no step waits for the host.
+On a GPU the pictures lie there from the beginning.  An epoch's order and random words go there once, over those of
+the epoch before, and one launch of the step gathers and augments its batch from its place in the order.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import data, ops
 from ..backend import asarray, on_gpu, threads
+from ..placed import Count
 from ..runs.config import Config
 
 
@@ -28,6 +29,25 @@ class Batch:
 
     parts: list[tuple[Any, Any]]
     labels: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedBatch:
+    """What a step on a GPU makes its batch of, as long as the epoch lasts.
+
+    number: of the batch in its epoch.   part: returns images and labels of a part, from its place in the epoch's order.
+    places: of the parts.   labels: all of them, on the host.
+    """
+
+    number: int
+    part: Callable[[int | Count], tuple[Any, Any]]
+    places: range
+    labels: np.ndarray
+
+    @property
+    def parts(self) -> list[tuple[Any, Any]]:
+        """The parts, made now."""
+        return [self.part(place) for place in self.places]
 
 
 class Feed:
@@ -41,6 +61,8 @@ class Feed:
         self._config = config
         self._statistics = {"mean": mean, "std": std}
         self._worker: _Worker | None = None
+        self._order: Any = None  # of an epoch on a GPU, and its random words: they stay where they are
+        self._draws: Any = None
 
     def __enter__(self) -> Self:
         if not on_gpu(self._images) and threads() > 1:
@@ -66,8 +88,14 @@ class Feed:
         """Return up to so many training images, normalised and not augmented: what `Net.prepare` looks at."""
         return ops.augment(self._images[:count], None, **self._statistics, dtype=self._config.dtype, channels_last=True)
 
-    def epoch(self, epoch: int, first: int, last: int) -> Iterator[Batch]:
-        """Yield the batches of steps first to last - 1 of an epoch, in order; an error in making one is raised here."""
+    def epoch(self, epoch: int, first: int, last: int) -> Iterator[Batch | PlacedBatch]:
+        """Yield the batches of steps first to last - 1 of an epoch, in order; an error in making one is raised here.
+
+        On a GPU they hold until the next epoch is begun.
+        """
+        if on_gpu(self._images):
+            yield from self._placed(epoch, first, last)
+            return
         make = self._maker(epoch)
         if self._worker is None:
             yield from map(make, range(first, last))
@@ -81,39 +109,64 @@ class Feed:
 
     def _maker(self, epoch: int) -> Callable[[int], Batch]:
         """Return the function that makes an epoch's batch by its number."""
-        config, count = self._config, len(self._labels)
-        batches = data.epoch_batches(count, config.batch_size, seed=config.seed, epoch=epoch)
-        order = np.concatenate(batches)
-        placed_order = asarray(order)
-        draws = None
-        if config.flip or config.crop or config.cutout:
-            alternate = config.flip_mode == "alternate"
-            draws = asarray(data.epoch_draws(count, seed=config.seed, epoch=epoch, alternate_flip=alternate))
-        dtype = "float16" if config.precision == "float16" else config.dtype
-        size = config.batch_size // config.accumulate
-
-        def part(start: int) -> tuple[Any, Any]:
-            return ops.augmentation.augment_batch(
-                self._images,
-                self._placed_labels,
-                placed_order,
-                draws,
-                place=start,
-                count=size,
-                **self._statistics,
-                pad=config.crop,
-                pad_mode=config.pad_mode,
-                flip=config.flip,
-                cutout=config.cutout,
-                dtype=dtype,
-                channels_last=True,
-            )
+        order, draws = self._drawn(epoch)
 
         def make(step: int) -> Batch:
-            start, end = step * config.batch_size, (step + 1) * config.batch_size
-            return Batch([part(first) for first in range(start, end, size)], self._labels[order[start:end]])
+            places = self._places(step)
+            parts = [self._part(order, draws, place) for place in places]
+            return Batch(parts, self._labels[order[places.start : places.stop]])
 
         return make
+
+    def _placed(self, epoch: int, first: int, last: int) -> Iterator[PlacedBatch]:
+        """Yield what steps on a GPU make their batches of, and put the epoch there before."""
+        order, draws = self._drawn(epoch)
+        if self._order is None:
+            self._order, self._draws = asarray(order), None if draws is None else asarray(draws)
+        else:
+            self._order[...] = asarray(order)
+            if draws is not None:
+                self._draws[...] = asarray(draws)
+        for step in range(first, last):
+            places = self._places(step)
+            yield PlacedBatch(step, self._placed_part, places, self._labels[order[places.start : places.stop]])
+
+    def _places(self, step: int) -> range:
+        """Return where the parts of a batch begin in the order of the epoch."""
+        config = self._config
+        start = step * config.batch_size
+        return range(start, start + config.batch_size, config.batch_size // config.accumulate)
+
+    def _drawn(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the order of an epoch, all its batches, and the random word of each picture, None for none."""
+        config, count = self._config, len(self._labels)
+        order = np.concatenate(data.epoch_batches(count, config.batch_size, seed=config.seed, epoch=epoch))
+        if not (config.flip or config.crop or config.cutout):
+            return order, None
+        alternate = config.flip_mode == "alternate"
+        return order, data.epoch_draws(count, seed=config.seed, epoch=epoch, alternate_flip=alternate)
+
+    def _placed_part(self, place: int | Count) -> tuple[Any, Any]:
+        return self._part(self._order, self._draws, place)
+
+    def _part(self, order: Any, draws: Any, place: int | Count) -> tuple[Any, Any]:
+        """Return images and labels of a part of a batch."""
+        config = self._config
+        return ops.augmentation.augment_batch(
+            self._images,
+            self._placed_labels,
+            order,
+            draws,
+            place=place,
+            count=config.batch_size // config.accumulate,
+            **self._statistics,
+            pad=config.crop,
+            pad_mode=config.pad_mode,
+            flip=config.flip,
+            cutout=config.cutout,
+            dtype="float16" if config.precision == "float16" else config.dtype,
+            channels_last=True,
+        )
 
 
 class _Worker(threading.Thread):

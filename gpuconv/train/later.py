@@ -32,6 +32,7 @@ from ..runs.result import Result
 from ..runs.settings import difference
 from ..show import terminal, words
 from . import recipe
+from .graph import check_graph
 from .loop import Training
 from .start import load_data, load_snapshot, other_way, own_settings, refuse_what_ends_here
 
@@ -50,6 +51,7 @@ def prolong(
     progress: str = "auto",
     dataset: Any = None,
     data_dir: str | None = None,
+    graph: str | None = None,
 ) -> Result:
     """Go on with a run to a later end, in a new run folder, and return the Result; the run itself is left as it is.
 
@@ -57,6 +59,7 @@ def prolong(
     The new run has the old one's epochs, and can be interrupted and gone on with like any other.  Of an epoch that was
     cut short the other steps are done first; if its validation was the best so far, that stays a best one.
     folder, runs, name, progress, dataset: as of `train`.   data_dir: where the data lie now, if not where they were.
+    graph: as of `resume`.
     Raises ConfigError, before anything is written, for an end that is none or would have changed what is done; and what
     `resume` raises.
     """
@@ -70,7 +73,8 @@ def prolong(
             snapshot = load_snapshot(old, path if path.is_file() else old.last)
             before = own_settings(old, snapshot) or snapshot.config
             kept = _files(old.path)
-        config = dataclasses.replace(before, **end)
+        config = dataclasses.replace(before, **end, graph=before.graph if graph is None else graph)
+        check_graph(config)
         if config.net.endswith(NET_FILES):
             config = dataclasses.replace(config, net=str(old.path / Path(config.net).name))
         if config.tensorboard:

@@ -37,7 +37,7 @@ from ..runs.result import record as result_record
 from ..show import html, words
 from ..show.terminal import Progress
 from . import recipe
-from .feed import Batch, Feed
+from .feed import Batch, Feed, PlacedBatch
 from .outcomes import Outcome
 from .signals import Guard, Interrupted, Stop
 from .step import NotFiniteError, Stepper
@@ -83,7 +83,7 @@ class Training:
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
         self.notes: list[str] = []  # what is said of the weights that a new run starts from
         self.rate = recipe.schedule(config, self.plan)
-        self.stepper = Stepper(self.net, config, self.rate, self._note)
+        self.stepper = Stepper(self.net, config, self.rate, self._note, self.tell)
         self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
         self.x_validation = asarray(self.split.x_validation)  # placed once, as the feed's are
         self.journal = NoJournal()
@@ -337,7 +337,7 @@ class Training:
 
     # Steps ----------------------------------------------------------------------------------------------------------
 
-    def step(self, batch: Batch) -> None:
+    def step(self, batch: Batch | PlacedBatch) -> None:
         """Do the next step; whoever calls this counts it."""
         with self._placing_errors():
             self.stepper.step(batch, self.steps_done)
@@ -347,7 +347,7 @@ class Training:
         with self._placing_errors():
             self.stepper.look()
 
-    def rehearse(self, batch: Batch) -> None:
+    def rehearse(self, batch: Batch | PlacedBatch) -> None:
         """Do a step, count it and wait for it: what a dry run does."""
         self.step(batch)
         self.position.steps += 1
@@ -360,6 +360,11 @@ class Training:
             yield
         except NotFiniteError as error:
             raise self._not_finite(error.what, error.step + 1) from None
+
+    def tell(self, message: str, kind: str = "notice") -> None:
+        """Say something of how the run goes, on the screen and in events.jsonl."""
+        self.display.note("\n".join(tables.wrapped(message, 80)))
+        self.journal.event(kind, message=message)
 
     def _note(self, outcome: Outcome) -> None:
         """Add a step to the sums of its epoch."""
@@ -381,9 +386,7 @@ class Training:
         if config.overfit or config.batch_size < _ENOUGH_IMAGES or outcome.loss <= _HIGH_LOSS * math.log(classes):
             return
         self.warned = True
-        warning = words.too_high_a_rate(config, classes, outcome.step + 1, outcome.loss, self.plan.steps)
-        self.display.note("\n".join(tables.wrapped(warning, 80)))
-        self.journal.event("warning", message=warning)
+        self.tell(words.too_high_a_rate(config, classes, outcome.step + 1, outcome.loss, self.plan.steps), "warning")
 
     def _not_finite(self, what: str, step: int) -> NonFiniteLossError:
         position = self.position

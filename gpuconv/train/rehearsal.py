@@ -16,7 +16,7 @@ from ..show import terminal, words
 from .loop import Training
 from .start import begin
 
-_STEPS = 3  # the first, which also warms up, and two that are timed
+_STEPS = 2  # that are timed, after those that also warm up
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,9 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
         training = begin(replace(config, download=False), dataset, display)
         config = training.config
         with training.feed:
-            for number, batch in enumerate(training.feed.epoch(0, 0, min(_STEPS, training.plan.steps_of(0)))):
-                if number <= 1:  # the second is the first to be timed, but where there is only one
+            warm = training.stepper.warm
+            for number, batch in enumerate(training.feed.epoch(0, 0, min(warm + _STEPS, training.plan.steps_of(0)))):
+                if number <= warm:  # the one after these is the first to be timed, but where there are no more
                     start, timed = time.perf_counter(), 0
                 training.rehearse(batch)
                 timed += 1

@@ -90,7 +90,12 @@ def train_seeds(
 
 
 def resume_seeds(
-    folder: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None
+    folder: str | Path,
+    *,
+    progress: str = "auto",
+    dataset: Any = None,
+    data_dir: str | None = None,
+    graph: str | None = None,
 ) -> Seeds:
     """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained."""
     path = path_of(folder, "the folder of runs")
@@ -102,7 +107,10 @@ def resume_seeds(
         except (OSError, ValueError) as error:
             msg = f"{path / PLAN} does not say how many seeds were to be trained ({error})"
             raise ConfigError(msg) from error
-        return _go(several, read(path / "config.toml"), count, progress, dataset, data_dir)
+        config = read(path / "config.toml")
+        if graph is not None:
+            config = dataclasses.replace(config, graph=graph)
+        return _go(several, config, count, progress, dataset, data_dir)
 
 
 def _count(value: Any) -> int:
@@ -123,7 +131,7 @@ def _go(
         run = path / f"seed-{seed}"
         try:
             if _can_go_on(run):
-                results.append(resume(run, progress=progress, dataset=dataset))
+                results.append(resume(run, progress=progress, dataset=dataset, graph=config.graph))
             else:
                 settings = dataclasses.replace(config, seed=seed)
                 results.append(train(settings, folder=run, progress=progress, dataset=dataset))

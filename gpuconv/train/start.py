@@ -28,6 +28,7 @@ from ..runs.settings import difference
 from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
+from .graph import check_graph
 from .loop import Training
 from .weights import Weights, read_weights
 
@@ -76,6 +77,7 @@ def check(config: Config, dataset: Any) -> None:
 
 def begin(config: Config, dataset: Any, display: Progress) -> Training:
     """Return a new run before its first step, with its data and the weights it starts from, and without a folder."""
+    check_graph(config)
     weights = read_weights(config)
     if dataset is None:
         dataset, config = load_data(config, display, weights=weights)
@@ -95,7 +97,14 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
     return training
 
 
-def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data_dir: str | None = None) -> Result:
+def resume(
+    run: str | Path,
+    *,
+    progress: str = "auto",
+    dataset: Any = None,
+    data_dir: str | None = None,
+    graph: str | None = None,
+) -> Result:
     """Go on with an interrupted run and return the Result that the uninterrupted one would have had, bit for bit.
 
     On the CPU that takes the way it was begun: compiled loops or NumPy alone, the same version of numba, a processor
@@ -103,6 +112,7 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
 
     run: the run folder (its last.safetensors is used), or one of its checkpoints.  A checkpoint in a folder that is no
     run's is refused, for a run would be made around it: Config(weights=...) starts a new one from it.
+    graph: the setting from now on, if it is to be another one; it changes no bit.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
     """
     path = path_of(run, "the run")
@@ -114,6 +124,9 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
         snapshot = load_snapshot(folder, path if path.is_file() else folder.last)
         written = own_settings(folder, snapshot)
         config = snapshot.config if written is None else written
+        if graph is not None:
+            config = dataclasses.replace(config, graph=graph)
+        check_graph(config)
         new = snapshot.position.steps == 0 and not folder.has_events()
         if config.tensorboard:
             check_tensorboard()
@@ -136,11 +149,16 @@ def resume(run: str | Path, *, progress: str = "auto", dataset: Any = None, data
 def own_settings(folder: RunFolder, snapshot: Snapshot) -> Config | None:
     """Return the settings in config.toml, None without such a file; refuse others than the run was started with.
 
-    A run that has gone on in another folder may hold other spellings of its paths.
+    A run that has gone on in another folder may hold other spellings of its paths; `graph`, which changes no bit, may differ.
     """
     written = folder.read_config()
     if written is not None and (
-        changed := difference(*(same_paths(config, folder.path) for config in (snapshot.config, written)))
+        changed := difference(
+            *(
+                dataclasses.replace(same_paths(config, folder.path), graph=written.graph)
+                for config in (snapshot.config, written)
+            )
+        )
     ):
         msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
         raise CheckpointMismatchError(msg)

@@ -49,6 +49,7 @@ class StepState:
         self.outcomes = Outcomes(every, config.accumulate)
         self._next: int | None = None  # the step that the GPU does next; None: nobody knows
         self._end = 0  # the first step that the tables do not serve
+        self._epoch: int | None = None  # the step that the epoch began with, as the GPU knows it
 
     def ready(self, step: int) -> bool:
         """Return whether the GPU goes on with this step by itself; if not, it is to be looked at and placed."""
@@ -73,24 +74,25 @@ class StepState:
             table=np.array(table),
             corrections=np.array([optimiser.corrections(first + i) for i in range(TABLE_STEPS)]),
         )
-        self._next, self._end = step, steps.stop
+        self._next, self._end, self._epoch = step, steps.stop, None
+
+    def enter(self, first: int) -> None:
+        """Say with which step the epoch of the next one began."""
+        if first != self._epoch:
+            self.numbers.enter(first)
+            self._epoch = first
 
     def forget(self) -> None:
         """Place the next step anew: the host has put something back, or this one may end in an error."""
         self._next = None
 
-    def begin(self) -> None:
-        """Begin the next step."""
-        self.forget()
-        self.numbers.begin()
-
-    def judge(self, step: int) -> None:
+    def judge(self) -> None:
         """Say what becomes of the step whose gradients are in net.flat_grads; shorten these."""
         self.numbers.judge(self.net.flat_grads, longest=self.config.clip_norm, grow_after=GROW_AFTER)
-        self.outcomes.add(step)
 
     def end(self, step: int) -> None:
         """Note that all of a step is queued."""
+        self.outcomes.add(step)
         self._next = step + 1
 
     def look(self) -> list[Row]:

@@ -15,10 +15,12 @@ from typing import Any
 from .. import nn
 from ..backend import all_finite, asnumpy, on_gpu
 from ..errors import NonFiniteLossError
+from ..placed import Count
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from . import recipe
-from .feed import Batch
+from .feed import Batch, PlacedBatch
+from .graph import StepGraph
 from .outcomes import Outcome, mean, outcome_of
 from .precision import arithmetic
 from .state import StepState
@@ -39,12 +41,18 @@ class Stepper:
 
     rate: the learning rate of a step; on a GPU asked for a thousand steps ahead, which may lie behind the last one.
     note: called once for each step that did not fail, in order, late on a GPU.
+    tell: called with a sentence if steps on a GPU cannot be recorded.
 
     On a GPU the optimiser's count of steps and the loss scale are those of the last step that was looked at.
     """
 
     def __init__(
-        self, net: nn.Net, config: Config, rate: Callable[[int], float], note: Callable[[Outcome], None]
+        self,
+        net: nn.Net,
+        config: Config,
+        rate: Callable[[int], float],
+        note: Callable[[Outcome], None],
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.net, self.config, self.rate, self.note = net, config, rate, note
         self.optimiser = recipe.optimiser(config, net)
@@ -53,8 +61,9 @@ class Stepper:
         self.state: StepState | None = None
         if on_gpu(net.flat_params):
             self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
+        self.graph = StepGraph(config.graph, net.flat_params, tell or _keep_quiet)
 
-    def step(self, batch: Batch, step: int) -> None:
+    def step(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
 
         Raises NotFiniteError for this step, or for an earlier one that nobody has looked at yet.
@@ -62,14 +71,12 @@ class Stepper:
         if self.state is None:
             self._step_at_once(batch, step)
             return
-        if not self.state.ready(step):
-            self.look()
-            self.state.place(step, self.average)
+        assert isinstance(batch, PlacedBatch), "a net on a GPU wants a feed that is there, too"
         self._queue(self.state, batch, step)
         if self.state.outcomes.full:
             self.look()
 
-    def _step_at_once(self, batch: Batch, step: int) -> None:
+    def _step_at_once(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Do a step, and look at it before it changes the weights."""
         config, net, arithmetic = self.config, self.net, self.arithmetic
         losses, scores = [], []
@@ -93,23 +100,34 @@ class Stepper:
                 self.average.update(step)
         self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
 
-    def _queue(self, state: StepState, batch: Batch, step: int) -> None:
-        """Queue a step on a GPU: the same launches as for every other step, and nothing that waits."""
+    def _queue(self, state: StepState, batch: PlacedBatch, step: int) -> None:
+        """Queue a step on a GPU: what differs from step to step lies there."""
+        if not state.ready(step):
+            self.look()
+            state.place(step, self.average)
+        state.enter(step - batch.number)
+        state.forget()  # until all is queued
+        self.graph.do(lambda: self._work(state, batch.part), batch.part)
+        state.end(step)
+
+    def _work(self, state: StepState, part_at: Callable[[Count], tuple[Any, Any]]) -> None:
+        """Launch a step, from the choice of its pictures on: the same launches as for every other, none of which waits."""
         config, arithmetic, numbers = self.config, self.arithmetic, state.numbers
-        state.begin()
+        numbers.begin()
         arithmetic.begin()
-        for part, (x, labels) in enumerate(batch.parts):
+        size = config.batch_size // config.accumulate
+        for part in range(config.accumulate):
+            x, labels = part_at(numbers.number * config.batch_size + part * size)
             y = arithmetic.forward(x, step=numbers.drawn(part))
             loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
             numbers.note_part(part, loss, y, labels)
             arithmetic.backward(dy)
         arithmetic.end()
-        state.judge(step)
+        state.judge()
         self.optimiser.step_by_place(numbers)
         arithmetic.follow()
         if self.average is not None:
             self.average.update_by_place(numbers)
-        state.end(step)
 
     def look(self) -> None:
         """Wait for the steps that nobody has looked at yet, and note them up to the first bad one, which is raised."""
@@ -134,6 +152,7 @@ class Stepper:
         self.arithmetic.follow()
         if self.average is not None:
             self.average = nn.WeightAverage(self.net, self.config.ema)
+        self.graph.forget()
 
     def restore(self, snapshot: Snapshot) -> None:
         """Put everything back as a checkpoint has it."""
@@ -141,6 +160,11 @@ class Stepper:
         self.arithmetic.follow()
         if self.state is not None:
             self.state.forget()
+
+    @property
+    def warm(self) -> int:
+        """How many steps take longer than all others: the first, and on a GPU those until one is recorded."""
+        return 1 if self.state is None else self.graph.warm
 
     @property
     def skipped(self) -> int:
@@ -164,6 +188,10 @@ class Stepper:
         if scale is not None and scale.fail():
             return False
         raise _bad_gradient(mean(losses), step)
+
+
+def _keep_quiet(notice: str) -> None:
+    """Say nothing: nobody listens."""
 
 
 def _check_loss(loss: float, step: int) -> None:

@@ -9,7 +9,8 @@ of the weights, in the middle of an epoch; two in a row must ask for the same.
 
 Of each step: `own` kernels and those of `CuPy` by name, matrix `products`, `copies` by direction, `memsets`; and
 `allocations` from CuPy's pool, most of which reach no CUDA.  `waits` are the times that the host waits for the device:
-a copy to the host is one.
+a copy to the host is one.  That is of a step without a graph.  `replayed` is what the same step asks for as one: `graphs`
+that are launched, their `nodes` by kind, and whatever else there is.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ _NARROW: dict[str, dict[str, Any]] = {
     "speedrun": {"widths": (16,) * 3},
 }
 CASES = tuple(f"{preset}-{precision}" for preset in _NARROW for precision in ("float32", "float16"))
-_WARM, _COUNTED = 2, 2  # steps: the first compile kernels and make what is kept
+# Steps: the first compile kernels and make what is kept; a third, where there is a graph, is recorded.
+_WARM = {"off": 2, "on": 3}
+_COUNTED = 2
 
 Counts = dict[str, Any]
 
@@ -61,18 +64,26 @@ def count(cases: Iterable[str] = CASES, **settings: Any) -> dict[str, Counts]:
         )
         steps = _steps(map(json.loads, trace.read_text(encoding="utf-8").splitlines()))
     allocations = json.loads(done.stdout.splitlines()[-1])
-    counts = {}
-    for turn, case in enumerate(chosen):
+    counts: dict[str, Counts] = {}
+    for turn, (case, graph) in enumerate(_turns(chosen)):
         of_case = slice(turn * _COUNTED, (turn + 1) * _COUNTED)
         in_a_row = [
             {**_counted(events), "allocations": number}
             for events, number in zip(steps[of_case], allocations[of_case], strict=True)
         ]
         if len(in_a_row) != _COUNTED or any(step != in_a_row[0] for step in in_a_row):
-            msg = f"{case}: steps in a row ask for different things: {in_a_row}"
+            msg = f"{case}, graph {graph}: steps in a row ask for different things: {in_a_row}"
             raise RuntimeError(msg)
-        counts[case] = in_a_row[0]
+        if graph == "off":
+            counts[case] = in_a_row[0]
+        else:
+            counts[case]["replayed"] = in_a_row[0]
     return counts
+
+
+def _turns(cases: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the runs that are counted, in order: (case, graph)."""
+    return [(case, graph) for case in cases for graph in _WARM]
 
 
 def differences(old: Mapping[str, Counts], new: Mapping[str, Counts], *, by_name: bool = True) -> list[str]:
@@ -113,6 +124,8 @@ def _flat(counts: Counts, *, by_name: bool) -> dict[str, int]:
     for kind, value in counts.items():
         if not isinstance(value, dict):
             flat[kind] = value
+        elif kind == "replayed":
+            flat |= {f"replayed {name}": number for name, number in _flat(value, by_name=by_name).items()}
         elif kind == "CuPy" and not by_name:
             flat["CuPy's kernels"] = sum(value.values())
         else:
@@ -138,7 +151,7 @@ def _counted(events: list[Mapping[str, Any]]) -> Counts:
     from gpuconv.cuda.kernel import Kernel
 
     del cuda  # imported for its kernels
-    own, of_cupy, copies, number = Counter(), Counter(), Counter(), Counter()
+    own, of_cupy, copies, number, nodes = Counter(), Counter(), Counter(), Counter(), Counter()
     before: Mapping[str, Any] = {"event": ""}
     for event in events:
         kind = event["event"]
@@ -152,6 +165,9 @@ def _counted(events: list[Mapping[str, Any]]) -> Counts:
             number["waits"] += 1
         elif kind in ("product", "memset"):
             number[f"{kind}s"] += 1
+        elif kind == "graph":
+            number["graphs"] += 1
+            nodes.update({name.removesuffix(" nodes"): of for name, of in event.items() if name.endswith(" nodes")})
         before = event
     return {
         "launches": sum(own.values()) + sum(of_cupy.values()) + number["products"],
@@ -159,6 +175,7 @@ def _counted(events: list[Mapping[str, Any]]) -> Counts:
         "CuPy": dict(sorted(of_cupy.items())),
         "copies": dict(sorted(copies.items())),
         **{name: number[name] for name in ("products", "memsets", "waits")},
+        **({"graphs": number["graphs"], "nodes": dict(sorted(nodes.items()))} if number["graphs"] else {}),
     }
 
 
@@ -179,28 +196,29 @@ def _inside(cases: list[str], settings: dict[str, Any]) -> None:
     cupy.cuda.set_allocator(counted)
     small: dict[str, Any] = {"data": "shapes", "device": "cuda", "batch_size": 2, "validation": 0}
     allocations = []
-    for case in cases:
+    for case, graph in _turns(cases):
         preset, _, precision = case.rpartition("-")
         config = dataclasses.replace(
-            PRESETS[preset], **{**small, **_NARROW[preset], **settings}, precision=precision, epochs=1
+            PRESETS[preset], **{**small, **_NARROW[preset], **settings}, precision=precision, graph=graph, epochs=1
         )
+        warm = _WARM[graph]
         with backend.using("cuda"):
-            run = start.begin(config, data.draw_shapes((_WARM + _COUNTED + 1) * config.batch_size, 10), Progress())
+            run = start.begin(config, data.draw_shapes((warm + _COUNTED + 1) * config.batch_size, 10), Progress())
             if run.stepper.arithmetic.scale is not None:
                 run.stepper.arithmetic.scale.value = (
                     64.0  # no gradient is beyond float16: a step that is skipped asks for less
                 )
             with run.feed:
-                batches = run.feed.epoch(0, 0, _WARM + _COUNTED)
-                for number in range(_WARM + _COUNTED):
+                batches = run.feed.epoch(0, 0, warm + _COUNTED)
+                for number in range(warm + _COUNTED):
                     before = asked["allocations"]
-                    if number >= _WARM:
+                    if number >= warm:
                         cupy.cuda.runtime.profilerStart()
                     run.step(next(batches))
                     cupy.cuda.runtime.profilerStop()
                     run.position.step += 1
                     run.position.steps += 1
-                    if number >= _WARM:
+                    if number >= warm:
                         allocations.append(asked["allocations"] - before)
     sys.stdout.write(json.dumps(allocations) + "\n")
 

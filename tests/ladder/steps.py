@@ -1,6 +1,6 @@
 """A training step: milliseconds as it runs, of the host alone, and of the GPU alone.
 
-A step is no graph yet, for the host does things in it: the GPU alone is timed behind work that keeps it busy.
+The step is launched kernel by kernel (graph "off"): the GPU alone is timed behind work that keeps it busy.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def drawn(batch: int, steps: int, seed: int = 0) -> Dataset:
 
 def begun(preset: str, batch: int, precision: str, steps: int, *, tiny: bool) -> Any:
     """Return a run of a preset before its first step, on random pictures."""
-    settings = {"batch_size": batch, "precision": precision, "validation": 0, "tta": "none"}
+    settings = {"batch_size": batch, "precision": precision, "validation": 0, "tta": "none", "graph": "off"}
     config = dataclasses.replace(PRESETS[preset], **settings, **(_TINY[preset] if tiny else {}))
     return start.begin(config, drawn(batch, steps), Progress())
 
