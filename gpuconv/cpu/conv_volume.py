@@ -8,6 +8,9 @@ In each group tap t of channel c is channel t C / groups + c, so groups stay tog
 scattered: each of its planes is one sum, rounded once, of the outputs that read it alone.  Planes of padding take part
 in y and dw as zeros, for 0 * inf is NaN there; none is ever met in dx.
 
+Filters of one row and one plane make of a volume one tall image, of all its rows, and filters of one row and one column
+an image with a row for each plane: there nothing is unfolded, for these images are views.
+
 Blocks of planes are unfolded one after another, some tens of megabytes whatever the batch and the depth.  How they are
 cut depends on sizes and memory format alone, so results are equal bit for bit for any number of threads.
 """
@@ -35,6 +38,11 @@ _Block = tuple[slice, slice]
 
 def volume_conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, z: VolumeConvSizes, y: np.ndarray) -> None:
     """Fill y (N, K, Z, P, Q)."""
+    folded = _folded(z, x, w, y)
+    if folded is not None:
+        sizes, x_image, filters, y_image = folded
+        correlate(x_image, filters, b, y_image, forward_windows(sizes), z.groups)
+        return
     planes, filters = _planes_under_outputs(z), _taps_as_channels(w)
     for volumes, outputs in _blocks(x, y, planes):
         images = _unfolded(x, volumes, planes[outputs], z.groups)
@@ -50,6 +58,10 @@ def volume_conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, z: V
 
 def volume_weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: VolumeConvSizes) -> np.ndarray:
     """Return dw (K, C / groups, T, R, S), whose blocks are added up in float64."""
+    folded = _folded(z, x, w, dy)
+    if folded is not None:
+        sizes, x_image, filters, dy_image = folded
+        return weight_gradient(dy_image, x_image, filters, sizes).reshape(w.shape)
     planes, filters = _planes_under_outputs(z), _taps_as_channels(w)
     under = np.arange(z.Z)[:, None]
     blocks = _blocks(x, dy, planes)
@@ -66,6 +78,11 @@ def volume_weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: Volu
 
 def volume_input_gradient(dy: np.ndarray, w: np.ndarray, z: VolumeConvSizes, dx: np.ndarray) -> None:
     """Fill dx (N, C, D, H, W)."""
+    folded = _folded(z, dx, w, dy)
+    if folded is not None:
+        sizes, dx_image, filters, dy_image = folded
+        input_gradient(dy_image, filters, sizes, dx_image)
+        return
     for depths, taps in _depths_by_taps(z):
         by_depth = dx.swapaxes(1, 2)[:, depths.start : depths.stop : depths.step]
         if not taps:  # no window ever reads these planes
@@ -83,6 +100,36 @@ def volume_input_gradient(dy: np.ndarray, w: np.ndarray, z: VolumeConvSizes, dx:
             result = empty((len(gradients), *target.shape[2:]), dx.dtype, channels_last=is_channels_last(dx))
             input_gradient(gradients, filters, sizes, result)
             copy(result.reshape(target.shape), target)
+
+
+def _folded(
+    z: VolumeConvSizes, x: np.ndarray, w: np.ndarray, y: np.ndarray
+) -> tuple[ConvSizes, np.ndarray, np.ndarray, np.ndarray] | None:
+    """Return a convolution of images that is the same, its sizes, x, w and y as views; None where there is none.
+
+    Nor is there for one filter to each channel, whose gradient is summed row after row: rows of a volume are many.
+    """
+    if z.K == z.C == z.groups:
+        return None
+    (sd, sh, sw), (pd, ph, pw), (dd, dh, dw) = z.stride, z.pad, z.dilation
+    if z.T == z.R == sd == sh == 1 and pd == ph == 0:  # planes under each other
+        axis, image, window, out = 2, (z.D * z.H, z.W), (1, z.S), (z.Z * z.P, z.Q)
+        options = (sh, sw), (ph, pw), (dh, dw)
+    elif z.R == z.S == sh == sw == 1 and ph == pw == 0:  # each plane a row
+        axis, image, window, out = 3, (z.D, z.H * z.W), (z.T, 1), (z.Z, z.P * z.Q)
+        options = (sd, sh), (pd, ph), (dd, dh)
+    else:
+        return None
+    if not (_in_one(x, axis) and _in_one(y, axis)):
+        return None
+    x, w, y = (array.reshape(*array.shape[:2], *pixels) for array, pixels in ((x, image), (w, window), (y, out)))
+    return ConvSizes(z.N, z.C, *image, z.K, *window, *out, *options, z.groups), x, w, y
+
+
+def _in_one(array: np.ndarray, axis: int) -> bool:
+    """Return whether an axis and the next can be seen as one, without a copy."""
+    outer, inner = array.shape[axis : axis + 2]
+    return min(outer, inner) <= 1 or array.strides[axis] == inner * array.strides[axis + 1]
 
 
 def _image_sizes(z: VolumeConvSizes, N: int, *, C: int, K: int) -> ConvSizes:
