@@ -382,6 +382,44 @@ def test_volumes_with_gaps_are_not_copied_to_be_seen_as_images(name, rng):
         np.testing.assert_array_equal(one, other)
 
 
+# (x, w, options), and the taps of planes that are done together where filters are finite
+JOINED = {
+    "every_plane_but_the_ends_has_every_tap": (((2, 3, 8, 4, 4), (4, 3, 3, 3, 3), {"pad": 1}), [[0, 1, 2]]),
+    "each_phase_of_a_stride": (((2, 3, 8, 4, 4), (4, 3, 3, 3, 3), {"pad": 1, "stride": 2}), [[1], [0, 2]]),
+    "planes_that_nothing_reads": (((2, 3, 9, 4, 4), (4, 3, 1, 3, 3), {"pad": (0, 1, 1), "stride": 3}), [[0], [], []]),
+}
+
+
+@pairs(case=JOINED, stored=STORED)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_planes_are_joined_without_another_value(case, stored, dtype, rng, monkeypatch):
+    """The planes beside dy are zeros, which filters that are finite do not notice: the same values on integers."""
+    (x_shape, w_shape, options), expected = case
+    x, w, b, dy, z = arrays_of((x_shape, w_shape, options), rng, dtype, whole)
+    if stored == "channels_last":
+        x, dy = channels_last(x), channels_last(dy)
+    assert [taps for _, taps in conv_volume._depths_by_taps(z, joined=True)] == expected
+    joined = _computed(x, w, b, dy, options)[1]
+    monkeypatch.setattr(conv_volume, "all_finite", lambda _: False)
+    np.testing.assert_array_equal(joined, _computed(x, w, b, dy, options)[1])
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_every_plane_is_written_once_with_all_its_taps(name, joined):
+    x_shape, w_shape, options = CASES[name]
+    z = conv_sizes(np.empty(x_shape), np.empty(w_shape), None, **options)
+    parts = list(conv_volume._depths_by_taps(z, joined=joined))
+    assert sorted(d for depths, _ in parts for d in depths) == list(range(z.D))
+    for depths, taps in parts:
+        for d in depths:
+            reached = [(t, *divmod(d + z.pad[0] - t * z.dilation[0], z.stride[0])) for t in range(z.T)]
+            needed = {t for t, output, rest in reached if rest == 0 and 0 <= output < z.Z}
+            assert needed <= set(taps)
+            assert joined or needed == set(taps)
+            assert all(reached[t][2] == 0 for t in taps)
+
+
 def _computed(x, w, b, dy, options):
     """Return y, dx, dw, db on the CPU."""
     y, cache = gpuconv.conv_forward(x, w, b, **options)

@@ -6,7 +6,7 @@
 
 In each group tap t of channel c is channel t C / groups + c, so groups stay together.  A gradient dx is gathered, not
 scattered: each of its planes is one sum, rounded once, of the outputs that read it alone.  Planes of padding take part
-in y and dw as zeros, for 0 * inf is NaN there; none is ever met in dx.
+in y and dw as zeros, for 0 * inf is NaN there; in dx they do only where filters are finite and add nothing.
 
 Filters of one row and one plane make of a volume one tall image, of all its rows, and filters of one row and one column
 an image with a row for each plane: there nothing is unfolded, for these images are views.
@@ -26,11 +26,19 @@ from .copies import copy
 from .correlation import correlate, input_gradient, weight_gradient
 from .layout import empty
 from .parallel import for_each, ranges
+from .reduce import all_finite
 from .runs import run_length
 from .windows import forward_windows
 
+# Elements of planes that one copy unfolds, unless one plane of all volumes has more: fewer would not pay for the call.
+_UNFOLDED_AT_ONCE = 32 * 1024
 # Bytes of unfolded planes and of results in one block.
 _BLOCK_BYTES = 32 * 1024 * 1024
+
+# Bytes of planes and results of one volume up to which a call for it alone would cost more than copies of them.
+_FEW_BYTES = 4 * 1024 * 1024
+# The share of products that are not with padding from which planes with other taps are done together.
+_MOST = 0.75
 
 # Some volumes of a batch, some rows of a table of planes.
 _Block = tuple[slice, slice]
@@ -83,14 +91,14 @@ def volume_input_gradient(dy: np.ndarray, w: np.ndarray, z: VolumeConvSizes, dx:
         sizes, dx_image, filters, dy_image = folded
         input_gradient(dy_image, filters, sizes, dx_image)
         return
-    for depths, taps in _depths_by_taps(z):
+    for depths, taps in _depths_by_taps(z, joined=all_finite(w)):
         by_depth = dx.swapaxes(1, 2)[:, depths.start : depths.stop : depths.step]
         if not taps:  # no window ever reads these planes
             by_depth[...] = 0
             continue
         reached = np.array(depths)[:, None] + z.pad[0] - z.dilation[0] * np.array(taps)
         outputs, filters = reached // z.stride[0], _taps_as_filters(w[:, :, taps], z.groups)
-        for volumes, part in _blocks(dy, dx, outputs):
+        for volumes, part in _blocks(dy, dx, outputs, few=z.T > 1):
             gradients = _unfolded(dy, volumes, outputs[part], z.groups)
             target = by_depth[volumes, part]
             result, sizes = _joined(target), _image_sizes(z, len(gradients), C=z.C, K=z.K * len(taps))
@@ -156,28 +164,37 @@ def _planes_under_outputs(z: VolumeConvSizes) -> np.ndarray:
     return np.arange(z.Z)[:, None] * z.stride[0] - z.pad[0] + np.arange(z.T) * z.dilation[0]
 
 
-def _depths_by_taps(z: VolumeConvSizes) -> Iterator[tuple[range, list[int]]]:
+def _depths_by_taps(z: VolumeConvSizes, *, joined: bool) -> Iterator[tuple[range, list[int]]]:
     """Yield planes of x, and the taps by which outputs read each of them.
 
     A tap reads planes a stride apart.  The deeper a plane, the later its first and its last tap: so those of the same
     taps are a stride apart, too, without one between them that has others.
+
+    joined: all planes a stride apart have the taps of any of them, if most have them all; there may be no such output.
     """
-    depths: dict[tuple[int, ...], list[int]] = {}
-    for d in range(z.D):
-        reached = [d + z.pad[0] - t * z.dilation[0] for t in range(z.T)]
-        read = (t for t, place in enumerate(reached) if place % z.stride[0] == 0 and 0 <= place // z.stride[0] < z.Z)
-        depths.setdefault(tuple(read), []).append(d)
-    for d in depths.pop((), []):
-        yield range(d, d + 1), []
-    for taps, planes in depths.items():
-        yield range(planes[0], planes[-1] + 1, z.stride[0]), list(taps)
+    for first in range(min(z.stride[0], z.D)):
+        phase = range(first, z.D, z.stride[0])
+        depths: dict[tuple[int, ...], list[int]] = {}
+        for d in phase:
+            reached = [d + z.pad[0] - t * z.dilation[0] for t in range(z.T)]
+            read = (
+                t for t, place in enumerate(reached) if place % z.stride[0] == 0 and 0 <= place // z.stride[0] < z.Z
+            )
+            depths.setdefault(tuple(read), []).append(d)
+        every = sorted({t for taps in depths for t in taps})
+        if joined and sum(len(taps) * len(planes) for taps, planes in depths.items()) > _MOST * len(every) * len(phase):
+            yield phase, every
+            continue
+        for taps, planes in depths.items():
+            yield range(planes[0], planes[-1] + 1, z.stride[0]), list(taps)
 
 
-def _blocks(read: np.ndarray, written: np.ndarray, planes: np.ndarray) -> list[_Block]:
+def _blocks(read: np.ndarray, written: np.ndarray, planes: np.ndarray, *, few: bool = False) -> list[_Block]:
     """Cut work on volumes into blocks: whole volumes, or rows of the table of planes for one of them.
 
     A row needs the planes of `read` that the table names and one of `written`.  With one tap only, planes of one volume
-    need not be copied, and those of several only unless they lie one after another in both.
+    need not be copied, and those of several only unless they lie one after another in both; few: where planes of one
+    volume are few, to copy them is less work than to do without.
     """
     N, rows = len(read), len(planes)
     row_bytes = (planes.shape[1] * read[0, :, 0].size + written[0, :, 0].size) * read.itemsize if N else 1
@@ -185,7 +202,8 @@ def _blocks(read: np.ndarray, written: np.ndarray, planes: np.ndarray) -> list[_
     if most < rows:
         return [(slice(n, n + 1), slice(*block)) for n in range(N) for block in ranges(rows, most)]
     in_a_row = is_channels_last(read) and rows == read.shape[2] == written.shape[2]
-    together = most // rows if planes.shape[1] > 1 or in_a_row else 1
+    copied = few and rows * row_bytes <= _FEW_BYTES
+    together = most // rows if planes.shape[1] > 1 or in_a_row or copied else 1
     return [(slice(*volumes), slice(0, rows)) for volumes in ranges(N, together)]
 
 
@@ -206,12 +224,20 @@ def _unfolded(array: np.ndarray, volumes: slice, planes: np.ndarray, groups: int
     source = by_depth.reshape(n, D, groups, C // groups, H, W)
     target = images.reshape(n, rows, groups, taps, C // groups, H, W)
 
-    def unfold(place: tuple[int, int]) -> None:
-        row, tap = place
-        plane = planes[place]
-        target[:, row, :, tap] = source[:, plane] if 0 <= plane < D else 0
+    step = max(1, int(planes[-1, 0] - planes[0, 0]) // max(1, rows - 1))  # in all columns of the table
 
-    for_each(unfold, list(np.ndindex(rows, taps)), blas=False)
+    def unfold(part: tuple[int, int, int]) -> None:
+        tap, begin, end = part
+        here = planes[begin:end, tap]
+        real = begin + np.flatnonzero((here >= 0) & (here < D))
+        first, last = (real[0], real[-1] + 1) if len(real) else (end, end)
+        target[:, begin:first, :, tap] = 0
+        if len(real):
+            target[:, first:last, :, tap] = source[:, planes[first, tap] : planes[last - 1, tap] + 1 : step]
+        target[:, last:end, :, tap] = 0
+
+    part_rows = max(1, min(-(-rows // 2), _UNFOLDED_AT_ONCE // max(1, target[:, 0, :, 0].size)))
+    for_each(unfold, [(tap, *part) for tap in range(taps) for part in ranges(rows, part_rows)], blas=False)
     return images
 
 
