@@ -241,7 +241,9 @@ def test_winner_of_one_window(window, stored, device, dtype):
 
 
 @pytest.mark.parametrize("fill", [-_INF, _NAN, -1.0])
-@pytest.mark.parametrize("options", [{"window": 2, "pad": 1}, {"window": 3, "stride": 1, "pad": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"window": 2, "pad": 1}, {"window": 3, "stride": 1, "pad": 1}, {"window": 2, "pad": (1, 0, 0)}], ids=str
+)
 def test_padding_never_wins(fill, options, device, dtype):
     """Not even against minus infinity: the gradient goes to the first real pixel of the window."""
     x = np.full((1, 2, 3, 4, 3), fill, dtype)

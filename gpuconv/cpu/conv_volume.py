@@ -30,8 +30,6 @@ from .reduce import all_finite
 from .runs import run_length
 from .windows import forward_windows
 
-# Elements of planes that one copy unfolds, unless one plane of all volumes has more: fewer would not pay for the call.
-_UNFOLDED_AT_ONCE = 32 * 1024
 # Bytes of unfolded planes and of results in one block.
 _BLOCK_BYTES = 32 * 1024 * 1024
 
@@ -224,20 +222,12 @@ def _unfolded(array: np.ndarray, volumes: slice, planes: np.ndarray, groups: int
     source = by_depth.reshape(n, D, groups, C // groups, H, W)
     target = images.reshape(n, rows, groups, taps, C // groups, H, W)
 
-    step = max(1, int(planes[-1, 0] - planes[0, 0]) // max(1, rows - 1))  # in all columns of the table
+    def unfold(place: tuple[int, int]) -> None:
+        row, tap = place
+        plane = planes[place]
+        target[:, row, :, tap] = source[:, plane] if 0 <= plane < D else 0
 
-    def unfold(part: tuple[int, int, int]) -> None:
-        tap, begin, end = part
-        here = planes[begin:end, tap]
-        real = begin + np.flatnonzero((here >= 0) & (here < D))
-        first, last = (real[0], real[-1] + 1) if len(real) else (end, end)
-        target[:, begin:first, :, tap] = 0
-        if len(real):
-            target[:, first:last, :, tap] = source[:, planes[first, tap] : planes[last - 1, tap] + 1 : step]
-        target[:, last:end, :, tap] = 0
-
-    part_rows = max(1, min(-(-rows // 2), _UNFOLDED_AT_ONCE // max(1, target[:, 0, :, 0].size)))
-    for_each(unfold, [(tap, *part) for tap in range(taps) for part in ranges(rows, part_rows)], blas=False)
+    for_each(unfold, list(np.ndindex(rows, taps)), blas=False)
     return images
 
 
