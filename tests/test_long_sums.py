@@ -192,6 +192,28 @@ CONVS = {
 }
 
 
+# Values of which the sums of a row are rounded the same way, so that many rows in order would lose the most.
+@pytest.mark.parametrize(
+    ("x", "w", "values"),
+    [
+        ((1, 4, 5000, 1), (4, 1, 2, 1), (1.17550905, 1.69448641)),
+        ((1, 4, 5000, 1), (4, 1, 2, 1), (1.24984372, 1.13784291)),
+        ((1, 1, 700, 1), (1, 1, 400, 1), (1.63659327, 1.24613404)),
+        ((300, 16, 40, 2), (16, 1, 3, 1), (1.01644359, 1.99237602)),
+    ],
+    ids=["tall_planes", "tall_planes_by_numpy", "one_channel", "many_images"],
+)
+def test_rows_under_a_filter_of_one_channel(x, w, values):
+    def operator(x, dy):
+        _, cache = gpuconv.conv_forward(x, np.ones(w, x.dtype), None, groups=w[0])
+        return [gpuconv.conv_backward(dy, cache)[1]]
+
+    N, C, *size = x
+    y = (N, C, *(n - taps + 1 for n, taps in zip(size, w[2:], strict=True)))
+    arrays = [np.full(shape, value, np.float32) for shape, value in zip((x, y), values, strict=True)]
+    _check(operator(*arrays), operator, arrays, [arrays[1][:, 0].size])
+
+
 @pytest.mark.parametrize(("x", "w", "groups", "pad"), CONVS_OF_MANY_TERMS.values(), ids=CONVS_OF_MANY_TERMS.keys())
 def test_convolution_of_many_terms(rng, x, w, groups, pad):
     test_convolution(lambda shape: DRAWS["uniform"](rng, shape), x, w, groups, pad)

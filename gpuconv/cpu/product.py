@@ -6,12 +6,10 @@ matrix times a vector on any, it adds up a whole sum in order: of n equal terms 
 
 from __future__ import annotations
 
-from math import isqrt
-
 import numpy as np
 
 from .parallel import ranges
-from .runs import FEW
+from .runs import longest_run
 
 # The longest sum that BLAS makes in one go: of a large product it adds up 16 sums side by side or more, 1024 terms each.
 _LONGEST = 16 * 1024
@@ -31,4 +29,4 @@ def product(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
 def longest(rows: int, terms: int, columns: int) -> int:
     """Return how many terms of each sum BLAS may add up in one go: L of them in order, then n / L parts, lose (L + n / L) / 4 u."""
     in_order = min(rows, columns) == 1 or rows * terms * columns <= _SMALL
-    return max(FEW, 4 * isqrt(terms)) if in_order else _LONGEST
+    return longest_run(terms) if in_order else _LONGEST

@@ -23,6 +23,11 @@ def run_length(terms: int) -> int:
     return terms if terms <= FEW else isqrt(terms - 1) + 1
 
 
+def longest_run(terms: int) -> int:
+    """Return how many of so many terms may be added up in order, before such sums are."""
+    return max(FEW, 4 * isqrt(terms))
+
+
 class RunningSum:
     """A sum of so many terms in an (N, C, H, W) array, which is 0 at first: add each to parts of what next() returns."""
 

@@ -96,13 +96,17 @@ def _axis_phase(i: int, taps: int, stride: int, pad: int, dilation: int) -> tupl
     return backwards, (i + pad - last * dilation) // stride, step * dilation // stride
 
 
-def blocks(N: int, P: int, Q: int, pixel_bytes: int, budget: int) -> list[Block]:
-    """Cut N images of P x Q windows into blocks of about equal work: whole images, or rows of one."""
-    pixels = max(_LEAST_PIXELS, budget // pixel_bytes)
-    rows = max(1, pixels // Q)
+def blocks(N: int, P: int, Q: int, pixel_bytes: int, budget: int, most_rows: int | None = None) -> list[Block]:
+    """Cut N images of P x Q windows into blocks of about equal work: whole images, or rows of one.
+
+    most_rows: that a block has, of all its images together.
+    """
+    rows = max(1, max(_LEAST_PIXELS, budget // pixel_bytes) // Q)
+    if most_rows is not None:
+        rows = min(rows, most_rows)
     if rows < P:
         return [Block(n, n + 1, p0, p1) for n in range(N) for p0, p1 in ranges(P, rows)]
-    return [Block(n0, n1, 0, P) for n0, n1 in ranges(N, max(1, pixels // (P * Q)))]
+    return [Block(n0, n1, 0, P) for n0, n1 in ranges(N, max(1, rows // P))]
 
 
 def shares(pieces: list[Block], sum_bytes: int) -> list[list[Block]]:

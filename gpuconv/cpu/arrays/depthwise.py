@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from ..layout import accumulator
 from ..parallel import for_each, ranges, scratch
-from ..runs import run_length
+from ..runs import longest_run, run_length
 from ..windows import Block, Windows, blocks, shares
 from .unfold import strip
 
@@ -61,7 +61,7 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     kind = accumulator(x.dtype)
     N, C, P, Q = dy.shape
     joined = _joined(windows, Q)
-    parts = shares(blocks(N, P, Q, C, _BLOCK_ELEMENTS), w.size * 8)
+    parts = shares(blocks(N, P, Q, C, _BLOCK_ELEMENTS, longest_run(N * P)), w.size * 8)
     sums = np.zeros((len(parts), windows.R, windows.S, C), dtype=np.float64)
 
     def share(index: int) -> None:

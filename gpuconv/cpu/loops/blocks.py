@@ -71,9 +71,9 @@ def listed(pieces: list[Block]) -> Cut:
 
 
 @lru_cache(64)  # a list of some hundred blocks takes as long as a small convolution
-def cut_into(N: int, P: int, Q: int, window_bytes: int, budget: int) -> Cut:
-    """Return N images of P x Q windows cut into blocks of so many bytes."""
-    return listed(blocks(N, P, Q, window_bytes, budget))
+def cut_into(N: int, P: int, Q: int, window_bytes: int, budget: int, most_rows: int | None = None) -> Cut:
+    """Return N images of P x Q windows cut into blocks of so many bytes, and so many rows at most."""
+    return listed(blocks(N, P, Q, window_bytes, budget, most_rows))
 
 
 def as_stored(x: np.ndarray) -> tuple[np.ndarray, bool]:

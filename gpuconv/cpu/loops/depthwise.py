@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 
 from ..layout import stored
 from ..parallel import scratch, share_out
+from ..runs import longest_run
 from ..windows import Windows
 from .atomic import COUNTER, blocks, take
 from .blocks import (
@@ -73,9 +74,10 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
     room = -(-C // LANES) * LANES
     source, last = as_stored(x)
     gradient = stored(x, dy)[0].reshape(-1)
-    cut, memory, terms, sizes = _prepared(x, windows, (P, Q), room)
+    longest = longest_run(len(x) * P)  # rows that are added up in order
+    cut, memory, terms, sizes = _prepared(x, windows, (P, Q), room, longest)
     memory += 0 if last else max(C * H * W, C * P * Q)
-    share = -(-max(1, len(cut.table)) // _PARTIAL_SUMS)
+    share = -(-max(1, len(cut.table)) // max(_PARTIAL_SUMS, -(-len(x) * P // longest)))
     sums = np.zeros((-(-len(cut.table) // share), windows.R * windows.S, room), np.float32)
 
     def work(counter: np.ndarray) -> None:
@@ -89,11 +91,12 @@ def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, windows: Windo
 
 
 def _prepared(
-    x: np.ndarray, windows: Windows, outputs: tuple[int, int], room: int
+    x: np.ndarray, windows: Windows, outputs: tuple[int, int], room: int, most_rows: int | None = None
 ) -> tuple[Cut, int, np.ndarray, Geometry]:
     """Return how the batch is cut, the values that a block needs at most, where taps lie, and sizes for the passes."""
     P, Q = outputs
-    cut = cut_into(len(x), P, Q, 4 * room * (1 + windows.stride[0] * windows.stride[1]), _BLOCK_BYTES)
+    window_bytes = 4 * room * (1 + windows.stride[0] * windows.stride[1])
+    cut = cut_into(len(x), P, Q, window_bytes, _BLOCK_BYTES, most_rows)
     images, rows = cut.largest
     height, across = windows.span(rows, Q)
     memory = images * (height * across + rows * Q) * room + _SLACK
