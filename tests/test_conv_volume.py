@@ -330,6 +330,7 @@ FOLDED = {
     "one_by_one_by_one": (((5, 3, 1, 1, 1), {}), (30, 7)),
     "along_rows": (((5, 3, 1, 1, 3), {"stride": (1, 1, 2), "pad": (0, 0, 1), "dilation": (1, 1, 2)}), (30, 7)),
     "along_rows_of_many_filters_a_channel": (((6, 1, 1, 1, 2), {"groups": 3}), (30, 7)),
+    "along_rows_of_one_filter_a_channel": (((3, 1, 1, 1, 2), {"groups": 3}), (30, 7)),
     "along_depth": (((5, 3, 3, 1, 1), {"stride": (2, 1, 1), "pad": (1, 0, 0)}), (5, 42)),
     "along_depth_dilated": (((5, 3, 2, 1, 1), {"dilation": (3, 1, 1)}), (5, 42)),
 }
@@ -342,7 +343,6 @@ UNFOLDED = {
     "step_in_columns": ((5, 3, 2, 1, 1), {"stride": (1, 1, 2)}),
     "padding_of_columns": ((5, 3, 2, 1, 1), {"pad": (0, 0, 1)}),
     "two_axes": ((5, 3, 1, 2, 2), {}),
-    "one_filter_to_each_channel": ((3, 1, 3, 1, 1), {"groups": 3}),
 }
 
 

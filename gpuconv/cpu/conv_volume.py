@@ -111,12 +111,7 @@ def volume_input_gradient(dy: np.ndarray, w: np.ndarray, z: VolumeConvSizes, dx:
 def _folded(
     z: VolumeConvSizes, x: np.ndarray, w: np.ndarray, y: np.ndarray
 ) -> tuple[ConvSizes, np.ndarray, np.ndarray, np.ndarray] | None:
-    """Return a convolution of images that is the same, its sizes, x, w and y as views; None where there is none.
-
-    Nor is there for one filter to each channel, whose gradient is summed row after row: rows of a volume are many.
-    """
-    if z.K == z.C == z.groups:
-        return None
+    """Return a convolution of images that is the same, its sizes, x, w and y as views; None where there is none."""
     (sd, sh, sw), (pd, ph, pw), (dd, dh, dw) = z.stride, z.pad, z.dilation
     if z.T == z.R == sd == sh == 1 and pd == ph == 0:  # planes under each other
         axis, image, window, out = 2, (z.D * z.H, z.W), (1, z.S), (z.Z * z.P, z.Q)
