@@ -325,6 +325,107 @@ def test_one_tap_in_depth_needs_no_copies(stored, w_shape, options, rng, monkeyp
     assert not made
 
 
+# Filters that see a volume as one image: (w, options), and the pixels of that image of 5 planes of 6 x 7.
+FOLDED = {
+    "one_by_one_by_one": (((5, 3, 1, 1, 1), {}), (30, 7)),
+    "along_rows": (((5, 3, 1, 1, 3), {"stride": (1, 1, 2), "pad": (0, 0, 1), "dilation": (1, 1, 2)}), (30, 7)),
+    "along_rows_of_many_filters_a_channel": (((6, 1, 1, 1, 2), {"groups": 3}), (30, 7)),
+    "along_depth": (((5, 3, 3, 1, 1), {"stride": (2, 1, 1), "pad": (1, 0, 0)}), (5, 42)),
+    "along_depth_dilated": (((5, 3, 2, 1, 1), {"dilation": (3, 1, 1)}), (5, 42)),
+}
+# Steps and padding that such an image would not have, and sums that it would not keep short.
+UNFOLDED = {
+    "steps_in_depth_and_rows": ((5, 3, 1, 1, 1), {"stride": (2, 2, 1)}),
+    "step_in_rows": ((5, 3, 1, 1, 3), {"stride": (1, 2, 1)}),
+    "padding_of_rows": ((5, 3, 1, 1, 3), {"pad": (0, 1, 0)}),
+    "padding_of_planes": ((5, 3, 1, 1, 3), {"pad": (1, 0, 1)}),
+    "step_in_columns": ((5, 3, 2, 1, 1), {"stride": (1, 1, 2)}),
+    "padding_of_columns": ((5, 3, 2, 1, 1), {"pad": (0, 0, 1)}),
+    "two_axes": ((5, 3, 1, 2, 2), {}),
+    "one_filter_to_each_channel": ((3, 1, 3, 1, 1), {"groups": 3}),
+}
+
+
+@pairs(case=FOLDED, stored=STORED)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_filters_along_one_axis_see_an_image_that_is_a_view(case, stored, dtype, rng, monkeypatch):
+    """With the values that unfolding gives, exactly on integers."""
+    (w_shape, options), pixels = case
+    x, w, b, dy, z = arrays_of(((2, 3, 5, 6, 7), w_shape, options), rng, dtype, whole)
+    if stored == "channels_last":
+        x, dy = channels_last(x), channels_last(dy)
+    _, x_image, filters, y_image = conv_volume._folded(z, x, w, dy)
+    assert x_image.shape[2:] == pixels
+    assert all(np.shares_memory(*both) for both in ((x, x_image), (w, filters), (dy, y_image)))
+    made = _made(monkeypatch)
+    as_images = _computed(x, w, b, dy, options)
+    assert not made
+    monkeypatch.setattr(conv_volume, "_folded", lambda *_: None)
+    for image, unfolded in zip(as_images, _computed(x, w, b, dy, options), strict=True):
+        np.testing.assert_array_equal(image, unfolded)
+
+
+@pytest.mark.parametrize(("w_shape", "options"), UNFOLDED.values(), ids=UNFOLDED)
+def test_what_is_no_image_is_not_seen_as_one(w_shape, options, rng):
+    x, w, _, dy, z = arrays_of(((2, 3, 5, 6, 7), w_shape, options), rng, "float32", whole)
+    assert conv_volume._folded(z, x, w, dy) is None
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_volumes_with_gaps_are_not_copied_to_be_seen_as_images(name, rng):
+    (w_shape, options), _ = FOLDED[name]
+    x, w, b, dy, z = arrays_of(((2, 3, 5, 6, 7), w_shape, options), rng, "float32", whole)
+    gaps = np.zeros((2, 3, 5, 8, 9), np.float32)[:, :, :, 1:7, 1:8]
+    gaps[...] = x
+    assert conv_volume._folded(z, gaps, w, dy) is None
+    for one, other in zip(_computed(gaps, w, b, dy, options), _computed(x, w, b, dy, options), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# (x, w, options), and the taps of planes that are done together where filters are finite
+JOINED = {
+    "every_plane_but_the_ends_has_every_tap": (((2, 3, 8, 4, 4), (4, 3, 3, 3, 3), {"pad": 1}), [[0, 1, 2]]),
+    "each_phase_of_a_stride": (((2, 3, 8, 4, 4), (4, 3, 3, 3, 3), {"pad": 1, "stride": 2}), [[1], [0, 2]]),
+    "planes_that_nothing_reads": (((2, 3, 9, 4, 4), (4, 3, 1, 3, 3), {"pad": (0, 1, 1), "stride": 3}), [[0], [], []]),
+}
+
+
+@pairs(case=JOINED, stored=STORED)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_gradients_of_planes_are_joined_without_another_value(case, stored, dtype, rng, monkeypatch):
+    """The planes beside dy are zeros, which filters that are finite do not notice: the same values on integers."""
+    (x_shape, w_shape, options), expected = case
+    x, w, b, dy, z = arrays_of((x_shape, w_shape, options), rng, dtype, whole)
+    if stored == "channels_last":
+        x, dy = channels_last(x), channels_last(dy)
+    assert [taps for _, taps in conv_volume._depths_by_taps(z, joined=True)] == expected
+    joined = _computed(x, w, b, dy, options)[1]
+    monkeypatch.setattr(conv_volume, "all_finite", lambda _: False)
+    np.testing.assert_array_equal(joined, _computed(x, w, b, dy, options)[1])
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_every_plane_is_written_once_with_all_its_taps(name, joined):
+    x_shape, w_shape, options = CASES[name]
+    z = conv_sizes(np.empty(x_shape), np.empty(w_shape), None, **options)
+    parts = list(conv_volume._depths_by_taps(z, joined=joined))
+    assert sorted(d for depths, _ in parts for d in depths) == list(range(z.D))
+    for depths, taps in parts:
+        for d in depths:
+            reached = [(t, *divmod(d + z.pad[0] - t * z.dilation[0], z.stride[0])) for t in range(z.T)]
+            needed = {t for t, output, rest in reached if rest == 0 and 0 <= output < z.Z}
+            assert needed <= set(taps)
+            assert joined or needed == set(taps)
+            assert all(reached[t][2] == 0 for t in taps)
+
+
+def _computed(x, w, b, dy, options):
+    """Return y, dx, dw, db on the CPU."""
+    y, cache = gpuconv.conv_forward(x, w, b, **options)
+    return y, *gpuconv.conv_backward(dy, cache)
+
+
 @pytest.mark.parametrize("stored", STORED)
 def test_what_is_unfolded_is_bounded_whatever_the_batch(stored, rng, monkeypatch):
     made = _made(monkeypatch)

@@ -22,6 +22,7 @@ CASES = {
     "empty_batch": ((0, 3, 4, 4, 4), {"window": 2}),
     "halving": ((2, 3, 4, 4, 6), {"window": 2}),
     "drops_a_last_plane_row_and_column": ((2, 3, 5, 7, 3), {"window": 2}),
+    "tiles_of_planes_with_padding_before_them": ((2, 3, 5, 4, 6), {"window": 2, "pad": (1, 0, 0)}),
     "overlapping": ((2, 2, 5, 6, 7), {"window": 3, "stride": 2, "pad": 1}),
     "overlapping_on_every_pixel": ((1, 3, 4, 4, 5), {"window": 3, "stride": 1}),
     "every_axis_differs": ((2, 3, 6, 9, 5), {"window": (2, 5, 3), "stride": (3, 2, 1), "pad": (1, 2, 0)}),
@@ -52,6 +53,7 @@ SIGNALS = {
 }
 OPTIONS = {
     "tiles": {"window": 2},
+    "tiles_below_padding": {"window": 2, "pad": (1, 0, 0)},
     "overlapping": {"window": (2, 3, 3), "stride": (1, 2, 1), "pad": 1},
 }
 COUNT_PAD = {"count_pad": True, "real_pixels": False}
@@ -239,7 +241,9 @@ def test_winner_of_one_window(window, stored, device, dtype):
 
 
 @pytest.mark.parametrize("fill", [-_INF, _NAN, -1.0])
-@pytest.mark.parametrize("options", [{"window": 2, "pad": 1}, {"window": 3, "stride": 1, "pad": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"window": 2, "pad": 1}, {"window": 3, "stride": 1, "pad": 1}, {"window": 2, "pad": (1, 0, 0)}], ids=str
+)
 def test_padding_never_wins(fill, options, device, dtype):
     """Not even against minus infinity: the gradient goes to the first real pixel of the window."""
     x = np.full((1, 2, 3, 4, 3), fill, dtype)

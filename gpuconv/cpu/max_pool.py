@@ -10,7 +10,6 @@ from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty, places_type, scratch_like
 from .parallel import BLOCK_ELEMENTS, for_each, quiet
-from .pool_volume import volume_max_pool_backward, volume_max_pool_forward
 from .runs import FEW, RunningSum
 from .taps import image_ranges, taps
 
@@ -19,8 +18,6 @@ _BOOL = np.dtype(bool)
 
 @quiet
 def max_pool_forward(x: np.ndarray, sizes: PoolSizes | VolumePoolSizes) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(sizes, VolumePoolSizes):
-        return volume_max_pool_forward(x, sizes)
     z, channels_last = sizes, is_channels_last(x)
     run = passes("max_pool", x.dtype, served=z.places <= FEW)
     y = empty(z.out, x.dtype, channels_last=channels_last)
@@ -41,8 +38,6 @@ def max_pool_backward(
 ) -> np.ndarray:
     if ties != "first":
         return _shared(dy, x, y, sizes, split=ties == "split")
-    if isinstance(sizes, VolumePoolSizes):
-        return volume_max_pool_backward(dy, argmax, sizes)
     z = sizes
     # Loops add up what meets in a pixel in one running sum, which must be short: see runs.py.
     run = passes("max_pool", dy.dtype, served=z.places <= FEW)

@@ -1,5 +1,7 @@
 """Max and average pooling of volumes: windows are boxes, so the passes of images over planes, then over their depth.
 
+Maxima of float32 in boxes of few places have loops of their own, loops/max_pool.py.
+
 A volume is seen in two ways, as its memory lies, without a copy: as images of its planes, which are pooled to P x Q, and
 then as images of D rows, each a whole pooled plane, under windows T high and 1 wide.
 
@@ -24,29 +26,29 @@ from .taps import column_taps, first_taps, image_ranges, plane_taps, row_taps, t
 _BOOL = np.dtype(bool)
 
 
-def volume_max_pool_forward(x: np.ndarray, z: VolumePoolSizes) -> tuple[np.ndarray, np.ndarray]:
-    last, kind = is_channels_last(x), x.dtype
+def max_pool_forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: VolumePoolSizes) -> None:
+    """Fill best with the maxima and place with where in their windows they lie."""
+    last, kind = is_channels_last(best), x.dtype
     planes, depths = _planes(z, last), _depths(z, last)
-    best, place = (_pooled_planes(z, dtype, last) for dtype in (kind, places_type(planes.places)))
-    y, plane, argmax = (
-        empty(z.out, dtype, channels_last=last) for dtype in (kind, places_type(z.T), places_type(z.places))
-    )
-    _passes("max_pool", kind, planes).forward(*(_as_planes(array, last) for array in (x, best, place)), planes)
-    _passes("max_pool", kind, depths).forward(*(_as_rows(array, last) for array in (best, y, plane)), depths)
-    _join(planes.places, depths, *(_as_rows(array, last) for array in (plane, place, argmax)))
-    return y, argmax
+    pooled, inner = (_pooled_planes(z, dtype, last) for dtype in (kind, places_type(planes.places)))
+    winner = empty(z.out, places_type(z.T), channels_last=last)
+    _passes("max_pool", kind, planes).forward(*(_as_planes(array, last) for array in (x, pooled, inner)), planes)
+    _passes("max_pool", kind, depths).forward(*(_as_rows(array, last) for array in (pooled, best, winner)), depths)
+    _join(planes.places, depths, *(_as_rows(array, last) for array in (winner, inner, place)))
 
 
-def volume_max_pool_backward(dy: np.ndarray, argmax: np.ndarray, z: VolumePoolSizes) -> np.ndarray:
-    last, kind = is_channels_last(argmax), accumulator(dy.dtype)
+def max_pool_backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: VolumePoolSizes) -> None:
+    """Fill dx: each entry of dy goes to the place of its maximum."""
+    last, kind = is_channels_last(place), accumulator(dy.dtype)
     planes, depths = _planes(z, last), _depths(z, last)
-    gradient, place = (_pooled_planes(z, dtype, last) for dtype in (kind, places_type(planes.places)))
+    gradient, inner = (_pooled_planes(z, dtype, last) for dtype in (kind, places_type(planes.places)))
     # Planes that no window takes its maximum from get a gradient of 0, and the loops a place for it in the image.
-    _as_planes(place, last)[...] = first_taps(planes)
-    _part(planes.places, depths, *(_as_rows(array, last) for array in (dy, argmax, gradient, place)))
-    dx = empty(z.image, kind, channels_last=last)
-    _passes("max_pool", kind, planes).backward(*(_as_planes(array, last) for array in (gradient, place, dx)), planes)
-    return dx.astype(dy.dtype, copy=False)
+    _as_planes(inner, last)[...] = first_taps(planes)
+    _part(planes.places, depths, *(_as_rows(array, last) for array in (dy, place, gradient, inner)))
+    total = dx if dx.dtype == kind else empty(z.image, kind, channels_last=last)
+    _passes("max_pool", kind, planes).backward(*(_as_planes(array, last) for array in (gradient, inner, total)), planes)
+    if total is not dx:
+        np.copyto(dx, total, casting="same_kind")
 
 
 def volume_average_pool_forward(x: np.ndarray, z: VolumePoolSizes, *, count_pad: bool) -> np.ndarray:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...shapes import PoolSizes
+from ...shapes import PoolSizes, VolumePoolSizes
+from .. import pool_volume
 from ..layout import accumulator, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import first_taps, image_ranges, taps
+from ..taps import Sizes, first_taps, image_ranges, taps
 from .bits import keep_where
 
 _BOOL = np.dtype(bool)
 
 
-def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -> None:
+def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: Sizes) -> None:
     """Fill best with the maxima and place with where in their windows they lie."""
+    if isinstance(z, VolumePoolSizes):
+        pool_volume.max_pool_forward(x, best, place, z)
+        return
 
     def work(images: slice) -> None:
         _forward(x[images], best[images], place[images], z)
@@ -23,8 +27,11 @@ def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) ->
     for_each(work, image_ranges(x, BLOCK_ELEMENTS))
 
 
-def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
+def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: Sizes) -> None:
     """Fill dx: each entry of dy goes to the place of its maximum."""
+    if isinstance(z, VolumePoolSizes):
+        pool_volume.max_pool_backward(dy, place, dx, z)
+        return
 
     def work(images: slice) -> None:
         _backward(dy[images], place[images], dx[images], z)
