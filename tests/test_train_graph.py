@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from emulate.recording import _Pool
+from emulate.recording import EmulatedRecording, _Pool
 from places import EMULATED, GPU
 from test_cuda_training_step import LONG, SMALL, TINY
 from train_helpers import metrics, run_state, shapes, watch
@@ -20,7 +20,9 @@ from gpuconv import backend, nn, train
 from gpuconv.cuda import step as cuda_step
 from gpuconv.cuda.recording import active
 from gpuconv.errors import ConfigError, NonFiniteLossError
-from gpuconv.train import PRESETS, Interrupted, Stepper, graph, recipe, resume
+from gpuconv.nn import replayed
+from gpuconv.runs import evaluation
+from gpuconv.train import PRESETS, Interrupted, Stepper, recipe, resume
 from gpuconv.train import state as train_state
 from gpuconv.train.feed import Feed
 from gpuconv.train.loop import Training
@@ -48,11 +50,15 @@ def _go(config, folder):
 @contextmanager
 def _counted():
     """Yield what counts the recordings that are made, and their replays."""
-    counts, real = {"recordings": 0, "replays": 0}, graph.record
+    counts, real = {"recordings": 0, "replays": 0}, replayed.record
 
     class Counted:
         def __init__(self, recording):
             self._recording = recording
+
+        @property
+        def result(self):
+            return self._recording.result
 
         def replay(self):
             counts["replays"] += 1
@@ -62,7 +68,7 @@ def _counted():
         counts["recordings"] += 1
         return Counted(real(*arguments))
 
-    with mock.patch.object(graph, "record", record):
+    with mock.patch.object(replayed, "record", record):
         yield counts
 
 
@@ -76,7 +82,15 @@ def _assert_same(folder, other):
         assert arrays == other_arrays
     assert metrics(folder) == metrics(other)
     results = [json.loads((each / "result.json").read_text()) for each in (folder, other)]
-    assert len({str((each["test_loss"], each["skipped_steps"], each["steps"])) for each in results}) == 1
+    assert (
+        len(
+            {
+                str([each[name] for name in ("test_loss", "test_accuracy_tta", "skipped_steps", "steps")])
+                for each in results
+            }
+        )
+        == 1
+    )
 
 
 def _cases(*values, core=False, long=False, at=(EMULATED, GPU)):
@@ -110,7 +124,8 @@ def test_each_preset_ends_in_the_same_bits(preset, precision, cuda, tmp_path):
     _go(dataclasses.replace(config, graph="off"), tmp_path / "off")
     with _counted() as counts:
         _go(dataclasses.replace(config, graph="on"), tmp_path / "on")
-    assert counts == {"recordings": 1, "replays": 3}
+    views = config.tta == "flip+shift"  # six, of which the last four are replayed
+    assert counts == {"recordings": 1 + views, "replays": 3 + 4 * views}
     _assert_same(tmp_path / "on", tmp_path / "off")
 
 
@@ -128,6 +143,19 @@ def test_what_a_step_may_do_besides_is_in_the_recording(feature, cuda, tmp_path,
     with _counted() as counts:
         _go(config, tmp_path / "auto")
     assert counts == {"recordings": 1, "replays": 3}
+    _assert_same(tmp_path / "auto", tmp_path / "off")
+
+
+@pytest.mark.parametrize(("tta", "cuda"), [*_cases("none"), *_cases("flip+shift", core=True)], indirect=["cuda"])
+def test_validation_and_views_are_replayed_with_the_same_bits(tta, cuda, tmp_path, monkeypatch):
+    """Batches of 3 of 10 pictures for validation, the last one smaller, and of 12 for the test."""
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 3)
+    config = _config(tta=tta, ema=0.9, max_steps=2, epochs=1)
+    _go(dataclasses.replace(config, graph="off"), tmp_path / "off")
+    with _counted() as counts:
+        _go(config, tmp_path / "auto")
+    views = {"none": (2, 1 + 2), "flip+shift": (3, 1 + 2 + 4 * 6 - 2)}
+    assert (counts["recordings"], counts["replays"]) == views[tta]
     _assert_same(tmp_path / "auto", tmp_path / "off")
 
 
@@ -296,7 +324,7 @@ def test_memory_that_is_not_there_is_done_without(cuda, tmp_path, monkeypatch):
         raise MemoryError(msg)
 
     _go(_config(graph="off"), tmp_path / "off")
-    monkeypatch.setattr(graph, "record", record)
+    monkeypatch.setattr(replayed, "record", record)
     _go(_config(), tmp_path / "auto")
     assert [notice.partition("graph: ")[2] for notice in _notices(tmp_path / "auto")] == [
         "the GPU has no 512 bytes left for what is recorded"
@@ -434,3 +462,20 @@ def test_a_draw_for_another_step_is_noticed(emulated_gpu, monkeypatch):
         cuda_step.StepNumbers, "drawn", lambda numbers, part: 4 + part if active() else real(numbers, part)
     )
     assert _losses_with_dropout("on") != expected
+
+
+def test_scores_of_an_earlier_batch_are_noticed(emulated_gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 3)
+    config = _config(max_steps=2, epochs=1)
+    _go(dataclasses.replace(config, graph="off"), tmp_path / "off")
+    real, done = EmulatedRecording.replay, []
+
+    def first_time(recording):
+        if recording not in done:
+            done.append(recording)
+            real(recording)
+
+    monkeypatch.setattr(EmulatedRecording, "replay", first_time)
+    _go(config, tmp_path / "on")
+    with pytest.raises(AssertionError):
+        _assert_same(tmp_path / "on", tmp_path / "off")

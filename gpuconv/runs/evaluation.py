@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import tables
-from ..backend import asarray, asnumpy, on_gpu
+from ..backend import asarray, asnumpy, on_gpu, zeros_like
 from ..data.check import check_dataset
 from ..errors import CheckpointMismatchError, ParamError
 from ..nn.finite import check_scores
+from ..nn.replayed import Replayed
 from ..ops.augmentation import augment
 from ..ops.loss import softmax_cross_entropy
 from ..plural import counted
@@ -83,12 +84,15 @@ def evaluate(
     classes: int,
     tta: str = "none",
     between: Callable[[], None] | None = None,
+    graph: str = "off",
 ) -> Evaluation:
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
     images: (N, C, H, W) uint8   labels: (N,) on the host   between is called after each batch (and may raise to end it
     early).   Images on the host go to the net's place batch by batch; those that lie there already stay.
     Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
+
+    graph: "on" or "auto" to replay the forward of whole batches on a GPU, as of `Config`; the same bits.
 
     tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
     "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
@@ -106,9 +110,10 @@ def evaluate(
     counts, correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     confusion, rights = np.zeros(classes**2, np.int64), np.zeros(count, bool)
     mistakes: list[Mistake] = []
+    forward = _Forward(net, mean, std, graph)
     for start in range(0, count, BATCH_SIZE):
         batch = slice(start, min(start + BATCH_SIZE, count))
-        scores = scores_of(net, images[batch], mean=mean, std=std, tta=tta)
+        scores = scores_of(net, images[batch], mean=mean, std=std, tta=tta, forward=forward)
         if scores.shape[1] != classes:
             msg = f"the net has {counted(scores.shape[1], 'class', 'classes')} but the data set has {classes}"
             raise CheckpointMismatchError(msg)
@@ -135,16 +140,48 @@ def evaluate(
     )
 
 
-def scores_of(net: Any, images: Any, *, mean: tuple[float, ...], std: tuple[float, ...], tta: str = "none") -> Any:
+class _Forward:
+    """Scores of one batch of pictures after the other, by replays where these are of one shape and on a GPU."""
+
+    def __init__(self, net: Any, mean: tuple[float, ...], std: tuple[float, ...], graph: str) -> None:
+        self._net, self._mean, self._std = net, mean, std
+        self._replayed = Replayed(graph, net.flat_params, lambda notice: None)
+        self._pictures: Any = None  # where those of a replay lie
+
+    def __call__(self, pictures: Any) -> Any:
+        """Return scores that hold until the next call."""
+        if not on_gpu(pictures):
+            return self._of(pictures)
+        if self._pictures is None:
+            self._pictures = zeros_like(pictures)
+        if pictures.shape != self._pictures.shape:
+            return self._of(pictures)
+        self._pictures[...] = pictures
+        return self._replayed.do(lambda: self._of(self._pictures), pictures.shape)
+
+    def _of(self, pictures: Any) -> Any:
+        return self._net.forward(_normalised(self._net, pictures, self._mean, self._std))
+
+
+def scores_of(
+    net: Any,
+    images: Any,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    tta: str = "none",
+    forward: Callable[[Any], Any] | None = None,
+) -> Any:
     """Return the scores (N, classes) of a batch of pictures as they are stored, averaged over the views of tta.
 
+    forward: from pictures to scores, where that is not just the net's.
     Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
     """
     scores = None
     placed = images if on_gpu(images) else asarray(images, beside=net.flat_params)
     for weight, pictures in views(placed, tta):
         with np.errstate(all="ignore"):  # what is no number is refused below
-            of_view = net.forward(_normalised(net, pictures, mean, std))
+            of_view = net.forward(_normalised(net, pictures, mean, std)) if forward is None else forward(pictures)
         if tta == "none":
             scores = of_view
         else:

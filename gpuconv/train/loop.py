@@ -324,6 +324,7 @@ class Training:
                 classes=len(self.dataset.classes),
                 tta=tta,
                 between=self.guard.check,
+                graph=self.config.graph,
             )
         except NonFiniteScoresError as error:
             raise self._not_finite(error.fault, self.steps_done) from None
@@ -408,9 +409,8 @@ class Training:
         x_test = asarray(split.x_test)
         test = self.evaluate(net, x_test, split.y_test)
         assert test is not None
-        with_views = None
-        if self.config.tta != "none":
-            with_views = self.evaluate(net, x_test, split.y_test, tta=self.config.tta)
+        tta = self.config.tta
+        with_views = None if tta == "none" else self.evaluate(net, x_test, split.y_test, tta=tta)
         images = self.steps_done * self.config.batch_size
         result = Result(
             folder=self.folder.path,

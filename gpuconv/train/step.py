@@ -15,12 +15,12 @@ from typing import Any
 from .. import nn
 from ..backend import all_finite, asnumpy, on_gpu
 from ..errors import NonFiniteLossError
+from ..nn.replayed import Replayed
 from ..placed import Count
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from . import recipe
 from .feed import Batch, PlacedBatch
-from .graph import StepGraph
 from .outcomes import Outcome, mean, outcome_of
 from .precision import arithmetic
 from .state import StepState
@@ -61,7 +61,7 @@ class Stepper:
         self.state: StepState | None = None
         if on_gpu(net.flat_params):
             self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
-        self.graph = StepGraph(config.graph, net.flat_params, tell or _keep_quiet)
+        self.graph = Replayed(config.graph, net.flat_params, tell or _keep_quiet)
 
     def step(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
