@@ -13,11 +13,11 @@ from train_helpers import TINY, assert_same_run, run_state, shapes
 
 from gpuconv import backend, nn, train
 from gpuconv.cuda.outcome import note_part
-from gpuconv.errors import NonFiniteLossError
+from gpuconv.errors import NonFiniteLossError, ParamError
 from gpuconv.runs import checkpoint
 from gpuconv.train import Interrupted, Stepper, outcomes, precision, recipe, resume
 from gpuconv.train import state as train_state
-from gpuconv.train.feed import Feed
+from gpuconv.train.feed import Batch, Feed
 
 DTYPES = ("float16", "float32", "float64")
 # Two epochs of ten steps, small enough for the emulator.
@@ -253,6 +253,24 @@ def _batches(config, count):
     split = recipe.split(data, config)
     with Feed(split.x_train, split.y_train, config, mean=data.mean, std=data.std) as feed:
         return list(feed.epoch(0, 0, count))
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_steps_on_arrays_are_those_of_a_feed(parts, cuda):
+    config = change(accumulate=parts)
+    with backend.using("cuda"):
+        by_feed, wanted = _stepper(config)
+        by_arrays, noted = _stepper(config)
+        for step, batch in enumerate(_batches(config, 4)):
+            by_arrays.step(Batch(batch.parts, batch.labels), step)
+            by_feed.step(batch, step)
+        by_feed.look()
+        by_arrays.look()
+        with pytest.raises(ParamError, match=f"as many parts as accumulate, {parts}, got 0"):
+            by_arrays.step(Batch([], batch.labels), 4)
+    assert len(wanted) == 4
+    assert noted == wanted
+    np.testing.assert_array_equal(*(backend.asnumpy(each.net.flat_params) for each in (by_arrays, by_feed)))
 
 
 @pytest.mark.parametrize("count", [3, 8])

@@ -9,12 +9,12 @@ float16 is skipped, the scale of its loss, how far gradients are shortened.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .. import nn
 from ..backend import all_finite, asnumpy, on_gpu
-from ..errors import NonFiniteLossError
+from ..errors import NonFiniteLossError, ParamError
 from ..nn.replayed import Replayed
 from ..placed import Count
 from ..runs.checkpoint import Snapshot
@@ -66,12 +66,16 @@ class Stepper:
     def step(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
 
-        Raises NotFiniteError for this step, or for an earlier one that nobody has looked at yet.
+        On a GPU steps of a feed's batches are recorded once and replayed; of a Batch of arrays each is launched by itself.
+        Raises NotFiniteError for this step, or for an earlier one that nobody has looked at yet, and ParamError for a
+        Batch of other than config.accumulate parts.
         """
+        if isinstance(batch, Batch) and len(batch.parts) != self.config.accumulate:
+            msg = f"a batch must have as many parts as accumulate, {self.config.accumulate}, got {len(batch.parts)}"
+            raise ParamError(msg)
         if self.state is None:
             self._step_at_once(batch, step)
             return
-        assert isinstance(batch, PlacedBatch), "a net on a GPU wants a feed that is there, too"
         self._queue(self.state, batch, step)
         if self.state.outcomes.full:
             self.look()
@@ -100,24 +104,34 @@ class Stepper:
                 self.average.update(step)
         self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
 
-    def _queue(self, state: StepState, batch: PlacedBatch, step: int) -> None:
+    def _queue(self, state: StepState, batch: Batch | PlacedBatch, step: int) -> None:
         """Queue a step on a GPU: what differs from step to step lies there."""
         if not state.ready(step):
             self.look()
             state.place(step, self.average)
-        state.enter(step - batch.number)
-        state.forget()  # until all is queued
-        self.graph.do(lambda: self._work(state, batch.part), batch.part)
+        if isinstance(batch, PlacedBatch):
+            part_at = batch.part
+            state.enter(step - batch.number)
+            state.forget()  # until all is queued
+            self.graph.do(lambda: self._work(state, self._parts(state, part_at)), part_at)
+        else:
+            state.forget()
+            self._work(state, batch.parts)
         state.end(step)
 
-    def _work(self, state: StepState, part_at: Callable[[Count], tuple[Any, Any]]) -> None:
+    def _parts(self, state: StepState, part_at: Callable[[Count], tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        """Make the parts of the step that has begun, one as the other is done with."""
+        config = self.config
+        size = config.batch_size // config.accumulate
+        for part in range(config.accumulate):
+            yield part_at(state.numbers.number * config.batch_size + part * size)
+
+    def _work(self, state: StepState, parts: Iterable[tuple[Any, Any]]) -> None:
         """Launch a step, from the choice of its pictures on: the same launches as for every other, none of which waits."""
         config, arithmetic, numbers = self.config, self.arithmetic, state.numbers
         numbers.begin()
         arithmetic.begin()
-        size = config.batch_size // config.accumulate
-        for part in range(config.accumulate):
-            x, labels = part_at(numbers.number * config.batch_size + part * size)
+        for part, (x, labels) in enumerate(parts):
             y = arithmetic.forward(x, step=numbers.drawn(part))
             loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
             numbers.note_part(part, loss, y, labels)
