@@ -1,4 +1,4 @@
-"""Whether the steps of a run on a GPU may be one graph: a setting that changes no bit."""
+"""Whether a training step is to be one CUDA graph: a setting that changes no bit."""
 
 from __future__ import annotations
 

@@ -390,10 +390,12 @@ def _steps(d: Inputs) -> Results:
             row = [loss, *[0.0] * (2 * parts - 1), finite, skipped, updates, good, skips, scale]
             outcomes[(turn + 1) % 3] = row
             scale = 1.0 if turn == 3 else scale
-        counts = [first + 5, parts * (first + 4), updates, good, skips, 0, 2, first, 2]
+        epoch = first - 1
+        counts = [first + 5, parts * (first + 4), updates, good, skips, 0, 2, first, 2, epoch, first + 4 - epoch]
         return plain, kept, long, other, np.array(counts), numbers, outcomes
     run = step.StepNumbers(plain, rates=rates, parts=parts, rows=3, steps=5, scaled=True)
     run.place(step=first, updates=2, good=6, skips=0, scale=2.0, row=1, table=table, corrections=corrections)
+    run.enter(first - 1)
     for turn, (gradients, longest, loss, _) in enumerate(steps):
         run.begin()
         run.outcomes[(turn + 1) % 3, 0:1][...] = d.put(np.array([loss]))
