@@ -1,6 +1,7 @@
-"""A training step: milliseconds as it runs, of the host alone, and of the GPU alone.
+"""A training step: milliseconds as it runs, of the host alone, of the GPU alone, and replayed as one graph.
 
-The step is launched kernel by kernel (graph "off"): the GPU alone is timed behind work that keeps it busy.
+But for the last the step is launched kernel by kernel (graph "off"): the GPU alone is timed behind work that keeps it
+busy.  A replayed step is to take what the GPU alone takes.
 """
 
 from __future__ import annotations
@@ -65,9 +66,23 @@ def _measure(work: Work, entry: dict[str, Any]) -> None:
         busy = [_busy_ms(cupy, run, steps, median, dry=work.dry) for _ in range(1 if work.dry else _TIMES)]
         run.look()
         row["loss"] = run.last_loss
+        replayed = _replayed(cupy, entry, batch, row, dry=work.dry)
     if not work.dry:
         row |= _numbers(entry, batch, host, eager, busy)
+        row |= {"replayed ms": round(replayed, 3), "replayed measured / predicted": share(replayed, entry["gpu_ms"])}
     work.keep(rows=[*work.found["rows"], row])
+
+
+def _replayed(cupy: Any, entry: dict[str, Any], batch: int, row: dict[str, Any], *, dry: bool) -> float:
+    """Return the milliseconds of a step that is replayed, and note how many kernels the host launches beside it."""
+    run = training.begun(entry["preset"], batch, entry["precision"], _STEPS, tiny=dry, graph="on")
+    steps = _steps(run)
+    for _ in range(run.stepper.graph.warm):
+        next(steps)
+    row["launches beside a replay"] = launches(steps)
+    ms = [_eager_ms(cupy, steps, 2 if dry else 10) for _ in range(1 if dry else _TIMES)]
+    run.look()
+    return statistics.median(ms)
 
 
 def _numbers(
@@ -178,5 +193,6 @@ def _shown(row: dict[str, Any]) -> str:
     return (
         f"{row['step']:30s} {row['ms']:7.2f} ms, x{row['measured / predicted']} of predicted; GPU alone {row['gpu ms']:.2f}"
         f"{f' x{ratio}' if ratio is not None else ''}{gaps}; host {row['host ms']:.2f} "
-        f"x{row['host measured / predicted']}, {row['host us a launch']:.1f} us a launch"
+        f"x{row['host measured / predicted']}, {row['host us a launch']:.1f} us a launch; "
+        f"replayed {row['replayed ms']:.2f}"
     )

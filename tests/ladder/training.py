@@ -44,9 +44,9 @@ def drawn(batch: int, steps: int, seed: int = 0) -> Dataset:
     return Dataset("random", classes, images, labels, images[:few], labels[:few], mean, std, "drawn")
 
 
-def begun(preset: str, batch: int, precision: str, steps: int, *, tiny: bool) -> Any:
+def begun(preset: str, batch: int, precision: str, steps: int, *, tiny: bool, graph: str = "off") -> Any:
     """Return a run of a preset before its first step, on random pictures."""
-    settings = {"batch_size": batch, "precision": precision, "validation": 0, "tta": "none", "graph": "off"}
+    settings = {"batch_size": batch, "precision": precision, "validation": 0, "tta": "none", "graph": graph}
     config = dataclasses.replace(PRESETS[preset], **settings, **(_TINY[preset] if tiny else {}))
     return start.begin(config, drawn(batch, steps), Progress())
 
