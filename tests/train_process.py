@@ -1,7 +1,7 @@
 """The command `gpuconv` on a small data set, with a signal sent to itself at a chosen place.
 
-Run by the tests as `python train_process.py PLACE SIGNAL ARGUMENTS...`, PLACE being "step:17" (within that training
-step of this process), "evaluate:1" (within that batch of a validation or test), "replace:3" (before that file gets its
+Run by the tests as `python train_process.py PLACE SIGNAL ARGUMENTS...`, PLACE being "step:17" (as that training
+step of this process begins), "evaluate:1" (within that batch of a validation or test), "replace:3" (before that file gets its
 name) or "never"; SIGNAL+SIGNAL sends two.
 """
 
@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from gpuconv import cli, data, durable, nn
+from gpuconv import cli, data, durable, train
 from gpuconv.runs import evaluation
 
 
@@ -36,7 +36,7 @@ def main() -> int:
     if place != "never":
         what, number = place.split(":")
         owner, name = {
-            "step": (nn.Optimiser, "step"),
+            "step": (train.Stepper, "step"),
             "evaluate": (evaluation, "softmax_cross_entropy"),
             "replace": (durable.os, "replace"),
         }[what]
