@@ -9,6 +9,10 @@ import pytest
 from emulate import EmulatedDevice
 from emulate.hopper import examples as hopper
 
+from bench import oracle
+from bench.cases import Case
+from bench.inputs import draw
+from gpuconv import backend
 from tests.ladder import ahead, calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, steps, training
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
@@ -454,6 +458,26 @@ def test_a_predicted_layer_takes_at_least_what_its_arithmetic_takes(layer):
     memory = case.bytes("forward") / rates["GB/s"] / 1e3
     assert layer["floor_us"]["float32"] == pytest.approx(max(arithmetic, memory), rel=0.05, abs=0.6)
     assert all(us is None or us > layer["floor_us"]["float32"] * 0.95 for us in layer["us"].values())
+
+
+@pytest.mark.usefixtures("emulated_gpu")
+@pytest.mark.parametrize("op", ["conv", "max_pool", "spatial_batchnorm"])
+def test_what_is_timed_is_what_is_said(op):
+    shapes = {
+        "conv": ((2, 8, 6, 6), (16, 8, 3, 3)),
+        "max_pool": ((2, 8, 6, 6), None),
+        "spatial_batchnorm": ((2, 8, 6, 6), None),
+    }
+    options = {"conv": {"pad": 1}, "max_pool": {"window": 2}, "spatial_batchnorm": {}}
+    drawn = draw(Case(op, op, *shapes[op], options[op]), "NHWC")
+    references = {one.name: one for pass_ in oracle.references(drawn).values() for one in pass_}
+    passes = kernels._ours(drawn)
+    assert len(passes) == (3 if op == "conv" else 2)
+    for name, call in passes.values():
+        sample = oracle.sample(backend.asnumpy(call()), name)
+        if op == "conv" and name == "y":  # without a bias
+            continue
+        assert references[name].agrees(sample), name
 
 
 def test_all_layers_are_measured_in_every_regime_ours_or_not():

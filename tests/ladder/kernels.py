@@ -19,8 +19,7 @@ from bench import oracle
 from bench.cases import Case
 from bench.inputs import Inputs, draw
 from gpuconv import backend
-from gpuconv.cuda import conv, device, layout
-from gpuconv.shapes import conv_sizes
+from gpuconv.ops.conv import input_gradient, weight_gradient
 
 from .predictions import predictions, share
 from .replay import CupyReplay, TorchReplay, spread, turns
@@ -258,16 +257,10 @@ def _ours(inputs: Inputs) -> Passes:
         x, dy = put(inputs.x), put(inputs.dy)
         if case.op == "conv":
             w = backend.asarray(np.ascontiguousarray(inputs.w))
-            z = conv_sizes(x, w, None, **{"dilation": 1, "groups": 1, **case.options})
-            here = device.device_of(x)
-            # Each gradient alone, as conv_backward has it.
-            dy_stored, (x_stored, _) = layout.stored(dy, channels_last=True), layout.in_own_format(x)
-            dx = partial(conv._data_gradient, here, dy_stored, w, z, channels_last=True)
-            dw = partial(conv._weight_gradient, here, dy_stored, x_stored, tuple(w.shape), z, channels_last=True)
             return {
                 "forward": ("y", lambda: gpuconv.conv_forward(x, w, **case.options)[0]),
-                "dx": ("dx", dx),
-                "dw": ("dw", dw),
+                "dx": ("dx", lambda: input_gradient(dy, w, x, **case.options)),
+                "dw": ("dw", lambda: weight_gradient(dy, x, w, **case.options)),
             }
         if case.op == "max_pool":
             _, pooled = gpuconv.max_pool_forward(x, **case.options)
