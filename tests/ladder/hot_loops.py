@@ -114,8 +114,9 @@ def _calls() -> Iterator[Call]:
             (conv, "weight_tile_of", lambda *_, tile=of_weights: tile),
         )
         for C in _CHANNELS:
-            call = rough("conv", f"conv of {C} channels, {tile}", x=(1, C, 6, 8), w=(16, C, 3, 3), pad=1)
-            yield dataclasses.replace(call, settings=settings)
+            images = rough("conv", f"conv of {C} channels, {tile}", x=(1, C, 6, 8), w=(16, C, 3, 3), pad=1)
+            volumes = rough("conv", f"volumes of {C} channels, {tile}", x=(1, C, 2, 6, 4), w=(16, C, 2, 3, 3), pad=1)
+            yield from (dataclasses.replace(call, settings=settings) for call in (images, volumes))
 
 
 def instances(dtypes: Collection[str] = DTYPES) -> dict[str, Launched]:
