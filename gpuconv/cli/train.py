@@ -177,9 +177,8 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
     from .. import train
     from ..runs import folder
 
-    kept = {
-        name: settings.pop(name, None) for name in ("data_dir", "graph")
-    }  # what may be another one and changes no bit
+    # What may be another one now, and changes no bit.
+    kept = {name: settings.pop(name, None) for name in ("data_dir", "graph")}
     end = {name: settings.pop(name) for name in train.ENDS if name in settings}
     given = {"preset": preset, "config": arguments.config, "seeds": arguments.seeds}
     given |= {"dry-run": arguments.dry_run or None}

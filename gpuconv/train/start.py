@@ -152,14 +152,10 @@ def own_settings(folder: RunFolder, snapshot: Snapshot) -> Config | None:
     A run that has gone on in another folder may hold other spellings of its paths; `graph`, which changes no bit, may differ.
     """
     written = folder.read_config()
-    if written is not None and (
-        changed := difference(
-            *(
-                dataclasses.replace(same_paths(config, folder.path), graph=written.graph)
-                for config in (snapshot.config, written)
-            )
-        )
-    ):
+    if written is None:
+        return None
+    settings = (same_paths(config, folder.path) for config in (snapshot.config, written))
+    if changed := difference(*(dataclasses.replace(config, graph=written.graph) for config in settings)):
         msg = f"{folder.path / 'config.toml'} is not what the run was started with ({changed}): put it back"
         raise CheckpointMismatchError(msg)
     return written
