@@ -253,11 +253,6 @@ def record(work: Callable[[], Any], beside: Any) -> Any:
     return _gpu().device_of(beside).record(work)
 
 
-def put_back(array: Any, before: Any, go: Any) -> None:
-    """Let a flat vector on a GPU be what it was before, where `go`, (1,) uint64 there, is 0."""
-    _load("gpuconv.cuda.step").restore(array, before, go)
-
-
 def _reduce(array: Any) -> ModuleType:
     return _load(f"{_PACKAGE_OF[_library(type(array)) or 'NumPy']}.reduce")
 

@@ -410,7 +410,6 @@ NO_SUMS = {
     "sgd_update",
     "step_begin",
     "step_clip",
-    "step_restore",
 }
 CASES = [
     pytest.param(row, other, beyond, id=f"{name}-{other}")

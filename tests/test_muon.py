@@ -244,6 +244,25 @@ def test_a_rate_by_its_place_is_the_one_there_at_the_launch(gpu, rng):
     assert (found[0] != w).any()
 
 
+@pytest.mark.parametrize("go", [0, 1])
+def test_a_step_that_does_not_go_ahead_changes_no_bit(go, gpu, rng, dtype):
+    """Its gradient is no number; one that goes ahead is that of a rate by its value."""
+    w, grads = drawn(rng, dtype, steps=1)
+    before = normal(rng, w.shape, dtype)
+    rule = {"momentum": 0.6, "nesterov": True, "renormalise": True, "iterations": 2, "quintic": (2.0, -1.5, 0.5)}
+    rate = Number(gpu.array(np.full(1, 0.25)), go=gpu.array(np.array([go], np.uint64)))
+    found = []
+    for lr in (rate, 0.25):
+        net = vectors_at(gpu, w)
+        optimiser = nn.Muon(net)
+        optimiser.state["velocity"][...] = gpu.array(before)
+        net.flat_grads[...] = gpu.array(grads[0] if go else np.full_like(w, np.nan))
+        optimiser._on_gpu.step(*optimiser._vectors, lr=lr, **rule)
+        found.append([gpu.numpy(array) for array in (net.flat_params, optimiser.state["velocity"])])
+    for held, wanted in zip(found[0], found[1] if go else (w, before), strict=True):
+        assert_same(held, wanted)
+
+
 class _Crossed(nn.Layer):
     """A layer whose matrix is not decayed: it does not lie where Muon looks for weights."""
 

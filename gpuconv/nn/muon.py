@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from .. import checks, ops
-from ..backend import filter_banks, put_back
+from ..backend import filter_banks
 from ..errors import ParamError
 from .optim import Optimiser, sgd_by_place
-from .vectors import copy_of
 
 # The quintic a s + b s^3 + c s^5 that takes every singular value s in (0, 1] towards 1, steeply rather than exactly.
 _A, _B, _C = 3.4445, -4.7750, 2.0315
@@ -96,14 +95,10 @@ class Muon(Optimiser):
 
     def step_by_place(self, numbers: Any) -> None:
         rate = numbers.rate(len(self._parts))
-        weights = [self._vectors[0], self._vectors[2]] if rate.go is not None and self._banks else []
-        kept = [copy_of(array) for array in weights]
         super().step_by_place(numbers)
         if self._on_gpu is not None:
             rule = {name: self.settings[name] for name in ("momentum", "nesterov", "renormalise", "iterations")}
             self._on_gpu.step(*self._vectors, lr=rate, quintic=(_A, _B, _C), **rule)
-        for array, before in zip(weights, kept, strict=True):
-            put_back(array, before, rate.go)
 
     def _turn(self, w: Any, dw: Any, velocity: Any, lr: Any) -> None:
         """Take one step on one filter bank, in place."""

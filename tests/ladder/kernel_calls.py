@@ -359,7 +359,6 @@ def _steps(d: Inputs) -> Results:
     plain, bad, long, other, last = (d.normal(count) for count in (41, 300, 2101, 20, 20))
     for array in (bad, last):
         array[array.size - 1] = np.inf
-    kept = bad.copy()
     norm = math.sqrt(float((d.place.numpy(long).astype(np.float64) ** 2).sum()))
     # Gradients, how long they may be, a loss, and whether they are finite.
     steps = (
@@ -392,7 +391,7 @@ def _steps(d: Inputs) -> Results:
             scale = 1.0 if turn == 3 else scale
         epoch = first - 1
         counts = [first + 5, parts * (first + 4), updates, good, skips, 0, 2, first, 2, epoch, first + 4 - epoch]
-        return plain, kept, long, other, np.array(counts), numbers, outcomes
+        return plain, long, other, np.array(counts), numbers, outcomes
     run = step.StepNumbers(plain, rates=rates, parts=parts, rows=3, steps=5, scaled=True)
     run.place(step=first, updates=2, good=6, skips=0, scale=2.0, row=1, table=table, corrections=corrections)
     run.enter(first - 1)
@@ -403,11 +402,7 @@ def _steps(d: Inputs) -> Results:
             run.numbers[step.SCALE : step.SCALE + 1][...] = d.put(np.ones(1))
             run.numbers[step.UNSCALE : step.UNSCALE + 1][...] = d.put(np.full(1, 1 / parts))
         run.judge(gradients, longest=longest, grow_after=7)
-        if gradients is bad:
-            gradients[:1][...] = d.normal(1)
-            step.restore(gradients, kept, run.go)
-        step.restore(plain, d.normal(41), d.put(np.ones(1, np.uint64)))
-    return plain, bad, long, other, run.counts.astype(np.int64), run.numbers, run.outcomes
+    return plain, long, other, run.counts.astype(np.int64), run.numbers, run.outcomes
 
 
 def _outcomes(d: Inputs) -> Results:
@@ -467,7 +462,10 @@ def _arithmetic(d: Inputs) -> Results:
 
 
 def _muon(d: Inputs) -> Results:
-    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front."""
+    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front.
+
+    The first goes ahead where its place says so; one that its place holds back leaves everything as it was.
+    """
     shapes = {"affine": (3, 4), "wide": (66, 2, 8, 5), "small": (2, 3, 1, 2), "tall": (20, 3, 2, 1)}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
@@ -481,6 +479,10 @@ def _muon(d: Inputs) -> Results:
         optimiser = nn.Muon(net, **settings)
         optimiser.step(0.1)
         velocities.append(optimiser.state["velocity"])
+    if not d.wide:
+        rule = {"momentum": 0.6, "nesterov": True, "renormalise": True, "iterations": 1, "quintic": (2.0, -1.5, 0.5)}
+        held_back = Number(d.put(np.ones(1)), go=d.put(np.zeros(1, np.uint64)))
+        optimiser._on_gpu.step(*optimiser._vectors, lr=held_back, **rule)
     return w, *velocities
 
 
