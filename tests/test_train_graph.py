@@ -317,6 +317,33 @@ def test_a_step_that_waits_is_an_error_where_a_graph_is_asked_for(cuda, tmp_path
         _go(_config(graph="on"), tmp_path / "on")
 
 
+@pytest.mark.core
+def test_evaluations_that_cannot_be_recorded_are_said_once_and_done_without(cuda, tmp_path, monkeypatch):
+    """Of two epochs and a test, each of more batches than are launched kernel by kernel anyway."""
+    monkeypatch.setattr(evaluation, "BATCH_SIZE", 3)
+    config = _config(max_steps=2, batch_size=18)
+    _go(dataclasses.replace(config, graph="off"), tmp_path / "off")
+    real = evaluation._Forward._of
+
+    def waits(forward, pictures):
+        scores = real(forward, pictures)
+        backend.asnumpy(scores)
+        return scores
+
+    monkeypatch.setattr(evaluation._Forward, "_of", waits)
+    _go(config, tmp_path / "auto")
+    (notice,) = _notices(tmp_path / "auto")
+    assert notice == (
+        "the batches of an evaluation are launched kernel by kernel, not as one graph: a copy to the host cannot be "
+        "recorded: make it after a replay"
+    )
+    _assert_same(tmp_path / "auto", tmp_path / "off")
+    with pytest.raises(
+        ConfigError, match=r'^graph "on" cannot be, for the batches of an evaluation cannot be recorded: a'
+    ):
+        _go(dataclasses.replace(config, graph="on"), tmp_path / "on")
+
+
 @pytest.mark.parametrize("cuda", [EMULATED], indirect=True)
 def test_memory_that_is_not_there_is_done_without(cuda, tmp_path, monkeypatch):
     def record(*arguments):

@@ -17,12 +17,12 @@ _EAGER = 2  # times before a recording: they compile the kernels
 class Replayed:
     """Does the same launches again and again: one by one at the first two times, then as one.
 
-    setting: "auto", "on" or "off".   beside: an array of the net.
+    setting: "auto", "on" or "off".   beside: an array of the net.   what: the launches are, in the plural.
     tell: called with a sentence where they cannot be recorded, and graph is "auto".
     """
 
-    def __init__(self, setting: str, beside: Any, tell: Callable[[str], None]) -> None:
-        self._setting, self._beside, self._tell = setting, beside, tell
+    def __init__(self, setting: str, beside: Any, tell: Callable[[str], None], what: str) -> None:
+        self._setting, self._beside, self._tell, self._what = setting, beside, tell, what
         self._given_up = False
         self.forget()
 
@@ -56,10 +56,26 @@ class Replayed:
             self._recording = record(work, self._beside)
         except (RecordingError, MemoryError) as error:
             if self._setting == "on":
-                msg = f'graph "on" cannot be, for a step cannot be recorded: {error}; graph "auto" does without'
+                msg = f'graph "on" cannot be, for {self._what} cannot be recorded: {error}; graph "auto" does without'
                 raise ConfigError(msg) from error
             self._given_up = True
-            self._tell(f"steps are launched kernel by kernel, not as one graph: {error}")
+            self._tell(f"{self._what} are launched kernel by kernel, not as one graph: {error}")
             return work()
         self._recording.replay()
         return self._recording.result
+
+
+def keep_quiet(notice: str) -> None:
+    """Say nothing: nobody listens."""
+
+
+def once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Return what tells the first notice that it is given, and no other."""
+    told: list[str] = []
+
+    def tell_once(notice: str) -> None:
+        if not told:
+            told.append(notice)
+            tell(notice)
+
+    return tell_once

@@ -15,7 +15,7 @@ from ..backend import asarray, asnumpy, on_gpu, zeros_like
 from ..data.check import check_dataset
 from ..errors import CheckpointMismatchError, ParamError
 from ..nn.finite import check_scores
-from ..nn.replayed import Replayed
+from ..nn.replayed import Replayed, keep_quiet
 from ..ops.augmentation import augment
 from ..ops.loss import softmax_cross_entropy
 from ..plural import counted
@@ -85,6 +85,7 @@ def evaluate(
     tta: str = "none",
     between: Callable[[], None] | None = None,
     graph: str = "off",
+    tell: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
@@ -93,6 +94,7 @@ def evaluate(
     Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
 
     graph: "on" or "auto" to replay the forward of whole batches on a GPU, as of `Config`; the same bits.
+    tell: called with a sentence where that cannot be recorded, and graph is "auto".
 
     tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
     "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
@@ -110,7 +112,7 @@ def evaluate(
     counts, correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     confusion, rights = np.zeros(classes**2, np.int64), np.zeros(count, bool)
     mistakes: list[Mistake] = []
-    forward = _Forward(net, mean, std, graph)
+    forward = _Forward(net, mean, std, graph, tell or keep_quiet)
     for start in range(0, count, BATCH_SIZE):
         batch = slice(start, min(start + BATCH_SIZE, count))
         scores = scores_of(net, images[batch], mean=mean, std=std, tta=tta, forward=forward)
@@ -143,9 +145,11 @@ def evaluate(
 class _Forward:
     """Scores of one batch of pictures after the other, by replays where these are of one shape and on a GPU."""
 
-    def __init__(self, net: Any, mean: tuple[float, ...], std: tuple[float, ...], graph: str) -> None:
+    def __init__(
+        self, net: Any, mean: tuple[float, ...], std: tuple[float, ...], graph: str, tell: Callable[[str], None]
+    ) -> None:
         self._net, self._mean, self._std = net, mean, std
-        self._replayed = Replayed(graph, net.flat_params, lambda notice: None)
+        self._replayed = Replayed(graph, net.flat_params, tell, "the batches of an evaluation")
         self._pictures: Any = None  # where those of a replay lie
 
     def __call__(self, pictures: Any) -> Any:

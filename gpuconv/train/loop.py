@@ -22,6 +22,7 @@ from .. import nn, tables
 from ..backend import asarray
 from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
 from ..nn.finite import check_scores
+from ..nn.replayed import once
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
 from ..runs.config import Config
@@ -92,6 +93,7 @@ class Training:
         self.saved = self._where
         self.kept = ""  # a sentence on the last checkpoint
         self.warned = True  # of a rate that is too high; nobody needs that before a run begins
+        self.tell_of_evaluation = once(self.tell)  # that it cannot be recorded, which each finds out for itself
         self.guard = Guard()
 
     def prepare(self, weights: Weights | None = None) -> None:
@@ -325,6 +327,7 @@ class Training:
                 tta=tta,
                 between=self.guard.check,
                 graph=self.config.graph,
+                tell=self.tell_of_evaluation,
             )
         except NonFiniteScoresError as error:
             raise self._not_finite(error.fault, self.steps_done) from None
@@ -394,8 +397,7 @@ class Training:
         # After the last step of an epoch that is counted already, that one.
         over = position.epoch > 0 and position.step == 0 and step <= self.steps_done
         where = f"epoch {position.epoch + (0 if over else 1)}, step {step}"
-        rate = self.rate(max(step - 1, 0))
-        return NonFiniteLossError(words.not_finite(self.config, rate, what, where, self.kept))
+        return NonFiniteLossError(words.not_finite(self.config, self.rate(max(step - 1, 0)), what, where, self.kept))
 
     # The end --------------------------------------------------------------------------------------------------------
 
@@ -404,12 +406,10 @@ class Training:
 
         Validation and the first test look at each image once; config.tta asks for a second test with more views.
         """
-        position, split = self.position, self.split
-        net = checkpoint.load_net(self.folder.best)
-        x_test = asarray(split.x_test)
+        position, split, tta = self.position, self.split, self.config.tta
+        net, x_test = checkpoint.load_net(self.folder.best), asarray(split.x_test)
         test = self.evaluate(net, x_test, split.y_test)
         assert test is not None
-        tta = self.config.tta
         with_views = None if tta == "none" else self.evaluate(net, x_test, split.y_test, tta=tta)
         images = self.steps_done * self.config.batch_size
         result = Result(

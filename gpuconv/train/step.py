@@ -15,7 +15,7 @@ from typing import Any
 from .. import nn
 from ..backend import all_finite, asnumpy, on_gpu
 from ..errors import NonFiniteLossError, ParamError
-from ..nn.replayed import Replayed
+from ..nn.replayed import Replayed, keep_quiet
 from ..placed import Count
 from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
@@ -61,7 +61,7 @@ class Stepper:
         self.state: StepState | None = None
         if on_gpu(net.flat_params):
             self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
-        self.graph = Replayed(config.graph, net.flat_params, tell or _keep_quiet)
+        self.graph = Replayed(config.graph, net.flat_params, tell or keep_quiet, "steps")
 
     def step(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
@@ -202,10 +202,6 @@ class Stepper:
         if scale is not None and scale.fail():
             return False
         raise _bad_gradient(mean(losses), step)
-
-
-def _keep_quiet(notice: str) -> None:
-    """Say nothing: nobody listens."""
 
 
 def _check_loss(loss: float, step: int) -> None:
