@@ -69,6 +69,10 @@ class ConfigError(GpuconvError, ValueError):
     """A setting (flag, environment variable, config file) that cannot be used.  The command line exits with 2."""
 
 
+class StaleBatchError(GpuconvError, RuntimeError):
+    """A batch on a GPU whose epoch is over: what chose its pictures is gone."""
+
+
 class NonFiniteLossError(GpuconvError, ArithmeticError):
     """The loss, a gradient or a weight became NaN or infinite; a checkpoint from before is kept, if there was one."""
 

@@ -19,7 +19,7 @@ from train_helpers import metrics, run_state, shapes, watch
 from gpuconv import backend, nn, train
 from gpuconv.cuda import step as cuda_step
 from gpuconv.cuda.recording import active
-from gpuconv.errors import ConfigError, NonFiniteLossError
+from gpuconv.errors import ConfigError, NonFiniteLossError, StaleBatchError
 from gpuconv.nn import replayed
 from gpuconv.runs import evaluation
 from gpuconv.train import PRESETS, Interrupted, Stepper, recipe, resume
@@ -261,6 +261,32 @@ def test_another_feed_s_steps_are_done_without_the_recording(cuda):
             assert counts["replays"] == (2 if setting == "on" else 0)
             ends.append(backend.asnumpy(net.flat_params))
     np.testing.assert_array_equal(*ends)
+
+
+@pytest.mark.parametrize("setting", ["on", "off"])
+def test_a_batch_of_an_epoch_that_is_over_is_refused(setting, cuda):
+    """Before anything of its step is done; another pass over the same epoch has the same batches."""
+    config, pictures, noted = _config(graph=setting), shapes(), []
+    split = recipe.split(pictures, config)
+    with backend.using("cuda"):
+        net = recipe.net(config, pictures.x_train.shape[1:], 10)
+        stepper = Stepper(net, config, lambda step: 0.01, noted.append)
+        with Feed(split.x_train, split.y_train, config, mean=pictures.mean, std=pictures.std) as feed:
+            kept = list(feed.epoch(0, 0, 3))
+            for step, batch in enumerate((*kept, *feed.epoch(0, 0, 1), kept[2])):
+                stepper.step(batch, step)
+            stepper.step(next(feed.epoch(1, 0, 3)), 5)
+            weights = backend.asnumpy(net.flat_params)
+            with pytest.raises(
+                StaleBatchError, match=r"^batch 1 is of epoch 0, and the feed has begun epoch 1, .* again"
+            ):
+                stepper.step(kept[1], 6)
+            with pytest.raises(StaleBatchError, match=r"^batch 2 is of epoch 0"):
+                _ = kept[2].parts
+            np.testing.assert_array_equal(backend.asnumpy(net.flat_params), weights)
+            stepper.step(next(feed.epoch(0, 1, 2)), 6)
+        stepper.look()
+    assert [outcome.step for outcome in noted] == list(range(7))
 
 
 @pytest.mark.parametrize("cuda", [EMULATED], indirect=True)

@@ -19,6 +19,7 @@ import numpy as np
 
 from .. import data, ops
 from ..backend import asarray, on_gpu, threads
+from ..errors import StaleBatchError
 from ..placed import Count
 from ..runs.config import Config
 
@@ -36,18 +37,30 @@ class PlacedBatch:
     """What a step on a GPU makes its batch of, as long as the epoch lasts.
 
     number: of the batch in its epoch.   part: returns images and labels of a part, from its place in the epoch's order.
-    places: of the parts.   labels: all of them, on the host.
+    places: of the parts.   labels: all of them, on the host.   epoch: its epoch.   begun: which one has been begun last.
     """
 
     number: int
     part: Callable[[int | Count], tuple[Any, Any]]
     places: range
     labels: np.ndarray
+    epoch: int
+    begun: Callable[[], int]
 
     @property
     def parts(self) -> list[tuple[Any, Any]]:
-        """The parts, made now."""
+        """The parts, made now; raises StaleBatchError."""
+        self.check()
         return [self.part(place) for place in self.places]
+
+    def check(self) -> None:
+        """Raise StaleBatchError if the feed has begun another epoch, whose order lies where that of this one did."""
+        if self.begun() != self.epoch:
+            msg = (
+                f"batch {self.number} is of epoch {self.epoch}, and the feed has begun epoch {self.begun()}, whose order "
+                f"lies on the GPU where its own did: ask for it again, by Feed.epoch({self.epoch}, ...)"
+            )
+            raise StaleBatchError(msg)
 
 
 class Feed:
@@ -63,6 +76,7 @@ class Feed:
         self._worker: _Worker | None = None
         self._order: Any = None  # of an epoch on a GPU, and its random words: they stay where they are
         self._draws: Any = None
+        self._begun = -1  # which epoch they are of
 
     def __enter__(self) -> Self:
         if not on_gpu(self._images) and threads() > 1:
@@ -91,7 +105,7 @@ class Feed:
     def epoch(self, epoch: int, first: int, last: int) -> Iterator[Batch | PlacedBatch]:
         """Yield the batches of steps first to last - 1 of an epoch, in order; an error in making one is raised here.
 
-        On a GPU they hold until the next epoch is begun.
+        On a GPU they hold until another epoch is begun: from then on they raise StaleBatchError.
         """
         if on_gpu(self._images):
             yield from self._placed(epoch, first, last)
@@ -121,6 +135,7 @@ class Feed:
     def _placed(self, epoch: int, first: int, last: int) -> Iterator[PlacedBatch]:
         """Yield what steps on a GPU make their batches of, and put the epoch there before."""
         order, draws = self._drawn(epoch)
+        self._begun = epoch
         if self._order is None:
             self._order, self._draws = asarray(order), None if draws is None else asarray(draws)
         else:
@@ -129,7 +144,11 @@ class Feed:
                 self._draws[...] = asarray(draws)
         for step in range(first, last):
             places = self._places(step)
-            yield PlacedBatch(step, self._placed_part, places, self._labels[order[places.start : places.stop]])
+            labels = self._labels[order[places.start : places.stop]]
+            yield PlacedBatch(step, self._placed_part, places, labels, epoch, self._last_begun)
+
+    def _last_begun(self) -> int:
+        return self._begun
 
     def _places(self, step: int) -> range:
         """Return where the parts of a batch begin in the order of the epoch."""

@@ -67,12 +67,14 @@ class Stepper:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
 
         On a GPU steps of a feed's batches are recorded once and replayed; of a Batch of arrays each is launched by itself.
-        Raises NotFiniteError for this step, or for an earlier one that nobody has looked at yet, and ParamError for a
-        Batch of other than config.accumulate parts.
+        Raises NotFiniteError for this step, or for an earlier one that nobody has looked at yet, ParamError for a Batch
+        of other than config.accumulate parts, and StaleBatchError for a feed's batch whose epoch is over.
         """
         if isinstance(batch, Batch) and len(batch.parts) != self.config.accumulate:
             msg = f"a batch must have as many parts as accumulate, {self.config.accumulate}, got {len(batch.parts)}"
             raise ParamError(msg)
+        if isinstance(batch, PlacedBatch):
+            batch.check()
         if self.state is None:
             self._step_at_once(batch, step)
             return
