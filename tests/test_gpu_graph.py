@@ -75,7 +75,7 @@ def test_a_replay_is_the_step_that_was_not_captured(dtype, layout, gpu):
 
 @pytest.mark.parametrize("gpu", [GPU], indirect=True)
 def test_the_graph_of_the_documentation_trains_as_its_calls_do(gpu):
-    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
+    _, code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
     captured, eager = {}, {}
     exec(code, captured)  # noqa: S102 - our own
     called = (

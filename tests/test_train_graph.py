@@ -5,12 +5,15 @@ In the emulator a recording begins with memory of 0xFF bytes at each replay, and
 
 import dataclasses
 import json
+import re
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import pytest
+from compare import U_OUT
 from emulate.recording import EmulatedRecording, _Pool
 from places import EMULATED, GPU
 from test_cuda_training_step import LONG, SMALL, TINY
@@ -19,7 +22,7 @@ from train_helpers import metrics, run_state, shapes, watch
 from gpuconv import backend, nn, train
 from gpuconv.cuda import step as cuda_step
 from gpuconv.cuda.recording import active
-from gpuconv.errors import ConfigError, NonFiniteLossError, StaleBatchError
+from gpuconv.errors import ConfigError, NonFiniteLossError, StaleBatchError, UnsupportedError
 from gpuconv.nn import replayed
 from gpuconv.runs import evaluation
 from gpuconv.train import PRESETS, Interrupted, Stepper, recipe, resume
@@ -242,6 +245,87 @@ def _losses_with_dropout(setting, **settings):
 @pytest.mark.core
 def test_each_part_of_a_replayed_step_draws_for_itself(cuda):
     assert _losses_with_dropout("on") == _losses_with_dropout("off")
+
+
+def _documented_rule():
+    """Return the optimiser of docs/cuda-graphs.md."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "cuda-graphs.md").read_text(encoding="utf-8")
+    names = {"__name__": "documented"}
+    exec(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0], names)  # noqa: S102 - our own
+    return names["AggMo"]
+
+
+def _steps_by(rule, **settings):
+    """Return the weights after five steps by an optimiser, and how many were skipped."""
+    config, pictures = _config(epochs=2, **settings), shapes()
+    split = recipe.split(pictures, config)
+    with backend.using(config.device):
+        net = recipe.net(config, pictures.x_train.shape[1:], 10)
+        stepper = Stepper(net, config, lambda step: 1e-3 / (1 + step), lambda outcome: None, optimiser=rule(net))
+        if stepper.arithmetic.scale is not None:
+            stepper.arithmetic.scale.value = 2.0**19  # gradients beyond float16, at first
+        with Feed(split.x_train, split.y_train, config, mean=pictures.mean, std=pictures.std) as feed:
+            for step in range(5):
+                stepper.step(next(feed.epoch(step // 3, step % 3, 3)), step)
+        stepper.look()
+        return backend.asnumpy(net.flat_params), stepper.skipped
+
+
+@pytest.mark.parametrize(
+    ("precision", "cuda"),
+    [c for p in ("float32", "float16") for c in _cases(p, core=p == "float16")],
+    indirect=["cuda"],
+)
+def test_an_optimiser_of_one_s_own_is_replayed(precision, cuda):
+    """The documented one: with the bits of steps launched one by one, and where the CPU's steps by value lead."""
+    rule = _documented_rule()
+    with _counted() as counts:
+        replayed_ones, skipped = _steps_by(rule, precision=precision)
+    assert counts == {"recordings": 1, "replays": 3}
+    np.testing.assert_array_equal(replayed_ones, _steps_by(rule, precision=precision, graph="off")[0])
+    of_cpu, skipped_there = _steps_by(rule, precision=precision, device="cpu")
+    assert skipped == skipped_there
+    assert (0 < skipped < 5) == (precision == "float16")
+    exact, _ = _steps_by(rule, device="cpu", dtype="float64")
+    if precision == "float32":
+        lost = np.abs(of_cpu - exact).max()
+        assert np.abs(replayed_ones - exact).max() <= 4 * lost + 8 * U_OUT["float32"] * np.abs(exact).max()
+
+
+class _ByValueOnly(nn.Optimiser):
+    def __init__(self, net):
+        super().__init__(net, (), 0.0, 1.0)
+
+    def _update(self, arrays, lr, weight_decay):
+        raise AssertionError
+
+
+class _AnotherUpdate(nn.SGD):
+    def _update(self, arrays, lr, weight_decay):
+        raise AssertionError
+
+
+class _AnotherStep(nn.Muon):
+    def step(self, lr):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        (_ByValueOnly, "_ByValueOnly defines _update and not _update_by_place, by which a training step on a GPU goes"),
+        (_AnotherUpdate, "_AnotherUpdate defines _update and not _update_by_place"),
+        (_AnotherStep, "_AnotherStep defines step and not step_by_place"),
+    ],
+)
+def test_an_optimiser_by_value_only_is_refused_on_a_gpu_before_any_step(rule, said, cuda):
+    with pytest.raises(UnsupportedError, match=f"^{said}"):
+        _steps_by(rule)
+
+
+def test_an_optimiser_by_value_only_does_on_the_cpu():
+    with pytest.raises(AssertionError):
+        _steps_by(_ByValueOnly, device="cpu")
 
 
 def test_another_feed_s_steps_are_done_without_the_recording(cuda):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from .. import checks, ops
 from ..backend import backend_of, zeros_like
-from ..errors import ParamError
+from ..errors import ParamError, UnsupportedError
 from ..placed import Number
 from .store import check_fit, copy_in
 
@@ -19,6 +19,9 @@ class Optimiser:
 
     state: the flat vectors that a rule carries from step to step; steps: how many were taken.  Both go into a
     checkpoint, and `load` brings them back.
+
+    A rule of your own is a subclass: it names its vectors and defines `_update`.  Steps of `gpuconv.train.Stepper` on a
+    GPU, which are recorded, need the same from numbers that lie there: `_update_by_place`.
     """
 
     def __init__(
@@ -57,6 +60,18 @@ class Optimiser:
         for k, (arrays, weight_decay, _) in enumerate(self._parts):
             self._update_by_place(arrays, weight_decay, numbers, k)
 
+    def check_by_place(self) -> None:
+        """Raise UnsupportedError where the rule is another by numbers than by their place: only one was defined anew."""
+        order = type(self).__mro__
+        for name, by_place in (("step", "step_by_place"), ("_update", "_update_by_place")):
+            own, needed = (next(i for i, kind in enumerate(order) if of in vars(kind)) for of in (name, by_place))
+            if own < needed:
+                msg = (
+                    f"{order[own].__name__} defines {name} and not {by_place}, by which a training step on a GPU goes: "
+                    f"define it, too, or call {type(self).__name__}.step in steps of your own"
+                )
+                raise UnsupportedError(msg)
+
     def load(self, state: Mapping[str, Any], steps: int) -> None:
         """Take over the state of an earlier run; raise CheckpointMismatchError if it does not fit."""
         steps = checks.integer("steps", steps, least=0)
@@ -69,7 +84,11 @@ class Optimiser:
         raise NotImplementedError
 
     def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
-        """Update one part, whose number this is, by numbers that lie on the device."""
+        """Update one part, whose number this is, by numbers that lie on the device: a gpuconv.cuda.StepNumbers.
+
+        Its rate(part) is lr, to be handed to gpuconv.cuda's updates as it is: they leave everything alone in a step
+        that is skipped.
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:

@@ -42,6 +42,8 @@ class Stepper:
     rate: the learning rate of a step; on a GPU asked for a thousand steps ahead, which may lie behind the last one.
     note: called once for each step that did not fail, in order, late on a GPU.
     tell: called with a sentence if steps on a GPU cannot be recorded.
+    optimiser: of the net, in place of the one that config names.   Raises UnsupportedError on a GPU for a rule of
+    your own that has no update by place (`nn.Optimiser`).
 
     On a GPU the optimiser's count of steps and the loss scale are those of the last step that was looked at.
     """
@@ -53,13 +55,15 @@ class Stepper:
         rate: Callable[[int], float],
         note: Callable[[Outcome], None],
         tell: Callable[[str], None] | None = None,
+        optimiser: nn.Optimiser | None = None,
     ) -> None:
         self.net, self.config, self.rate, self.note = net, config, rate, note
-        self.optimiser = recipe.optimiser(config, net)
+        self.optimiser = recipe.optimiser(config, net) if optimiser is None else optimiser
         self.arithmetic = arithmetic(net, config.precision, config.accumulate)
         self.average = nn.WeightAverage(net, config.ema) if config.ema else None
         self.state: StepState | None = None
         if on_gpu(net.flat_params):
+            self.optimiser.check_by_place()
             self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
         self.graph = Replayed(config.graph, net.flat_params, tell or keep_quiet, "steps")
 
