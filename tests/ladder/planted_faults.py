@@ -4,8 +4,8 @@
 
 Each fault is one change of gpuconv/cuda that CUDA itself may take in silence: work on a wrong stream or a wrong GPU, a
 struct passed by its address, arguments in a wrong order, a read that does not wait, ...  A copy of the checkout gets
-it, and the cases marked `core` run there until one fails, as `make cupy-core` runs them.  Exit status 1: a fault that
-nothing noticed.
+it, and the cases marked `core` run there until one fails, as `make cupy-core` runs them: first those of the files that
+look at launches most closely, then all.  Exit status 1: a fault that nothing noticed.
 """
 
 from __future__ import annotations
@@ -165,6 +165,8 @@ FAULTS = (
     Fault("formats mistaken", "layout.py", "if channels_last else x)", "if not channels_last else x)"),
 )
 
+_CLOSE = ("gpu_places", "recording", "gpu_graph", "products", "cuda_outcome", "gpu_calls")
+
 
 def drawn(count: int, seed: int, only: str = "") -> list[Fault]:
     """Return `count` faults of as many different kinds, by a seed."""
@@ -185,7 +187,13 @@ def noticed(fault: Fault | None) -> tuple[str | None, str]:
             fault.plant(root)
         command = emulated("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", marked(core=True))
         environment = {**os.environ, **SETTINGS, "PYTHONPATH": str(root)}
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+        close = [f"tests/test_{name}.py" for name in _CLOSE]
+        for paths in ([],) if fault is None else (close, []):
+            done = subprocess.run(
+                [*command, *paths], cwd=root, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                break
     first = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     end = (done.stdout + done.stderr)[-2000:]
     return (first[1] if first else f"exit status {done.returncode}") if done.returncode else None, end
