@@ -1,6 +1,6 @@
 // Shared by every kernel file: thread indices, the 16-bit storage types, the types that sums are kept in.
 //
-// Blocks have 256 threads, on tensor cores 128.  __launch_bounds__(256, 4) grants a thread up to 64 registers: with 256 alone ptxas aims at
+// Blocks have 256 threads.  __launch_bounds__(256, 4) grants a thread up to 64 registers: with 256 alone ptxas aims at
 // more threads a multiprocessor, and some kernels then keep values in local memory, which is device memory.
 #pragma once
 
