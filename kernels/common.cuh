@@ -1,4 +1,4 @@
-// Shared by every kernel file: thread indices, the float16 storage type, the types that sums are kept in.
+// Shared by every kernel file: thread indices, the 16-bit storage types, the types that sums are kept in.
 //
 // Blocks have 256 threads.  __launch_bounds__(256, 4) grants a thread up to 64 registers: with 256 alone ptxas aims at
 // more threads a multiprocessor, and some kernels then keep values in local memory, which is device memory.
@@ -24,6 +24,11 @@ struct half16 {
   unsigned short bits;
 };
 
+// bfloat16 in memory, the first half of a float32: no arithmetic either.
+struct bfloat16 {
+  unsigned short bits;
+};
+
 // Sums of T are kept in Accumulator<T>::type: float64 for float64, float32 for everything narrower.
 template <typename T>
 struct Accumulator {
@@ -40,6 +45,7 @@ using Sum = typename Accumulator<T>::type;
 __device__ __forceinline__ float widen(float value) { return value; }
 __device__ __forceinline__ double widen(double value) { return value; }
 __device__ __forceinline__ float widen(half16 value) { return ptx::half_to_float(value.bits); }
+__device__ __forceinline__ float widen(bfloat16 value) { return __int_as_float(static_cast<int>(value.bits) << 16); }
 
 template <typename T>
 __device__ __forceinline__ T narrow(Sum<T> value) {
@@ -48,6 +54,12 @@ __device__ __forceinline__ T narrow(Sum<T> value) {
 template <>
 __device__ __forceinline__ half16 narrow<half16>(float value) {
   return half16{ptx::float_to_half(value)};
+}
+template <>
+__device__ __forceinline__ bfloat16 narrow<bfloat16>(float value) {
+  const unsigned bits = static_cast<unsigned>(__float_as_int(value));
+  const unsigned rounded = bits + 0x7fff + (bits >> 16 & 1);  // half a unit more, less where that is a tie to even
+  return bfloat16{static_cast<unsigned short>(value != value ? 0x7fff : rounded >> 16)};
 }
 
 __device__ __forceinline__ bool is_nan(float value) { return value != value; }

@@ -65,6 +65,9 @@ class Device(Protocol):
     def holds(self, array: Any) -> bool:
         """True if this is where the array lives."""
 
+    def is_aligned(self, array: Any, size: int) -> bool:
+        """True if the array begins at a multiple of `size` bytes, a power of 2 up to 256: as new arrays do."""
+
     def record(self, work: Callable[[], Any]) -> Recording:
         """Call work() once and note what it would do here, launches, products and memory sets, without doing it.
 
@@ -123,14 +126,14 @@ class CupyDevice:
         if (recording := active()) is not None:
             recording.keep(args)
         try:  # to make this GPU the current one takes as long as all else here
-            if shared <= _SHARED_BY_DEFAULT and self._current() == self._index:
+            if not shared and self._current() == self._index:
                 function(grid, block, passed, shared_mem=shared)
                 return
         except Exception as error:
             self._place.tell(error)
             raise
         with self._place:
-            if shared > _SHARED_BY_DEFAULT:
+            if shared and shared + function.shared_size_bytes > _SHARED_BY_DEFAULT:
                 function.max_dynamic_shared_size_bytes = shared
             function(grid, block, passed, shared_mem=shared)
 
@@ -147,6 +150,9 @@ class CupyDevice:
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, self._cupy.ndarray) and array.data.device_id == self._index
+
+    def is_aligned(self, array: Any, size: int) -> bool:
+        return bool(array.data.ptr % size == 0)
 
     def record(self, work: Callable[[], Any]) -> Recording:
         return CupyRecording(self._cupy, self._place, work)
@@ -237,7 +243,7 @@ def _passed(arg: np.void | None) -> Any:
     return np.uint64(0) if arg is None else np.asarray(arg)
 
 
-_SHARED_BY_DEFAULT = 48 * 1024  # bytes of dynamic shared memory that need no permission
+_SHARED_BY_DEFAULT = 48 * 1024  # bytes of shared memory, static and dynamic, that need no permission
 
 # Array classes of test devices, and how to find the device of such an array.
 _REGISTERED: dict[type, Callable[[Any], Device]] = {}
