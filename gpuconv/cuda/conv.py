@@ -226,19 +226,29 @@ def conv_backward_into(
     """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
     device = device_of(x)
     channels_last = is_channels_last(x)
-    dy = stored(dy, channels_last=channels_last)
+    turned = channels_last or _turns_both(sizes, x.dtype, device.arch, weights=dw is not None, input_grad=input_grad)
+    dy = stored(dy, channels_last=turned)
     if dw is not None:
-        _weight_gradient(device, dy, stored(x, channels_last=channels_last), dw, sizes, channels_last=channels_last)
+        _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes)
     if db is not None:
-        _bias_gradient(device, dy, db, sizes, channels_last=channels_last)
-    return _data_gradient(device, dy, contiguous(w), sizes, channels_last=channels_last) if input_grad else None
+        _bias_gradient(device, dy, db, sizes, channels_last=turned)
+    if not input_grad:
+        return None
+    return _data_gradient(device, _images(dy, channels_last=turned), w, sizes, channels_last=channels_last)
+
+
+def _turns_both(z: Sizes, dtype: np.dtype, arch: int, *, weights: bool, input_grad: bool) -> bool:
+    """True if two kernels want dy channels-last, whatever the format of x: then it is turned once for both."""
+    methods = weight_method(z, dtype, arch), data_method(z, dtype, arch)
+    return weights and input_grad and methods == ("tensor", "tensor")
 
 
 def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool) -> Any:
+    """Return dx in a memory format.   dy: images in any"""
     method = data_method(z, dy.dtype, device.arch)
     if method == "tensor" and isinstance(z, ConvSizes):
-        dy = _images(dy, channels_last=channels_last)
         return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last)
+    dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
     if method == "direct":
@@ -256,16 +266,19 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: 
     return dx
 
 
-def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, channels_last: bool) -> None:
+def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes) -> None:
+    """Fill dw.   dy, x: images in any memory format"""
     pixels, size = z.N * prod(z.out[2:]), dw.size
     filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
     method = weight_method(z, x.dtype, device.arch)
     if method == "tensor" and isinstance(z, ConvSizes):
         of_chunks = conv_weight_tensor.padded(z)
-        dy, x = (conv_tensor.in_chunks(device, _images(a, channels_last=channels_last)) for a in (dy, x))
+        dy, x = (conv_tensor.in_chunks(device, a) for a in (dy, x))
         partial = conv_weight_tensor.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
         _add(device, partial, dw, taps=taps, channels=channels, stored=partial.shape[-1])
         return
+    x, channels_last = in_own_format(x)
+    dy = stored(dy, channels_last=channels_last)
     kernel = _kernels(z)["weight"][method]
     if method == "direct":
         slices, length = _slices(pixels, size)
@@ -331,8 +344,8 @@ def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
 
 
 def _images(stored: Any, *, channels_last: bool) -> Any:
-    """Return images (N, C, H, W) in a memory format from their C-contiguous form."""
-    return stored.transpose(0, 3, 1, 2) if channels_last else stored
+    """Return images (N, C, H, W) or volumes in a memory format from their C-contiguous form."""
+    return stored.transpose(0, stored.ndim - 1, *range(1, stored.ndim - 1)) if channels_last else stored
 
 
 def _sum_type(dtype: np.dtype) -> np.dtype:
