@@ -23,6 +23,8 @@ _PACK = Kernel("conv_tensor.cu", "conv_pack_tensor", least_arch=LEAST_ARCH)
 _PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
 
 _INT = np.dtype(np.int32)
+# Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.
+LONGEST_SUM = 2**14
 _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
 _LARGEST_PLACE = 2**30  # chunks of all images together
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
@@ -53,8 +55,10 @@ _ALONE = 0.75  # speed of a block that has a multiprocessor to itself
 def takes(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
     """True if tensor cores of this compute capability can add up `inner` channels a group of such images."""
     images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
-    fits = (inner % CHUNK == 0 or z.groups == 1) and max(z.window) <= _LARGEST_WINDOW and max(images) < _LARGEST_PLACE
-    return dtype.itemsize == 2 and arch >= LEAST_ARCH and fits
+    if dtype.itemsize != 2 or arch < LEAST_ARCH or (inner % CHUNK and z.groups > 1):
+        return False
+    short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= LONGEST_SUM
+    return short and max(images) < _LARGEST_PLACE
 
 
 def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:
