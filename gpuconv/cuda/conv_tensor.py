@@ -54,11 +54,15 @@ _ALONE = 0.75  # speed of a block that has a multiprocessor to itself
 
 def takes(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
     """True if tensor cores of this compute capability can add up `inner` channels a group of such images."""
-    images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
-    if dtype.itemsize != 2 or arch < LEAST_ARCH or (inner % CHUNK and z.groups > 1):
-        return False
     short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= LONGEST_SUM
-    return short and max(images) < _LARGEST_PLACE
+    return short and reads(z, inner, dtype, arch)
+
+
+def reads(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
+    """True if tensor cores of this compute capability can read images with `inner` channels a group."""
+    images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
+    whole = inner % CHUNK == 0 or z.groups == 1
+    return dtype.itemsize == 2 and arch >= LEAST_ARCH and whole and max(images) < _LARGEST_PLACE
 
 
 def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:

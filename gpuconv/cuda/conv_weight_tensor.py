@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes
-from .conv_tensor import CHUNK, LEAST_ARCH, takes
+from .conv_tensor import CHUNK, LEAST_ARCH, reads
 from .device import Device
 from .kernel import Kernel
 
@@ -53,7 +53,7 @@ def serves(z: ConvSizes, dtype: np.dtype, arch: int) -> bool:
     whole = z.groups == 1 or (z.K // z.groups) % CHUNK == 0
     spread = zip(z.image[2:], z.pad, z.dilation, z.window, strict=True)
     reach = max(size + 2 * pad + dilation * taps for size, pad, dilation, taps in spread)
-    return whole and reach <= _LARGEST_REACH and takes(z, z.C // z.groups, dtype, arch)
+    return whole and reach <= _LARGEST_REACH and reads(z, z.C // z.groups, dtype, arch)
 
 
 def tile_of(filters: int, columns: int) -> WeightTensorTile:
