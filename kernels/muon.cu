@@ -8,7 +8,7 @@
 // w, dw and velocity are a net's flat vectors.  `banks` tells of each bank, in order: where it begins there, its rows and
 // columns (K, C R S), where its x begins in the vectors of all x, and where its a and b begin in those of theirs; x is
 // (m, n) and a, b (m, m) in row order, with m the smaller and n the larger of rows and columns.  x, a and b are Sum<T>.
-// Lengths that are 0 count as 1.
+// Lengths that are 0 count as 1.  Where *go is 0, nothing is done.  copy: w once more in another type, C, or a null pointer.
 //
 //   kernel            | one block per (its x) and bank (its y)
 //   muon_momentum     | 4096 elements: velocity, and what they add to |u|^2 and |w|^2
@@ -53,8 +53,9 @@ template <typename T>
 __global__ void __launch_bounds__(256, 4)
 muon_momentum(
     const T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ velocity, const long long* __restrict__ banks,
-    Sum<T>* __restrict__ partial, double momentum, bool nesterov) {
+    Sum<T>* __restrict__ partial, const unsigned long long* __restrict__ go, double momentum, bool nesterov) {
   using S = Sum<T>;
+  if (!goes_ahead(go)) return;
   const MuonBank bank(banks);
   const long long first = static_cast<long long>(blockIdx.x) * MUON_CHUNK;
   if (first >= bank.size()) return;
@@ -82,7 +83,9 @@ muon_momentum(
 template <typename S>
 __global__ void __launch_bounds__(256, 4)
 muon_lengths(
-    const S* __restrict__ partial, const long long* __restrict__ banks, S* __restrict__ lengths, int chunks) {
+    const S* __restrict__ partial, const long long* __restrict__ banks, S* __restrict__ lengths,
+    const unsigned long long* __restrict__ go, int chunks) {
+  if (!goes_ahead(go)) return;
   const MuonBank bank(banks);
   const S* sums = partial + 2LL * blockIdx.y * chunks;
   const int count = static_cast<int>(ceil_div(bank.size(), static_cast<long long>(MUON_CHUNK)));
@@ -99,8 +102,10 @@ template <typename T>
 __global__ void __launch_bounds__(256, 4)
 muon_normalise(
     const T* __restrict__ dw, const T* __restrict__ velocity, const long long* __restrict__ banks,
-    const Sum<T>* __restrict__ lengths, Sum<T>* __restrict__ x, double momentum, bool nesterov) {
+    const Sum<T>* __restrict__ lengths, Sum<T>* __restrict__ x, const unsigned long long* __restrict__ go,
+    double momentum, bool nesterov) {
   using S = Sum<T>;
+  if (!goes_ahead(go)) return;
   const MuonBank bank(banks);
   const S kept = static_cast<S>(momentum), length = lengths[2 * blockIdx.y] + static_cast<S>(1e-7);
   const bool turned = bank.rows > bank.columns;
@@ -118,12 +123,14 @@ template <typename S, int KIND>
 __global__ void __launch_bounds__(256, 1)
 muon_product(
     const S* __restrict__ left, const S* __restrict__ right, const S* __restrict__ plus,
-    const long long* __restrict__ banks, S* __restrict__ out, double own, double times) {
+    const long long* __restrict__ banks, S* __restrict__ out, const unsigned long long* __restrict__ go, double own,
+    double times) {
   constexpr int LOADS = MUON_TILE * MUON_DEPTH / TILE_THREADS, DEPTH = MUON_DEPTH;
   using Result = Tile<S, MUON_TILE, MUON_TILE, DEPTH, 4, 4, 8>;
   static_assert(MUON_RUN % DEPTH == 0, "a run must be made of whole slices");
   __shared__ __align__(16) typename Result::Left down;
   __shared__ __align__(16) typename Result::Right across;
+  if (!goes_ahead(go)) return;
   const MuonBank bank(banks);
   const long long height = bank.shorter(), width = KIND == MUON_APPLY ? bank.longer() : height;
   const long long inner = KIND == MUON_GRAM ? bank.longer() : height;
@@ -193,12 +200,14 @@ muon_product(
   }
 }
 
-template <typename T>
+template <typename T, typename C>
 __global__ void __launch_bounds__(256, 4)
 muon_step(
-    T* __restrict__ w, const long long* __restrict__ banks, const Sum<T>* __restrict__ lengths,
-    const Sum<T>* __restrict__ x, const double* __restrict__ rate_at, double rate, bool renormalise) {
+    T* __restrict__ w, C* __restrict__ copy, const long long* __restrict__ banks, const Sum<T>* __restrict__ lengths,
+    const Sum<T>* __restrict__ x, const unsigned long long* __restrict__ go, const double* __restrict__ rate_at,
+    double rate, bool renormalise) {
   using S = Sum<T>;
+  if (!goes_ahead(go)) return;
   const MuonBank bank(banks);
   const S lr = static_cast<S>(placed_number(rate_at, rate));
   const S factor = renormalise ? muon_sqrt(static_cast<S>(bank.rows)) / lengths[2 * blockIdx.y + 1] : static_cast<S>(1);
@@ -206,6 +215,8 @@ muon_step(
   for (long long i = thread_index(); i < bank.size(); i += thread_count()) {
     const long long of_x = turned ? i % bank.columns * bank.rows + i / bank.columns : i;
     const long long place = bank.start + i;
-    w[place] = narrow<T>(factor * widen(w[place]) - lr * x[bank.matrix + of_x]);
+    const T weight = narrow<T>(factor * widen(w[place]) - lr * x[bank.matrix + of_x]);
+    w[place] = weight;
+    if (copy) copy[place] = narrow<C>(widen(weight));
   }
 }

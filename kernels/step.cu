@@ -22,7 +22,6 @@
 //   step_begin      | number of the step (one block)                      | first of all in a step
 //   step_judge      | share of flags and sums (one block)                 | when the gradients of a step are there
 //   step_clip       | pack of 16 bytes after pack                         | gradients of limited length: times clip
-//   step_restore    | pack of 16 bytes after pack                         | after an update that no `go` holds back
 //
 // Launchers: gpuconv/cuda/step.py.
 #include "pack.cuh"
@@ -107,17 +106,5 @@ step_clip(T* __restrict__ x, const double* __restrict__ clip, long long total) {
 #pragma unroll
     for (int k = 0; k < N; ++k) pack.at[k] = narrow<T>(widen(pack.at[k]) * factor);
     store_pack<N>(x + i, pack, aligned, total - i);
-  }
-}
-
-// x = kept, where the step does not go ahead.
-template <typename T>
-__global__ void __launch_bounds__(256)
-step_restore(T* __restrict__ x, const T* __restrict__ kept, const unsigned long long* __restrict__ go, long long total) {
-  constexpr int N = pack_size<T>();
-  if (goes_ahead(go)) return;
-  const bool aligned = is_aligned<N>(x) && is_aligned<N>(kept);
-  for (long long i = thread_index() * N; i < total; i += thread_count() * N) {
-    store_pack<N>(x + i, load_pack<N>(kept + i, aligned, total - i), aligned, total - i);
   }
 }

@@ -10,7 +10,7 @@ from compare import assert_same_bits, normal
 from gpuconv.cuda import step as launchers
 from gpuconv.cuda.reduce import square_sums
 from gpuconv.cuda.source import source
-from gpuconv.cuda.step import StepNumbers, restore
+from gpuconv.cuda.step import StepNumbers
 from gpuconv.train import precision
 from gpuconv.train.precision import LossScale
 
@@ -195,15 +195,6 @@ def test_squares_are_added_up_in_float64(size, dtype, gpu):
     exact = math.fsum(value * value for value in host.astype(np.float64).tolist())
     assert sums.dtype == np.float64
     assert float(sums.sum()) == pytest.approx(exact, rel=1e-14, abs=0)
-
-
-@pytest.mark.parametrize("start", [0, 1])
-def test_what_was_before_comes_back_in_a_step_that_does_not_go_ahead(start, gpu):
-    for go in (0, 1):
-        kept, now = (_gradients(gpu, bad=bad)[start:] for bad in (5.0, np.nan))
-        before = gpu.numpy(now).copy()
-        restore(now, kept, gpu.array(np.array([go], np.uint64)))
-        assert_same_bits(gpu.numpy(now), before if go else gpu.numpy(kept))
 
 
 def test_places_are_those_of_the_kernels():

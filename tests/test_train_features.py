@@ -467,7 +467,7 @@ def test_a_new_net_is_prepared_once_with_plain_images_and_a_resumed_one_never(tm
 
 
 @pytest.mark.parametrize("settings", [{"ema": 0.9}, {"precision": "float16"}], ids=["average", "float16"])
-def test_the_average_and_the_float16_twin_start_from_the_prepared_net(settings, monkeypatch):
+def test_the_average_and_the_float16_copies_start_from_the_prepared_net(settings, monkeypatch):
     def prepare(self, x):
         self.flat_params[...] = 0.5
 
@@ -477,7 +477,7 @@ def test_the_average_and_the_float16_twin_start_from_the_prepared_net(settings, 
     if run.stepper.average is not None:
         assert set(run.stepper.average.state["params"]) == {np.float32(0.5)}
     else:
-        assert set(run.stepper.arithmetic._twin.params["conv1.w"].ravel()) == {np.float16(0.5)}
+        assert set(run.net.copies.flat) == {np.float16(0.5)}
 
 
 # Batches ahead ------------------------------------------------------------------------------------------------------

@@ -51,8 +51,12 @@ class Banks:
         renormalise: bool,
         iterations: int,
         quintic: tuple[float, float, float],
+        copy: Any = None,
     ) -> None:
-        """Take a step in place.   w, dw, velocity: the flat vectors   lr: by value or by its place."""
+        """Take a step in place.   w, dw, velocity: the flat vectors   lr: by value or by its place.
+
+        copy: a vector of another dtype that holds the banks of w afterwards, too.
+        """
         device, dtype, sums = self._device, self._dtype, self._sums
         first, second, third = quintic
         chunks = -(-self._largest // _CHUNK)
@@ -60,18 +64,23 @@ class Banks:
         lengths = device.empty((self._count, 2), sums)
         x, other = device.empty((self._matrix,), sums), device.empty((self._matrix,), sums)
         a, b = device.empty((self._square,), sums), device.empty((self._square,), sums)
+        go = lr.go if isinstance(lr, Number) else None
         each = cover(device, self._largest), self._count
         table = self._table
-        _MOMENTUM(device, (dtype,), (chunks, self._count), w, dw, velocity, table, partial, momentum, nesterov)
-        _LENGTHS(device, (sums,), (1, self._count), partial, table, lengths, chunks)
-        _NORMALISE(device, (dtype,), each, dw, velocity, table, lengths, x, momentum, nesterov)
+        begun = w, dw, velocity, table, partial
+        _MOMENTUM(device, (dtype,), (chunks, self._count), *begun, go, momentum, nesterov)
+        _LENGTHS(device, (sums,), (1, self._count), partial, table, lengths, go, chunks)
+        _NORMALISE(device, (dtype,), each, dw, velocity, table, lengths, x, go, momentum, nesterov)
         for _ in range(iterations):
-            self._product(_GRAM, x, x, None, a, 0.0, 1.0)
-            self._product(_SQUARE, a, a, a, b, second, third)
-            self._product(_APPLY, b, x, x, other, first, 1.0)
+            self._product(_GRAM, x, x, None, a, go, 0.0, 1.0)
+            self._product(_SQUARE, a, a, a, b, go, second, third)
+            self._product(_APPLY, b, x, x, other, go, first, 1.0)
             x, other = other, x
-        _STEP(device, (dtype,), each, w, table, lengths, x, *placed_number(lr), renormalise)
+        templates = dtype, dtype if copy is None else copy.dtype
+        _STEP(device, templates, each, w, copy, table, lengths, x, go, *placed_number(lr), renormalise)
 
-    def _product(self, kind: int, left: Any, right: Any, plus: Any, out: Any, own: float, times: float) -> None:
+    def _product(
+        self, kind: int, left: Any, right: Any, plus: Any, out: Any, go: Any, own: float, times: float
+    ) -> None:
         grid = self._tiles[kind == _APPLY], self._count
-        _PRODUCT(self._device, (self._sums, kind), grid, left, right, plus, self._table, out, own, times)
+        _PRODUCT(self._device, (self._sums, kind), grid, left, right, plus, self._table, out, go, own, times)

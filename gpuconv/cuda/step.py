@@ -16,7 +16,6 @@ from .reduce import finite_flags, square_sums
 _BEGIN = Kernel("step.cu", "step_begin")
 _JUDGE = Kernel("step.cu", "step_judge")
 _CLIP = Kernel("step.cu", "step_clip")
-_RESTORE = Kernel("step.cu", "step_restore")
 
 # Where counts and numbers stand, as in kernels/step.cu; after RATES come as many factors that shrink weights.
 STEP, DRAWN, UPDATES, GOOD, SKIPS, GO, ROW, FIRST_STEP, FIRST_UPDATE, EPOCH, NUMBER = range(11)
@@ -114,9 +113,3 @@ class StepNumbers:
 
     def _number(self, i: int) -> Number:
         return Number(self.numbers[i : i + 1], go=self.go)
-
-
-def restore(x: Any, kept: Any, go: Any) -> None:
-    """Put back what a flat vector held before an update, in a step that does not go ahead."""
-    device = device_of(x)
-    _RESTORE(device, (x.dtype,), pack_blocks(device, x), x, kept, go, x.size)

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import ml_dtypes
 import numpy as np
 from compare import U_SUM, assert_close
 from emulate import EmulatedArray, EmulatedDevice
@@ -118,6 +119,10 @@ class Call:
     formats: tuple[str, ...] = FORMATS
     settings: Settings = ()
 
+    def takes(self, dtype: str) -> bool:
+        """Return whether it runs in a dtype: in bfloat16, of which the CPU knows nothing, wherever in float16."""
+        return ("float16" if dtype == "bfloat16" else dtype) in self.dtypes
+
     def on(self, place: Any, dtype: str, memory: str, seed: int = 3) -> list[np.ndarray | None]:
         """Run at one of the places of places.py; return the results on the host."""
         return self._host(Inputs(place, dtype, memory, seed=seed))
@@ -169,7 +174,7 @@ class _Host:
 
 # Relative to the largest result: several roundings of each dtype, far less than one wrong term.  For results without a
 # scale: sums of whole numbers, which are exact but for how they are stored, and of terms that do not cancel.
-_TOLERANCE = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
+_TOLERANCE = {"bfloat16": 1.6e-2, "float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
 
 
 def assert_as_expected(got: Sequence[np.ndarray | None], expected: Sequence[np.ndarray | Scaled | None]) -> None:
@@ -292,7 +297,7 @@ def _dropout_at_the_threshold(d: Inputs) -> Results:
 
 def _constant_channels(d: Inputs) -> Results:
     """Two chunks a channel of one value so large that sums must be those of deviations from it."""
-    values = np.array([0.1, float(np.finfo(d.narrow).max) / 4, -3.3]).reshape(1, 3, 1, 1)
+    values = np.array([0.1, float(ml_dtypes.finfo(d.narrow).max) / 4, -3.3]).reshape(1, 3, 1, 1)
     x = d.put(np.broadcast_to(values, (1, 3, 130, 64)).astype(d.narrow))
     vectors = [d.positive(3) for _ in range(4)]
     return (gpuconv.spatial_batchnorm_forward(x, *vectors)[0],)
@@ -403,10 +408,6 @@ def _steps(d: Inputs) -> Results:
             run.numbers[step.SCALE : step.SCALE + 1][...] = d.put(np.ones(1))
             run.numbers[step.UNSCALE : step.UNSCALE + 1][...] = d.put(np.full(1, 1 / parts))
         run.judge(gradients, longest=longest, grow_after=7)
-        if gradients is bad:
-            gradients[:1][...] = d.normal(1)
-            step.restore(gradients, kept, run.go)
-        step.restore(plain, d.normal(41), d.put(np.ones(1, np.uint64)))
     return plain, bad, long, other, run.counts.astype(np.int64), run.numbers, run.outcomes
 
 
@@ -475,7 +476,7 @@ def _muon(d: Inputs) -> Results:
     for name, shape in shapes.items():
         params[name] = w[start : start + sizes[name]].reshape(shape)
         start += sizes[name]
-    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total)
+    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total, copies=None)
     velocities = []
     for settings in ({"iterations": 2}, {"iterations": 1, "nesterov": False, "renormalise": False}):
         optimiser = nn.Muon(net, **settings)
@@ -936,7 +937,7 @@ def launched(
     recorder = _Recorder()
     with emulated_on(recorder) as place:
         for call in calls or CALLS.values():
-            for dtype in set(dtypes) & set(call.dtypes):
+            for dtype in filter(call.takes, dtypes):
                 for memory in set(formats) & set(call.formats):
                     call.on(place, dtype, memory)
     instances = {}
