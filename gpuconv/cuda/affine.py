@@ -38,18 +38,18 @@ def affine_backward(dy: Any, x: Any, w: Any, *, input_grad: bool, bias_grad: boo
 def affine_backward_into(dy: Any, x: Any, w: Any, dw: Any, db: Any, *, input_grad: bool) -> Any:
     """Return dx, and fill dw and db, C-contiguous; db None for none."""
     device = device_of(x)
-    rows = _rows(x, w).transpose(1, 0)
+    rows, wide = _rows(x, w).transpose(1, 0), _widened(dy)
     if dw.dtype == sum_type(w.dtype) and rows.shape[1]:
-        device.matmul(_widened(rows), _widened(dy), dw)
+        device.matmul(_widened(rows), wide, dw)
     elif dw.dtype == sum_type(w.dtype):
-        copy_into(dw, _product(device, rows, dy))
+        copy_into(dw, _product(device, rows, wide))
     else:
-        cast_into(_product(device, rows, dy), dw)
+        cast_into(_product(device, rows, wide), dw)
     if db is not None:
         channel_sums_into(dy, db)
     if not input_grad:
         return None
-    return _narrow(_product(device, dy, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
+    return _narrow(_product(device, wide, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
 
 
 def _rows(x: Any, w: Any) -> Any:
