@@ -379,6 +379,10 @@ REFUSED = {
     "parts_that_do_not_divide": ({"accumulate": 3}, "accumulate must divide batch_size, got accumulate=3"),
     "tf32": ({"precision": "tf32"}, "precision tf32 is not built"),
     "float16_of_float64": ({"precision": "float16", "dtype": "float64"}, "leave dtype at float32, got float64"),
+    "bfloat16_of_float64": (
+        {"precision": "bfloat16", "dtype": "float64"},
+        "precision bfloat16 keeps its weights in float32",
+    ),
     "average_that_never_moves": ({"ema": 1.0}, "ema must be below 1"),
     "patience_without_validation": ({"patience": 2, "validation": 0}, "patience=2 needs validation images"),
     "unknown_views": ({"tta": "flop"}, "tta 'flop' is not known; did you mean \"flip\""),

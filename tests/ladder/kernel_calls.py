@@ -350,6 +350,31 @@ def _adam_by_place(d: Inputs) -> Results:
     return w, m, v
 
 
+def _updates_with_copies(d: Inputs) -> Results:
+    """Steps that leave the weights in another dtype, too: whole vectors, and from within one on."""
+    results = []
+    for kind in ("float16", "bfloat16"):
+        for where in (slice(0, 21), slice(3, 2104)):
+            w, dw, first = (d.normal(2200) for _ in range(3))
+            square, second = d.positive(2200), d.positive(2200)
+            copy = w if d.wide else d.place.array(np.zeros(2200, kind))
+            told = {} if d.wide else {"copy": copy[where]}
+            of_w, of_dw, *state = (array[where] for array in (w, dw, first, square, second))
+            on = backend.backend_of(w=w)
+            sgd, rmsprop = (on.sgd_update, on.rmsprop_update) if d.wide else (update.sgd_step, update.rmsprop_step)
+            sgd(of_w, of_dw, state[0], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1, **told)
+            results.append(copy[where].copy())
+            rmsprop(of_w, of_dw, state[1], lr=0.1, smoothing=0.9, eps=1e-2, weight_decay=0.1, **told)
+            results.append(copy[where].copy())
+            settings = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-2, "weight_decay": 0.1}
+            if d.wide:
+                on.adam_update(of_w, of_dw, *state[::2], step=1, lr=0.1 * (1 - 0.9), decoupled=False, **settings)
+            else:
+                update.adam_step(of_w, of_dw, *state[::2], rate=0.1, second=1 - 0.99, shrink=1.0, **settings, **told)
+            results += [copy[where].copy(), w]
+    return tuple(results)
+
+
 def _dropout_by_place(d: Inputs) -> Results:
     x, y = d.normal(2, 3, 5, 7), d.normal(9)
     step = 23 if d.wide else Count(d.put(np.array([7], np.uint64))) * 3 + 2
@@ -458,13 +483,23 @@ def _augment_batch(d: Inputs) -> Results:
     return (*batch, *out)
 
 
+_CAST_TO = ("float16", "bfloat16", "float32")
+
+
 def _arithmetic(d: Inputs) -> Results:
     """Sums, multiples and copies of arrays that begin anywhere and end within a pack."""
     a, b, v = d.normal(2, 3, 5, 7), d.shifted(2, 3, 5, 7), d.normal(2111)
     copied, inner = d.normal(37), v[1:2102]
     backend.scale(inner, 0.5)
     backend.copy(d.shifted(37), copied)
-    return backend.add(a, b), backend.add(b, a), backend.multiple(a, 0.25), backend.multiple(b, 0.25), v, copied
+    sums = backend.add(a, b), backend.add(b, a), backend.multiple(a, 0.25), backend.multiple(b, 0.25)
+    if d.narrow == np.float64:
+        return *sums, v, copied
+    there = []  # in the other dtypes with sums of its type, where it is rounded; then back
+    for kind in map(np.dtype, _CAST_TO):
+        there += [(4 * x).astype(kind).astype(x.dtype) if d.wide else backend.cast(x, kind, 4.0) for x in (a, b, v)]
+    back = [backend.cast(each, d.dtype, _placed(d, 0.25)) for each in there]
+    return *sums, v, copied, *there, *back
 
 
 def _muon(d: Inputs) -> Results:
@@ -784,6 +819,7 @@ _SPECIAL = (
     Call("sums_by_place", _sums_by_place, "sgd_update"),
     Call("rmsprop_by_place", _rmsprop_by_place, "rmsprop_update"),
     Call("adam_by_place", _adam_by_place, "adam_update"),
+    Call("updates_with_copies", _updates_with_copies, "sgd_update", dtypes=("float32",)),
     Call("dropout_by_place", _dropout_by_place, "dropout"),
     Call("steps", _steps, "step"),
     Call("outcomes", _outcomes, "outcome"),
