@@ -193,6 +193,16 @@ def multiple(array: Any, factor: float) -> Any:
     return _cuda("arithmetic").multiple(array, factor) if on_gpu(array) else array * factor
 
 
+def cast(array: Any, dtype: Any, factor: float | Number = 1.0) -> Any:
+    """Return factor array in another dtype, rounded once, as a new one; on a GPU the factor may come by its place."""
+    return (_cuda("arithmetic") if on_gpu(array) else _load("gpuconv.cpu.copies")).cast(array, dtype, factor)
+
+
+def cast_into(source: Any, target: Any) -> None:
+    """Fill target with what an array of its shape and of another dtype, in its place, holds; both without gaps."""
+    (_cuda("arithmetic").cast_into if on_gpu(target) else _load("gpuconv.cpu.copies").copy)(source, target)
+
+
 def scale(array: Any, factor: float | Number) -> None:
     """Multiply a flat vector by a factor, in place; on a GPU it may come by its place."""
     (_cuda("arithmetic") if on_gpu(array) else _load("gpuconv.cpu.copies")).scale(array, factor)
@@ -273,6 +283,11 @@ def cuda_in_words() -> str:
 def gpu_error(error: BaseException) -> Exception | None:
     """Return what gpuconv raises for an error of CuPy's own, as its arithmetic may raise it; None for any other error."""
     return _gpu().told(error) if "cupy" in sys.modules else None
+
+
+def compute_capability() -> tuple[int, int]:
+    """Return that of the GPU where nets and data are created by default, such as (8, 0)."""
+    return divmod(_gpu().current().arch, 10)
 
 
 def gpu_versions() -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from . import bfloat16
 from .errors import AliasError, ArgTypeError, CacheError, DTypeError, ParamError, ShapeError
 from .placed import Count
 from .plural import counted
@@ -126,6 +127,11 @@ def _on_gpu(value: Any) -> bool:
     return hasattr(type(value), "__cuda_array_interface__")
 
 
+def _on_cpu(array: Any) -> bool:
+    """Return whether this is an array of NumPy's own."""
+    return type(array).__module__.partition(".")[0] == "numpy"
+
+
 def _float(value: Any) -> float | None:
     """Return a real number as a float; None for a text, a boolean, a complex number, an array of several, a signalling NaN."""
     if isinstance(value, (bool, str, bytes, bytearray)) or getattr(value, "ndim", 0) != 0:
@@ -154,10 +160,15 @@ def flag(name: str, value: Any) -> bool:
 
 
 def common_dtype(taken: tuple[np.dtype, ...] = FLOATS, /, **arrays: Any) -> np.dtype:
-    """Return the one dtype of all arrays, of those that are taken, in native byte order; None is skipped."""
+    """Return the one dtype of all arrays, of those that are taken, in native byte order; None is skipped.
+
+    Where arrays are on a GPU, bfloat16 is taken, too.
+    """
     dtypes = {name: array.dtype for name, array in arrays.items() if array is not None}
     for name, dtype in dtypes.items():
-        if dtype not in taken or not dtype.isnative:
+        if bfloat16.is_bfloat16(dtype):
+            _for_a_gpu(name, arrays[name])
+        elif dtype not in taken or not dtype.isnative:
             what = f"{dtype} ({dtype.str})" if not dtype.isnative else str(dtype)
             *others, last = map(str, taken)
             msg = f"{name} must be {', '.join(others)} or {last} in native byte order, got {what}"
@@ -168,19 +179,42 @@ def common_dtype(taken: tuple[np.dtype, ...] = FLOATS, /, **arrays: Any) -> np.d
     return next(iter(dtypes.values()))
 
 
-def float_dtype(dtype: Any) -> np.dtype:
-    """Return np.dtype(dtype) if it is one that the operators take; None is none, where NumPy takes it for float64."""
+def float_dtype(dtype: Any, *, beside: Any = None) -> np.dtype:
+    """Return np.dtype(dtype) if it is one that the operators take; None is none, where NumPy takes it for float64.
+
+    beside: an array; where it is on a GPU, bfloat16 is taken, too.
+    """
     parsed = None
-    if dtype is not None:
+    named = isinstance(dtype, str) and dtype == bfloat16.NAME  # NumPy knows the name once ml_dtypes is imported
+    if beside is not None and (named or bfloat16.is_bfloat16(dtype)):
+        _for_a_gpu("dtype", beside)
+        return bfloat16.bfloat16()
+    if dtype is not None and not named:
         with contextlib.suppress(Exception):  # NumPy's own, of many classes, and those of somebody's class
             parsed = np.dtype(dtype)
-    if parsed is None:
+    if parsed is None and not named:
         msg = f"dtype must name an array element type, got {shown(dtype)}"
         raise ArgTypeError(msg)
-    if parsed not in FLOATS:
-        msg = f"dtype must be float16, float32 or float64, got {parsed}"
+    if parsed is None or parsed not in FLOATS:
+        msg = f"dtype must be float16, float32 or float64, got {parsed or dtype}"
         raise DTypeError(msg)
     return parsed
+
+
+def sixteen_bits(dtype: Any, *, beside: Any) -> np.dtype:
+    """Return np.dtype(dtype) if it is float16, or bfloat16 and the array `beside` is on a GPU."""
+    parsed = float_dtype(dtype, beside=beside)
+    if parsed.itemsize != 2:
+        msg = f"dtype must be float16 or bfloat16, got {parsed}"
+        raise DTypeError(msg)
+    return parsed
+
+
+def _for_a_gpu(name: str, array: Any) -> None:
+    """Raise DTypeError where an array, by whose side bfloat16 is to be computed, is on the CPU."""
+    if _on_cpu(array):
+        msg = f"{name} is bfloat16: bfloat16 arrays are computed on a GPU; on the CPU use float32"
+        raise DTypeError(msg)
 
 
 def given(**arrays: Any) -> None:

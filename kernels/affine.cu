@@ -1,16 +1,13 @@
 // The fully connected layer, as far as it is not a matrix product (that is cuBLAS's: Device.matmul).
 //
 //   forward    y = product + b, rounded once to the type of y
-//   widen      float16 to float32, for products with float32 sums
-//   narrow     the way back
 //
 // All arrays in row order, y (N, M).
 //
 //   kernel                | one thread per             | when
-//   affine_forward_bias   | element after element      | there is a bias, or y is float16
-//   affine_widen          | element after element      | float16 only
-//   affine_narrow         | element after element      | float16 only
+//   affine_forward_bias   | element after element      | there is a bias
 //
+// 16 bits are widened for a product, and its sums narrowed, by arithmetic.cu.
 // The sum of dy over the batch is in reduce.cu.
 // Launchers: gpuconv/cuda/affine.py.
 #include "common.cuh"
@@ -22,16 +19,4 @@ affine_forward_bias(const Sum<T>* product, const T* __restrict__ b, T* y, Index 
   for (long long i = thread_index(); i < total; i += thread_count()) {
     y[i] = narrow<T>(product[i] + widen(b[static_cast<Index>(i) % columns]));
   }
-}
-
-template <typename T>
-__global__ void __launch_bounds__(256)
-affine_widen(const T* __restrict__ in, Sum<T>* __restrict__ out, long long total) {
-  for (long long i = thread_index(); i < total; i += thread_count()) out[i] = widen(in[i]);
-}
-
-template <typename T>
-__global__ void __launch_bounds__(256)
-affine_narrow(const Sum<T>* __restrict__ in, T* __restrict__ out, long long total) {
-  for (long long i = thread_index(); i < total; i += thread_count()) out[i] = narrow<T>(in[i]);
 }

@@ -8,7 +8,7 @@
 // w, dw and velocity are a net's flat vectors.  `banks` tells of each bank, in order: where it begins there, its rows and
 // columns (K, C R S), where its x begins in the vectors of all x, and where its a and b begin in those of theirs; x is
 // (m, n) and a, b (m, m) in row order, with m the smaller and n the larger of rows and columns.  x, a and b are Sum<T>.
-// Lengths that are 0 count as 1.  Where *go is 0, nothing is changed, and nothing else is computed either.
+// Lengths that are 0 count as 1.  Where *go is 0, nothing is done.  copy: w once more in another type, C, or a null pointer.
 //
 //   kernel            | one block per (its x) and bank (its y)
 //   muon_momentum     | 4096 elements: velocity, and what they add to |u|^2 and |w|^2
@@ -125,12 +125,12 @@ muon_product(
     const S* __restrict__ left, const S* __restrict__ right, const S* __restrict__ plus,
     const long long* __restrict__ banks, S* __restrict__ out, const unsigned long long* __restrict__ go, double own,
     double times) {
-  if (!goes_ahead(go)) return;
   constexpr int LOADS = MUON_TILE * MUON_DEPTH / TILE_THREADS, DEPTH = MUON_DEPTH;
   using Result = Tile<S, MUON_TILE, MUON_TILE, DEPTH, 4, 4, 8>;
   static_assert(MUON_RUN % DEPTH == 0, "a run must be made of whole slices");
   __shared__ __align__(16) typename Result::Left down;
   __shared__ __align__(16) typename Result::Right across;
+  if (!goes_ahead(go)) return;
   const MuonBank bank(banks);
   const long long height = bank.shorter(), width = KIND == MUON_APPLY ? bank.longer() : height;
   const long long inner = KIND == MUON_GRAM ? bank.longer() : height;
@@ -200,10 +200,10 @@ muon_product(
   }
 }
 
-template <typename T>
+template <typename T, typename C>
 __global__ void __launch_bounds__(256, 4)
 muon_step(
-    T* __restrict__ w, const long long* __restrict__ banks, const Sum<T>* __restrict__ lengths,
+    T* __restrict__ w, C* __restrict__ copy, const long long* __restrict__ banks, const Sum<T>* __restrict__ lengths,
     const Sum<T>* __restrict__ x, const unsigned long long* __restrict__ go, const double* __restrict__ rate_at,
     double rate, bool renormalise) {
   using S = Sum<T>;
@@ -215,6 +215,8 @@ muon_step(
   for (long long i = thread_index(); i < bank.size(); i += thread_count()) {
     const long long of_x = turned ? i % bank.columns * bank.rows + i / bank.columns : i;
     const long long place = bank.start + i;
-    w[place] = narrow<T>(factor * widen(w[place]) - lr * x[bank.matrix + of_x]);
+    const T weight = narrow<T>(factor * widen(w[place]) - lr * x[bank.matrix + of_x]);
+    w[place] = weight;
+    if (copy) copy[place] = narrow<C>(widen(weight));
   }
 }

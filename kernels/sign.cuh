@@ -14,6 +14,9 @@ __device__ __forceinline__ int sign_of(Bits bits, Bits infinity) {
 __device__ __forceinline__ int sign_of(half16 value) {
   return sign_of(value.bits, static_cast<unsigned short>(0x7C00));
 }
+__device__ __forceinline__ int sign_of(bfloat16 value) {
+  return sign_of(value.bits, static_cast<unsigned short>(0x7F80));
+}
 __device__ __forceinline__ int sign_of(float value) { return sign_of(__float_as_uint(value), 0x7F800000u); }
 __device__ __forceinline__ int sign_of(double value) {
   return sign_of(static_cast<unsigned long long>(__double_as_longlong(value)), 0x7FF0000000000000ull);

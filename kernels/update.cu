@@ -9,6 +9,7 @@
 //
 // Vectors (n,), in packs of 16 bytes where DENSE, else of any strides.  Without a velocity sgd is plain.
 // rate, second and shrink come by value or by their place (placed.cuh).  Where *go is 0, nothing is changed.
+// copy: w once more in another type, which is C, dense as it is; without one it is a null pointer, and C is T.
 //
 //   kernel           | one thread per
 //   sgd_update       | pack after pack, or element after element
@@ -42,6 +43,14 @@ __device__ __forceinline__ void update_store(
   }
 }
 
+template <int N, typename C, typename T>
+__device__ __forceinline__ void update_copy(C* copy, const Pack<T, N>& weights, long long i, long long total) {
+  Pack<C, N> copies;
+#pragma unroll
+  for (int k = 0; k < N; ++k) copies.at[k] = narrow<C>(widen(weights.at[k]));
+  store_pack<N>(copy + i, copies, is_aligned<N>(copy), total - i);
+}
+
 __device__ __forceinline__ float update_sqrt(float x) { return sqrtf(x); }
 __device__ __forceinline__ double update_sqrt(double x) { return sqrt(x); }
 
@@ -51,11 +60,11 @@ __device__ __forceinline__ S update_gradient(S w, S dw, S weight_decay) {
   return weight_decay != 0 ? dw + weight_decay * w : dw;
 }
 
-template <typename T, bool DENSE>
+template <typename T, typename C, bool DENSE>
 __global__ void __launch_bounds__(256)
 sgd_update(
-    T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ velocity, UpdateSteps step, long long total,
-    const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate, double momentum,
+    T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ velocity, C* __restrict__ copy, UpdateSteps step,
+    long long total, const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate, double momentum,
     bool nesterov, double weight_decay) {
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
@@ -78,15 +87,16 @@ sgd_update(
       weights.at[k] = narrow<T>(weight - lr * g);
     }
     update_store<N, DENSE>(w, weights, i, total, step.w);
+    if (DENSE && copy) update_copy<N>(copy, weights, i, total);
     if (velocity) update_store<N, DENSE>(velocity, speeds, i, total, step.first);
   }
 }
 
-template <typename T, bool DENSE>
+template <typename T, typename C, bool DENSE>
 __global__ void __launch_bounds__(256)
 rmsprop_update(
-    T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ square, UpdateSteps step, long long total,
-    const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate, double smoothing,
+    T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ square, C* __restrict__ copy, UpdateSteps step,
+    long long total, const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate, double smoothing,
     double eps, double weight_decay) {
   using S = Sum<T>;
   constexpr int N = DENSE ? pack_size<T>() : 1;
@@ -107,15 +117,16 @@ rmsprop_update(
       weights.at[k] = narrow<T>(weight - lr * g / (update_sqrt(mean) + floor));
     }
     update_store<N, DENSE>(w, weights, i, total, step.w);
+    if (DENSE && copy) update_copy<N>(copy, weights, i, total);
     update_store<N, DENSE>(square, squares, i, total, step.first);
   }
 }
 
-template <typename T, bool DENSE>
+template <typename T, typename C, bool DENSE>
 __global__ void __launch_bounds__(256)
 adam_update(
-    T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ m, T* __restrict__ v, UpdateSteps step,
-    long long total, const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate,
+    T* __restrict__ w, const T* __restrict__ dw, T* __restrict__ m, T* __restrict__ v, C* __restrict__ copy,
+    UpdateSteps step, long long total, const unsigned long long* __restrict__ go, const double* __restrict__ rate_at, double rate,
     const double* __restrict__ second_at, double second, const double* __restrict__ shrink_at, double shrink,
     double beta1, double beta2, double eps, double weight_decay) {
   using S = Sum<T>;
@@ -142,6 +153,7 @@ adam_update(
       weights.at[k] = narrow<T>(weight * factor - lr * mean / (update_sqrt(square / correction) + floor));
     }
     update_store<N, DENSE>(w, weights, i, total, step.w);
+    if (DENSE && copy) update_copy<N>(copy, weights, i, total);
     update_store<N, DENSE>(m, means, i, total, step.first);
     update_store<N, DENSE>(v, squares, i, total, step.second);
   }

@@ -1,12 +1,13 @@
 """The one tolerance rule of the test suite, and bit-for-bit comparison."""
 
+import ml_dtypes  # noqa: F401 - by its import NumPy knows the dtype bfloat16 by name
 import numpy as np
 
-# Unit roundoff of each dtype as output, and of the sums behind it (float16 is summed in float32).
-U_OUT = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
-U_SUM = {"float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}
+# Unit roundoff of each dtype as output, and of the sums behind it (16 bits are summed in float32).
+U_OUT = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
+U_SUM = {"bfloat16": 2.0**-24, "float16": 2.0**-24, "float32": 2.0**-24, "float64": 2.0**-53}
 # Half the distance of its smallest numbers: what a result may lose when it is stored.
-TINY = {"float16": 2.0**-25, "float32": 2.0**-150, "float64": 0.0}
+TINY = {"bfloat16": 2.0**-134, "float16": 2.0**-25, "float32": 2.0**-150, "float64": 0.0}
 
 
 def assert_close(actual, ref, *, scale, dtype, terms=1, zero_mean=True, c=None):

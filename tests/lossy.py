@@ -4,6 +4,8 @@ A sum that an operator computes with errors of c u S, as the suite's rule allows
 that are off by c u of themselves.  So everything is computed again a few times, in float64, where each operator gets
 arrays whose elements are all off by 8 u, up or down at random.  How far that moves a result, twice the farthest of a few
 times, is how far rounding may; plus 8 u of the largest entry, for what happens to be exact.
+
+Where arrays are kept in 16 bits and summed in float32, each is off by one u of these: what storing it has cost.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,26 +19,29 @@ from compare import U_OUT
 from gpuconv import backend, cpu
 
 _TIMES = 4
+_SUMS = 8 * U_OUT["float32"]
 # What an operator writes into must be the array itself: the places of arguments that may be another one.
 _READ = {"sgd_update": (1,), "adam_update": (1,), "rmsprop_update": (1,), "batchnorm_forward": (0, 1, 2)}
 
 
-def off(array: Any, rng: np.random.Generator) -> Any:
-    """Return an array of floats with each element off by 8 u of float32, in the same memory format; others as they are."""
+def off(array: Any, rng: np.random.Generator, share: float) -> Any:
+    """Return an array of floats with each element off by a share, in the same memory format; others as they are."""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return array
     moved = array.copy(order="K")
-    moved *= 1 + 8 * U_OUT["float32"] * rng.choice([-1.0, 1.0], array.shape)
+    moved *= 1 + share * rng.choice([-1.0, 1.0], array.shape)
     return moved
 
 
-def allowed(exact: Mapping[str, Any], again: Callable[[np.random.Generator], Mapping[str, Any]]) -> dict[str, float]:
-    """Return how far float32 may be from exact results; again(rng) computes them with arrays that are off."""
+def allowed(
+    exact: Mapping[str, Any], again: Callable[[np.random.Generator], Mapping[str, Any]], dtype: str = "float32"
+) -> dict[str, float]:
+    """Return how far a dtype may be from exact results; again(rng) computes them with arrays that are off."""
     runs = [again(np.random.default_rng(seed)) for seed in range(_TIMES)]
     bounds = {}
     for name, array in exact.items():
         moved = max(float(np.abs(run[name] - array).max()) for run in runs)
-        bounds[name] = 2 * moved + 8 * U_OUT["float32"] * float(np.abs(array).max())
+        bounds[name] = 2 * moved + 8 * U_OUT[dtype] * float(np.abs(array).max())
     return bounds
 
 
@@ -51,9 +56,9 @@ def assert_allowed(found: Mapping[str, Any], exact: Mapping[str, Any], bounds: M
 
 
 @contextmanager
-def lossy_cpu(rng: np.random.Generator) -> Iterator[None]:
-    """Let each operator of the CPU backend get arrays that are off."""
-    real, lossy = backend._load, _Lossy(rng)
+def lossy_cpu(rng: np.random.Generator, dtype: str = "float32") -> Iterator[None]:
+    """Let each operator of the CPU backend get arrays that are off by what a dtype costs."""
+    real, lossy = backend._load, _Lossy(rng, _SUMS if dtype == "float32" else U_OUT[dtype])
 
     def load(package: str) -> Any:
         return lossy if package == cpu.__name__ else real(package)
@@ -65,8 +70,8 @@ def lossy_cpu(rng: np.random.Generator) -> Iterator[None]:
 class _Lossy:
     """The CPU backend, whose operators are handed inexact arrays."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+    def __init__(self, rng: np.random.Generator, share: float) -> None:
+        self._rng, self._share = rng, share
         self._for_pictures = rng.spawn(1)[0]  # batches are made in a thread of their own, in order
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -74,10 +79,10 @@ class _Lossy:
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             taken = [
-                off(value, self._rng) if read is None or place in read else value
+                off(value, self._rng, self._share) if read is None or place in read else value
                 for place, value in enumerate(arguments)
             ]
             made = real(*taken, **keywords)
-            return off(made, self._for_pictures) if name == "augment" else made  # its pictures are exact
+            return off(made, self._for_pictures, self._share) if name == "augment" else made  # its pictures are exact
 
         return call

@@ -746,7 +746,7 @@ GROUPNORM = {
     "vectors_of_another_dtype": (
         lambda A: group_norm(A, gamma=zeros(6, dtype="float64"), beta=zeros(6, dtype="float64")),
         DTypeError,
-        "gamma and beta must be float32 like x (float32 if x is float16), got float64",
+        "gamma and beta must be float32 like x (float32 if x has 16 bits), got float64",
     ),
     "vectors_of_two_dtypes": (lambda A: group_norm(A, gamma=zeros(6, dtype="float64")), DTypeError, "share one dtype"),
     "groups_do_not_divide": (

@@ -385,8 +385,7 @@ _TOGETHER, _LOST = 8, 8 / 4 + 1
 NO_SUMS = {
     "adam_update",
     "affine_forward_bias",
-    "affine_narrow",
-    "affine_widen",
+    "arithmetic_cast",
     "all_finite",
     "arithmetic_add",
     "arithmetic_scale",

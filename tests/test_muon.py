@@ -161,7 +161,9 @@ def vectors_at(place, w):
         params[name] = flat[start : start + math.prod(shape)].reshape(shape)
         start += math.prod(shape)
     params["bias"] = flat[start:]
-    return SimpleNamespace(params=params, flat_params=flat, flat_grads=place.array(np.zeros_like(w)), decayed=start)
+    return SimpleNamespace(
+        params=params, flat_params=flat, flat_grads=place.array(np.zeros_like(w)), decayed=start, copies=None
+    )
 
 
 def taken(place, w, grads, **given):
@@ -314,7 +316,7 @@ def test_biases_go_at_their_own_rate_and_weights_as_before(rng, make, weight_dec
     w = normal(rng, (30,))
 
     def run(lr, **settings):
-        net = SimpleNamespace(flat_params=w.copy(), flat_grads=np.zeros(30), decayed=20)
+        net = SimpleNamespace(flat_params=w.copy(), flat_grads=np.zeros(30), decayed=20, copies=None)
         optimiser = make(net, weight_decay=weight_decay, **settings)
         for grad in grads:
             net.flat_grads[...] = grad

@@ -22,7 +22,8 @@ each_rule = pytest.mark.parametrize("make", RULES.values(), ids=RULES.keys())
 
 def vectors(params, grads, decayed=None):
     """Return what an optimiser sees of a net."""
-    return SimpleNamespace(flat_params=params, flat_grads=grads, decayed=params.size if decayed is None else decayed)
+    decayed = params.size if decayed is None else decayed
+    return SimpleNamespace(flat_params=params, flat_grads=grads, decayed=decayed, copies=None)
 
 
 # The course's cells: w, dw of 20 numbers each, and the first row (5 numbers) of the w that follows.  Its velocity is

@@ -379,6 +379,10 @@ REFUSED = {
     "parts_that_do_not_divide": ({"accumulate": 3}, "accumulate must divide batch_size, got accumulate=3"),
     "tf32": ({"precision": "tf32"}, "precision tf32 is not built"),
     "float16_of_float64": ({"precision": "float16", "dtype": "float64"}, "leave dtype at float32, got float64"),
+    "bfloat16_of_float64": (
+        {"precision": "bfloat16", "dtype": "float64"},
+        "precision bfloat16 keeps its weights in float32",
+    ),
     "average_that_never_moves": ({"ema": 1.0}, "ema must be below 1"),
     "patience_without_validation": ({"patience": 2, "validation": 0}, "patience=2 needs validation images"),
     "unknown_views": ({"tta": "flop"}, "tta 'flop' is not known; did you mean \"flip\""),
@@ -467,7 +471,7 @@ def test_a_new_net_is_prepared_once_with_plain_images_and_a_resumed_one_never(tm
 
 
 @pytest.mark.parametrize("settings", [{"ema": 0.9}, {"precision": "float16"}], ids=["average", "float16"])
-def test_the_average_and_the_float16_twin_start_from_the_prepared_net(settings, monkeypatch):
+def test_the_average_and_the_float16_copies_start_from_the_prepared_net(settings, monkeypatch):
     def prepare(self, x):
         self.flat_params[...] = 0.5
 
@@ -477,7 +481,7 @@ def test_the_average_and_the_float16_twin_start_from_the_prepared_net(settings, 
     if run.stepper.average is not None:
         assert set(run.stepper.average.state["params"]) == {np.float32(0.5)}
     else:
-        assert set(run.stepper.arithmetic._twin.params["conv1.w"].ravel()) == {np.float16(0.5)}
+        assert set(run.net.copies.flat) == {np.float16(0.5)}
 
 
 # Batches ahead ------------------------------------------------------------------------------------------------------

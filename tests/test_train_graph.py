@@ -37,6 +37,7 @@ FEATURES = {
     "adamw": {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.1, "bias_lr": 2.0, "cutout": 4},
     "rmsprop_as_they_are": {"optimizer": "rmsprop", "lr": 1e-3, "crop": 0, "flip": False},
     "float16": {"precision": "float16", "clip_norm": 1.0, "ema": 0.9, "accumulate": 3},
+    "bfloat16": {"precision": "bfloat16", "optimizer": "adamw", "lr": 1e-2, "ema": 0.9, "accumulate": 2},
 }
 
 
@@ -114,7 +115,8 @@ def _cases(*values, core=False, long=False, at=(EMULATED, GPU)):
     [
         case
         for preset in TINY
-        for precision in ("float32", "float16")
+        for precision in ("float32", "float16", "bfloat16")
+        if precision != "bfloat16" or preset in ("convnet", "speedrun")  # the others' kernels are those of float16
         for case in (
             *_cases(preset, precision, long=preset in LONG, at=(EMULATED,)),
             *_cases(preset, precision, core=preset in ("convnet", "speedrun"), at=(GPU,)),
@@ -134,7 +136,7 @@ def test_each_preset_ends_in_the_same_bits(preset, precision, cuda, tmp_path):
 
 @pytest.mark.parametrize(
     ("feature", "cuda"),
-    [case for name in FEATURES for case in _cases(name, core=name in ("clip_and_average", "float16"))],
+    [case for name in FEATURES for case in _cases(name, core=name in ("clip_and_average", "float16", "bfloat16"))],
     indirect=["cuda"],
 )
 def test_what_a_step_may_do_besides_is_in_the_recording(feature, cuda, tmp_path, monkeypatch):
@@ -163,17 +165,17 @@ def test_validation_and_views_are_replayed_with_the_same_bits(tta, cuda, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "cuda"),
+    ("before", "after", "precision", "cuda"),
     [
-        *_cases("on", "on", core=True),
-        *_cases("on", "off"),
-        *_cases("off", "on"),
+        *_cases("on", "on", "float32", core=True),
+        *_cases("on", "off", "bfloat16"),
+        *_cases("off", "on", "float16"),
     ],
     indirect=["cuda"],
 )
-def test_a_run_that_was_interrupted_ends_in_the_same_bits(before, after, cuda, tmp_path):
+def test_a_run_that_was_interrupted_ends_in_the_same_bits(before, after, precision, cuda, tmp_path):
     """Within a replayed epoch, with other settings from then on."""
-    config = _config(batch_size=2, epochs=1, max_steps=9, ema=0.9, checkpoint_every=2)
+    config = _config(batch_size=2, epochs=1, max_steps=9, ema=0.9, checkpoint_every=2, precision=precision)
     _go(dataclasses.replace(config, graph="off"), tmp_path / "whole")
     real, calls = Stepper.step, []
 
@@ -206,7 +208,7 @@ def test_a_time_limit_within_an_epoch_ends_both_alike(cuda, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("precision", "cuda"), [c for p in ("float32", "float16") for c in _cases(p)], indirect=["cuda"]
+    ("precision", "cuda"), [c for p in ("float32", "float16", "bfloat16") for c in _cases(p)], indirect=["cuda"]
 )
 def test_a_step_gone_bad_stops_the_run_in_the_same_words(precision, cuda, tmp_path, monkeypatch):
     """A rate beyond all bounds in a replayed step: the loss of the next one is no number."""

@@ -20,6 +20,17 @@ def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @quiet
+def cast(array: np.ndarray, dtype: np.dtype, factor: float = 1.0) -> np.ndarray:
+    """Return factor array in another dtype, rounded once, in its memory format."""
+    kind = accumulator(array.dtype)
+    made = np.empty_like(array, dtype)
+    _in_blocks(
+        lambda part, out: np.copyto(out, np.multiply(part, kind.type(factor), dtype=kind), "same_kind"), array, made
+    )
+    return made
+
+
+@quiet
 def scale(array: np.ndarray, factor: float) -> None:
     """Multiply an array by a factor, in place."""
     kind = accumulator(array.dtype)

@@ -1,4 +1,4 @@
-"""The fully connected layer: matrix products by the device's library, the rest by kernels/affine.cu and reduce.cu."""
+"""The fully connected layer: matrix products by the device's library, the rest by kernels/affine.cu, arithmetic.cu and reduce.cu."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .arithmetic import cast, cast_into
 from .copy import contiguous, copy_into
 from .device import Device, device_of
 from .kernel import Kernel, cover
@@ -13,8 +14,6 @@ from .layout import index_type
 from .reduce import channel_sums_into, sum_type
 
 _BIAS = Kernel("affine.cu", "affine_forward_bias")
-_WIDEN = Kernel("affine.cu", "affine_widen")
-_NARROW = Kernel("affine.cu", "affine_narrow")
 
 
 def affine_forward(x: Any, w: Any, b: Any) -> Any:
@@ -22,7 +21,7 @@ def affine_forward(x: Any, w: Any, b: Any) -> Any:
     dtype, columns = x.dtype, w.shape[1]
     product = _product(device, _rows(x, w), w)
     if b is None:
-        return _narrow(device, product, dtype)
+        return _narrow(product, dtype)
     y = product if product.dtype == dtype else device.empty(tuple(product.shape), dtype)
     templates = dtype, index_type(product.size)
     _BIAS(device, templates, cover(device, product.size), product, contiguous(b), y, columns, product.size)
@@ -39,19 +38,18 @@ def affine_backward(dy: Any, x: Any, w: Any, *, input_grad: bool, bias_grad: boo
 def affine_backward_into(dy: Any, x: Any, w: Any, dw: Any, db: Any, *, input_grad: bool) -> Any:
     """Return dx, and fill dw and db, C-contiguous; db None for none."""
     device = device_of(x)
-    rows = _rows(x, w).transpose(1, 0)
+    rows, wide = _rows(x, w).transpose(1, 0), _widened(dy)
     if dw.dtype == sum_type(w.dtype) and rows.shape[1]:
-        device.matmul(rows, dy, dw)
+        device.matmul(_widened(rows), wide, dw)
     elif dw.dtype == sum_type(w.dtype):
-        copy_into(dw, _product(device, rows, dy))
+        copy_into(dw, _product(device, rows, wide))
     else:
-        product = _product(device, rows, dy)
-        _NARROW(device, (dw.dtype,), cover(device, dw.size), product, dw, dw.size)
+        cast_into(_product(device, rows, wide), dw)
     if db is not None:
         channel_sums_into(dy, db)
     if not input_grad:
         return None
-    return _narrow(device, _product(device, dy, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
+    return _narrow(_product(device, wide, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
 
 
 def _rows(x: Any, w: Any) -> Any:
@@ -67,26 +65,21 @@ def _product(device: Device, a: Any, b: Any) -> Any:
         return device.zeros(shape, kind)
     out = device.empty(shape, kind)
     if out.size:
-        device.matmul(_widened(device, a), _widened(device, b), out)
+        device.matmul(_widened(a), _widened(b), out)
     return out
 
 
-def _widened(device: Device, a: Any) -> Any:
-    """Return a matrix in the type of its sums, itself or a copy: a float16 product would be rounded before the bias."""
+def _widened(a: Any) -> Any:
+    """Return a matrix in the type of its sums, itself or a copy: a product of 16 bits would be rounded before the bias."""
     kind = sum_type(a.dtype)
     if a.dtype == kind:
         return a
     turned = not a.flags.c_contiguous and a.transpose(1, 0).flags.c_contiguous
     a = a.transpose(1, 0) if turned else contiguous(a)
-    out = device.empty(tuple(a.shape), kind)
-    _WIDEN(device, (a.dtype,), cover(device, a.size), a, out, a.size)
+    out = cast(a, kind)
     return out.transpose(1, 0) if turned else out
 
 
-def _narrow(device: Device, a: Any, dtype: np.dtype) -> Any:
+def _narrow(a: Any, dtype: np.dtype) -> Any:
     """Return an array rounded to a dtype, itself if it has it."""
-    if a.dtype == dtype:
-        return a
-    out = device.empty(tuple(a.shape), dtype)
-    _NARROW(device, (dtype,), cover(device, a.size), a, out, a.size)
-    return out
+    return a if a.dtype == dtype else cast(a, dtype)

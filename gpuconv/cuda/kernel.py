@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import checks
+from .. import bfloat16, checks
 from ..errors import (
     ArgTypeError,
     DeviceMismatchError,
@@ -44,8 +44,15 @@ C_TYPES = {
     "float": np.dtype(np.float32),
     "double": np.dtype(np.float64),
 }
+if (_bfloat16 := bfloat16.found()) is not None:
+    C_TYPES["bfloat16"] = _bfloat16
 _C_NAMES = {dtype: name for name, dtype in C_TYPES.items()}
-_SUMS = {"half16": "float", "float": "float", "double": "double"}  # Accumulator<T>::type of common.cuh
+_SUMS = {
+    "half16": "float",
+    "bfloat16": "float",
+    "float": "float",
+    "double": "double",
+}  # Accumulator<T>::type of common.cuh
 OPTIONS = ("-std=c++17", "-lineinfo")
 
 _MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)

@@ -51,8 +51,12 @@ class Banks:
         renormalise: bool,
         iterations: int,
         quintic: tuple[float, float, float],
+        copy: Any = None,
     ) -> None:
-        """Take a step in place.   w, dw, velocity: the flat vectors   lr: by value or by its place; its `go` says whether."""
+        """Take a step in place.   w, dw, velocity: the flat vectors   lr: by value or by its place; its `go` says whether.
+
+        copy: a vector of another dtype that holds the banks of w afterwards, too.
+        """
         device, dtype, sums = self._device, self._dtype, self._sums
         go = lr.go if isinstance(lr, Number) else None
         first, second, third = quintic
@@ -63,7 +67,8 @@ class Banks:
         a, b = device.empty((self._square,), sums), device.empty((self._square,), sums)
         each = cover(device, self._largest), self._count
         table = self._table
-        _MOMENTUM(device, (dtype,), (chunks, self._count), w, dw, velocity, table, partial, go, momentum, nesterov)
+        begun = w, dw, velocity, table, partial
+        _MOMENTUM(device, (dtype,), (chunks, self._count), *begun, go, momentum, nesterov)
         _LENGTHS(device, (sums,), (1, self._count), partial, table, lengths, go, chunks)
         _NORMALISE(device, (dtype,), each, dw, velocity, table, lengths, x, go, momentum, nesterov)
         for _ in range(iterations):
@@ -71,7 +76,8 @@ class Banks:
             self._product(_SQUARE, a, a, a, b, go, second, third)
             self._product(_APPLY, b, x, x, other, go, first, 1.0)
             x, other = other, x
-        _STEP(device, (dtype,), each, w, table, lengths, x, go, *placed_number(lr), renormalise)
+        templates = dtype, dtype if copy is None else copy.dtype
+        _STEP(device, templates, each, w, copy, table, lengths, x, go, *placed_number(lr), renormalise)
 
     def _product(
         self, kind: int, left: Any, right: Any, plus: Any, out: Any, go: Any, own: float, times: float

@@ -45,6 +45,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "architecture": ("net",),
     "randomseed": ("seed",),
     "fp16": ("precision",),
+    "bf16": ("precision",),
     "amp": ("precision",),
     "ls": ("label_smoothing",),
     "valsplit": ("validation",),

@@ -33,7 +33,7 @@ class Layer:
     kind: ClassVar[str] = "layer"  # the first half of its name in a Sequential: conv1, conv2, ...
     random: ClassVar[bool] = False  # True: draws random numbers in forward
     chained: ClassVar[bool] = False  # True: the layers inside follow one another
-    float32_params: ClassVar[bool] = False  # True: steps in float16 keep its parameters in float32
+    float32_params: ClassVar[bool] = False  # True: it takes x in 16 bits beside parameters in float32
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings  # the constructor's arguments as plain values: what repr and config show
@@ -42,6 +42,7 @@ class Layer:
         self.params: dict[str, Any] = {}
         self.grads: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
+        self.copies: dict[str, Any] = {}  # of weights, in 16 bits: see Net.compute_in
         self.placed = False  # True once `create` has given it memory: a layer belongs to one place
         self.seed = 0
         self.random_index, self.random_count = 0, 1  # which of the net's random layers this is, of how many
@@ -98,6 +99,16 @@ class Layer:
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         """Write self.grads and return dx."""
         raise NotImplementedError
+
+    def weight(self, name: str, x: Any) -> Any:
+        """Return what the layer computes with beside x: its weight of this name, or its copy if x has the dtype of that.
+
+        None if the layer has none of this name.
+        """
+        copy = self.copies.get(name)
+        if copy is not None and copy.dtype == x.dtype:
+            return copy
+        return self.params.get(name, self.state.get(name))
 
     # What containers, nets and tables use ---------------------------------------------------------------------------
 

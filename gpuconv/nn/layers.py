@@ -99,8 +99,7 @@ class Conv(Layer):
         return z.K, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        w = self.state["w"] if self.settings["frozen"] else self.params["w"]
-        return ops.conv_forward(x, w, self.params.get("b"), **self.geometry)
+        return ops.conv_forward(x, self.weight("w", x), self.weight("b", x), **self.geometry)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dw, db = self.grads.get("w"), self.grads.get("b")
@@ -346,7 +345,7 @@ class Affine(Layer):
         return (M,)
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.affine_forward(x, self.params["w"], self.params.get("b"))
+        return ops.affine_forward(x, self.weight("w", x), self.weight("b", x))
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dw, db = self.grads["w"], self.grads.get("b")

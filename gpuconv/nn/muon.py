@@ -9,6 +9,7 @@ import numpy as np
 from .. import checks, ops
 from ..backend import filter_banks
 from ..errors import ParamError
+from ..placed import Number
 from .optim import Optimiser, sgd_by_place
 
 # The quintic a s + b s^3 + c s^5 that takes every singular value s in (0, 1] towards 1, steeply rather than exactly.
@@ -57,7 +58,6 @@ class Muon(Optimiser):
         settings = {"iterations": self.iterations, "renormalise": self.renormalise, "affine_lr": self.affine_lr}
         settings |= {"momentum": momentum, "nesterov": nesterov, "sgd_momentum": sgd_momentum}
         super().__init__(net, ("velocity",), weight_decay, bias_lr, **settings)
-        self._vectors = net.flat_params, net.flat_grads, self.state["velocity"]
         self._parts = []
         banks = []  # (start, rows, columns)
         start = 0  # the first `decayed` entries of the flat vectors are the weights, layer by layer
@@ -66,25 +66,23 @@ class Muon(Optimiser):
                 if w.ndim == 4:
                     banks.append((start, w.shape[0], w.size // w.shape[0]))
                 else:
-                    arrays = [array[start : start + w.size] for array in self._vectors]
-                    self._parts.append((arrays, self.weight_decay, self.affine_lr))
+                    self._add_part(start, start + w.size, self.weight_decay, self.affine_lr)
                 start += w.size
         if start != net.decayed:
             msg = f"Muon needs the net's weights in front: {start} entries of matrices, {net.decayed} that decay"
             raise ParamError(msg)
         if start < net.flat_params.size:
-            self._parts.append(([array[start:] for array in self._vectors], 0.0, self.bias_lr))
+            self._add_part(start, net.flat_params.size, 0.0, self.bias_lr)
         self._on_gpu = filter_banks(banks, net.flat_params)
         self._banks = [
             [array[start : start + rows * columns].reshape(rows, columns) for array in self._vectors]
             for start, rows, columns in banks
         ]
 
-    def step(self, lr: float) -> None:
-        super().step(lr)
+    def _update_all(self, lr: float) -> None:
+        super()._update_all(lr)
         if self._on_gpu is not None:
-            rule = {name: self.settings[name] for name in ("momentum", "nesterov", "renormalise", "iterations")}
-            self._on_gpu.step(*self._vectors, lr=lr, quintic=(_A, _B, _C), **rule)
+            self._turn_all(lr)
             return
         for w, dw, velocity in self._banks:
             self._turn(w, dw, velocity, float(lr))
@@ -94,11 +92,14 @@ class Muon(Optimiser):
         return [*rates, float(lr)], [*shrinks, 1.0]  # the last ones are those of the filter banks
 
     def step_by_place(self, numbers: Any) -> None:
-        rate = numbers.rate(len(self._parts))
         super().step_by_place(numbers)
         if self._on_gpu is not None:
-            rule = {name: self.settings[name] for name in ("momentum", "nesterov", "renormalise", "iterations")}
-            self._on_gpu.step(*self._vectors, lr=rate, quintic=(_A, _B, _C), **rule)
+            self._turn_all(numbers.rate(len(self._parts)))
+
+    def _turn_all(self, lr: float | Number) -> None:
+        """Take one step on all filter banks, on a GPU."""
+        rule = {name: self.settings[name] for name in ("momentum", "nesterov", "renormalise", "iterations")}
+        self._on_gpu.step(*self._vectors, lr=lr, quintic=(_A, _B, _C), copy=self._copy(), **rule)
 
     def _turn(self, w: Any, dw: Any, velocity: Any, lr: Any) -> None:
         """Take one step on one filter bank, in place."""
@@ -113,10 +114,10 @@ class Muon(Optimiser):
         momentum = self.settings["sgd_momentum"]
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0)
 
-    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
         momentum = self.settings["sgd_momentum"]
         settings = {"weight_decay": weight_decay, "momentum": momentum, "nesterov": momentum > 0}
-        sgd_by_place(arrays, numbers.rate(part), **settings)
+        sgd_by_place(arrays, numbers.rate(part), copy=copy, **settings)
 
 
 def orthogonal(u: Any, iterations: int) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of, default_device
-from ..errors import ArgTypeError, ShapeError
+from ..errors import ArgTypeError, DTypeError, ShapeError
 from .layer import Layer
-from .store import check_fit, check_variances, copy_in, create
+from .store import Copies, Store, check_fit, check_variances, copies_for, copy_in, create
 from .summary import summary, summary_html
 
 
@@ -36,6 +36,7 @@ class Net:
         self.device = default_device()
         store = create(body, seed=seed, dtype=dtype)
         self.flat_params, self.flat_grads, self.decayed = store.params, store.grads, store.decayed
+        self.copies: Copies | None = None
         self.params, self.grads, self.state = body.params, body.grads, body.state
         self.dtype = self.flat_params.dtype
         # Plain values from which `build` makes this net again.
@@ -57,6 +58,21 @@ class Net:
 
         x: (N, *input_shape), up to 5000 images without augmentation
         """
+
+    def compute_in(self, dtype: Any) -> Copies:
+        """Let forward take x in 16 bits, too: float16, or on a GPU bfloat16.   dtype: which of them.
+
+        Layers then compute in the dtype of x, with copies of their weights, while parameters, their gradients, running
+        statistics, batch norm's vectors and the optimiser stay float32.  An optimiser's steps keep the copies, which are
+        returned, up to date; whoever else changes weights calls their renew().
+        """
+        dtype = checks.sixteen_bits(dtype, beside=self.flat_params)
+        if self.dtype != "float32":
+            msg = f"a net that computes in {dtype} keeps its weights in float32, got a net in {self.dtype}"
+            raise DTypeError(msg)
+        self.copies = copies_for(self.body, Store(self.flat_params, self.flat_grads, self.decayed), dtype)
+        self.copies.renew()
+        return self.copies
 
     def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
         """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).

@@ -32,22 +32,25 @@ class Optimiser:
         self.settings = settings
         self.state = {name: zeros_like(net.flat_params) for name in vectors}
         self.steps = 0
-        arrays = [net.flat_params, net.flat_grads, *self.state.values()]
+        self._net = net
+        self._vectors = [net.flat_params, net.flat_grads, *self.state.values()]
+        self._parts: list[tuple[list[Any], slice, float, float]] = []  # arrays, where they lie, decay, factor of lr
         border, size = net.decayed if self.weight_decay or self.bias_lr != 1 else 0, net.flat_params.size
-        parts = [(0, border, self.weight_decay, 1.0), (border, size, 0.0, self.bias_lr)]
-        self._parts = [([array[i:j] for array in arrays], decay, factor) for i, j, decay, factor in parts if i < j]
+        self._add_part(0, border, self.weight_decay, 1.0)
+        self._add_part(border, size, 0.0, self.bias_lr)
 
     def step(self, lr: float) -> None:
         """Take one step with learning rate lr."""
         lr = checks.real("lr", lr, low=0.0)
         self.steps += 1
-        for arrays, weight_decay, factor in self._parts:
-            self._update(arrays, lr * factor, weight_decay)
+        self._update_all(lr)
+        if self._net.copies is not None:
+            self._net.copies.renew()
 
     def told(self, lr: float) -> tuple[list[float], list[float]]:
         """Return what steps of learning rate lr are told, part by part: rates, and factors that shrink weights."""
         lr = checks.real("lr", lr, low=0.0)
-        rates = [lr * factor for _, _, factor in self._parts]
+        rates = [lr * factor for *_, factor in self._parts]
         return rates, [1.0] * len(rates)
 
     def corrections(self, steps: int) -> tuple[float, float]:
@@ -57,8 +60,8 @@ class Optimiser:
 
     def step_by_place(self, numbers: Any) -> None:
         """Take one step on a GPU, by numbers that lie there, a gpuconv.cuda.StepNumbers; whoever calls this counts it."""
-        for k, (arrays, weight_decay, _) in enumerate(self._parts):
-            self._update_by_place(arrays, weight_decay, numbers, k)
+        for k, (arrays, where, weight_decay, _) in enumerate(self._parts):
+            self._update_by_place(arrays, self._copy(where), weight_decay, numbers, k)
 
     def check_by_place(self) -> None:
         """Raise UnsupportedError where the rule is another by numbers than by their place: only one was defined anew."""
@@ -79,15 +82,29 @@ class Optimiser:
         copy_in(self.state, state)
         self.steps = steps
 
+    def _add_part(self, first: int, last: int, weight_decay: float, factor: float) -> None:
+        """Let entries of the flat vectors be updated with a rate of factor lr."""
+        if first < last:
+            self._parts.append(([a[first:last] for a in self._vectors], slice(first, last), weight_decay, factor))
+
+    def _copy(self, where: slice = slice(None)) -> Any:
+        """Return the copy that a step on a GPU leaves of what it updates; None where the net has none."""
+        copies = self._net.copies
+        return None if copies is None else copies.flat[where]
+
+    def _update_all(self, lr: float) -> None:
+        for arrays, _, weight_decay, factor in self._parts:
+            self._update(arrays, lr * factor, weight_decay)
+
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         """Update one part: arrays are w, dw and the state vectors, all of one length."""
         raise NotImplementedError
 
-    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
         """Update one part, whose number this is, by numbers that lie on the device: a gpuconv.cuda.StepNumbers.
 
         Its rate(part) is lr, to be handed to gpuconv.cuda's updates as it is: they leave everything alone in a step
-        that is skipped.
+        that is skipped.   copy: None, or where they write w once more, in 16 bits: theirs of the same name.
         """
         raise NotImplementedError
 
@@ -121,8 +138,8 @@ class SGD(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
 
-    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
-        sgd_by_place(arrays, numbers.rate(part), weight_decay=weight_decay, **self.settings)
+    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+        sgd_by_place(arrays, numbers.rate(part), copy=copy, weight_decay=weight_decay, **self.settings)
 
 
 class RMSprop(Optimiser):
@@ -144,9 +161,9 @@ class RMSprop(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.rmsprop_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
 
-    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
-        update = backend_of(w=arrays[0]).rmsprop_update
-        update(*arrays, lr=numbers.rate(part), weight_decay=weight_decay, **self.settings)
+    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+        update = backend_of(w=arrays[0]).update.rmsprop_step
+        update(*arrays, lr=numbers.rate(part), weight_decay=weight_decay, copy=copy, **self.settings)
 
 
 class Adam(Optimiser):
@@ -178,16 +195,16 @@ class Adam(Optimiser):
     def told(self, lr: float) -> tuple[list[float], list[float]]:
         rates, shrinks = super().told(lr)
         if self.decoupled:
-            shrinks = [1 - rate * decay for rate, (_, decay, _) in zip(rates, self._parts, strict=True)]
+            shrinks = [1 - rate * decay for rate, (_, _, decay, _) in zip(rates, self._parts, strict=True)]
         return rates, shrinks
 
     def corrections(self, steps: int) -> tuple[float, float]:
         return 1 - self.settings["beta1"] ** steps, 1 - self.settings["beta2"] ** steps
 
-    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
         told = {"rate": numbers.rate(part), "second": numbers.second, "shrink": numbers.shrink(part)}
         penalty = 0.0 if self.decoupled else weight_decay
-        backend_of(w=arrays[0]).update.adam_step(*arrays, **told, weight_decay=penalty, **self.settings)
+        backend_of(w=arrays[0]).update.adam_step(*arrays, **told, weight_decay=penalty, copy=copy, **self.settings)
 
 
 class AdamW(Adam):
@@ -211,4 +228,4 @@ class AdamW(Adam):
 def sgd_by_place(arrays: list[Any], rate: Number, **settings: Any) -> None:
     """Take a step of gradient descent with a rate that lies on a GPU.   arrays: w, dw and, with momentum, velocity."""
     w, dw, velocity = (*arrays, None)[:3]
-    backend_of(w=w).sgd_update(w, dw, velocity, lr=rate, **settings)
+    backend_of(w=w).update.sgd_step(w, dw, velocity, lr=rate, **settings)

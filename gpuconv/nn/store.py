@@ -5,7 +5,7 @@ One vector makes an optimiser step one pass, and a gradient exchange one message
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks
-from ..backend import asarray, asnumpy, backend_of, quiet, zeros
+from ..backend import asarray, asnumpy, backend_of, cast_into, quiet, zeros
 from ..errors import CheckpointMismatchError, ParamError
 from ..random import Stream, generator
 from . import init
 
 if TYPE_CHECKING:
-    from .layer import Layer
+    from .layer import Declared, Layer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +29,47 @@ class Store:
     params: Any
     grads: Any
     decayed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copies:
+    """A net's weights once more, in 16 bits: what steps compute with, while the optimiser goes on in float32.
+
+    flat: of all parameters, in the order of the flat vectors, so that an update fills it as it goes.   others: pairs of
+    weights that do not learn and their copies.
+    """
+
+    params: Any
+    flat: Any
+    others: list[tuple[Any, Any]]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.flat.nbytes) + sum(int(copy.nbytes) for _, copy in self.others)
+
+    @quiet
+    def renew(self) -> None:
+        """Let them be the weights as these are now."""
+        cast_into(self.params, self.flat)
+        for weight, copy in self.others:
+            cast_into(weight, copy)
+
+
+def copies_for(layer: Layer, store: Store, dtype: np.dtype) -> Copies:
+    """Make copies of the weights of a layer and those inside it, and hand them out; they hold nothing yet.
+
+    Layers that keep float32 parameters beside 16 bits are left without.
+    """
+    leaves = [leaf for _, leaf in layer.leaves()]
+    copies = Copies(store.params, zeros(tuple(store.params.shape), dtype), [])
+    for leaf, name, array, where in _places(leaves, store.decayed):
+        if not leaf.float32_params:
+            leaf.copies[name] = copies.flat[where].reshape(array.shape)
+    for leaf in leaves:
+        for name, weight in leaf.state.items() if not leaf.float32_params else ():
+            leaf.copies[name] = zeros(tuple(weight.shape), dtype)
+            copies.others.append((weight, leaf.copies[name]))
+    return copies
 
 
 def create(layer: Layer, *, seed: int, dtype: Any) -> Store:
@@ -66,17 +107,24 @@ def _check_fresh(layer: Layer) -> None:
 
 def _lay_out(leaves: list[Layer], dtype: np.dtype) -> Store:
     """Make the flat vectors and give each layer its views."""
-    arrays = [(leaf, name, array) for leaf in leaves for name, array in leaf.declared.items()]
-    total = sum(prod(array.shape) for _, _, array in arrays)
-    decayed = sum(prod(array.shape) for _, _, array in arrays if array.decayed)
+    arrays = [array for leaf in leaves for array in leaf.declared.values()]
+    total = sum(prod(array.shape) for array in arrays)
+    decayed = sum(prod(array.shape) for array in arrays if array.decayed)
     store = Store(zeros((total,), dtype), zeros((total,), dtype), decayed)
-    start = {True: 0, False: decayed}
-    for leaf, name, array in arrays:
-        first = start[array.decayed]
-        last = start[array.decayed] = first + prod(array.shape)
-        leaf.params[name] = store.params[first:last].reshape(array.shape)
-        leaf.grads[name] = store.grads[first:last].reshape(array.shape)
+    for leaf, name, array, where in _places(leaves, decayed):
+        leaf.params[name] = store.params[where].reshape(array.shape)
+        leaf.grads[name] = store.grads[where].reshape(array.shape)
     return store
+
+
+def _places(leaves: list[Layer], decayed: int) -> Iterator[tuple[Layer, str, Declared, slice]]:
+    """Yield each parameter, with its layer and name and where it lies in the flat vectors."""
+    start = {True: 0, False: decayed}
+    for leaf in leaves:
+        for name, array in leaf.declared.items():
+            first = start[array.decayed]
+            last = start[array.decayed] = first + prod(array.shape)
+            yield leaf, name, array, slice(first, last)
 
 
 def _fill(leaves: list[Layer], seed: int, dtype: np.dtype) -> None:

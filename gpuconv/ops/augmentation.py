@@ -158,7 +158,7 @@ def _checked(
         msg = f"cutout must be at most the height and width of images, got cutout={cutout}, {size}"
         raise ParamError(msg)
     channels_last = checks.flag("channels_last", channels_last)
-    result_dtype = checks.float_dtype(dtype)
+    result_dtype = checks.float_dtype(dtype, beside=images)
     mean = [checks.real("mean", value, low=-float("inf")) for value in _sequence("mean", mean)]
     std = [checks.real("std", value, low=0.0, open_low=True) for value in _sequence("std", std)]
     if not len(mean) == len(std) == images.shape[1]:

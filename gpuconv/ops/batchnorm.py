@@ -45,7 +45,7 @@ def batchnorm_forward(
 
     training=True uses the batch's mean and (biased) variance and updates the running ones in place:
     running = momentum * running + (1 - momentum) * batch.  training=False uses the running ones and changes nothing.
-    The four vectors share one dtype: that of x, or float32 where x is float16.  An empty batch in training changes
+    The four vectors share one dtype: that of x, or float32 where x has 16 bits.  An empty batch in training changes
     no running statistic.
     Raises ShapeError (a training batch of one row, too), ParamError, DTypeError, AliasError before any work.
     """
@@ -103,8 +103,8 @@ def _forward(
     backend = backend_of(x=x, **vectors)
     dtype = checks.common_dtype(x=x)
     vector_dtype = checks.common_dtype(**vectors)
-    if vector_dtype != dtype and (dtype, vector_dtype) != (np.float16, np.float32):
-        msg = f"gamma, beta and the running statistics must be {dtype} like x (float32 if x is float16), got {vector_dtype}"
+    if vector_dtype != dtype and (dtype.itemsize, vector_dtype) != (2, np.float32):
+        msg = f"gamma, beta and the running statistics must be {dtype} like x (float32 if x has 16 bits), got {vector_dtype}"
         raise DTypeError(msg)
     checks.ndim_among("x", x, axes)
     checks.not_empty("x", x, "(N, C, ...)")

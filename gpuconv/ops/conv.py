@@ -44,7 +44,7 @@ def conv_forward(
 
     stride, pad (zeros on every side; others call it padding) and dilation are an int, or a tuple of one for each axis
     after the channels: (vertical, horizontal) for images.
-    The shape of w says the window: there is no kernel_size.  All arrays share one dtype (float16 is summed in float32)
+    The shape of w says the window: there is no kernel_size.  All arrays share one dtype (float16 is summed in float32; so is bfloat16, on a GPU)
     and one place; y has the dtype and memory format of x.
 
     complex64 and complex128 are taken, too.  w is not conjugated.  Each part of y is one sum of real products, in which

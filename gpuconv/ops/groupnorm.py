@@ -32,7 +32,7 @@ def groupnorm_forward(x: Any, gamma: Any, beta: Any, *, groups: int, eps: float 
     x: (N, C, H, W)   gamma, beta: (C,)   ->   y: (N, C, H, W), in the memory format of x
 
     x may be (N, C, L) or (N, C, D, H, W) as well, and y is then.  groups divides C.  The variance is the biased one; a group of one constant value gives exactly beta.  gamma and
-    beta have the dtype of x, or float32 where x is float16.
+    beta have the dtype of x, or float32 where x has 16 bits.
     Raises ShapeError (a group of one value, too), ParamError, DTypeError before any work.
     Source: Wu and He, Group normalization, arXiv 1803.08494.
     """
@@ -66,8 +66,8 @@ def _forward(
     backend = backend_of(x=x, gamma=gamma, beta=beta)
     dtype = checks.common_dtype(x=x)
     vector_dtype = checks.common_dtype(gamma=gamma, beta=beta)
-    if vector_dtype != dtype and (dtype, vector_dtype) != (np.float16, np.float32):
-        msg = f"gamma and beta must be {dtype} like x (float32 if x is float16), got {vector_dtype}"
+    if vector_dtype != dtype and (dtype.itemsize, vector_dtype) != (2, np.float32):
+        msg = f"gamma and beta must be {dtype} like x (float32 if x has 16 bits), got {vector_dtype}"
         raise DTypeError(msg)
     checks.ndim_among("x", x, axes)
     checks.not_empty("x", x, axes[x.ndim])

@@ -36,6 +36,7 @@ def _setting(
     return field(default=default, metadata=rule)
 
 
+SIXTEEN_BITS = ("float16", "bfloat16")  # precisions whose activations are so
 _NETS = ("convnet", "three-layer", "vgg", "resnet9", "resnet18", "speedrun")  # each has a preset of its name
 OF_WEIGHTS = "weights"  # the net that is the one of the weights which a run starts from
 
@@ -63,7 +64,9 @@ class Config:
     weight_scale: float = _setting(0.0, "three-layer: spread of first weights; 0: He's", least=0)
     dtype: str = _setting("float32", "type of weights and activations", choices=("float32", "float64"))
     precision: str = _setting(
-        "float32", "float16: weights stay float32; tf32: not built yet", choices=("float32", "tf32", "float16")
+        "float32",
+        "bfloat16 (on a GPU), float16: weights stay float32; tf32: not built yet",
+        choices=("float32", "tf32", "float16", "bfloat16"),
     )
     device: str = _setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
     graph: str = _setting(
@@ -162,6 +165,11 @@ class Config:
         given = [f"{name}={value!r}" for name, value in vars(self).items() if value != defaults[name]]
         return f"Config({', '.join(given)})"
 
+    @property
+    def computes_in(self) -> str:
+        """The dtype of activations in training: that of the weights, or 16 bits beside float32 weights."""
+        return self.precision if self.precision in SIXTEEN_BITS else self.dtype
+
     def _net_left_out(self) -> str:
         """Return the net where none is named: that of the weights to start from, if there are any."""
         return OF_WEIGHTS if self.weights and not self.widths else "convnet"
@@ -178,9 +186,9 @@ class Config:
         elif self.batch_size % self.accumulate:
             msg = f"accumulate must divide batch_size, got accumulate={self.accumulate}, batch_size={self.batch_size}"
         elif self.precision == "tf32":
-            msg = "precision tf32 is not built: no kernel rounds to TF32 yet; choose float32 or float16"
-        elif self.precision == "float16" and self.dtype != "float32":
-            msg = f"precision float16 keeps its weights in float32: leave dtype at float32, got {self.dtype}"
+            msg = "precision tf32 is not built: no kernel rounds to TF32 yet; choose float32, bfloat16 or float16"
+        elif self.precision in SIXTEEN_BITS and self.dtype != "float32":
+            msg = f"precision {self.precision} keeps its weights in float32: leave dtype at float32, got {self.dtype}"
         elif self.ema == 1.0:
             msg = "ema must be below 1, got ema=1.0: the average would never move"
         elif self.patience and not (self.validation or self.overfit):

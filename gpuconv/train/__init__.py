@@ -7,7 +7,7 @@ weights    what a run starts from, if not from first weights of its own
 later      a run with a later end
 recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
-precision  how a step computes: in the net's own dtype, or in float16
+precision  how a step computes: in the net's own dtype, or in 16 bits
 outcomes   what steps on a GPU came to, read every few of them
 signals    Ctrl-C and `kill`, taken when nothing is half done
 rehearsal  a dry run

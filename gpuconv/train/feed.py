@@ -183,7 +183,7 @@ class Feed:
             pad_mode=config.pad_mode,
             flip=config.flip,
             cutout=config.cutout,
-            dtype="float16" if config.precision == "float16" else config.dtype,
+            dtype=config.computes_in,
             channels_last=True,
         )
 

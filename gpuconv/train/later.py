@@ -32,8 +32,8 @@ from ..runs.result import Result
 from ..runs.settings import difference
 from ..show import terminal, words
 from . import recipe
-from .graph import check_graph
 from .loop import Training
+from .place import check_place
 from .start import load_data, load_snapshot, other_way, own_settings, refuse_what_ends_here
 
 ENDS = ("epochs", "max_steps", "max_minutes", "patience")  # the settings that say when a run ends
@@ -74,7 +74,7 @@ def prolong(
             before = own_settings(old, snapshot) or snapshot.config
             kept = _files(old.path)
         config = dataclasses.replace(before, **end, graph=before.graph if graph is None else graph)
-        check_graph(config)
+        check_place(config)
         if config.net.endswith(NET_FILES):
             config = dataclasses.replace(config, net=str(old.path / Path(config.net).name))
         if config.tensorboard:

@@ -1,10 +1,10 @@
-"""How a step computes: in the net's own dtype, or in float16 beside float32 weights.
+"""How a step computes: in the net's own dtype, or in 16 bits beside float32 weights.
 
-Mixed precision: activations, convolutions and their gradients are float16; weights, running statistics, batch norm's
-vectors and the optimiser stay float32.  The loss is scaled up before the backward, so that small gradients do not
-vanish in float16, and the gradients are scaled down in float32.  NumPy has no fast float16, so on the CPU this is slow
-and only shows that it works.   Source: Micikevicius et al., Mixed precision training,
-arXiv 1710.03740.
+Mixed precision: activations, convolutions and the gradients of activations are float16 or bfloat16; weights and their
+gradients, running statistics, batch norm's vectors and the optimiser stay float32.  In float16 the loss is scaled up
+before the backward, so that small gradients do not vanish, and the gradients of weights are scaled down; bfloat16 has
+the range of float32 and needs none of this.  NumPy has no fast float16, so on the CPU this is slow and only shows that it
+works; bfloat16 is for GPUs.   Source: Micikevicius et al., Mixed precision training, arXiv 1710.03740.
 
 Either way a step's images may come in several parts, whose gradients are averaged: the gradient of the mean loss, but
 that batch norm normalises each part by itself.
@@ -13,13 +13,11 @@ that batch norm normalises each part by itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-import numpy as np
-
 from .. import nn, ops
-from ..backend import quiet, zeros, zeros_like
+from ..backend import cast, quiet, zeros_like
+from ..backend import scale as shrink
 from ..errors import ParamError
 from ..nn.vectors import add_scaled
 
@@ -100,74 +98,43 @@ class Same:
 
 
 class Half(Same):
-    """Steps in a float16 twin of the net, whose batch norms are those of the net itself."""
+    """Steps in 16 bits: the net computes with copies of its weights, and its gradients are float32."""
 
-    scale: LossScale
-
-    def __init__(self, net: nn.Net, parts: int) -> None:
-        self.net = net
-        self.numbers = None
-        self._parts = parts
-        self.scale = LossScale()
-        self._twin = nn.build({**net.config, "dtype": "float16"})
-        self._copied: list[tuple[Any, Any]] = []  # (of the net, of the twin)
-        self._grads: list[tuple[Any, Any]] = []
-        for (_, own), (_, twin) in zip(net.body.leaves(), self._twin.body.leaves(), strict=True):
-            if own.float32_params:
-                twin.params, twin.state = own.params, own.state
-                twin.grads = {name: zeros_like(array) for name, array in own.grads.items()}
-            else:
-                self._copied += [(array, twin.params[name]) for name, array in own.params.items()]
-                self._copied += [(array, twin.state[name]) for name, array in own.state.items()]
-            self._grads += [(array, twin.grads[name]) for name, array in own.grads.items()]
-        largest = max(prod(array.shape) for array, _ in self._grads)
-        self._wide = zeros((largest,), net.dtype)  # one gradient of the twin, in float32
-        self.follow()
+    def __init__(self, net: nn.Net, parts: int, dtype: str) -> None:
+        super().__init__(net, parts)
+        self.copies = net.compute_in(dtype)
+        self.scale = LossScale() if dtype == "float16" else None  # bfloat16 holds what float32 does, less exactly
 
     @property
     def nbytes(self) -> int:
-        twin = self._twin
-        return int(twin.flat_params.nbytes + twin.flat_grads.nbytes + self._wide.nbytes)
-
-    def begin(self) -> None:
-        self.net.flat_grads[...] = 0
+        return super().nbytes + self.copies.nbytes
 
     @quiet
     def forward(self, x: Any, *, step: Any) -> Any:
-        return self._twin.forward(x, training=True, step=step)
+        return super().forward(x, step=step)
 
     @quiet
     def loss(self, scores: Any, labels: Any, *, label_smoothing: float) -> tuple[Any, Any]:
-        return super().loss(_cast(scores, self.net.dtype), labels, label_smoothing=label_smoothing)
+        return super().loss(cast(scores, self.net.dtype), labels, label_smoothing=label_smoothing)
 
     @quiet
     def backward(self, dscores: Any) -> None:
-        scale, unscale = self.scale.value, 1 / (self.scale.value * self._parts)
-        if self.numbers is not None:
-            scale, unscale = self.numbers.scale, self.numbers.unscale
-        scaled = zeros_like(dscores)
-        add_scaled(scaled.reshape(-1), dscores.reshape(-1), scale)
-        self._twin.backward(_cast(scaled, np.float16))
-        for own, half in self._grads:
-            wide = self._wide[: prod(own.shape)]
-            wide[...] = half.reshape(-1)
-            add_scaled(own.reshape(-1), wide, unscale)
+        scale: Any = 1.0
+        unscale: Any = 1 / self._parts
+        if self.scale is not None:
+            scale, unscale = self.scale.value, 1 / (self.scale.value * self._parts)
+            if self.numbers is not None:
+                scale, unscale = self.numbers.scale, self.numbers.unscale
+        self.net.backward(cast(dscores, self.copies.flat.dtype, scale))
+        if self._total is not None:
+            add_scaled(self._total, self.net.flat_grads, unscale)
+        elif self.scale is not None:
+            shrink(self.net.flat_grads, unscale)
 
-    def end(self) -> None:
-        """Nothing is left to do: the net's gradients were added up in place."""
-
-    @quiet
     def follow(self) -> None:
-        for own, half in self._copied:
-            half[...] = own
+        self.copies.renew()
 
 
 def arithmetic(net: nn.Net, precision: str, parts: int) -> Same:
-    """Return how steps of a net compute: precision is "float32" (the net's dtype) or "float16"."""
-    return (Half if precision == "float16" else Same)(net, parts)
-
-
-def _cast(array: Any, dtype: Any) -> Any:
-    out = zeros(tuple(array.shape), dtype)
-    out[...] = array
-    return out
+    """Return how steps of a net compute: precision is "float32" (the net's dtype), "float16" or "bfloat16"."""
+    return Half(net, parts, precision) if precision in ("float16", "bfloat16") else Same(net, parts)

@@ -79,7 +79,7 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
 def _activations(net: Any, config: Config) -> int:
     """Return the bytes of every layer's output for one part of a batch, which the backward needs."""
     images = config.batch_size // config.accumulate
-    size = 2 if config.precision == "float16" else net.dtype.itemsize
+    size = {"float64": 8, "float32": 4}.get(config.computes_in, 2)
     outputs: list[int] = [prod(net.input_shape)]
 
     def walk(layer: Any, shape: tuple[int, ...]) -> None:

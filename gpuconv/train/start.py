@@ -28,8 +28,8 @@ from ..runs.settings import difference
 from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
-from .graph import check_graph
 from .loop import Training
+from .place import check_place
 from .weights import Weights, read_weights
 
 
@@ -77,7 +77,7 @@ def check(config: Config, dataset: Any) -> None:
 
 def begin(config: Config, dataset: Any, display: Progress) -> Training:
     """Return a new run before its first step, with its data and the weights it starts from, and without a folder."""
-    check_graph(config)
+    check_place(config)
     weights = read_weights(config)
     if dataset is None:
         dataset, config = load_data(config, display, weights=weights)
@@ -126,7 +126,7 @@ def resume(
         config = snapshot.config if written is None else written
         if graph is not None:
             config = dataclasses.replace(config, graph=graph)
-        check_graph(config)
+        check_place(config)
         new = snapshot.position.steps == 0 and not folder.has_events()
         if config.tensorboard:
             check_tensorboard()

@@ -105,7 +105,6 @@ class Stepper:
             if config.clip_norm:
                 nn.clip_gradients(net, config.clip_norm)
             self.optimiser.step(self.rate(step))
-            arithmetic.follow()
             if self.average is not None:
                 self.average.update(step)
         self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
@@ -145,7 +144,6 @@ class Stepper:
         arithmetic.end()
         state.judge()
         self.optimiser.step_by_place(numbers)
-        arithmetic.follow()
         if self.average is not None:
             self.average.update_by_place(numbers)
 

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import ml_dtypes
 import numpy as np
 from compare import U_SUM, assert_close
 from emulate import EmulatedArray, EmulatedDevice
@@ -118,6 +119,10 @@ class Call:
     formats: tuple[str, ...] = FORMATS
     settings: Settings = ()
 
+    def takes(self, dtype: str) -> bool:
+        """Return whether it runs in a dtype: in bfloat16, of which the CPU knows nothing, wherever in float16."""
+        return ("float16" if dtype == "bfloat16" else dtype) in self.dtypes
+
     def on(self, place: Any, dtype: str, memory: str, seed: int = 3) -> list[np.ndarray | None]:
         """Run at one of the places of places.py; return the results on the host."""
         return self._host(Inputs(place, dtype, memory, seed=seed))
@@ -169,7 +174,7 @@ class _Host:
 
 # Relative to the largest result: several roundings of each dtype, far less than one wrong term.  For results without a
 # scale: sums of whole numbers, which are exact but for how they are stored, and of terms that do not cancel.
-_TOLERANCE = {"float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
+_TOLERANCE = {"bfloat16": 1.6e-2, "float16": 2e-3, "float32": 2e-6, "float64": 1e-13}
 
 
 def assert_as_expected(got: Sequence[np.ndarray | None], expected: Sequence[np.ndarray | Scaled | None]) -> None:
@@ -292,7 +297,7 @@ def _dropout_at_the_threshold(d: Inputs) -> Results:
 
 def _constant_channels(d: Inputs) -> Results:
     """Two chunks a channel of one value so large that sums must be those of deviations from it."""
-    values = np.array([0.1, float(np.finfo(d.narrow).max) / 4, -3.3]).reshape(1, 3, 1, 1)
+    values = np.array([0.1, float(ml_dtypes.finfo(d.narrow).max) / 4, -3.3]).reshape(1, 3, 1, 1)
     x = d.put(np.broadcast_to(values, (1, 3, 130, 64)).astype(d.narrow))
     vectors = [d.positive(3) for _ in range(4)]
     return (gpuconv.spatial_batchnorm_forward(x, *vectors)[0],)
@@ -343,6 +348,31 @@ def _adam_by_place(d: Inputs) -> Results:
         by_place = {name: _placed(d, number) for name, number in told.items()}
         update.adam_step(w, dw, m, v, **by_place, **settings, weight_decay=0.0)
     return w, m, v
+
+
+def _updates_with_copies(d: Inputs) -> Results:
+    """Steps that leave the weights in another dtype, too: whole vectors, and from within one on."""
+    results = []
+    for kind in ("float16", "bfloat16"):
+        for where in (slice(0, 21), slice(3, 2104)):
+            w, dw, first = (d.normal(2200) for _ in range(3))
+            square, second = d.positive(2200), d.positive(2200)
+            copy = w if d.wide else d.place.array(np.zeros(2200, kind))
+            told = {} if d.wide else {"copy": copy[where]}
+            of_w, of_dw, *state = (array[where] for array in (w, dw, first, square, second))
+            on = backend.backend_of(w=w)
+            sgd, rmsprop = (on.sgd_update, on.rmsprop_update) if d.wide else (update.sgd_step, update.rmsprop_step)
+            sgd(of_w, of_dw, state[0], lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1, **told)
+            results.append(copy[where].copy())
+            rmsprop(of_w, of_dw, state[1], lr=0.1, smoothing=0.9, eps=1e-2, weight_decay=0.1, **told)
+            results.append(copy[where].copy())
+            settings = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-2, "weight_decay": 0.1}
+            if d.wide:
+                on.adam_update(of_w, of_dw, *state[::2], step=1, lr=0.1 * (1 - 0.9), decoupled=False, **settings)
+            else:
+                update.adam_step(of_w, of_dw, *state[::2], rate=0.1, second=1 - 0.99, shrink=1.0, **settings, **told)
+            results += [copy[where].copy(), w]
+    return tuple(results)
 
 
 def _dropout_by_place(d: Inputs) -> Results:
@@ -452,13 +482,23 @@ def _augment_batch(d: Inputs) -> Results:
     return (*batch, *out)
 
 
+_CAST_TO = ("float16", "bfloat16", "float32")
+
+
 def _arithmetic(d: Inputs) -> Results:
     """Sums, multiples and copies of arrays that begin anywhere and end within a pack."""
     a, b, v = d.normal(2, 3, 5, 7), d.shifted(2, 3, 5, 7), d.normal(2111)
     copied, inner = d.normal(37), v[1:2102]
     backend.scale(inner, 0.5)
     backend.copy(d.shifted(37), copied)
-    return backend.add(a, b), backend.add(b, a), backend.multiple(a, 0.25), backend.multiple(b, 0.25), v, copied
+    sums = backend.add(a, b), backend.add(b, a), backend.multiple(a, 0.25), backend.multiple(b, 0.25)
+    if d.narrow == np.float64:
+        return *sums, v, copied
+    there = []  # in the other dtypes with sums of its type, where it is rounded; then back
+    for kind in map(np.dtype, _CAST_TO):
+        there += [(4 * x).astype(kind).astype(x.dtype) if d.wide else backend.cast(x, kind, 4.0) for x in (a, b, v)]
+    back = [backend.cast(each, d.dtype, _placed(d, 0.25)) for each in there]
+    return *sums, v, copied, *there, *back
 
 
 def _muon(d: Inputs) -> Results:
@@ -473,7 +513,7 @@ def _muon(d: Inputs) -> Results:
     for name, shape in shapes.items():
         params[name] = w[start : start + sizes[name]].reshape(shape)
         start += sizes[name]
-    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total)
+    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total, copies=None)
     velocities = []
     for settings in ({"iterations": 2}, {"iterations": 1, "nesterov": False, "renormalise": False}):
         optimiser = nn.Muon(net, **settings)
@@ -923,6 +963,7 @@ _SPECIAL = (
     Call("sums_by_place", _sums_by_place, "sgd_update"),
     Call("rmsprop_by_place", _rmsprop_by_place, "rmsprop_update"),
     Call("adam_by_place", _adam_by_place, "adam_update"),
+    Call("updates_with_copies", _updates_with_copies, "sgd_update", dtypes=("float32",)),
     Call("dropout_by_place", _dropout_by_place, "dropout"),
     Call("steps", _steps, "step"),
     Call("outcomes", _outcomes, "outcome"),
@@ -1076,7 +1117,7 @@ def launched(
     recorder = _Recorder()
     with emulated_on(recorder) as place:
         for call in calls or CALLS.values():
-            for dtype in set(dtypes) & set(call.dtypes):
+            for dtype in filter(call.takes, dtypes):
                 for memory in set(formats) & set(call.formats):
                     call.on(place, dtype, memory)
     instances = {}
