@@ -18,26 +18,27 @@
 //   batchnorm_backward_sums_merge      | `lanes` channels                 | always: chunks to dgamma and dbeta
 //   batchnorm_backward_data            | (thread) pack after pack         | always: dy and (training) x, dx
 //
-// Variance without cancellation: a chunk stays in registers while its mean is found, and then the deviations from that
-// and their squares are added up; chunks are merged by their distance from the mean of all.  A chunk's mean is found
-// from deviations from its first value, so a channel of one constant value has exactly that mean, and gives beta.
+// Variance without cancellation: a chunk's first part stays in registers while its mean is found, and then the deviations
+// of the whole chunk from that and their squares are added up: the chunk's mean is no further from it than the spread of
+// the chunk times the root of its parts.  Chunks are merged by their distance from the mean of all.  A part's mean is
+// found from deviations from its first value, so a channel of one constant value has exactly that mean, and gives beta.
 // Source of the merge: Chan, Golub, LeVeque, Algorithms for computing the sample variance (1983).
 // Launchers: gpuconv/cuda/batchnorm.py.
 #include "channels.cuh"
 
-// x   ->   partial (3, chunks, C) of each chunk: a centre c, very near its mean; mean of x - c; sum of (x - c)^2.
+// x   ->   partial (3, chunks, C) of each chunk: a centre c, near its mean; mean of x - c; sum of (x - c)^2.
 //
 // Bounds of 2 blocks a multiprocessor leave room for the values; without them ptxas spills some for a block more.
 template <typename T, int V, bool CHANNELS_LAST, typename Index>
 __global__ void __launch_bounds__(256, 2)
 batchnorm_forward_moments(
     const T* __restrict__ x, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels, int lanes,
-    int chunks) {
+    int parts, int chunks) {
   using S = Sum<T>;
   using Share = ChannelShare<T, V, CHANNELS_LAST, Index>;
   constexpr int WIDTH = Share::WIDTH;
   __shared__ S shared[2 * WIDTH * CHANNEL_BLOCK];
-  const Share share(images, channels, pixels, lanes);
+  const Share share(images, channels, pixels, lanes, parts);
   const bool aligned = is_aligned<V>(x);
 
   S pivot[WIDTH] = {}, sum[WIDTH] = {}, centre[WIDTH], moment[2 * WIDTH] = {};
@@ -47,24 +48,28 @@ batchnorm_forward_moments(
     for (int w = 0; w < WIDTH; ++w) pivot[w] = widen(first[w]);
   }
   Pack<T, V> values[Share::ITEMS] = {};
-  share.each([&](int j, Index offset) {
+  share.each_of_part(0, [&](int j, Index offset) {
     values[j] = load_pack<V>(x + offset, aligned);
 #pragma unroll
     for (int v = 0; v < V; ++v) sum[v % WIDTH] += widen(values[j].at[v]) - pivot[v % WIDTH];
   });
   lane_sums(sum, shared, lanes);
 
-  const S count = static_cast<S>(share.count());
+  const S first_count = static_cast<S>(share.first_count()), count = static_cast<S>(share.count());
 #pragma unroll
-  for (int w = 0; w < WIDTH; ++w) centre[w] = pivot[w] + sum[w] / count;
-  share.each([&](int j, Index) {
+  for (int w = 0; w < WIDTH; ++w) centre[w] = pivot[w] + sum[w] / first_count;
+  const auto take = [&](const Pack<T, V>& pack) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const S deviation = widen(values[j].at[v]) - centre[v % WIDTH];
+      const S deviation = widen(pack.at[v]) - centre[v % WIDTH];
       moment[v % WIDTH] += deviation;
       moment[WIDTH + v % WIDTH] = multiply_add(deviation, deviation, moment[WIDTH + v % WIDTH]);
     }
-  });
+  };
+  share.each_of_part(0, [&](int j, Index) { take(values[j]); });
+  for (int part = 1; part < share.parts; ++part) {
+    share.each_of_part(part, [&](int, Index offset) { take(load_pack<V>(x + offset, aligned)); });
+  }
   lane_sums(moment, shared, lanes);
 
   if (!share.writes) return;
@@ -105,6 +110,7 @@ batchnorm_forward_moments_merge(
   const double origin = active ? static_cast<double>(entry[0]) + entry[size] : 0;
 
   double sum[1] = {}, square[1] = {};
+#pragma unroll 4
   for (int chunk = row; active && chunk < chunks; chunk += rows) {
     const long long place = chunk * channels;
     const double here = static_cast<double>(entry[place]) + entry[size + place];
@@ -113,6 +119,7 @@ batchnorm_forward_moments_merge(
   }
   lane_sums(sum, shared, lanes);
   const double centre = origin + sum[0] / count;
+#pragma unroll 4
   for (int chunk = row; active && chunk < chunks; chunk += rows) {
     const long long place = chunk * channels;
     const double rounded = entry[size + place], here = static_cast<double>(entry[place]) + rounded;
@@ -186,12 +193,12 @@ template <typename T, int V, bool CHANNELS_LAST, typename Index>
 __global__ void __launch_bounds__(256)
 batchnorm_backward_sums(
     const T* __restrict__ dy, const T* __restrict__ x, const Sum<T>* __restrict__ mean, Sum<T>* __restrict__ partial,
-    Index images, Index channels, Index pixels, int lanes, int chunks) {
+    Index images, Index channels, Index pixels, int lanes, int parts, int chunks) {
   using S = Sum<T>;
   using Share = ChannelShare<T, V, CHANNELS_LAST, Index>;
   constexpr int WIDTH = Share::WIDTH;
   __shared__ S shared[2 * WIDTH * CHANNEL_BLOCK];
-  const Share share(images, channels, pixels, lanes);
+  const Share share(images, channels, pixels, lanes, parts);
   const bool aligned = is_aligned<V>(x) && is_aligned<V>(dy);
 
   S centre[WIDTH] = {}, sum[2 * WIDTH] = {};
@@ -237,6 +244,7 @@ batchnorm_backward_sums_merge(
   const bool active = channel < channels;
   const long long size = chunks * channels;
   double sum[2] = {};
+#pragma unroll 4
   for (int chunk = row; active && chunk < chunks; chunk += rows) {
     const Sum<T>* entry = partial + chunk * channels + channel;
     sum[0] += entry[0];

@@ -40,7 +40,7 @@ def batchnorm_forward(
     steps = _step(running_mean), _step(running_var)
     if training and z.count:
         partial = device.empty((3, z.chunks, z.channels), sums)
-        _MOMENTS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.lanes, z.chunks)
+        _MOMENTS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.chunks)
         vectors = mean, inv_std, running_mean, running_var
         sizes = z.channels, z.count, z.chunks, z.chunk, z.merge_lanes
         _MERGE(device, kinds, z.merge_blocks, partial, *vectors, *steps, *sizes, momentum, eps)
@@ -72,9 +72,7 @@ def batchnorm_backward_into(
     gamma = contiguous(gamma)
     sums = sum_type(x.dtype)
     partial = device.empty((2, z.chunks, z.channels), sums)
-    _BACKWARD_SUMS(
-        device, (x.dtype, *z.templates, z.index), z.blocks, dy, x, mean, partial, *z.sizes, z.lanes, z.chunks
-    )
+    _BACKWARD_SUMS(device, (x.dtype, *z.templates, z.index), z.blocks, dy, x, mean, partial, *z.sizes, z.chunks)
     coefficients = device.empty((3, z.channels), sums)
     arrays = partial, gamma, inv_std, dgamma, dbeta, coefficients
     sizes = z.channels, z.count, z.chunks, z.merge_lanes
