@@ -105,14 +105,18 @@ def seen_by_channel(x: Any) -> tuple[Any, bool, Channels]:
     return stored, channels_last, channels_of(x.shape, x.dtype, rows=channels_last)
 
 
-def channels_of(shape: Sequence[int], dtype: np.dtype, *, rows: bool) -> Channels:
-    """Return how kernels see an array (N, C) or (N, C, H, W); rows: its channels lie together, as those of (N, C) do."""
+def channels_of(shape: Sequence[int], dtype: np.dtype, *, rows: bool, together: int | None = None) -> Channels:
+    """Return how kernels see an array (N, C) or (N, C, H, W).
+
+    rows: its channels lie together, as those of (N, C) do.   together: pixels that are to be whole packs where they do
+    not, by default all of a channel of an image
+    """
     images, channels, pixels = shape[0], shape[1], prod(shape[2:])
     rows = rows or pixels == 1
     if rows:
         images, pixels = images * pixels, 1
     pack = _PACK_BYTES // dtype.itemsize
-    if (channels if rows else pixels) % pack:
+    if (channels if rows else pixels if together is None else together) % pack:
         pack = 1
     lanes = min(_WARP, _power_of_two(-(-channels // pack))) if rows else 1
     part = _BLOCK // lanes * (_VALUES // pack) * (1 if rows else pack)
