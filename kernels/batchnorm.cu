@@ -18,26 +18,27 @@
 //   batchnorm_backward_sums_merge      | `lanes` channels                 | always: chunks to dgamma and dbeta
 //   batchnorm_backward_data            | (thread) pack after pack         | always: dy and (training) x, dx
 //
-// Variance without cancellation: a chunk stays in registers while its mean is found, and then the deviations from that
-// and their squares are added up; chunks are merged by their distance from the mean of all.  A chunk's mean is found
-// from deviations from its first value, so a channel of one constant value has exactly that mean, and gives beta.
+// Variance without cancellation: a chunk's first part stays in registers while its mean is found, and then the deviations
+// of the whole chunk from that and their squares are added up: the chunk's mean is no further from it than the spread of
+// the chunk times the root of its parts.  Chunks are merged by their distance from the mean of all.  A part's mean is
+// found from deviations from its first value, so a channel of one constant value has exactly that mean, and gives beta.
 // Source of the merge: Chan, Golub, LeVeque, Algorithms for computing the sample variance (1983).
-// Launchers: gpuconv/cuda/batchnorm.py.
-#include "channels.cuh"
+// Launchers: gpuconv/cuda/batchnorm.py.  With what follows in one pass: batchnorm_fused.cu.
+#include "batchnorm.cuh"
 
-// x   ->   partial (3, chunks, C) of each chunk: a centre c, very near its mean; mean of x - c; sum of (x - c)^2.
+// x   ->   partial (3, chunks, C) of each chunk: a centre c, near its mean; mean of x - c; sum of (x - c)^2.
 //
 // Bounds of 2 blocks a multiprocessor leave room for the values; without them ptxas spills some for a block more.
 template <typename T, int V, bool CHANNELS_LAST, typename Index>
 __global__ void __launch_bounds__(256, 2)
 batchnorm_forward_moments(
     const T* __restrict__ x, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels, int lanes,
-    int chunks) {
+    int parts, int chunks) {
   using S = Sum<T>;
   using Share = ChannelShare<T, V, CHANNELS_LAST, Index>;
   constexpr int WIDTH = Share::WIDTH;
   __shared__ S shared[2 * WIDTH * CHANNEL_BLOCK];
-  const Share share(images, channels, pixels, lanes);
+  const Share share(images, channels, pixels, lanes, parts);
   const bool aligned = is_aligned<V>(x);
 
   S pivot[WIDTH] = {}, sum[WIDTH] = {}, centre[WIDTH], moment[2 * WIDTH] = {};
@@ -47,24 +48,28 @@ batchnorm_forward_moments(
     for (int w = 0; w < WIDTH; ++w) pivot[w] = widen(first[w]);
   }
   Pack<T, V> values[Share::ITEMS] = {};
-  share.each([&](int j, Index offset) {
+  share.each_of_part(0, [&](int j, Index offset) {
     values[j] = load_pack<V>(x + offset, aligned);
 #pragma unroll
     for (int v = 0; v < V; ++v) sum[v % WIDTH] += widen(values[j].at[v]) - pivot[v % WIDTH];
   });
   lane_sums(sum, shared, lanes);
 
-  const S count = static_cast<S>(share.count());
+  const S first_count = static_cast<S>(share.first_count()), count = static_cast<S>(share.count());
 #pragma unroll
-  for (int w = 0; w < WIDTH; ++w) centre[w] = pivot[w] + sum[w] / count;
-  share.each([&](int j, Index) {
+  for (int w = 0; w < WIDTH; ++w) centre[w] = pivot[w] + sum[w] / first_count;
+  const auto take = [&](const Pack<T, V>& pack) {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const S deviation = widen(values[j].at[v]) - centre[v % WIDTH];
+      const S deviation = widen(pack.at[v]) - centre[v % WIDTH];
       moment[v % WIDTH] += deviation;
       moment[WIDTH + v % WIDTH] = multiply_add(deviation, deviation, moment[WIDTH + v % WIDTH]);
     }
-  });
+  };
+  share.each_of_part(0, [&](int j, Index) { take(values[j]); });
+  for (int part = 1; part < share.parts; ++part) {
+    share.each_of_part(part, [&](int, Index offset) { take(load_pack<V>(x + offset, aligned)); });
+  }
   lane_sums(moment, shared, lanes);
 
   if (!share.writes) return;
@@ -105,6 +110,7 @@ batchnorm_forward_moments_merge(
   const double origin = active ? static_cast<double>(entry[0]) + entry[size] : 0;
 
   double sum[1] = {}, square[1] = {};
+#pragma unroll 4
   for (int chunk = row; active && chunk < chunks; chunk += rows) {
     const long long place = chunk * channels;
     const double here = static_cast<double>(entry[place]) + entry[size + place];
@@ -113,6 +119,7 @@ batchnorm_forward_moments_merge(
   }
   lane_sums(sum, shared, lanes);
   const double centre = origin + sum[0] / count;
+#pragma unroll 4
   for (int chunk = row; active && chunk < chunks; chunk += rows) {
     const long long place = chunk * channels;
     const double rounded = entry[size + place], here = static_cast<double>(entry[place]) + rounded;
@@ -152,31 +159,20 @@ batchnorm_forward_normalise(
     const T* __restrict__ x, const Sum<T>* __restrict__ mean, const Sum<T>* __restrict__ inv_std,
     const P* __restrict__ gamma, const P* __restrict__ beta, T* __restrict__ y, Index packs, Index channels,
     Index per_plane) {
-  using S = Sum<T>;
   constexpr int WIDTH = CHANNELS_LAST ? V : 1;
   const bool aligned = is_aligned<V>(x) && is_aligned<V>(y);
   const Index first = static_cast<Index>(thread_index()), step = static_cast<Index>(thread_count());
   ChannelOfPack<Index> of(first, step, channels, per_plane);
-  S centre[WIDTH], scale[WIDTH], shift[WIDTH];
+  Normalisation<Sum<T>, WIDTH> normalised;
   Index loaded = -1;
   for (Index i = first; i < packs; i += step, of.next()) {
     if (of.channel != loaded) {  // in rows, most often the same from pack to pack
       loaded = of.channel;
-      const auto means = load_channels<WIDTH>(mean, loaded), inverses = load_channels<WIDTH>(inv_std, loaded);
-      const auto gammas = load_channels<WIDTH>(gamma, loaded), betas = load_channels<WIDTH>(beta, loaded);
-#pragma unroll
-      for (int w = 0; w < WIDTH; ++w) {
-        centre[w] = means.at[w];
-        scale[w] = static_cast<S>(widen(gammas.at[w])) * inverses.at[w];
-        shift[w] = static_cast<S>(widen(betas.at[w]));
-      }
+      normalised.load(mean, inv_std, gamma, beta, loaded);
     }
     Pack<T, V> pack = load_pack<V>(x + i * V, aligned);
 #pragma unroll
-    for (int v = 0; v < V; ++v) {
-      // Centred before it is scaled: a channel of one constant value becomes beta exactly.
-      pack.at[v] = narrow<T>(multiply_add(widen(pack.at[v]) - centre[v % WIDTH], scale[v % WIDTH], shift[v % WIDTH]));
-    }
+    for (int v = 0; v < V; ++v) pack.at[v] = narrow<T>(normalised(widen(pack.at[v]), v % WIDTH));
     store_pack<V>(y + i * V, pack, aligned);
   }
 }
@@ -186,42 +182,9 @@ template <typename T, int V, bool CHANNELS_LAST, typename Index>
 __global__ void __launch_bounds__(256)
 batchnorm_backward_sums(
     const T* __restrict__ dy, const T* __restrict__ x, const Sum<T>* __restrict__ mean, Sum<T>* __restrict__ partial,
-    Index images, Index channels, Index pixels, int lanes, int chunks) {
-  using S = Sum<T>;
-  using Share = ChannelShare<T, V, CHANNELS_LAST, Index>;
-  constexpr int WIDTH = Share::WIDTH;
-  __shared__ S shared[2 * WIDTH * CHANNEL_BLOCK];
-  const Share share(images, channels, pixels, lanes);
-  const bool aligned = is_aligned<V>(x) && is_aligned<V>(dy);
-
-  S centre[WIDTH] = {}, sum[2 * WIDTH] = {};
-  if (share.active) {
-#pragma unroll
-    for (int w = 0; w < WIDTH; ++w) centre[w] = mean[share.channel + w];
-  }
-  share.each([&](int, Index offset) {
-    const Pack<T, V> gradient = load_pack<V>(dy + offset, aligned), value = load_pack<V>(x + offset, aligned);
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      const S here = widen(gradient.at[v]);
-      sum[v % WIDTH] += here;
-      S& product_sum = sum[WIDTH + v % WIDTH];
-      product_sum = multiply_add(here, widen(value.at[v]) - centre[v % WIDTH], product_sum);
-    }
-  });
-  lane_sums(sum, shared, lanes);
-
-  if (!share.writes) return;
-  const long long size = static_cast<long long>(chunks) * channels;
-  S* entry = partial + static_cast<long long>(share.chunk) * channels + share.channel;
-  Pack<S, WIDTH> gradients, products;
-#pragma unroll
-  for (int w = 0; w < WIDTH; ++w) {
-    gradients.at[w] = sum[w];
-    products.at[w] = sum[WIDTH + w];
-  }
-  store_channels<WIDTH>(entry, gradients);
-  store_channels<WIDTH>(entry + size, products);
+    Index images, Index channels, Index pixels, int lanes, int parts, int chunks) {
+  GradientAsGiven<T, V, Index> gradient(dy);
+  batchnorm_gradient_sums<T, V, CHANNELS_LAST>(gradient, x, mean, partial, images, channels, pixels, lanes, parts, chunks);
 }
 
 // partial   ->   dgamma, dbeta, and coefficients (3, C) of dx = scale (dy - level - slope (x - mean)).
@@ -237,6 +200,7 @@ batchnorm_backward_sums_merge(
   const bool active = channel < channels;
   const long long size = chunks * channels;
   double sum[2] = {};
+#pragma unroll 4
   for (int chunk = row; active && chunk < chunks; chunk += rows) {
     const Sum<T>* entry = partial + chunk * channels + channel;
     sum[0] += entry[0];
@@ -258,37 +222,6 @@ __global__ void __launch_bounds__(256)
 batchnorm_backward_data(
     const T* __restrict__ dy, const T* __restrict__ x, const Sum<T>* __restrict__ mean,
     const Sum<T>* __restrict__ coefficients, T* __restrict__ dx, Index packs, Index channels, Index per_plane) {
-  using S = Sum<T>;
-  constexpr int WIDTH = CHANNELS_LAST ? V : 1;
-  const bool aligned = is_aligned<V>(dy) && is_aligned<V>(x) && is_aligned<V>(dx);
-  const Index first = static_cast<Index>(thread_index()), step = static_cast<Index>(thread_count());
-  const long long vector = static_cast<long long>(channels) * WIDTH;
-  ChannelOfPack<Index> of(first, step, channels, per_plane);
-  Pack<S, WIDTH> centre, scale, level, slope;
-  Index loaded = -1;
-  for (Index i = first; i < packs; i += step, of.next()) {
-    if (of.channel != loaded) {
-      loaded = of.channel;
-      scale = load_channels<WIDTH>(coefficients, loaded);
-      if (TRAINING) {
-        centre = load_channels<WIDTH>(mean, loaded);
-        level = load_channels<WIDTH>(coefficients + vector, loaded);
-        slope = load_channels<WIDTH>(coefficients + 2 * vector, loaded);
-      }
-    }
-    Pack<T, V> pack = load_pack<V>(dy + i * V, aligned);
-    if (TRAINING) {
-      const Pack<T, V> value = load_pack<V>(x + i * V, aligned);
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
-        const S above = widen(pack.at[v]) - level.at[v % WIDTH];
-        const S bent = multiply_add(centre.at[v % WIDTH] - widen(value.at[v]), slope.at[v % WIDTH], above);
-        pack.at[v] = narrow<T>(bent * scale.at[v % WIDTH]);
-      }
-    } else {
-#pragma unroll
-      for (int v = 0; v < V; ++v) pack.at[v] = narrow<T>(widen(pack.at[v]) * scale.at[v % WIDTH]);
-    }
-    store_pack<V>(dx + i * V, pack, aligned);
-  }
+  GradientAsGiven<T, V, Index> gradient(dy);
+  batchnorm_gradient_data<T, V, CHANNELS_LAST, TRAINING>(gradient, x, mean, coefficients, dx, packs, channels, per_plane);
 }

@@ -7,7 +7,7 @@
 
 #include "pack.cuh"
 
-// Threads of a block, and values that a thread reads for a sum: together the longest chain of roundings.
+// Threads of a block, and values that a thread of it reads in one part of a chunk.
 constexpr int CHANNEL_BLOCK = 256;
 constexpr int CHANNEL_VALUES = 16;
 
@@ -42,22 +42,25 @@ __device__ __forceinline__ void lane_sums(S (&value)[WIDTH], S* shared, int lane
 }
 
 // What one thread adds up: its share of a chunk of the values of one channel (planes) or V channels (CHANNELS_LAST).
+// A chunk has up to `most_parts` parts, of which the block reads one after the other, and meets once at the end: the
+// parts are few where there are few blocks, and many where blocks would otherwise leave more sums than are soon merged.
 //
 // Blocks are numbered chunk by chunk, and in a chunk by groups of channels.  In planes a block has one channel; in
 // rows it has `lanes` packs of channels side by side, a power of 2, so that its threads read whole lines.
 template <typename T, int V, bool CHANNELS_LAST, typename Index>
 struct ChannelShare {
   static constexpr int WIDTH = CHANNELS_LAST ? V : 1;          // channels of this thread
-  static constexpr int ITEMS = ceil_div(CHANNEL_VALUES, V);    // packs of this thread
+  static constexpr int ITEMS = ceil_div(CHANNEL_VALUES, V);    // packs of this thread in a part
   Index channels, pixels;
   Index channel;   // the first of this thread
   bool active;     // there are such channels
   Index start;     // first pack of the chunk
   Index items;     // packs of the chunk
-  int chunk, row, rows;
+  int chunk, parts, row, rows;
   bool writes;     // this thread writes the sums of its channels
 
-  __device__ __forceinline__ ChannelShare(Index images, Index channels, Index pixels, int lanes)
+  __device__ __forceinline__ ChannelShare(
+      Index images, Index channels, Index pixels, int lanes, int most_parts)
       : channels(channels), pixels(pixels) {
     const Index groups = CHANNELS_LAST ? ceil_div(channels, static_cast<Index>(lanes * V)) : channels;
     const int lane = threadIdx.x % lanes;
@@ -68,10 +71,17 @@ struct ChannelShare {
     channel = CHANNELS_LAST ? (group * lanes + lane) * V : group;
     active = channel < channels;
     const Index all = CHANNELS_LAST ? images : images * (pixels / V);
-    start = static_cast<Index>(chunk) * rows * ITEMS;
-    items = min(static_cast<Index>(rows) * ITEMS, all - start);
+    start = static_cast<Index>(chunk) * most_parts * per_part();
+    items = min(static_cast<Index>(most_parts) * per_part(), all - start);
+    parts = static_cast<int>(ceil_div(items, per_part()));
     writes = active && row == 0;
   }
+
+  // Packs of a whole part.
+  __device__ __forceinline__ Index per_part() const { return static_cast<Index>(rows) * ITEMS; }
+
+  // Number of values per channel in the chunk's first part.
+  __device__ __forceinline__ Index first_count() const { return min(items, per_part()) * (CHANNELS_LAST ? 1 : V); }
 
   // Number of values per channel in the chunk.
   __device__ __forceinline__ Index count() const { return CHANNELS_LAST ? items : items * V; }
@@ -83,19 +93,19 @@ struct ChannelShare {
     return (image * channels + channel) * pixels + place * V;
   }
 
-  // Call take(j, offset) for each pack of this thread, j counting from 0.
+  // Call take(j, offset) for each pack of this thread in one part, j counting from 0.
   template <typename Take>
-  __device__ __forceinline__ void each(Take take) const {
+  __device__ __forceinline__ void each_of_part(int part, Take take) const {
     // Divided once, then stepped: a division for each pack would cost as much as reading it.
-    const Index per_image = pixels / V;
+    const Index per_image = pixels / V, before = static_cast<Index>(part) * per_part() + row;
     Index image = 0, place = 0, step_image = 0, step_place = 0;
     if (!CHANNELS_LAST) {
-      image = (start + row) / per_image, place = (start + row) % per_image;
+      image = (start + before) / per_image, place = (start + before) % per_image;
       step_image = rows / per_image, step_place = rows % per_image;
     }
 #pragma unroll
     for (int j = 0; j < ITEMS; ++j) {
-      const Index item = static_cast<Index>(j) * rows + row;
+      const Index item = static_cast<Index>(j) * rows + before;
       if (active && item < items) {
         take(j, CHANNELS_LAST ? (start + item) * channels + channel : (image * channels + channel) * pixels + place * V);
       }
@@ -104,6 +114,12 @@ struct ChannelShare {
         if (place >= per_image) place -= per_image, ++image;
       }
     }
+  }
+
+  // Call take(j, offset) for each pack of this thread, part after part.
+  template <typename Take>
+  __device__ __forceinline__ void each(Take take) const {
+    for (int part = 0; part < parts; ++part) each_of_part(part, take);
   }
 };
 

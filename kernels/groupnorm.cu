@@ -129,12 +129,12 @@ __global__ void __launch_bounds__(256, 4)
 groupnorm_backward_weights(
     const T* __restrict__ dy, const T* __restrict__ x, const Sum<T>* __restrict__ mean,
     const Sum<T>* __restrict__ inv_std, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels,
-    Index image, int groups, int lanes, int chunks) {
+    Index image, int groups, int lanes, int parts, int chunks) {
   using S = Sum<T>;
   using Share = ChannelShare<T, V, CHANNELS_LAST, Index>;
   constexpr int WIDTH = Share::WIDTH;
   __shared__ S shared[2 * WIDTH * CHANNEL_BLOCK];
-  const Share share(images, channels, pixels, lanes);
+  const Share share(images, channels, pixels, lanes, parts);
   const bool aligned = is_aligned<V>(x) && is_aligned<V>(dy);
   const Index members = channels / groups;
 

@@ -18,11 +18,12 @@
 template <typename T, int V, bool CHANNELS_LAST, typename Index>
 __global__ void __launch_bounds__(256)
 channel_sums(
-    const T* __restrict__ x, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels, int lanes) {
+    const T* __restrict__ x, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels, int lanes,
+    int parts) {
   using Share = ChannelShare<T, V, CHANNELS_LAST, Index>;
   constexpr int WIDTH = Share::WIDTH;
   __shared__ Sum<T> shared[WIDTH * CHANNEL_BLOCK];
-  const Share share(images, channels, pixels, lanes);
+  const Share share(images, channels, pixels, lanes, parts);
   const bool aligned = is_aligned<V>(x);
   Sum<T> sum[WIDTH] = {};
   share.each([&](int, Index offset) {
@@ -45,6 +46,7 @@ channel_sums_merge(const Sum<T>* __restrict__ partial, T* __restrict__ out, long
   const int lane = threadIdx.x % lanes, row = threadIdx.x / lanes, rows = CHANNEL_BLOCK / lanes;
   const long long channel = static_cast<long long>(blockIdx.x) * lanes + lane;
   double sum[1] = {};
+#pragma unroll 4
   for (int chunk = row; channel < channels && chunk < chunks; chunk += rows) sum[0] += partial[chunk * channels + channel];
   lane_sums(sum, shared, lanes);
   if (channel < channels && row == 0) out[channel] = narrow<T>(static_cast<Sum<T>>(sum[0]));

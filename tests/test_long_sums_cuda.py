@@ -163,8 +163,8 @@ def _long_sum(terms: int, _: int) -> Order:
 
 def _channels(rows: bool) -> Callable[[int, int], Order]:
     def order(terms: int, channels: int) -> Order:
-        x = np.empty((2, channels) if rows else (2, channels, 2, 2), np.float32)
-        _, _, z = reduce.seen_by_channel(x)
+        shape = (terms, channels) if rows else (1, channels, terms, 1)
+        z = reduce.channels_of(shape, np.dtype(np.float32), rows=rows)
         width = reduce._BLOCK // z.lanes
         return Order(-(-terms // z.chunk), z.chunk // width, width, "tree", wide=True)
 

@@ -39,7 +39,8 @@ def groupnorm_backward(dy: Any, x: Any, gamma: Any, mean: Any, inv_std: Any) -> 
     gamma = contiguous(gamma)
     partial = device.empty((2, z.chunks, C), sum_type(x.dtype))
     arrays = dy, x, mean, inv_std, partial
-    sizes = *z.sizes, C * prod(image), groups, z.lanes, z.chunks
+    images, channels, pixels, lanes, parts = z.sizes
+    sizes = images, channels, pixels, C * prod(image), groups, lanes, parts, z.chunks
     _WEIGHTS(device, (x.dtype, *z.templates, z.index), z.blocks, *arrays, *sizes)
     dgamma, dbeta = device.empty((C,), gamma.dtype), device.empty((C,), gamma.dtype)
     merge_chunks(device, partial[0], dgamma, z)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -23,6 +24,9 @@ _VALUES = 16  # CHANNEL_VALUES
 _WARP = 32
 _PACK_BYTES = 16
 _MERGED_BY_ONE_THREAD = 16  # chunks; more threads share a channel where there are more
+_SECTOR = 8  # sums in float32 side by side that device memory gives at once
+_ENOUGH_BLOCKS = 1024  # to fill a GPU: where there are more parts, a block takes several
+_MOST_PARTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class Channels:
     rows: bool
     pack: int  # values that a thread reads at once, V in the kernels
     lanes: int  # packs of channels side by side in a block
-    chunk: int  # values of a channel that a block adds up
+    part: int  # values of a channel that a block reads at once
+    parts: int  # that make up a chunk: what a block adds up of a channel
     index: np.dtype
 
     @property
@@ -47,14 +52,18 @@ class Channels:
         return self.images * self.pixels
 
     @property
+    def chunk(self) -> int:
+        """Values of a channel that a block adds up."""
+        return self.part * self.parts
+
+    @property
     def chunks(self) -> int:
         return -(-self.count // self.chunk)
 
     @property
     def blocks(self) -> int:
         """Blocks of a kernel that adds up chunks."""
-        groups = -(-self.channels // (self.lanes * self.pack)) if self.rows else self.channels
-        return groups * self.chunks
+        return _groups(self.channels, self.lanes * self.pack, rows=self.rows) * self.chunks
 
     @property
     def templates(self) -> tuple[Any, ...]:
@@ -62,13 +71,14 @@ class Channels:
         return self.pack, self.rows
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        return self.images, self.channels, self.pixels
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """What kernels that add up chunks are told."""
+        return self.images, self.channels, self.pixels, self.lanes, self.parts
 
     @property
     def merge_lanes(self) -> int:
         """Channels side by side in a block that merges chunks."""
-        return _BLOCK // min(_BLOCK, _power_of_two(-(-self.chunks // _MERGED_BY_ONE_THREAD)))
+        return max(_SECTOR, _BLOCK // min(_BLOCK, _power_of_two(-(-self.chunks // _MERGED_BY_ONE_THREAD))))
 
     @property
     def merge_blocks(self) -> int:
@@ -90,24 +100,39 @@ def seen_by_channel(x: Any) -> tuple[Any, bool, Channels]:
     """Return (stored, channels_last, sizes): x without gaps in its own memory format, and how kernels see it."""
     if x.ndim == 2:
         stored, channels_last = contiguous(x), False
-        images, channels = x.shape
-        pixels = 1
     else:
         stored, channels_last = in_own_format(x)
-        images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    rows = channels_last or pixels == 1
+    return stored, channels_last, channels_of(x.shape, x.dtype, rows=channels_last)
+
+
+def channels_of(shape: Sequence[int], dtype: np.dtype, *, rows: bool, together: int | None = None) -> Channels:
+    """Return how kernels see an array (N, C) or (N, C, H, W).
+
+    rows: its channels lie together, as those of (N, C) do.   together: pixels that are to be whole packs where they do
+    not, by default all of a channel of an image
+    """
+    images, channels, pixels = shape[0], shape[1], prod(shape[2:])
+    rows = rows or pixels == 1
     if rows:
         images, pixels = images * pixels, 1
-    pack = _PACK_BYTES // x.dtype.itemsize
-    if (channels if rows else pixels) % pack:
+    pack = _PACK_BYTES // dtype.itemsize
+    if (channels if rows else pixels if together is None else together) % pack:
         pack = 1
     lanes = min(_WARP, _power_of_two(-(-channels // pack))) if rows else 1
-    chunk = _BLOCK // lanes * (_VALUES // pack) * (1 if rows else pack)
+    part = _BLOCK // lanes * (_VALUES // pack) * (1 if rows else pack)
+    blocks = _groups(channels, lanes * pack, rows=rows) * -(-images * pixels // part)
+    parts = min(_MOST_PARTS, max(1, blocks // _ENOUGH_BLOCKS))
     # Threads step beyond the end by less than one chunk of all channels before they see it.
+    chunk = part * parts
     index = index_type(
         prod((images + chunk, channels, pixels)) if rows else images * channels * pixels + chunk * channels
     )
-    return stored, channels_last, Channels(images, channels, pixels, rows, pack, lanes, chunk, index)
+    return Channels(images, channels, pixels, rows, pack, lanes, part, parts, index)
+
+
+def _groups(channels: int, together: int, *, rows: bool) -> int:
+    """Return how many blocks lie side by side over the channels."""
+    return -(-channels // together) if rows else channels
 
 
 def sum_type(dtype: np.dtype) -> np.dtype:
@@ -120,7 +145,7 @@ def channel_sums_into(x: Any, out: Any) -> None:
     device = device_of(x)
     x, _, z = seen_by_channel(x)
     partial = device.empty((z.chunks, z.channels), sum_type(x.dtype))
-    _SUMS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.lanes)
+    _SUMS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes)
     merge_chunks(device, partial, out, z)
 
 

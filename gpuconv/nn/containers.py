@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from .. import checks
@@ -127,15 +128,20 @@ class Sequential(Container):
         return x
 
     def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
-        # A layer's dx is needed where the caller wants it, or where a layer before it has parameters.  In front of
-        # the first parameters nothing is computed: those layers only drop what they remembered, and pass None on.
-        input_grads, needed = [], input_grad
-        for layer in self.layers.values():
-            input_grads.append(needed)
-            needed = needed or layer.trainable
-        for layer, layer_input_grad in zip(reversed(self.layers.values()), reversed(input_grads), strict=True):
-            dy = layer.backward(dy, input_grad=layer_input_grad)
-        return dy
+        return backward_through(list(self.layers.values()), dy, input_grad=input_grad)
+
+
+def backward_through(layers: Sequence[Any], dy: Any, *, input_grad: bool) -> Any:
+    """Return the gradient through layers that follow one another, from the last to the first."""
+    # A layer's dx is needed where the caller wants it, or where a layer before it has parameters.  In front of
+    # the first parameters nothing is computed: those layers only drop what they remembered, and pass None on.
+    input_grads, needed = [], input_grad
+    for layer in layers:
+        input_grads.append(needed)
+        needed = needed or layer.trainable
+    for layer, layer_input_grad in zip(reversed(layers), reversed(input_grads), strict=True):
+        dy = layer.backward(dy, input_grad=layer_input_grad)
+    return dy
 
 
 def _numbered(layers: tuple[Layer, ...]) -> dict[str, Layer]:

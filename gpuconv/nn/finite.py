@@ -49,7 +49,7 @@ def _begins(net: Net, x: Any) -> str:
     for name, layer in layers:
         vars(layer)["forward"] = watched(name, layer.forward)
     try:
-        net.forward(x)
+        net.body.forward(x)  # layer by layer, on a GPU, too
     finally:
         for _, layer in layers:
             del vars(layer)["forward"]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import checks
-from ..backend import backend_of, default_device
+from ..backend import backend_of, default_device, on_gpu
 from ..errors import ArgTypeError, DTypeError, ShapeError
+from . import fuse
 from .layer import Layer
 from .store import Copies, Store, check_fit, check_variances, copies_for, copy_in, create
 from .summary import summary, summary_html
@@ -31,6 +32,8 @@ class Net:
             raise ArgTypeError(msg)
         seed = checks.word("seed", seed)
         self.body = body
+        self._fused: Any = fuse.fused(body)
+        self._ran: Any = body  # what the last forward went through: the layers, or the units of several
         self.input_shape = sample_shape(input_shape)
         self.output_shape = body.output_shape(self.input_shape)
         self.device = default_device()
@@ -87,11 +90,12 @@ class Net:
             hint = checks.channels_first("x", x, self.input_shape[0]) if turned else ""
             msg = f"x must be (N, {expected}) for this net, got {tuple(x.shape)}{hint}"
             raise ShapeError(msg)
-        return self.body.forward(x, training=training, step=checks.step_word("step", step))
+        self._ran = self._fused if fuse.FUSED and on_gpu(x) else self.body
+        return self._ran.forward(x, training=training, step=checks.step_word("step", step))
 
     def backward(self, dscores: Any) -> None:
         """Overwrite the gradients, for the last forward(training=True).   dscores: (N, classes)."""
-        self.body.backward(dscores, input_grad=False)
+        self._ran.backward(dscores, input_grad=False)
 
     def load(self, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Copy parameters and running statistics in, by name.

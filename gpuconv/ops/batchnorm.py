@@ -98,6 +98,27 @@ def _forward(
     momentum: Any,
     eps: Any,
 ) -> tuple[Any, BatchNormCache]:
+    backend, settings = checked_forward(
+        axes, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
+    )
+    y, mean, inv_std = backend.batchnorm_forward(folded(x), gamma, beta, running_mean, running_var, **settings)
+    marks = checks.mark(x=x, gamma=gamma)
+    return unfolded(y, x.shape), BatchNormCache(x, gamma, mean, inv_std, settings["training"], marks)
+
+
+def checked_forward(
+    axes: dict[int, str],
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    training: Any,
+    momentum: Any,
+    eps: Any,
+) -> tuple[ModuleType, dict[str, Any]]:
+    """Return the backend and the settings of a forward whose arguments are right."""
     vectors = {"gamma": gamma, "beta": beta, "running_mean": running_mean, "running_var": running_var}
     checks.given(x=x, **vectors)
     backend = backend_of(x=x, **vectors)
@@ -132,10 +153,7 @@ def _forward(
     elif checks.debug() and not bool((asnumpy(running_var) >= 0).all()):
         msg = "running_var has a negative or NaN entry"
         raise ParamError(msg)
-    y, mean, inv_std = backend.batchnorm_forward(
-        folded(x), gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps
-    )
-    return unfolded(y, x.shape), BatchNormCache(x, gamma, mean, inv_std, training, checks.mark(x=x, gamma=gamma))
+    return backend, {"training": training, "momentum": momentum, "eps": eps}
 
 
 def batchnorm_backward_into(dy: Any, cache: BatchNormCache, dgamma: Any, dbeta: Any) -> Any:

@@ -273,6 +273,13 @@ def _infinite_pixel(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     return x
 
 
+def _first_image_apart(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+    """Return images of which the first is constant, far from the others: a centre taken from it is far from their mean."""
+    x = d.normal(*shapes["x"])
+    x[0] = 30.0
+    return x
+
+
 def _minus_infinity(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     """Return images of which no pixel beats the start: the first in the image is the maximum."""
     return d.put(np.full(shapes["x"], -np.inf, d.narrow))
@@ -527,6 +534,7 @@ def _muon(d: Inputs) -> Results:
 
 
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
+_PARTS_IN_A_BLOCK: Settings = ((reduce, "_ENOUGH_BLOCKS", 3),)
 _WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000),)
 _LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0), *_WITHOUT_TENSOR_CORES)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
@@ -925,11 +933,23 @@ _SPECIAL = (
     of("batchnorm", "batchnorm_many_rows", x=(600, 40), quick=False, settings=_ONE_THREAD_MERGES_LITTLE),
     of("batchnorm", "batchnorm_stored_moments_rows", x=(9, 8), training=False),
     of("spatial_batchnorm", "batchnorm_several_chunks", x=(4, 2, 33, 35), settings=_ONE_THREAD_MERGES_LITTLE),
+    of("spatial_batchnorm", "batchnorm_several_parts", x=(9, 2, 33, 35), settings=_PARTS_IN_A_BLOCK),
+    of(
+        "spatial_batchnorm",
+        "batchnorm_first_part_apart",
+        drawn={"x": _first_image_apart},
+        x=(3, 2, 64, 64),
+        quick=False,
+        settings=((reduce, "_ENOUGH_BLOCKS", 1),),
+    ),
+    of("batchnorm", "batchnorm_rows_in_several_parts", x=(520, 40), quick=False, settings=_PARTS_IN_A_BLOCK),
     of("spatial_batchnorm", "batchnorm_two_chunks", x=(4, 1, 36, 36), quick=False),
     of("spatial_batchnorm", "batchnorm_chunks_of_one_plane", x=(1, 2, 130, 64), quick=False),
     Call("batchnorm_constant_channels", _constant_channels, "spatial_batchnorm", quick=False),
     of("spatial_batchnorm", "batchnorm_stored_moments", x=(2, 3, 4, 5), training=False),
     of("groupnorm", "groupnorm_several_chunks", x=(4, 2, 33, 35), groups=1, settings=_ONE_THREAD_MERGES_LITTLE),
+    of("groupnorm", "groupnorm_several_parts", x=(9, 2, 33, 35), groups=2, quick=False, settings=_PARTS_IN_A_BLOCK),
+    of("affine", "affine_bias_of_several_parts", x=(4200, 3), w=(3, 8), b=(8,), settings=_PARTS_IN_A_BLOCK),
     of("layernorm", "layernorm_wide_rows", x=(5, 1030), quick=False),
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     Call("augment_batch", _augment_batch, "augment"),
