@@ -225,7 +225,7 @@ SEVERAL_TILES = {
 )
 def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward=forward, data="tiled", weight="tiled")
-    monkeypatch.setattr(conv, "tile_of", lambda *_: tile)
+    monkeypatch.setattr(conv, "tile_of", lambda *_, **__: tile)
     (x, w, b, dy), z = arrays(rng, case)
     y, dx, *_ = computed(gpu, (x, w, b, dy), case[2], stored)
     assert_same(gpu.numpy(y), exact_forward(x, w, b, z), dtype="float32")
@@ -234,7 +234,7 @@ def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
 
 @pairs(
     case=SEVERAL_TILES,
-    tile={"large": conv.LARGE_WEIGHT, "small": conv.SMALL_WEIGHT},
+    tile={"large": conv.LARGE_WEIGHT, "flat": conv.FLAT_WEIGHT, "small": conv.SMALL_WEIGHT},
     stored=STORED,
     gpu=GPUS,
     together=[("tile", "stored")],

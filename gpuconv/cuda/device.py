@@ -65,6 +65,9 @@ class Device(Protocol):
     def holds(self, array: Any) -> bool:
         """True if this is where the array lives."""
 
+    def address(self, array: Any) -> int:
+        """Return where an array's first element lies: the same for its views that begin with it."""
+
     def record(self, work: Callable[[], Any]) -> Recording:
         """Call work() once and note what it would do here, launches, products and memory sets, without doing it.
 
@@ -147,6 +150,9 @@ class CupyDevice:
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, self._cupy.ndarray) and array.data.device_id == self._index
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)
 
     def record(self, work: Callable[[], Any]) -> Recording:
         return CupyRecording(self._cupy, self._place, work)

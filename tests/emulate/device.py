@@ -150,5 +150,8 @@ class EmulatedDevice:
         """Note what work() would do, in order, without doing it."""
         return EmulatedRecording(work)
 
+    def address(self, array: EmulatedArray) -> int:
+        return array.ctypes.data
+
     def holds(self, array: Any) -> bool:
         return isinstance(array, EmulatedArray)

@@ -66,8 +66,9 @@ COLUMNS = (
     *("registers", "blocks per multiprocessor"),
 )
 _TILES = (conv.LARGE, conv.SLIM, conv.NARROW, conv.SMALL)
-_WEIGHT_TILES = (conv.LARGE_WEIGHT, conv.SMALL_WEIGHT)
-_CHANNELS = (4, 16)  # few, and enough for a tile of the inner dimension; packs of 4 in both
+_WEIGHT_TILES = (conv.LARGE_WEIGHT, conv.FLAT_WEIGHT, conv.SMALL_WEIGHT)
+# Channels and filters: few channels; enough for a tile of the inner dimension, in packs of 4; and in no packs.
+_CHANNELS = ((3, 16), (16, 16), (17, 17))
 _SCHEDULERS = 4
 _FFMA_LANES = {"80": 64, "90": 128}
 _KEPT = {1: 0.50, 2: 0.75, 3: 0.78}  # of the rate of issue, by blocks of 256 threads
@@ -110,12 +111,12 @@ def _calls() -> Iterator[Call]:
     for i, tile in enumerate(_TILES):
         of_weights = _WEIGHT_TILES[min(i, len(_WEIGHT_TILES) - 1)]
         settings = (
-            (conv, "tile_of", lambda *_, tile=tile: tile),
+            (conv, "tile_of", lambda *_, tile=tile, **__: tile),
             (conv, "weight_tile_of", lambda *_, tile=of_weights: tile),
         )
-        for C in _CHANNELS:
-            images = rough("conv", f"conv of {C} channels, {tile}", x=(1, C, 6, 8), w=(16, C, 3, 3), pad=1)
-            volumes = rough("conv", f"volumes of {C} channels, {tile}", x=(1, C, 2, 6, 4), w=(16, C, 2, 3, 3), pad=1)
+        for C, K in _CHANNELS:
+            images = rough("conv", f"conv of {C} channels, {tile}", x=(1, C, 6, 8), w=(K, C, 3, 3), pad=1)
+            volumes = rough("conv", f"volumes of {C} channels, {tile}", x=(1, C, 2, 6, 4), w=(K, C, 2, 3, 3), pad=1)
             yield from (dataclasses.replace(call, settings=settings) for call in (images, volumes))
 
 
@@ -244,8 +245,7 @@ def _request(kernel: str, line: sass.Line, cycles: Cycles) -> float:
 def _ffma_of_step(one: Launched) -> int:
     """Return the multiply-adds of a thread in a step, from the template arguments."""
     of = {name: value for (_, name), value in zip(one.kernel.signature.templates, one.templates, strict=True)}
-    squares = of["SPAN"] ** 2 if "SPAN" in of else of["HEIGHT"] * of["WIDTH"]
-    return int(squares * of["DEPTH"])
+    return int(of["HEIGHT"] * of["WIDTH"] * of["DEPTH"])
 
 
 # The table ----------------------------------------------------------------------------------------------------------
