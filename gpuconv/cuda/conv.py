@@ -210,7 +210,12 @@ def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...]) -> An
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, _ = _packed(device, w, z, tile, inner, columns, data=False, few=method == "few")
     if method == "tiled":
-        templates = (x.dtype, channels_last, _packs(device, x, inner, tile.depth, channels_last=channels_last), *epilogue)
+        templates = (
+            x.dtype,
+            channels_last,
+            _packs(device, x, inner, tile.depth, channels_last=channels_last),
+            *epilogue,
+        )
     kernel(device, (*templates, *tile), blocks, x, packed, b, y_stored, _shape(z))
     return y
 
@@ -299,9 +304,7 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, chan
     tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
-    wide = tuple(
-        _packs(device, a, n, 4, channels_last=channels_last) for a, n in ((dy, filters), (x, channels))
-    )
+    wide = tuple(_packs(device, a, n, 4, channels_last=channels_last) for a, n in ((dy, filters), (x, channels)))
     kernel(device, (x.dtype, channels_last, *wide, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
     _add(device, partial, dw, taps=taps, channels=channels)
 
