@@ -191,6 +191,7 @@ SEVERAL_TILES = {
     "odd": ((3, 21, 11, 13), (131, 21, 3, 2), {"pad": (1, 0), "stride": (1, 2)}),
     "packs_of_four": ((2, 20, 12, 12), (132, 20, 2, 2), {"pad": 1, "stride": 2}),
     "groups": ((2, 24, 10, 14), (144, 12, 3, 1), {"groups": 2, "dilation": 2}),
+    "whole_steps": ((2, 32, 9, 8), (144, 32, 2, 2), {"pad": 1, "stride": (2, 1)}),
 }
 TILES = {"large": conv.LARGE, "slim": conv.SLIM, "narrow": conv.NARROW, "small": conv.SMALL}
 WEIGHT_TILES = {"large": conv.LARGE_WEIGHT, "flat": conv.FLAT_WEIGHT, "small": conv.SMALL_WEIGHT}
@@ -202,7 +203,7 @@ WEIGHT_TILES = {"large": conv.LARGE_WEIGHT, "flat": conv.FLAT_WEIGHT, "small": c
     forward=["tiled", "few"],
     stored=STORED,
     gpu=GPUS,
-    together=[("tile", "forward", "stored")],  # each is a kernel
+    together=[("tile", "forward", "stored"), ("case", "tile", "stored")],  # each is a kernel
 )
 def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward=forward, data="tiled", weight="tiled")

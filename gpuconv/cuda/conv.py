@@ -304,8 +304,10 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, chan
     tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
-    wide = tuple(_packs(device, a, n, 4, channels_last=channels_last) for a, n in ((dy, filters), (x, channels)))
-    kernel(device, (x.dtype, channels_last, *wide, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
+    wide_dy = _packs(device, dy, filters, 4, channels_last=channels_last)
+    wide_x = wide_dy and _packs(device, x, channels, 4, channels_last=channels_last)
+    templates = (x.dtype, channels_last, wide_dy, wide_x, *tile)
+    kernel(device, templates, (tiles, slices), dy, x, partial, _shape(z), length)
     _add(device, partial, dw, taps=taps, channels=channels)
 
 
