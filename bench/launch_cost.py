@@ -81,7 +81,7 @@ def launches(
         "relu_forward: 2 arrays, 1 number": (relu._FORWARD, (kind,), 4, (x, y, x.size)),
         "conv_forward_tiled: 4 arrays, 1 struct": (
             conv._IMAGE_KERNELS["forward"]["tiled"],
-            (kind, True, False, *conv.SMALL),
+            (kind, True, False, False, *conv.SMALL),
             8,
             (x, w, b, y, conv._shape(sizes)),
         ),

@@ -132,27 +132,32 @@ struct Step {
 //
 // FEW: the inner dimension is not cut at taps, which would be mostly padding with few channels; a table in shared memory
 // says where each of its rows lies.
-template <typename Shape, typename T, bool DATA, bool FEW, bool CHANNELS_LAST, int PIXELS, int FILTERS, int HEIGHT,
-          int WIDTH, int DEPTH>
+//
+// WIDE: packs of 4 channels are aligned and whole.
+template <typename Shape, typename T, bool DATA, bool FEW, bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS,
+          int HEIGHT, int WIDTH, int DEPTH>
 struct Correlation {
   using S = Sum<T>;
   static constexpr bool VOLUME = IS_VOLUME<Shape>;
   // Stores of a warp run along the axis that is contiguous in memory.
   using Result = Tile<S, PIXELS, FILTERS, DEPTH, HEIGHT, WIDTH, CHANNELS_LAST ? 4 : 8>;
   static constexpr bool PACKS = CHANNELS_LAST && !FEW;  // a thread reads 4 channels of a pixel, else single numbers
-  static constexpr int SPOTS = PACKS ? ceil_div(PIXELS * DEPTH / 4, TILE_THREADS) : 1;  // pixels that a thread reads
+  static constexpr int SPOTS = PACKS ? PIXELS * DEPTH / 4 / TILE_THREADS : 1;  // pixels that a thread reads
   static constexpr int NUMBERS = PACKS ? 4 : PIXELS * DEPTH / TILE_THREADS;             // and numbers of each
-  static constexpr int STRIPE = TILE_THREADS / PIXELS;  // distance of those numbers in the inner dimension
+  static constexpr int STRIPE = PACKS ? 1 : TILE_THREADS / PIXELS;  // distance of those numbers in the inner dimension
+  static constexpr bool EACH_READS = FILTERS * DEPTH == 4 * TILE_THREADS;  // a pack of filters
   static constexpr int TABLE = FEW ? 512 : 1;
-  static_assert(PACKS || PIXELS * DEPTH % TILE_THREADS == 0, "threads must share the pixels evenly");
+  static_assert(PIXELS * DEPTH % (4 * TILE_THREADS) == 0, "threads must share the pixels evenly");
   static_assert(PACKS || TILE_THREADS % PIXELS == 0, "a thread must keep to one pixel");
   static_assert(FILTERS * DEPTH <= 4 * TILE_THREADS, "a thread reads at most one pack of filters");
 
   const Shape& z;
   const Place<VOLUME>& place;
   const int4* table;  // FEW: of each inner row, place and tap, from the pixel at the window's corner
-  const T* images[SPOTS];
-  int front[SPOTS], top[SPOTS], left[SPOTS], at[SPOTS];  // at: place of the pixel under the current tap, or NOWHERE
+  const T* images[SPOTS];  // at this thread's channel
+  int front[SPOTS], top[SPOTS], left[SPOTS];
+  const T* at[SPOTS];  // the pixel under the current tap, at the channel that is read next
+  bool real[SPOTS];    // it lies inside its image
   Pack<S, NUMBERS> pixels[SPOTS];
   Pack<S, 4> filters;
 
@@ -180,8 +185,9 @@ struct Correlation {
       const long long before = (place.image + number / place.area) * channels(), first = place.group * inner();
       const long long area = static_cast<long long>(planes()) * rows() * columns();
       images[i] = input + (CHANNELS_LAST ? before * area + first : (before + first) * area);
+      if (!FEW) images[i] += CHANNELS_LAST ? spot_channel(i) : spot_channel(i) * area;
       front[i] = spot.o * deep_axis(place).stride + deep_axis(place).first;
-      top[i] = pixel < PIXELS && pixel < place.pixels ? spot.p * place.down.stride + place.down.first : NOWHERE;
+      top[i] = pixel < place.pixels ? spot.p * place.down.stride + place.down.first : NOWHERE;
       left[i] = spot.q * place.across.stride + place.across.first;
     }
   }
@@ -195,39 +201,35 @@ struct Correlation {
     for (int i = 0; i < SPOTS; ++i) {
       const int d = front[i] + step.t * deep_axis(place).apart;
       const int h = top[i] + step.r * place.down.apart, v = left[i] + step.s * place.across.apart;
-      at[i] = inside(d, h, v) ? ((d * rows() + h) * columns() + v) * (CHANNELS_LAST ? channels() : 1) : NOWHERE;
+      real[i] = inside(d, h, v);
+      at[i] = images[i] + (real[i] ? ((d * rows() + h) * columns() + v) * (CHANNELS_LAST ? channels() : 1) : 0);
     }
   }
 
-  // wide: packs of 4 channels are aligned and whole.
-  __device__ __forceinline__ void read_pixels(const Step& step, bool wide) {
+  __device__ __forceinline__ void read_pixels(const Step& step) {
 #pragma unroll
     for (int i = 0; i < SPOTS; ++i) {
       const int c = step.c + spot_channel(i);
-      if (PACKS && wide) {
+      if (WIDE) {
         Pack<T, 4> pack = {};
-        if (at[i] >= 0 && c < inner()) pack = *reinterpret_cast<const Pack<T, 4>*>(images[i] + at[i] + c);
+        if (real[i]) pack = *reinterpret_cast<const Pack<T, 4>*>(at[i]);
 #pragma unroll
         for (int v = 0; v < NUMBERS; ++v) pixels[i].at[v] = widen(pack.at[v % 4]);
-      } else if (PACKS) {
-#pragma unroll
-        for (int v = 0; v < NUMBERS; ++v) {
-          pixels[i].at[v] = at[i] >= 0 && c + v < inner() ? widen(images[i][at[i] + c + v]) : 0;
-        }
       } else if (FEW) {
         const int row0 = front[i] * rows() + top[i];
         const int corner = top[i] == NOWHERE ? 0 : (row0 * columns() + left[i]) * (CHANNELS_LAST ? channels() : 1);
 #pragma unroll
         for (int v = 0; v < NUMBERS; ++v) {
           const int4 row = table[c + v * STRIPE];
-          const bool real = inside(front[i] + (VOLUME ? row.w : 0), top[i] + row.y, left[i] + row.z);
-          pixels[i].at[v] = real ? widen(images[i][corner + row.x]) : 0;
+          const bool there = inside(front[i] + (VOLUME ? row.w : 0), top[i] + row.y, left[i] + row.z);
+          pixels[i].at[v] = there ? widen(images[i][corner + row.x]) : 0;
         }
       } else {
+        const int apart = CHANNELS_LAST ? 1 : planes() * rows() * columns();
 #pragma unroll
         for (int v = 0; v < NUMBERS; ++v) {
-          const bool real = at[i] >= 0 && c + v * STRIPE < inner();
-          pixels[i].at[v] = real ? widen(images[i][at[i] + (c + v * STRIPE) * planes() * rows() * columns()]) : 0;
+          const bool there = real[i] && c + v * STRIPE < inner();
+          pixels[i].at[v] = there ? widen(at[i][v * STRIPE * apart]) : 0;
         }
       }
     }
@@ -237,21 +239,30 @@ struct Correlation {
   __device__ __forceinline__ static int filter_row() { return threadIdx.x / (FILTERS / 4); }
   __device__ __forceinline__ static int filter_column() { return threadIdx.x % (FILTERS / 4) * 4; }
 
-  __device__ __forceinline__ void write(typename Result::Left& a, typename Result::Right& b) const {
+  // to_left, to_right: where this thread's first numbers of a step lie.
+  __device__ __forceinline__ void write(S* to_left, S* to_right) const {
 #pragma unroll
     for (int i = 0; i < SPOTS; ++i) {
-      const int pixel = spot_pixel(i), c = spot_channel(i);
-      if (pixel < PIXELS) {
 #pragma unroll
-        for (int v = 0; v < NUMBERS; ++v) a[c + v * (PACKS ? 1 : STRIPE)][pixel] = pixels[i].at[v];
+      for (int v = 0; v < NUMBERS; ++v) {
+        to_left[v * STRIPE * Result::LEFT_PITCH + (spot_pixel(i) - spot_pixel(0))] = pixels[i].at[v];
       }
     }
-    if (filter_row() < DEPTH) *reinterpret_cast<Pack<S, 4>*>(&b[filter_row()][filter_column()]) = filters;
+    if (EACH_READS || filter_row() < DEPTH) *reinterpret_cast<Pack<S, 4>*>(to_right) = filters;
+  }
+
+  __device__ __forceinline__ void read(const Step& step, const S* from) {
+    read_pixels(step);
+    if (EACH_READS || filter_row() < DEPTH) filters = *reinterpret_cast<const Pack<S, 4>*>(from);
   }
 
   // Go on to the next DEPTH rows of the inner dimension; true if they belong to another tap.
-  __device__ __forceinline__ bool advance(Step& step) const {
+  __device__ __forceinline__ bool advance(Step& step) {
     step.c += DEPTH;
+#pragma unroll
+    for (int i = 0; i < SPOTS; ++i) {
+      if (!FEW) at[i] += CHANNELS_LAST ? DEPTH : DEPTH * planes() * rows() * columns();
+    }
     if (FEW || step.c < inner()) return false;
     step.c = 0;
     if (++step.s == place.across.taps) {
@@ -275,27 +286,35 @@ struct Correlation {
   }
 
   // Add up the whole inner dimension in `steps`.
-  __device__ __forceinline__ void run(Result& result, const S* packed, int rows, int depth, int width, int steps,
-                                      bool wide) {
-    __shared__ __align__(4 * sizeof(S)) typename Result::Left a[2];
-    __shared__ __align__(4 * sizeof(S)) typename Result::Right b[2];
+  __device__ __forceinline__ void run(Result& result, const S* packed, int rows, int depth, int width, int steps) {
+    __shared__ typename Result::Sides sides[2];
+    if (steps == 0) return;
+    const S *down = &sides[0].left[0][result.top], *across = &sides[0].right[0][result.left];
+    S *to_left = &sides[0].left[spot_channel(0)][spot_pixel(0)], *to_right = &sides[0].right[filter_row()][filter_column()];
+    int other = Result::OTHER;
     Step step = {0, 0, 0, 0};
     seek(step);
     const S* from = filters_of(packed, step, rows, depth, width);
-    for (int i = 0; i <= steps; ++i) {
-      if (i < steps) {
-        read_pixels(step, wide);
-        if (filter_row() < DEPTH) filters = *reinterpret_cast<const Pack<S, 4>*>(from);
-        from += DEPTH * width;
-        if (advance(step)) {
-          seek(step);  // behind the last tap, of what is not read
-          if (DATA) from = filters_of(packed, step, rows, depth, width);  // forward, the next tap comes next
-        }
-      }
-      if (i > 0) result.add(a[(i - 1) % 2], b[(i - 1) % 2]);  // while the numbers of the next step are on their way
-      if (i < steps) write(a[i % 2], b[i % 2]);
+    read(step, from);
+    write(to_left, to_right);
+    for (int i = 1; i < steps; ++i) {
       __syncthreads();
+      from += DEPTH * width;
+      if (advance(step)) {
+        seek(step);
+        if (DATA) from = filters_of(packed, step, rows, depth, width);  // forward, the next tap comes next
+      }
+      read(step, from);  // on its way while the numbers of the step before are added up
+      result.add(down, across);
+      to_left += other;
+      to_right += other;
+      write(to_left, to_right);
+      down += other;
+      across += other;
+      other = -other;
     }
+    __syncthreads();
+    result.add(down, across);
   }
 };
 
@@ -367,11 +386,11 @@ __device__ __forceinline__ void write_tile(Result& result, const T* __restrict__
 }
 
 // The tiled kernels of y (packed filters of z.C / z.groups channels).
-template <bool FEW, bool CHANNELS_LAST, bool RELU, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH,
+template <bool FEW, bool CHANNELS_LAST, bool WIDE, bool RELU, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH,
           typename T, typename Shape>
 __device__ __forceinline__ void forward_tile(const T* __restrict__ x, const Sum<T>* __restrict__ packed,
                                              const T* __restrict__ b, T* __restrict__ y, const Shape& z) {
-  using Reader = Correlation<Shape, T, false, FEW, CHANNELS_LAST, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>;
+  using Reader = Correlation<Shape, T, false, FEW, CHANNELS_LAST, WIDE, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>;
   const Depth deep = depth_of(z);
   const int inner = z.C / z.groups, outer = z.K / z.groups, taps = deep.taps * z.R * z.S;
   const int depth = FEW ? inner : ceil_div(inner, DEPTH) * DEPTH, rows = ceil_div(taps * depth, DEPTH) * DEPTH;
@@ -387,18 +406,18 @@ __device__ __forceinline__ void forward_tile(const T* __restrict__ x, const Sum<
   __syncthreads();
   Reader reader(x, z, place, table);
   typename Reader::Result result;
-  const bool wide = CHANNELS_LAST && inner % 4 == 0 && is_aligned<4>(x);
-  reader.run(result, packed, rows, depth, width, rows / DEPTH, wide);
+  reader.run(result, packed, rows, depth, width, rows / DEPTH);
   write_tile<T, CHANNELS_LAST, RELU, HEIGHT, WIDTH>(result, b, y, place, z.K, outer, deep.outputs, z.P, z.Q);
 }
 
 // The tiled kernels of dx.  special: what conv_pack_filters found.
-template <bool CHANNELS_LAST, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH, typename T, typename Shape>
+template <bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH, typename T,
+          typename Shape>
 __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>* __restrict__ packed,
                                           T* __restrict__ dx, const Shape& z, const T* __restrict__ w,
                                           const int* __restrict__ special, int specials, int tap_step_d,
                                           int tap_step_v, int tap_step_h) {
-  using Reader = Correlation<Shape, T, true, false, CHANNELS_LAST, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>;
+  using Reader = Correlation<Shape, T, true, false, CHANNELS_LAST, WIDE, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>;
   const Depth deep = depth_of(z);
   const int inner = z.K / z.groups, outer = z.C / z.groups, depth = ceil_div(inner, DEPTH) * DEPTH;
   const int width = ceil_div(outer, FILTERS) * FILTERS;
@@ -433,125 +452,193 @@ __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>
 
   Reader reader(dy, z, place, nullptr);
   typename Reader::Result result;
-  const bool wide = CHANNELS_LAST && inner % 4 == 0 && is_aligned<4>(dy);
   const int steps = deep_axis(place).taps * place.down.taps * place.across.taps * (depth / DEPTH);
-  reader.run(result, packed, deep.taps * z.R * z.S * depth, depth, width, steps, wide);
+  reader.run(result, packed, deep.taps * z.R * z.S * depth, depth, width, steps);
   write_tile<T, CHANNELS_LAST, false, HEIGHT, WIDTH>(result, static_cast<const T*>(nullptr), dx, place, z.C, outer,
                                                      deep.inputs, z.H, z.W);
 }
 
-// The tiled kernels of dw.  partial: (slices, K, taps, C / groups).  A block makes SIDE filters x SIDE taps and
-// channels, of the pixels [slice length, (slice + 1) length) of all images, slice = blockIdx.y; a thread SPAN x SPAN.
-template <bool CHANNELS_LAST, int SIDE, int SPAN, int DEPTH, typename T, typename Shape>
+// Pixels of a slice as a block of dw walks through them: DEPTH in each step, of which this thread reads one.
+//
+// Of that pixel it reads LEFTS packs of 4 filters of dy and RIGHTS packs of 4 taps and channels of x.  WIDE_DY, WIDE_X:
+// these packs lie side by side in memory, aligned and whole.
+template <typename Shape, typename T, bool CHANNELS_LAST, bool WIDE_DY, bool WIDE_X, int FILTERS, int COLUMNS, int DEPTH>
+struct Slice {
+  using S = Sum<T>;
+  static constexpr bool VOLUME = IS_VOLUME<Shape>;
+  static constexpr int LEFTS = FILTERS * DEPTH / (4 * TILE_THREADS), RIGHTS = COLUMNS * DEPTH / (4 * TILE_THREADS);
+  static constexpr int APART = 4 * TILE_THREADS / DEPTH;  // numbers from one pack of a thread to the next
+  static_assert(LEFTS * APART == FILTERS && RIGHTS * APART == COLUMNS, "threads must share the numbers evenly");
+
+  const Shape& z;
+  const int4* table;  // of each column: place and tap, from the pixel at the window's corner
+  const int4& stride;
+  const T *gradients, *image;  // of this thread's pixel: its first filter, and the image it lies in
+  int filters, pixels;         // left from this thread's first on; steps in which its pixel lies in the slice
+  int o, p, q;
+  Pack<S, 4> left[LEFTS], right[RIGHTS];
+
+  // Lanes run along what is contiguous in memory.
+  __device__ __forceinline__ static int row() {
+    return CHANNELS_LAST ? threadIdx.x / (TILE_THREADS / DEPTH) : threadIdx.x % DEPTH;
+  }
+  __device__ __forceinline__ static int pack() {
+    return (CHANNELS_LAST ? threadIdx.x % (TILE_THREADS / DEPTH) : threadIdx.x / DEPTH) * 4;
+  }
+
+  __device__ __forceinline__ int area() const { return depth_of(z).outputs * z.P * z.Q; }
+  __device__ __forceinline__ int image_size() const { return z.C * depth_of(z).inputs * z.H * z.W; }
+
+  // DEPTH pixels in columns, rows, planes and images.
+  __device__ __forceinline__ static int4 stride_of(const Shape& z) {
+    const int planes = DEPTH / z.Q / z.P, outputs = depth_of(z).outputs;
+    return make_int4(DEPTH % z.Q, DEPTH / z.Q % z.P, planes % outputs, planes / outputs);
+  }
+
+  __device__ __forceinline__ Slice(const T* dy, const T* x, const Shape& z, const int4* table, const int4& stride,
+                                   int group, int filter0, long long begin, long long end)
+      : z(z), table(table), stride(stride) {
+    const int of_group = z.K / z.groups, filter = group * of_group + filter0 + pack();
+    const long long pixel = begin + row(), n = pixel / area();
+    const int number = static_cast<int>(pixel % area()), line = number / z.Q;
+    o = VOLUME ? line / z.P : 0;
+    p = line - o * z.P;
+    q = number % z.Q;
+    filters = of_group - filter0 - pack();
+    pixels = static_cast<int>(ceil_div(max(end - pixel, 0LL), static_cast<long long>(DEPTH)));
+    gradients = dy + (CHANNELS_LAST ? pixel * z.K + filter : (n * z.K + filter) * area() + number);
+    image = x + n * image_size() + group * (z.C / z.groups) * (CHANNELS_LAST ? 1LL : image_size() / z.C);
+  }
+
+  __device__ __forceinline__ void read(int step) {
+    const Depth deep = depth_of(z);
+    const bool real = step < pixels;
+#pragma unroll
+    for (int j = 0; j < LEFTS; ++j) {
+      if (WIDE_DY) {
+        Pack<T, 4> four = {};
+        if (real && j * APART < filters) four = *reinterpret_cast<const Pack<T, 4>*>(gradients + j * APART);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) left[j].at[v] = widen(four.at[v]);
+      } else {
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+          const int k = j * APART + v;
+          const bool there = real && k < filters;
+          left[j].at[v] = there ? widen(gradients[CHANNELS_LAST ? k : static_cast<long long>(k) * area()]) : 0;
+        }
+      }
+    }
+    const int front = o * deep.stride - deep.pad, top = p * z.stride_v - z.pad_v, side = q * z.stride_h - z.pad_h;
+    const int corner = ((front * z.H + top) * z.W + side) * (CHANNELS_LAST ? z.C : 1);
+#pragma unroll
+    for (int j = 0; j < RIGHTS; ++j) {
+#pragma unroll
+      for (int v = 0; v < 4; ++v) {
+        if (WIDE_X && v > 0) continue;
+        const int4 tap = table[pack() + j * APART + v];
+        const int plane = front + (VOLUME ? tap.w : 0), h = top + tap.y, u = side + tap.z;
+        const bool there = real && plane >= 0 && plane < deep.inputs && h >= 0 && h < z.H && u >= 0 && u < z.W;
+        if (WIDE_X) {  // 4 channels of one tap
+          Pack<T, 4> four = {};
+          if (there) four = *reinterpret_cast<const Pack<T, 4>*>(image + (corner + tap.x));
+#pragma unroll
+          for (int i = 0; i < 4; ++i) right[j].at[i] = widen(four.at[i]);
+        } else {
+          right[j].at[v] = there ? widen(image[corner + tap.x]) : 0;
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void advance() {
+    q += stride.x;
+    p += stride.y;
+    if (q >= z.Q) {
+      q -= z.Q;
+      ++p;
+    }
+    bool carry = p >= z.P;
+    if (carry) p -= z.P;
+    if (VOLUME) {
+      o += stride.z + carry;
+      carry = o >= depth_of(z).outputs;
+      if (carry) o -= depth_of(z).outputs;
+    }
+    const int images = stride.w + carry;
+    image += static_cast<long long>(images) * image_size();
+    gradients += CHANNELS_LAST ? DEPTH * z.K : DEPTH + static_cast<long long>(images) * ((z.K - 1) * area());
+  }
+
+  // to_left, to_right: where this thread's first numbers of a step lie.
+  __device__ __forceinline__ void write(S* to_left, S* to_right) const {
+#pragma unroll
+    for (int j = 0; j < LEFTS; ++j) *reinterpret_cast<Pack<S, 4>*>(to_left + j * APART) = left[j];
+#pragma unroll
+    for (int j = 0; j < RIGHTS; ++j) *reinterpret_cast<Pack<S, 4>*>(to_right + j * APART) = right[j];
+  }
+};
+
+// The tiled kernels of dw.  partial: (slices, K, taps, C / groups).  A block makes FILTERS filters x COLUMNS taps and
+// channels, of the pixels [slice length, (slice + 1) length) of all images, slice = blockIdx.y; a thread HEIGHT x WIDTH.
+template <bool CHANNELS_LAST, bool WIDE_DY, bool WIDE_X, int FILTERS, int COLUMNS, int HEIGHT, int WIDTH, int DEPTH,
+          typename T, typename Shape>
 __device__ __forceinline__ void weight_tile(const T* __restrict__ dy, const T* __restrict__ x,
                                             Sum<T>* __restrict__ partial, const Shape& z, long long length) {
-  constexpr bool VOLUME = IS_VOLUME<Shape>;
   using S = Sum<T>;
-  using Result = Tile<S, SIDE, SIDE, DEPTH, SPAN, SPAN, 4>;
-  static_assert(SIDE * DEPTH == 4 * TILE_THREADS, "a thread reads 4 numbers of dy and 4 of x for each step");
+  using Result = Tile<S, FILTERS, COLUMNS, DEPTH, HEIGHT, WIDTH, 4>;
+  using Reader = Slice<Shape, T, CHANNELS_LAST, WIDE_DY, WIDE_X, FILTERS, COLUMNS, DEPTH>;
   const Depth deep = depth_of(z);
   const int channels = z.C / z.groups, filters = z.K / z.groups, columns = deep.taps * z.R * z.S * channels;
-  const int tiles = ceil_div(columns, SIDE), tiles_down = ceil_div(filters, SIDE);
-  const int column0 = blockIdx.x % tiles * SIDE, filter0 = blockIdx.x / tiles % tiles_down * SIDE;
+  const int tiles = ceil_div(columns, COLUMNS), tiles_down = ceil_div(filters, FILTERS);
+  const int column0 = blockIdx.x % tiles * COLUMNS, filter0 = blockIdx.x / tiles % tiles_down * FILTERS;
   const int group = blockIdx.x / tiles / tiles_down;
   const long long begin = blockIdx.y * length;
   const long long end = min(begin + length, static_cast<long long>(z.N) * deep.outputs * z.P * z.Q);
 
-  __shared__ __align__(4 * sizeof(S)) typename Result::Left a[2];
-  __shared__ __align__(4 * sizeof(S)) typename Result::Right d[2];
-  __shared__ int4 table[SIDE];  // of each column: place and tap, from the pixel at the window's corner
-  // DEPTH pixels in columns, rows, planes and images.  Volumes keep it in shared memory, for want of registers.
-  const int planes = DEPTH / z.Q / z.P;
-  const int4 stride = make_int4(DEPTH % z.Q, DEPTH / z.Q % z.P, planes % deep.outputs, planes / deep.outputs);
-  __shared__ int4 kept_stride;
-  if (VOLUME && threadIdx.x == 0) kept_stride = stride;
-  for (int i = threadIdx.x; i < SIDE; i += TILE_THREADS) {
+  __shared__ typename Result::Sides sides[2];
+  __shared__ int4 table[COLUMNS];
+  __shared__ int4 kept_stride;  // volumes have no registers for it
+  const int4 stride = Reader::stride_of(z);
+  if (IS_VOLUME<Shape> && threadIdx.x == 0) kept_stride = stride;
+  for (int i = threadIdx.x; i < COLUMNS; i += TILE_THREADS) {
     const int column = column0 + i;
     table[i] = table_row<CHANNELS_LAST>(z, column / channels, column % channels, column < columns);
   }
   __syncthreads();
 
-  // This thread's pixel in each step, and its 4 filters and 4 columns; lanes run along what is contiguous in memory.
-  const int row = CHANNELS_LAST ? threadIdx.x / (SIDE / 4) : threadIdx.x % DEPTH;
-  const int pack = (CHANNELS_LAST ? threadIdx.x % (SIDE / 4) : threadIdx.x / DEPTH) * 4;
-  const bool wide_dy = CHANNELS_LAST && filters % 4 == 0 && is_aligned<4>(dy);
-  const bool wide_x = CHANNELS_LAST && channels % 4 == 0 && is_aligned<4>(x);
-  const int filter = filter0 + pack, area = deep.outputs * z.P * z.Q;
-  long long pixel = begin + row, n = pixel / area;
-  const int line = static_cast<int>(pixel % area) / z.Q;
-  int o = VOLUME ? line / z.P : 0, p = line - o * z.P, q = static_cast<int>(pixel % area) % z.Q;
-
   Result result;
-  Pack<S, 4> gradients, pixels;
+  Reader reader(dy, x, z, table, IS_VOLUME<Shape> ? kept_stride : stride, group, filter0, begin, end);
   const int steps = static_cast<int>(ceil_div(max(end - begin, 0LL), static_cast<long long>(DEPTH)));
-  for (int i = 0; i <= steps; ++i) {
-    if (i < steps) {
-      const bool real = pixel < end;
-      const T* from = dy + (CHANNELS_LAST ? pixel * z.K + group * filters + filter
-                                          : (n * z.K + group * filters + filter) * area + (o * z.P + p) * z.Q + q);
-      if (wide_dy && real && filter < filters) {
-        const Pack<T, 4> four = *reinterpret_cast<const Pack<T, 4>*>(from);
-#pragma unroll
-        for (int v = 0; v < 4; ++v) gradients.at[v] = widen(four.at[v]);
-      } else {
-#pragma unroll
-        for (int v = 0; v < 4; ++v) {
-          const bool there = !wide_dy && real && filter + v < filters;
-          gradients.at[v] = there ? widen(from[CHANNELS_LAST ? v : static_cast<long long>(v) * area]) : 0;
-        }
-      }
-      const int front = o * deep.stride - deep.pad, top = p * z.stride_v - z.pad_v, left = q * z.stride_h - z.pad_h;
-      const T* image = x + (CHANNELS_LAST ? n * deep.inputs * z.H * z.W * z.C + group * channels
-                                          : (n * z.C + group * channels) * deep.inputs * z.H * z.W);
-      const int corner = ((front * z.H + top) * z.W + left) * (CHANNELS_LAST ? z.C : 1);
-#pragma unroll
-      for (int v = 0; v < 4; ++v) {
-        if (wide_x && v > 0) continue;
-        const int4 tap = table[pack + v];
-        const int plane = front + (VOLUME ? tap.w : 0), h = top + tap.y, u = left + tap.z;
-        const bool there = real && plane >= 0 && plane < deep.inputs && h >= 0 && h < z.H && u >= 0 && u < z.W;
-        if (wide_x) {  // 4 channels of one tap
-          Pack<T, 4> four = {};
-          if (there) four = *reinterpret_cast<const Pack<T, 4>*>(image + corner + tap.x);
-#pragma unroll
-          for (int j = 0; j < 4; ++j) pixels.at[j] = widen(four.at[j]);
-        } else {
-          pixels.at[v] = there ? widen(image[corner + tap.x]) : 0;
-        }
-      }
-      const int4 step = VOLUME ? kept_stride : stride;
-      pixel += DEPTH;
-      q += step.x;
-      p += step.y;
-      n += step.w;
-      if (q >= z.Q) {
-        q -= z.Q;
-        ++p;
-      }
-      bool carry = p >= z.P;
-      if (carry) p -= z.P;
-      if (VOLUME) {
-        o += step.z + carry;
-        carry = o >= deep.outputs;
-        if (carry) o -= deep.outputs;
-      }
-      n += carry;
-    }
-    if (i > 0) result.add(a[(i - 1) % 2], d[(i - 1) % 2]);  // while the numbers of the next step are on their way
-    if (i < steps) {
-      *reinterpret_cast<Pack<S, 4>*>(&a[i % 2][row][pack]) = gradients;
-      *reinterpret_cast<Pack<S, 4>*>(&d[i % 2][row][pack]) = pixels;
+  if (steps > 0) {
+    const S *down = &sides[0].left[0][result.top], *across = &sides[0].right[0][result.left];
+    S *to_left = &sides[0].left[reader.row()][reader.pack()], *to_right = &sides[0].right[reader.row()][reader.pack()];
+    int other = Result::OTHER;
+    reader.read(0);
+    reader.write(to_left, to_right);
+    for (int i = 1; i < steps; ++i) {
+      __syncthreads();
+      reader.advance();
+      reader.read(i);  // on its way while the numbers of the step before are added up
+      result.add(down, across);
+      to_left += other;
+      to_right += other;
+      reader.write(to_left, to_right);
+      down += other;
+      across += other;
+      other = -other;
     }
     __syncthreads();
+    result.add(down, across);
   }
 
   const long long rows = static_cast<long long>(blockIdx.y) * z.K + group * filters;
 #pragma unroll
-  for (int i = 0; i < SPAN; ++i) {
+  for (int i = 0; i < HEIGHT; ++i) {
     const int k = filter0 + result.row(i);
     if (k >= filters) continue;
 #pragma unroll
-    for (int j = 0; j < SPAN; j += 4) {
+    for (int j = 0; j < WIDTH; j += 4) {
       const int column = column0 + result.column(j);
       S* place = partial + (rows + k) * columns + column;
       if (columns % 4 == 0) {

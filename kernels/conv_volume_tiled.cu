@@ -16,35 +16,36 @@
 // Launchers: gpuconv/cuda/conv_volume.py.
 #include "conv_tiled.cuh"
 
-template <typename T, bool CHANNELS_LAST, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH>
+template <typename T, bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH>
 __global__ void __launch_bounds__(256, 2)
 conv_volume_forward_tiled(const T* __restrict__ x, const Sum<T>* __restrict__ packed, const T* __restrict__ b,
                           T* __restrict__ y, const VolumeConvShape z) {
-  forward_tile<false, CHANNELS_LAST, false, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(x, packed, b, y, z);
+  forward_tile<false, CHANNELS_LAST, WIDE, false, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(x, packed, b, y, z);
 }
 
 template <typename T, bool CHANNELS_LAST, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH>
 __global__ void __launch_bounds__(256, 2)
 conv_volume_forward_few(const T* __restrict__ x, const Sum<T>* __restrict__ packed, const T* __restrict__ b,
                         T* __restrict__ y, const VolumeConvShape z) {
-  forward_tile<true, CHANNELS_LAST, false, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(x, packed, b, y, z);
+  forward_tile<true, CHANNELS_LAST, false, false, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(x, packed, b, y, z);
 }
 
 // blockIdx.y: phase of the stride in rows and columns, blockIdx.z: in depth.  special: what conv_pack_filters found.
-template <typename T, bool CHANNELS_LAST, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH>
+template <typename T, bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH>
 __global__ void __launch_bounds__(256, 2)
 conv_volume_backward_data_tiled(const T* __restrict__ dy, const Sum<T>* __restrict__ packed, T* __restrict__ dx,
                                 const VolumeConvShape z, const T* __restrict__ w, const int* __restrict__ special,
                                 int specials, int tap_step_d, int tap_step_v, int tap_step_h) {
-  data_tile<CHANNELS_LAST, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(dy, packed, dx, z, w, special, specials, tap_step_d,
+  data_tile<CHANNELS_LAST, WIDE, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(dy, packed, dx, z, w, special, specials, tap_step_d,
                                                                   tap_step_v, tap_step_h);
 }
 
 // partial: (slices, K, T R S, C / groups), slice = blockIdx.y over the voxels [slice length, (slice + 1) length) of all
 // volumes
-template <typename T, bool CHANNELS_LAST, int SIDE, int SPAN, int DEPTH>
+template <typename T, bool CHANNELS_LAST, bool WIDE_DY, bool WIDE_X, int FILTERS, int COLUMNS, int HEIGHT, int WIDTH,
+          int DEPTH>
 __global__ void __launch_bounds__(256, 2)
 conv_volume_backward_weight_tiled(const T* __restrict__ dy, const T* __restrict__ x, Sum<T>* __restrict__ partial,
                                   const VolumeConvShape z, long long length) {
-  weight_tile<CHANNELS_LAST, SIDE, SPAN, DEPTH>(dy, x, partial, z, length);
+  weight_tile<CHANNELS_LAST, WIDE_DY, WIDE_X, FILTERS, COLUMNS, HEIGHT, WIDTH, DEPTH>(dy, x, partial, z, length);
 }

@@ -20,8 +20,13 @@ struct Tile {
   static_assert(ROWS / HEIGHT % LANES == 0, "nor taller");
   static_assert(LANES % 2 == 0 && 32 / LANES % 2 == 0, "lanes must pair up in both directions");
 
-  using Left = S[DEPTH][ROWS + TILE_PAD];
-  using Right = S[DEPTH][COLUMNS + TILE_PAD];
+  static constexpr int LEFT_PITCH = ROWS + TILE_PAD, RIGHT_PITCH = COLUMNS + TILE_PAD;
+  // What shared memory holds of a step, twice: one is read while the other is written.
+  struct alignas(4 * sizeof(S)) Sides {
+    S left[DEPTH][LEFT_PITCH];
+    S right[DEPTH][RIGHT_PITCH];
+  };
+  static constexpr int OTHER = sizeof(Sides) / sizeof(S);  // numbers from a place in one to the same in the other
 
   S sum[HEIGHT][WIDTH];
   int top, left;  // of this thread's first square
@@ -42,18 +47,23 @@ struct Tile {
   __device__ __forceinline__ int row(int i) const { return i / 4 * (ROWS * 4 / HEIGHT) + top + i % 4; }
   __device__ __forceinline__ int column(int j) const { return j / 4 * (COLUMNS * 4 / WIDTH) + left + j % 4; }
 
-  __device__ __forceinline__ void add(const Left& a, const Right& b) {
+  // down, across: this thread's first numbers, sides.left[0][top] and sides.right[0][left].
+  __device__ __forceinline__ void add(const S* down, const S* across) {
 #pragma unroll
     for (int d = 0; d < DEPTH; ++d) {
-      Pack<S, 4> down[HEIGHT / 4], across[WIDTH / 4];
+      Pack<S, 4> rows[HEIGHT / 4], columns[WIDTH / 4];
 #pragma unroll
-      for (int i = 0; i < HEIGHT / 4; ++i) down[i] = *reinterpret_cast<const Pack<S, 4>*>(&a[d][row(4 * i)]);
+      for (int i = 0; i < HEIGHT / 4; ++i) {
+        rows[i] = *reinterpret_cast<const Pack<S, 4>*>(down + d * LEFT_PITCH + i * (ROWS * 4 / HEIGHT));
+      }
 #pragma unroll
-      for (int j = 0; j < WIDTH / 4; ++j) across[j] = *reinterpret_cast<const Pack<S, 4>*>(&b[d][column(4 * j)]);
+      for (int j = 0; j < WIDTH / 4; ++j) {
+        columns[j] = *reinterpret_cast<const Pack<S, 4>*>(across + d * RIGHT_PITCH + j * (COLUMNS * 4 / WIDTH));
+      }
 #pragma unroll
       for (int i = 0; i < HEIGHT; ++i) {
 #pragma unroll
-        for (int j = 0; j < WIDTH; ++j) sum[i][j] += down[i / 4].at[i % 4] * across[j / 4].at[j % 4];
+        for (int j = 0; j < WIDTH; ++j) sum[i][j] += rows[i / 4].at[i % 4] * columns[j / 4].at[j % 4];
       }
     }
   }

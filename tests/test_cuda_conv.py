@@ -1,10 +1,13 @@
 """Which kernel a convolution runs on, and that every kernel serves every case it might be given."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from compare import absolute, assert_close, assert_same, normal, whole
 from conv_checks import channels_last, exact_backward, exact_forward
 from pairs import GPUS, STORED, pairs
+from places import Emulated
 from test_conv import CASES, SPECIAL
 
 import gpuconv
@@ -14,6 +17,7 @@ from gpuconv.cuda.layout import INT64
 from gpuconv.shapes import conv_sizes
 
 FLOAT32, FLOAT64 = np.dtype("float32"), np.dtype("float64")
+H200 = SimpleNamespace(sm_count=132)
 
 
 def sizes(x, w, **options):
@@ -80,20 +84,84 @@ def test_rule(x, w, options, methods):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "columns", "dtype", "tile"),
+    ("pixels", "columns", "inner", "dtype", "tile"),
     [
-        (2**17, 128, FLOAT32, conv.LARGE),
-        (2**17, 100, FLOAT32, conv.LARGE),
-        (2**17, 64, FLOAT32, conv.SLIM),
-        (2**17, 192, FLOAT32, conv.SLIM),
-        (2**17, 32, FLOAT32, conv.NARROW),
-        (2**17, 16, FLOAT32, conv.NARROW),
-        (2**11, 512, FLOAT32, conv.SMALL),
-        (2**17, 128, FLOAT64, conv.SMALL),
+        (2**17, 128, 128, FLOAT32, conv.LARGE),
+        (2**17, 100, 128, FLOAT32, conv.LARGE),
+        (2**17, 64, 64, FLOAT32, conv.SLIM),
+        (2**17, 192, 64, FLOAT32, conv.SLIM),
+        (2**17, 32, 32, FLOAT32, conv.NARROW),
+        (2**17, 16, 32, FLOAT32, conv.NARROW),
+        (2**13, 256, 256, FLOAT32, conv.SLIM),  # 128 large tiles: one to a multiprocessor
+        (9 * 2**10, 256, 256, FLOAT32, conv.SMALL),  # 144 large tiles: 12 multiprocessors would take a second
+        (9 * 2**10, 256, 264, FLOAT32, conv.SMALL),
+        (2**11, 512, 512, FLOAT32, conv.SMALL),
+        (2**11, 512, 8, FLOAT32, conv.SLIM),  # half of each step of a small tile would be empty
+        (2**17, 128, 128, FLOAT64, conv.SMALL),
     ],
 )
-def test_tile_wastes_least(pixels, columns, dtype, tile):
-    assert conv.tile_of(pixels, columns, dtype) == tile
+def test_tile_takes_least(pixels, columns, inner, dtype, tile):
+    assert conv.tile_of(H200, dtype, pixels=pixels, columns=columns, inner=inner) == tile
+
+
+def test_tile_depends_on_the_multiprocessors():
+    sizes = {"pixels": 2**13, "columns": 256, "inner": 256}
+    of_few = conv.tile_of(SimpleNamespace(sm_count=16), FLOAT32, **sizes)
+    assert (of_few, conv.tile_of(H200, FLOAT32, **sizes)) == (conv.LARGE, conv.SLIM)
+
+
+def test_products_side_by_side_are_blocks_side_by_side():
+    sizes = {"columns": 128, "inner": 128}
+    alone = conv.tile_of(H200, FLOAT32, pixels=2**10, **sizes)
+    assert alone == conv.SMALL
+    assert conv.tile_of(H200, FLOAT32, pixels=2**10, products=2**7, **sizes) == conv.LARGE
+
+
+@pytest.mark.parametrize(
+    ("filters", "columns", "dtype", "tile"),
+    [
+        (128, 128 * 9, FLOAT32, conv.LARGE_WEIGHT),
+        (64, 24 * 9, FLOAT32, conv.FLAT_WEIGHT),
+        (64, 64 * 9, FLOAT32, conv.SMALL_WEIGHT),  # 9 of them, where the fifth flat one is half empty
+        (192, 128, FLOAT32, conv.FLAT_WEIGHT),
+        (128, 64, FLOAT32, conv.SMALL_WEIGHT),
+        (64, 27, FLOAT32, conv.SMALL_WEIGHT),
+        (128, 128 * 9, FLOAT64, conv.SMALL_WEIGHT),
+    ],
+)
+def test_tile_of_weights_wastes_least(filters, columns, dtype, tile):
+    assert conv.weight_tile_of(filters, columns, dtype) == tile
+
+
+def test_a_tile_changes_no_bit(gpu, rng, monkeypatch):
+    """So that results do not depend on how many multiprocessors there are."""
+    (x, w, b, dy), _ = arrays(rng, *SEVERAL_TILES["odd"])
+    bits = []
+    for tile in TILES.values():
+        monkeypatch.setattr(conv, "tile_of", lambda *_, tile=tile, **__: tile)
+        y, dx, _, _ = computed(gpu, x, w, b, dy, SEVERAL_TILES["odd"][2])
+        bits.append((y.tobytes(), dx.tobytes()))
+    assert len(set(bits)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "channels", "dtype", "channels_last", "packs"),
+    [
+        (0, 16, FLOAT32, True, True),
+        (4, 16, FLOAT32, True, True),
+        (1, 16, FLOAT32, True, False),
+        (2, 16, FLOAT32, True, False),
+        (0, 16, FLOAT32, False, False),
+        (0, 12, FLOAT32, True, False),
+        (4, 16, np.dtype(np.float16), True, True),
+        (2, 16, np.dtype(np.float16), True, False),
+        (0, 16, FLOAT64, True, False),
+    ],
+)
+def test_packs_are_aligned_and_whole(first, channels, dtype, channels_last, packs):
+    memory = Emulated.device.empty(1024, dtype)
+    assert Emulated.device.is_aligned(memory, 16)
+    assert conv._packs(Emulated.device, memory[first:], channels, 8, channels_last=channels_last) is packs
 
 
 # Every kernel on every case -----------------------------------------------------------------------------------------
@@ -127,8 +195,10 @@ SEVERAL_TILES = {
     "odd": ((3, 21, 11, 13), (131, 21, 3, 2), {"pad": (1, 0), "stride": (1, 2)}),
     "packs_of_four": ((2, 20, 12, 12), (132, 20, 2, 2), {"pad": 1, "stride": 2}),
     "groups": ((2, 24, 10, 14), (144, 12, 3, 1), {"groups": 2, "dilation": 2}),
+    "whole_steps": ((2, 32, 9, 8), (144, 32, 2, 2), {"pad": 1, "stride": (2, 1)}),
 }
 TILES = {"large": conv.LARGE, "slim": conv.SLIM, "narrow": conv.NARROW, "small": conv.SMALL}
+WEIGHT_TILES = {"large": conv.LARGE_WEIGHT, "flat": conv.FLAT_WEIGHT, "small": conv.SMALL_WEIGHT}
 
 
 @pairs(
@@ -137,11 +207,11 @@ TILES = {"large": conv.LARGE, "slim": conv.SLIM, "narrow": conv.NARROW, "small":
     forward=["tiled", "few"],
     stored=STORED,
     gpu=GPUS,
-    together=[("tile", "forward", "stored")],  # each is a kernel
+    together=[("tile", "forward", "stored"), ("case", "tile", "stored")],  # each is a kernel
 )
 def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward=forward, data="tiled", weight="tiled")
-    monkeypatch.setattr(conv, "tile_of", lambda *_: tile)
+    monkeypatch.setattr(conv, "tile_of", lambda *_, **__: tile)
     (x, w, b, dy), z = arrays(rng, *case)
     y, dx, _, _ = computed(gpu, x, w, b, dy, case[2], stored=stored)
     assert_same(y, exact_forward(x, w, b, z), dtype="float32")
@@ -149,7 +219,7 @@ def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
 
 
 @pytest.mark.parametrize("case", SEVERAL_TILES.values(), ids=SEVERAL_TILES.keys())
-@pytest.mark.parametrize("tile", [conv.LARGE_WEIGHT, conv.SMALL_WEIGHT], ids=["large", "small"])
+@pytest.mark.parametrize("tile", WEIGHT_TILES.values(), ids=WEIGHT_TILES.keys())
 @each_format
 def test_several_tiles_of_the_weight_gradient(case, tile, stored, gpu, rng, monkeypatch):
     force(monkeypatch, weight="tiled")

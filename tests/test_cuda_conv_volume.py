@@ -216,6 +216,7 @@ SEVERAL_TILES = {
     "odd": ((3, 21, 5, 6, 7), (131, 21, 2, 3, 1), {"pad": (1, 1, 0), "stride": (1, 1, 2)}),
     "packs_of_four": ((2, 20, 6, 6, 8), (132, 20, 2, 2, 1), {"pad": (1, 1, 0), "stride": (2, 1, 2)}),
     "groups": ((2, 24, 6, 5, 8), (144, 12, 3, 1, 2), {"groups": 2, "dilation": (2, 1, 3)}),
+    "whole_steps": ((2, 32, 4, 3, 8), (144, 32, 2, 1, 2), {"pad": (1, 0, 1), "stride": (2, 1, 1)}),
 }
 
 
@@ -225,11 +226,11 @@ SEVERAL_TILES = {
     forward=["tiled", "few"],
     stored=STORED,
     gpu=GPUS,
-    together=[("tile", "forward", "stored")],  # each is a kernel
+    together=[("tile", "forward", "stored"), ("case", "tile", "stored")],  # each is a kernel
 )
 def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
     force(monkeypatch, forward=forward, data="tiled", weight="tiled")
-    monkeypatch.setattr(conv, "tile_of", lambda *_: tile)
+    monkeypatch.setattr(conv, "tile_of", lambda *_, **__: tile)
     (x, w, b, dy), z = arrays(rng, case)
     y, dx, *_ = computed(gpu, (x, w, b, dy), case[2], stored)
     assert_same(gpu.numpy(y), exact_forward(x, w, b, z), dtype="float32")
@@ -238,10 +239,10 @@ def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
 
 @pairs(
     case=SEVERAL_TILES,
-    tile={"large": conv.LARGE_WEIGHT, "small": conv.SMALL_WEIGHT},
+    tile={"large": conv.LARGE_WEIGHT, "flat": conv.FLAT_WEIGHT, "small": conv.SMALL_WEIGHT},
     stored=STORED,
     gpu=GPUS,
-    together=[("tile", "stored")],
+    together=[("case", "tile", "stored")],
 )
 def test_several_tiles_of_the_weight_gradient(case, tile, stored, gpu, rng, monkeypatch):
     force(monkeypatch, weight="tiled")

@@ -54,7 +54,7 @@ _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_d
 # that the order of adding never changes.
 _LEAST_PIXELS = 64  # of a slice
 _PARTIAL_SUMS = 2**18  # of all slices together, unless dw itself has more elements
-_ENOUGH_BLOCKS = 512  # of a tiled kernel
+_ENOUGH_BLOCKS = 512  # of conv_backward_weight_tiled
 # The longest run, in square roots of the number of terms, within a slice and over the slices: a run of n equal terms is
 # off by up to n / 4 units, and the tolerance rule allows 2 sqrt(n).
 _LONGEST_RUN = 6
@@ -77,15 +77,32 @@ SMALL = Tile(64, 64, 4, 4, 16)
 
 
 class WeightTile(NamedTuple):
-    """Template arguments of conv_backward_weight_tiled."""
+    """Template arguments of a tiled weight gradient: what a block makes, what a thread makes, pixels for each step."""
 
-    side: int
-    span: int
+    filters: int
+    columns: int
+    height: int
+    width: int
     depth: int
 
 
-LARGE_WEIGHT = WeightTile(128, 8, 8)
-SMALL_WEIGHT = WeightTile(64, 4, 16)
+LARGE_WEIGHT = WeightTile(128, 128, 8, 8, 8)
+FLAT_WEIGHT = WeightTile(64, 128, 4, 8, 16)
+SMALL_WEIGHT = WeightTile(64, 64, 4, 4, 16)
+
+# What a tile can reach of a multiprocessor's rate of multiply-adds: by the machine code for compute capability 9.0, of
+# float32 and channels-last, which tests/ladder/hot_loops.json has.
+SHARES: dict[Tile | WeightTile, float] = {
+    LARGE: 0.90,
+    SLIM: 0.83,
+    NARROW: 0.80,
+    SMALL: 0.80,
+    LARGE_WEIGHT: 0.85,
+    FLAT_WEIGHT: 0.81,
+    SMALL_WEIGHT: 0.75,
+}
+_AT_ONCE = 2  # blocks that a multiprocessor has room for
+KEPT = {1: 0.50, 2: 0.75}  # of its rate, by the blocks it works on: an estimate
 
 
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
@@ -121,22 +138,41 @@ def weight_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
     return "tensor" if isinstance(z, ConvSizes) and conv_weight_tensor.serves(z, dtype, arch) else "tiled"
 
 
-def tile_of(pixels: int, columns: int, dtype: np.dtype) -> Tile:
-    """Return the tile with least waste for so many pixels and columns of the result."""
+def tile_of(device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner: int, products: int = 1) -> Tile:
+    """Return the tile with which so many products of matrices, pixels x inner by inner x columns, should take least.
+
+    The blocks are dealt out to the multiprocessors.  The one that gets most works on as many of them at once as there
+    is room for, and then on what is left.  No result depends on it: every sum is added up in the same order.
+    """
     if dtype == np.float64:
         return SMALL  # a larger one would need more registers than there are
-    if columns <= NARROW.filters:
-        tile = NARROW
-    else:
-        tile = LARGE if -(-columns // 128) * 128 == -(-columns // 64) * 64 else SLIM
-    blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters)
-    return tile if blocks >= _ENOUGH_BLOCKS // 4 else SMALL
+
+    def cost(tile: Tile) -> float:
+        blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * products
+        rounds, rest = divmod(-(-blocks // device.sm_count), _AT_ONCE)
+        time = rounds * _AT_ONCE / KEPT[_AT_ONCE] + (rest / KEPT[rest] if rest else 0)
+        return time * tile.pixels * tile.filters * -(-inner // tile.depth) * tile.depth / SHARES[tile]
+
+    return min((LARGE, SLIM, NARROW, SMALL), key=cost)
 
 
 def weight_tile_of(filters: int, columns: int, dtype: np.dtype) -> WeightTile:
-    """Return the tile of the weight gradient for so many filters and columns."""
-    large = dtype != np.float64 and min(filters, columns) > SMALL_WEIGHT.side
-    return LARGE_WEIGHT if large else SMALL_WEIGHT
+    """Return the tile of the weight gradient for so many filters and columns: by these alone, as are its slices."""
+    if dtype == np.float64:
+        return SMALL_WEIGHT
+
+    def cost(tile: WeightTile) -> float:
+        whole = -(-filters // tile.filters) * tile.filters * -(-columns // tile.columns) * tile.columns
+        return whole / SHARES[tile]
+
+    return min((LARGE_WEIGHT, FLAT_WEIGHT, SMALL_WEIGHT), key=cost)
+
+
+def _packs(device: Device, images: Any, channels: int, step: int, *, channels_last: bool) -> bool:
+    """True if the channels of a group can be read in packs of 4, `step` of them at a time: a view may start anywhere."""
+    if not channels_last or channels % step or images.dtype == np.float64:
+        return False
+    return device.is_aligned(images, 4 * images.dtype.itemsize)
 
 
 def _phases(z: Sizes) -> tuple[int, ...]:
@@ -178,10 +214,18 @@ def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...]) -> An
     if method == "direct":
         kernel(device, (*templates, _index(z)), cover(device, elements(z.out)), x, w, b, y_stored, _shape(z))
         return y
-    pixels, columns = z.N * prod(z.out[2:]), z.K // z.groups
-    tile = tile_of(pixels * z.groups, columns, x.dtype)
+    pixels, columns, inner = z.N * prod(z.out[2:]), z.K // z.groups, z.C // z.groups
+    terms = inner * prod(z.window) if method == "few" else inner
+    tile = tile_of(device, x.dtype, pixels=pixels, columns=columns, inner=terms, products=z.groups)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
-    packed, _ = _packed(device, w, z, tile, z.C // z.groups, columns, data=False, few=method == "few")
+    packed, _ = _packed(device, w, z, tile, inner, columns, data=False, few=method == "few")
+    if method == "tiled":
+        templates = (
+            x.dtype,
+            channels_last,
+            _packs(device, x, inner, tile.depth, channels_last=channels_last),
+            *epilogue,
+        )
     kernel(device, (*templates, *tile), blocks, x, packed, b, y_stored, _shape(z))
     return y
 
@@ -255,14 +299,15 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: 
         templates = (dy.dtype, channels_last, _index(z))
         kernel(device, templates, cover(device, elements(z.image)), dy, w, dx_stored, _shape(z))
         return dx
-    columns, phases = z.C // z.groups, _phases(z)
+    columns, inner, phases = z.C // z.groups, z.K // z.groups, _phases(z)
     pixels = z.N * prod(-(-n // step) for n, step in zip(z.image[2:], z.stride, strict=True))  # of the largest phase
-    tile = tile_of(pixels * prod(phases) * z.groups, columns, dy.dtype)
+    tile = tile_of(device, dy.dtype, pixels=pixels, columns=columns, inner=inner, products=prod(phases) * z.groups)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
-    packed, special = _packed(device, w, z, tile, z.K // z.groups, columns, data=True, few=False)
+    packed, special = _packed(device, w, z, tile, inner, columns, data=True, few=False)
     tap_steps = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
     arguments = (dy, packed, dx_stored, _shape(z), w, special, special.size, *tap_steps)
-    kernel(device, (dy.dtype, channels_last, *tile), (blocks, *phases), *arguments)
+    wide = _packs(device, dy, inner, tile.depth, channels_last=channels_last)
+    kernel(device, (dy.dtype, channels_last, wide, *tile), (blocks, *phases), *arguments)
     return dx
 
 
@@ -288,10 +333,13 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes) -> None
         _add(device, partial, dw)
         return
     tile = weight_tile_of(filters, channels * taps, x.dtype)
-    tiles = -(-filters // tile.side) * -(-channels * taps // tile.side) * z.groups
+    tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
-    kernel(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
+    wide_dy = _packs(device, dy, filters, 4, channels_last=channels_last)
+    wide_x = wide_dy and _packs(device, x, channels, 4, channels_last=channels_last)
+    templates = (x.dtype, channels_last, wide_dy, wide_x, *tile)
+    kernel(device, templates, (tiles, slices), dy, x, partial, _shape(z), length)
     _add(device, partial, dw, taps=taps, channels=channels, stored=channels)
 
 

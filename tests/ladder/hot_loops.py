@@ -34,7 +34,6 @@ multiprocessors.  So it says what a loop cannot beat and which change moves its 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import json
 import math
@@ -42,7 +41,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,23 +50,18 @@ from emulate import LaunchRecord, control_flow, cubin, sass
 from emulate.build import cache_folder, digest
 from emulate.nvrtc import nvrtc
 
-from gpuconv.cuda import conv, conv_tensor
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
-from .kernel_calls import FORMATS, Call, GroupedDevice, Launched, emulated_on, launched, rough
+from .kernel_calls import FORMATS, TILED_DTYPES, GroupedDevice, Launched, calls_of_tiles, emulated_on, launched
 
 TABLE = Path(__file__).with_suffix(".json")
 ARCHS = ("80", "90")
-DTYPES = ("float32", "float16")
 GROWTH = 0.03  # of the bound: what of it is let pass
 COLUMNS = (
     *("instructions", "FFMA", "shared loads", "shared stores", "global loads", "shared cycles"),
     *("registers", "blocks per multiprocessor"),
 )
-_TILES = (conv.LARGE, conv.SLIM, conv.NARROW, conv.SMALL)
-_WEIGHT_TILES = (conv.LARGE_WEIGHT, conv.SMALL_WEIGHT)
-_CHANNELS = (4, 16)  # few, and enough for a tile of the inner dimension; packs of 4 in both
 _SCHEDULERS = 4
 _FFMA_LANES = {"80": 64, "90": 128}
 _KEPT = {1: 0.50, 2: 0.75, 3: 0.78}  # of the rate of issue, by blocks of 256 threads
@@ -105,24 +99,9 @@ class Loop(NamedTuple):
         return alone, alone * _KEPT[min(self.blocks, max(_KEPT))]
 
 
-def _calls() -> Iterator[Call]:
-    """Yield calls that between them launch every tiled kernel with each of its tiles."""
-    for i, tile in enumerate(_TILES):
-        of_weights = _WEIGHT_TILES[min(i, len(_WEIGHT_TILES) - 1)]
-        settings = (
-            (conv, "tile_of", lambda *_, tile=tile: tile),
-            (conv, "weight_tile_of", lambda *_, tile=of_weights: tile),
-            (conv_tensor, "LEAST_ARCH", 1_000),
-        )
-        for C in _CHANNELS:
-            images = rough("conv", f"conv of {C} channels, {tile}", x=(1, C, 6, 8), w=(16, C, 3, 3), pad=1)
-            volumes = rough("conv", f"volumes of {C} channels, {tile}", x=(1, C, 2, 6, 4), w=(16, C, 2, 3, 3), pad=1)
-            yield from (dataclasses.replace(call, settings=settings) for call in (images, volumes))
-
-
-def instances(dtypes: Collection[str] = DTYPES) -> dict[str, Launched]:
+def instances(dtypes: Collection[str] = TILED_DTYPES) -> dict[str, Launched]:
     """Return every tiled kernel with every tile, dtype and memory format, by C++ name."""
-    every = launched(list(_calls()), tuple(dtypes))
+    every = launched(list(calls_of_tiles()), tuple(dtypes))
     return {name: one for name, one in every.items() if one.kernel.name.endswith(("_tiled", "_few"))}
 
 
@@ -141,7 +120,7 @@ def shared_cycles() -> dict[str, Cycles]:
     device = GroupedDevice("emulated-stats", every.values())
     cycles: dict[str, Cycles] = {}
     with emulated_on(device) as place:
-        for call in _calls():
+        for call in calls_of_tiles():
             for memory in FORMATS:
                 device.launches.clear()
                 call.on(place, "float32", memory)
@@ -245,8 +224,7 @@ def _request(kernel: str, line: sass.Line, cycles: Cycles) -> float:
 def _ffma_of_step(one: Launched) -> int:
     """Return the multiply-adds of a thread in a step, from the template arguments."""
     of = {name: value for (_, name), value in zip(one.kernel.signature.templates, one.templates, strict=True)}
-    squares = of["SPAN"] ** 2 if "SPAN" in of else of["HEIGHT"] * of["WIDTH"]
-    return int(squares * of["DEPTH"])
+    return int(of["HEIGHT"] * of["WIDTH"] * of["DEPTH"])
 
 
 # The table ----------------------------------------------------------------------------------------------------------

@@ -536,7 +536,24 @@ def _muon(d: Inputs) -> Results:
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _PARTS_IN_A_BLOCK: Settings = ((reduce, "_ENOUGH_BLOCKS", 3),)
 _WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000),)
-_LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0), *_WITHOUT_TENSOR_CORES)
+
+
+def _in_tiles(tile: conv.Tile, of_weights: conv.WeightTile) -> Settings:
+    """Return settings by which convolutions of float32 and float16 run in these tiles: of float64 there is one of each."""
+
+    def of_dtype(_device: Any, dtype: Any, **_sizes: int) -> conv.Tile:
+        return conv.SMALL if dtype == np.float64 else tile
+
+    def of_weights_of_dtype(_filters: int, _columns: int, dtype: Any) -> conv.WeightTile:
+        return conv.SMALL_WEIGHT if dtype == np.float64 else of_weights
+
+    return (conv, "tile_of", of_dtype), (conv, "weight_tile_of", of_weights_of_dtype), *_WITHOUT_TENSOR_CORES
+
+
+_LARGE_TILES = _in_tiles(conv.LARGE, conv.LARGE_WEIGHT)
+_SLIM_TILES = _in_tiles(conv.SLIM, conv.FLAT_WEIGHT)
+_NARROW_TILES = _in_tiles(conv.NARROW, conv.SMALL_WEIGHT)
+_SMALL_TILES = _in_tiles(conv.SMALL, conv.SMALL_WEIGHT)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
 
 
@@ -693,9 +710,9 @@ _SPECIAL = (
         w=(9, 17, 2, 2),
         stride=(1, 2),
     ),
-    of("conv", "conv_large_tiles", x=(2, 9, 7, 5), w=(70, 9, 3, 3), pad=1, quick=False, settings=_LARGEST_TILES),
-    of("conv", "conv_slim_tiles", x=(2, 8, 6, 5), w=(36, 8, 3, 3), pad=1, quick=False, settings=_LARGEST_TILES),
-    of("conv", "conv_narrow_tiles", x=(2, 8, 6, 5), w=(20, 8, 2, 3), quick=False, settings=_LARGEST_TILES),
+    of("conv", "conv_large_tiles", x=(1, 17, 7, 5), w=(70, 17, 3, 3), pad=1, quick=False, settings=_LARGE_TILES),
+    of("conv", "conv_slim_tiles", x=(2, 16, 6, 5), w=(40, 16, 3, 3), pad=1, quick=False, settings=_SLIM_TILES),
+    of("conv", "conv_narrow_tiles", x=(2, 17, 6, 5), w=(20, 17, 2, 3), quick=False, settings=_NARROW_TILES),
     of("conv", "conv_nan_and_inf", x=(1, 2, 6, 5), w=(2, 2, 3, 3), pad=1, drawn={"x": "special"}),
     of(
         "conv",
@@ -782,7 +799,7 @@ _SPECIAL = (
         w=(70, 66, 2, 2, 1),
         pad=1,
         quick=False,
-        settings=_LARGEST_TILES,
+        settings=_LARGE_TILES,
     ),
     of(
         "conv",
@@ -791,7 +808,7 @@ _SPECIAL = (
         w=(36, 33, 3, 2, 1),
         pad=1,
         quick=False,
-        settings=_LARGEST_TILES,
+        settings=_SLIM_TILES,
     ),
     of(
         "conv",
@@ -799,7 +816,7 @@ _SPECIAL = (
         x=(2, 17, 4, 5, 4),
         w=(20, 17, 2, 1, 3),
         quick=False,
-        settings=_LARGEST_TILES,
+        settings=_NARROW_TILES,
     ),
     Call("conv_relu", _conv_relu, "conv"),
     _on_tensor_cores("conv_tensor", x=(2, 16, 7, 5), w=(24, 16, 3, 3), pad=1),
@@ -1150,6 +1167,20 @@ def launched(
         for key in [key for key in known._ready if key[0] is recorder]:
             del known._ready[key]
     return dict(sorted(instances.items()))
+
+
+# Channels and filters: few channels; a step of every tile, in packs of 4; packs of dy alone, and no packs.
+_OF_TILES = ((3, 16), (16, 16), (17, 16), (17, 17))
+TILED_DTYPES = ("float32", "float16")  # of float64 there is one tile
+
+
+def calls_of_tiles() -> Iterator[Call]:
+    """Yield calls that between them launch every tiled convolution with each of its tiles, on each way of reading."""
+    for i, settings in enumerate((_LARGE_TILES, _SLIM_TILES, _NARROW_TILES, _SMALL_TILES)):
+        for C, K in _OF_TILES:
+            for x, w in (((1, C, 6, 8), (K, C, 3, 3)), ((1, C, 2, 6, 4), (K, C, 2, 3, 3))):
+                name = f"conv of {len(w) - 2} axes from {C} to {K} channels in tiles {i}"
+                yield dataclasses.replace(rough("conv", name, x=x, w=w, pad=1, settings=settings), dtypes=TILED_DTYPES)
 
 
 class GroupedDevice(EmulatedDevice):

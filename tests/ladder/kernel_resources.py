@@ -31,7 +31,7 @@ from gpuconv.cuda.kernel import OPTIONS, Kernel
 from gpuconv.cuda.source import source
 
 from . import kernel_files
-from .kernel_calls import Launched, launched
+from .kernel_calls import TILED_DTYPES, Launched, calls_of_tiles, launched
 
 TABLE = Path(__file__).parent / "kernel_resources.json"
 ARCHS = ("75", "80", "90")
@@ -43,9 +43,9 @@ SPILLS_ALLOWED: dict[str, str] = {}
 def instances() -> dict[str, Launched]:
     """Return every kernel with every set of template arguments that the calls of kernel_calls.py launch.
 
-    A kernel that counts in 32 bits is taken with 64 bits, too: arrays that need them are too large for the calls.
+    Tiled convolutions are taken with every tile: which one serves a call depends on the multiprocessors.  A kernel that counts in 32 bits is taken with 64 bits, too: arrays that need them are too large for the calls.
     """
-    every = dict(launched())
+    every = {**launched(), **launched(list(calls_of_tiles()), TILED_DTYPES)}
     for one in list(every.values()):
         kinds = [name for _, name in one.kernel.signature.templates]
         if "Index" in kinds:
