@@ -503,7 +503,7 @@ def _arithmetic(d: Inputs) -> Results:
 
 
 def _muon(d: Inputs) -> Results:
-    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front."""
+    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front; float32 copied, too."""
     shapes = {"affine": (3, 4), "wide": (66, 2, 8, 5), "small": (2, 3, 1, 2), "tall": (20, 3, 2, 1)}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
@@ -511,13 +511,18 @@ def _muon(d: Inputs) -> Results:
     for name, shape in shapes.items():
         params[name] = w[start : start + sizes[name]].reshape(shape)
         start += sizes[name]
-    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total, copies=None)
+    copies = None
+    if d.narrow == np.float32:
+        flat = w if d.wide else d.place.array(np.zeros(total + 5, np.float16))
+        copies = SimpleNamespace(flat=flat, renew=lambda: None)
+    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total, copies=copies)
     velocities = []
     for settings in ({"iterations": 2}, {"iterations": 1, "nesterov": False, "renormalise": False}):
         optimiser = nn.Muon(net, **settings)
         optimiser.step(0.1)
         velocities.append(optimiser.state["velocity"])
-    return w, *velocities
+    banks = slice(sizes["affine"], total)
+    return w, *velocities, None if copies is None else copies.flat[banks]
 
 
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
