@@ -131,6 +131,7 @@ _ARROWS = {
 }
 # What every part stands on: files that know nothing of operators, nets or runs.
 _GROUND = {
+    "bfloat16",
     "bounded",
     "checks",
     "contents",

@@ -1,6 +1,7 @@
 """Outcomes of steps on a GPU: noted as NumPy would have them, looked at late, and none is lost or saved too soon."""
 
 import dataclasses
+import functools
 import json
 import math
 import signal
@@ -18,6 +19,7 @@ from gpuconv.runs import checkpoint
 from gpuconv.train import Interrupted, Stepper, outcomes, precision, recipe, resume
 from gpuconv.train import state as train_state
 from gpuconv.train.feed import Batch, Feed
+from gpuconv.train.precision import LossScale
 
 DTYPES = ("float16", "float32", "float64")
 # Two epochs of ten steps, small enough for the emulator.
@@ -118,6 +120,8 @@ def test_a_row_that_nobody_has_looked_at_is_not_given_away():
 
 # Runs -----------------------------------------------------------------------------------------------------------------
 
+_TOO_LARGE = 2.0**19  # a loss scale with which gradients of activations are beyond float16
+
 FEATURES = {
     "float32": {"accumulate": 3, "clip_norm": 0.5, "ema": 0.9},
     "adamw": {"optimizer": "adamw", "lr": 1e-2, "weight_decay": 0.1, "bias_lr": 2.0},
@@ -137,6 +141,7 @@ def _cases(*names, core=()):
 @pytest.mark.parametrize(("name", "cuda"), _cases(*FEATURES, core=("float32", "float16")), indirect=["cuda"])
 def test_outcomes_looked_at_late_are_the_same(name, cuda, tmp_path, monkeypatch):
     """Every step, every three, or once an epoch: in float16 some of the first steps are skipped meanwhile."""
+    monkeypatch.setattr(precision, "LossScale", functools.partial(LossScale, _TOO_LARGE))
     config = change(checkpoint_every=4, epochs=1, **FEATURES[name])
     for steps in (1, 3, 16):
         every(monkeypatch, steps)
@@ -147,7 +152,7 @@ def test_outcomes_looked_at_late_are_the_same(name, cuda, tmp_path, monkeypatch)
     assert (skipped > 0) == name.startswith("float16")
     assert values["optimizer"]["steps"] == 10 - skipped
     if skipped:
-        assert (values["loss_scale"]["value"], values["loss_scale"]["skipped"]) == (65536.0 / 2**skipped, skipped)
+        assert (values["loss_scale"]["value"], values["loss_scale"]["skipped"]) == (_TOO_LARGE / 2**skipped, skipped)
 
 
 @pytest.mark.parametrize(("name", "cuda"), _cases("adamw", "float16", core=("float16",)), indirect=["cuda"])
@@ -353,8 +358,9 @@ def test_a_skipped_step_changes_no_weights_and_is_none_of_the_optimiser_s(optimi
         assert stepper.arithmetic.scale.value == 2.0**99
 
 
-def test_a_stepper_that_is_put_back_goes_on_from_there(cuda, tmp_path):
+def test_a_stepper_that_is_put_back_goes_on_from_there(cuda, tmp_path, monkeypatch):
     """After as many steps as the checkpoint has, none of them skipped, of which it had one."""
+    monkeypatch.setattr(precision, "LossScale", functools.partial(LossScale, _TOO_LARGE))
     config = change(precision="float16", optimizer="adamw", lr=0.01, max_steps=4)
     go(dataclasses.replace(config, epochs=1, max_steps=3), tmp_path / "run")
     snapshot = checkpoint.load(tmp_path / "run" / "last.safetensors")
@@ -372,7 +378,7 @@ def test_a_stepper_that_is_put_back_goes_on_from_there(cuda, tmp_path):
         stepper.step(batches[3], 3)
         stepper.look()
     assert (stepper.optimiser.steps, stepper.skipped, len(noted)) == (4 - skipped, skipped, 4)
-    assert stepper.arithmetic.scale.value == 65536.0 / 2**skipped
+    assert stepper.arithmetic.scale.value == _TOO_LARGE / 2**skipped
 
 
 def test_a_step_that_ends_in_an_error_leaves_the_next_one_right(cuda, monkeypatch):

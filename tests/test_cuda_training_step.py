@@ -213,7 +213,7 @@ FEATURES = {
             for place, at, core in ((EMULATED, "emulated", [pytest.mark.ladder]), (GPU, "cuda", [pytest.mark.core]))
             for name in FEATURES
         ),
-        # Muon's own arithmetic beside a twin net in float16.
+        # Muon's own arithmetic beside 16 bits.
         pytest.param("speedrun", FEATURES["float16"], *GPU.values, marks=GPU.marks, id="float16_muon-cuda"),
     ],
     indirect=["cuda"],
@@ -221,7 +221,7 @@ FEATURES = {
 def test_what_a_step_may_do_besides_ends_where_the_cpu_s_does(preset, settings, cuda, tmp_path):
     """As above; float16 loses 2^13 times more than float32, whose loss is taken for scale.
 
-    In convnet the first two steps of float16 are skipped, since their gradients are beyond it, and two more are taken.
+    Both sides skip the same first steps, if any: those whose gradients are beyond float16.
     """
     config = _config(preset, max_steps=4 if "precision" in settings else 2, **settings)
     runs = {}

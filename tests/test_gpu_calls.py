@@ -35,7 +35,10 @@ def _kernels(cases):
     for name, dtype, memory in cases:
         for one in launched([CALLS[name]], (dtype,), (memory,)).values():
             templates = (str(argument) for argument in one.templates)
-            aside = ("type" if text in DTYPES else "pack" if text in ("2", "4", "8") else text for text in templates)
+            aside = (
+                "type" if text in (*DTYPES, "bfloat16") else "pack" if text in ("2", "4", "8") else text
+                for text in templates
+            )
             kernels.add((one.kernel.name, *aside))
     return kernels
 

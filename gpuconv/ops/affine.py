@@ -57,13 +57,17 @@ def affine_backward(dy: Any, cache: AffineCache, *, input_grad: bool = True) -> 
 def affine_backward_into(dy: Any, cache: AffineCache, dw: Any, db: Any, *, input_grad: bool = True) -> Any:
     """Return dx as affine_backward does, and fill dw and db: what a net keeps, on a GPU C-contiguous and written there.
 
-    db is None where forward had no b.
+    db is None where forward had no b.  Beside 16 bits dw and db may be float32: the sums as they are, not rounded.
     """
     backend = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)
     if on_gpu(cache.x):
         return backend.affine.affine_backward_into(dy, cache.x, cache.w, dw, db, input_grad=input_grad)
-    dx, *made = affine_backward(dy, cache, input_grad=input_grad)
+    x, w, bias_grad = cache.x, cache.w, cache.has_bias
+    dx, *made = backend.affine_backward(dy, x, w, input_grad=input_grad, bias_grad=bias_grad)
+    if dw.dtype != x.dtype:
+        wide = (array.astype(dw.dtype) for array in (dy, x, w))
+        _, *made = backend.affine_backward(*wide, input_grad=False, bias_grad=bias_grad)
     fill((dw, db), made)
     return dx
 

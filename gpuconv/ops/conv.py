@@ -90,13 +90,21 @@ def conv_backward(
 def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_grad: bool = True) -> Any:
     """Return dx as conv_backward does, and fill dw and db: what a net keeps; dw may be None, db is where there is no b.
 
-    On a GPU they are C-contiguous, and of images are written where they lie.
+    On a GPU they are C-contiguous, and of images are written where they lie.  Beside 16 bits they may be float32: the
+    sums as they are, not rounded.
     """
     backend, x, w, z = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)
     if on_gpu(x) and x.ndim == 4 and x.dtype not in COMPLEX:
         return backend.conv.conv_backward_into(dy, x, w, z, dw, db, input_grad=input_grad)
-    dx, *made = conv_backward(dy, cache, input_grad=input_grad, weight_grad=dw is not None)
+    kept = {"weight_grad": dw is not None, "bias_grad": db is not None}
+    dtype = next((array.dtype for array in (dw, db) if array is not None), x.dtype)
+    if dtype == x.dtype:
+        dx, *made = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **kept})
+    else:
+        dx, *_ = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
+        wide = (array.astype(dtype) for array in (dy, x, w))
+        _, *made = _backward(backend, *wide, z, {"input_grad": False, **kept})
     fill((dw, db), made)
     return dx
 

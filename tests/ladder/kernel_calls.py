@@ -509,7 +509,7 @@ def _arithmetic(d: Inputs) -> Results:
 
 
 def _muon(d: Inputs) -> Results:
-    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front.
+    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front; float32 copied, too.
 
     The first goes ahead where its place says so; one that its place holds back leaves everything as it was.
     """
@@ -520,7 +520,11 @@ def _muon(d: Inputs) -> Results:
     for name, shape in shapes.items():
         params[name] = w[start : start + sizes[name]].reshape(shape)
         start += sizes[name]
-    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total, copies=None)
+    copies = None
+    if d.narrow == np.float32:
+        flat = w if d.wide else d.place.array(np.zeros(total + 5, np.float16))
+        copies = SimpleNamespace(flat=flat, renew=lambda: None)
+    net = SimpleNamespace(params=params, flat_params=w, flat_grads=dw, decayed=total, copies=copies)
     velocities = []
     for settings in ({"iterations": 2}, {"iterations": 1, "nesterov": False, "renormalise": False}):
         optimiser = nn.Muon(net, **settings)
@@ -530,7 +534,8 @@ def _muon(d: Inputs) -> Results:
         rule = {"momentum": 0.6, "nesterov": True, "renormalise": True, "iterations": 1, "quintic": (2.0, -1.5, 0.5)}
         held_back = Number(d.put(np.ones(1)), go=d.put(np.zeros(1, np.uint64)))
         optimiser._on_gpu.step(*optimiser._vectors, lr=held_back, **rule)
-    return w, *velocities
+    banks = slice(sizes["affine"], total)
+    return w, *velocities, None if copies is None else copies.flat[banks]
 
 
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
