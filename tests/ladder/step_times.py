@@ -21,8 +21,8 @@ A step as one graph takes the sum of these: the host launches once.  Launched on
 time if it is more: launches times host_us_per_launch of predictions.json.
 
 Peaks: H200 and A100 80 GB by NVIDIA's data sheets (FFMA, 16 bits and TF32 with dense matrices); bytes of an A100 by its
-data sheet, of an H200 a copy of 4.3 TB/s that was measured on one.  0.75 is what cuBLAS's SGEMM keeps of the issue rate
-on an H100 (hot_loops.py), taken for bandwidth and for the A100, too.
+data sheet, of an H200 the rate of a copy, 4.3 TB/s.  0.75 is what cuBLAS's SGEMM keeps of the issue rate on an H100
+(hot_loops.py), taken for bandwidth and for the A100, too.
 
 What it does not know: the clock under load, caches between launches, how long a block waits for memory, sectors that
 are read in part, and whether any kernel does on hardware what its machine code allows.
@@ -112,7 +112,7 @@ class Case:
 
 
 def _precisions() -> tuple[str, ...]:
-    """Return the precisions that a run on a GPU can have."""
+    """Return the precisions that a run may have where a GPU is."""
     (setting,) = (field for field in dataclasses.fields(Config) if field.name == "precision")
     found = []
     for precision in setting.metadata["choices"]:
