@@ -155,6 +155,7 @@ def one_loop(monkeypatch):
         ("conv_forward_tiled", {**Z, "groups": 2}, 0, 9 * 8),
         ("conv_backward_weight_tiled", Z, 40, 40),
         ("any_tensor", Z, 0, 14 * 8),
+        ("any_tensor", {**Z, "C": 3}, 0, 5 * 8),
     ],
 )
 def test_a_block_s_operations_are_of_whole_steps(name, z, length, inner, one_loop):
@@ -178,11 +179,16 @@ def test_bytes_that_take_longer_are_waited_for(one_loop):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "rate"),
-    [("conv_forward_tiled", "half16", 40), ("any_tensor", "half16", 400), ("any_tensor", "float", 200)],
+    ("name", "templates", "rate"),
+    [
+        ("conv_forward_tiled", {"T": "half16"}, 40),
+        ("any_tensor", {"T": "half16"}, 400),
+        ("any_tensor", {"T": "float"}, 200),
+        ("any_tensor_float", {"PRODUCTS": "3"}, 200),
+    ],
 )
-def test_tensor_cores_have_a_peak_of_their_own(name, kind, rate):
-    launch = _product(name, 1, Z, templates={"T": kind})
+def test_tensor_cores_have_a_peak_of_their_own(name, templates, rate):
+    launch = _product(name, 1, Z, templates=templates)
     assert SMALL_CHIP.peak(launch) == rate
 
 
@@ -196,9 +202,7 @@ def test_several_products_for_one_take_as_many_times(one_loop):
 
 
 def test_a_convolution_without_a_hot_loop_is_refused():
-    with pytest.raises(
-        ValueError, match=r"^conv_forward_direct<\.\.\.> makes products and has no hot loop in hot_loops"
-    ):
+    with pytest.raises(ValueError, match=r"^conv_forward_direct<\.\.\.> makes products and has no hot loop in any"):
         time_of(_product("conv_forward_direct", 1, Z), SMALL_CHIP)
 
 

@@ -9,7 +9,7 @@ The real launchers take a step of the real nets on a device that runs nothing (n
 grids and sizes are theirs.  Of each launch:
 
   convolutions  multiply-adds of all blocks, whole tiles and whole steps of the inner dimension, at the share of peak that
-                hot_loops.json gives the kernel and tile, beside as many blocks as a multiprocessor has at that moment:
+                *_loops.json give the kernel and tile, beside as many blocks as a multiprocessor has at that moment:
                 waves are counted, the last one included; bytes, if those take longer
   Muon          its products likewise, of the banks' own tiles, with the loop of dw's 64 x 64 tile, which is the same
                 code around other loads; a block that lasts longer than all others is waited for
@@ -34,6 +34,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import importlib
 import json
 import sys
 from collections import defaultdict
@@ -49,7 +50,6 @@ from gpuconv.errors import ConfigError
 from gpuconv.train import PRESETS, Config, Stepper, recipe
 from gpuconv.train.feed import Feed
 
-from . import hot_loops
 from .null_device import Launch, nowhere
 from .predictions import predictions
 
@@ -90,7 +90,7 @@ class Chip(NamedTuple):
         """Return the operations a second of the units that a kernel of convolution adds up on."""
         if "tensor" not in launch.name:
             return self.ffma
-        return self.tf32 if launch.templates["T"] == "float" else self.bits16
+        return self.tf32 if launch.templates.get("T", "float") == "float" else self.bits16
 
 
 CHIPS = {
@@ -179,18 +179,21 @@ def time_of(launch: Launch, chip: Chip) -> Time:
         seconds = _of_waves(launch.blocks, of_block, loop, chip, chip.peak(launch))
         return Time("convolutions", max(seconds, moved), launch.blocks * of_block, size)
     if launch.name.startswith(_CONVOLUTIONS):
-        msg = f"{launch.expression} makes products and has no hot loop in {hot_loops.TABLE.name}: nothing says how fast"
+        msg = f"{launch.expression} makes products and has no hot loop in any *_loops.json: nothing says how fast"
         raise ValueError(msg)
     return Time("passes", moved, 0.0, size)
 
 
 @functools.cache
-def _rows() -> dict[str, dict[str, hot_loops.Loop]]:
-    rows: dict[str, dict[str, hot_loops.Loop]] = hot_loops.recorded()["rows"]
+def _rows() -> dict[str, dict[str, Any]]:
+    """Return the hot loops of all tables, by C++ name and architecture; each knows its `shares` and `blocks`."""
+    rows: dict[str, dict[str, Any]] = {}
+    for table in sorted(TABLE.parent.glob("*_loops.json")):
+        rows |= importlib.import_module(f"{__package__}.{table.stem}").recorded()["rows"]
     return rows
 
 
-def _of_waves(blocks: int, of_block: float, loop: hot_loops.Loop, chip: Chip, peak: float) -> float:
+def _of_waves(blocks: int, of_block: float, loop: Any, chip: Chip, peak: float) -> float:
     """Return the seconds of equal blocks on the multiprocessor that gets most of them: as many as fit at a time."""
     of_busiest = ceil(blocks / chip.multiprocessors)
     whole, rest = divmod(of_busiest, loop.blocks)
@@ -201,7 +204,7 @@ def _of_waves(blocks: int, of_block: float, loop: hot_loops.Loop, chip: Chip, pe
     )
 
 
-def _rate(beside: int, loop: hot_loops.Loop, chip: Chip, peak: float) -> float:
+def _rate(beside: int, loop: Any, chip: Chip, peak: float) -> float:
     """Return the operations a second of a multiprocessor with so many blocks."""
     return peak / chip.multiprocessors * loop._replace(blocks=beside).shares(chip.arch)[1]
 
@@ -222,11 +225,18 @@ def _inner(launch: Launch) -> float:
     data = "backward_data" in name
     channels, taps = int(z["K" if data else "C"]) // int(z["groups"]), int(z["R"]) * int(z["S"])
     if name.endswith("_tiled"):
-        depth = int(launch.templates["DEPTH"])
-        channels = ceil(channels / depth) * depth
+        channels = _up_to(int(launch.templates["DEPTH"]), channels)
+    elif "tensor" in name:
+        channels = _up_to(_CHUNK if launch.templates.get("T", "float") == "float" else 2 * _CHUNK, channels)
     phases = int(z["stride_v"]) * int(z["stride_h"]) if data else 1  # each block has one, the mean of whose taps counts
     return taps / phases * channels
 
+
+def _up_to(step: int, number: int) -> int:
+    return ceil(number / step) * step
+
+
+_CHUNK = 4  # channels of 32 bits in 16 bytes, by which tensor cores' kernels read
 
 # What must have a hot loop: kernels that add up over channels.
 _CONVOLUTIONS = ("conv_forward_", "conv_backward_data_", "conv_backward_weight_")
@@ -246,7 +256,7 @@ def _muon_blocks(launch: Launch) -> list[tuple[int, float]]:
     return found
 
 
-def _of_banks(blocks: list[tuple[int, float]], loop: hot_loops.Loop, chip: Chip) -> float:
+def _of_banks(blocks: list[tuple[int, float]], loop: Any, chip: Chip) -> float:
     """Return the seconds of blocks of different lengths: of all, evenly dealt out, or of the longest alone."""
     beside = min(loop.blocks, ceil(sum(count for count, _ in blocks) / chip.multiprocessors))
     everything = sum(count * of_each for count, of_each in blocks)
