@@ -110,6 +110,7 @@ def test_nothing_is_computed_and_nobody_s_memory_is_taken():
     with nowhere(90, 132) as device:
         array = device.zeros((2**15, 2**15), np.float32)  # 4 GB
         assert device.holds(array)
+        assert [device.is_aligned(part, 16) for part in (array, array[:, 4:], array[:, 1:])] == [True, True, False]
         array[0, :3] = np.ones(3, np.float32)
         assert array.astype(np.float16).dtype == np.float16
     assert [launch.name for launch in device.launches] == ["memset", "copy", "copy"]
@@ -123,6 +124,7 @@ def test_nothing_is_computed_and_nobody_s_memory_is_taken():
 SMALL_CHIP = Chip("90", 4, 40.0, 400.0, 200.0, 1.0)
 # Bound by FFMA alone; two blocks keep 0.75, one keeps 0.5.
 LOOP = hot_loops.Loop(256, 256, 24, 5, 2, 60, 96, 2)
+FASTER = {"90": LOOP._replace(instructions=128, ffma=128)}
 SHAPE = [(name, np.int32) for name in ("N", "C", "K", "R", "S", "stride_v", "stride_h", "groups")]
 
 
@@ -142,7 +144,9 @@ Z = {"N": 1, "C": 12, "K": 20, "R": 3, "S": 3, "stride_v": 1, "stride_h": 1, "gr
 def one_loop(monkeypatch):
     rows = {f"{name}<...>": {"90": LOOP} for name in ("conv_forward_tiled", "conv_backward_data_tiled", "any_tensor")}
     rows |= {f"{name}<...>": {"90": LOOP} for name in ("conv_forward_few", "conv_backward_weight_tiled")}
-    monkeypatch.setattr(step_times, "_rows", lambda: {**rows, step_times._LOOP_OF_MUON: {"90": LOOP}})
+    for packs, row in (("true", FASTER), ("false", {"90": LOOP})):
+        rows[f"{step_times._TILED}{packs}{step_times._SMALL_TILE}"] = row
+    monkeypatch.setattr(step_times, "_rows", lambda: rows)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +203,13 @@ def test_several_products_for_one_take_as_many_times(one_loop):
         for each in ({**templates, "PRODUCTS": "1"}, templates)
     )
     assert thrice.seconds == pytest.approx(3 * once.seconds)
+
+
+def test_bfloat16_has_the_loop_of_float16(monkeypatch):
+    rows = {"any_tensor<half16>": {"90": LOOP}}
+    monkeypatch.setattr(step_times, "_rows", lambda: rows)
+    found = [step_times._loop_of(f"any_tensor<{kind}>", SMALL_CHIP) for kind in ("half16", "bfloat16", "float")]
+    assert found == [LOOP, LOOP, None]
 
 
 def test_a_convolution_without_a_hot_loop_is_refused():

@@ -11,7 +11,7 @@ grids and sizes are theirs.  Of each launch:
   convolutions  multiply-adds of all blocks, whole tiles and whole steps of the inner dimension, at the share of peak that
                 *_loops.json give the kernel and tile, beside as many blocks as a multiprocessor has at that moment:
                 waves are counted, the last one included; bytes, if those take longer
-  Muon          its products likewise, of the banks' own tiles, with the loop of dw's 64 x 64 tile, which is the same
+  Muon          its products likewise, of the banks' own tiles, with the loop of the forward's 64 x 64 tile, which is the same
                 code around other loads; a block that lasts longer than all others is waited for
   affine        cuBLAS's products at 0.75 of the peak of FFMA, or of the bandwidth
   all others    each array once, and twice what is updated in place, at 0.75 of the bandwidth
@@ -63,6 +63,7 @@ _BATCHES = {"convnet": (128, 512, 1024), "resnet18": (128, 512, 1024), "speedrun
 COLUMNS = ("launches", "GFLOP", "GB", "convolutions", "products", "passes", "gaps", "graph", "one by one")
 _HEADS = ("nodes", "GFLOP", "GB", "conv", "prod", "passes", "gaps", "graph", "eager")
 _WIDTHS = (5, 6, 6, 7, 6, 7, 5, 8, 8)
+_TILED, _SMALL_TILE = "conv_forward_tiled<float, true, ", ", 64, 64, 4, 4, 16>"
 _GROWTH = 0.005  # of a number, which is let pass: those of the table are rounded
 
 # Arrays that a kernel reads and writes: their bytes count twice.
@@ -170,11 +171,10 @@ def time_of(launch: Launch, chip: Chip) -> Time:
         flop = 2.0 * launch.values["rows"] * launch.values["inner"] * launch.values["columns"]
         return Time("products", max(flop / (KEPT * chip.ffma), moved), flop, size)
     if launch.name == "muon_product":
-        blocks, loop = _muon_blocks(launch), _rows()[_LOOP_OF_MUON][chip.arch]
+        blocks, loop = _muon_blocks(launch), _loop_of_muon(chip)
         flop = float(sum(count * of_each for count, of_each in blocks))
         return Time("products", max(_of_banks(blocks, loop, chip), moved), flop, size)
-    if launch.expression in _rows():
-        loop = _rows()[launch.expression][chip.arch]
+    if (loop := _loop_of(launch.expression, chip)) is not None:
         of_block = _flop_of_block(launch)
         seconds = _of_waves(launch.blocks, of_block, loop, chip, chip.peak(launch))
         return Time("convolutions", max(seconds, moved), launch.blocks * of_block, size)
@@ -191,6 +191,20 @@ def _rows() -> dict[str, dict[str, Any]]:
     for table in sorted(TABLE.parent.glob("*_loops.json")):
         rows |= importlib.import_module(f"{__package__}.{table.stem}").recorded()["rows"]
     return rows
+
+
+def _loop_of(expression: str, chip: Chip) -> Any:
+    """Return the hot loop of a kernel by its C++ name, None for none; bfloat16 has the instructions of float16."""
+    rows = _rows()
+    of_archs = rows.get(expression) or rows.get(expression.replace("bfloat16", "half16"), {})
+    return of_archs.get(chip.arch)
+
+
+def _loop_of_muon(chip: Chip) -> Any:
+    """Return the loop of the forward's 64 x 64 tile for float32, the slowest of its variants."""
+    rows = _rows().items()
+    loops = [row[chip.arch] for name, row in rows if name.startswith(_TILED) and name.endswith(_SMALL_TILE)]
+    return max(loops, key=lambda loop: loop.bound(chip.arch))
 
 
 def _of_waves(blocks: int, of_block: float, loop: Any, chip: Chip, peak: float) -> float:
@@ -241,12 +255,9 @@ _CHUNK = 4  # channels of 32 bits in 16 bytes, by which tensor cores' kernels re
 # What must have a hot loop: kernels that add up over channels.
 _CONVOLUTIONS = ("conv_forward_", "conv_backward_data_", "conv_backward_weight_")
 
-# Muon's products have blocks of different lengths: banks lie side by side in one launch.
-_LOOP_OF_MUON = "conv_backward_weight_tiled<float, true, 64, 4, 16>"
-
 
 def _muon_blocks(launch: Launch) -> list[tuple[int, float]]:
-    """Return how many blocks each bank has, and the operations of one."""
+    """Return how many blocks each bank has, and the operations of one: banks lie side by side in one launch."""
     side, found = muon._TILE, []
     for _, rows, columns, _, _ in launch.values["banks"].reshape(-1, 5).tolist():
         short, long = min(rows, columns), max(rows, columns)
