@@ -110,6 +110,7 @@ def test_nothing_is_computed_and_nobody_s_memory_is_taken():
     with nowhere(90, 132) as device:
         array = device.zeros((2**15, 2**15), np.float32)  # 4 GB
         assert device.holds(array)
+        assert [device.is_aligned(part, 16) for part in (array, array[:, 4:], array[:, 1:])] == [True, True, False]
         array[0, :3] = np.ones(3, np.float32)
         assert array.astype(np.float16).dtype == np.float16
     assert [launch.name for launch in device.launches] == ["memset", "copy", "copy"]
@@ -123,6 +124,7 @@ def test_nothing_is_computed_and_nobody_s_memory_is_taken():
 SMALL_CHIP = Chip("90", 4, 40.0, 400.0, 200.0, 1.0)
 # Bound by FFMA alone; two blocks keep 0.75, one keeps 0.5.
 LOOP = hot_loops.Loop(256, 256, 24, 5, 2, 60, 96, 2)
+FASTER = {"90": LOOP._replace(instructions=128, ffma=128)}
 SHAPE = [(name, np.int32) for name in ("N", "C", "K", "R", "S", "stride_v", "stride_h", "groups")]
 
 
@@ -142,7 +144,9 @@ Z = {"N": 1, "C": 12, "K": 20, "R": 3, "S": 3, "stride_v": 1, "stride_h": 1, "gr
 def one_loop(monkeypatch):
     rows = {f"{name}<...>": {"90": LOOP} for name in ("conv_forward_tiled", "conv_backward_data_tiled", "any_tensor")}
     rows |= {f"{name}<...>": {"90": LOOP} for name in ("conv_forward_few", "conv_backward_weight_tiled")}
-    monkeypatch.setattr(step_times, "_rows", lambda: {**rows, step_times._LOOP_OF_MUON: {"90": LOOP}})
+    for packs, row in (("true", FASTER), ("false", {"90": LOOP})):
+        rows[f"{step_times._TILED}{packs}{step_times._SMALL_TILE}"] = row
+    monkeypatch.setattr(step_times, "_rows", lambda: rows)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,7 @@ def one_loop(monkeypatch):
         ("conv_forward_tiled", {**Z, "groups": 2}, 0, 9 * 8),
         ("conv_backward_weight_tiled", Z, 40, 40),
         ("any_tensor", Z, 0, 14 * 8),
+        ("any_tensor", {**Z, "C": 3}, 0, 5 * 8),
     ],
 )
 def test_a_block_s_operations_are_of_whole_steps(name, z, length, inner, one_loop):
@@ -178,11 +183,16 @@ def test_bytes_that_take_longer_are_waited_for(one_loop):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "rate"),
-    [("conv_forward_tiled", "half16", 40), ("any_tensor", "half16", 400), ("any_tensor", "float", 200)],
+    ("name", "templates", "rate"),
+    [
+        ("conv_forward_tiled", {"T": "half16"}, 40),
+        ("any_tensor", {"T": "half16"}, 400),
+        ("any_tensor", {"T": "float"}, 200),
+        ("any_tensor_float", {"PRODUCTS": "3"}, 200),
+    ],
 )
-def test_tensor_cores_have_a_peak_of_their_own(name, kind, rate):
-    launch = _product(name, 1, Z, templates={"T": kind})
+def test_tensor_cores_have_a_peak_of_their_own(name, templates, rate):
+    launch = _product(name, 1, Z, templates=templates)
     assert SMALL_CHIP.peak(launch) == rate
 
 
@@ -195,10 +205,15 @@ def test_several_products_for_one_take_as_many_times(one_loop):
     assert thrice.seconds == pytest.approx(3 * once.seconds)
 
 
+def test_bfloat16_has_the_loop_of_float16(monkeypatch):
+    rows = {"any_tensor<half16>": {"90": LOOP}}
+    monkeypatch.setattr(step_times, "_rows", lambda: rows)
+    found = [step_times._loop_of(f"any_tensor<{kind}>", SMALL_CHIP) for kind in ("half16", "bfloat16", "float")]
+    assert found == [LOOP, LOOP, None]
+
+
 def test_a_convolution_without_a_hot_loop_is_refused():
-    with pytest.raises(
-        ValueError, match=r"^conv_forward_direct<\.\.\.> makes products and has no hot loop in hot_loops"
-    ):
+    with pytest.raises(ValueError, match=r"^conv_forward_direct<\.\.\.> makes products and has no hot loop in any"):
         time_of(_product("conv_forward_direct", 1, Z), SMALL_CHIP)
 
 

@@ -435,6 +435,7 @@ def _steps(d: Inputs) -> Results:
     for turn, (gradients, longest, loss, _) in enumerate(steps):
         run.begin()
         run.outcomes[(turn + 1) % 3, 0:1][...] = d.put(np.array([loss]))
+        run.outcomes[(turn + 1) % 3, 2 * parts :][...] = d.put(np.full(6, np.nan))  # what is judged are losses alone
         if turn == 4:
             run.numbers[step.SCALE : step.SCALE + 1][...] = d.put(np.ones(1))
             run.numbers[step.UNSCALE : step.UNSCALE + 1][...] = d.put(np.full(1, 1 / parts))

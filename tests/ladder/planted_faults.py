@@ -158,6 +158,9 @@ FAULTS = (
         "self.go = self.counts[GO : GO + 1] if scaled else None",
         "self.go = None",
     ),
+    Fault(
+        "a step of Muon that is never skipped", "muon.py", "go = lr.go if isinstance(lr, Number) else None", "go = None"
+    ),
     Fault("draws of the next part", "step.py", "plus=part)", "plus=part + 1)"),
     Fault("updates that are those of the run", "step.py", "= step, updates, good, skips", "= step, step, good, skips"),
     # Errors: a fault of the device that is told wrongly, or to nobody.

@@ -9,9 +9,9 @@ The real launchers take a step of the real nets on a device that runs nothing (n
 grids and sizes are theirs.  Of each launch:
 
   convolutions  multiply-adds of all blocks, whole tiles and whole steps of the inner dimension, at the share of peak that
-                hot_loops.json gives the kernel and tile, beside as many blocks as a multiprocessor has at that moment:
+                *_loops.json give the kernel and tile, beside as many blocks as a multiprocessor has at that moment:
                 waves are counted, the last one included; bytes, if those take longer
-  Muon          its products likewise, of the banks' own tiles, with the loop of dw's 64 x 64 tile, which is the same
+  Muon          its products likewise, of the banks' own tiles, with the loop of the forward's 64 x 64 tile, which is the same
                 code around other loads; a block that lasts longer than all others is waited for
   affine        cuBLAS's products at 0.75 of the peak of FFMA, or of the bandwidth
   all others    each array once, and twice what is updated in place, at 0.75 of the bandwidth
@@ -21,8 +21,8 @@ A step as one graph takes the sum of these: the host launches once.  Launched on
 time if it is more: launches times host_us_per_launch of predictions.json.
 
 Peaks: H200 and A100 80 GB by NVIDIA's data sheets (FFMA, 16 bits and TF32 with dense matrices); bytes of an A100 by its
-data sheet, of an H200 a copy of 4.3 TB/s that was measured on one.  0.75 is what cuBLAS's SGEMM keeps of the issue rate
-on an H100 (hot_loops.py), taken for bandwidth and for the A100, too.
+data sheet, of an H200 the rate of a copy, 4.3 TB/s.  0.75 is what cuBLAS's SGEMM keeps of the issue rate on an H100
+(hot_loops.py), taken for bandwidth and for the A100, too.
 
 What it does not know: the clock under load, caches between launches, how long a block waits for memory, sectors that
 are read in part, and whether any kernel does on hardware what its machine code allows.
@@ -34,6 +34,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+import importlib
 import json
 import sys
 from collections import defaultdict
@@ -49,7 +50,6 @@ from gpuconv.errors import ConfigError
 from gpuconv.train import PRESETS, Config, Stepper, recipe
 from gpuconv.train.feed import Feed
 
-from . import hot_loops
 from .null_device import Launch, nowhere
 from .predictions import predictions
 
@@ -63,6 +63,7 @@ _BATCHES = {"convnet": (128, 512, 1024), "resnet18": (128, 512, 1024), "speedrun
 COLUMNS = ("launches", "GFLOP", "GB", "convolutions", "products", "passes", "gaps", "graph", "one by one")
 _HEADS = ("nodes", "GFLOP", "GB", "conv", "prod", "passes", "gaps", "graph", "eager")
 _WIDTHS = (5, 6, 6, 7, 6, 7, 5, 8, 8)
+_TILED, _SMALL_TILE = "conv_forward_tiled<float, true, ", ", 64, 64, 4, 4, 16>"
 _GROWTH = 0.005  # of a number, which is let pass: those of the table are rounded
 
 # Arrays that a kernel reads and writes: their bytes count twice.
@@ -90,7 +91,7 @@ class Chip(NamedTuple):
         """Return the operations a second of the units that a kernel of convolution adds up on."""
         if "tensor" not in launch.name:
             return self.ffma
-        return self.tf32 if launch.templates["T"] == "float" else self.bits16
+        return self.tf32 if launch.templates.get("T", "float") == "float" else self.bits16
 
 
 CHIPS = {
@@ -112,7 +113,7 @@ class Case:
 
 
 def _precisions() -> tuple[str, ...]:
-    """Return the precisions that a run on a GPU can have."""
+    """Return the precisions that a run may have where a GPU is."""
     (setting,) = (field for field in dataclasses.fields(Config) if field.name == "precision")
     found = []
     for precision in setting.metadata["choices"]:
@@ -170,27 +171,43 @@ def time_of(launch: Launch, chip: Chip) -> Time:
         flop = 2.0 * launch.values["rows"] * launch.values["inner"] * launch.values["columns"]
         return Time("products", max(flop / (KEPT * chip.ffma), moved), flop, size)
     if launch.name == "muon_product":
-        blocks, loop = _muon_blocks(launch), _rows()[_LOOP_OF_MUON][chip.arch]
+        blocks, loop = _muon_blocks(launch), _loop_of_muon(chip)
         flop = float(sum(count * of_each for count, of_each in blocks))
         return Time("products", max(_of_banks(blocks, loop, chip), moved), flop, size)
-    if launch.expression in _rows():
-        loop = _rows()[launch.expression][chip.arch]
+    if (loop := _loop_of(launch.expression, chip)) is not None:
         of_block = _flop_of_block(launch)
         seconds = _of_waves(launch.blocks, of_block, loop, chip, chip.peak(launch))
         return Time("convolutions", max(seconds, moved), launch.blocks * of_block, size)
     if launch.name.startswith(_CONVOLUTIONS):
-        msg = f"{launch.expression} makes products and has no hot loop in {hot_loops.TABLE.name}: nothing says how fast"
+        msg = f"{launch.expression} makes products and has no hot loop in any *_loops.json: nothing says how fast"
         raise ValueError(msg)
     return Time("passes", moved, 0.0, size)
 
 
 @functools.cache
-def _rows() -> dict[str, dict[str, hot_loops.Loop]]:
-    rows: dict[str, dict[str, hot_loops.Loop]] = hot_loops.recorded()["rows"]
+def _rows() -> dict[str, dict[str, Any]]:
+    """Return the hot loops of all tables, by C++ name and architecture; each knows its `shares` and `blocks`."""
+    rows: dict[str, dict[str, Any]] = {}
+    for table in sorted(TABLE.parent.glob("*_loops.json")):
+        rows |= importlib.import_module(f"{__package__}.{table.stem}").recorded()["rows"]
     return rows
 
 
-def _of_waves(blocks: int, of_block: float, loop: hot_loops.Loop, chip: Chip, peak: float) -> float:
+def _loop_of(expression: str, chip: Chip) -> Any:
+    """Return the hot loop of a kernel by its C++ name, None for none; bfloat16 has the instructions of float16."""
+    rows = _rows()
+    of_archs = rows.get(expression) or rows.get(expression.replace("bfloat16", "half16"), {})
+    return of_archs.get(chip.arch)
+
+
+def _loop_of_muon(chip: Chip) -> Any:
+    """Return the loop of the forward's 64 x 64 tile for float32, the slowest of its variants."""
+    rows = _rows().items()
+    loops = [row[chip.arch] for name, row in rows if name.startswith(_TILED) and name.endswith(_SMALL_TILE)]
+    return max(loops, key=lambda loop: loop.bound(chip.arch))
+
+
+def _of_waves(blocks: int, of_block: float, loop: Any, chip: Chip, peak: float) -> float:
     """Return the seconds of equal blocks on the multiprocessor that gets most of them: as many as fit at a time."""
     of_busiest = ceil(blocks / chip.multiprocessors)
     whole, rest = divmod(of_busiest, loop.blocks)
@@ -201,7 +218,7 @@ def _of_waves(blocks: int, of_block: float, loop: hot_loops.Loop, chip: Chip, pe
     )
 
 
-def _rate(beside: int, loop: hot_loops.Loop, chip: Chip, peak: float) -> float:
+def _rate(beside: int, loop: Any, chip: Chip, peak: float) -> float:
     """Return the operations a second of a multiprocessor with so many blocks."""
     return peak / chip.multiprocessors * loop._replace(blocks=beside).shares(chip.arch)[1]
 
@@ -222,21 +239,25 @@ def _inner(launch: Launch) -> float:
     data = "backward_data" in name
     channels, taps = int(z["K" if data else "C"]) // int(z["groups"]), int(z["R"]) * int(z["S"])
     if name.endswith("_tiled"):
-        depth = int(launch.templates["DEPTH"])
-        channels = ceil(channels / depth) * depth
+        channels = _up_to(int(launch.templates["DEPTH"]), channels)
+    elif "tensor" in name:
+        channels = _up_to(_CHUNK if launch.templates.get("T", "float") == "float" else 2 * _CHUNK, channels)
     phases = int(z["stride_v"]) * int(z["stride_h"]) if data else 1  # each block has one, the mean of whose taps counts
     return taps / phases * channels
 
 
+def _up_to(step: int, number: int) -> int:
+    return ceil(number / step) * step
+
+
+_CHUNK = 4  # channels of 32 bits in 16 bytes, by which tensor cores' kernels read
+
 # What must have a hot loop: kernels that add up over channels.
 _CONVOLUTIONS = ("conv_forward_", "conv_backward_data_", "conv_backward_weight_")
 
-# Muon's products have blocks of different lengths: banks lie side by side in one launch.
-_LOOP_OF_MUON = "conv_backward_weight_tiled<float, true, 64, 4, 16>"
-
 
 def _muon_blocks(launch: Launch) -> list[tuple[int, float]]:
-    """Return how many blocks each bank has, and the operations of one."""
+    """Return how many blocks each bank has, and the operations of one: banks lie side by side in one launch."""
     side, found = muon._TILE, []
     for _, rows, columns, _, _ in launch.values["banks"].reshape(-1, 5).tolist():
         short, long = min(rows, columns), max(rows, columns)
@@ -246,7 +267,7 @@ def _muon_blocks(launch: Launch) -> list[tuple[int, float]]:
     return found
 
 
-def _of_banks(blocks: list[tuple[int, float]], loop: hot_loops.Loop, chip: Chip) -> float:
+def _of_banks(blocks: list[tuple[int, float]], loop: Any, chip: Chip) -> float:
     """Return the seconds of blocks of different lengths: of all, evenly dealt out, or of the longest alone."""
     beside = min(loop.blocks, ceil(sum(count for count, _ in blocks) / chip.multiprocessors))
     everything = sum(count * of_each for count, of_each in blocks)
