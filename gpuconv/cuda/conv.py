@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
-from . import conv_tensor
+from . import conv_tensor, conv_weight_tensor
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
 from .device import Device, device_of
@@ -113,10 +113,12 @@ def data_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
     return "tiled" if inner >= _LEAST_INNER else "direct"
 
 
-def weight_method(z: Sizes) -> str:
-    """Return "tiled" or "direct"."""
+def weight_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+    """Return "tensor", "tiled" or "direct"."""
     filters, columns = z.K // z.groups, z.C // z.groups * prod(z.window)
-    return "tiled" if _countable(z) and min(filters, columns) >= _LEAST_OUTER else "direct"
+    if not _countable(z) or min(filters, columns) < _LEAST_OUTER:
+        return "direct"
+    return "tensor" if isinstance(z, ConvSizes) and conv_weight_tensor.serves(z, dtype, arch) else "tiled"
 
 
 def tile_of(pixels: int, columns: int, dtype: np.dtype) -> Tile:
@@ -224,19 +226,29 @@ def conv_backward_into(
     """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
     device = device_of(x)
     channels_last = is_channels_last(x)
-    dy = stored(dy, channels_last=channels_last)
+    turned = channels_last or _turns_both(sizes, x.dtype, device.arch, weights=dw is not None, input_grad=input_grad)
+    dy = stored(dy, channels_last=turned)
     if dw is not None:
-        _weight_gradient(device, dy, stored(x, channels_last=channels_last), dw, sizes, channels_last=channels_last)
+        _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes)
     if db is not None:
-        _bias_gradient(device, dy, db, sizes, channels_last=channels_last)
-    return _data_gradient(device, dy, contiguous(w), sizes, channels_last=channels_last) if input_grad else None
+        _bias_gradient(device, dy, db, sizes, channels_last=turned)
+    if not input_grad:
+        return None
+    return _data_gradient(device, _images(dy, channels_last=turned), w, sizes, channels_last=channels_last)
+
+
+def _turns_both(z: Sizes, dtype: np.dtype, arch: int, *, weights: bool, input_grad: bool) -> bool:
+    """True if two kernels want dy channels-last, whatever the format of x: then it is turned once for both."""
+    methods = weight_method(z, dtype, arch), data_method(z, dtype, arch)
+    return weights and input_grad and methods == ("tensor", "tensor")
 
 
 def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool) -> Any:
+    """Return dx in a memory format.   dy: images in any"""
     method = data_method(z, dy.dtype, device.arch)
     if method == "tensor" and isinstance(z, ConvSizes):
-        dy = dy.transpose(0, 3, 1, 2) if channels_last else dy
         return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last)
+    dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
     if method == "direct":
@@ -254,9 +266,19 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: 
     return dx
 
 
-def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, channels_last: bool) -> None:
+def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes) -> None:
+    """Fill dw.   dy, x: images in any memory format"""
     pixels, size = z.N * prod(z.out[2:]), dw.size
-    method = weight_method(z)
+    filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
+    method = weight_method(z, x.dtype, device.arch)
+    if method == "tensor" and isinstance(z, ConvSizes):
+        of_chunks = conv_weight_tensor.padded(z)
+        dy, x = (conv_tensor.in_chunks(device, a) for a in (dy, x))
+        partial = conv_weight_tensor.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
+        _add(device, partial, dw, taps=taps, channels=channels, stored=partial.shape[-1])
+        return
+    x, channels_last = in_own_format(x)
+    dy = stored(dy, channels_last=channels_last)
     kernel = _kernels(z)["weight"][method]
     if method == "direct":
         slices, length = _slices(pixels, size)
@@ -265,13 +287,12 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, chan
         kernel(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
         _add(device, partial, dw)
         return
-    filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
     tile = weight_tile_of(filters, channels * taps, x.dtype)
     tiles = -(-filters // tile.side) * -(-channels * taps // tile.side) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
     kernel(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
-    _add(device, partial, dw, taps=taps, channels=channels)
+    _add(device, partial, dw, taps=taps, channels=channels, stored=channels)
 
 
 def _bias_gradient(device: Device, dy: Any, db: Any, z: Sizes, *, channels_last: bool) -> None:
@@ -285,10 +306,25 @@ def _bias_gradient(device: Device, dy: Any, db: Any, z: Sizes, *, channels_last:
     _add(device, partial, db)
 
 
-def _add(device: Device, partial: Any, total: Any, *, taps: int = 1, channels: int = 1) -> None:
-    """Fill an array (K, channels, taps) with the sum over the slices of partial sums, (slices, K, taps, channels)."""
-    slices, size = partial.shape
-    _SUM(device, (total.dtype,), cover(device, size), partial, total, slices, size, taps, channels)
+def _add(device: Device, partial: Any, total: Any, *, taps: int = 1, channels: int = 1, stored: int = 1) -> None:
+    """Fill an array (K, channels, taps) with the sum over the slices of partial sums, (slices, K, taps, stored).
+
+    partial: of its filters the first K are added, and of `stored` channels the first ones
+    """
+    slices, size = partial.shape[0], total.size
+    _SUM(
+        device,
+        (total.dtype,),
+        cover(device, size),
+        partial,
+        total,
+        slices,
+        size,
+        prod(partial.shape[1:]),
+        taps,
+        channels,
+        stored,
+    )
 
 
 def _slices(pixels: int, sums: int, threads: int = 1) -> tuple[int, int]:
@@ -305,6 +341,11 @@ def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
     wanted = max(1, min(_ENOUGH_BLOCKS // tiles, -(-pixels // (4 * _LEAST_PIXELS))))
     length = max(1, -(-pixels // (wanted * depth))) * depth
     return max(1, -(-pixels // length)), length
+
+
+def _images(stored: Any, *, channels_last: bool) -> Any:
+    """Return images (N, C, H, W) or volumes in a memory format from their C-contiguous form."""
+    return stored.transpose(0, stored.ndim - 1, *range(1, stored.ndim - 1)) if channels_last else stored
 
 
 def _sum_type(dtype: np.dtype) -> np.dtype:

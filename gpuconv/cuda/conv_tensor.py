@@ -54,11 +54,15 @@ _ALONE = 0.75  # speed of a block that has a multiprocessor to itself
 
 def takes(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
     """True if tensor cores of this compute capability can add up `inner` channels a group of such images."""
-    images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
-    if dtype.itemsize != 2 or arch < LEAST_ARCH or (inner % CHUNK and z.groups > 1):
-        return False
     short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= LONGEST_SUM
-    return short and max(images) < _LARGEST_PLACE
+    return short and reads(z, inner, dtype, arch)
+
+
+def reads(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
+    """True if tensor cores of this compute capability can read images with `inner` channels a group."""
+    images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
+    whole = inner % CHUNK == 0 or z.groups == 1
+    return dtype.itemsize == 2 and arch >= LEAST_ARCH and whole and max(images) < _LARGEST_PLACE
 
 
 def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:
@@ -77,7 +81,7 @@ def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:
 
 def conv_forward(device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np.void, *, relu: bool) -> Any:
     """Return y in the memory format of x; shape: ConvShape of z."""
-    x_last = _in_chunks(device, x)
+    x_last = in_chunks(device, x)
     y_last = device.empty((z.N, z.P, z.Q, z.K), x.dtype)
     pixels, columns = z.N * z.P * z.Q, z.K // z.groups
     tile = tile_of(pixels, columns, z.groups, device.sm_count)
@@ -90,7 +94,7 @@ def conv_forward(device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np
 
 def data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes, shape: np.void, *, channels_last: bool) -> Any:
     """Return dx in a memory format, of dy (N, K, P, Q) in any; shape: ConvShape of z."""
-    dy_last = _in_chunks(device, dy)
+    dy_last = in_chunks(device, dy)
     dx_last = device.empty((z.N, z.H, z.W, z.C), dy.dtype)
     phases, columns = prod(z.stride), z.C // z.groups
     pixels = z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
@@ -131,7 +135,7 @@ def _packed(
     return packed, special, steps
 
 
-def _in_chunks(device: Device, images: Any) -> Any:
+def in_chunks(device: Device, images: Any) -> Any:
     """Return images as (N, H, W, channels up to a multiple of 8), without gaps and on 16 bytes: a view if it can be."""
     N, C, H, W = images.shape
     if C % CHUNK:
