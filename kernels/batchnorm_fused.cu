@@ -29,12 +29,16 @@ enum Activation { IDENTITY, RELU, GELU, GELU_TANH };
 enum Join { ALONE, BEFORE, AFTER };  // where `other` is added: nowhere, before the activation, after it
 constexpr int CUT_OFF = 4;
 
+// Rounded as if they were stored: left to itself a compiler takes a product and a sum behind it as one.
+__device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+
 template <int ACTIVATION, typename T>
 __device__ __forceinline__ T activated(T value) {
   if (ACTIVATION == RELU) return sign_of(value) < 0 ? T{} : value;
   if (ACTIVATION == GELU || ACTIVATION == GELU_TANH) {
     const Sum<T> wide = widen(value);
-    return narrow<T>(wide * gelu_factor<ACTIVATION == GELU_TANH, false>(wide));
+    return narrow<T>(rounded_product(wide, gelu_factor<ACTIVATION == GELU_TANH, false>(wide)));
   }
   return value;
 }
@@ -205,7 +209,7 @@ struct GradientOfGelu {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const Sum<T> z = widen(narrow<T>(normalised(widen(value.at[v]), v % WIDTH)));
-      gradient.at[v] = narrow<T>(widen(gradient.at[v]) * gelu_factor<TANH, true>(z));
+      gradient.at[v] = narrow<T>(rounded_product(widen(gradient.at[v]), gelu_factor<TANH, true>(z)));
     }
     return gradient;
   }
