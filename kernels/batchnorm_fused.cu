@@ -12,12 +12,16 @@
 // Layout as in channels.cuh.  mask: a byte for each pack of V values of y, bit v set where value v was above 0.
 // places: a byte for each y, the place 2 r + s of its maximum in the window, 4 where ReLU cut it off.
 //
-//   kernel                           | one thread per                       | when
-//   batchnorm_forward_fused          | pack after pack                      | no pooling
-//   batchnorm_forward_pooled         | pack of outputs after pack           | pooling; planes: V = 1 or V divides W
-//   batchnorm_backward_sums_*        | (block) as batchnorm_backward_sums   | always
-//   batchnorm_backward_data_*        | pack after pack                      | always
-//   batchnorm_backward_joined        | pack after pack                      | the gradient of `other` under ReLU, and a sum
+//   kernel                           | one thread per             | when
+//   batchnorm_forward_fused          | pack after pack            | no pooling
+//   batchnorm_forward_pooled         | pack of outputs after pack | pooling; planes: V = 1 or V divides W
+//   batchnorm_backward_sums_masked   | (block) as in              | ReLU
+//   batchnorm_backward_sums_gelu     |   batchnorm_backward_sums  | GELU
+//   batchnorm_backward_sums_pooled   |                            | pooling
+//   batchnorm_backward_data_masked   | pack after pack            | ReLU
+//   batchnorm_backward_data_gelu     | pack after pack            | GELU
+//   batchnorm_backward_data_pooled   | pack after pack            | pooling
+//   batchnorm_backward_joined        | pack after pack            | the gradient of `other` under ReLU, and a sum
 //
 // Launchers: gpuconv/cuda/batchnorm_fused.py.
 #include "batchnorm.cuh"
