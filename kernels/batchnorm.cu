@@ -23,7 +23,8 @@
 // the chunk times the root of its parts.  Chunks are merged by their distance from the mean of all.  A part's mean is
 // found from deviations from its first value, so a channel of one constant value has exactly that mean, and gives beta.
 // Source of the merge: Chan, Golub, LeVeque, Algorithms for computing the sample variance (1983).
-// Launchers: gpuconv/cuda/batchnorm.py.  With what follows in one pass: batchnorm_fused.cu.
+// With what follows in one pass: batchnorm_fused.cu.
+// Launchers: gpuconv/cuda/batchnorm.py.
 #include "batchnorm.cuh"
 
 // x   ->   partial (3, chunks, C) of each chunk: a centre c, near its mean; mean of x - c; sum of (x - c)^2.

@@ -12,12 +12,16 @@
 // Layout as in channels.cuh.  mask: a byte for each pack of V values of y, bit v set where value v was above 0.
 // places: a byte for each y, the place 2 r + s of its maximum in the window, 4 where ReLU cut it off.
 //
-//   kernel                           | one thread per                       | when
-//   batchnorm_forward_fused          | pack after pack                      | no pooling
-//   batchnorm_forward_pooled         | pack of outputs after pack           | pooling; planes: V = 1 or V divides W
-//   batchnorm_backward_sums_*        | (block) as batchnorm_backward_sums   | always
-//   batchnorm_backward_data_*        | pack after pack                      | always
-//   batchnorm_backward_joined        | pack after pack                      | the gradient of `other` under ReLU, and a sum
+//   kernel                           | one thread per             | when
+//   batchnorm_forward_fused          | pack after pack            | no pooling
+//   batchnorm_forward_pooled         | pack of outputs after pack | pooling; planes: V = 1 or V divides W
+//   batchnorm_backward_sums_masked   | (block) as in              | ReLU
+//   batchnorm_backward_sums_gelu     |   batchnorm_backward_sums  | GELU
+//   batchnorm_backward_sums_pooled   |                            | pooling
+//   batchnorm_backward_data_masked   | pack after pack            | ReLU
+//   batchnorm_backward_data_gelu     | pack after pack            | GELU
+//   batchnorm_backward_data_pooled   | pack after pack            | pooling
+//   batchnorm_backward_joined        | pack after pack            | the gradient of `other` under ReLU, and a sum
 //
 // Launchers: gpuconv/cuda/batchnorm_fused.py.
 #include "batchnorm.cuh"
@@ -29,12 +33,16 @@ enum Activation { IDENTITY, RELU, GELU, GELU_TANH };
 enum Join { ALONE, BEFORE, AFTER };  // where `other` is added: nowhere, before the activation, after it
 constexpr int CUT_OFF = 4;
 
+// Rounded as if they were stored: left to itself a compiler takes a product and a sum behind it as one.
+__device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+
 template <int ACTIVATION, typename T>
 __device__ __forceinline__ T activated(T value) {
   if (ACTIVATION == RELU) return sign_of(value) < 0 ? T{} : value;
   if (ACTIVATION == GELU || ACTIVATION == GELU_TANH) {
     const Sum<T> wide = widen(value);
-    return narrow<T>(wide * gelu_factor<ACTIVATION == GELU_TANH, false>(wide));
+    return narrow<T>(rounded_product(wide, gelu_factor<ACTIVATION == GELU_TANH, false>(wide)));
   }
   return value;
 }
@@ -205,7 +213,7 @@ struct GradientOfGelu {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const Sum<T> z = widen(narrow<T>(normalised(widen(value.at[v]), v % WIDTH)));
-      gradient.at[v] = narrow<T>(widen(gradient.at[v]) * gelu_factor<TANH, true>(z));
+      gradient.at[v] = narrow<T>(rounded_product(widen(gradient.at[v]), gelu_factor<TANH, true>(z)));
     }
     return gradient;
   }

@@ -40,14 +40,15 @@ def _plain(name):
 
 # Operators ----------------------------------------------------------------------------------------------------------
 
-FILES = sorted(path.stem for path in (ROOT / "gpuconv/ops").glob("[!_]*.py"))
+_FOR_NETS = {"batchnorm_fused"}  # what nets run on a GPU in place of several operators: none of its own
+FILES = sorted({path.stem for path in (ROOT / "gpuconv/ops").glob("[!_]*.py")} - _FOR_NETS)
 PUBLIC = sorted({name.removesuffix("_forward").removesuffix("_backward") for name in ops.__all__})
 WITH_BACKWARD = [name for name in PUBLIC if f"{name}_forward" in ops.__all__]
 # Operators that are another one of the backend, which goes by the shape of its input.
 _BY_SHAPE = ("spatial_batchnorm", "layernorm")
 # Of the package, not of its users: gradients without a forward, for gpuconv.cudnn, those that go where a net keeps them,
-# and the batches of an epoch.
-_OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch"}
+# the batches of an epoch, and what an operator and one in its place check alike.
+_OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch", "checked_forward"}
 _OF_THE_PACKAGE |= {"affine_backward_into", "batchnorm_backward_into", "conv_backward_into"}
 
 

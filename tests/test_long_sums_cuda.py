@@ -184,6 +184,10 @@ def _text(file: str) -> str:
     return (KERNELS / file).read_text(encoding="utf-8")
 
 
+_OF_CHANNELS = (
+    *("channel_sums", "batchnorm_forward_moments", "batchnorm_backward_sums", "groupnorm_backward_weights"),
+    *(f"batchnorm_backward_sums_{gradient}" for gradient in ("masked", "gelu", "pooled")),
+)
 _SLICES = ("conv.cu", "for (int slice = 0; slice < slices; ++slice) sum += partial[slice * size + i];")
 _TILE = ("tile.cuh", "sum[i][j] += down[i / 4].at[i % 4] * across[j / 4].at[j % 4];")
 _BLOCK_SUM = ("common.cuh", "for (int warp = 0; warp < THREADS / 32; ++warp) value += warps[warp];")
@@ -331,13 +335,13 @@ TABLE = {
         more=1,
     ),
     "channels_planes": Row(
-        ("channel_sums", "batchnorm_forward_moments", "batchnorm_backward_sums", "groupnorm_backward_weights"),
+        _OF_CHANNELS,
         _channels(rows=False),
         (_CHANNEL, _MERGE),
         more=1,
     ),
     "channels_rows": Row(
-        ("channel_sums", "batchnorm_forward_moments", "batchnorm_backward_sums", "groupnorm_backward_weights"),
+        _OF_CHANNELS,
         _channels(rows=True),
         (_CHANNEL, _MERGE),
         others=(1, 3, 64),
@@ -391,6 +395,12 @@ NO_SUMS = {
     "arithmetic_scale",
     "augment",
     "batchnorm_backward_data",
+    "batchnorm_backward_data_gelu",
+    "batchnorm_backward_data_masked",
+    "batchnorm_backward_data_pooled",
+    "batchnorm_backward_joined",
+    "batchnorm_forward_fused",
+    "batchnorm_forward_pooled",
     "batchnorm_forward_moments_stored",
     "batchnorm_forward_normalise",
     "conv_pack_filters",

@@ -37,9 +37,7 @@ def batchnorm_forward(
     shape = tuple(x.shape)
     x, channels_last, z = seen_by_channel(x)
     gamma, beta = contiguous(gamma), contiguous(beta)
-    mean, inv_std = moments(
-        x, z, gamma.dtype, running_mean, running_var, training=training, momentum=momentum, eps=eps
-    )
+    mean, inv_std = moments(x, z, gamma.dtype, running_mean, running_var, training=training, momentum=momentum, eps=eps)
     y, target = empty_results(device, shape, x.dtype, channels_last=channels_last)
     templates = (x.dtype, gamma.dtype, *z.templates, z.index)
     _NORMALISE(device, templates, cover(device, z.packs), x, mean, inv_std, gamma, beta, target, *z.walk)

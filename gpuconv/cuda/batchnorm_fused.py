@@ -66,9 +66,7 @@ def fused_forward(
     y, target = empty_results(device, shape, x.dtype, channels_last=channels_last)
     bits = device.empty((z.packs,), _BYTE) if training and activation == "relu" else None
     templates = (x.dtype, gamma.dtype, *z.templates, ACTIVATIONS[activation], JOINS[join], z.index)
-    _FORWARD(
-        device, templates, cover(device, z.packs), x, mean, inv_std, gamma, beta, other, target, bits, *z.walk
-    )
+    _FORWARD(device, templates, cover(device, z.packs), x, mean, inv_std, gamma, beta, other, target, bits, *z.walk)
     return y, mean, inv_std, None if bits is None else Mask(bits, z.pack, channels_last)
 
 

@@ -25,11 +25,11 @@ class Unit(Protocol):
     """What runs in place of layers: they themselves are such, too."""
 
     @property
-    def trainable(self) -> bool: ...  # noqa: D102
+    def trainable(self) -> bool: ...
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any: ...  # noqa: D102
+    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any: ...
 
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any: ...  # noqa: D102
+    def backward(self, dy: Any, *, input_grad: bool = True) -> Any: ...
 
 
 def fused(layer: Layer) -> Unit:

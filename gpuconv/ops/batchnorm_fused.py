@@ -58,6 +58,8 @@ def fused_forward(
         checks.upstream(other, x.shape, x.dtype)
     if pool:
         made = backend.batchnorm_fused.pooled_forward(x, *vectors, **settings, relu=activation == "relu")
+    elif (activation, join) == ("identity", "alone"):
+        made = *backend.batchnorm_forward(x, *vectors, **settings), None
     else:
         how = {"activation": activation, "other": other, "join": join}
         made = backend.batchnorm_fused.fused_forward(x, *vectors, **settings, **how)

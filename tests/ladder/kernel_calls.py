@@ -20,6 +20,7 @@ import ml_dtypes
 import numpy as np
 from compare import U_SUM, assert_close
 from emulate import EmulatedArray, EmulatedDevice
+from norm_scales import batchnorm_scales
 from operators import OPERATORS, Draw, Operator, Shapes, Sizes, labels
 from places import LAYOUTS
 
@@ -28,6 +29,7 @@ from gpuconv import backend, naive, nn
 from gpuconv.cuda import conv, conv_tensor, conv_weight_tensor, kernel, outcome, reduce, step, update
 from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
+from gpuconv.ops import batchnorm_fused
 from gpuconv.ops.augmentation import augment_batch
 from gpuconv.placed import Count, Number
 from gpuconv.random import Stream, words
@@ -292,6 +294,71 @@ def _conv_relu(d: Inputs, filters: int = 4) -> Results:
         return (gpuconv.relu_forward(gpuconv.conv_forward(x, w, b)[0])[0],)
     _, cache = gpuconv.conv_forward(x, w, b)
     return (conv.convolve(x, w, b, cache.sizes, relu=True),)
+
+
+def _fused(
+    shape: tuple[int, ...], *, activation: str, pool: bool = False, join: str = "alone", drawn: str = "normal"
+) -> Callable[[Inputs], Results]:
+    """Return a batch norm with what follows it: what nets run on a GPU in place of layers, on the host those layers."""
+
+    def run(d: Inputs) -> Results:
+        x, other = getattr(d, drawn)(*shape), d.normal(*shape)
+        out = (*shape[:2], shape[2] // 2, shape[3] // 2) if pool else shape
+        dy, masked = getattr(d, drawn)(*out), d.normal(*out)
+        gamma, beta, mean, var = (d.positive(shape[1]) for _ in range(4))
+        settings = {"training": True, "momentum": 0.9, "eps": 1e-5}
+        if d.wide:
+            return _in_layers(d, activation, pool, join, (x, gamma, beta, mean, var), other, dy, masked)
+        how = {"activation": activation, "pool": pool, "other": None if join == "alone" else other, "join": join}
+        y, cache = batchnorm_fused.fused_forward(x, gamma, beta, mean, var, **settings, **how)
+        dgamma, dbeta = gamma.copy(), gamma.copy()
+        dx = batchnorm_fused.fused_backward_into(dy, cache, dgamma, dbeta)
+        results = y, dx, dgamma, dbeta, mean, var
+        if activation != "relu" or pool:
+            return results
+        sums = batchnorm_fused.joined(masked, cache.told), batchnorm_fused.joined(dy, cache.told, masked)
+        return (*results, *sums)
+
+    return run
+
+
+def _in_layers(
+    d: Inputs, activation: str, pool: bool, join: str, arrays: Results, other: Any, dy: Any, masked: Any
+) -> Results:
+    """Return what `_fused` does, layer by layer, with the layers' results as the dtype stores them, and scales."""
+
+    def stored(values: np.ndarray) -> np.ndarray:
+        return values.astype(d.narrow).astype(np.float64)
+
+    before = [array.copy() for array in arrays]
+    forward, backward = gpuconv.spatial_batchnorm_forward, gpuconv.spatial_batchnorm_backward
+    if len(arrays[0].shape) == 2:
+        forward, backward = gpuconv.batchnorm_forward, gpuconv.batchnorm_backward
+    z, norm = forward(*arrays)
+    h = stored(stored(z) + other) if join == "before" else stored(z)
+    dz, above = dy, np.ones(h.shape, bool)
+    size = np.abs(h) + (0 if join == "alone" else np.abs(other))
+    if activation == "relu":
+        h, relu = gpuconv.relu_forward(h)
+        above = h > 0
+    elif activation != "identity":
+        h, gelu = gpuconv.gelu_forward(h, approximate="tanh" if activation == "gelu-tanh" else "none")
+        dz = stored(gpuconv.gelu_backward(dz, gelu))
+    y = stored(stored(h) + other) if join == "after" else stored(h)
+    if pool:
+        y, places = gpuconv.max_pool_forward(y)
+        size, _ = gpuconv.max_pool_forward(size)
+        dz = gpuconv.max_pool_backward(dz, places)
+    if activation == "relu":
+        dz = gpuconv.relu_backward(dz, relu)
+    scales = batchnorm_scales(*before, dz, unit=U_SUM[d.narrow.name])
+    room = scales.y if not pool else gpuconv.max_pool_forward(scales.y)[0]
+    gradients = (Scaled(values, scale) for values, scale in zip(backward(dz, norm), scales[1:4], strict=True))
+    statistics = Scaled(arrays[3], scales.mean), Scaled(arrays[4], scales.var)
+    results = Scaled(y, room + size), *gradients, *statistics
+    if activation != "relu" or pool:
+        return results
+    return (*results, np.where(above, masked, 0.0), stored(np.where(above, dy, 0.0) + masked))
 
 
 def _dropout_at_the_threshold(d: Inputs) -> Results:
@@ -968,6 +1035,27 @@ _SPECIAL = (
     of("batchnorm", "batchnorm_rows_in_several_parts", x=(520, 40), quick=False, settings=_PARTS_IN_A_BLOCK),
     of("spatial_batchnorm", "batchnorm_two_chunks", x=(4, 1, 36, 36), quick=False),
     of("spatial_batchnorm", "batchnorm_chunks_of_one_plane", x=(1, 2, 130, 64), quick=False),
+    *(
+        Call(f"batchnorm_fused_{name}", _fused(shape, **how), "spatial_batchnorm", quick)
+        for name, shape, how, quick in (
+            ("identity_after", (2, 3, 5, 7), {"activation": "identity", "join": "after"}, True),
+            ("relu", (3, 8, 4, 6), {"activation": "relu"}, True),
+            ("relu_before", (3, 5, 3, 5), {"activation": "relu", "join": "before"}, True),
+            ("relu_before_in_packs", (2, 16, 4, 4), {"activation": "relu", "join": "before"}, False),
+            ("relu_after", (2, 8, 4, 4), {"activation": "relu", "join": "after"}, True),
+            ("relu_anywhere", (2, 8, 4, 4), {"activation": "relu", "join": "after", "drawn": "shifted"}, False),
+            ("relu_rows", (70, 24), {"activation": "relu"}, False),
+            ("gelu", (3, 5, 5, 3), {"activation": "gelu"}, True),
+            ("gelu_after", (2, 8, 4, 4), {"activation": "gelu", "join": "after"}, False),
+            ("gelu_tanh", (2, 8, 4, 4), {"activation": "gelu-tanh"}, True),
+            ("gelu_tanh_after", (2, 3, 5, 3), {"activation": "gelu-tanh", "join": "after"}, False),
+            ("pool", (2, 3, 5, 7), {"activation": "identity", "pool": True}, True),
+            ("pool_in_packs", (2, 8, 5, 8), {"activation": "identity", "pool": True}, False),
+            ("pool_relu", (2, 8, 6, 8), {"activation": "relu", "pool": True}, True),
+            ("pool_relu_odd", (2, 3, 4, 6), {"activation": "relu", "pool": True}, False),
+            ("pool_relu_anywhere", (1, 8, 5, 8), {"activation": "relu", "pool": True, "drawn": "shifted"}, False),
+        )
+    ),
     Call("batchnorm_constant_channels", _constant_channels, "spatial_batchnorm", quick=False),
     of("spatial_batchnorm", "batchnorm_stored_moments", x=(2, 3, 4, 5), training=False),
     of("groupnorm", "groupnorm_several_chunks", x=(4, 2, 33, 35), groups=1, settings=_ONE_THREAD_MERGES_LITTLE),
