@@ -152,12 +152,15 @@ def conv_forward(x: Any, w: Any, b: Any, sizes: Sizes) -> Any:
     return _forward(x, w, b, sizes, (False,) if isinstance(sizes, ConvSizes) else ())
 
 
-def convolve(x: Any, w: Any, b: Any, sizes: ConvSizes, *, relu: bool) -> Any:
-    """Return conv_forward(x, w, b) of images, or with relu its positive part: in the same pass over memory."""
-    return _forward(x, w, b, sizes, (relu,))
+def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str | None = None) -> Any:
+    """Return conv_forward(x, w, b), or with relu, of images, its positive part: in the same pass over memory.
+
+    precision "tf32": factors may be rounded to TF32.
+    """
+    return _forward(x, w, b, sizes, (relu,) if isinstance(sizes, ConvSizes) else (), precision)
 
 
-def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...]) -> Any:
+def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
     """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
     x, channels_last = in_own_format(x)
@@ -204,14 +207,30 @@ def conv_backward(
     weight_grad: bool = True,
     bias_grad: bool,
 ) -> tuple[Any, Any, Any]:
+    wanted = {"input_grad": input_grad, "weight_grad": weight_grad, "bias_grad": bias_grad}
+    return gradients(dy, x, w, sizes, **wanted, precision=None)
+
+
+def gradients(
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: Sizes,
+    *,
+    input_grad: bool,
+    weight_grad: bool,
+    bias_grad: bool,
+    precision: str | None,
+) -> tuple[Any, Any, Any]:
+    """Return dx, dw and db, as far as they are wanted; precision: as in convolve."""
     device = device_of(x)
     dw = device.empty(tuple(w.shape), w.dtype) if weight_grad else None
     db = device.empty((sizes.K,), w.dtype) if bias_grad else None
-    return conv_backward_into(dy, x, w, sizes, dw, db, input_grad=input_grad), dw, db
+    return conv_backward_into(dy, x, w, sizes, dw, db, input_grad=input_grad, precision=precision), dw, db
 
 
 def conv_backward_into(
-    dy: Any, x: Any, w: Any, sizes: ConvSizes | VolumeConvSizes, dw: Any, db: Any, *, input_grad: bool
+    dy: Any, x: Any, w: Any, sizes: Sizes, dw: Any, db: Any, *, input_grad: bool, precision: str | None = None
 ) -> Any:
     """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
     device = device_of(x)
