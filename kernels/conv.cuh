@@ -9,11 +9,11 @@ struct ConvShape {
   int groups;
 };
 
-// dx[n,c,i,j], over real outputs only.
+// dx[n,c,i,j], over real outputs only; dy is stored with K channels, z.K or more.
 template <typename T, bool CHANNELS_LAST, typename Index>
 __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const ConvShape& z,
-                                           const Pixel<Index>& in) {
-  const Index K = z.K, P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
+                                           const Pixel<Index>& in, Index K) {
+  const Index P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
   const Index window = static_cast<Index>(z.R) * z.S, group = in.c / channels, first = group * filters;
   const T* taps = w + (first * channels + in.c - group * channels) * window;
   Sum<T> sum = 0;
@@ -30,4 +30,9 @@ __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __
     }
   }
   return narrow<T>(sum);
+}
+template <typename T, bool CHANNELS_LAST, typename Index>
+__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const ConvShape& z,
+                                           const Pixel<Index>& in) {
+  return data_gradient<T, CHANNELS_LAST, Index>(dy, w, z, in, z.K);
 }

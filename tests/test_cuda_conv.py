@@ -23,7 +23,7 @@ def sizes(x, w, **options):
 def force(monkeypatch, *, forward="direct", data="direct", weight="direct"):
     """Let these kernels serve every size."""
     for name, method in (("forward_method", forward), ("data_method", data), ("weight_method", weight)):
-        monkeypatch.setattr(conv, name, lambda z, method=method: method)
+        monkeypatch.setattr(conv, name, lambda *_, method=method: method)
 
 
 def computed(gpu, x, w, b, dy, options, *, stored="c_order"):
@@ -72,7 +72,7 @@ RULE = {  # x, w, options -> kernels of y, dx, dw
 @pytest.mark.parametrize(("x", "w", "options", "methods"), RULE.values(), ids=RULE.keys())
 def test_rule(x, w, options, methods):
     z = conv_sizes(np.broadcast_to(0.0, x), np.empty(w), None, **options)
-    assert (conv.forward_method(z), conv.data_method(z), conv.weight_method(z)) == methods
+    assert (conv.forward_method(z, FLOAT32, 80), conv.data_method(z, FLOAT32, 80), conv.weight_method(z)) == methods
 
 
 @pytest.mark.parametrize(

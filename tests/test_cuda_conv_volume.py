@@ -9,7 +9,7 @@ from compare import absolute, assert_close, assert_same, normal, whole
 from conv_checks import by_oracle, exact_backward, exact_forward
 from pairs import DTYPES, GPUS, STORED, pairs
 from places import LAYOUTS
-from test_cuda_conv import TILES, each_format, force, off_by_one
+from test_cuda_conv import FLOAT32, TILES, each_format, force, off_by_one
 
 import gpuconv
 from gpuconv import naive
@@ -166,7 +166,7 @@ RULE = {  # x, w, options -> kernels of y, dx, dw
 @pytest.mark.parametrize(("x", "w", "options", "methods"), RULE.values(), ids=RULE.keys())
 def test_rule(x, w, options, methods):
     z = conv_sizes(np.broadcast_to(0.0, x), np.broadcast_to(0.0, w), None, **options)
-    assert (conv.forward_method(z), conv.data_method(z), conv.weight_method(z)) == methods
+    assert (conv.forward_method(z, FLOAT32, 80), conv.data_method(z, FLOAT32, 80), conv.weight_method(z)) == methods
 
 
 # Every kernel on every case -----------------------------------------------------------------------------------------
@@ -269,7 +269,8 @@ LIMITS = {  # layers as nets have them, which the rule itself sends to tiles
 @pairs(case=LIMITS, stored=STORED, dtype=DTYPES, gpu=GPUS)
 def test_layers_that_the_rule_sends_to_tiles(case, stored, dtype, gpu, rng):
     (x, w, b, dy), z = arrays(rng, case, dtype)
-    assert {conv.forward_method(z), conv.data_method(z), conv.weight_method(z)} != {"direct"}
+    narrow = np.dtype(dtype), 80
+    assert {conv.forward_method(z, *narrow), conv.data_method(z, *narrow), conv.weight_method(z)} != {"direct"}
     y, dx, dw, db = computed(gpu, (x, w, b, dy), case[2], stored)
     bias = dy.sum((0, 2, 3, 4), dtype=np.float64)
     for actual, want in zip(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
+from . import conv_tensor
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
 from .device import Device, device_of
@@ -90,21 +91,26 @@ SMALL_WEIGHT = WeightTile(64, 4, 16)
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
 
 
-def forward_method(z: Sizes) -> str:
-    """Return "tiled", "few" or "direct"."""
+def forward_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+    """Return "tensor", "tiled", "few" or "direct", for images of a dtype on a GPU of a compute capability."""
     inner, outer = z.C // z.groups, z.K // z.groups
     if not _countable(z) or outer < _LEAST_OUTER:
         return "direct"
+    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, dtype, arch):
+        return "tensor"
     if inner >= _LEAST_INNER:
         return "tiled"
     return "few" if inner * prod(z.window) <= _TABLE else "direct"
 
 
-def data_method(z: Sizes) -> str:
-    """Return "tiled" or "direct"."""
+def data_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+    """Return "tensor", "tiled" or "direct"."""
     inner, outer = z.K // z.groups, z.C // z.groups
-    fits = _countable(z) and max(_phases(z)) <= _MOST_PHASES
-    return "tiled" if fits and inner >= _LEAST_INNER and outer >= _LEAST_OUTER else "direct"
+    if not _countable(z) or max(_phases(z)) > _MOST_PHASES or outer < _LEAST_OUTER:
+        return "direct"
+    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, dtype, arch):
+        return "tensor"
+    return "tiled" if inner >= _LEAST_INNER else "direct"
 
 
 def weight_method(z: Sizes) -> str:
@@ -163,10 +169,12 @@ def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str
 def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
     """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
+    method = forward_method(z, x.dtype, device.arch)
+    if method == "tensor" and isinstance(z, ConvSizes):
+        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0])
     x, channels_last = in_own_format(x)
     y, y_stored = empty_images(device, z.out, x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)
-    method = forward_method(z)
     kernel, templates = _kernels(z)["forward"][method], (x.dtype, channels_last, *epilogue)
     if method == "direct":
         kernel(device, (*templates, _index(z)), cover(device, elements(z.out)), x, w, b, y_stored, _shape(z))
@@ -244,8 +252,11 @@ def conv_backward_into(
 
 
 def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool) -> Any:
+    method = data_method(z, dy.dtype, device.arch)
+    if method == "tensor" and isinstance(z, ConvSizes):
+        dy = dy.transpose(0, 3, 1, 2) if channels_last else dy
+        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
-    method = data_method(z)
     kernel = _kernels(z)["data"][method]
     if method == "direct":
         templates = (dy.dtype, channels_last, _index(z))

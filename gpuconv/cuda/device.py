@@ -65,6 +65,9 @@ class Device(Protocol):
     def holds(self, array: Any) -> bool:
         """True if this is where the array lives."""
 
+    def is_aligned(self, array: Any, size: int) -> bool:
+        """True if the array begins at a multiple of `size` bytes, a power of 2 up to 256: as new arrays do."""
+
     def record(self, work: Callable[[], Any]) -> Recording:
         """Call work() once and note what it would do here, launches, products and memory sets, without doing it.
 
@@ -147,6 +150,9 @@ class CupyDevice:
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, self._cupy.ndarray) and array.data.device_id == self._index
+
+    def is_aligned(self, array: Any, size: int) -> bool:
+        return bool(array.data.ptr % size == 0)
 
     def record(self, work: Callable[[], Any]) -> Recording:
         return CupyRecording(self._cupy, self._place, work)

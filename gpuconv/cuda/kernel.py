@@ -78,15 +78,22 @@ class Kernel:
     """A `__global__` function of kernels/<file>, compiled at its first launch on each device, once per set of types.
 
     block is the number of threads of a block, or their numbers along x, y, z.  Arrays must be C-contiguous but for
-    the arguments named in `strided`, whose kernel is told the strides.
+    the arguments named in `strided`, whose kernel is told the strides.  least_arch: the lowest compute capability that
+    has the kernel's instructions, without the dot.
     """
 
     all: ClassVar[dict[str, Kernel]] = {}
 
     def __init__(
-        self, file: str, name: str, *, block: int | tuple[int, ...] = 256, strided: tuple[str, ...] = ()
+        self,
+        file: str,
+        name: str,
+        *,
+        block: int | tuple[int, ...] = 256,
+        strided: tuple[str, ...] = (),
+        least_arch: int = 0,
     ) -> None:
-        self.file, self.name, self.strided = file, name, strided
+        self.file, self.name, self.strided, self.least_arch = file, name, strided, least_arch
         self.block = _three(block)
         if any(not 1 <= size <= most for size, most in zip(self.block, _MOST_THREADS, strict=True)) or (
             math.prod(self.block) > _MOST_THREADS[0]
@@ -175,6 +182,10 @@ class Kernel:
 
     def _prepare(self, device: Device, templates: tuple[Any, ...]) -> tuple[Any, tuple[Converter, ...]]:
         expression = self.expression(templates)
+        if device.arch < self.least_arch:
+            needed, has = (f"{arch // 10}.{arch % 10}" for arch in (self.least_arch, device.arch))
+            msg = f"{self.name} needs compute capability {needed}, {device.name} has {has}"
+            raise GpuLaunchError(msg)
         try:
             functions = device.compile(source(self.file), self.file, (expression,), OPTIONS)
         except Exception as error:

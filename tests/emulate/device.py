@@ -16,6 +16,7 @@ from .build import DYNAMIC_SHARED
 from .cubin import MULTIPROCESSORS
 from .emulator import Function, LaunchRecord, Settings, from_ptx, from_source
 from .errors import BuildError, EmulationError
+from .memory import allocation
 from .recording import EmulatedRecording, uninitialised
 from .source import host_text
 from .thread import active, forbid
@@ -161,3 +162,7 @@ class EmulatedDevice:
 
     def holds(self, array: Any) -> bool:
         return isinstance(array, EmulatedArray)
+
+    def is_aligned(self, array: EmulatedArray, size: int) -> bool:
+        """Tell by the distance from the beginning of the allocation, which a launch keeps."""
+        return (array.ctypes.data - allocation(array).ctypes.data) % size == 0

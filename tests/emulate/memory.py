@@ -78,7 +78,7 @@ def _host_bytes(low: int, size: int) -> np.ndarray:
     return np.frombuffer((ctypes.c_uint8 * size).from_address(low), np.uint8)
 
 
-def _allocation(array: np.ndarray) -> np.ndarray:
+def allocation(array: np.ndarray) -> np.ndarray:
     """Return the array that owns the memory of a view."""
     while isinstance(array.base, np.ndarray):
         array = array.base
@@ -159,7 +159,7 @@ class Memory:
             low = high = array.ctypes.data
             if array.size:
                 low, high = np.lib.array_utils.byte_bounds(array)
-            phase = (low - _allocation(array).ctypes.data) % _ALIGNMENT
+            phase = (low - allocation(array).ctypes.data) % _ALIGNMENT
             merged = _Span(low, high, phase, [array], argument, writable)
             for other in [s for s in spans if (s.low < high and low < s.high) or (s.low, s.high) == (low, high)]:
                 spans.remove(other)

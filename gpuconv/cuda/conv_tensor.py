@@ -1,0 +1,154 @@
+"""Launches of convolution and its input gradient on tensor cores: tiles, packed filters, images as they want them."""
+
+from __future__ import annotations
+
+from math import gcd, prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..shapes import ConvSizes, is_channels_last
+from .copy import contiguous, copy_into
+from .device import Device
+from .kernel import Kernel, cover
+from .layout import stored
+
+LEAST_ARCH = 80  # compute capability without the dot
+CHUNK = 8  # numbers in 16 bytes
+_THREADS = 128
+
+_FORWARD = Kernel("conv_tensor.cu", "conv_forward_tensor", block=_THREADS, least_arch=LEAST_ARCH)
+_DATA = Kernel("conv_tensor.cu", "conv_backward_data_tensor", block=_THREADS, least_arch=LEAST_ARCH)
+_PACK = Kernel("conv_tensor.cu", "conv_pack_tensor", least_arch=LEAST_ARCH)
+_PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
+
+_INT = np.dtype(np.int32)
+_LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
+_LARGEST_PLACE = 2**30  # chunks of all images together
+_PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
+
+
+class TensorTile(NamedTuple):
+    """Template arguments: what a block makes, what a warp makes, inner rows for each step, steps under way."""
+
+    pixels: int
+    filters: int
+    warp_pixels: int
+    warp_filters: int
+    depth: int
+    stages: int
+
+
+LARGE = TensorTile(128, 128, 64, 64, 32, 4)
+TALL = TensorTile(256, 64, 64, 64, 32, 4)
+SLIM = TensorTile(128, 64, 64, 32, 32, 4)
+SMALL = TensorTile(64, 64, 32, 32, 32, 4)
+
+# What a tile makes in the time that its products take on the tensor cores, by the passes over shared memory that a step
+# needs: it waits for the slower of both.
+_SPEED = {LARGE: 1.0, TALL: 0.98, SLIM: 0.72, SMALL: 0.54}
+_ALONE = 0.75  # speed of a block that has a multiprocessor to itself
+
+
+def takes(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
+    """True if tensor cores of this compute capability can add up `inner` channels a group of such images."""
+    images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
+    fits = (inner % CHUNK == 0 or z.groups == 1) and max(z.window) <= _LARGEST_WINDOW and max(images) < _LARGEST_PLACE
+    return dtype.itemsize == 2 and arch >= LEAST_ARCH and fits
+
+
+def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:
+    """Return the tile that makes `times` results of so many pixels and columns soonest on so many multiprocessors.
+
+    Each multiprocessor makes one block after another, so many that none is left: the last are few where tiles are large.
+    """
+
+    def time(tile: TensorTile) -> float:
+        blocks = _blocks(tile, pixels, columns) * times
+        rounds = -(-blocks // sm_count)
+        return rounds * tile.pixels * tile.filters / _SPEED[tile] / (_ALONE if rounds == 1 else 1)
+
+    return min(_SPEED, key=time)
+
+
+def conv_forward(device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np.void, *, relu: bool) -> Any:
+    """Return y in the memory format of x; shape: ConvShape of z."""
+    x_last = _in_chunks(device, x)
+    y_last = device.empty((z.N, z.P, z.Q, z.K), x.dtype)
+    pixels, columns = z.N * z.P * z.Q, z.K // z.groups
+    tile = tile_of(pixels, columns, z.groups, device.sm_count)
+    packed, _, steps = _packed(device, contiguous(w), z, shape, tile, data=False, tap_steps=(1, 1))
+    blocks = _blocks(tile, pixels, columns) * z.groups
+    arguments = x_last, packed, None if b is None else contiguous(b), y_last, shape, steps
+    _FORWARD(device, (x.dtype, relu, *tile), blocks, *arguments, shared=_shared_bytes(tile, x.dtype))
+    return _in_format(device, y_last, channels_last=is_channels_last(x))
+
+
+def data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes, shape: np.void, *, channels_last: bool) -> Any:
+    """Return dx in a memory format, of dy (N, K, P, Q) in any; shape: ConvShape of z."""
+    dy_last = _in_chunks(device, dy)
+    dx_last = device.empty((z.N, z.H, z.W, z.C), dy.dtype)
+    phases, columns = prod(z.stride), z.C // z.groups
+    pixels = z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
+    tile = tile_of(pixels, columns, phases * z.groups, device.sm_count)
+    v, h = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
+    w = contiguous(w)
+    packed, special, steps = _packed(device, w, z, shape, tile, data=True, tap_steps=(v, h))
+    blocks = _blocks(tile, pixels, columns) * z.groups
+    arguments = dy_last, packed, dx_last, shape, w, special, special.size, steps, v, h
+    _DATA(device, (dy.dtype, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
+    return _in_format(device, dx_last, channels_last=channels_last)
+
+
+def _blocks(tile: TensorTile, pixels: int, columns: int) -> int:
+    return -(-pixels // tile.pixels) * -(-columns // tile.filters)
+
+
+def _shared_bytes(tile: TensorTile, dtype: np.dtype) -> int:
+    return tile.stages * (tile.pixels + tile.filters) * tile.depth * dtype.itemsize
+
+
+def _packed(
+    device: Device, w: Any, z: ConvSizes, shape: np.void, tile: TensorTile, *, data: bool, tap_steps: tuple[int, int]
+) -> tuple[Any, Any, int]:
+    """Return the filters slice by slice for each phase with taps, flags for what is infinite or NaN, and steps a phase."""
+    inner, outer = z.C // z.groups, z.K // z.groups
+    if data:
+        inner, outer = outer, inner
+    per_tap, tiles = -(-inner // CHUNK), -(-outer // tile.filters)
+    taps = prod(-(-n // step) for n, step in zip(z.window, tap_steps, strict=True))  # of the phase with most of them
+    phases = prod(min(n, step) for n, step in zip(z.window, tap_steps, strict=True))
+    steps = -(-taps * per_tap * CHUNK // tile.depth)
+    packed = device.empty((phases, z.groups, tiles, steps, tile.filters, tile.depth), w.dtype)
+    blocks = min(cover(device, phases * z.groups * tiles * tile.filters * per_tap), _PACK_BLOCKS)
+    special = device.empty((blocks,), _INT) if data else None
+    how = tiles, steps, tile.filters, tile.depth, *tap_steps
+    _PACK(device, (w.dtype, data), blocks, w, packed, special, shape, *how)
+    return packed, special, steps
+
+
+def _in_chunks(device: Device, images: Any) -> Any:
+    """Return images as (N, H, W, channels up to a multiple of 8), without gaps and on 16 bytes: a view if it can be."""
+    N, C, H, W = images.shape
+    if C % CHUNK:
+        channels_last = is_channels_last(images)
+        padded = device.empty((N, H, W, -(-C // CHUNK) * CHUNK), images.dtype)
+        how = stored(images, channels_last=channels_last), padded, N, C, H * W
+        _PAD(device, (images.dtype, channels_last), cover(device, padded.size // CHUNK), *how)
+        return padded
+    last = stored(images, channels_last=True)
+    if device.is_aligned(last, CHUNK * last.dtype.itemsize):
+        return last
+    copy = device.empty(tuple(last.shape), last.dtype)
+    copy_into(copy, last)
+    return copy
+
+
+def _in_format(device: Device, last: Any, *, channels_last: bool) -> Any:
+    """Return images (N, H, W, C) as (N, C, H, W) in a memory format: a view, or a copy."""
+    images = last.transpose(0, 3, 1, 2)
+    if channels_last:
+        return images
+    out = device.empty(tuple(images.shape), images.dtype)
+    copy_into(out, images)
+    return out

@@ -1,0 +1,220 @@
+// Convolution of images and its input gradient on tensor cores: a block's tile of a product that is never written down.
+//
+// Layout: images are channels-last and aligned to 16 bytes; those that are read have channels in chunks of 16 bytes.  A
+// slice is DEPTH rows of the inner dimension, row = tap * channels + channel: it may hold several taps.  A block keeps
+// STAGES slices under way by cp.async, which also writes the zeros of the padding.
+//
+// In shared memory a line is a pixel's, or a filter's, share of a slice.  Chunk c of line l lies in place
+// c ^ (l's number among lines of 128 bytes): eight lanes that read a chunk of eight lines (ldmatrix) meet 32 different
+// banks, and so do eight that write two lines.
+//
+// Sources: PTX ISA, "Matrix Fragments for mma.m16n8k16"; CUTLASS for one bit of each tap row and column.
+#pragma once
+
+#include "conv_tiled.cuh"
+#include "tensor.cuh"
+
+constexpr int TENSOR_THREADS = 128;
+
+// Place of a chunk among lines of CHUNKS chunks.
+template <int CHUNKS>
+__device__ __forceinline__ int swizzled(int line, int chunk) {
+  return line * CHUNKS + (chunk ^ line / (8 / CHUNKS) % CHUNKS);
+}
+
+// A pixel of a tile: where the corner of its window lies in the images that are read, in chunks, and which taps are
+// inside, bit r for row r and bit 16 + s for column s.
+struct Window {
+  int corner;
+  unsigned inside;
+};
+constexpr unsigned NO_TAP = 0x8000;  // never inside: windows have at most 15 rows and columns
+
+__device__ __forceinline__ unsigned taps_inside(int at, const Axis& axis, int size) {
+  unsigned inside = 0;
+  for (int tap = 0; tap < axis.taps; ++tap, at += axis.apart) inside |= at >= 0 && at < size ? 1u << tap : 0;
+  return inside;
+}
+
+// y of z, or dx with DATA: `outer` channels a group of the output from `inner` of the input.
+//
+// packed: (phases with taps, groups, tiles of FILTERS, steps, FILTERS, DEPTH), as conv_pack_tensor makes it.
+template <typename T, bool DATA, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH,
+          int STAGES>
+__device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T* __restrict__ packed,
+                                            const T* __restrict__ b, T* __restrict__ output, const ConvShape& z,
+                                            const Place<false>& place, int steps, int tap_step_h) {
+  constexpr int THREADS = TENSOR_THREADS;
+  constexpr int CHUNK = CHUNK_OF<T>, CHUNKS = DEPTH / CHUNK, LINES = THREADS / CHUNKS;  // lines written at once
+  constexpr int A_LINES = PIXELS / LINES, B_LINES = FILTERS / LINES, STAGE = (PIXELS + FILTERS) * DEPTH;
+  constexpr int DOWN = WARP_PIXELS / 16, ACROSS = WARP_FILTERS / 8, OUT_LINE = FILTERS + CHUNK;
+  static_assert(PIXELS / WARP_PIXELS * (FILTERS / WARP_FILTERS) * 32 == THREADS, "the warps must make up the tile");
+  static_assert(CHUNKS == 4 || CHUNKS == 8, "a line is 64 or 128 bytes: what the places of chunks are made for");
+  static_assert(PIXELS % LINES == 0 && FILTERS % LINES == 0, "threads must share the lines evenly");
+  static_assert(LINES % 8 == 0, "a thread's chunks must lie in the same place of their lines");
+  static_assert(WARP_PIXELS % 16 == 0 && WARP_FILTERS % 16 == 0, "ldmatrix brings 16 pixels, or 16 filters");
+  static_assert(PIXELS * (OUT_LINE * sizeof(T) + sizeof(int)) <= STAGES * STAGE * sizeof(T), "outputs pass the stages");
+  static_assert(PIXELS * sizeof(Window) <= STAGE * sizeof(T), "windows come by the first stage");
+  extern __shared__ __align__(16) unsigned char shared[];
+  T* const stages = reinterpret_cast<T*>(shared);
+
+  const int channels = DATA ? z.K : z.C, rows = DATA ? z.P : z.H, columns = DATA ? z.Q : z.W;
+  const int outputs = DATA ? z.C : z.K, outer = outputs / z.groups;
+  const int pitch = ceil_div(channels, CHUNK), per_tap = ceil_div(channels / z.groups, CHUNK);  // in chunks
+  const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+
+  Window* const windows = reinterpret_cast<Window*>(shared);
+  for (int line = thread; line < PIXELS; line += THREADS) {
+    windows[line] = {0, 0};
+    if (line >= place.pixels) continue;
+    const int number = place.start + line, n = static_cast<int>(place.image) + number / place.area;
+    const Spot spot = spot_at(place, number % place.area);
+    const int top = spot.p * place.down.stride + place.down.first;
+    const int left = spot.q * place.across.stride + place.across.first;
+    windows[line] = {((n * rows + top) * columns + left) * pitch + place.group * per_tap,
+                     taps_inside(top, place.down, rows) | taps_inside(left, place.across, columns) << 16};
+  }
+  __syncthreads();
+  const int line0 = thread / CHUNKS, own = thread % CHUNKS;  // this thread's lines, and its chunk of each
+  Window window[A_LINES];
+#pragma unroll
+  for (int i = 0; i < A_LINES; ++i) window[i] = windows[line0 + i * LINES];
+  __syncthreads();
+
+  const int phase = place.down.tap0 * min(tap_step_h, z.S) + place.across.tap0, tiles = ceil_div(outer, FILTERS);
+  const int tile = (phase * z.groups + place.group) * tiles + place.column / FILTERS;
+  const T* from = packed + (static_cast<long long>(tile) * steps * FILTERS + line0) * DEPTH + own * CHUNK;
+  T* const to_a = stages + swizzled<CHUNKS>(line0, own) * CHUNK;
+  const int real_steps = ceil_div(place.down.taps * place.across.taps * per_tap, CHUNKS);
+
+  // Tap and channel (in chunks) of this thread's chunk in the slice that is loaded next.
+  const int down = place.down.apart * columns * pitch, across = place.across.apart * pitch;
+  const int taps_down = place.down.taps, taps_across = place.across.taps;
+  int r = 0, s = 0, c = own, loaded = 0, stage = 0;
+  const auto settle = [&] {
+    while (c >= per_tap) {
+      c -= per_tap;
+      if (++s == taps_across) s = 0, ++r;
+    }
+  };
+  settle();
+  const auto load = [&] {
+    if (loaded < real_steps) {
+      T* const to = to_a + stage * STAGE;
+      const int tap = r * down + s * across + c;
+      const unsigned needed = r < taps_down ? 1u << r | 0x10000u << s : NO_TAP;
+#pragma unroll
+      for (int i = 0; i < A_LINES; ++i) {
+        const T* const origin = input + static_cast<long long>(window[i].corner + tap) * CHUNK;
+        ptx::cp_async16(to + i * LINES * DEPTH, origin, (window[i].inside & needed) == needed);
+      }
+#pragma unroll
+      for (int i = 0; i < B_LINES; ++i) ptx::cp_async16(to + (PIXELS + i * LINES) * DEPTH, from + i * LINES * DEPTH);
+      from += FILTERS * DEPTH;
+      stage = stage + 1 == STAGES ? 0 : stage + 1;
+      c += CHUNKS;
+      settle();
+      ++loaded;
+    }
+    ptx::cp_async_commit();
+  };
+
+  float sum[DOWN][ACROSS][4] = {};
+  const int top = warp % (PIXELS / WARP_PIXELS) * WARP_PIXELS, left = warp / (PIXELS / WARP_PIXELS) * WARP_FILTERS;
+  int a_place[CHUNKS / 2], b_place[CHUNKS / 2];  // of the row that this lane points ldmatrix to, in a stage
+#pragma unroll
+  for (int k = 0; k < CHUNKS; k += 2) {
+    a_place[k / 2] = swizzled<CHUNKS>(top + lane % 16, k + lane / 16) * CHUNK;
+    b_place[k / 2] = PIXELS * DEPTH + swizzled<CHUNKS>(left + lane / 16 * 8 + lane % 8, k + lane / 8 % 2) * CHUNK;
+  }
+#pragma unroll
+  for (int i = 0; i < STAGES - 1; ++i) load();
+  for (int step = 0, current = 0; step < real_steps; ++step) {
+    ptx::cp_async_wait<STAGES - 2>();
+    __syncthreads();  // this slice is there, and everyone is done with the one that the next load overwrites
+    load();
+    const T* const slice = stages + current * STAGE;
+    current = current + 1 == STAGES ? 0 : current + 1;
+#pragma unroll
+    for (int k = 0; k < CHUNKS / 2; ++k) {
+      unsigned left_factor[DOWN][4], right_factor[ACROSS][2];
+#pragma unroll
+      for (int i = 0; i < DOWN; ++i) ptx::ldmatrix_x4(left_factor[i], slice + a_place[k] + 16 * i * DEPTH);
+#pragma unroll
+      for (int j = 0; j < ACROSS; j += 2) {
+        unsigned both[4];
+        ptx::ldmatrix_x4(both, slice + b_place[k] + 8 * j * DEPTH);
+        right_factor[j][0] = both[0], right_factor[j][1] = both[1];
+        right_factor[j + 1][0] = both[2], right_factor[j + 1][1] = both[3];
+      }
+#pragma unroll
+      for (int i = 0; i < DOWN; ++i)
+#pragma unroll
+        for (int j = 0; j < ACROSS; ++j) add_product<T>(sum[i][j], left_factor[i], right_factor[j]);
+    }
+  }
+  ptx::cp_async_wait<0>();
+  __syncthreads();  // the stages are free: outputs go through them, so that whole lines reach memory
+
+  int* const pixels = reinterpret_cast<int*>(stages + PIXELS * OUT_LINE);  // of the output, or -1
+  for (int line = thread; line < PIXELS; line += THREADS) {
+    pixels[line] = -1;
+    if (line >= place.pixels) continue;
+    const int number = place.start + line, n = static_cast<int>(place.image) + number / place.area;
+    const Spot spot = spot_at(place, number % place.area);
+    const int h = place.down.place + spot.p * place.down.spread, v = place.across.place + spot.q * place.across.spread;
+    pixels[line] = (n * (DATA ? z.H : z.P) + h) * (DATA ? z.W : z.Q) + v;
+  }
+  const int first = place.group * outer + place.column;
+#pragma unroll
+  for (int j = 0; j < ACROSS; ++j) {
+    const int column = left + 8 * j + lane % 4 * 2;
+    float bias[2];
+#pragma unroll
+    for (int v = 0; v < 2; ++v) {
+      bias[v] = b != nullptr && place.column + column + v < outer ? widen(b[first + column + v]) : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < DOWN; ++i) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        Pack<T, 2> pair;
+#pragma unroll
+        for (int v = 0; v < 2; ++v) {
+          float value = sum[i][j][2 * half + v] + bias[v];
+          if (RELU) value = value < 0 ? 0 : value;
+          pair.at[v] = narrow<T>(value);
+        }
+        *reinterpret_cast<Pack<T, 2>*>(stages + (top + 16 * i + lane / 4 + 8 * half) * OUT_LINE + column) = pair;
+      }
+    }
+  }
+  __syncthreads();
+  const bool wide = outer % CHUNK == 0;
+  for (int i = thread; i < PIXELS * (FILTERS / CHUNK); i += THREADS) {
+    const int line = i / (FILTERS / CHUNK), column = i % (FILTERS / CHUNK) * CHUNK;
+    const int left_over = outer - place.column - column;
+    if (pixels[line] < 0 || left_over <= 0) continue;
+    const Pack<T, CHUNK> chunk = *reinterpret_cast<const Pack<T, CHUNK>*>(stages + line * OUT_LINE + column);
+    store_pack<CHUNK>(output + static_cast<long long>(pixels[line]) * outputs + first + column, chunk, wide, left_over);
+  }
+}
+
+// The tile of dx by its formula: a pixel outside dy is the number 0, and 0 times an infinity of the filters is NaN.
+template <int PIXELS, int FILTERS, typename T>
+__device__ __forceinline__ void data_by_formula(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
+                                                const ConvShape& z, const Place<false>& place) {
+  const int outer = z.C / z.groups;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < PIXELS * FILTERS; i += TENSOR_THREADS) {
+    const int line = i / FILTERS, column = place.column + i % FILTERS;
+    if (line >= place.pixels || column >= outer) continue;
+    const int number = place.start + line;
+    const Spot spot = spot_at(place, number % place.area);
+    const long long n = place.image + number / place.area, c = place.group * outer + column;
+    const long long h = place.down.place + spot.p * place.down.spread;
+    const long long v = place.across.place + spot.q * place.across.spread;
+    dx[place_of<true, long long>(n, c, h, v, z.C, z.H, z.W)] =
+        data_gradient<T, true, long long>(dy, w, z, {n, c, h, v}, ceil_div(z.K, CHUNK_OF<T>) * CHUNK_OF<T>);
+  }
+}
