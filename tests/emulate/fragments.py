@@ -111,17 +111,20 @@ def compiled(device):
     return device.compile(text("layouts.cu"), "layouts.cu", (*INSTRUCTIONS, "ldmatrix"), ())
 
 
-def multiplied(device, functions, kernel):
-    """Return the product of matrices whose every element was put where the layouts say, and what it must be."""
+def multiplied(device, functions, kernel, draw=np.random.Generator.standard_normal):
+    """Return a b + c of matrices whose every element was put where the layouts say, and (a, b, c).
+
+    draw(rng, shape): their numbers
+    """
     shape, k, stored = INSTRUCTIONS[kernel]
     rng = np.random.default_rng(1)
     layouts = PTX_ISA[shape]
-    (a, seen_a), (b, seen_b) = stored(rng.standard_normal((16, k))), stored(rng.standard_normal((k, 8)))
-    c = rng.standard_normal((16, 8)).astype(np.float32)
+    (a, seen_a), (b, seen_b) = stored(draw(rng, (16, k))), stored(draw(rng, (k, 8)))
+    c = draw(rng, (16, 8)).astype(np.float32)
     registers = [_registers(a, layouts["A"]), _registers(b, layouts["B"]), _registers(c, layouts["C"]).view(np.float32)]
     d = device.empty((32, 4), np.float32)
     device.launch(functions[kernel], (1,), (32,), (*map(device.asarray, registers), d))
-    return _matrix(device.asnumpy(d), layouts["C"]), seen_a @ seen_b + c
+    return _matrix(device.asnumpy(d), layouts["C"]), (seen_a, seen_b, c)
 
 
 def loaded(device, functions, transposed):

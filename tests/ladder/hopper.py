@@ -121,7 +121,8 @@ def _one(plain: Any, device: Any, name: str) -> None:
             for transposed in (False, True):
                 np.testing.assert_array_equal(*fragments.loaded(plain, functions, transposed))
         else:
-            got, want = fragments.multiplied(plain, functions, rest)
+            got, (a, b, c) = fragments.multiplied(plain, functions, rest)
+            want = a @ b + c
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
     else:
         error = hopper.error_of(hopper.EXAMPLES[name](device))

@@ -20,6 +20,7 @@
 #include "device/half.hpp"
 #include "device/warp.hpp"
 #include "device/atomics.hpp"
+#include "device/tensor_sums.hpp"
 #include "device/wmma.hpp"
 #include "device/registration.hpp"
 

@@ -51,7 +51,7 @@ EMULATE_UNTRACED inline void mma_16x8(const char* what, float* d, const unsigned
       for (int i = 0; i < count_b; i++) b[place_b(l, i).row][place_b(l, i).column] = element<T>(lane->b, i);
       for (int i = 0; i < 4; i++) c[c_16x8(l, i).row][c_16x8(l, i).column] = lane->c[i];
     }
-    multiply_add<16, 8, K>(a, b, c);
+    multiply_add<BLOCK_OF<T>>(a, b, c);
     for (int l = 0; l < 32; l++)
       for (int i = 0; i < 4; i++) ((MmaLane*)lanes[l])->d[i] = c[c_16x8(l, i).row][c_16x8(l, i).column];
     count(MMA_FLOP, 2ull * 16 * 8 * K);

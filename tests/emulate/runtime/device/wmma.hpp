@@ -1,23 +1,6 @@
 // nvcuda::wmma: tensor-core products of whole tiles.
 #pragma once
 
-namespace emulate {
-
-// C += A B.
-template <int M, int N, int K>
-__attribute__((no_sanitize("thread"), noinline, optimize("O3"))) inline void multiply_add(const float (&a)[M][K],
-                                                                                          const float (&b)[K][N],
-                                                                                          float (&c)[M][N]) {
-  for (int m = 0; m < M; m++) {
-    float sums[N] = {};
-    for (int k = 0; k < K; k++)
-      for (int n = 0; n < N; n++) sums[n] += a[m][k] * b[k][n];
-    for (int n = 0; n < N; n++) c[m][n] += sums[n];
-  }
-}
-
-}  // namespace emulate
-
 namespace nvcuda {
 namespace wmma {
 
@@ -187,7 +170,7 @@ EMULATE_UNTRACED inline void mma_sync(fragment<accumulator, M, N, K, D>& d,
                               for (int i = 0; i < FragmentC::num_elements; i++)
                                 c[FragmentC::row(l, i)][FragmentC::column(l, i)] = (float)lane->c->x[i];
                             }
-                            emulate::multiply_add<M, N, K>(a, b, c);
+                            emulate::multiply_add<emulate::BLOCK_OF<T>>(a, b, c);
                             for (int l = 0; l < 32; l++)
                               for (int i = 0; i < FragmentD::num_elements; i++)
                                 ((Lane*)lanes[l])->d->x[i] = (D)c[FragmentD::row(l, i)][FragmentD::column(l, i)];
