@@ -150,14 +150,7 @@ conv_backward_weight_tensor_float(const float* __restrict__ dy, const float* __r
       }
       add_float_products<PRODUCTS>(sum, a, d);
     }
-    if constexpr (PRODUCTS == 3) {
-#pragma unroll
-      for (int i = 0; i < DOWN; ++i)
-#pragma unroll
-        for (int j = 0; j < ACROSS; ++j)
-#pragma unroll
-          for (int v = 0; v < 4; ++v) total[i][j][v] += sum[i][j][v], sum[i][j][v] = 0;
-    }
+    if constexpr (PRODUCTS == 3) add_to_total(total, sum);
   }
   ptx::cp_async_wait<0>();
 
@@ -168,7 +161,7 @@ conv_backward_weight_tensor_float(const float* __restrict__ dy, const float* __r
     const long long k = static_cast<long long>(blockIdx.y) * z.K + group * filters + filter0 + row;
     return (k * taps + chunk / per_tap) * channels + chunk % per_tap * 4;
   };
-  const auto (&result)[DOWN][ACROSS][4] = PRODUCTS == 3 ? total : sum;
+  const float(&result)[DOWN][ACROSS][4] = PRODUCTS == 3 ? total : sum;
   bool odd = false;
 #pragma unroll
   for (int i = 0; i < DOWN; ++i) {

@@ -81,3 +81,14 @@ __device__ __forceinline__ void add_float_products(float (&sum)[DOWN][ACROSS][4]
 #pragma unroll
     for (int j = 0; j < ACROSS; ++j) add_product<float>(sum[i][j], a[i], b[j]);
 }
+
+// total += sum, rounded to nearest, and sum = 0: what tensor cores cut off does not grow with the length of a sum.
+template <int DOWN, int ACROSS>
+__device__ __forceinline__ void add_to_total(float (&total)[DOWN][ACROSS][4], float (&sum)[DOWN][ACROSS][4]) {
+#pragma unroll
+  for (int i = 0; i < DOWN; ++i)
+#pragma unroll
+    for (int j = 0; j < ACROSS; ++j)
+#pragma unroll
+      for (int v = 0; v < 4; ++v) total[i][j][v] += sum[i][j][v], sum[i][j][v] = 0;
+}

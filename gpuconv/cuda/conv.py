@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
-from . import conv_tensor
+from . import conv_tensor, conv_weight_tensor_float
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
 from .device import Device, device_of
@@ -40,6 +40,10 @@ _PACK = Kernel("conv.cu", "conv_pack_filters")
 _INT = np.dtype(np.int32)
 
 Sizes = ConvSizes | VolumeConvSizes
+
+# Compute capabilities whose tensor cores make three products of TF32 in less time than one of float32 takes elsewhere; on
+# 8.6 and 8.9, where TF32 is no faster than float32, they do not.
+_FASTER_BY_THREE = (80, 90, 100, 103)
 
 # Below these, most of a tile would be empty.
 _LEAST_INNER = 8  # channels of a group that are added up
@@ -91,32 +95,50 @@ SMALL_WEIGHT = WeightTile(64, 4, 16)
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
 
 
-def forward_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+def products_of(dtype: np.dtype, arch: int, precision: str | None) -> int:
+    """Return how many products a GPU's tensor cores make of one of a dtype: 0 where they make none.
+
+    float32 by three products is float32; by one it is TF32, which precision allows.
+    """
+    if arch < conv_tensor.LEAST_ARCH or dtype == np.float64:
+        return 0
+    if dtype.itemsize == 2 or precision is not None:
+        return 1
+    return 3 if arch in _FASTER_BY_THREE else 0
+
+
+def forward_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:
     """Return "tensor", "tiled", "few" or "direct", for images of a dtype on a GPU of a compute capability."""
     inner, outer = z.C // z.groups, z.K // z.groups
     if not _countable(z) or outer < _LEAST_OUTER:
         return "direct"
-    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, dtype, arch):
+    products = products_of(dtype, arch, precision)
+    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, inner * prod(z.window), dtype, products):
         return "tensor"
     if inner >= _LEAST_INNER:
         return "tiled"
     return "few" if inner * prod(z.window) <= _TABLE else "direct"
 
 
-def data_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+def data_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:
     """Return "tensor", "tiled" or "direct"."""
     inner, outer = z.K // z.groups, z.C // z.groups
     if not _countable(z) or max(_phases(z)) > _MOST_PHASES or outer < _LEAST_OUTER:
         return "direct"
-    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, dtype, arch):
+    products, terms = products_of(dtype, arch, precision), inner * prod(z.window) // prod(z.stride)
+    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, terms, dtype, products):
         return "tensor"
     return "tiled" if inner >= _LEAST_INNER else "direct"
 
 
-def weight_method(z: Sizes) -> str:
-    """Return "tiled" or "direct"."""
+def weight_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:
+    """Return "tensor_float", "tiled" or "direct"."""
     filters, columns = z.K // z.groups, z.C // z.groups * prod(z.window)
-    return "tiled" if _countable(z) and min(filters, columns) >= _LEAST_OUTER else "direct"
+    if not _countable(z) or min(filters, columns) < _LEAST_OUTER:
+        return "direct"
+    products = products_of(dtype, arch, precision) if dtype == np.float32 else 0
+    takes = isinstance(z, ConvSizes) and conv_weight_tensor_float.takes(z, products)
+    return "tensor_float" if takes else "tiled"
 
 
 def tile_of(pixels: int, columns: int, dtype: np.dtype) -> Tile:
@@ -169,9 +191,10 @@ def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str
 def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
     """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
-    method = forward_method(z, x.dtype, device.arch)
+    method = forward_method(z, x.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
-        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0])
+        products = products_of(x.dtype, device.arch, precision)
+        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products)
     x, channels_last = in_own_format(x)
     y, y_stored = empty_images(device, z.out, x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)
@@ -243,19 +266,24 @@ def conv_backward_into(
     """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
     device = device_of(x)
     channels_last = is_channels_last(x)
-    dy = stored(dy, channels_last=channels_last)
+    dy, how = stored(dy, channels_last=channels_last), {"channels_last": channels_last, "precision": precision}
     if dw is not None:
-        _weight_gradient(device, dy, stored(x, channels_last=channels_last), dw, sizes, channels_last=channels_last)
+        _weight_gradient(device, dy, stored(x, channels_last=channels_last), dw, sizes, **how)
     if db is not None:
         _bias_gradient(device, dy, db, sizes, channels_last=channels_last)
-    return _data_gradient(device, dy, contiguous(w), sizes, channels_last=channels_last) if input_grad else None
+    return _data_gradient(device, dy, contiguous(w), sizes, **how) if input_grad else None
 
 
-def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool) -> Any:
-    method = data_method(z, dy.dtype, device.arch)
+def _data_gradient(
+    device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool, precision: str | None
+) -> Any:
+    method = data_method(z, dy.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
+        products = products_of(dy.dtype, device.arch, precision)
         dy = dy.transpose(0, 3, 1, 2) if channels_last else dy
-        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last)
+        return conv_tensor.data_gradient(
+            device, dy, w, z, _shape(z), channels_last=channels_last, products=products
+        )
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
     if method == "direct":
@@ -273,9 +301,18 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: 
     return dx
 
 
-def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, channels_last: bool) -> None:
+def _weight_gradient(
+    device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, channels_last: bool, precision: str | None
+) -> None:
     pixels, size = z.N * prod(z.out[2:]), dw.size
-    method = weight_method(z)
+    filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
+    method = weight_method(z, x.dtype, device.arch, precision)
+    if method == "tensor_float" and isinstance(z, ConvSizes):
+        products = products_of(x.dtype, device.arch, precision)
+        dy, x = (a.transpose(0, 3, 1, 2) if channels_last else a for a in (dy, x))
+        partial = conv_weight_tensor_float.partial_sums(device, dy, x, z, _shape(z), size, products)
+        _add(device, partial, dw, taps=taps, channels=channels)
+        return
     kernel = _kernels(z)["weight"][method]
     if method == "direct":
         slices, length = _slices(pixels, size)
@@ -284,7 +321,6 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, chan
         kernel(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
         _add(device, partial, dw)
         return
-    filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
     tile = weight_tile_of(filters, channels * taps, x.dtype)
     tiles = -(-filters // tile.side) * -(-channels * taps // tile.side) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
