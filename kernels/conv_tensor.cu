@@ -57,28 +57,30 @@ __global__ void __launch_bounds__(256, 4)
 conv_pack_tensor(const T* __restrict__ w, T* __restrict__ packed, int* __restrict__ special, const ConvShape z,
                  int tiles, int steps, int breadth, int depth, int tap_step_v, int tap_step_h) {
   constexpr int CHUNK = CHUNK_OF<T>;
-  const int channels = z.C / z.groups, filters = z.K / z.groups;
+  const int channels = z.C / z.groups, filters = z.K / z.groups, window = z.R * z.S;
   const int inner = DATA ? filters : channels, outer = DATA ? channels : filters;
   const int per_tap = ceil_div(inner, CHUNK), chunks = depth / CHUNK, width = tiles * breadth;
+  const int apart = (DATA ? channels : 1) * window;  // numbers of w that a chunk brings together
   const int phases_h = min(tap_step_h, z.S), phases = min(tap_step_v, z.R) * phases_h;
   const long long total = static_cast<long long>(phases) * z.groups * width * per_tap;
   bool odd = false;
   for (long long i = thread_index(); i < total; i += thread_count()) {
-    const int first = static_cast<int>(i % per_tap), column = static_cast<int>(i / per_tap % width);
+    const int first = static_cast<int>(i % per_tap) * CHUNK, column = static_cast<int>(i / per_tap % width);
     const int rest = static_cast<int>(i / per_tap / width), group = rest % z.groups, phase = rest / z.groups;
     const int r0 = phase / phases_h, s0 = phase % phases_h;
     const int taps_h = (z.S - 1 - s0) / tap_step_h + 1, taps = ((z.R - 1 - r0) / tap_step_v + 1) * taps_h;
+    const int real = min(column, outer - 1), count = column < outer ? min(inner - first, CHUNK) : 0;
+    const int filter = group * filters + (DATA ? first : real), channel = DATA ? real : first;
     T* const line = packed + (static_cast<long long>(rest) * tiles + column / breadth) * steps * breadth * depth +
                     column % breadth * depth;
-    for (int row = first, tap = 0; row < steps * chunks; row += per_tap, ++tap) {
+    for (int row = first / CHUNK, tap = 0; row < steps * chunks; row += per_tap, ++tap) {
       const int r = r0 + tap / taps_h * tap_step_v, s = s0 + tap % taps_h * tap_step_h;
+      const int place = (filter * channels + channel) * window + r * z.S + s;
       Pack<T, CHUNK> chunk = {};
 #pragma unroll
       for (int v = 0; v < CHUNK; ++v) {
-        const int c = first * CHUNK + v;
-        if (tap >= taps || column >= outer || c >= inner) continue;
-        const long long filter = group * filters + (DATA ? c : column);
-        chunk.at[v] = w[((filter * channels + (DATA ? column : c)) * z.R + r) * z.S + s];
+        if (tap >= taps || v >= count) continue;
+        chunk.at[v] = w[place + v * apart];
         const float value = widen(chunk.at[v]);
         odd = odd || value - value != 0;
       }

@@ -54,7 +54,9 @@ def _core():
     for operator in OPERATORS:
         names = [call.name for call in CALLS.values() if call.operator == operator]
         for turn in range(max(len(names), len(DTYPES))):
-            chosen.add((names[turn % len(names)], DTYPES[turn % len(DTYPES)], FORMATS[turn % len(FORMATS)]))
+            name, dtype = names[turn % len(names)], DTYPES[turn % len(DTYPES)]
+            dtypes = CALLS[name].dtypes
+            chosen.add((name, dtype if dtype in dtypes else dtypes[0], FORMATS[turn % len(FORMATS)]))
     return chosen
 
 

@@ -178,6 +178,8 @@ RULE = {  # x, w, options -> kernels of y and dx
     "largest_window": ((1, 16, 64, 64), (16, 16, 15, 15), {}, ("tensor", "tensor")),
     "window_too_tall": ((1, 16, 64, 64), (16, 16, 16, 3), {}, ("tiled", "tiled")),
     "window_too_wide": ((1, 16, 64, 64), (16, 16, 3, 16), {}, ("tiled", "tiled")),
+    "longest_sum": ((4, 1024, 6, 6), (1024, 1024, 4, 4), {}, ("tensor", "tensor")),
+    "sum_too_long": ((4, 1032, 6, 6), (1024, 1032, 4, 4), {}, ("tiled", "tensor")),
     "images_too_many_for_32_bits": ((2**13, 8, 2**9, 2**8), (16, 8, 3, 3), {}, ("tiled", "direct")),
     "results_too_many_for_32_bits": ((2**9, 16, 2**9, 2**8), (128, 16, 3, 3), {"pad": 1}, ("tiled", "tiled")),
     "image_too_large_for_32_bits": ((1, 64, 2**13, 2**12), (64, 64, 3, 3), {}, ("direct", "direct")),

@@ -58,7 +58,8 @@ class Gpu:
 class Function:
     """Stands in for a compiled kernel: notes its launches and the device that was current."""
 
-    max_dynamic_shared_size_bytes = 48 * 1024
+    max_dynamic_shared_size_bytes = None  # not asked for
+    shared_size_bytes = 112  # static
 
     def __init__(self):
         self.launches = []
@@ -373,8 +374,10 @@ def test_launch_passes_arguments_as_cupy_takes_them(cupy):
     assert Gpu.current == [0]
 
 
-@pytest.mark.parametrize(("shared", "allowed"), [(1024, 48 * 1024), (64 * 1024, 64 * 1024)])
-def test_much_shared_memory_is_asked_for(shared, allowed, cupy):
+@pytest.mark.parametrize(
+    ("shared", "allowed"), [(1024, None), (49_152 - 112, None), (49_152 - 111, 49_152 - 111), (65_536, 65_536)]
+)
+def test_more_than_48_kb_of_shared_memory_is_asked_for(shared, allowed, cupy):
     function = Function()
     CupyDevice(0).launch(function, (1, 1, 1), (32, 1, 1), (), shared)
     assert function.max_dynamic_shared_size_bytes == allowed

@@ -55,8 +55,10 @@ def test_float32(call, way, memory):
 @pytest.mark.ladder
 @pytest.mark.parametrize("memory", FORMATS)
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("call", CALLS.values(), ids=lambda call: call.name)
+@pytest.mark.parametrize(
+    ("call", "dtype"),
+    [pytest.param(call, dtype, id=f"{call.name}-{dtype}") for call in CALLS.values() for dtype in call.dtypes],
+)
 def test_all(call, dtype, way, memory):
     _check(call, "emulated-check", way, dtype, memory, quick=False)
 

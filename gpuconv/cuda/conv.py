@@ -125,7 +125,7 @@ def data_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = No
     inner, outer = z.K // z.groups, z.C // z.groups
     if not _countable(z) or max(_phases(z)) > _MOST_PHASES or outer < _LEAST_OUTER:
         return "direct"
-    products, terms = products_of(dtype, arch, precision), inner * prod(z.window) // prod(z.stride)
+    products, terms = products_of(dtype, arch, precision), inner * prod(z.window)
     if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, terms, dtype, products):
         return "tensor"
     return "tiled" if inner >= _LEAST_INNER else "direct"

@@ -23,6 +23,8 @@ _PACK = Kernel("conv_tensor.cu", "conv_pack_tensor", least_arch=LEAST_ARCH)
 _PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
 
 _INT = np.dtype(np.int32)
+# Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.
+LONGEST_SUM = 2**14
 _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
 _LARGEST_PLACE = 2**30  # chunks of all images together
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
@@ -62,8 +64,8 @@ def takes(z: ConvSizes, inner: int, terms: int, dtype: np.dtype, products: int) 
     """True if tensor cores, by so many products, can add up so many terms of `inner` channels a group of such images."""
     if products == 0 or not in_range(z, inner, dtype) or max(z.window) > _LARGEST_WINDOW:
         return False
-    least, most = _TERMS[products]
-    return dtype.itemsize == 2 or least <= terms <= most
+    least, most = (1, LONGEST_SUM) if dtype.itemsize == 2 else _TERMS[products]
+    return least <= terms <= most
 
 
 def in_range(z: ConvSizes, inner: int, dtype: np.dtype) -> bool:

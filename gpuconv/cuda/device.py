@@ -126,14 +126,14 @@ class CupyDevice:
         if (recording := active()) is not None:
             recording.keep(args)
         try:  # to make this GPU the current one takes as long as all else here
-            if shared <= _SHARED_BY_DEFAULT and self._current() == self._index:
+            if not shared and self._current() == self._index:
                 function(grid, block, passed, shared_mem=shared)
                 return
         except Exception as error:
             self._place.tell(error)
             raise
         with self._place:
-            if shared > _SHARED_BY_DEFAULT:
+            if shared and shared + function.shared_size_bytes > _SHARED_BY_DEFAULT:
                 function.max_dynamic_shared_size_bytes = shared
             function(grid, block, passed, shared_mem=shared)
 
@@ -243,7 +243,7 @@ def _passed(arg: np.void | None) -> Any:
     return np.uint64(0) if arg is None else np.asarray(arg)
 
 
-_SHARED_BY_DEFAULT = 48 * 1024  # bytes of dynamic shared memory that need no permission
+_SHARED_BY_DEFAULT = 48 * 1024  # bytes of shared memory, static and dynamic, that need no permission
 
 # Array classes of test devices, and how to find the device of such an array.
 _REGISTERED: dict[type, Callable[[Any], Device]] = {}

@@ -33,7 +33,8 @@ def compile_all(work: Work) -> bool:
     began = time.monotonic()
     unpacking = _unpack(work)
     found = launched([CALLS[name] for name in DRY], dtypes=("float32",)) if work.dry else launched()
-    todo = sorted((one.kernel.file, one.expression) for one in found.values())
+    arch = cuda_device.current().arch
+    todo = sorted((one.kernel.file, one.expression) for one in found.values() if one.kernel.least_arch <= arch)
     if work.dry:
         work.leave_out(f"all kernels but the {len(todo)} of a dry run's calls")
     processes = max(2, (os.cpu_count() or 2) - 2)

@@ -51,7 +51,7 @@ from emulate import LaunchRecord, control_flow, cubin, sass
 from emulate.build import cache_folder, digest
 from emulate.nvrtc import nvrtc
 
-from gpuconv.cuda import conv
+from gpuconv.cuda import conv, conv_tensor
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
@@ -112,6 +112,7 @@ def _calls() -> Iterator[Call]:
         settings = (
             (conv, "tile_of", lambda *_, tile=tile: tile),
             (conv, "weight_tile_of", lambda *_, tile=of_weights: tile),
+            (conv_tensor, "LEAST_ARCH", 1_000),
         )
         for C in _CHANNELS:
             images = rough("conv", f"conv of {C} channels, {tile}", x=(1, C, 6, 8), w=(16, C, 3, 3), pad=1)

@@ -24,7 +24,7 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend, naive, nn
-from gpuconv.cuda import conv, kernel, outcome, reduce, step, update
+from gpuconv.cuda import conv, conv_tensor, kernel, outcome, reduce, step, update
 from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
 from gpuconv.ops.augmentation import augment_batch
@@ -273,9 +273,9 @@ def _minus_infinity(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     return d.put(np.full(shapes["x"], -np.inf, d.narrow))
 
 
-def _conv_relu(d: Inputs) -> Results:
+def _conv_relu(d: Inputs, filters: int = 4) -> Results:
     """The epilogue with ReLU, which no operator of the public face asks for."""
-    x, w, b = d.whole(2, 3, 5, 4), d.whole(4, 3, 2, 2), d.whole(4)
+    x, w, b = d.whole(2, 3, 5, 4), d.whole(filters, 3, 2, 2), d.whole(filters)
     if isinstance(x, np.ndarray) and type(x) is np.ndarray:
         return (gpuconv.relu_forward(gpuconv.conv_forward(x, w, b)[0])[0],)
     _, cache = gpuconv.conv_forward(x, w, b)
@@ -485,8 +485,15 @@ def _muon(d: Inputs) -> Results:
 
 
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
-_LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0),)
+_WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000),)
+_LARGEST_TILES: Settings = ((conv, "_ENOUGH_BLOCKS", 0), *_WITHOUT_TENSOR_CORES)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
+
+
+def _on_tensor_cores(name: str, *, tile: conv_tensor.TensorTile | None = None, **sizes: Any) -> Call:
+    """Return a convolution of 16-bit numbers that tensor cores take, by this tile if one is named."""
+    settings: Settings = () if tile is None else ((conv_tensor, "_SPEED", {tile: 1.0}),)
+    return dataclasses.replace(of("conv", name, quick=False, settings=settings, **sizes), dtypes=("float16",))
 
 
 def _copy(name: str, *x: int, layout: str) -> Call:
@@ -512,20 +519,100 @@ _SPECIAL = (
     of("conv", "conv_long_slices", x=(3, 2, 15, 13), w=(3, 2, 3, 3), settings=_FEW_SLICES),
     of("conv", "conv_long_slices_of_small_planes", x=(101, 1, 2, 3), w=(7, 1, 1, 1), settings=_FEW_SLICES),
     of("conv", "conv_depthwise", x=(2, 5, 6, 7), w=(5, 1, 3, 3), pad=1, groups=5, quick=False),
-    of("conv", "conv_in_tiles", x=(2, 8, 7, 5), w=(16, 8, 3, 3), pad=1),
-    of("conv", "conv_in_tiles_many_filters", x=(2, 8, 4, 6), w=(72, 8, 1, 1), quick=False),
-    of("conv", "conv_few_channels_longest_table", x=(1, 2, 17, 16), w=(8, 2, 16, 16), quick=False),
-    of("conv", "conv_few_channels_infinite_pixel", x=(1, 2, 8, 5), w=(17, 2, 3, 3), drawn={"x": _infinite_pixel}),
-    of("conv", "conv_in_tiles_groups_of_several", x=(1, 16, 3, 4), w=(144, 8, 1, 1), groups=2, quick=False),
-    of("conv", "conv_in_tiles_phases_of_nothing", x=(1, 16, 2, 7), w=(8, 16, 1, 1), stride=3, quick=False),
-    of("conv", "conv_in_tiles_odd", x=(3, 17, 8, 7), w=(19, 17, 3, 2), b=None, stride=2, pad=1),
-    of("conv", "conv_in_tiles_groups", x=(2, 32, 4, 6), w=(48, 16, 1, 3), pad=(0, 1), groups=2, quick=False),
-    of("conv", "conv_in_tiles_one_by_one", x=(3, 16, 5, 7), w=(40, 16, 1, 1), quick=False),
-    of("conv", "conv_in_tiles_dilated", x=(2, 8, 9, 11), w=(16, 8, 3, 3), stride=(1, 2), dilation=(2, 1), quick=False),
-    of("conv", "conv_in_tiles_by_threes", x=(2, 16, 10, 8), w=(16, 16, 3, 2), stride=3, pad=(2, 1)),
+    of("conv", "conv_in_tiles", x=(2, 8, 7, 5), w=(16, 8, 3, 3), pad=1, settings=_WITHOUT_TENSOR_CORES),
+    of(
+        "conv",
+        "conv_in_tiles_many_filters",
+        x=(2, 8, 4, 6),
+        w=(72, 8, 1, 1),
+        quick=False,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_few_channels_longest_table",
+        x=(1, 2, 17, 16),
+        w=(8, 2, 16, 16),
+        quick=False,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_few_channels_infinite_pixel",
+        x=(1, 2, 8, 5),
+        w=(17, 2, 3, 3),
+        drawn={"x": _infinite_pixel},
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_groups_of_several",
+        x=(1, 16, 3, 4),
+        w=(144, 8, 1, 1),
+        groups=2,
+        quick=False,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_phases_of_nothing",
+        x=(1, 16, 2, 7),
+        w=(8, 16, 1, 1),
+        stride=3,
+        quick=False,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_odd",
+        x=(3, 17, 8, 7),
+        w=(19, 17, 3, 2),
+        b=None,
+        stride=2,
+        pad=1,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_groups",
+        x=(2, 32, 4, 6),
+        w=(48, 16, 1, 3),
+        pad=(0, 1),
+        groups=2,
+        quick=False,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_one_by_one",
+        x=(3, 16, 5, 7),
+        w=(40, 16, 1, 1),
+        quick=False,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_dilated",
+        x=(2, 8, 9, 11),
+        w=(16, 8, 3, 3),
+        stride=(1, 2),
+        dilation=(2, 1),
+        quick=False,
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
+    of(
+        "conv",
+        "conv_in_tiles_by_threes",
+        x=(2, 16, 10, 8),
+        w=(16, 16, 3, 2),
+        stride=3,
+        pad=(2, 1),
+        settings=_WITHOUT_TENSOR_CORES,
+    ),
     of(
         "conv",
         "conv_in_tiles_infinite_filters",
+        settings=_WITHOUT_TENSOR_CORES,
         drawn={"w": "special"},
         x=(2, 17, 5, 4),
         w=(8, 17, 2, 2),
@@ -535,6 +622,7 @@ _SPECIAL = (
     of(
         "conv",
         "conv_in_tiles_infinite_tap",
+        settings=_WITHOUT_TENSOR_CORES,
         drawn={"w": _infinite_tap},
         x=(2, 17, 5, 4),
         w=(9, 17, 2, 2),
@@ -649,6 +737,25 @@ _SPECIAL = (
         settings=_LARGEST_TILES,
     ),
     Call("conv_relu", _conv_relu, "conv"),
+    _on_tensor_cores("conv_tensor", x=(2, 16, 7, 5), w=(24, 16, 3, 3), pad=1),
+    _on_tensor_cores("conv_tensor_padded_channels", x=(2, 19, 6, 7), w=(21, 19, 3, 2), stride=2, pad=1),
+    _on_tensor_cores("conv_tensor_groups", x=(1, 48, 5, 4), w=(48, 16, 2, 3), b=None, stride=(1, 2), groups=3),
+    _on_tensor_cores(
+        "conv_tensor_dilated", x=(2, 24, 9, 11), w=(16, 24, 3, 2), stride=(3, 2), pad=(2, 1), dilation=(2, 3)
+    ),
+    _on_tensor_cores("conv_tensor_factors", x=(1, 16, 13, 12), w=(16, 16, 3, 3), stride=4, pad=1, dilation=2),
+    _on_tensor_cores("conv_tensor_largest_window", x=(1, 16, 16, 17), w=(16, 16, 15, 15), pad=1),
+    _on_tensor_cores("conv_tensor_phases_of_nothing", x=(3, 16, 2, 7), w=(16, 16, 1, 1), stride=3),
+    _on_tensor_cores(
+        "conv_tensor_infinite_tap", x=(2, 17, 5, 4), w=(17, 17, 2, 2), stride=(1, 2), drawn={"w": _infinite_tap}
+    ),
+    _on_tensor_cores(
+        "conv_tensor_anywhere", x=(1, 16, 5, 4), w=(16, 16, 2, 2), drawn={"x": "shifted", "dy": "shifted"}
+    ),
+    _on_tensor_cores("conv_tensor_large", tile=conv_tensor.LARGE, x=(3, 16, 7, 7), w=(136, 16, 1, 1)),
+    _on_tensor_cores("conv_tensor_tall", tile=conv_tensor.TALL, x=(7, 24, 6, 7), w=(72, 24, 1, 1)),
+    _on_tensor_cores("conv_tensor_slim", tile=conv_tensor.SLIM, x=(4, 24, 6, 7), w=(72, 24, 2, 1), pad=(1, 0)),
+    Call("conv_tensor_relu", lambda d: _conv_relu(d, 17), "conv", quick=False, dtypes=("float16",)),
     of("max_pool", "max_pool_halves_special", drawn={"x": "special"}, x=(1, 3, 6, 8), window=2),
     of("max_pool", "max_pool_two_odd_width", x=(2, 8, 5, 7), window=2),
     of(
@@ -759,6 +866,7 @@ _SPECIAL = (
     of(
         "conv",
         "conv_in_tiles_x_anywhere",
+        settings=_WITHOUT_TENSOR_CORES,
         drawn={"x": "shifted", "dy": "shifted"},
         x=(2, 16, 5, 4),
         w=(16, 16, 2, 2),

@@ -56,15 +56,21 @@ def instances() -> dict[str, Launched]:
     return dict(sorted(every.items()))
 
 
+def archs_of(kernel: Kernel) -> tuple[str, ...]:
+    """Return the architectures that have a kernel's instructions."""
+    return tuple(arch for arch in ARCHS if int(arch) >= kernel.least_arch)
+
+
 def one_of_each(every: dict[str, Launched]) -> dict[str, dict[str, Launched]]:
     """Return one instance of every kernel, by the architecture to try it on: files take turns."""
     chosen: dict[str, dict[str, Launched]] = {arch: {} for arch in ARCHS}
-    turns = dict(zip(sorted({one.kernel.file for one in every.values()}), itertools.cycle(ARCHS)))
+    turns = dict(zip(sorted({one.kernel.file for one in every.values()}), itertools.count()))
     seen = set()
     for name, one in every.items():
         if one.kernel.name not in seen:
             seen.add(one.kernel.name)
-            chosen[turns[one.kernel.file]][name] = one
+            archs = archs_of(one.kernel)
+            chosen[archs[turns[one.kernel.file] % len(archs)]][name] = one
     return chosen
 
 
@@ -74,7 +80,9 @@ def measure(archs: Sequence[str], chosen: dict[str, Launched]) -> dict[str, dict
     Each is compiled alone, as at its first launch on a GPU: with others beside it, ptxas allots other registers.  What
     was measured stays in the emulator's cache folder.
     """
-    return measure_each({arch: chosen for arch in archs})
+    return measure_each(
+        {arch: {name: one for name, one in chosen.items() if arch in archs_of(one.kernel)} for arch in archs}
+    )
 
 
 def measure_each(chosen: dict[str, dict[str, Launched]]) -> dict[str, dict[str, dict[str, int]]]:

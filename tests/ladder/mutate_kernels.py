@@ -213,8 +213,14 @@ def run(plan: Plan, mutant: Mutant, folder: Path) -> tuple[str, str]:
         with mock.patch("gpuconv.cuda.source.kernel_dir", return_value=folder / "kernels"):
             return source(file)
 
+    files_with = _files_with(mutant.file)
+
+    def launches_it(name: str, dtype: str) -> bool:
+        return any(one.kernel.file in files_with for one in plan.launched[name, dtype].values())
+
     with mock.patch.object(kernel, "source", broken):
-        for calls, dtype in stages:
+        for of_stage, dtype in stages:
+            calls = [name for name in of_stage if launches_it(name, dtype)]
             group = [one for name in calls for one in plan.launched[name, dtype].values()]
             unique = list({one.expression: one for one in group}.values())
             if mutant.file.endswith(".cu"):
