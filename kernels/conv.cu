@@ -147,15 +147,16 @@ conv_backward_bias_last(const T* __restrict__ dy, Sum<T>* __restrict__ partial, 
   }
 }
 
-// partial: (slices, K, taps, channels)   ->   out: (K, channels, taps)
+// partial: slices of `length` sums, of which the first are (K, taps, stored)   ->   out: (K, channels, taps)
 template <typename T>
 __global__ void __launch_bounds__(256, 4)
-conv_backward_sum(const Sum<T>* __restrict__ partial, T* __restrict__ out, int slices, long long size, long long taps,
-                  long long channels) {
+conv_backward_sum(const Sum<T>* __restrict__ partial, T* __restrict__ out, int slices, long long size, long long length,
+                  long long taps, long long channels, long long stored) {
   for (long long i = thread_index(); i < size; i += thread_count()) {
-    Sum<T> sum = 0;
-    for (int slice = 0; slice < slices; ++slice) sum += partial[slice * size + i];
     const long long c = i % channels, tap = i / channels % taps, k = i / channels / taps;
+    const long long place = (k * taps + tap) * stored + c;
+    Sum<T> sum = 0;
+    for (int slice = 0; slice < slices; ++slice) sum += partial[slice * length + place];
     out[(k * channels + c) * taps + tap] = narrow<T>(sum);
   }
 }

@@ -72,7 +72,11 @@ RULE = {  # x, w, options -> kernels of y, dx, dw
 @pytest.mark.parametrize(("x", "w", "options", "methods"), RULE.values(), ids=RULE.keys())
 def test_rule(x, w, options, methods):
     z = conv_sizes(np.broadcast_to(0.0, x), np.empty(w), None, **options)
-    assert (conv.forward_method(z, FLOAT32, 80), conv.data_method(z, FLOAT32, 80), conv.weight_method(z)) == methods
+    assert (
+        conv.forward_method(z, FLOAT32, 80),
+        conv.data_method(z, FLOAT32, 80),
+        conv.weight_method(z, FLOAT32, 80),
+    ) == methods
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,11 @@ RULE = {  # x, w, options -> kernels of y, dx, dw
 @pytest.mark.parametrize(("x", "w", "options", "methods"), RULE.values(), ids=RULE.keys())
 def test_rule(x, w, options, methods):
     z = conv_sizes(np.broadcast_to(0.0, x), np.broadcast_to(0.0, w), None, **options)
-    assert (conv.forward_method(z, FLOAT32, 80), conv.data_method(z, FLOAT32, 80), conv.weight_method(z)) == methods
+    assert (
+        conv.forward_method(z, FLOAT32, 80),
+        conv.data_method(z, FLOAT32, 80),
+        conv.weight_method(z, FLOAT32, 80),
+    ) == methods
 
 
 # Every kernel on every case -----------------------------------------------------------------------------------------
@@ -270,7 +274,7 @@ LIMITS = {  # layers as nets have them, which the rule itself sends to tiles
 def test_layers_that_the_rule_sends_to_tiles(case, stored, dtype, gpu, rng):
     (x, w, b, dy), z = arrays(rng, case, dtype)
     narrow = np.dtype(dtype), 80
-    assert {conv.forward_method(z, *narrow), conv.data_method(z, *narrow), conv.weight_method(z)} != {"direct"}
+    assert {conv.forward_method(z, *narrow), conv.data_method(z, *narrow), conv.weight_method(z, *narrow)} != {"direct"}
     y, dx, dw, db = computed(gpu, (x, w, b, dy), case[2], stored)
     bias = dy.sum((0, 2, 3, 4), dtype=np.float64)
     for actual, want in zip(

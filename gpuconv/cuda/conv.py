@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
-from . import conv_tensor, conv_weight_tensor_float
+from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
 from .device import Device, device_of
@@ -132,13 +132,15 @@ def data_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = No
 
 
 def weight_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:
-    """Return "tensor_float", "tiled" or "direct"."""
+    """Return "tensor", "tiled" or "direct"."""
     filters, columns = z.K // z.groups, z.C // z.groups * prod(z.window)
     if not _countable(z) or min(filters, columns) < _LEAST_OUTER:
         return "direct"
-    products = products_of(dtype, arch, precision) if dtype == np.float32 else 0
-    takes = isinstance(z, ConvSizes) and conv_weight_tensor_float.takes(z, products)
-    return "tensor_float" if takes else "tiled"
+    if isinstance(z, ConvSizes) and dtype == np.float32:
+        takes = conv_weight_tensor_float.takes(z, products_of(dtype, arch, precision))
+    else:
+        takes = isinstance(z, ConvSizes) and conv_weight_tensor.serves(z, dtype, arch)
+    return "tensor" if takes else "tiled"
 
 
 def tile_of(pixels: int, columns: int, dtype: np.dtype) -> Tile:
@@ -266,24 +268,31 @@ def conv_backward_into(
     """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
     device = device_of(x)
     channels_last = is_channels_last(x)
-    dy, how = stored(dy, channels_last=channels_last), {"channels_last": channels_last, "precision": precision}
+    turned = channels_last or (dw is not None and input_grad and _both_turn(sizes, x.dtype, device.arch, precision))
+    dy = stored(dy, channels_last=turned)
     if dw is not None:
-        _weight_gradient(device, dy, stored(x, channels_last=channels_last), dw, sizes, **how)
+        _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes, precision)
     if db is not None:
-        _bias_gradient(device, dy, db, sizes, channels_last=channels_last)
-    return _data_gradient(device, dy, contiguous(w), sizes, **how) if input_grad else None
+        _bias_gradient(device, dy, db, sizes, channels_last=turned)
+    if not input_grad:
+        return None
+    of_images = _images(dy, channels_last=turned)
+    return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
 
 
-def _data_gradient(
-    device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool, precision: str | None
-) -> Any:
+def _both_turn(z: Sizes, dtype: np.dtype, arch: int, precision: str | None) -> bool:
+    """True if two kernels want dy channels-last, whatever the format of x: then it is turned once for both."""
+    methods = (method(z, dtype, arch, precision) for method in (weight_method, data_method))
+    return all(method == "tensor" for method in methods)
+
+
+def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool) -> Any:
+    """Return dx in a memory format.   dy: images in any"""
     method = data_method(z, dy.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(dy.dtype, device.arch, precision)
-        dy = dy.transpose(0, 3, 1, 2) if channels_last else dy
-        return conv_tensor.data_gradient(
-            device, dy, w, z, _shape(z), channels_last=channels_last, products=products
-        )
+        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last, products=products)
+    dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
     if method == "direct":
@@ -301,18 +310,23 @@ def _data_gradient(
     return dx
 
 
-def _weight_gradient(
-    device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, channels_last: bool, precision: str | None
-) -> None:
+def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precision: str | None) -> None:
+    """Fill dw.   dy, x: images in any memory format"""
     pixels, size = z.N * prod(z.out[2:]), dw.size
     filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
     method = weight_method(z, x.dtype, device.arch, precision)
-    if method == "tensor_float" and isinstance(z, ConvSizes):
-        products = products_of(x.dtype, device.arch, precision)
-        dy, x = (a.transpose(0, 3, 1, 2) if channels_last else a for a in (dy, x))
-        partial = conv_weight_tensor_float.partial_sums(device, dy, x, z, _shape(z), size, products)
-        _add(device, partial, dw, taps=taps, channels=channels)
+    if method == "tensor" and isinstance(z, ConvSizes):
+        dy, x = (conv_tensor.in_chunks(device, a) for a in (dy, x))
+        if x.dtype == np.float32:
+            products = products_of(x.dtype, device.arch, precision)
+            partial = conv_weight_tensor_float.partial_sums(device, dy, x, z, _shape(z), products)
+        else:
+            of_chunks = conv_weight_tensor.padded(z)
+            partial = conv_weight_tensor.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
+        _add(device, partial, dw, taps=taps, channels=channels, stored=partial.shape[-1])
         return
+    x, channels_last = in_own_format(x)
+    dy = stored(dy, channels_last=channels_last)
     kernel = _kernels(z)["weight"][method]
     if method == "direct":
         slices, length = _slices(pixels, size)
@@ -326,7 +340,7 @@ def _weight_gradient(
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
     kernel(device, (x.dtype, channels_last, *tile), (tiles, slices), dy, x, partial, _shape(z), length)
-    _add(device, partial, dw, taps=taps, channels=channels)
+    _add(device, partial, dw, taps=taps, channels=channels, stored=channels)
 
 
 def _bias_gradient(device: Device, dy: Any, db: Any, z: Sizes, *, channels_last: bool) -> None:
@@ -340,10 +354,25 @@ def _bias_gradient(device: Device, dy: Any, db: Any, z: Sizes, *, channels_last:
     _add(device, partial, db)
 
 
-def _add(device: Device, partial: Any, total: Any, *, taps: int = 1, channels: int = 1) -> None:
-    """Fill an array (K, channels, taps) with the sum over the slices of partial sums, (slices, K, taps, channels)."""
-    slices, size = partial.shape
-    _SUM(device, (total.dtype,), cover(device, size), partial, total, slices, size, taps, channels)
+def _add(device: Device, partial: Any, total: Any, *, taps: int = 1, channels: int = 1, stored: int = 1) -> None:
+    """Fill an array (K, channels, taps) with the sum over the slices of partial sums, (slices, K, taps, stored).
+
+    partial: of its filters the first K are added, and of `stored` channels the first ones
+    """
+    slices, size = partial.shape[0], total.size
+    _SUM(
+        device,
+        (total.dtype,),
+        cover(device, size),
+        partial,
+        total,
+        slices,
+        size,
+        prod(partial.shape[1:]),
+        taps,
+        channels,
+        stored,
+    )
 
 
 def _slices(pixels: int, sums: int, threads: int = 1) -> tuple[int, int]:
@@ -360,6 +389,11 @@ def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
     wanted = max(1, min(_ENOUGH_BLOCKS // tiles, -(-pixels // (4 * _LEAST_PIXELS))))
     length = max(1, -(-pixels // (wanted * depth))) * depth
     return max(1, -(-pixels // length)), length
+
+
+def _images(stored: Any, *, channels_last: bool) -> Any:
+    """Return images (N, C, H, W) or volumes in a memory format from their C-contiguous form."""
+    return stored.transpose(0, stored.ndim - 1, *range(1, stored.ndim - 1)) if channels_last else stored
 
 
 def _sum_type(dtype: np.dtype) -> np.dtype:

@@ -56,19 +56,22 @@ SMALL = TensorTile(64, 64, 32, 32, 32, 4)
 # What a tile makes in the time that its products take on the tensor cores, by the passes over shared memory that a step
 # needs: it waits for the slower of both.
 _SPEED = {LARGE: 1.0, TALL: 0.98, SLIM: 0.72, SMALL: 0.54}
-_OF_THREE_PRODUCTS = (SLIM, SMALL)  # which keep two sums of each result: larger ones would need more registers than there are
+_OF_THREE_PRODUCTS = (
+    SLIM,
+    SMALL,
+)  # which keep two sums of each result: larger ones would need more registers than there are
 _ALONE = 0.75  # speed of a block that has a multiprocessor to itself
 
 
 def takes(z: ConvSizes, inner: int, terms: int, dtype: np.dtype, products: int) -> bool:
     """True if tensor cores, by so many products, can add up so many terms of `inner` channels a group of such images."""
-    if products == 0 or not in_range(z, inner, dtype) or max(z.window) > _LARGEST_WINDOW:
+    if products == 0 or not reads(z, inner, dtype) or max(z.window) > _LARGEST_WINDOW:
         return False
     least, most = (1, LONGEST_SUM) if dtype.itemsize == 2 else _TERMS[products]
     return least <= terms <= most
 
 
-def in_range(z: ConvSizes, inner: int, dtype: np.dtype) -> bool:
+def reads(z: ConvSizes, inner: int, dtype: np.dtype) -> bool:
     """True if `inner` channels a group are whole chunks, or can be made so, and 32 bits count the chunks of the images."""
     chunk = chunk_of(dtype)
     images = z.N * z.H * z.W * -(-z.C // chunk), z.N * z.P * z.Q * -(-z.K // chunk)

@@ -8,19 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes
-from .conv_tensor import LEAST_ARCH, in_chunks, in_range
+from .conv_tensor import LEAST_ARCH, reads
 from .device import Device
 from .kernel import Kernel
 
-_THREADS = 128
-_KERNEL = Kernel(
-    "conv_weight_tensor_float.cu", "conv_backward_weight_tensor_float", block=_THREADS, least_arch=LEAST_ARCH
-)
+_KERNEL = Kernel("conv_weight_tensor_float.cu", "conv_backward_weight_tensor_float", block=128, least_arch=LEAST_ARCH)
+
+_CHUNK = 4  # numbers in 16 bytes; a pixel's line in shared memory is so much longer than its tile
 
 _MOST_PIXELS = 2**29  # of all images, which are counted in 32 bits with room to spare
 _LEAST_PIXELS = 256  # of a slice, and of all images, so that the tensor cores have something to do
 _ENOUGH_BLOCKS = 512
-_BETWEEN = 4  # numbers that a pixel's line in shared memory is longer than its tile
 
 # The longest slice.  One product for each: what tensor cores cut off the sums is small beside the rounding of factors.
 # Three: a slice is a row of steps, in which equal terms are off by up to a quarter of its length in units; it is at most
@@ -49,7 +47,7 @@ SMALL = WeightTensorTile(64, 64, 32, 32, 16, 4)
 def takes(z: ConvSizes, products: int) -> bool:
     """True if tensor cores, by so many products for each of float32, can add up the pixels of such images."""
     dtype = np.dtype(np.float32)
-    whole = all(in_range(z, channels // z.groups, dtype) for channels in (z.C, z.K))
+    whole = all(reads(z, channels // z.groups, dtype) for channels in (z.C, z.K))
     return products > 0 and whole and _LEAST_PIXELS <= z.N * z.P * z.Q < _MOST_PIXELS
 
 
@@ -60,17 +58,19 @@ def tile_of(filters: int, columns: int, products: int) -> WeightTensorTile:
     return SLIM if products == 3 or columns <= SLIM.columns else LARGE
 
 
-def partial_sums(device: Device, dy: Any, x: Any, z: ConvSizes, shape: np.void, size: int, products: int) -> Any:
-    """Return dw of each slice, (slices, size), as conv_backward_sum adds them; dy, x: (N, channels, ...) in any format."""
-    filters, per_tap = z.K // z.groups, -(-(z.C // z.groups) // 4) * 4
-    columns = prod(z.window) * per_tap
+def partial_sums(device: Device, dy: Any, x: Any, z: ConvSizes, shape: np.void, products: int) -> Any:
+    """Return sums over slices of the pixels, float32 (slices, K, R S, C / groups).
+
+    dy, x: images as in_chunks has them, of float32
+    """
+    filters, channels = z.K // z.groups, z.C // z.groups
+    columns = prod(z.window) * -(-channels // _CHUNK) * _CHUNK
     tile = tile_of(filters, columns, products)
     tiles = -(-filters // tile.filters) * -(-columns // tile.columns) * z.groups
     slices, length = slices_of(z.N * z.P * z.Q, tiles, tile.depth, products)
-    partial = device.empty((slices, size), np.dtype(np.float32))
-    shared = tile.stages * tile.depth * (tile.filters + tile.columns + 2 * _BETWEEN) * partial.dtype.itemsize
-    arguments = in_chunks(device, dy), in_chunks(device, x), partial, shape, length
-    _KERNEL(device, (products, *tile), (tiles, slices), *arguments, shared=shared)
+    partial = device.empty((slices, z.K, prod(z.window), channels), x.dtype)
+    shared = tile.stages * tile.depth * (tile.filters + tile.columns + 2 * _CHUNK) * x.dtype.itemsize
+    _KERNEL(device, (products, *tile), (tiles, slices), dy, x, partial, shape, length, shared=shared)
     return partial
 
 

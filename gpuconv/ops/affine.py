@@ -23,9 +23,7 @@ class AffineCache:
     precision: str | None = None
 
 
-def affine_forward(
-    x: Any, w: Any, b: Any = None, *, precision: str | None = None
-) -> tuple[Any, AffineCache]:
+def affine_forward(x: Any, w: Any, b: Any = None, *, precision: str | None = None) -> tuple[Any, AffineCache]:
     """Multiply every flattened sample by a matrix and add a vector; return (y, cache).
 
     x: (N, d1, ..., dk)   w: (D, M)   b: (M,) or None   ->   y = x.reshape(N, D) @ w + b: (N, M)   with D = d1 ... dk

@@ -113,9 +113,7 @@ def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_gra
     backend, x, w, z = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)
     if on_gpu(x) and x.ndim == 4 and x.dtype not in COMPLEX:
-        return backend.conv.conv_backward_into(
-            dy, x, w, z, dw, db, input_grad=input_grad, precision=cache.precision
-        )
+        return backend.conv.conv_backward_into(dy, x, w, z, dw, db, input_grad=input_grad, precision=cache.precision)
     dx, *made = conv_backward(dy, cache, input_grad=input_grad, weight_grad=dw is not None)
     fill((dw, db), made)
     return dx

@@ -24,7 +24,7 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend, naive, nn
-from gpuconv.cuda import conv, conv_tensor, kernel, outcome, reduce, step, update
+from gpuconv.cuda import conv, conv_tensor, conv_weight_tensor, kernel, outcome, reduce, step, update
 from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
 from gpuconv.ops.augmentation import augment_batch
@@ -496,6 +496,21 @@ def _on_tensor_cores(name: str, *, tile: conv_tensor.TensorTile | None = None, *
     return dataclasses.replace(of("conv", name, quick=False, settings=settings, **sizes), dtypes=("float16",))
 
 
+def _two_slices(pixels: int, _: int, tile: conv_weight_tensor.WeightTensorTile, __: int) -> tuple[int, int]:
+    """Stand in for conv_weight_tensor.slices_of: whole steps, the last slice shorter."""
+    return 2, -(-pixels // (2 * tile.depth)) * tile.depth
+
+
+def _filters_on_tensor_cores(name: str, tile: conv_weight_tensor.WeightTensorTile, **sizes: Any) -> Call:
+    """Return the same of a tile of the gradient of the filters, in two slices of short runs."""
+    settings: Settings = (
+        (conv_weight_tensor, "_CYCLES", {tile: 1}),
+        (conv_weight_tensor, "slices_of", _two_slices),
+        (conv_weight_tensor, "run_of", lambda _, tile: 2 * tile.depth),
+    )
+    return dataclasses.replace(_on_tensor_cores(name, **sizes), settings=settings)
+
+
 def _copy(name: str, *x: int, layout: str) -> Call:
     """Return a call of ReLU whose arrays must be copied first."""
     return dataclasses.replace(of("relu", name, x=x, layout=layout), operator="copy")
@@ -755,6 +770,21 @@ _SPECIAL = (
     _on_tensor_cores("conv_tensor_large", tile=conv_tensor.LARGE, x=(3, 16, 7, 7), w=(136, 16, 1, 1)),
     _on_tensor_cores("conv_tensor_tall", tile=conv_tensor.TALL, x=(7, 24, 6, 7), w=(72, 24, 1, 1)),
     _on_tensor_cores("conv_tensor_slim", tile=conv_tensor.SLIM, x=(4, 24, 6, 7), w=(72, 24, 2, 1), pad=(1, 0)),
+    _filters_on_tensor_cores("conv_tensor_filters_large", conv_weight_tensor.LARGE, x=(5, 24, 9, 7), w=(136, 24, 2, 3)),
+    _filters_on_tensor_cores(
+        "conv_tensor_filters_flat", conv_weight_tensor.FLAT, x=(7, 16, 9, 7), w=(24, 16, 3, 3), b=None, pad=1
+    ),
+    _filters_on_tensor_cores(
+        "conv_tensor_filters_tall",
+        conv_weight_tensor.TALL,
+        x=(6, 16, 11, 13),
+        w=(144, 8, 3, 2),
+        stride=(2, 1),
+        groups=2,
+    ),
+    _filters_on_tensor_cores(
+        "conv_tensor_filters_small", conv_weight_tensor.SMALL, x=(3, 3, 13, 12), w=(19, 3, 3, 3), dilation=(1, 2), pad=1
+    ),
     Call("conv_tensor_relu", lambda d: _conv_relu(d, 17), "conv", quick=False, dtypes=("float16",)),
     of("max_pool", "max_pool_halves_special", drawn={"x": "special"}, x=(1, 3, 6, 8), window=2),
     of("max_pool", "max_pool_two_odd_width", x=(2, 8, 5, 7), window=2),
