@@ -79,9 +79,8 @@ TF32 = 2.0**-11  # unit roundoff of its numbers
 
 LONG = {  # of sums in y, dx and dw
     "of_576_terms": ((2, 64, 16, 8), (64, 64, 3, 3), {"pad": 1}),
-    "of_6000_terms": ((1, 667, 3, 4), (667, 667, 3, 3), {"pad": 1}),
+    "of_6000_terms": ((1, 667, 16, 16), (16, 667, 3, 3), {"pad": 1}),
     "of_4800_pixels": ((3, 8, 40, 40), (16, 8, 3, 3), {"pad": 1}),
-    "of_few_terms": ((2, 4, 9, 7), (16, 4, 2, 2), {"stride": 2}),
 }
 
 
@@ -105,7 +104,6 @@ def test_within_the_tolerance_where_tensor_cores_cut_off(case, products, make, g
         assert_close(actual, ref, scale=scale, dtype="float32", **how)
 
 
-@pytest.mark.parametrize("gpu", GPUS, indirect=True)
 def test_one_product_rounds_factors_to_nearest(gpu, monkeypatch):
     """1 + 5/8 of what TF32 resolves is rounded up, 1 + 3/8 of it down, -(1 + 5/8) down."""
     force(monkeypatch, 1)
@@ -156,7 +154,9 @@ def test_every_nan_stays_one(bits, products, gpu, rng, monkeypatch):
     force(monkeypatch, products)
     (x, w, b, dy), z = arrays(rng, ((1, 4, 5, 4), (16, 4, 3, 3), {"pad": 1}))
     x.view(np.uint32)[0, 1, 2, 3] = dy.view(np.uint32)[0, 2, 1, 1] = bits
-    for actual, want in zip(computed(gpu, x, w, b, dy, {"pad": 1}), wanted(x, w, b, dy, z), strict=True):
+    with np.errstate(invalid="ignore"):
+        results = wanted(x, w, b, dy, z)
+    for actual, want in zip(computed(gpu, x, w, b, dy, {"pad": 1}), results, strict=True):
         assert_same(actual, want, dtype="float32")
 
 
@@ -313,11 +313,10 @@ def test_slices_are_whole_steps_and_cover_all_pixels(pixels, tiles, products):
 # By name --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gpu", GPUS, indirect=True)
 @pytest.mark.parametrize("axes", ["images", "signals"])
 def test_precision_goes_with_the_call_and_its_gradients(axes, gpu, rng):
     """Factors just beside a number of TF32 come out as that number."""
-    shape = ((4, 16, 9, 9), (16, 16, 3, 3)) if axes == "images" else ((4, 16, 81), (16, 16, 9))
+    shape = ((4, 16, 11, 11), (16, 16, 3, 3)) if axes == "images" else ((4, 16, 81), (16, 16, 9))
     x, w = (whole(rng, s, "float32") for s in shape)
     beside = [(a * np.float32(1 + 2.0**-13)).astype(np.float32) for a in (x, w)]
     y, cache = gpuconv.conv_forward(*map(gpu.array, beside), precision="tf32")
@@ -337,7 +336,6 @@ def test_precision_goes_with_the_call_and_its_gradients(axes, gpu, rng):
     assert_same(gpu.numpy(dw), want[1])
 
 
-@pytest.mark.parametrize("gpu", GPUS, indirect=True)
 @pytest.mark.parametrize(
     "shapes", [((2, 8, 3, 4, 5), (16, 8, 2, 2, 2)), ((2, 5, 6, 7), (5, 1, 3, 3))], ids=["volume", "depthwise"]
 )
