@@ -384,6 +384,16 @@ def test_more_than_48_kb_of_shared_memory_is_asked_for(shared, allowed, cupy):
     assert function.launches[0][-1] == shared
 
 
+def test_shared_memory_is_asked_for_once(cupy):
+    function, gpu = Function(), CupyDevice(0)
+    for shared in (65_536, 50_000, 65_536, 70_000):
+        gpu.launch(function, (1, 1, 1), (32, 1, 1), (), shared)
+    assert function.max_dynamic_shared_size_bytes == 70_000
+    function.max_dynamic_shared_size_bytes = None
+    gpu.launch(function, (1, 1, 1), (32, 1, 1), (), 70_000)
+    assert function.max_dynamic_shared_size_bytes is None
+
+
 def test_compilation_names_its_kernels(cupy):
     asked = {}
 

@@ -52,6 +52,14 @@ def test_float32(call, way, memory):
     _check(call, "emulated-check", way, "float32", memory, quick=True)
 
 
+@pytest.mark.parametrize(("way", "memory"), [("threads_in_step", "NHWC"), ("threads_one_by_one", "NCHW")])
+@pytest.mark.parametrize(
+    "call", [call for call in CALLS.values() if "float32" not in call.dtypes], ids=lambda call: call.name
+)
+def test_16_bits_where_float32_has_other_kernels(call, way, memory):
+    _check(call, "emulated-check", way, call.dtypes[0], memory, quick=False)
+
+
 @pytest.mark.ladder
 @pytest.mark.parametrize("memory", FORMATS)
 @pytest.mark.parametrize("way", WAYS)

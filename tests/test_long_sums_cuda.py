@@ -378,10 +378,10 @@ WIDE = {
     "step_judge",
     "muon_lengths",
 }
-# Tensor cores add 8 products to a sum at once, aligned to the largest and cut off there: each of the 8 may lose a
-# quarter of a unit to the sum's last place, and what comes out one unit more, always to one side.
+# Tensor cores (tests/emulate/runtime/device/tensor_sums.hpp) add 8 products to a sum at once, aligned to the largest and
+# cut off one bit behind it: each of the 8 loses up to half a unit, and what comes out one unit more, always to one side.
 OF_16_BITS = {"conv_forward_tensor", "conv_backward_data_tensor"}
-_TOGETHER, _LOST = 8, 8 / 4 + 1
+_TOGETHER, _LOST = 8, 8 / 2 + 1
 NO_SUMS = {
     "adam_update",
     "affine_forward_bias",

@@ -93,6 +93,7 @@ class CupyDevice:
         self.arch = int(gpu.compute_capability)
         self.sm_count = int(gpu.attributes["MultiProcessorCount"])
         self._products = Products(cupy, self.arch)
+        self._granted: dict[Any, int] = {}  # dynamic shared memory by kernel, as far as it has been asked for
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         with self._place:
@@ -125,16 +126,19 @@ class CupyDevice:
         passed = tuple([_passed(arg) if arg is None or type(arg) is np.void else arg for arg in args])
         if (recording := active()) is not None:
             recording.keep(args)
+        if shared > self._granted.get(function, 0):
+            with self._place:
+                if shared + function.shared_size_bytes > _SHARED_BY_DEFAULT:
+                    function.max_dynamic_shared_size_bytes = shared
+            self._granted[function] = shared
         try:  # to make this GPU the current one takes as long as all else here
-            if not shared and self._current() == self._index:
+            if self._current() == self._index:
                 function(grid, block, passed, shared_mem=shared)
                 return
         except Exception as error:
             self._place.tell(error)
             raise
         with self._place:
-            if shared and shared + function.shared_size_bytes > _SHARED_BY_DEFAULT:
-                function.max_dynamic_shared_size_bytes = shared
             function(grid, block, passed, shared_mem=shared)
 
     def matmul(self, a: Any, b: Any, out: Any, *, tf32: bool = False) -> None:

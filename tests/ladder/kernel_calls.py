@@ -759,7 +759,7 @@ _SPECIAL = (
         "conv_tensor_dilated", x=(2, 24, 9, 11), w=(16, 24, 3, 2), stride=(3, 2), pad=(2, 1), dilation=(2, 3)
     ),
     _on_tensor_cores("conv_tensor_factors", x=(1, 16, 13, 12), w=(16, 16, 3, 3), stride=4, pad=1, dilation=2),
-    _on_tensor_cores("conv_tensor_largest_window", x=(1, 16, 16, 17), w=(16, 16, 15, 15), pad=1),
+    _on_tensor_cores("conv_tensor_largest_window", x=(1, 16, 10, 9), w=(16, 16, 15, 15), pad=3),
     _on_tensor_cores("conv_tensor_phases_of_nothing", x=(3, 16, 2, 7), w=(16, 16, 1, 1), stride=3),
     _on_tensor_cores(
         "conv_tensor_infinite_tap", x=(2, 17, 5, 4), w=(17, 17, 2, 2), stride=(1, 2), drawn={"w": _infinite_tap}
