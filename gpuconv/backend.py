@@ -242,6 +242,14 @@ def on_gpu(array: Any) -> bool:
     return _library(type(array)) == "CuPy"
 
 
+def capability_of(array: Any) -> tuple[str, int] | None:
+    """Return the name of an array's GPU and its compute capability without the dot, 90 for 9.0; None on the CPU."""
+    if not on_gpu(array):
+        return None
+    device = _gpu().device_of(array)
+    return device.name, device.arch
+
+
 def all_finite(array: Any) -> bool:
     """Return whether no element is NaN or infinite; waits for the GPU."""
     return _reduce(array).all_finite(array)

@@ -1,34 +1,36 @@
-// 2-D convolution and its input gradient on tensor cores, compute capability 8.0 and later: float16 and bfloat16.
+// 2-D convolution and its input gradient on tensor cores, compute capability 8.0 and later: float16, bfloat16, float32.
 //
 // The sums are those of conv.cu, which has the formulas, kept in float32.  How a block makes its tile: conv_tensor.cuh.
 //
 // Layout: images are (N, H, W, C), w is (K, C / groups, R, S); both without gaps.  The channels of a group that are
-// added up are a multiple of 8; where there is one group, conv_pad_tensor makes them one by channels of zeros.
+// added up are a multiple of 8, of float32 of 4; where there is one group, conv_pad_tensor makes them one by channels
+// of zeros.  float32 takes PRODUCTS for each of its own: 1, of factors rounded to TF32, or 3: see tensor.cuh.
 //
 //   kernel                    | one thread (block) per                   | when
 //   conv_forward_tensor       | (block) tile of pixels x filters         | windows of at most 15 x 15
 //   conv_backward_data_tensor | (block) tile of pixels x channels, phase | the same
-//   conv_pack_tensor          | 8 inner channels of a filter, phase      | before either of them
-//   conv_pad_tensor           | 8 channels of a pixel                    | channels that are no multiple of 8
+//   conv_pack_tensor          | 16 bytes of a filter's channels, phase   | before either of them
+//   conv_pad_tensor           | 16 bytes of a pixel's channels           | channels that are no whole chunks
 //
 // Both products want 16 columns of their result or more, and places that 32 bits can count; else conv_tiled.cu runs.
 // Launchers: gpuconv/cuda/conv_tensor.py.
 #include "conv_tensor.cuh"
 
-template <typename T, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
-__global__ void __launch_bounds__(128, WARP_PIXELS + WARP_FILTERS > 96 ? 2 : 4)
+template <typename T, int PRODUCTS, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH,
+          int STAGES>
+__global__ void __launch_bounds__(128, BLOCKS_OF<PRODUCTS, WARP_PIXELS + WARP_FILTERS>)
 conv_forward_tensor(const T* __restrict__ x, const T* __restrict__ packed, const T* __restrict__ b, T* __restrict__ y,
                     const ConvShape z, int steps) {
   __shared__ Place<false> place;
   if (threadIdx.x == 0) place = find_tile<false>(z, PIXELS, FILTERS, 1, 1, 1);
   __syncthreads();
-  tensor_tile<T, false, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, b, y, z, place,
-                                                                                         steps, 1);
+  tensor_tile<T, PRODUCTS, false, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, b, y, z,
+                                                                                                   place, steps, 1);
 }
 
 // blockIdx.y: phase of the stride.  special: what conv_pack_tensor found.
-template <typename T, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
-__global__ void __launch_bounds__(128, WARP_PIXELS + WARP_FILTERS > 96 ? 2 : 4)
+template <typename T, int PRODUCTS, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
+__global__ void __launch_bounds__(128, BLOCKS_OF<PRODUCTS, WARP_PIXELS + WARP_FILTERS>)
 conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed, T* __restrict__ dx, const ConvShape z,
                           const T* __restrict__ w, const int* __restrict__ special, int specials, int steps,
                           int tap_step_v, int tap_step_h) {
@@ -42,8 +44,8 @@ conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed
     data_by_formula<PIXELS, FILTERS>(dy, w, dx, z, place);
     return;
   }
-  tensor_tile<T, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(dy, packed, nullptr, dx, z,
-                                                                                         place, steps, tap_step_h);
+  tensor_tile<T, PRODUCTS, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
+      dy, packed, nullptr, dx, z, place, steps, tap_step_h);
 }
 
 // w   ->   packed: (phases with taps, groups, tiles, steps, breadth, depth), 0 where there is no such filter or row.
@@ -92,7 +94,7 @@ conv_pack_tensor(const T* __restrict__ w, T* __restrict__ packed, int* __restric
   }
 }
 
-// images: (N, C, pixels) or, with CHANNELS_LAST, (N, pixels, C)   ->   padded: (N, pixels, C up to a multiple of 8)
+// images: (N, C, pixels) or, with CHANNELS_LAST, (N, pixels, C)   ->   padded: (N, pixels, C up to whole chunks)
 template <typename T, bool CHANNELS_LAST>
 __global__ void __launch_bounds__(256, 4)
 conv_pad_tensor(const T* __restrict__ images, T* __restrict__ padded, int N, int C, int pixels) {

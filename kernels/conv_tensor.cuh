@@ -8,6 +8,9 @@
 // c ^ (l's number among lines of 128 bytes): eight lanes that read a chunk of eight lines (ldmatrix) meet 32 different
 // banks, and so do eight that write two lines.
 //
+// float32: tensor cores cut off what does not fit into the sum, so three products add up each slice by itself and then to
+// the total, rounded to nearest.  What comes out infinite or NaN is added up again by the formula, in float32.
+//
 // Sources: PTX ISA, "Matrix Fragments for mma.m16n8k16"; CUTLASS for one bit of each tap row and column.
 #pragma once
 
@@ -36,11 +39,39 @@ __device__ __forceinline__ unsigned taps_inside(int at, const Axis& axis, int si
   return inside;
 }
 
+// Blocks that a multiprocessor should have room for, by the sides of a warp's tile: three products keep two sums.
+template <int PRODUCTS, int SIDES>
+constexpr int BLOCKS_OF = PRODUCTS == 3 ? (SIDES > 64 ? 2 : 3) : (SIDES > 96 ? 2 : 4);
+
+// One sum of a tile again, in float32 and in order: pixel `number` and a filter as it is packed, its rows in steps.
+template <int FILTERS, int DEPTH>
+__device__ __forceinline__ float formula_again(const float* __restrict__ input, const float* __restrict__ filter,
+                                               const Place<false>& place, int number, int rows, int columns, int pitch,
+                                               int per_tap) {
+  constexpr int CHUNK = CHUNK_OF<float>;
+  const long long n = place.image + number / place.area;
+  const Spot spot = spot_at(place, number % place.area);
+  const int top = spot.p * place.down.stride + place.down.first;
+  const int left = spot.q * place.across.stride + place.across.first;
+  float sum = 0;
+  for (int tap = 0; tap < place.down.taps * place.across.taps; ++tap) {
+    const int h = top + tap / place.across.taps * place.down.apart;
+    const int v = left + tap % place.across.taps * place.across.apart;
+    const bool inside = h >= 0 && h < rows && v >= 0 && v < columns;
+    const float* const pixel = input + (((n * rows + h) * columns + v) * pitch + place.group * per_tap) * CHUNK;
+    for (int c = 0; c < per_tap * CHUNK; ++c) {
+      const int row = tap * per_tap * CHUNK + c;
+      sum = multiply_add(inside ? pixel[c] : 0, filter[row / DEPTH * FILTERS * DEPTH + row % DEPTH], sum);
+    }
+  }
+  return sum;
+}
+
 // y of z, or dx with DATA: `outer` channels a group of the output from `inner` of the input.
 //
 // packed: (phases with taps, groups, tiles of FILTERS, steps, FILTERS, DEPTH), as conv_pack_tensor makes it.
-template <typename T, bool DATA, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH,
-          int STAGES>
+template <typename T, int PRODUCTS, bool DATA, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS,
+          int DEPTH, int STAGES>
 __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T* __restrict__ packed,
                                             const T* __restrict__ b, T* __restrict__ output, const ConvShape& z,
                                             const Place<false>& place, int steps, int tap_step_h) {
@@ -48,12 +79,13 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
   constexpr int CHUNK = CHUNK_OF<T>, CHUNKS = DEPTH / CHUNK, LINES = THREADS / CHUNKS;  // lines written at once
   constexpr int A_LINES = PIXELS / LINES, B_LINES = FILTERS / LINES, STAGE = (PIXELS + FILTERS) * DEPTH;
   constexpr int DOWN = WARP_PIXELS / 16, ACROSS = WARP_FILTERS / 8, OUT_LINE = FILTERS + CHUNK;
+  constexpr bool WIDE = sizeof(T) == 4;
   static_assert(PIXELS / WARP_PIXELS * (FILTERS / WARP_FILTERS) * 32 == THREADS, "the warps must make up the tile");
   static_assert(CHUNKS == 4 || CHUNKS == 8, "a line is 64 or 128 bytes: what the places of chunks are made for");
   static_assert(PIXELS % LINES == 0 && FILTERS % LINES == 0, "threads must share the lines evenly");
   static_assert(LINES % 8 == 0, "a thread's chunks must lie in the same place of their lines");
   static_assert(WARP_PIXELS % 16 == 0 && WARP_FILTERS % 16 == 0, "ldmatrix brings 16 pixels, or 16 filters");
-  static_assert(PIXELS * (OUT_LINE * sizeof(T) + sizeof(int)) <= STAGES * STAGE * sizeof(T), "outputs pass the stages");
+  static_assert(PRODUCTS == 1 || (WIDE && PRODUCTS == 3), "a factor of float32 is rounded, or taken apart in two");
   static_assert(PIXELS * sizeof(Window) <= STAGE * sizeof(T), "windows come by the first stage");
   extern __shared__ __align__(16) unsigned char shared[];
   T* const stages = reinterpret_cast<T*>(shared);
@@ -119,7 +151,7 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     ptx::cp_async_commit();
   };
 
-  float sum[DOWN][ACROSS][4] = {};
+  float sum[DOWN][ACROSS][4] = {}, total[DOWN][ACROSS][4] = {};
   const int top = warp % (PIXELS / WARP_PIXELS) * WARP_PIXELS, left = warp / (PIXELS / WARP_PIXELS) * WARP_FILTERS;
   int a_place[CHUNKS / 2], b_place[CHUNKS / 2];  // of the row that this lane points ldmatrix to, in a stage
 #pragma unroll
@@ -147,11 +179,16 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
         right_factor[j][0] = both[0], right_factor[j][1] = both[1];
         right_factor[j + 1][0] = both[2], right_factor[j + 1][1] = both[3];
       }
+      if constexpr (WIDE) {
+        add_float_products<PRODUCTS>(sum, left_factor, right_factor);
+      } else {
 #pragma unroll
-      for (int i = 0; i < DOWN; ++i)
+        for (int i = 0; i < DOWN; ++i)
 #pragma unroll
-        for (int j = 0; j < ACROSS; ++j) add_product<T>(sum[i][j], left_factor[i], right_factor[j]);
+          for (int j = 0; j < ACROSS; ++j) add_product<T>(sum[i][j], left_factor[i], right_factor[j]);
+      }
     }
+    if constexpr (PRODUCTS == 3) add_to_total(total, sum);
   }
   ptx::cp_async_wait<0>();
   __syncthreads();  // the stages are free: outputs go through them, so that whole lines reach memory
@@ -166,6 +203,8 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     pixels[line] = (n * (DATA ? z.H : z.P) + h) * (DATA ? z.W : z.Q) + v;
   }
   const int first = place.group * outer + place.column;
+  const float(&result)[DOWN][ACROSS][4] = PRODUCTS == 3 ? total : sum;
+  bool odd = false;
 #pragma unroll
   for (int j = 0; j < ACROSS; ++j) {
     const int column = left + 8 * j + lane % 4 * 2;
@@ -181,7 +220,8 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
         Pack<T, 2> pair;
 #pragma unroll
         for (int v = 0; v < 2; ++v) {
-          float value = sum[i][j][2 * half + v] + bias[v];
+          float value = result[i][j][2 * half + v] + bias[v];
+          odd = odd || value - value != 0;
           if (RELU) value = value < 0 ? 0 : value;
           pair.at[v] = narrow<T>(value);
         }
@@ -189,7 +229,24 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
       }
     }
   }
-  __syncthreads();
+  if constexpr (WIDE) {
+    if (__syncthreads_or(odd)) {
+#pragma unroll 1
+      for (int i = thread; i < PIXELS * FILTERS; i += THREADS) {
+        const int line = i / FILTERS, column = i % FILTERS;
+        T& value = stages[line * OUT_LINE + column];
+        if (pixels[line] < 0 || place.column + column >= outer || value - value == 0) continue;
+        const T* const filter = packed + (static_cast<long long>(tile) * steps * FILTERS + column) * DEPTH;
+        const T again = formula_again<FILTERS, DEPTH>(input, filter, place, place.start + line, rows, columns, pitch,
+                                                      per_tap) +
+                        (b != nullptr ? b[first + column] : 0);
+        value = RELU && again < 0 ? 0 : again;
+      }
+      __syncthreads();
+    }
+  } else {
+    __syncthreads();
+  }
   const bool wide = outer % CHUNK == 0;
   for (int i = thread; i < PIXELS * (FILTERS / CHUNK); i += THREADS) {
     const int line = i / (FILTERS / CHUNK), column = i % (FILTERS / CHUNK) * CHUNK;

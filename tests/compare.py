@@ -10,12 +10,13 @@ U_SUM = {"bfloat16": 2.0**-24, "float16": 2.0**-24, "float32": 2.0**-24, "float6
 TINY = {"bfloat16": 2.0**-134, "float16": 2.0**-25, "float32": 2.0**-150, "float64": 0.0}
 
 
-def assert_close(actual, ref, *, scale, dtype, terms=1, zero_mean=True, c=None):
-    """Check |actual - ref| <= c u scale + u_out |ref|, element by element, with shape and dtype.
+def assert_close(actual, ref, *, scale, dtype, terms=1, zero_mean=True, c=None, factors=0.0):
+    """Check |actual - ref| <= (c u + 2 v + v v) scale + u_out |ref|, element by element, with shape and dtype.
 
     ref is the float64 oracle's result for the same inputs, scale the same operation on their absolute values: a sum
     that cancels to near zero keeps the error of its terms.  c = 8 for zero-mean data, 4 + 2 sqrt(terms) for any, where
-    terms is the length of the sum.  Where scale is 0 the result must be exactly 0.  NaN and infinities must lie in the
+    terms is the length of the sum.  factors: v, the unit roundoff where factors are rounded before they are multiplied:
+    each is off by v of itself at most, so (1 + v)^2 - 1 of each term is.  Where scale is 0 the result must be exactly 0.  NaN and infinities must lie in the
     same places.
     """
     dtype, ref, scale = np.dtype(dtype), np.asarray(ref, np.float64), np.asarray(scale, np.float64)
@@ -29,7 +30,7 @@ def assert_close(actual, ref, *, scale, dtype, terms=1, zero_mean=True, c=None):
     finite = np.isfinite(stored)
     np.testing.assert_array_equal(np.where(finite, 0, actual), np.where(finite, 0, stored), "NaN and infinities")
     got, want, size = actual[finite].astype(np.float64), ref[finite], scale[finite]
-    bound = c * U_SUM[dtype.name] * size + U_OUT[dtype.name] * np.abs(want)
+    bound = (c * U_SUM[dtype.name] + 2 * factors + factors**2) * size + U_OUT[dtype.name] * np.abs(want)
     bound += np.where(size > 0, TINY[dtype.name], 0.0)
     error = np.abs(got - want)
     if not (error <= bound).all():  # NaN fails too

@@ -17,9 +17,14 @@ _BIAS = Kernel("affine.cu", "affine_forward_bias")
 
 
 def affine_forward(x: Any, w: Any, b: Any) -> Any:
+    return forward(x, w, b, precision=None)
+
+
+def forward(x: Any, w: Any, b: Any, *, precision: str | None) -> Any:
+    """Return affine_forward(x, w, b); precision "tf32": cuBLAS may round factors to it."""
     device = device_of(x)
     dtype, columns = x.dtype, w.shape[1]
-    product = _product(device, _rows(x, w), w)
+    product = _product(device, _rows(x, w), w, precision)
     if b is None:
         return _narrow(product, dtype)
     y = product if product.dtype == dtype else device.empty(tuple(product.shape), dtype)
@@ -29,27 +34,37 @@ def affine_forward(x: Any, w: Any, b: Any) -> Any:
 
 
 def affine_backward(dy: Any, x: Any, w: Any, *, input_grad: bool, bias_grad: bool) -> tuple[Any, Any, Any]:
+    return gradients(dy, x, w, input_grad=input_grad, bias_grad=bias_grad, precision=None)
+
+
+def gradients(
+    dy: Any, x: Any, w: Any, *, input_grad: bool, bias_grad: bool, precision: str | None
+) -> tuple[Any, Any, Any]:
+    """Return dx, dw and db, as far as they are wanted; precision: as in forward."""
     device = device_of(x)
     dw = device.empty(tuple(w.shape), w.dtype)
     db = device.empty((w.shape[1],), w.dtype) if bias_grad else None
-    return affine_backward_into(dy, x, w, dw, db, input_grad=input_grad), dw, db
+    return affine_backward_into(dy, x, w, dw, db, input_grad=input_grad, precision=precision), dw, db
 
 
-def affine_backward_into(dy: Any, x: Any, w: Any, dw: Any, db: Any, *, input_grad: bool) -> Any:
+def affine_backward_into(
+    dy: Any, x: Any, w: Any, dw: Any, db: Any, *, input_grad: bool, precision: str | None = None
+) -> Any:
     """Return dx, and fill dw and db, C-contiguous; db None for none."""
     device = device_of(x)
     rows, wide = _rows(x, w).transpose(1, 0), _widened(dy)
     if dw.dtype == sum_type(w.dtype) and rows.shape[1]:
-        device.matmul(_widened(rows), wide, dw)
+        device.matmul(_widened(rows), wide, dw, tf32=precision is not None)
     elif dw.dtype == sum_type(w.dtype):
-        copy_into(dw, _product(device, rows, wide))
+        copy_into(dw, _product(device, rows, wide, precision))
     else:
-        cast_into(_product(device, rows, wide), dw)
+        cast_into(_product(device, rows, wide, precision), dw)
     if db is not None:
         channel_sums_into(dy, db)
     if not input_grad:
         return None
-    return _narrow(_product(device, wide, w.transpose(1, 0)), x.dtype).reshape(tuple(x.shape))
+    dx = _product(device, wide, w.transpose(1, 0), precision)
+    return _narrow(dx, x.dtype).reshape(tuple(x.shape))
 
 
 def _rows(x: Any, w: Any) -> Any:
@@ -57,7 +72,7 @@ def _rows(x: Any, w: Any) -> Any:
     return contiguous(x).reshape((x.shape[0], w.shape[0]))
 
 
-def _product(device: Device, a: Any, b: Any) -> Any:
+def _product(device: Device, a: Any, b: Any, precision: str | None) -> Any:
     """Return a @ b in the type of its sums."""
     kind = sum_type(a.dtype)
     shape = a.shape[0], b.shape[1]
@@ -65,7 +80,7 @@ def _product(device: Device, a: Any, b: Any) -> Any:
         return device.zeros(shape, kind)
     out = device.empty(shape, kind)
     if out.size:
-        device.matmul(_widened(a), _widened(b), out)
+        device.matmul(_widened(a), _widened(b), out, tf32=precision is not None)
     return out
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
-from . import conv_tensor, conv_weight_tensor
+from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
 from .device import Device, device_of
@@ -40,6 +40,10 @@ _PACK = Kernel("conv.cu", "conv_pack_filters")
 _INT = np.dtype(np.int32)
 
 Sizes = ConvSizes | VolumeConvSizes
+
+# Compute capabilities whose tensor cores make three products of TF32 in less time than one of float32 takes elsewhere; on
+# 8.6 and 8.9, where TF32 is no faster than float32, they do not.
+_FASTER_BY_THREE = (80, 90, 100, 103)
 
 # Below these, most of a tile would be empty.
 _LEAST_INNER = 8  # channels of a group that are added up
@@ -108,34 +112,52 @@ KEPT = {1: 0.50, 2: 0.75}  # of its rate, by the blocks it works on: an estimate
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
 
 
-def forward_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+def products_of(dtype: np.dtype, arch: int, precision: str | None) -> int:
+    """Return how many products a GPU's tensor cores make of one of a dtype: 0 where they make none.
+
+    float32 by three products is float32; by one it is TF32, which precision allows.
+    """
+    if arch < conv_tensor.LEAST_ARCH or dtype == np.float64:
+        return 0
+    if dtype.itemsize == 2 or precision is not None:
+        return 1
+    return 3 if arch in _FASTER_BY_THREE else 0
+
+
+def forward_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:
     """Return "tensor", "tiled", "few" or "direct", for images of a dtype on a GPU of a compute capability."""
     inner, outer = z.C // z.groups, z.K // z.groups
     if not _countable(z) or outer < _LEAST_OUTER:
         return "direct"
-    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, dtype, arch):
+    products = products_of(dtype, arch, precision)
+    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, inner * prod(z.window), dtype, products):
         return "tensor"
     if inner >= _LEAST_INNER:
         return "tiled"
     return "few" if inner * prod(z.window) <= _TABLE else "direct"
 
 
-def data_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+def data_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:
     """Return "tensor", "tiled" or "direct"."""
     inner, outer = z.K // z.groups, z.C // z.groups
     if not _countable(z) or max(_phases(z)) > _MOST_PHASES or outer < _LEAST_OUTER:
         return "direct"
-    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, dtype, arch):
+    products, terms = products_of(dtype, arch, precision), inner * prod(z.window)
+    if isinstance(z, ConvSizes) and conv_tensor.takes(z, inner, terms, dtype, products):
         return "tensor"
     return "tiled" if inner >= _LEAST_INNER else "direct"
 
 
-def weight_method(z: Sizes, dtype: np.dtype, arch: int) -> str:
+def weight_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:
     """Return "tensor", "tiled" or "direct"."""
     filters, columns = z.K // z.groups, z.C // z.groups * prod(z.window)
     if not _countable(z) or min(filters, columns) < _LEAST_OUTER:
         return "direct"
-    return "tensor" if isinstance(z, ConvSizes) and conv_weight_tensor.serves(z, dtype, arch) else "tiled"
+    if isinstance(z, ConvSizes) and dtype == np.float32:
+        takes = conv_weight_tensor_float.takes(z, products_of(dtype, arch, precision))
+    else:
+        takes = isinstance(z, ConvSizes) and conv_weight_tensor.serves(z, dtype, arch)
+    return "tensor" if takes else "tiled"
 
 
 def tile_of(device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner: int, products: int = 1) -> Tile:
@@ -196,17 +218,21 @@ def conv_forward(x: Any, w: Any, b: Any, sizes: Sizes) -> Any:
     return _forward(x, w, b, sizes, (False,) if isinstance(sizes, ConvSizes) else ())
 
 
-def convolve(x: Any, w: Any, b: Any, sizes: ConvSizes, *, relu: bool) -> Any:
-    """Return conv_forward(x, w, b) of images, or with relu its positive part: in the same pass over memory."""
-    return _forward(x, w, b, sizes, (relu,))
+def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str | None = None) -> Any:
+    """Return conv_forward(x, w, b), or with relu, of images, its positive part: in the same pass over memory.
+
+    precision "tf32": factors may be rounded to TF32.
+    """
+    return _forward(x, w, b, sizes, (relu,) if isinstance(sizes, ConvSizes) else (), precision)
 
 
-def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...]) -> Any:
+def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
     """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
-    method = forward_method(z, x.dtype, device.arch)
+    method = forward_method(z, x.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
-        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0])
+        products = products_of(x.dtype, device.arch, precision)
+        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products)
     x, channels_last = in_own_format(x)
     y, y_stored = empty_images(device, z.out, x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)
@@ -258,40 +284,58 @@ def conv_backward(
     weight_grad: bool = True,
     bias_grad: bool,
 ) -> tuple[Any, Any, Any]:
+    wanted = {"input_grad": input_grad, "weight_grad": weight_grad, "bias_grad": bias_grad}
+    return gradients(dy, x, w, sizes, **wanted, precision=None)
+
+
+def gradients(
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: Sizes,
+    *,
+    input_grad: bool,
+    weight_grad: bool,
+    bias_grad: bool,
+    precision: str | None,
+) -> tuple[Any, Any, Any]:
+    """Return dx, dw and db, as far as they are wanted; precision: as in convolve."""
     device = device_of(x)
     dw = device.empty(tuple(w.shape), w.dtype) if weight_grad else None
     db = device.empty((sizes.K,), w.dtype) if bias_grad else None
-    return conv_backward_into(dy, x, w, sizes, dw, db, input_grad=input_grad), dw, db
+    return conv_backward_into(dy, x, w, sizes, dw, db, input_grad=input_grad, precision=precision), dw, db
 
 
 def conv_backward_into(
-    dy: Any, x: Any, w: Any, sizes: ConvSizes | VolumeConvSizes, dw: Any, db: Any, *, input_grad: bool
+    dy: Any, x: Any, w: Any, sizes: Sizes, dw: Any, db: Any, *, input_grad: bool, precision: str | None = None
 ) -> Any:
     """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
     device = device_of(x)
     channels_last = is_channels_last(x)
-    turned = channels_last or _turns_both(sizes, x.dtype, device.arch, weights=dw is not None, input_grad=input_grad)
+    turned = channels_last or (dw is not None and input_grad and _both_turn(sizes, x.dtype, device.arch, precision))
     dy = stored(dy, channels_last=turned)
     if dw is not None:
-        _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes)
+        _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes, precision)
     if db is not None:
         _bias_gradient(device, dy, db, sizes, channels_last=turned)
     if not input_grad:
         return None
-    return _data_gradient(device, _images(dy, channels_last=turned), w, sizes, channels_last=channels_last)
+    of_images = _images(dy, channels_last=turned)
+    return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
 
 
-def _turns_both(z: Sizes, dtype: np.dtype, arch: int, *, weights: bool, input_grad: bool) -> bool:
+def _both_turn(z: Sizes, dtype: np.dtype, arch: int, precision: str | None) -> bool:
     """True if two kernels want dy channels-last, whatever the format of x: then it is turned once for both."""
-    methods = weight_method(z, dtype, arch), data_method(z, dtype, arch)
-    return weights and input_grad and methods == ("tensor", "tensor")
+    methods = (method(z, dtype, arch, precision) for method in (weight_method, data_method))
+    return all(method == "tensor" for method in methods)
 
 
-def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: bool) -> Any:
+def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool) -> Any:
     """Return dx in a memory format.   dy: images in any"""
-    method = data_method(z, dy.dtype, device.arch)
+    method = data_method(z, dy.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
-        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last)
+        products = products_of(dy.dtype, device.arch, precision)
+        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last, products=products)
     dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
@@ -311,15 +355,19 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, *, channels_last: 
     return dx
 
 
-def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes) -> None:
+def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precision: str | None) -> None:
     """Fill dw.   dy, x: images in any memory format"""
     pixels, size = z.N * prod(z.out[2:]), dw.size
     filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
-    method = weight_method(z, x.dtype, device.arch)
+    method = weight_method(z, x.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
-        of_chunks = conv_weight_tensor.padded(z)
         dy, x = (conv_tensor.in_chunks(device, a) for a in (dy, x))
-        partial = conv_weight_tensor.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
+        if x.dtype == np.float32:
+            products = products_of(x.dtype, device.arch, precision)
+            partial = conv_weight_tensor_float.partial_sums(device, dy, x, z, _shape(z), products)
+        else:
+            of_chunks = conv_weight_tensor.padded(z)
+            partial = conv_weight_tensor.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
         _add(device, partial, dw, taps=taps, channels=channels, stored=partial.shape[-1])
         return
     x, channels_last = in_own_format(x)

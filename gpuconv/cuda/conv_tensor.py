@@ -14,7 +14,7 @@ from .kernel import Kernel, cover
 from .layout import stored
 
 LEAST_ARCH = 80  # compute capability without the dot
-CHUNK = 8  # numbers in 16 bytes
+_CHUNK = 16  # bytes that are copied at once: 8 numbers, 4 of float32
 _THREADS = 128
 
 _FORWARD = Kernel("conv_tensor.cu", "conv_forward_tensor", block=_THREADS, least_arch=LEAST_ARCH)
@@ -29,6 +29,12 @@ _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
 _LARGEST_PLACE = 2**30  # chunks of all images together
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
 
+# Terms of a sum of float32, by the products that a term takes.  Three: from these on a block has more to compute than to
+# wait for memory, and what three products lose of a term is below what the tolerance rule allows for any data; the
+# slices, one after another in a row, are as many as it allows for.  One: what is cut off the sum stays below a quarter of
+# what the rounding of factors may take.
+_TERMS = {1: (1, 2**15), 3: (128, 2**13)}
+
 
 class TensorTile(NamedTuple):
     """Template arguments: what a block makes, what a warp makes, inner rows for each step, steps under way."""
@@ -41,6 +47,7 @@ class TensorTile(NamedTuple):
     stages: int
 
 
+# Depths are those of 16 bits; of float32 as many bytes are half as many rows.
 LARGE = TensorTile(128, 128, 64, 64, 32, 4)
 TALL = TensorTile(256, 64, 64, 64, 32, 4)
 SLIM = TensorTile(128, 64, 64, 32, 32, 4)
@@ -49,23 +56,34 @@ SMALL = TensorTile(64, 64, 32, 32, 32, 4)
 # What a tile makes in the time that its products take on the tensor cores, by the passes over shared memory that a step
 # needs: it waits for the slower of both.
 _SPEED = {LARGE: 1.0, TALL: 0.98, SLIM: 0.72, SMALL: 0.54}
+_OF_THREE_PRODUCTS = (
+    SLIM,
+    SMALL,
+)  # which keep two sums of each result: larger ones would need more registers than there are
 _ALONE = 0.75  # speed of a block that has a multiprocessor to itself
 
 
-def takes(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
-    """True if tensor cores of this compute capability can add up `inner` channels a group of such images."""
-    short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= LONGEST_SUM
-    return short and reads(z, inner, dtype, arch)
+def takes(z: ConvSizes, inner: int, terms: int, dtype: np.dtype, products: int) -> bool:
+    """True if tensor cores, by so many products, can add up so many terms of `inner` channels a group of such images."""
+    if products == 0 or not reads(z, inner, dtype) or max(z.window) > _LARGEST_WINDOW:
+        return False
+    least, most = (1, LONGEST_SUM) if dtype.itemsize == 2 else _TERMS[products]
+    return least <= terms <= most
 
 
-def reads(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
-    """True if tensor cores of this compute capability can read images with `inner` channels a group."""
-    images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
-    whole = inner % CHUNK == 0 or z.groups == 1
-    return dtype.itemsize == 2 and arch >= LEAST_ARCH and whole and max(images) < _LARGEST_PLACE
+def reads(z: ConvSizes, inner: int, dtype: np.dtype) -> bool:
+    """True if `inner` channels a group are whole chunks, or can be made so, and 32 bits count the chunks of the images."""
+    chunk = chunk_of(dtype)
+    images = z.N * z.H * z.W * -(-z.C // chunk), z.N * z.P * z.Q * -(-z.K // chunk)
+    return (inner % chunk == 0 or z.groups == 1) and max(images) < _LARGEST_PLACE
 
 
-def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:
+def chunk_of(dtype: np.dtype) -> int:
+    """Return the numbers in 16 bytes."""
+    return _CHUNK // dtype.itemsize
+
+
+def tile_of(pixels: int, columns: int, times: int, sm_count: int, dtype: np.dtype, products: int) -> TensorTile:
     """Return the tile that makes `times` results of so many pixels and columns soonest on so many multiprocessors.
 
     Each multiprocessor makes one block after another, so many that none is left: the last are few where tiles are large.
@@ -76,35 +94,40 @@ def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:
         rounds = -(-blocks // sm_count)
         return rounds * tile.pixels * tile.filters / _SPEED[tile] / (_ALONE if rounds == 1 else 1)
 
-    return min(_SPEED, key=time)
+    tile = min(_SPEED if products == 1 else _OF_THREE_PRODUCTS, key=time)
+    return tile._replace(depth=tile.depth * 2 // dtype.itemsize)
 
 
-def conv_forward(device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np.void, *, relu: bool) -> Any:
-    """Return y in the memory format of x; shape: ConvShape of z."""
+def conv_forward(
+    device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np.void, *, relu: bool, products: int
+) -> Any:
+    """Return y in the memory format of x; shape: ConvShape of z; products: of tensor cores for each of float32."""
     x_last = in_chunks(device, x)
     y_last = device.empty((z.N, z.P, z.Q, z.K), x.dtype)
     pixels, columns = z.N * z.P * z.Q, z.K // z.groups
-    tile = tile_of(pixels, columns, z.groups, device.sm_count)
+    tile = tile_of(pixels, columns, z.groups, device.sm_count, x.dtype, products)
     packed, _, steps = _packed(device, contiguous(w), z, shape, tile, data=False, tap_steps=(1, 1))
     blocks = _blocks(tile, pixels, columns) * z.groups
     arguments = x_last, packed, None if b is None else contiguous(b), y_last, shape, steps
-    _FORWARD(device, (x.dtype, relu, *tile), blocks, *arguments, shared=_shared_bytes(tile, x.dtype))
+    _FORWARD(device, (x.dtype, products, relu, *tile), blocks, *arguments, shared=_shared_bytes(tile, x.dtype))
     return _in_format(device, y_last, channels_last=is_channels_last(x))
 
 
-def data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes, shape: np.void, *, channels_last: bool) -> Any:
-    """Return dx in a memory format, of dy (N, K, P, Q) in any; shape: ConvShape of z."""
+def data_gradient(
+    device: Device, dy: Any, w: Any, z: ConvSizes, shape: np.void, *, channels_last: bool, products: int
+) -> Any:
+    """Return dx in a memory format, of dy (N, K, P, Q) in any; shape, products: as in conv_forward."""
     dy_last = in_chunks(device, dy)
     dx_last = device.empty((z.N, z.H, z.W, z.C), dy.dtype)
     phases, columns = prod(z.stride), z.C // z.groups
     pixels = z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
-    tile = tile_of(pixels, columns, phases * z.groups, device.sm_count)
+    tile = tile_of(pixels, columns, phases * z.groups, device.sm_count, dy.dtype, products)
     v, h = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
     w = contiguous(w)
     packed, special, steps = _packed(device, w, z, shape, tile, data=True, tap_steps=(v, h))
     blocks = _blocks(tile, pixels, columns) * z.groups
     arguments = dy_last, packed, dx_last, shape, w, special, special.size, steps, v, h
-    _DATA(device, (dy.dtype, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
+    _DATA(device, (dy.dtype, products, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
     return _in_format(device, dx_last, channels_last=channels_last)
 
 
@@ -113,7 +136,8 @@ def _blocks(tile: TensorTile, pixels: int, columns: int) -> int:
 
 
 def _shared_bytes(tile: TensorTile, dtype: np.dtype) -> int:
-    return tile.stages * (tile.pixels + tile.filters) * tile.depth * dtype.itemsize
+    stages = tile.stages * (tile.pixels + tile.filters) * tile.depth * dtype.itemsize
+    return max(stages, tile.pixels * (tile.filters * dtype.itemsize + _CHUNK + _INT.itemsize))
 
 
 def _packed(
@@ -123,10 +147,11 @@ def _packed(
     inner, outer = z.C // z.groups, z.K // z.groups
     if data:
         inner, outer = outer, inner
-    per_tap, tiles = -(-inner // CHUNK), -(-outer // tile.filters)
+    chunk, tiles = chunk_of(w.dtype), -(-outer // tile.filters)
+    per_tap = -(-inner // chunk)
     taps = prod(-(-n // step) for n, step in zip(z.window, tap_steps, strict=True))  # of the phase with most of them
     phases = prod(min(n, step) for n, step in zip(z.window, tap_steps, strict=True))
-    steps = -(-taps * per_tap * CHUNK // tile.depth)
+    steps = -(-taps * per_tap * chunk // tile.depth)
     packed = device.empty((phases, z.groups, tiles, steps, tile.filters, tile.depth), w.dtype)
     blocks = min(cover(device, phases * z.groups * tiles * tile.filters * per_tap), _PACK_BLOCKS)
     special = device.empty((blocks,), _INT) if data else None
@@ -136,16 +161,16 @@ def _packed(
 
 
 def in_chunks(device: Device, images: Any) -> Any:
-    """Return images as (N, H, W, channels up to a multiple of 8), without gaps and on 16 bytes: a view if it can be."""
-    N, C, H, W = images.shape
-    if C % CHUNK:
+    """Return images as (N, H, W, channels up to whole chunks), without gaps and on 16 bytes: a view if it can be."""
+    (N, C, H, W), chunk = images.shape, chunk_of(images.dtype)
+    if C % chunk:
         channels_last = is_channels_last(images)
-        padded = device.empty((N, H, W, -(-C // CHUNK) * CHUNK), images.dtype)
+        padded = device.empty((N, H, W, -(-C // chunk) * chunk), images.dtype)
         how = stored(images, channels_last=channels_last), padded, N, C, H * W
-        _PAD(device, (images.dtype, channels_last), cover(device, padded.size // CHUNK), *how)
+        _PAD(device, (images.dtype, channels_last), cover(device, padded.size // chunk), *how)
         return padded
     last = stored(images, channels_last=True)
-    if device.is_aligned(last, CHUNK * last.dtype.itemsize):
+    if device.is_aligned(last, _CHUNK):
         return last
     copy = device.empty(tuple(last.shape), last.dtype)
     copy_into(copy, last)

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..shapes import ConvSizes
-from .conv_tensor import CHUNK, LEAST_ARCH, reads
+from .conv_tensor import LEAST_ARCH, chunk_of, reads
 from .device import Device
 from .kernel import Kernel
 
 _WEIGHT = Kernel("conv_weight_tensor.cu", "conv_backward_weight_tensor", block=128, least_arch=LEAST_ARCH)
 
+CHUNK = chunk_of(np.dtype(np.float16))
 _FLOAT = np.dtype(np.float32)
 _LARGEST_REACH = 2**15 - 1  # row or column of a padded image, of which a register holds two
 _BLOCKS_PER_SM = 2  # by their registers
@@ -54,7 +55,13 @@ def serves(z: ConvSizes, dtype: np.dtype, arch: int) -> bool:
     whole = z.groups == 1 or (z.K // z.groups) % CHUNK == 0
     spread = zip(z.image[2:], z.pad, z.dilation, z.window, strict=True)
     reach = max(size + 2 * pad + dilation * taps for size, pad, dilation, taps in spread)
-    return whole and reach <= _LARGEST_REACH and reads(z, z.C // z.groups, dtype, arch)
+    return (
+        dtype.itemsize == 2
+        and arch >= LEAST_ARCH
+        and whole
+        and reach <= _LARGEST_REACH
+        and reads(z, z.C // z.groups, dtype)
+    )
 
 
 def tile_of(filters: int, columns: int) -> WeightTensorTile:

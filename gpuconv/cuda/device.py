@@ -53,10 +53,10 @@ class Device(Protocol):
         None, a null pointer; or a NumPy scalar, np.void for a struct, passed by value.
         """
 
-    def matmul(self, a: Any, b: Any, out: Any) -> None:
+    def matmul(self, a: Any, b: Any, out: Any, *, tf32: bool = False) -> None:
         """Write the product of two matrices, C-contiguous or transposed, float32 or float64, into a C-contiguous one.
 
-        float32 is IEEE float32, with sums in float32.
+        float32 is IEEE float32, with sums in float32; with tf32 its factors may be rounded to TF32.
         """
 
     def synchronize(self) -> None:
@@ -141,11 +141,11 @@ class CupyDevice:
         with self._place:
             function(grid, block, passed, shared_mem=shared)
 
-    def matmul(self, a: Any, b: Any, out: Any) -> None:
+    def matmul(self, a: Any, b: Any, out: Any, *, tf32: bool = False) -> None:
         if (recording := active()) is not None:
             recording.keep((a, b, out))
         with self._place:
-            self._products.write(a, b, out)
+            self._products.write(a, b, out, tf32=tf32)
 
     def synchronize(self) -> None:
         forbid("a wait for the GPU", "wait after a replay")

@@ -18,6 +18,7 @@ from .recording import forbid
 _MOST = 2**31 - 1
 _MB = 2**20
 _WORKSPACE, _WORKSPACE_SINCE_HOPPER = 4 * _MB, 32 * _MB  # what NVIDIA recommends for cublasSetWorkspace
+_TF32 = 3  # CUBLAS_TF32_TENSOR_OP_MATH
 _GEMM = {"f": ("cublasSgemm_v2", ctypes.c_float), "d": ("cublasDgemm_v2", ctypes.c_double)}
 
 
@@ -29,8 +30,11 @@ class Products:
         self._workspace = _WORKSPACE_SINCE_HOPPER if arch >= 90 else _WORKSPACE
         self._threads = threading.local()
 
-    def write(self, a: Any, b: Any, out: Any) -> None:
-        """Write a @ b into out: matrices of float32 or float64, C-contiguous, of which a and b may be transposed."""
+    def write(self, a: Any, b: Any, out: Any, *, tf32: bool = False) -> None:
+        """Write a @ b into out: matrices of float32 or float64, C-contiguous, of which a and b may be transposed.
+
+        tf32: cuBLAS may round factors of float32 to TF32; without, it does as the handle, which is CuPy's, is set.
+        """
         (rows, inner), columns = a.shape, b.shape[1]
         if max(rows, inner, columns) > _MOST:
             msg = f"a matrix product counts to {_MOST}, got {tuple(a.shape)} @ {tuple(b.shape)}"
@@ -50,9 +54,15 @@ class Products:
         turned = (ctypes.c_int(not _by_rows(b)), ctypes.c_int(not _by_rows(a)))
         sizes = (ctypes.c_int(columns), ctypes.c_int(rows), ctypes.c_int(inner))
         one, zero = ctypes.byref(number(1)), ctypes.byref(number(0))
+        mode = ctypes.c_int()
+        if tf32:
+            call("cublasGetMathMode", ctypes.byref(mode))
+            call("cublasSetMathMode", ctypes.c_int(_TF32))
         try:
             call(name, *turned, *sizes, one, *_matrix(b), *_matrix(a), zero, *_matrix(out))
         finally:
+            if tf32:
+                call("cublasSetMathMode", mode)
             call("cublasSetStream_v2", stream)  # takes the workspace back
 
     def _call(self, handle: int, name: str, *arguments: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
 from ..errors import ShapeError
+from . import _precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,16 +20,21 @@ class AffineCache:
     w: Any
     has_bias: bool
     marks: dict[str, bytes] | None
+    precision: str | None = None
 
 
-def affine_forward(x: Any, w: Any, b: Any = None) -> tuple[Any, AffineCache]:
+def affine_forward(x: Any, w: Any, b: Any = None, *, precision: str | None = None) -> tuple[Any, AffineCache]:
     """Multiply every flattened sample by a matrix and add a vector; return (y, cache).
 
     x: (N, d1, ..., dk)   w: (D, M)   b: (M,) or None   ->   y = x.reshape(N, D) @ w + b: (N, M)   with D = d1 ... dk
+
+    precision="tf32" lets cuBLAS round each factor of float32 arrays to TF32, here and in affine_backward: see
+    conv_forward.
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
     checks.common_dtype(x=x, w=w, b=b)
+    precision = _precision.check(precision, x)
     if x.ndim < 2:
         msg = f"x must be (N, d1, ..., dk), got shape {tuple(x.shape)}"
         raise ShapeError(msg)
@@ -40,8 +46,11 @@ def affine_forward(x: Any, w: Any, b: Any = None) -> tuple[Any, AffineCache]:
         raise ShapeError(msg)
     if b is not None:
         checks.same_shape("b", b, w.shape[1:], "one entry per column of w,")
-    y = backend.affine_forward(x, w, b)
-    return y, AffineCache(x, w, b is not None, checks.mark(x=x, w=w))
+    if precision is None:
+        y = backend.affine_forward(x, w, b)
+    else:
+        y = backend.affine.forward(x, w, b, precision=precision)
+    return y, AffineCache(x, w, b is not None, checks.mark(x=x, w=w), precision)
 
 
 def affine_backward(dy: Any, cache: AffineCache, *, input_grad: bool = True) -> tuple[Any, Any, Any]:
@@ -51,7 +60,10 @@ def affine_backward(dy: Any, cache: AffineCache, *, input_grad: bool = True) -> 
     """
     backend = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)
-    return backend.affine_backward(dy, cache.x, cache.w, input_grad=input_grad, bias_grad=cache.has_bias)
+    wanted = {"input_grad": input_grad, "bias_grad": cache.has_bias}
+    if cache.precision is not None:
+        return backend.affine.gradients(dy, cache.x, cache.w, **wanted, precision=cache.precision)
+    return backend.affine_backward(dy, cache.x, cache.w, **wanted)
 
 
 def affine_backward_into(dy: Any, cache: AffineCache, dw: Any, db: Any, *, input_grad: bool = True) -> Any:
@@ -62,7 +74,8 @@ def affine_backward_into(dy: Any, cache: AffineCache, dw: Any, db: Any, *, input
     backend = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)
     if on_gpu(cache.x):
-        return backend.affine.affine_backward_into(dy, cache.x, cache.w, dw, db, input_grad=input_grad)
+        given = dy, cache.x, cache.w, dw, db
+        return backend.affine.affine_backward_into(*given, input_grad=input_grad, precision=cache.precision)
     x, w, bias_grad = cache.x, cache.w, cache.has_bias
     dx, *made = backend.affine_backward(dy, x, w, input_grad=input_grad, bias_grad=bias_grad)
     if dw.dtype != x.dtype:

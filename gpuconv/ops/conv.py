@@ -9,6 +9,7 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
+from . import _precision
 from ._complex_conv import (
     COMPLEX,
     complex_channels,
@@ -30,10 +31,19 @@ class ConvCache:
     has_bias: bool
     sizes: ConvSizes | VolumeConvSizes
     marks: dict[str, bytes] | None
+    precision: str | None = None
 
 
 def conv_forward(
-    x: Any, w: Any, b: Any = None, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
+    x: Any,
+    w: Any,
+    b: Any = None,
+    *,
+    stride: Any = 1,
+    pad: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    precision: str | None = None,
 ) -> tuple[Any, ConvCache]:
     """Correlate a batch of images, or of signals or volumes, with a bank of filters; return (y, cache).
 
@@ -55,16 +65,24 @@ def conv_forward(
     sum of their absolute values.  What that assumes where 3x3 filters go Winograd's way stands in
     gpuconv/cpu/evenness.py.
 
-    Raises ShapeError, ParamError, DTypeError, ArgTypeError or DeviceMismatchError before any work.
+    precision="tf32" is leave to round each factor of a product, of float32 arrays on a GPU of compute capability 8.0
+    or later, to the 11 bits of TF32, here and in conv_backward; sums stay float32.  A result is then held to the error
+    above and (2 v + v v) S, v = 2^-11: factors are off by v of themselves each.  Numbers next to the largest of float32
+    may round to infinity.  What no kernel for tensor cores serves is computed in float32 as without: volumes, images
+    that are not channels-last, channels of a group that are no multiple of 4, groups of few.
+
+    Raises ShapeError, ParamError, DTypeError, ArgTypeError, DeviceMismatchError, or UnsupportedError where precision is
+    given and cannot be had, before any work.
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
     checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w, b=b)
+    precision = _precision.check(precision, x)
     sizes = conv_sizes(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
     if x.dtype in COMPLEX:
         check_count("parts of y", real_sizes(sizes).out, f"x {tuple(x.shape)}")
-    y = _forward(backend, x, w, b, sizes)
-    return y, ConvCache(x, w, b is not None, sizes, checks.mark(x=x, w=w))
+    y = _forward(backend, x, w, b, sizes, precision)
+    return y, ConvCache(x, w, b is not None, sizes, checks.mark(x=x, w=w), precision)
 
 
 def conv_backward(
@@ -84,7 +102,7 @@ def conv_backward(
     input_grad = checks.flag("input_grad", input_grad)
     weight_grad = checks.flag("weight_grad", weight_grad)
     wanted = {"input_grad": input_grad, "weight_grad": weight_grad, "bias_grad": cache.has_bias}
-    return _backward(backend, dy, x, w, z, wanted)
+    return _backward(backend, dy, x, w, z, wanted, cache.precision)
 
 
 def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_grad: bool = True) -> Any:
@@ -96,11 +114,11 @@ def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_gra
     backend, x, w, z = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)
     if on_gpu(x) and x.ndim == 4 and x.dtype not in COMPLEX:
-        return backend.conv.conv_backward_into(dy, x, w, z, dw, db, input_grad=input_grad)
+        return backend.conv.conv_backward_into(dy, x, w, z, dw, db, input_grad=input_grad, precision=cache.precision)
     kept = {"weight_grad": dw is not None, "bias_grad": db is not None}
     dtype = next((array.dtype for array in (dw, db) if array is not None), x.dtype)
     if dtype == x.dtype:
-        dx, *made = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **kept})
+        dx, *made = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **kept}, cache.precision)
     else:
         dx, *_ = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
         wide = (array.astype(dtype) for array in (dy, x, w))
@@ -119,17 +137,29 @@ def _checked(dy: Any, cache: Any) -> tuple[ModuleType, Any, Any, Any]:
     return backend, x, w, z
 
 
-def _forward(backend: ModuleType, x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes) -> Any:
+def _forward(
+    backend: ModuleType, x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes, precision: str | None = None
+) -> Any:
     """Return y, where all is checked."""
     if x.dtype in COMPLEX:
         b = None if b is None else real_vector(b)
         parts = _forward(backend, real_channels(x), real_filters(w), b, real_sizes(sizes))
         return complex_channels(parts, x)
-    return with_axes_of(x, backend.conv_forward(as_image(x), as_image(w), b, sizes))
+    if precision is not None:
+        y = backend.conv.convolve(as_image(x), as_image(w), b, sizes, relu=False, precision=precision)
+    else:
+        y = backend.conv_forward(as_image(x), as_image(w), b, sizes)
+    return with_axes_of(x, y)
 
 
 def _backward(
-    backend: ModuleType, dy: Any, x: Any, w: Any, sizes: ConvSizes | VolumeConvSizes, wanted: dict[str, bool]
+    backend: ModuleType,
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: ConvSizes | VolumeConvSizes,
+    wanted: dict[str, bool],
+    precision: str | None = None,
 ) -> tuple[Any, Any, Any]:
     """Return dx, dw and db as far as they are wanted, where all is checked."""
     if x.dtype in COMPLEX:
@@ -140,41 +170,64 @@ def _backward(
             None if dw is None else complex_filters(dw, w.dtype),
             None if db is None else complex_vector(db, w.dtype),
         )
-    dx, dw, db = backend.conv_backward(as_image(dy), as_image(x), as_image(w), sizes, **wanted)
+    images = as_image(dy), as_image(x), as_image(w)
+    if precision is not None:
+        dx, dw, db = backend.conv.gradients(*images, sizes, **wanted, precision=precision)
+    else:
+        dx, dw, db = backend.conv_backward(*images, sizes, **wanted)
     return with_axes_of(x, dx), with_axes_of(w, dw), db
 
 
 def input_gradient(
-    dy: Any, w: Any, like: Any, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
+    dy: Any,
+    w: Any,
+    like: Any,
+    *,
+    stride: Any = 1,
+    pad: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    precision: str | None = None,
 ) -> Any:
     """Return dx alone, for an x that nobody has: the transposed convolution of dy.
 
-    like: an array of the shape, dtype and memory format of x; its numbers are not read.
+    like: an array of the shape, dtype and memory format of x; its numbers are not read.  precision: as in conv_forward.
     Raises what conv_forward and conv_backward raise, before any work.
     """
-    return _gradients(dy, like, w, stride, pad, dilation, groups, input_grad=True, weight_grad=False)[0]
+    geometry = {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
+    return _gradients(dy, like, w, geometry, precision, input_grad=True, weight_grad=False)[0]
 
 
 def weight_gradient(
-    dy: Any, x: Any, like: Any, *, stride: Any = 1, pad: Any = 0, dilation: Any = 1, groups: int = 1
+    dy: Any,
+    x: Any,
+    like: Any,
+    *,
+    stride: Any = 1,
+    pad: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    precision: str | None = None,
 ) -> Any:
     """Return dw alone, for filters that nobody has.
 
-    like: an array of the shape and dtype of w; its numbers are not read.
+    like: an array of the shape and dtype of w; its numbers are not read.  precision: as in conv_forward.
     Raises what conv_forward and conv_backward raise, before any work.
     """
-    return _gradients(dy, x, like, stride, pad, dilation, groups, input_grad=False, weight_grad=True)[1]
+    geometry = {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}
+    return _gradients(dy, x, like, geometry, precision, input_grad=False, weight_grad=True)[1]
 
 
 def _gradients(
-    dy: Any, x: Any, w: Any, stride: Any, pad: Any, dilation: Any, groups: Any, **wanted: bool
+    dy: Any, x: Any, w: Any, geometry: dict[str, Any], precision: Any, **wanted: bool
 ) -> tuple[Any, Any, Any]:
     checks.given(dy=dy, x=x, w=w)
     backend = backend_of(dy=dy, x=x, w=w)
     checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w)
-    sizes = conv_sizes(x, w, None, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    precision = _precision.check(precision, x)
+    sizes = conv_sizes(x, w, None, **geometry)
     _check_upstream(dy, sizes, x)
-    return _backward(backend, dy, x, w, sizes, {**wanted, "bias_grad": False})
+    return _backward(backend, dy, x, w, sizes, {**wanted, "bias_grad": False}, precision)
 
 
 def _check_upstream(dy: Any, sizes: ConvSizes | VolumeConvSizes, x: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, Future
@@ -32,6 +33,13 @@ MODES = {
 
 _KEPT_LAUNCHES = 256
 _TOGETHER = 12  # kernels built together: fewer take longer each, more leave processors idle
+
+
+def _rounded_to_tf32(factor: np.ndarray) -> np.ndarray:
+    """Return float32 numbers with the 10 bits after the first that TF32 has, rounded to nearest, ties away from 0."""
+    bits = np.ascontiguousarray(factor).view(np.uint32)
+    rounded = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(factor), rounded.view(np.float32), factor)
 
 
 class EmulatedDevice:
@@ -124,13 +132,14 @@ class EmulatedDevice:
             return
         self.launches.append(function.launch(grid, block, args, shared, self.settings))
 
-    def matmul(self, a: EmulatedArray, b: EmulatedArray, out: EmulatedArray) -> None:
-        """Write a @ b into out: what is left to cuBLAS on a GPU."""
+    def matmul(self, a: EmulatedArray, b: EmulatedArray, out: EmulatedArray, *, tf32: bool = False) -> None:
+        """Write a @ b into out: what is left to cuBLAS on a GPU; with tf32, of factors rounded to TF32."""
         if (recording := active()) is not None:
-            recording.add(self.matmul, a, b, out)
+            recording.add(functools.partial(self.matmul, tf32=tf32), a, b, out)
             return
+        factors = [_rounded_to_tf32(f.view(np.ndarray)) if tf32 else f.view(np.ndarray) for f in (a, b)]
         with np.errstate(all="ignore"):  # a GPU does not warn
-            np.matmul(a.view(np.ndarray), b.view(np.ndarray), out=out.view(np.ndarray))
+            np.matmul(*factors, out=out.view(np.ndarray))
 
     def _check_shared(self, function: Function, shared: int) -> None:
         """Refuse more shared memory than a block of this architecture can have."""
