@@ -376,8 +376,8 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisi
     if method == "direct":
         slices, length = _slices(pixels, size)
         partial = device.empty((slices, size), _sum_type(x.dtype))
-        templates = (x.dtype, channels_last, _index(z))
-        kernel(device, templates, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
+        kinds = x.dtype, channels_last, _index(z)
+        kernel(device, kinds, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
         _add(device, partial, dw)
         return
     tile = weight_tile_of(filters, channels * taps, x.dtype)

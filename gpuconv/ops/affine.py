@@ -46,10 +46,7 @@ def affine_forward(x: Any, w: Any, b: Any = None, *, precision: str | None = Non
         raise ShapeError(msg)
     if b is not None:
         checks.same_shape("b", b, w.shape[1:], "one entry per column of w,")
-    if precision is None:
-        y = backend.affine_forward(x, w, b)
-    else:
-        y = backend.affine.forward(x, w, b, precision=precision)
+    y = backend.affine.forward(x, w, b, precision=precision) if precision else backend.affine_forward(x, w, b)
     return y, AffineCache(x, w, b is not None, checks.mark(x=x, w=w), precision)
 
 

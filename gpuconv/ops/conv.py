@@ -121,8 +121,8 @@ def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_gra
         dx, *made = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **kept}, cache.precision)
     else:
         dx, *_ = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
-        wide = (array.astype(dtype) for array in (dy, x, w))
-        _, *made = _backward(backend, *wide, z, {"input_grad": False, **kept})
+        dy, x, w = (array.astype(dtype) for array in (dy, x, w))
+        _, *made = _backward(backend, dy, x, w, z, {"input_grad": False, **kept})
     fill((dw, db), made)
     return dx
 
