@@ -65,7 +65,10 @@ def test_the_table_is_possible():
 def test_tiles_are_chosen_by_their_shares():
     """What launchers know of each tile: channels last, in packs, on sm_90; of two kernels that use it, the mean."""
     kernels = {
-        conv.Tile: ("conv_forward_tiled<float, true, true, false, {}>", "conv_backward_data_tiled<float, true, true, {}>"),
+        conv.Tile: (
+            "conv_forward_tiled<float, true, true, false, {}>",
+            "conv_backward_data_tiled<float, true, true, {}>",
+        ),
         conv.WeightTile: ("conv_backward_weight_tiled<float, true, true, true, {}>",),
     }
     for tile, share in conv.SHARES.items():

@@ -130,7 +130,9 @@ def weight_method(z: Sizes) -> str:
     return "tiled" if _countable(z) and min(filters, columns) >= _LEAST_OUTER else "direct"
 
 
-def tile_of(device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner: int, products: int = 1) -> Tile:
+def tile_of(
+    device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner: int, products: int = 1, few: bool = False
+) -> Tile:
     """Return the tile with which so many products of matrices, pixels x inner by inner x columns, should take least.
 
     The blocks are dealt out to the multiprocessors.  The one that gets most works on as many of them at once as there
@@ -145,10 +147,11 @@ def tile_of(device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner
         time = rounds * _AT_ONCE / KEPT[_AT_ONCE] + (rest / KEPT[rest] if rest else 0)
         return time * tile.pixels * tile.filters * -(-inner // tile.depth) * tile.depth / SHARES[tile]
 
-    return min((LARGE, SLIM, NARROW, SMALL), key=cost)
+    tiles = (SLIM, NARROW, SMALL)  # of few channels, whose table a large tile leaves no registers for
+    return min(tiles if few else (LARGE, *tiles), key=cost)
 
 
-def weight_tile_of(filters: int, columns: int, dtype: np.dtype) -> WeightTile:
+def weight_tile_of(filters: int, columns: int, dtype: np.dtype, volumes: bool) -> WeightTile:  # noqa: FBT001 - sizes
     """Return the tile of the weight gradient for so many filters and columns: by these alone, as are its slices."""
     if dtype == np.float64:
         return SMALL_WEIGHT
@@ -157,7 +160,8 @@ def weight_tile_of(filters: int, columns: int, dtype: np.dtype) -> WeightTile:
         whole = -(-filters // tile.filters) * tile.filters * -(-columns // tile.columns) * tile.columns
         return whole / SHARES[tile]
 
-    return min((LARGE_WEIGHT, FLAT_WEIGHT, SMALL_WEIGHT), key=cost)
+    tiles = (FLAT_WEIGHT, SMALL_WEIGHT)  # a large one has registers enough for images of float32 alone
+    return min(tiles if volumes or dtype != np.float32 else (LARGE_WEIGHT, *tiles), key=cost)
 
 
 def _packs(device: Device, images: Any, channels: int, step: int, *, channels_last: bool) -> bool:
@@ -205,11 +209,12 @@ def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...]) -> An
         kernel(device, (*templates, _index(z)), cover(device, elements(z.out)), x, w, b, y_stored, _shape(z))
         return y
     pixels, columns, inner = z.N * prod(z.out[2:]), z.K // z.groups, z.C // z.groups
-    terms = inner * prod(z.window) if method == "few" else inner
-    tile = tile_of(device, x.dtype, pixels=pixels, columns=columns, inner=terms, products=z.groups)
+    few = method == "few"
+    terms = inner * prod(z.window) if few else inner
+    tile = tile_of(device, x.dtype, pixels=pixels, columns=columns, inner=terms, products=z.groups, few=few)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
-    packed, _ = _packed(device, w, z, tile, inner, columns, data=False, few=method == "few")
-    if method == "tiled":
+    packed, _ = _packed(device, w, z, tile, inner, columns, data=False, few=few)
+    if not few:
         templates = (
             x.dtype,
             channels_last,
@@ -300,7 +305,7 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, chan
         _add(device, partial, dw)
         return
     filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
-    tile = weight_tile_of(filters, channels * taps, x.dtype)
+    tile = weight_tile_of(filters, channels * taps, x.dtype, isinstance(z, VolumeConvSizes))
     tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
