@@ -133,7 +133,7 @@ struct Step {
 // FEW: the inner dimension is not cut at taps, which would be mostly padding with few channels; a table in shared memory
 // says where each of its rows lies.
 //
-// WIDE: packs of 4 channels are aligned and whole.
+// WIDE: packs of 4 channels are aligned, and a tap has whole steps of them.
 template <typename Shape, typename T, bool DATA, bool FEW, bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS,
           int HEIGHT, int WIDTH, int DEPTH>
 struct Correlation {

@@ -151,7 +151,7 @@ def tile_of(
     return min(tiles if few else (LARGE, *tiles), key=cost)
 
 
-def weight_tile_of(filters: int, columns: int, dtype: np.dtype, volumes: bool) -> WeightTile:  # noqa: FBT001 - sizes
+def weight_tile_of(filters: int, columns: int, dtype: np.dtype, volumes: bool) -> WeightTile:
     """Return the tile of the weight gradient for so many filters and columns: by these alone, as are its slices."""
     if dtype == np.float64:
         return SMALL_WEIGHT

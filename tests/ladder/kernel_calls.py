@@ -495,7 +495,7 @@ def _in_tiles(tile: conv.Tile, of_weights: conv.WeightTile) -> Settings:
             return conv.SMALL
         return conv.SLIM if few and tile == conv.LARGE else tile
 
-    def of_weights_of_dtype(_filters: int, _columns: int, dtype: Any, volumes: bool) -> conv.WeightTile:  # noqa: FBT001
+    def of_weights_of_dtype(_filters: int, _columns: int, dtype: Any, volumes: bool) -> conv.WeightTile:
         if dtype == np.float64:
             return conv.SMALL_WEIGHT
         large = of_weights == conv.LARGE_WEIGHT
