@@ -311,8 +311,8 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, *, chan
     partial = device.empty((slices, size), _sum_type(x.dtype))
     wide_dy = _packs(device, dy, filters, 4, channels_last=channels_last)
     wide_x = wide_dy and _packs(device, x, channels, 4, channels_last=channels_last)
-    templates = (x.dtype, channels_last, wide_dy, wide_x, *tile)
-    kernel(device, templates, (tiles, slices), dy, x, partial, _shape(z), length)
+    arguments = (dy, x, partial, _shape(z), length)
+    kernel(device, (x.dtype, channels_last, wide_dy, wide_x, *tile), (tiles, slices), *arguments)
     _add(device, partial, dw, taps=taps, channels=channels)
 
 
