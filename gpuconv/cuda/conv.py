@@ -98,7 +98,7 @@ SHARES: dict[Tile | WeightTile, float] = {
     SMALL: 0.80,
     LARGE_WEIGHT: 0.85,
     FLAT_WEIGHT: 0.81,
-    SMALL_WEIGHT: 0.75,
+    SMALL_WEIGHT: 0.73,
 }
 _AT_ONCE = 2  # blocks that a multiprocessor has room for
 KEPT = {1: 0.50, 2: 0.75}  # of its rate, by the blocks it works on: an estimate
