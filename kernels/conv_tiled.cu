@@ -11,6 +11,8 @@
 //   conv_backward_data_tiled     | tile of pixels x channels          | 8 filters a group or more
 //   conv_backward_weight_tiled   | tile of dw and slice of the pixels | 16 filters a group or more
 //
+// WIDE, WIDE_DY, WIDE_X: packs of 4 channels are aligned, and steps hold whole ones; the launcher knows address and sizes.
+//
 // Each of them wants 16 columns of its result or more, and images that 32 bits can count; else the plain kernel runs.
 // Launchers: gpuconv/cuda/conv.py.
 #include "conv_tiled.cuh"

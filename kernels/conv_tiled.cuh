@@ -133,7 +133,7 @@ struct Step {
 // FEW: the inner dimension is not cut at taps, which would be mostly padding with few channels; a table in shared memory
 // says where each of its rows lies.
 //
-// WIDE: packs of 4 channels are aligned and whole.
+// WIDE: packs of 4 channels are aligned, and a tap has whole steps of them.
 template <typename Shape, typename T, bool DATA, bool FEW, bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS,
           int HEIGHT, int WIDTH, int DEPTH>
 struct Correlation {
@@ -145,6 +145,8 @@ struct Correlation {
   static constexpr int SPOTS = PACKS ? PIXELS * DEPTH / 4 / TILE_THREADS : 1;  // pixels that a thread reads
   static constexpr int NUMBERS = PACKS ? 4 : PIXELS * DEPTH / TILE_THREADS;             // and numbers of each
   static constexpr int STRIPE = PACKS ? 1 : TILE_THREADS / PIXELS;  // distance of those numbers in the inner dimension
+  // Places in shared memory to write to are kept from step to step, unless 64 sums and single numbers take the registers.
+  static constexpr bool KEEPS_PLACES = WIDE || HEIGHT * WIDTH < 64;
   static constexpr bool EACH_READS = FILTERS * DEPTH == 4 * TILE_THREADS;  // a pack of filters
   static constexpr int TABLE = FEW ? 512 : 1;
   static_assert(PIXELS * DEPTH % (4 * TILE_THREADS) == 0, "threads must share the pixels evenly");
@@ -189,6 +191,10 @@ struct Correlation {
       front[i] = spot.o * deep_axis(place).stride + deep_axis(place).first;
       top[i] = pixel < place.pixels ? spot.p * place.down.stride + place.down.first : NOWHERE;
       left[i] = spot.q * place.across.stride + place.across.first;
+      if (FEW && top[i] != NOWHERE) {  // at the window's corner, which may lie outside
+        const int corner = (front[i] * rows() + top[i]) * columns() + left[i];
+        images[i] += CHANNELS_LAST ? corner * channels() : corner;
+      }
     }
   }
 
@@ -216,13 +222,11 @@ struct Correlation {
 #pragma unroll
         for (int v = 0; v < NUMBERS; ++v) pixels[i].at[v] = widen(pack.at[v % 4]);
       } else if (FEW) {
-        const int row0 = front[i] * rows() + top[i];
-        const int corner = top[i] == NOWHERE ? 0 : (row0 * columns() + left[i]) * (CHANNELS_LAST ? channels() : 1);
 #pragma unroll
         for (int v = 0; v < NUMBERS; ++v) {
           const int4 row = table[c + v * STRIPE];
           const bool there = inside(front[i] + (VOLUME ? row.w : 0), top[i] + row.y, left[i] + row.z);
-          pixels[i].at[v] = there ? widen(images[i][corner + row.x]) : 0;
+          pixels[i].at[v] = there ? widen(images[i][row.x]) : 0;
         }
       } else {
         const int apart = CHANNELS_LAST ? 1 : planes() * rows() * columns();
@@ -291,7 +295,6 @@ struct Correlation {
     if (steps == 0) return;
     const S *down = &sides[0].left[0][result.top], *across = &sides[0].right[0][result.left];
     S *to_left = &sides[0].left[spot_channel(0)][spot_pixel(0)], *to_right = &sides[0].right[filter_row()][filter_column()];
-    int other = Result::OTHER;
     Step step = {0, 0, 0, 0};
     seek(step);
     const S* from = filters_of(packed, step, rows, depth, width);
@@ -306,12 +309,17 @@ struct Correlation {
       }
       read(step, from);  // on its way while the numbers of the step before are added up
       result.add(down, across);
-      to_left += other;
-      to_right += other;
+      const int other = i % 2 == 1 ? Result::OTHER : -Result::OTHER;
+      if (KEEPS_PLACES) {
+        to_left += other;
+        to_right += other;
+      } else {
+        to_left = &sides[i & 1].left[spot_channel(0)][spot_pixel(0)];
+        to_right = &sides[i & 1].right[filter_row()][filter_column()];
+      }
       write(to_left, to_right);
       down += other;
       across += other;
-      other = -other;
     }
     __syncthreads();
     result.add(down, across);
@@ -460,15 +468,15 @@ __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>
 
 // Pixels of a slice as a block of dw walks through them: DEPTH in each step, of which this thread reads one.
 //
-// Of that pixel it reads LEFTS packs of 4 filters of dy and RIGHTS packs of 4 taps and channels of x.  WIDE_DY, WIDE_X:
+// Of that pixel it reads 4 filters of dy and RIGHTS packs of 4 taps and channels of x.  WIDE_DY, WIDE_X:
 // these packs lie side by side in memory, aligned and whole.
 template <typename Shape, typename T, bool CHANNELS_LAST, bool WIDE_DY, bool WIDE_X, int FILTERS, int COLUMNS, int DEPTH>
 struct Slice {
   using S = Sum<T>;
   static constexpr bool VOLUME = IS_VOLUME<Shape>;
-  static constexpr int LEFTS = FILTERS * DEPTH / (4 * TILE_THREADS), RIGHTS = COLUMNS * DEPTH / (4 * TILE_THREADS);
+  static constexpr int RIGHTS = COLUMNS * DEPTH / (4 * TILE_THREADS);
   static constexpr int APART = 4 * TILE_THREADS / DEPTH;  // numbers from one pack of a thread to the next
-  static_assert(LEFTS * APART == FILTERS && RIGHTS * APART == COLUMNS, "threads must share the numbers evenly");
+  static_assert(APART == FILTERS && RIGHTS * APART == COLUMNS, "threads must share the numbers evenly");
 
   const Shape& z;
   const int4* table;  // of each column: place and tap, from the pixel at the window's corner
@@ -476,7 +484,7 @@ struct Slice {
   const T *gradients, *image;  // of this thread's pixel: its first filter, and the image it lies in
   int filters, pixels;         // left from this thread's first on; steps in which its pixel lies in the slice
   int o, p, q;
-  Pack<S, 4> left[LEFTS], right[RIGHTS];
+  Pack<S, 4> left, right[RIGHTS];
 
   // Lanes run along what is contiguous in memory.
   __device__ __forceinline__ static int row() {
@@ -498,13 +506,14 @@ struct Slice {
   __device__ __forceinline__ Slice(const T* dy, const T* x, const Shape& z, const int4* table, const int4& stride,
                                    int group, int filter0, long long begin, long long end)
       : z(z), table(table), stride(stride) {
-    const int of_group = z.K / z.groups, filter = group * of_group + filter0 + pack();
+    filters = z.K / z.groups - filter0 - pack();
+    // Filters beyond the last are the first ones in packs, whose sums nobody keeps.
+    const int filter = group * (z.K / z.groups) + (WIDE_DY && filters <= 0 ? 0 : filter0 + pack());
     const long long pixel = begin + row(), n = pixel / area();
     const int number = static_cast<int>(pixel % area()), line = number / z.Q;
     o = VOLUME ? line / z.P : 0;
     p = line - o * z.P;
     q = number % z.Q;
-    filters = of_group - filter0 - pack();
     pixels = static_cast<int>(ceil_div(max(end - pixel, 0LL), static_cast<long long>(DEPTH)));
     gradients = dy + (CHANNELS_LAST ? pixel * z.K + filter : (n * z.K + filter) * area() + number);
     image = x + n * image_size() + group * (z.C / z.groups) * (CHANNELS_LAST ? 1LL : image_size() / z.C);
@@ -513,21 +522,12 @@ struct Slice {
   __device__ __forceinline__ void read(int step) {
     const Depth deep = depth_of(z);
     const bool real = step < pixels;
+    Pack<T, 4> four = {};
+    if (WIDE_DY && real) four = *reinterpret_cast<const Pack<T, 4>*>(gradients);
 #pragma unroll
-    for (int j = 0; j < LEFTS; ++j) {
-      if (WIDE_DY) {
-        Pack<T, 4> four = {};
-        if (real && j * APART < filters) four = *reinterpret_cast<const Pack<T, 4>*>(gradients + j * APART);
-#pragma unroll
-        for (int v = 0; v < 4; ++v) left[j].at[v] = widen(four.at[v]);
-      } else {
-#pragma unroll
-        for (int v = 0; v < 4; ++v) {
-          const int k = j * APART + v;
-          const bool there = real && k < filters;
-          left[j].at[v] = there ? widen(gradients[CHANNELS_LAST ? k : static_cast<long long>(k) * area()]) : 0;
-        }
-      }
+    for (int k = 0; k < 4; ++k) {
+      if (!WIDE_DY && real && k < filters) four.at[k] = gradients[CHANNELS_LAST ? k : static_cast<long long>(k) * area()];
+      left.at[k] = widen(four.at[k]);
     }
     const int front = o * deep.stride - deep.pad, top = p * z.stride_v - z.pad_v, side = q * z.stride_h - z.pad_h;
     const int corner = ((front * z.H + top) * z.W + side) * (CHANNELS_LAST ? z.C : 1);
@@ -572,8 +572,7 @@ struct Slice {
 
   // to_left, to_right: where this thread's first numbers of a step lie.
   __device__ __forceinline__ void write(S* to_left, S* to_right) const {
-#pragma unroll
-    for (int j = 0; j < LEFTS; ++j) *reinterpret_cast<Pack<S, 4>*>(to_left + j * APART) = left[j];
+    *reinterpret_cast<Pack<S, 4>*>(to_left) = left;
 #pragma unroll
     for (int j = 0; j < RIGHTS; ++j) *reinterpret_cast<Pack<S, 4>*>(to_right + j * APART) = right[j];
   }
@@ -612,21 +611,21 @@ __device__ __forceinline__ void weight_tile(const T* __restrict__ dy, const T* _
   const int steps = static_cast<int>(ceil_div(max(end - begin, 0LL), static_cast<long long>(DEPTH)));
   if (steps > 0) {
     const S *down = &sides[0].left[0][result.top], *across = &sides[0].right[0][result.left];
-    S *to_left = &sides[0].left[reader.row()][reader.pack()], *to_right = &sides[0].right[reader.row()][reader.pack()];
-    int other = Result::OTHER;
+    // The places on both sides of a square tile are a constant apart.
+    S* to_left = &sides[0].left[reader.row()][reader.pack()];
+    const int right = DEPTH * Result::LEFT_PITCH + reader.row() * (Result::RIGHT_PITCH - Result::LEFT_PITCH);
     reader.read(0);
-    reader.write(to_left, to_right);
+    reader.write(to_left, to_left + right);
     for (int i = 1; i < steps; ++i) {
       __syncthreads();
       reader.advance();
       reader.read(i);  // on its way while the numbers of the step before are added up
       result.add(down, across);
+      const int other = i % 2 == 1 ? Result::OTHER : -Result::OTHER;
       to_left += other;
-      to_right += other;
-      reader.write(to_left, to_right);
+      reader.write(to_left, to_left + right);
       down += other;
       across += other;
-      other = -other;
     }
     __syncthreads();
     result.add(down, across);

@@ -12,6 +12,8 @@
 //   conv_volume_backward_data_tiled     | tile of voxels x channels          | 8 filters a group or more
 //   conv_volume_backward_weight_tiled   | tile of dw and slice of the voxels | 16 filters a group or more
 //
+// WIDE, WIDE_DY, WIDE_X: packs of 4 channels are aligned, and steps hold whole ones; the launcher knows address and sizes.
+//
 // Each of them wants 16 columns of its result or more, and volumes that 32 bits can count; else the plain kernel runs.
 // Launchers: gpuconv/cuda/conv_volume.py.
 #include "conv_tiled.cuh"

@@ -104,6 +104,11 @@ def test_tile_takes_least(pixels, columns, inner, dtype, tile):
     assert conv.tile_of(H200, dtype, pixels=pixels, columns=columns, inner=inner) == tile
 
 
+def test_few_channels_have_no_large_tile():
+    sizes = {"pixels": 2**17, "columns": 128, "inner": 128}
+    assert conv.tile_of(H200, FLOAT32, large=False, **sizes) == conv.SLIM
+
+
 def test_tile_depends_on_the_multiprocessors():
     sizes = {"pixels": 2**13, "columns": 256, "inner": 256}
     of_few = conv.tile_of(SimpleNamespace(sm_count=16), FLOAT32, **sizes)
@@ -121,6 +126,7 @@ def test_products_side_by_side_are_blocks_side_by_side():
     ("filters", "columns", "dtype", "tile"),
     [
         (128, 128 * 9, FLOAT32, conv.LARGE_WEIGHT),
+        (128, 128 * 9, np.dtype(np.float16), conv.FLAT_WEIGHT),
         (64, 24 * 9, FLOAT32, conv.FLAT_WEIGHT),
         (64, 64 * 9, FLOAT32, conv.SMALL_WEIGHT),  # 9 of them, where the fifth flat one is half empty
         (192, 128, FLOAT32, conv.FLAT_WEIGHT),
@@ -130,7 +136,9 @@ def test_products_side_by_side_are_blocks_side_by_side():
     ],
 )
 def test_tile_of_weights_wastes_least(filters, columns, dtype, tile):
-    assert conv.weight_tile_of(filters, columns, dtype) == tile
+    assert conv.weight_tile_of(filters, columns, dtype, False) == tile
+    if tile == conv.LARGE_WEIGHT:
+        assert conv.weight_tile_of(filters, columns, dtype, True) == conv.FLAT_WEIGHT
 
 
 def test_a_tile_changes_no_bit(gpu, rng, monkeypatch):

@@ -71,7 +71,7 @@ def test_tiles_are_chosen_by_their_shares():
         ),
         conv.WeightTile: ("conv_backward_weight_tiled<float, true, true, true, {}>",),
     }
-    for tile, share in conv.SHARES.items():
+    for tile, share in (*conv.SHARES.items(), *conv.WEIGHT_SHARES.items()):
         names = [name.format(", ".join(map(str, tile))) for name in kernels[type(tile)]]
         shares = [RECORDED["rows"][name]["90"].shares("90")[0] for name in names]
         assert share == pytest.approx(sum(shares) / len(shares), abs=0.015), tile

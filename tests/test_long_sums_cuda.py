@@ -189,7 +189,7 @@ _OF_CHANNELS = (
     *(f"batchnorm_backward_sums_{gradient}" for gradient in ("masked", "gelu", "pooled")),
 )
 _SLICES = ("conv.cu", "for (int slice = 0; slice < slices; ++slice) sum += partial[slice * size + i];")
-_TILE = ("tile.cuh", "sum[i][j] += down[i / 4].at[i % 4] * across[j / 4].at[j % 4];")
+_TILE = ("tile.cuh", "sum[i][j] += rows[i / 4].at[i % 4] * columns[j / 4].at[j % 4];")
 _BLOCK_SUM = ("common.cuh", "for (int warp = 0; warp < THREADS / 32; ++warp) value += warps[warp];")
 _CHANNEL = ("channels.cuh", "constexpr int CHANNEL_VALUES = 16;")
 _MERGE = ("reduce.cu", "double sum[1] = {};")

@@ -96,15 +96,8 @@ SMALL_WEIGHT = WeightTile(64, 64, 4, 4, 16)
 
 # What a tile can reach of a multiprocessor's rate of multiply-adds: by the machine code for compute capability 9.0, of
 # float32 and channels-last, which tests/ladder/hot_loops.json has.
-SHARES: dict[Tile | WeightTile, float] = {
-    LARGE: 0.90,
-    SLIM: 0.83,
-    NARROW: 0.80,
-    SMALL: 0.80,
-    LARGE_WEIGHT: 0.85,
-    FLAT_WEIGHT: 0.81,
-    SMALL_WEIGHT: 0.75,
-}
+SHARES = {LARGE: 0.89, SLIM: 0.83, NARROW: 0.80, SMALL: 0.80}
+WEIGHT_SHARES = {LARGE_WEIGHT: 0.85, FLAT_WEIGHT: 0.81, SMALL_WEIGHT: 0.73}
 _AT_ONCE = 2  # blocks that a multiprocessor has room for
 KEPT = {1: 0.50, 2: 0.75}  # of its rate, by the blocks it works on: an estimate
 
@@ -160,10 +153,12 @@ def weight_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = 
     return "tensor" if takes else "tiled"
 
 
-def tile_of(device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner: int, products: int = 1) -> Tile:
+def tile_of(
+    device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner: int, products: int = 1, large: bool = True
+) -> Tile:
     """Return the tile with which so many products of matrices, pixels x inner by inner x columns, should take least.
 
-    The blocks are dealt out to the multiprocessors.  The one that gets most works on as many of them at once as there
+    large: 128 registers hold what a thread has to do in a tile of 128 x 128.  The blocks are dealt out to the multiprocessors.  The one that gets most works on as many of them at once as there
     is room for, and then on what is left.  No result depends on it: every sum is added up in the same order.
     """
     if dtype == np.float64:
@@ -175,19 +170,28 @@ def tile_of(device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner
         time = rounds * _AT_ONCE / KEPT[_AT_ONCE] + (rest / KEPT[rest] if rest else 0)
         return time * tile.pixels * tile.filters * -(-inner // tile.depth) * tile.depth / SHARES[tile]
 
-    return min((LARGE, SLIM, NARROW, SMALL), key=cost)
+    tiles = (SLIM, NARROW, SMALL)
+    return min((LARGE, *tiles) if large else tiles, key=cost)
 
 
-def weight_tile_of(filters: int, columns: int, dtype: np.dtype) -> WeightTile:
+def _holds_large(device: Device, images: Any, z: Sizes, inner: int, *, channels_last: bool) -> bool:
+    """True if ptxas finds registers for 128 x 128 without spilling: in packs, or channels first without halves of volumes."""
+    if channels_last:
+        return _packs(device, images, inner, LARGE.depth, channels_last=True)
+    return isinstance(z, ConvSizes) or images.dtype == np.float32
+
+
+def weight_tile_of(filters: int, columns: int, dtype: np.dtype, volumes: bool) -> WeightTile:
     """Return the tile of the weight gradient for so many filters and columns: by these alone, as are its slices."""
     if dtype == np.float64:
         return SMALL_WEIGHT
 
     def cost(tile: WeightTile) -> float:
         whole = -(-filters // tile.filters) * tile.filters * -(-columns // tile.columns) * tile.columns
-        return whole / SHARES[tile]
+        return whole / WEIGHT_SHARES[tile]
 
-    return min((LARGE_WEIGHT, FLAT_WEIGHT, SMALL_WEIGHT), key=cost)
+    tiles = (FLAT_WEIGHT, SMALL_WEIGHT)  # a large one has registers enough for images of float32 alone
+    return min(tiles if volumes or dtype != np.float32 else (LARGE_WEIGHT, *tiles), key=cost)
 
 
 def _packs(device: Device, images: Any, channels: int, step: int, *, channels_last: bool) -> bool:
@@ -241,11 +245,13 @@ def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], preci
         kernel(device, (*templates, _index(z)), cover(device, elements(z.out)), x, w, b, y_stored, _shape(z))
         return y
     pixels, columns, inner = z.N * prod(z.out[2:]), z.K // z.groups, z.C // z.groups
-    terms = inner * prod(z.window) if method == "few" else inner
-    tile = tile_of(device, x.dtype, pixels=pixels, columns=columns, inner=terms, products=z.groups)
+    few = method == "few"
+    terms = inner * prod(z.window) if few else inner
+    large = not few and _holds_large(device, x, z, inner, channels_last=channels_last)
+    tile = tile_of(device, x.dtype, pixels=pixels, columns=columns, inner=terms, products=z.groups, large=large)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
-    packed, _ = _packed(device, w, z, tile, inner, columns, data=False, few=method == "few")
-    if method == "tiled":
+    packed, _ = _packed(device, w, z, tile, inner, columns, data=False, few=few)
+    if not few:
         templates = (
             x.dtype,
             channels_last,
@@ -345,7 +351,9 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, precision: str | N
         return dx
     columns, inner, phases = z.C // z.groups, z.K // z.groups, _phases(z)
     pixels = z.N * prod(-(-n // step) for n, step in zip(z.image[2:], z.stride, strict=True))  # of the largest phase
-    tile = tile_of(device, dy.dtype, pixels=pixels, columns=columns, inner=inner, products=prod(phases) * z.groups)
+    large = _holds_large(device, dy, z, inner, channels_last=channels_last)
+    sizes = {"pixels": pixels, "columns": columns, "inner": inner, "products": prod(phases) * z.groups}
+    tile = tile_of(device, dy.dtype, **sizes, large=large)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, special = _packed(device, w, z, tile, inner, columns, data=True, few=False)
     tap_steps = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
@@ -380,14 +388,14 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisi
         kernel(device, kinds, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
         _add(device, partial, dw)
         return
-    tile = weight_tile_of(filters, channels * taps, x.dtype)
+    tile = weight_tile_of(filters, channels * taps, x.dtype, isinstance(z, VolumeConvSizes))
     tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
     wide_dy = _packs(device, dy, filters, 4, channels_last=channels_last)
     wide_x = wide_dy and _packs(device, x, channels, 4, channels_last=channels_last)
-    templates = (x.dtype, channels_last, wide_dy, wide_x, *tile)
-    kernel(device, templates, (tiles, slices), dy, x, partial, _shape(z), length)
+    arguments = (dy, x, partial, _shape(z), length)
+    kernel(device, (x.dtype, channels_last, wide_dy, wide_x, *tile), (tiles, slices), *arguments)
     _add(device, partial, dw, taps=taps, channels=channels, stored=channels)
 
 

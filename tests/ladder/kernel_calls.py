@@ -614,11 +614,16 @@ _WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000),)
 def _in_tiles(tile: conv.Tile, of_weights: conv.WeightTile) -> Settings:
     """Return settings by which convolutions of float32 and float16 run in these tiles: of float64 there is one of each."""
 
-    def of_dtype(_device: Any, dtype: Any, **_sizes: int) -> conv.Tile:
-        return conv.SMALL if dtype == np.float64 else tile
+    def of_dtype(_device: Any, dtype: Any, *, large: bool = True, **_sizes: int) -> conv.Tile:
+        if dtype == np.float64:
+            return conv.SMALL
+        return tile if large or tile != conv.LARGE else conv.SLIM
 
-    def of_weights_of_dtype(_filters: int, _columns: int, dtype: Any) -> conv.WeightTile:
-        return conv.SMALL_WEIGHT if dtype == np.float64 else of_weights
+    def of_weights_of_dtype(_filters: int, _columns: int, dtype: Any, volumes: bool) -> conv.WeightTile:
+        if dtype == np.float64:
+            return conv.SMALL_WEIGHT
+        large = of_weights == conv.LARGE_WEIGHT
+        return conv.FLAT_WEIGHT if large and (volumes or dtype != np.float32) else of_weights
 
     return (conv, "tile_of", of_dtype), (conv, "weight_tile_of", of_weights_of_dtype), *_WITHOUT_TENSOR_CORES
 
