@@ -456,10 +456,10 @@ def _dropout_by_place(d: Inputs) -> Results:
 
 
 def _steps(d: Inputs) -> Results:
-    """Five steps: as planned, skipped, with gradients that are too long, with a loss of NaN, with a scale of 1."""
+    """Six steps: as planned, skipped, with gradients that are too long, with a loss of NaN, with a scale of 1, of any length."""
     rates, parts, first = 2, 3, 5
-    table = np.arange(1.0, 26.0).reshape(5, 5)
-    corrections = np.array([[0.5, 0.25], [0.75, 0.5], [0.375, 0.625], [0.25, 0.125], [2.0, 3.0]])
+    table = np.arange(1.0, 31.0).reshape(6, 5)
+    corrections = np.array([[0.5, 0.25], [0.75, 0.5], [0.375, 0.625], [0.25, 0.125], [2.0, 3.0], [1.5, 0.75]])
     plain, bad, long, other, last = (d.normal(count) for count in (41, 300, 2101, 20, 20))
     for array in (bad, last):
         array[array.size - 1] = np.inf
@@ -471,12 +471,13 @@ def _steps(d: Inputs) -> Results:
         (long, norm / 2, 3.0, True),
         (other, 0.0, np.nan, True),
         (last, 0.0, 5.0, False),
+        (plain, 0.0, 6.0, True),
     )
     if d.wide:
         long *= 0.5
         outcomes = np.zeros((3, 2 * parts + 6))
         updates, good, skips, scale = 2, 6, 0, 2.0
-        numbers = np.zeros(0)
+        counts, numbers, epoch = [], [], first - 1
         for turn, (_, _, loss, finite) in enumerate(steps):
             unscale, known, skipped = 1 / (scale * parts), not math.isnan(loss), False
             if known and finite:
@@ -489,16 +490,17 @@ def _steps(d: Inputs) -> Results:
             divisor, second = corrections[updates - 2]
             updates += known and finite
             clip = 0.5 if turn == 2 else 1.0
-            numbers = np.array([scale, unscale, clip, second, share, one / divisor, two / divisor, *shrinks])
+            numbers.append(np.array([scale, unscale, clip, second, share, one / divisor, two / divisor, *shrinks]))
+            done = [first + turn + 1, parts * (first + turn), updates, good, skips, known and finite, (turn + 1) % 3]
+            counts.append(np.array([*done, first, 2, epoch, first + turn - epoch]))
             row = [loss, *[0.0] * (2 * parts - 1), finite, skipped, updates, good, skips, scale]
             outcomes[(turn + 1) % 3] = row
             scale = 1.0 if turn == 3 else scale
-        epoch = first - 1
-        counts = [first + 5, parts * (first + 4), updates, good, skips, 0, 2, first, 2, epoch, first + 4 - epoch]
-        return plain, long, other, np.array(counts), numbers, outcomes
-    run = step.StepNumbers(plain, rates=rates, parts=parts, rows=3, steps=5, scaled=True)
+        return plain, long, other, *counts, *numbers, outcomes
+    run = step.StepNumbers(plain, rates=rates, parts=parts, rows=3, steps=6, scaled=True)
     run.place(step=first, updates=2, good=6, skips=0, scale=2.0, row=1, table=table, corrections=corrections)
     run.enter(first - 1)
+    counts, numbers = [], []
     for turn, (gradients, longest, loss, _) in enumerate(steps):
         run.begin()
         run.outcomes[(turn + 1) % 3, 0:1][...] = d.put(np.array([loss]))
@@ -507,7 +509,9 @@ def _steps(d: Inputs) -> Results:
             run.numbers[step.SCALE : step.SCALE + 1][...] = d.put(np.ones(1))
             run.numbers[step.UNSCALE : step.UNSCALE + 1][...] = d.put(np.full(1, 1 / parts))
         run.judge(gradients, longest=longest, grow_after=7)
-    return plain, long, other, run.counts.astype(np.int64), run.numbers, run.outcomes
+        counts.append(run.counts.astype(np.int64))
+        numbers.append(run.numbers.copy())
+    return plain, long, other, *counts, *numbers, run.outcomes
 
 
 def _outcomes(d: Inputs) -> Results:
