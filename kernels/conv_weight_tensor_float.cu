@@ -21,10 +21,10 @@
 // the windows of a step's pixels lie, DEPTH threads work out a step ahead, for all.
 //
 // PRODUCTS 3 keeps float32: see kernels/tensor.cuh.  Tensor cores cut off what does not fit into the sum, so each step of
-// DEPTH pixels is added up by itself and then to the total, rounded to nearest.  PRODUCTS 1 has no such need, as long as
-// a slice is short beside 2^13 steps.  What comes out infinite or NaN is added up again by the formula, in float32.
+// DEPTH pixels is added up by itself and then to the total, rounded to nearest.  PRODUCTS 1, of factors that are
+// rounded, has no such need in slices of at most 2^13 pixels.  What comes out infinite or NaN is added up again by the formula, in float32.
 //
-// Launcher: gpuconv/cuda/conv_weight_tensor_float.py.
+// Launchers: gpuconv/cuda/conv_weight_tensor_float.py.
 #include "conv.cuh"
 #include "tensor.cuh"
 
