@@ -21,18 +21,17 @@
 // the windows of a step's pixels lie, DEPTH threads work out a step ahead, for all.
 //
 // PRODUCTS 3 keeps float32: see kernels/tensor.cuh.  Tensor cores cut off what does not fit into the sum, so each step of
-// DEPTH pixels is added up by itself and then to the total, rounded to nearest.  PRODUCTS 1 has no such need, as long as
-// a slice is short beside 2^13 steps.  What comes out infinite or NaN is added up again by the formula, in float32.
+// DEPTH pixels is added up by itself and then to the total, rounded to nearest.  PRODUCTS 1, of factors that are
+// rounded, has no such need in slices of at most 2^13 pixels.  What comes out infinite or NaN is added up again by the formula, in float32.
 //
-// Launcher: gpuconv/cuda/conv_weight_tensor_float.py.
+// Launchers: gpuconv/cuda/conv_weight_tensor_float.py.
 #include "conv.cuh"
 #include "tensor.cuh"
 
+// A pixel: where the corner of its window lies in x, in chunks; its row and column; whether there is such a pixel.
 struct alignas(16) WindowCorner {
-  int place;      // of the window's corner in x, in chunks
-  int top, left;  // and its row and column
+  int place, top, left, real;
 };
-constexpr int BEHIND_THE_LAST = -(1 << 30);  // a row far outside, for pixels that are not there
 
 // Where, among 32 neighbours, the four numbers begin that a lane has for row t of a fragment.
 __device__ __forceinline__ int four_of(int t) { return t % 2 * 16 + t / 2 * 4; }
@@ -69,7 +68,7 @@ conv_backward_weight_tensor_float(const float* __restrict__ dy, const float* __r
   const auto place = [&](int step) {
     if (thread < DEPTH) {
       const int top = p * z.stride_v - z.pad_v, left = q * z.stride_h - z.pad_h;
-      corners[step % 2][thread] = {((n * z.H + top) * z.W + left) * x_pitch, pixel < end ? top : BEHIND_THE_LAST, left};
+      corners[step % 2][thread] = {((n * z.H + top) * z.W + left) * x_pitch, top, left, pixel < end};
       pixel += DEPTH;
       q += on_q;
       p += on_p;
@@ -99,7 +98,7 @@ conv_backward_weight_tensor_float(const float* __restrict__ dy, const float* __r
 #pragma unroll
       for (int i = 0; i < DEPTH; i += B_LINES) {
         const WindowCorner at = corners[loaded % 2][b_line + i];
-        const bool inside = static_cast<unsigned>(at.top + down) < static_cast<unsigned>(z.H) &&
+        const bool inside = at.real && static_cast<unsigned>(at.top + down) < static_cast<unsigned>(z.H) &&
                             static_cast<unsigned>(at.left + right) < static_cast<unsigned>(z.W) && column < chunks;
         ptx::cp_async16(to + A_STAGE + (b_line + i) * B_LINE + b_own * 4,
                         from_x + static_cast<long long>(at.place) * 4, inside);

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gpuconv.cuda import average_pool, conv, conv_tensor, muon, reduce
+from gpuconv.cuda import average_pool, conv, conv_tensor, conv_weight_tensor_float, muon, reduce
 
 U = 2.0**-24
 KERNELS = Path(__file__).parents[1] / "kernels"
@@ -386,6 +386,11 @@ WIDE = {
 # cut off one bit behind it: each of the 8 loses up to half a unit, and what comes out one unit more, always to one side.
 OF_16_BITS = {"conv_forward_tensor", "conv_backward_data_tensor"}
 _TOGETHER, _LOST = 8, 8 / 2 + 1
+# Of TF32 they add 4 together.  Three products that keep float32 take 16 terms in 12 such additions and add them to a sum in
+# a row: the additions of small parts to the first half lose nothing to speak of, the others 5 times what is lost to the
+# last.  What is cut off a factor in two, and the product that is left out, are 2^-21 of a term.
+OF_FLOAT32 = {"conv_backward_weight_tensor_float"}
+_TOGETHER_OF_FLOAT32, _LOST_OF_FLOAT32, _SLICE, _PARTS = 4, 4 / 2 + 1, 16, 8.0
 NO_SUMS = {
     "adam_update",
     "affine_forward_bias",
@@ -446,7 +451,7 @@ def test_every_kernel_is_in_the_table():
             if re.search(r"\{\s*pointwise\(", body):
                 single_elements.add(name)
     assert {"relu_forward", "gelu_backward"} <= single_elements
-    listed = WIDE | NO_SUMS | OF_16_BITS | {name for row in TABLE.values() for name in row.kernels}
+    listed = WIDE | NO_SUMS | OF_16_BITS | OF_FLOAT32 | {name for row in TABLE.values() for name in row.kernels}
     missing, gone = sorted(kernels - single_elements - listed), sorted(listed - kernels)
     assert not missing, (
         f"add {', '.join(missing)} to tests/test_long_sums_cuda.py: TABLE, or NO_SUMS if they add nothing up"
@@ -468,6 +473,28 @@ def test_sums_on_tensor_cores_are_as_long_as_results_of_16_bits_allow():
         count * unit for count, unit in ((1 / 3, 4 / 3), *((2 / 3 / 2**i, 4 / 3 / 2**i) for i in (1, 2, 3, 4)))
     )
     assert 0.7 < at_three_halves < 0.75
+
+
+def _three_products(order: Order, terms: int) -> float:
+    """Return how far a sum of equal terms may be off where slices of 16 are added up by three products, in u of itself."""
+    return 0.75 * _LOST_OF_FLOAT32 * 5 + _PARTS + order.bound(-(-terms // _SLICE))
+
+
+def test_sums_by_three_products_hold_the_rule_where_they_are_taken():
+    least, most = conv_tensor._TERMS[3]
+    for terms in SIZES:
+        if least <= terms <= most:
+            assert _three_products(Order(1, -(-terms // _SLICE)), terms) <= rule(terms), terms
+        for tiles in (1, 9, 100, 512):
+            if conv_weight_tensor_float._LEAST_PIXELS <= terms < conv_weight_tensor_float._MOST_PIXELS:
+                slices, length = conv_weight_tensor_float.slices_of(terms, tiles, _SLICE, 3)
+                assert _three_products(Order(slices, length // _SLICE), terms) <= rule(terms), (terms, tiles)
+    assert _three_products(Order(1, 2 * most // _SLICE), 2 * most) > rule(2 * most)
+
+
+def test_sums_of_rounded_factors_lose_less_than_a_factor():
+    for terms in (conv_tensor._TERMS[1][1], conv_weight_tensor_float._LONGEST_OF_ONE_PRODUCT):
+        assert 0.75 * _LOST_OF_FLOAT32 * terms / _TOGETHER_OF_FLOAT32 <= 2.0**-11 / U
 
 
 def test_constants_that_kernels_and_launchers_share():

@@ -31,9 +31,9 @@ _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_d
 
 # Terms of a sum of float32, by the products that a term takes.  Three: from these on a block has more to compute than to
 # wait for memory, and what three products lose of a term is below what the tolerance rule allows for any data; the
-# slices, one after another in a row, are as many as it allows for.  One: what is cut off the sum stays below a quarter of
-# what the rounding of factors may take.
-_TERMS = {1: (1, 2**15), 3: (128, 2**13)}
+# slices, one after another in a row, are as many as it allows for.  One: what is cut off a sum stays below what one rounded
+# factor may be off by.
+_TERMS = {1: (1, 2**13), 3: (128, 2**13)}
 
 
 class TensorTile(NamedTuple):

@@ -16,14 +16,14 @@ _KERNEL = Kernel("conv_weight_tensor_float.cu", "conv_backward_weight_tensor_flo
 
 _CHUNK = 4  # numbers in 16 bytes; a pixel's line in shared memory is so much longer than its tile
 
-_MOST_PIXELS = 2**29  # of all images, which are counted in 32 bits with room to spare
+_MOST_PIXELS = 2**28  # of all images, which are counted in 32 bits with room to spare
 _LEAST_PIXELS = 256  # of a slice, and of all images, so that the tensor cores have something to do
 _ENOUGH_BLOCKS = 512
 
-# The longest slice.  One product for each: what tensor cores cut off the sums is small beside the rounding of factors.
+# The longest slice.  One product for each: what tensor cores cut off a sum is below what one rounded factor may be off by.
 # Three: a slice is a row of steps, in which equal terms are off by up to a quarter of its length in units; it is at most
 # so many square roots of the number of pixels, of which the tolerance rule allows 2.
-_LONGEST_OF_ONE_PRODUCT = 2**14
+_LONGEST_OF_ONE_PRODUCT = 2**13
 _LONGEST_RUN = 6
 
 

@@ -28,8 +28,9 @@ def affine_forward(x: Any, w: Any, b: Any = None, *, precision: str | None = Non
 
     x: (N, d1, ..., dk)   w: (D, M)   b: (M,) or None   ->   y = x.reshape(N, D) @ w + b: (N, M)   with D = d1 ... dk
 
-    precision="tf32" lets cuBLAS round each factor of float32 arrays to TF32, here and in affine_backward: see
-    conv_forward.
+    precision="tf32" is leave for cuBLAS to round each factor to TF32, of float32 arrays on a GPU of compute capability
+    8.0 or later, here and in affine_backward.  How it rounds and adds up is not documented: if it cuts off, a factor is
+    off by up to 2^-10 of itself.
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
@@ -46,7 +47,7 @@ def affine_forward(x: Any, w: Any, b: Any = None, *, precision: str | None = Non
         raise ShapeError(msg)
     if b is not None:
         checks.same_shape("b", b, w.shape[1:], "one entry per column of w,")
-    y = backend.affine.forward(x, w, b, precision=precision) if precision else backend.affine_forward(x, w, b)
+    y = backend.affine_forward(x, w, b) if precision is None else backend.affine.forward(x, w, b, precision=precision)
     return y, AffineCache(x, w, b is not None, checks.mark(x=x, w=w), precision)
 
 

@@ -67,9 +67,10 @@ def conv_forward(
 
     precision="tf32" is leave to round each factor of a product, of float32 arrays on a GPU of compute capability 8.0
     or later, to the 11 bits of TF32, here and in conv_backward; sums stay float32.  A result is then held to the error
-    above and (2 v + v v) S, v = 2^-11: factors are off by v of themselves each.  Numbers next to the largest of float32
-    may round to infinity.  What no kernel for tensor cores serves is computed in float32 as without: volumes, images
-    that are not channels-last, channels of a group that are no multiple of 4, groups of few.
+    above and (3 v + v v) S, v = 2^-11: each factor is off by v of itself, and what tensor cores cut off a sum is less
+    than v of it.  Sizes that no kernel for tensor cores serves are computed in float32 as without: volumes, sums of
+    more than 8192 terms in y and dx, groups whose channels are no multiple of 4, fewer than 16 channels of a result,
+    windows of more than 15 rows or columns.
 
     Raises ShapeError, ParamError, DTypeError, ArgTypeError, DeviceMismatchError, or UnsupportedError where precision is
     given and cannot be had, before any work.

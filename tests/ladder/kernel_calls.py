@@ -26,7 +26,17 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import backend, naive, nn
-from gpuconv.cuda import conv, conv_tensor, conv_weight_tensor, kernel, outcome, reduce, step, update
+from gpuconv.cuda import (
+    conv,
+    conv_tensor,
+    conv_weight_tensor,
+    conv_weight_tensor_float,
+    kernel,
+    outcome,
+    reduce,
+    step,
+    update,
+)
 from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
 from gpuconv.ops import batchnorm_fused
@@ -660,6 +670,39 @@ def _filters_on_tensor_cores(name: str, tile: conv_weight_tensor.WeightTensorTil
     return dataclasses.replace(_on_tensor_cores(name, **sizes), settings=settings)
 
 
+def _of_float32(products: int, tile: conv_tensor.TensorTile) -> Settings:
+    """Return what lets tensor cores serve each convolution of float32, by so many products and this tile."""
+    return (
+        (conv, "products_of", lambda *_: products),
+        (conv_tensor, "_TERMS", {products: (1, 2**13)}),
+        (conv_tensor, "_SPEED", {tile: 1.0}),
+        (conv_tensor, "_OF_THREE_PRODUCTS", (tile,)),
+        (conv_weight_tensor_float, "_LEAST_PIXELS", 1),
+        (conv_weight_tensor_float, "slices_of", _two_slices_of_float32),
+    )
+
+
+def _two_slices_of_float32(pixels: int, _: int, depth: int, __: int) -> tuple[int, int]:
+    """Stand in for conv_weight_tensor_float.slices_of: whole steps, the last slice shorter."""
+    return 2, -(-pixels // (2 * depth)) * depth
+
+
+def _float32_on_tensor_cores(
+    name: str,
+    products: int,
+    tile: conv_tensor.TensorTile,
+    weight_tile: conv_weight_tensor_float.WeightTensorTile,
+    *,
+    drawn: Mapping[str, Draw] | None = None,
+    **sizes: Any,
+) -> Call:
+    """Return a convolution of float32 on tensor cores; of whole numbers, which one product rounds to themselves."""
+    settings = (*_of_float32(products, tile), (conv_weight_tensor_float, "tile_of", lambda *_: weight_tile))
+    numbers: dict[str, Draw] = {"x": "whole", "w": "whole", "b": "whole", "dy": "whole", **(drawn or {})}
+    call = of("conv", name, quick=False, settings=settings, drawn=numbers, **sizes)
+    return dataclasses.replace(call, dtypes=("float32",))
+
+
 def _copy(name: str, *x: int, layout: str) -> Call:
     """Return a call of ReLU whose arrays must be copied first."""
     return dataclasses.replace(of("relu", name, x=x, layout=layout), operator="copy")
@@ -935,6 +978,90 @@ _SPECIAL = (
         "conv_tensor_filters_small", conv_weight_tensor.SMALL, x=(3, 3, 13, 12), w=(19, 3, 3, 3), dilation=(1, 2), pad=1
     ),
     Call("conv_tensor_relu", lambda d: _conv_relu(d, 17), "conv", quick=False, dtypes=("float16",)),
+    _float32_on_tensor_cores(
+        "conv_tensor_tf32_large",
+        1,
+        conv_tensor.LARGE,
+        conv_weight_tensor_float.LARGE,
+        x=(3, 16, 7, 7),
+        w=(136, 16, 3, 3),
+        stride=2,
+        pad=1,
+    ),
+    _float32_on_tensor_cores(
+        "conv_tensor_tf32_tall",
+        1,
+        conv_tensor.TALL,
+        conv_weight_tensor_float.FLAT,
+        x=(7, 24, 6, 7),
+        w=(20, 24, 2, 3),
+        pad=(1, 0),
+        dilation=(2, 1),
+    ),
+    _float32_on_tensor_cores(
+        "conv_tensor_tf32_slim",
+        1,
+        conv_tensor.SLIM,
+        conv_weight_tensor_float.SLIM,
+        drawn={"x": _infinite_pixel},
+        x=(4, 24, 6, 7),
+        w=(144, 12, 2, 1),
+        groups=2,
+    ),
+    _float32_on_tensor_cores(
+        "conv_tensor_tf32_small",
+        1,
+        conv_tensor.SMALL,
+        conv_weight_tensor_float.SMALL,
+        x=(2, 3, 9, 8),
+        w=(19, 3, 3, 3),
+        b=None,
+    ),
+    _float32_on_tensor_cores(
+        "conv_tensor_float32_slim",
+        3,
+        conv_tensor.SLIM,
+        conv_weight_tensor_float.SLIM,
+        drawn={"x": "normal", "w": "normal", "b": "normal", "dy": "normal"},
+        x=(4, 24, 6, 7),
+        w=(72, 24, 2, 2),
+        pad=1,
+    ),
+    _float32_on_tensor_cores(
+        "conv_tensor_float32_small",
+        3,
+        conv_tensor.SMALL,
+        conv_weight_tensor_float.SMALL,
+        drawn={"x": _infinite_pixel},
+        x=(2, 19, 5, 8),
+        w=(21, 19, 3, 2),
+        stride=(1, 2),
+        pad=(1, 0),
+    ),
+    _float32_on_tensor_cores(
+        "conv_tensor_float32_flat",
+        3,
+        conv_tensor.SMALL,
+        conv_weight_tensor_float.FLAT,
+        drawn={"w": _infinite_tap},
+        x=(3, 32, 6, 5),
+        w=(24, 16, 3, 3),
+        b=None,
+        stride=3,
+        pad=2,
+        groups=2,
+    ),
+    *(
+        Call(
+            f"conv_tensor_relu_by_{products}",
+            lambda d: _conv_relu(d, 17),
+            "conv",
+            quick=False,
+            dtypes=("float32",),
+            settings=_of_float32(products, conv_tensor.SMALL),
+        )
+        for products in (1, 3)
+    ),
     of("max_pool", "max_pool_halves_special", drawn={"x": "special"}, x=(1, 3, 6, 8), window=2),
     of("max_pool", "max_pool_two_odd_width", x=(2, 8, 5, 7), window=2),
     of(
