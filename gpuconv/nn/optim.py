@@ -58,7 +58,7 @@ class Optimiser:
     def step_by_place(self, numbers: Any) -> None:
         """Take one step on a GPU, by numbers that lie there, a gpuconv.cuda.StepNumbers; whoever calls this counts it."""
         for k, (arrays, where, weight_decay, _) in enumerate(self._parts):
-            self._update_by_place(arrays, self._copy(where), weight_decay, numbers, k)
+            self._update_by_place(arrays, weight_decay, numbers, k, self._copy(where))
 
     def load(self, state: Mapping[str, Any], steps: int) -> None:
         """Take over the state of an earlier run; raise CheckpointMismatchError if it does not fit."""
@@ -85,8 +85,11 @@ class Optimiser:
         """Update one part: arrays are w, dw and the state vectors, all of one length."""
         raise NotImplementedError
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
-        """Update one part, whose number this is, by numbers that lie on the device, and copy what came of w."""
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
+        """Update one part, whose number this is, by numbers that lie on the device.
+
+        copy: where w is to be left in 16 bits, too, unless the step is skipped; None where the net has no copies.
+        """
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -119,7 +122,7 @@ class SGD(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         sgd_by_place(arrays, numbers.rate(part), copy=copy, weight_decay=weight_decay, **self.settings)
 
 
@@ -142,7 +145,7 @@ class RMSprop(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.rmsprop_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         update = backend_of(w=arrays[0]).update.rmsprop_step
         update(*arrays, lr=numbers.rate(part), weight_decay=weight_decay, copy=copy, **self.settings)
 
@@ -182,7 +185,7 @@ class Adam(Optimiser):
     def corrections(self, steps: int) -> tuple[float, float]:
         return 1 - self.settings["beta1"] ** steps, 1 - self.settings["beta2"] ** steps
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         told = {"rate": numbers.rate(part), "second": numbers.second, "shrink": numbers.shrink(part)}
         penalty = 0.0 if self.decoupled else weight_decay
         backend_of(w=arrays[0]).update.adam_step(*arrays, **told, weight_decay=penalty, copy=copy, **self.settings)
