@@ -116,6 +116,9 @@ def test_steps_by_hand_keep_the_copies_up_to_date(rng):
     net.flat_params[...] = 0.5
     copies.renew()
     assert set(copies.flat) == {np.float16(0.5)}
+    other = nn.ConvNet(2, input_shape=(3, 8, 8), seed=2)
+    net.load(other.params, other.state)
+    assert_same(copies.flat, other.flat_params.astype(np.float16))
 
 
 def test_what_cannot_be_computed_in_is_refused():

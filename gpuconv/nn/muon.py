@@ -114,7 +114,7 @@ class Muon(Optimiser):
         momentum = self.settings["sgd_momentum"]
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=momentum > 0)
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         momentum = self.settings["sgd_momentum"]
         settings = {"weight_decay": weight_decay, "momentum": momentum, "nesterov": momentum > 0}
         sgd_by_place(arrays, numbers.rate(part), copy=copy, **settings)

@@ -67,7 +67,7 @@ class Net:
 
         Layers then compute in the dtype of x, with copies of their weights, while parameters, their gradients, running
         statistics, batch norm's vectors and the optimiser stay float32.  An optimiser's steps keep the copies, which are
-        returned, up to date; whoever else changes weights calls their renew().
+        returned, up to date, and so does load; whoever else changes weights calls their renew().
         """
         dtype = checks.sixteen_bits(dtype, beside=self.flat_params)
         if self.dtype != "float32":
@@ -108,6 +108,8 @@ class Net:
         check_variances("state", state)
         copy_in(self.params, params)
         copy_in(self.state, state)
+        if self.copies is not None:
+            self.copies.renew()
 
     def summary(self) -> str:
         """Return a table of the layers: their names, output shapes, parameter counts."""

@@ -61,7 +61,7 @@ class Optimiser:
     def step_by_place(self, numbers: Any) -> None:
         """Take one step on a GPU, by numbers that lie there, a gpuconv.cuda.StepNumbers; whoever calls this counts it."""
         for k, (arrays, where, weight_decay, _) in enumerate(self._parts):
-            self._update_by_place(arrays, self._copy(where), weight_decay, numbers, k)
+            self._update_by_place(arrays, weight_decay, numbers, k, self._copy(where))
 
     def check_by_place(self) -> None:
         """Raise UnsupportedError where the rule is another by numbers than by their place: only one was defined anew."""
@@ -100,11 +100,11 @@ class Optimiser:
         """Update one part: arrays are w, dw and the state vectors, all of one length."""
         raise NotImplementedError
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         """Update one part, whose number this is, by numbers that lie on the device: a gpuconv.cuda.StepNumbers.
 
         Its rate(part) is lr, to be handed to gpuconv.cuda's updates as it is: they leave everything alone in a step
-        that is skipped.   copy: None, or where they write w once more, in 16 bits: theirs of the same name.
+        that is skipped.   copy: where they leave w in 16 bits, too; None where the net has no copies.
         """
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ class SGD(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.sgd_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         sgd_by_place(arrays, numbers.rate(part), copy=copy, weight_decay=weight_decay, **self.settings)
 
 
@@ -161,7 +161,7 @@ class RMSprop(Optimiser):
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         ops.rmsprop_update(*arrays, lr=lr, weight_decay=weight_decay, **self.settings)
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         update = backend_of(w=arrays[0]).update.rmsprop_step
         update(*arrays, lr=numbers.rate(part), weight_decay=weight_decay, copy=copy, **self.settings)
 
@@ -201,7 +201,7 @@ class Adam(Optimiser):
     def corrections(self, steps: int) -> tuple[float, float]:
         return 1 - self.settings["beta1"] ** steps, 1 - self.settings["beta2"] ** steps
 
-    def _update_by_place(self, arrays: list[Any], copy: Any, weight_decay: float, numbers: Any, part: int) -> None:
+    def _update_by_place(self, arrays: list[Any], weight_decay: float, numbers: Any, part: int, copy: Any) -> None:
         told = {"rate": numbers.rate(part), "second": numbers.second, "shrink": numbers.shrink(part)}
         penalty = 0.0 if self.decoupled else weight_decay
         backend_of(w=arrays[0]).update.adam_step(*arrays, **told, weight_decay=penalty, copy=copy, **self.settings)

@@ -122,8 +122,8 @@ def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_gra
         dx, *made = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **kept}, cache.precision)
     else:
         dx, *_ = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
-        dy, x, w = (array.astype(dtype) for array in (dy, x, w))
-        _, *made = _backward(backend, dy, x, w, z, {"input_grad": False, **kept})
+        wide_dy, wide_x, wide_w = (array.astype(dtype) for array in (dy, x, w))
+        _, *made = _backward(backend, wide_dy, wide_x, wide_w, z, {"input_grad": False, **kept})
     fill((dw, db), made)
     return dx
 
