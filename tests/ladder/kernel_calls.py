@@ -294,7 +294,7 @@ def _conv_relu(d: Inputs) -> Results:
 def _fused(
     shape: tuple[int, ...], *, activation: str, pool: bool = False, join: str = "alone", drawn: str = "normal"
 ) -> Callable[[Inputs], Results]:
-    """Return a batch norm with what follows it: what nets run on a GPU in place of layers, on the host those layers."""
+    """Return a batch norm with what follows it, as the units of nets on a GPU, and on the host the layers one by one."""
 
     def run(d: Inputs) -> Results:
         x, other = getattr(d, drawn)(*shape), d.normal(*shape)
