@@ -23,6 +23,7 @@ from train_helpers import assert_same_run, metrics, shapes
 from gpuconv import backend, nn
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
+from gpuconv.nn import fuse
 from gpuconv.runs import sealed
 from gpuconv.train import PRESETS, Stepper, evaluate, load_net, precision, resume, train
 
@@ -60,6 +61,13 @@ def _case(place, preset, *values, core=False, long=False):
     return pytest.param(preset, *values, *place.values, marks=marks)
 
 
+_IN_UNITS = [
+    ("convnet", "float32"),
+    ("vgg", "float16"),
+    ("resnet9", "float16"),
+    ("resnet18", "float32"),
+    ("speedrun", "float16"),
+]
 RULES = {"rmsprop": 1e-3, "adamw": 1e-2}  # with rates at which no first step throws the weights about
 
 
@@ -102,6 +110,24 @@ def test_steps_in_16_bits_end_where_those_of_the_cpu_in_float64_do(preset, dtype
     found = _train(_steps(preset, None, device="cuda", precision=dtype), tmp_path / "run")
     assert found["skipped_steps"] == 0
     assert_allowed(found, exact, bounds, "float32")
+
+
+@pytest.mark.parametrize(
+    ("preset", "precision", "cuda"),
+    [
+        *(_case(EMULATED, *case, long=case[0] in LONG) for case in _IN_UNITS),
+        *(_case(GPU, *case, core=case[0] == "convnet") for case in _IN_UNITS),
+    ],
+    indirect=["cuda"],
+)
+def test_units_of_several_layers_train_to_the_bits_of_the_layers(preset, precision, cuda, tmp_path, monkeypatch):
+    found = []
+    for fused in (True, False):
+        monkeypatch.setattr(fuse, "FUSED", fused)
+        found.append(_train(_config(preset, max_steps=4, precision=precision, device="cuda"), tmp_path / str(fused)))
+    assert found[0].keys() == found[1].keys()
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(array, found[1][name], name)
 
 
 def _steps(preset, optimizer, **settings):

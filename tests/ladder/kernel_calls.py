@@ -306,10 +306,10 @@ def _conv_relu(d: Inputs, filters: int = 4) -> Results:
     return (conv.convolve(x, w, b, cache.sizes, relu=True),)
 
 
-def _fused(
+def fused(
     shape: tuple[int, ...], *, activation: str, pool: bool = False, join: str = "alone", drawn: str = "normal"
 ) -> Callable[[Inputs], Results]:
-    """Return a batch norm with what follows it: what nets run on a GPU in place of layers, on the host those layers."""
+    """Return a batch norm with what follows it, as the units of nets on a GPU, and on the host the layers one by one."""
 
     def run(d: Inputs) -> Results:
         x, other = getattr(d, drawn)(*shape), d.normal(*shape)
@@ -335,7 +335,7 @@ def _fused(
 def _in_layers(
     d: Inputs, activation: str, pool: bool, join: str, arrays: Results, other: Any, dy: Any, masked: Any
 ) -> Results:
-    """Return what `_fused` does, layer by layer, with the layers' results as the dtype stores them, and scales."""
+    """Return what `fused` does, layer by layer, with the layers' results as the dtype stores them, and scales."""
 
     def stored(values: np.ndarray) -> np.ndarray:
         return values.astype(d.narrow).astype(np.float64)
@@ -1172,7 +1172,7 @@ _SPECIAL = (
     of("spatial_batchnorm", "batchnorm_two_chunks", x=(4, 1, 36, 36), quick=False),
     of("spatial_batchnorm", "batchnorm_chunks_of_one_plane", x=(1, 2, 130, 64), quick=False),
     *(
-        Call(f"batchnorm_fused_{name}", _fused(shape, **how), "spatial_batchnorm", quick)
+        Call(f"batchnorm_fused_{name}", fused(shape, **how), "spatial_batchnorm", quick)
         for name, shape, how, quick in (
             ("identity_after", (2, 3, 5, 7), {"activation": "identity", "join": "after"}, True),
             ("relu", (3, 8, 4, 6), {"activation": "relu"}, True),

@@ -28,7 +28,7 @@ from operators import OPERATORS
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
-from .kernel_calls import CALLS, Call, GroupedDevice, emulated_on, launched, rough
+from .kernel_calls import CALLS, Call, GroupedDevice, emulated_on, fused, launched, rough
 
 TABLE = Path(__file__).parent / "kernel_counters.json"
 PARTS = ("traffic", "share of multiply-adds", "share of FFMA in the hottest loop")
@@ -44,6 +44,13 @@ def _again(name: str, call: str, **changed: Any) -> Call:
 
 _ONE_FORMAT: dict[str, Any] = {"formats": ("NCHW",)}
 
+# What nets run on a GPU in place of layers.
+_FUSED: dict[str, dict[str, Any]] = {
+    "batchnorm and relu of a sum": {"activation": "relu", "join": "before"},
+    "batchnorm and gelu": {"activation": "gelu"},
+    "batchnorm, pool and relu": {"activation": "relu", "pool": True},
+}
+
 # What the rows of operators.py count, in the memory formats that the kernels differ in, and calls that stand for more.
 _MEASURED = (
     *(
@@ -51,6 +58,7 @@ _MEASURED = (
         for row in OPERATORS.values()
         for name, sizes in row.counted.items()
     ),
+    *(Call(name, fused((4, 32, 16, 16), **how), "spatial_batchnorm") for name, how in _FUSED.items()),
     _again("copy between formats", "copy_between_formats"),
     _again("softmax", "softmax", **_ONE_FORMAT),
     _again("sgd", "sgd_momentum", **_ONE_FORMAT),
