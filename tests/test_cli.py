@@ -471,7 +471,10 @@ BAD = {
     ),
     "resume_with_seeds": (["train", "--resume", "x", "--seeds", "2"], "leave out --seeds"),
     "resume_dry": (["train", "--resume", "x", "--dry-run"], "leave out --dry-run"),
-    "tf32": (["train", "--precision", "tf32"], "precision tf32 is not built"),
+    "tf32": (
+        ["train", "--precision", "tf32"],
+        "precision tf32 needs a GPU, and this run is on the CPU: choose float32",
+    ),
     "parts_that_do_not_divide": (["train", "--accumulate", "3"], "accumulate must divide batch_size"),
     "eval_unknown_views": (["eval", "x", "--tta", "all"], "tta must be one of none, flip, flip+shift, got 'all'"),
     "eval_nothing": (["eval", "nowhere"], "there is no checkpoint nowhere"),

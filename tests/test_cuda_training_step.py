@@ -21,6 +21,7 @@ from places import EMULATED, GPU
 from train_helpers import assert_same_run, metrics, shapes
 
 from gpuconv import backend, nn
+from gpuconv.cuda import conv_tensor
 from gpuconv.cuda import device as cuda_device
 from gpuconv.errors import NonFiniteLossError
 from gpuconv.nn import fuse
@@ -61,6 +62,9 @@ def _case(place, preset, *values, core=False, long=False):
     return pytest.param(preset, *values, *place.values, marks=marks)
 
 
+# Wide enough for tensor cores.  Factors of TF32 have as many bits as float16, and nothing else is rounded.
+WIDE = {"convnet": {"widths": (16, 16)}, "resnet9": {"widths": (16, 16, 16, 16)}}
+LIKE = {"float16": "float16", "bfloat16": "bfloat16", "tf32": "float16"}
 _IN_UNITS = [
     ("convnet", "float32"),
     ("vgg", "float16"),
@@ -128,6 +132,30 @@ def test_units_of_several_layers_train_to_the_bits_of_the_layers(preset, precisi
     assert found[0].keys() == found[1].keys()
     for name, array in found[0].items():
         np.testing.assert_array_equal(array, found[1][name], name)
+
+
+@pytest.mark.parametrize(
+    ("preset", "precision_of_steps", "cuda"),
+    [
+        case
+        for preset in WIDE
+        for dtype in LIKE
+        for case in (_case(EMULATED, preset, dtype, long=True), _case(GPU, preset, dtype, core=preset == "convnet"))
+    ],
+    indirect=["cuda"],
+)
+def test_steps_on_tensor_cores_end_where_those_of_the_cpu_in_float64_do(
+    preset, precision_of_steps, cuda, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(precision, "LossScale", functools.partial(precision.LossScale, 64.0))
+    monkeypatch.setitem(TINY, preset, TINY[preset] | WIDE[preset])
+    launched = []
+    takes = conv_tensor.takes
+    monkeypatch.setattr(conv_tensor, "takes", lambda *sizes: launched.append(takes(*sizes)) or launched[-1])
+    exact, bounds = _steps_of_the_cpu(preset, None, LIKE[precision_of_steps])
+    found = _train(_steps(preset, None, device="cuda", precision=precision_of_steps), tmp_path / "run")
+    assert any(launched)
+    assert_allowed(found, exact, bounds, "float32")
 
 
 def _steps(preset, optimizer, **settings):

@@ -13,7 +13,7 @@ from train_helpers import shapes
 
 from gpuconv import backend, bfloat16, nn
 from gpuconv.cuda import device as cuda_device
-from gpuconv.errors import ConfigError, DTypeError
+from gpuconv.errors import ConfigError, DTypeError, UnsupportedError
 from gpuconv.train import Stepper, precision, recipe, resume, train
 from gpuconv.train.feed import Feed
 
@@ -137,11 +137,12 @@ def test_what_cannot_be_computed_in_is_refused():
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
-def test_on_the_cpu_it_is_refused_before_anything_happens(device, tmp_path):
-    config = _config("convnet", device=device, precision="bfloat16")
-    says = (
-        "^precision bfloat16 needs a GPU, and this run is on the CPU: choose float32, or float16, which is slow there$"
-    )
+@pytest.mark.parametrize(
+    ("precision", "instead"), [("bfloat16", "float32, or float16, which is slow there"), ("tf32", "float32")]
+)
+def test_on_the_cpu_it_is_refused_before_anything_happens(device, precision, instead, tmp_path):
+    config = _config("convnet", device=device, precision=precision)
+    says = f"^precision {precision} needs a GPU, and this run is on the CPU: choose {instead}$"
     with backend.using("cpu"), pytest.raises(ConfigError, match=says):
         train(config, folder=tmp_path / "run", dataset=shapes(), progress="none")
     assert not (tmp_path / "run").exists()
@@ -152,6 +153,8 @@ def test_an_older_gpu_and_a_missing_package_are_named(emulated_gpu, tmp_path, mo
     monkeypatch.setattr(cuda_device.current(), "arch", 75)
     with pytest.raises(ConfigError, match=r"a GPU of compute capability 8\.0, this one has 7\.5: choose float16$"):
         train(config, folder=tmp_path / "run", dataset=shapes(), progress="none")
+    with pytest.raises(ConfigError, match=r"^precision tf32 needs a GPU .* 8\.0, this one has 7\.5: choose float32$"):
+        train(_config("convnet", device="cuda", precision="tf32"), folder=tmp_path / "run", dataset=shapes())
     monkeypatch.setattr(bfloat16, "found", lambda: None)
     with pytest.raises(ConfigError, match=r"^bfloat16 needs the package ml_dtypes.*\[bfloat16\]"):
         train(config, folder=tmp_path / "run", dataset=shapes(), progress="none")
@@ -168,3 +171,20 @@ def test_a_run_has_no_loss_scale_and_says_how_it_computes(cuda, tmp_path, capsys
     with backend.using("cuda"):
         assert Stepper(nn.ConvNet(2), config, lambda step: 0.1, lambda outcome: None).arithmetic.scale is None
     assert resume(tmp_path / "run", dataset=shapes(), progress="none").test_loss == result.test_loss
+
+
+@pytest.mark.parametrize("cuda", [EMULATED], indirect=True)
+def test_factors_are_rounded_in_training_only(cuda):
+    net = nn.ConvNet(2, input_shape=(3, 8, 8))
+    net.round_factors("tf32")
+    convolution = next(leaf for _, leaf in net.body.leaves() if isinstance(leaf, nn.Conv))
+    x = backend.asarray(np.ones((1, 3, 8, 8), np.float32))
+    for training, expected in ((True, "tf32"), (False, None)):
+        assert convolution._forward(x, training, 0)[1].precision == expected
+    net.round_factors(None)
+    assert convolution._forward(x, True, 0)[1].precision is None
+
+
+def test_factors_of_a_net_on_the_cpu_cannot_be_rounded():
+    with pytest.raises(UnsupportedError, match="needs a GPU"):
+        nn.ConvNet(2, input_shape=(3, 8, 8)).round_factors()

@@ -377,7 +377,10 @@ def test_a_run_that_must_overfit_learns_its_images(tmp_path, capsys):
 
 REFUSED = {
     "parts_that_do_not_divide": ({"accumulate": 3}, "accumulate must divide batch_size, got accumulate=3"),
-    "tf32": ({"precision": "tf32"}, "precision tf32 is not built"),
+    "tf32_of_float64": (
+        {"precision": "tf32", "dtype": "float64"},
+        "precision tf32 rounds factors of float32: leave dtype at float32, got float64",
+    ),
     "float16_of_float64": ({"precision": "float16", "dtype": "float64"}, "leave dtype at float32, got float64"),
     "bfloat16_of_float64": (
         {"precision": "bfloat16", "dtype": "float64"},

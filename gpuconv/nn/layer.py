@@ -43,6 +43,7 @@ class Layer:
         self.grads: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
         self.copies: dict[str, Any] = {}  # of weights, in 16 bits: see Net.compute_in
+        self.precision: str | None = None  # of products in training: see Net.round_factors
         self.placed = False  # True once `create` has given it memory: a layer belongs to one place
         self.seed = 0
         self.random_index, self.random_count = 0, 1  # which of the net's random layers this is, of how many

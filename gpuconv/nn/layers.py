@@ -99,7 +99,8 @@ class Conv(Layer):
         return z.K, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.conv_forward(x, self.weight("w", x), self.weight("b", x), **self.geometry)
+        precision = self.precision if training else None
+        return ops.conv_forward(x, self.weight("w", x), self.weight("b", x), **self.geometry, precision=precision)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dw, db = self.grads.get("w"), self.grads.get("b")
@@ -345,7 +346,9 @@ class Affine(Layer):
         return (M,)
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.affine_forward(x, self.weight("w", x), self.weight("b", x))
+        return ops.affine_forward(
+            x, self.weight("w", x), self.weight("b", x), precision=self.precision if training else None
+        )
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dw, db = self.grads["w"], self.grads.get("b")

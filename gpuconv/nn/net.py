@@ -8,6 +8,7 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of, default_device, on_gpu
 from ..errors import ArgTypeError, DTypeError, ShapeError
+from ..ops._precision import check as check_precision
 from . import fuse
 from .layer import Layer
 from .store import Copies, Store, check_fit, check_variances, copies_for, copy_in, create
@@ -76,6 +77,16 @@ class Net:
         self.copies = copies_for(self.body, Store(self.flat_params, self.flat_grads, self.decayed), dtype)
         self.copies.renew()
         return self.copies
+
+    def round_factors(self, precision: str | None = "tf32") -> None:
+        """Let convolutions and fully connected layers round their factors in training, as `precision` of theirs allows.
+
+        None: no more.  Without training=True nothing is rounded.  Raises ParamError, DTypeError or UnsupportedError
+        where the net's place or dtype has no such products.
+        """
+        precision = check_precision(precision, self.flat_params)
+        for _, leaf in self.body.leaves():
+            leaf.precision = precision
 
     def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
         """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).

@@ -65,7 +65,7 @@ class Config:
     dtype: str = _setting("float32", "type of weights and activations", choices=("float32", "float64"))
     precision: str = _setting(
         "float32",
-        "bfloat16 (on a GPU), float16: weights stay float32; tf32: not built yet",
+        "bfloat16, tf32: on a GPU; bfloat16, float16: weights stay float32",
         choices=("float32", "tf32", "float16", "bfloat16"),
     )
     device: str = _setting("auto", "where to train", choices=("auto", "cpu", "cuda"))
@@ -185,8 +185,8 @@ class Config:
             msg = 'net "weights" has its widths already: leave out widths, or name the net'
         elif self.batch_size % self.accumulate:
             msg = f"accumulate must divide batch_size, got accumulate={self.accumulate}, batch_size={self.batch_size}"
-        elif self.precision == "tf32":
-            msg = "precision tf32 is not built: no kernel rounds to TF32 yet; choose float32, bfloat16 or float16"
+        elif self.precision == "tf32" and self.dtype != "float32":
+            msg = f"precision tf32 rounds factors of float32: leave dtype at float32, got {self.dtype}"
         elif self.precision in SIXTEEN_BITS and self.dtype != "float32":
             msg = f"precision {self.precision} keeps its weights in float32: leave dtype at float32, got {self.dtype}"
         elif self.ema == 1.0:

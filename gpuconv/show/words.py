@@ -11,7 +11,7 @@ from typing import Any
 from .. import tables
 from ..data.pictures import NAMED
 from ..plural import counted
-from ..runs.config import OF_WEIGHTS, Config
+from ..runs.config import OF_WEIGHTS, SIXTEEN_BITS, Config
 from ..runs.machine import machine
 from ..runs.result import Result
 from ..version import gpuconv_version
@@ -65,7 +65,9 @@ def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
         f"{about['data']}: {about['training_images']:,} train, {about['validation_images']:,} validation, "
         f"{about['test_images']:,} test"
     )
-    computes = config.dtype if config.precision == "float32" else f"{config.precision} with float32 weights"
+    computes = f"{config.precision} with float32 weights"
+    if config.precision not in SIXTEEN_BITS:
+        computes = config.dtype + (", factors in TF32," if config.precision == "tf32" else "")
     flips = ["flips in turns" if config.flip_mode == "alternate" else "flips"] if config.flip else []
     moves = [*flips, *([f"shifts up to {counted(config.crop, 'pixel')}"] if config.crop else [])]
     moves += [f"squares of {counted(config.cutout, 'pixel')} cut out"] if config.cutout else []

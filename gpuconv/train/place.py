@@ -1,4 +1,4 @@
-"""What settings ask of the place of a run: a step as one CUDA graph, and bfloat16, need a GPU."""
+"""What settings ask of the place of a run: a step as one CUDA graph, bfloat16 and TF32 need a GPU."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from ..backend import compute_capability, default_device
 from ..errors import ConfigError, UnsupportedError
 from ..runs.config import Config
 
-_OLDEST = (8, 0)  # compute capability of the first GPUs that calculate with bfloat16
+_OLDEST = (8, 0)  # compute capability of the first GPUs that calculate with bfloat16 and TF32
+_ON_A_GPU = {  # precisions that need one: what to choose on the CPU, and on older GPUs
+    bfloat16.NAME: ("float32, or float16, which is slow there", "float16"),
+    "tf32": ("float32", "float32"),
+}
 
 
 def check_place(config: Config) -> None:
-    """Raise ConfigError where graph "on" or precision "bfloat16" is asked for and cannot be."""
+    """Raise ConfigError where graph "on", or precision "bfloat16" or "tf32", is asked for and cannot be."""
     device = default_device() if config.device == "auto" else config.device
     if config.graph == "on":
         _check_graph(device)
-    if config.precision == bfloat16.NAME:
-        _check_bfloat16(device)
+    if config.precision in _ON_A_GPU:
+        _check_precision(config.precision, device)
 
 
 def _check_graph(device: str) -> None:
@@ -28,16 +32,18 @@ def _check_graph(device: str) -> None:
         raise ConfigError(msg)
 
 
-def _check_bfloat16(device: str) -> None:
+def _check_precision(precision: str, device: str) -> None:
+    on_cpu, on_older = _ON_A_GPU[precision]
     if device == "cpu":
-        msg = "precision bfloat16 needs a GPU, and this run is on the CPU: choose float32, or float16, which is slow there"
+        msg = f"precision {precision} needs a GPU, and this run is on the CPU: choose {on_cpu}"
         raise ConfigError(msg)
-    try:
-        bfloat16.bfloat16()
-    except UnsupportedError as error:
-        raise ConfigError(str(error)) from None
+    if precision == bfloat16.NAME:
+        try:
+            bfloat16.bfloat16()
+        except UnsupportedError as error:
+            raise ConfigError(str(error)) from None
     found = compute_capability()
     if found < _OLDEST:
         had, needed = (".".join(map(str, version)) for version in (found, _OLDEST))
-        msg = f"precision bfloat16 needs a GPU of compute capability {needed}, this one has {had}: choose float16"
+        msg = f"precision {precision} needs a GPU of compute capability {needed}, this one has {had}: choose {on_older}"
         raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""How a step computes: in the net's own dtype, or in 16 bits beside float32 weights.
+"""How a step computes: in the net's own dtype, there with factors rounded to TF32, or in 16 bits beside float32 weights.
 
 Mixed precision: activations, convolutions and the gradients of activations are float16 or bfloat16; weights and their
 gradients, running statistics, batch norm's vectors and the optimiser stay float32.  In float16 the loss is scaled up
@@ -20,6 +20,7 @@ from ..backend import cast, quiet, zeros_like
 from ..backend import scale as shrink
 from ..errors import ParamError
 from ..nn.vectors import add_scaled
+from ..runs.config import SIXTEEN_BITS
 
 GROW_AFTER = 2000  # good steps in a row
 _FIRST_SCALE = 65536.0
@@ -136,5 +137,8 @@ class Half(Same):
 
 
 def arithmetic(net: nn.Net, precision: str, parts: int) -> Same:
-    """Return how steps of a net compute: precision is "float32" (the net's dtype), "float16" or "bfloat16"."""
-    return Half(net, parts, precision) if precision in ("float16", "bfloat16") else Same(net, parts)
+    """Return how steps of a net compute: precision is "float32" (the net's dtype), "tf32", "float16" or "bfloat16"."""
+    if precision in SIXTEEN_BITS:
+        return Half(net, parts, precision)
+    net.round_factors("tf32" if precision == "tf32" else None)
+    return Same(net, parts)
