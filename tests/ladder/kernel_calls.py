@@ -403,26 +403,35 @@ def _placed(d: Inputs, number: float) -> Any:
     return number if d.wide else Number(d.put(np.array([number])))
 
 
+def _held_back(d: Inputs) -> Number:
+    """Return a rate of a step that does not go ahead."""
+    return Number(d.put(np.array([0.5])), go=d.put(np.zeros(1, np.uint64)))
+
+
 def _sums_by_place(d: Inputs) -> Results:
     """A multiple of a vector is added, and nothing in a step that does not go ahead."""
     x, y, z, dx = d.normal(2101), d.normal(21), d.normal(5), d.normal(2101)
     vectors.add_scaled(x, dx, _placed(d, 0.7))
     vectors.move_towards(y, dx[:21], _placed(d, 0.3))
     if not d.wide:
-        stays = Number(d.put(np.array([0.5])), go=d.put(np.zeros(1, np.uint64)))
-        vectors.add_scaled(z, dx[:5], stays)
+        vectors.add_scaled(z, dx[:5], _held_back(d))
     return x, y, z
 
 
 def _rmsprop_by_place(d: Inputs) -> Results:
-    w, dw, square = d.normal(21), d.normal(21), d.positive(21)
+    """And nothing in a step that does not go ahead."""
+    w, dw, square, kept, of_kept = d.normal(21), d.normal(21), d.positive(21), d.normal(21), d.positive(21)
     settings = {"smoothing": 0.9, "eps": 1e-8, "weight_decay": 0.1}
     backend.backend_of(w=w).rmsprop_update(w, dw, square, lr=_placed(d, 0.01), **settings)
-    return w, square
+    if not d.wide:
+        backend.backend_of(w=w).rmsprop_update(kept, dw, of_kept, lr=_held_back(d), **settings)
+    return w, square, kept, of_kept
 
 
 def _adam_by_place(d: Inputs) -> Results:
+    """And nothing in a step that does not go ahead."""
     w, dw, m, v = d.normal(21), d.normal(21), d.normal(21), d.positive(21)
+    kept = d.normal(21), d.normal(21), d.positive(21)
     settings = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-8}
     if d.wide:
         decoupled = {"step": 3, "lr": 0.01, "weight_decay": 0.1, "decoupled": True}
@@ -431,7 +440,9 @@ def _adam_by_place(d: Inputs) -> Results:
         told = {"rate": 0.01 / (1 - 0.9**3), "second": 1 - 0.99**3, "shrink": 1 - 0.001}
         by_place = {name: _placed(d, number) for name, number in told.items()}
         update.adam_step(w, dw, m, v, **by_place, **settings, weight_decay=0.0)
-    return w, m, v
+        stays = by_place | {"rate": _held_back(d)}
+        update.adam_step(kept[0], dw, *kept[1:], **stays, **settings, weight_decay=0.0)
+    return w, m, v, *kept
 
 
 def _updates_with_copies(d: Inputs) -> Results:
