@@ -33,10 +33,6 @@ enum Activation { IDENTITY, RELU, GELU, GELU_TANH };
 enum Join { ALONE, BEFORE, AFTER };  // where `other` is added: nowhere, before the activation, after it
 constexpr int CUT_OFF = 4;
 
-// Rounded as if they were stored: left to itself a compiler takes a product and a sum behind it as one.
-__device__ __forceinline__ float rounded_product(float a, float b) { return __fmul_rn(a, b); }
-__device__ __forceinline__ double rounded_product(double a, double b) { return __dmul_rn(a, b); }
-
 template <int ACTIVATION, typename T>
 __device__ __forceinline__ T activated(T value) {
   if (ACTIVATION == RELU) return sign_of(value) < 0 ? T{} : value;
@@ -71,7 +67,7 @@ batchnorm_forward_fused(
       loaded = of.channel;
       normalised.load(mean, inv_std, gamma, beta, loaded);
     }
-    Pack<T, V> pack = load_pack<V>(x + i * V, aligned), others = {};
+    Pack<T, V> pack = load_pack<V>(x + i * V, aligned), others;
     if (JOIN != ALONE) others = load_pack<V>(other + i * V, aligned);
     unsigned above = 0;
 #pragma unroll

@@ -19,7 +19,7 @@ template <typename T, bool TANH>
 __global__ void __launch_bounds__(256) gelu_forward(const T* __restrict__ x, T* __restrict__ y, long long total) {
   pointwise(x, y, total, [](T input) {
     const Sum<T> value = widen(input);
-    return narrow<T>(value * gelu_factor<TANH, false>(value));
+    return narrow<T>(rounded_product(value, gelu_factor<TANH, false>(value)));
   });
 }
 
@@ -28,6 +28,6 @@ template <typename T, bool TANH>
 __global__ void __launch_bounds__(256, 4)
 gelu_backward(const T* __restrict__ dy, const T* __restrict__ x, T* __restrict__ dx, long long total) {
   pointwise(dy, x, dx, total, [](T gradient, T input) {
-    return narrow<T>(widen(gradient) * gelu_factor<TANH, true>(widen(input)));
+    return narrow<T>(rounded_product(widen(gradient), gelu_factor<TANH, true>(widen(input))));
   });
 }

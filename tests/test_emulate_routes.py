@@ -423,3 +423,17 @@ def test_libraries_are_kept_by_content(tmp_path, monkeypatch):
     assert made[0] == made[1] != made[2]
     assert sorted(tmp_path.glob("*.so")) == sorted(set(made))
     assert not list(tmp_path.glob("build-*"))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_and_sums_of_a_named_rounding_stay_two_operations(dtype, device):
+    """Taken as one they would round once, and 1 + u would not lose its square."""
+    name, kind = ("__fmul_rn", "float") if dtype == np.float32 else ("__dmul_rn", "double")
+    text = f"""extern "C" __global__ void square_and_add(const {kind}* a, const {kind}* b, {kind}* out) {{
+      out[threadIdx.x] = {name}(a[threadIdx.x], a[threadIdx.x]) + b[threadIdx.x];
+    }}"""
+    function = device.compile(text, "square_and_add.cu", ("square_and_add",), ())["square_and_add"]
+    a = np.array([1 + np.finfo(dtype).eps], dtype)
+    arrays = device.asarray(a), device.asarray(-(a * a)), device.empty((1,), dtype)
+    device.launch(function, (1, 1, 1), (1, 1, 1), arrays, 0)
+    assert device.asnumpy(arrays[2]) == 0

@@ -176,13 +176,23 @@ def _prefetch(i: Instruction) -> str:
 # Arithmetic ---------------------------------------------------------------------------------------------------------
 
 
+# With a rounding named, as the intrinsics of CUDA C++ ask for it, a product and a sum behind it stay two operations.
+_SINGLE = {"+": "add", "-": "sub", "*": "mul"}
+
+
+def _rounded(i: Instruction, operator: str, a: str, b: str) -> str:
+    if "rn" in i.parts and i.type in ("f32", "f64"):
+        return f"__{'f' if i.type == 'f32' else 'd'}{_SINGLE[operator]}_rn({a}, {b})"
+    return f"{a} {operator} {b}"
+
+
 @_emits("add", "sub")
 def _add(i: Instruction) -> str:
     sign = "+" if i.opcode == "add" else "-"
     if i.type in _PACKED:
         return _packed(i)
     if is_float(i.type):
-        return i.write(_saturated(i, f"{i.read(1)} {sign} {i.read(2)}"))
+        return i.write(_saturated(i, _rounded(i, sign, i.read(1), i.read(2))))
     bits = bits_type(i.type)
     return i.write(f"({bits}){i.read(1)} {sign} ({bits}){i.read(2)}")
 
@@ -193,7 +203,7 @@ def _multiply(i: Instruction) -> str:
         return _packed(i)
     a, b = i.read(1), i.read(2)
     if is_float(i.type):
-        value = f"{a} * {b}" if i.opcode == "mul" else f"emulate::fused({a}, {b}, {i.read(3)})"
+        value = _rounded(i, "*", a, b) if i.opcode == "mul" else f"emulate::fused({a}, {b}, {i.read(3)})"
         return i.write(_saturated(i, value))
     if "wide" in i.parts:
         wide = f"{i.type[0]}{16 * size_of(i.type)}"
