@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.cuda import conv, relu, update
+from gpuconv.cuda import conv, conv_tiles, relu, update
 from gpuconv.cuda.device import CupyDevice, gpu_status
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.shapes import ConvSizes
@@ -81,7 +81,7 @@ def launches(
         "relu_forward: 2 arrays, 1 number": (relu._FORWARD, (kind,), 4, (x, y, x.size)),
         "conv_forward_tiled: 4 arrays, 1 struct": (
             conv._IMAGE_KERNELS["forward"]["tiled"],
-            (kind, True, False, False, *conv.SMALL),
+            (kind, True, False, False, *conv_tiles.SMALL),
             8,
             (x, w, b, y, conv._shape(sizes)),
         ),

@@ -128,8 +128,7 @@ muon_product(
   constexpr int LOADS = MUON_TILE * MUON_DEPTH / TILE_THREADS, DEPTH = MUON_DEPTH;
   using Result = Tile<S, MUON_TILE, MUON_TILE, DEPTH, 4, 4, 8>;
   static_assert(MUON_RUN % DEPTH == 0, "a run must be made of whole slices");
-  __shared__ __align__(16) typename Result::Left down;
-  __shared__ __align__(16) typename Result::Right across;
+  __shared__ typename Result::Sides sides;
   if (!goes_ahead(go)) return;
   const MuonBank bank(banks);
   const long long height = bank.shorter(), width = KIND == MUON_APPLY ? bank.longer() : height;
@@ -167,16 +166,16 @@ muon_product(
   for (long long begin = 0; begin < inner; begin += DEPTH) {
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) {
-      down[d_down][line_down + i * (TILE_THREADS / DEPTH)] = next_down[i];
+      sides.left[d_down][line_down + i * (TILE_THREADS / DEPTH)] = next_down[i];
       if (KIND == MUON_GRAM) {
-        across[d_across][line_across + i * (TILE_THREADS / DEPTH)] = next_across[i];
+        sides.right[d_across][line_across + i * (TILE_THREADS / DEPTH)] = next_across[i];
       } else {
-        across[d_across + i * (TILE_THREADS / MUON_TILE)][line_across] = next_across[i];
+        sides.right[d_across + i * (TILE_THREADS / MUON_TILE)][line_across] = next_across[i];
       }
     }
     __syncthreads();
     if (begin + DEPTH < inner) fetch(begin + DEPTH);
-    run.add(down, across);
+    run.add(&sides.left[0][run.top], &sides.right[0][run.left]);
     if ((begin + DEPTH) % MUON_RUN == 0 || begin + DEPTH >= inner) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {

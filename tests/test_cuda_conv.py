@@ -12,7 +12,7 @@ from test_conv import CASES, SPECIAL
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.cuda import conv
+from gpuconv.cuda import conv, conv_tiles
 from gpuconv.cuda.layout import INT64
 from gpuconv.shapes import conv_sizes
 
@@ -86,59 +86,59 @@ def test_rule(x, w, options, methods):
 @pytest.mark.parametrize(
     ("pixels", "columns", "inner", "dtype", "tile"),
     [
-        (2**17, 128, 128, FLOAT32, conv.LARGE),
-        (2**17, 100, 128, FLOAT32, conv.LARGE),
-        (2**17, 64, 64, FLOAT32, conv.SLIM),
-        (2**17, 192, 64, FLOAT32, conv.SLIM),
-        (2**17, 32, 32, FLOAT32, conv.NARROW),
-        (2**17, 16, 32, FLOAT32, conv.NARROW),
-        (2**13, 256, 256, FLOAT32, conv.SLIM),  # 128 large tiles: one to a multiprocessor
-        (9 * 2**10, 256, 256, FLOAT32, conv.SMALL),  # 144 large tiles: 12 multiprocessors would take a second
-        (9 * 2**10, 256, 264, FLOAT32, conv.SMALL),
-        (2**11, 512, 512, FLOAT32, conv.SMALL),
-        (2**11, 512, 8, FLOAT32, conv.SLIM),  # half of each step of a small tile would be empty
-        (2**17, 128, 128, FLOAT64, conv.SMALL),
+        (2**17, 128, 128, FLOAT32, conv_tiles.LARGE),
+        (2**17, 100, 128, FLOAT32, conv_tiles.LARGE),
+        (2**17, 64, 64, FLOAT32, conv_tiles.SLIM),
+        (2**17, 192, 64, FLOAT32, conv_tiles.SLIM),
+        (2**17, 32, 32, FLOAT32, conv_tiles.NARROW),
+        (2**17, 16, 32, FLOAT32, conv_tiles.NARROW),
+        (2**13, 256, 256, FLOAT32, conv_tiles.SLIM),  # 128 large tiles: one to a multiprocessor
+        (9 * 2**10, 256, 256, FLOAT32, conv_tiles.SMALL),  # 144 large tiles: 12 multiprocessors would take a second
+        (9 * 2**10, 256, 264, FLOAT32, conv_tiles.SMALL),
+        (2**11, 512, 512, FLOAT32, conv_tiles.SMALL),
+        (2**11, 512, 8, FLOAT32, conv_tiles.SLIM),  # half of each step of a small tile would be empty
+        (2**17, 128, 128, FLOAT64, conv_tiles.SMALL),
     ],
 )
 def test_tile_takes_least(pixels, columns, inner, dtype, tile):
-    assert conv.tile_of(H200, dtype, pixels=pixels, columns=columns, inner=inner) == tile
+    assert conv_tiles.tile_of(H200, dtype, pixels=pixels, columns=columns, inner=inner) == tile
 
 
 def test_few_channels_have_no_large_tile():
     sizes = {"pixels": 2**17, "columns": 128, "inner": 128}
-    assert conv.tile_of(H200, FLOAT32, large=False, **sizes) == conv.SLIM
+    assert conv_tiles.tile_of(H200, FLOAT32, large=False, **sizes) == conv_tiles.SLIM
 
 
 def test_tile_depends_on_the_multiprocessors():
     sizes = {"pixels": 2**13, "columns": 256, "inner": 256}
-    of_few = conv.tile_of(SimpleNamespace(sm_count=16), FLOAT32, **sizes)
-    assert (of_few, conv.tile_of(H200, FLOAT32, **sizes)) == (conv.LARGE, conv.SLIM)
+    of_few = conv_tiles.tile_of(SimpleNamespace(sm_count=16), FLOAT32, **sizes)
+    assert (of_few, conv_tiles.tile_of(H200, FLOAT32, **sizes)) == (conv_tiles.LARGE, conv_tiles.SLIM)
 
 
 def test_products_side_by_side_are_blocks_side_by_side():
     sizes = {"columns": 128, "inner": 128}
-    alone = conv.tile_of(H200, FLOAT32, pixels=2**10, **sizes)
-    assert alone == conv.SMALL
-    assert conv.tile_of(H200, FLOAT32, pixels=2**10, products=2**7, **sizes) == conv.LARGE
+    alone = conv_tiles.tile_of(H200, FLOAT32, pixels=2**10, **sizes)
+    assert alone == conv_tiles.SMALL
+    assert conv_tiles.tile_of(H200, FLOAT32, pixels=2**10, products=2**7, **sizes) == conv_tiles.LARGE
 
 
 @pytest.mark.parametrize(
     ("filters", "columns", "dtype", "tile"),
     [
-        (128, 128 * 9, FLOAT32, conv.LARGE_WEIGHT),
-        (128, 128 * 9, np.dtype(np.float16), conv.FLAT_WEIGHT),
-        (64, 24 * 9, FLOAT32, conv.FLAT_WEIGHT),
-        (64, 64 * 9, FLOAT32, conv.SMALL_WEIGHT),  # 9 of them, where the fifth flat one is half empty
-        (192, 128, FLOAT32, conv.FLAT_WEIGHT),
-        (128, 64, FLOAT32, conv.SMALL_WEIGHT),
-        (64, 27, FLOAT32, conv.SMALL_WEIGHT),
-        (128, 128 * 9, FLOAT64, conv.SMALL_WEIGHT),
+        (128, 128 * 9, FLOAT32, conv_tiles.LARGE_WEIGHT),
+        (128, 128 * 9, np.dtype(np.float16), conv_tiles.FLAT_WEIGHT),
+        (64, 24 * 9, FLOAT32, conv_tiles.FLAT_WEIGHT),
+        (64, 64 * 9, FLOAT32, conv_tiles.SMALL_WEIGHT),  # 9 of them, where the fifth flat one is half empty
+        (192, 128, FLOAT32, conv_tiles.FLAT_WEIGHT),
+        (128, 64, FLOAT32, conv_tiles.SMALL_WEIGHT),
+        (64, 27, FLOAT32, conv_tiles.SMALL_WEIGHT),
+        (128, 128 * 9, FLOAT64, conv_tiles.SMALL_WEIGHT),
     ],
 )
 def test_tile_of_weights_wastes_least(filters, columns, dtype, tile):
-    assert conv.weight_tile_of(filters, columns, dtype, False) == tile
-    if tile == conv.LARGE_WEIGHT:
-        assert conv.weight_tile_of(filters, columns, dtype, True) == conv.FLAT_WEIGHT
+    assert conv_tiles.weight_tile_of(filters, columns, dtype, False) == tile
+    if tile == conv_tiles.LARGE_WEIGHT:
+        assert conv_tiles.weight_tile_of(filters, columns, dtype, True) == conv_tiles.FLAT_WEIGHT
 
 
 def test_a_tile_changes_no_bit(gpu, rng, monkeypatch):
@@ -169,7 +169,7 @@ def test_a_tile_changes_no_bit(gpu, rng, monkeypatch):
 def test_packs_are_aligned_and_whole(first, channels, dtype, channels_last, packs):
     memory = Emulated.device.empty(1024, dtype)
     assert Emulated.device.is_aligned(memory, 16)
-    assert conv._packs(Emulated.device, memory[first:], channels, 8, channels_last=channels_last) is packs
+    assert conv_tiles.packs(Emulated.device, memory[first:], channels, 8, channels_last=channels_last) is packs
 
 
 # Every kernel on every case -----------------------------------------------------------------------------------------
@@ -205,8 +205,8 @@ SEVERAL_TILES = {
     "groups": ((2, 24, 10, 14), (144, 12, 3, 1), {"groups": 2, "dilation": 2}),
     "whole_steps": ((2, 32, 9, 8), (144, 32, 2, 2), {"pad": 1, "stride": (2, 1)}),
 }
-TILES = {"large": conv.LARGE, "slim": conv.SLIM, "narrow": conv.NARROW, "small": conv.SMALL}
-WEIGHT_TILES = {"large": conv.LARGE_WEIGHT, "flat": conv.FLAT_WEIGHT, "small": conv.SMALL_WEIGHT}
+TILES = {"large": conv_tiles.LARGE, "slim": conv_tiles.SLIM, "narrow": conv_tiles.NARROW, "small": conv_tiles.SMALL}
+WEIGHT_TILES = {"large": conv_tiles.LARGE_WEIGHT, "flat": conv_tiles.FLAT_WEIGHT, "small": conv_tiles.SMALL_WEIGHT}
 
 
 @pairs(

@@ -13,7 +13,7 @@ from test_cuda_conv import FLOAT32, TILES, each_format, force, off_by_one
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.cuda import conv
+from gpuconv.cuda import conv, conv_tiles
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.cuda.layout import INT32, INT64
 from gpuconv.shapes import conv_sizes, is_channels_last
@@ -239,7 +239,7 @@ def test_several_tiles(case, tile, forward, stored, gpu, rng, monkeypatch):
 
 @pairs(
     case=SEVERAL_TILES,
-    tile={"large": conv.LARGE_WEIGHT, "flat": conv.FLAT_WEIGHT, "small": conv.SMALL_WEIGHT},
+    tile={"large": conv_tiles.LARGE_WEIGHT, "flat": conv_tiles.FLAT_WEIGHT, "small": conv_tiles.SMALL_WEIGHT},
     stored=STORED,
     gpu=GPUS,
     together=[("case", "tile", "stored")],

@@ -8,7 +8,7 @@ from emulate.control_flow import hottest_turn
 from emulate.nvrtc import nvrtc
 from emulate.sass import Line
 
-from gpuconv.cuda import conv
+from gpuconv.cuda import conv_tiles
 from tests.ladder import hot_loops
 from tests.ladder.hot_loops import Loop
 
@@ -65,17 +65,17 @@ def test_the_table_is_possible():
 def test_tiles_are_chosen_by_their_shares():
     """What launchers know of each tile: channels last, in packs, on sm_90; of two kernels that use it, the mean."""
     kernels = {
-        conv.Tile: (
+        conv_tiles.Tile: (
             "conv_forward_tiled<float, true, true, false, {}>",
             "conv_backward_data_tiled<float, true, true, {}>",
         ),
-        conv.WeightTile: ("conv_backward_weight_tiled<float, true, true, true, {}>",),
+        conv_tiles.WeightTile: ("conv_backward_weight_tiled<float, true, true, true, {}>",),
     }
-    for tile, share in (*conv.SHARES.items(), *conv.WEIGHT_SHARES.items()):
+    for tile, share in (*conv_tiles.SHARES.items(), *conv_tiles.WEIGHT_SHARES.items()):
         names = [name.format(", ".join(map(str, tile))) for name in kernels[type(tile)]]
         shares = [RECORDED["rows"][name]["90"].shares("90")[0] for name in names]
         assert share == pytest.approx(sum(shares) / len(shares), abs=0.015), tile
-    assert hot_loops._KEPT.items() >= conv.KEPT.items()
+    assert hot_loops._KEPT.items() >= conv_tiles.KEPT.items()
 
 
 def test_packs_of_both_sides_come_in_two_passes():

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gpuconv.cuda import average_pool, conv, conv_tensor, conv_weight_tensor_float, muon, reduce
+from gpuconv.cuda import average_pool, conv, conv_tensor, conv_tiles, conv_weight_tensor_float, muon, reduce
 
 U = 2.0**-24
 KERNELS = Path(__file__).parents[1] / "kernels"
@@ -238,7 +238,7 @@ TABLE = {
     # Of few pixels there is one slice, and as many slices as make 512 blocks with the tiles of dw: of many, too few.
     "conv_dw_tiled": Row(
         ("conv_backward_weight_tiled", "conv_volume_backward_weight_tiled", "conv_backward_sum"),
-        _tiled(conv.LARGE_WEIGHT.depth),
+        _tiled(conv_tiles.LARGE_WEIGHT.depth),
         (("conv_tiled.cuh", "const long long begin = blockIdx.y * length;"), _TILE, _SLICES),
         others=(1, 4, 36, 144, 512),
         more=1,
@@ -252,7 +252,7 @@ TABLE = {
     ),
     "conv_dw_tiled_small": Row(
         ("conv_backward_weight_tiled", "conv_volume_backward_weight_tiled", "conv_backward_sum"),
-        _tiled(conv.SMALL_WEIGHT.depth),
+        _tiled(conv_tiles.SMALL_WEIGHT.depth),
         (_TILE, _SLICES),
         others=(1, 9),
         more=1,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from math import gcd, isqrt, prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
 from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float
+from .conv_tiles import Tile, holds_large, packs, tile_of, weight_tile_of
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
 from .device import Device, device_of
@@ -64,44 +65,6 @@ _ENOUGH_BLOCKS = 512  # of conv_backward_weight_tiled
 _LONGEST_RUN = 6
 
 
-class Tile(NamedTuple):
-    """Template arguments of a tiled correlation: what a block makes, what a thread makes, inner rows for each step."""
-
-    pixels: int
-    filters: int
-    height: int
-    width: int
-    depth: int
-
-
-LARGE = Tile(128, 128, 8, 8, 8)
-SLIM = Tile(128, 64, 8, 4, 8)
-NARROW = Tile(256, 32, 8, 4, 8)
-SMALL = Tile(64, 64, 4, 4, 16)
-
-
-class WeightTile(NamedTuple):
-    """Template arguments of a tiled weight gradient: what a block makes, what a thread makes, pixels for each step."""
-
-    filters: int
-    columns: int
-    height: int
-    width: int
-    depth: int
-
-
-LARGE_WEIGHT = WeightTile(128, 128, 8, 8, 8)
-FLAT_WEIGHT = WeightTile(64, 128, 4, 8, 16)
-SMALL_WEIGHT = WeightTile(64, 64, 4, 4, 16)
-
-# What a tile can reach of a multiprocessor's rate of multiply-adds: by the machine code for compute capability 9.0, of
-# float32 and channels-last, which tests/ladder/hot_loops.json has.
-SHARES = {LARGE: 0.89, SLIM: 0.83, NARROW: 0.80, SMALL: 0.80}
-WEIGHT_SHARES = {LARGE_WEIGHT: 0.85, FLAT_WEIGHT: 0.81, SMALL_WEIGHT: 0.73}
-_AT_ONCE = 2  # blocks that a multiprocessor has room for
-KEPT = {1: 0.50, 2: 0.75}  # of its rate, by the blocks it works on: an estimate
-
-
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
 
 
@@ -153,54 +116,6 @@ def weight_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = 
     return "tensor" if takes else "tiled"
 
 
-def tile_of(
-    device: Device, dtype: np.dtype, *, pixels: int, columns: int, inner: int, products: int = 1, large: bool = True
-) -> Tile:
-    """Return the tile with which so many products of matrices, pixels x inner by inner x columns, should take least.
-
-    large: 128 registers hold what a thread has to do in a tile of 128 x 128.  The blocks are dealt out to the multiprocessors.  The one that gets most works on as many of them at once as there
-    is room for, and then on what is left.  No result depends on it: every sum is added up in the same order.
-    """
-    if dtype == np.float64:
-        return SMALL  # a larger one would need more registers than there are
-
-    def cost(tile: Tile) -> float:
-        blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * products
-        rounds, rest = divmod(-(-blocks // device.sm_count), _AT_ONCE)
-        time = rounds * _AT_ONCE / KEPT[_AT_ONCE] + (rest / KEPT[rest] if rest else 0)
-        return time * tile.pixels * tile.filters * -(-inner // tile.depth) * tile.depth / SHARES[tile]
-
-    tiles = (SLIM, NARROW, SMALL)
-    return min((LARGE, *tiles) if large else tiles, key=cost)
-
-
-def _holds_large(device: Device, images: Any, z: Sizes, inner: int, *, channels_last: bool) -> bool:
-    """True if ptxas finds registers for 128 x 128 without spilling: in packs, or channels first without halves of volumes."""
-    if channels_last:
-        return _packs(device, images, inner, LARGE.depth, channels_last=True)
-    return isinstance(z, ConvSizes) or images.dtype == np.float32
-
-
-def weight_tile_of(filters: int, columns: int, dtype: np.dtype, volumes: bool) -> WeightTile:
-    """Return the tile of the weight gradient for so many filters and columns: by these alone, as are its slices."""
-    if dtype == np.float64:
-        return SMALL_WEIGHT
-
-    def cost(tile: WeightTile) -> float:
-        whole = -(-filters // tile.filters) * tile.filters * -(-columns // tile.columns) * tile.columns
-        return whole / WEIGHT_SHARES[tile]
-
-    tiles = (FLAT_WEIGHT, SMALL_WEIGHT)  # a large one has registers enough for images of float32 alone
-    return min(tiles if volumes or dtype != np.float32 else (LARGE_WEIGHT, *tiles), key=cost)
-
-
-def _packs(device: Device, images: Any, channels: int, step: int, *, channels_last: bool) -> bool:
-    """True if the channels of a group can be read in packs of 4, `step` of them at a time: a view may start anywhere."""
-    if not channels_last or channels % step or images.dtype == np.float64:
-        return False
-    return device.is_aligned(images, 4 * images.dtype.itemsize)
-
-
 def _phases(z: Sizes) -> tuple[int, ...]:
     """Return the phases of the stride in rows and columns, and in depth: each is an axis of the grid of dx."""
     *deep, down, across = z.stride
@@ -247,7 +162,7 @@ def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], preci
     pixels, columns, inner = z.N * prod(z.out[2:]), z.K // z.groups, z.C // z.groups
     few = method == "few"
     terms = inner * prod(z.window) if few else inner
-    large = not few and _holds_large(device, x, z, inner, channels_last=channels_last)
+    large = not few and holds_large(device, x, z, inner, channels_last=channels_last)
     tile = tile_of(device, x.dtype, pixels=pixels, columns=columns, inner=terms, products=z.groups, large=large)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, _ = _packed(device, w, z, tile, inner, columns, data=False, few=few)
@@ -255,7 +170,7 @@ def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], preci
         templates = (
             x.dtype,
             channels_last,
-            _packs(device, x, inner, tile.depth, channels_last=channels_last),
+            packs(device, x, inner, tile.depth, channels_last=channels_last),
             *epilogue,
         )
     kernel(device, (*templates, *tile), blocks, x, packed, b, y_stored, _shape(z))
@@ -351,14 +266,14 @@ def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, precision: str | N
         return dx
     columns, inner, phases = z.C // z.groups, z.K // z.groups, _phases(z)
     pixels = z.N * prod(-(-n // step) for n, step in zip(z.image[2:], z.stride, strict=True))  # of the largest phase
-    large = _holds_large(device, dy, z, inner, channels_last=channels_last)
+    large = holds_large(device, dy, z, inner, channels_last=channels_last)
     sizes = {"pixels": pixels, "columns": columns, "inner": inner, "products": prod(phases) * z.groups}
     tile = tile_of(device, dy.dtype, **sizes, large=large)
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, special = _packed(device, w, z, tile, inner, columns, data=True, few=False)
     tap_steps = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
     arguments = (dy, packed, dx_stored, _shape(z), w, special, special.size, *tap_steps)
-    wide = _packs(device, dy, inner, tile.depth, channels_last=channels_last)
+    wide = packs(device, dy, inner, tile.depth, channels_last=channels_last)
     kernel(device, (dy.dtype, channels_last, wide, *tile), (blocks, *phases), *arguments)
     return dx
 
@@ -392,8 +307,8 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisi
     tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
     slices, length = _weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
-    wide_dy = _packs(device, dy, filters, 4, channels_last=channels_last)
-    wide_x = wide_dy and _packs(device, x, channels, 4, channels_last=channels_last)
+    wide_dy = packs(device, dy, filters, 4, channels_last=channels_last)
+    wide_x = wide_dy and packs(device, x, channels, 4, channels_last=channels_last)
     arguments = (dy, x, partial, _shape(z), length)
     kernel(device, (x.dtype, channels_last, wide_dy, wide_x, *tile), (tiles, slices), *arguments)
     _add(device, partial, dw, taps=taps, channels=channels, stored=channels)

@@ -29,6 +29,7 @@ from gpuconv import backend, naive, nn
 from gpuconv.cuda import (
     conv,
     conv_tensor,
+    conv_tiles,
     conv_weight_tensor,
     conv_weight_tensor_float,
     kernel,
@@ -636,27 +637,27 @@ _PARTS_IN_A_BLOCK: Settings = ((reduce, "_ENOUGH_BLOCKS", 3),)
 _WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000),)
 
 
-def _in_tiles(tile: conv.Tile, of_weights: conv.WeightTile) -> Settings:
+def _in_tiles(tile: conv_tiles.Tile, of_weights: conv_tiles.WeightTile) -> Settings:
     """Return settings by which convolutions of float32 and float16 run in these tiles: of float64 there is one of each."""
 
-    def of_dtype(_device: Any, dtype: Any, *, large: bool = True, **_sizes: int) -> conv.Tile:
+    def of_dtype(_device: Any, dtype: Any, *, large: bool = True, **_sizes: int) -> conv_tiles.Tile:
         if dtype == np.float64:
-            return conv.SMALL
-        return tile if large or tile != conv.LARGE else conv.SLIM
+            return conv_tiles.SMALL
+        return tile if large or tile != conv_tiles.LARGE else conv_tiles.SLIM
 
-    def of_weights_of_dtype(_filters: int, _columns: int, dtype: Any, volumes: bool) -> conv.WeightTile:
+    def of_weights_of_dtype(_filters: int, _columns: int, dtype: Any, volumes: bool) -> conv_tiles.WeightTile:
         if dtype == np.float64:
-            return conv.SMALL_WEIGHT
-        large = of_weights == conv.LARGE_WEIGHT
-        return conv.FLAT_WEIGHT if large and (volumes or dtype != np.float32) else of_weights
+            return conv_tiles.SMALL_WEIGHT
+        large = of_weights == conv_tiles.LARGE_WEIGHT
+        return conv_tiles.FLAT_WEIGHT if large and (volumes or dtype != np.float32) else of_weights
 
     return (conv, "tile_of", of_dtype), (conv, "weight_tile_of", of_weights_of_dtype), *_WITHOUT_TENSOR_CORES
 
 
-_LARGE_TILES = _in_tiles(conv.LARGE, conv.LARGE_WEIGHT)
-_SLIM_TILES = _in_tiles(conv.SLIM, conv.FLAT_WEIGHT)
-_NARROW_TILES = _in_tiles(conv.NARROW, conv.SMALL_WEIGHT)
-_SMALL_TILES = _in_tiles(conv.SMALL, conv.SMALL_WEIGHT)
+_LARGE_TILES = _in_tiles(conv_tiles.LARGE, conv_tiles.LARGE_WEIGHT)
+_SLIM_TILES = _in_tiles(conv_tiles.SLIM, conv_tiles.FLAT_WEIGHT)
+_NARROW_TILES = _in_tiles(conv_tiles.NARROW, conv_tiles.SMALL_WEIGHT)
+_SMALL_TILES = _in_tiles(conv_tiles.SMALL, conv_tiles.SMALL_WEIGHT)
 _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
 
 
