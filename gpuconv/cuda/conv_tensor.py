@@ -24,7 +24,7 @@ _PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
 
 _INT = np.dtype(np.int32)
 # Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.
-LONGEST_SUM = 2**14
+LONGEST_SUM = 2**13
 _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
 _LARGEST_PLACE = 2**30  # chunks of all images together
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
