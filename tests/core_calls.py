@@ -11,6 +11,7 @@ OPERATORS = sorted({call.operator for call in CALLS.values()})
 _MORE = {
     ("conv_first_layer", "float32", "NHWC"),
     ("conv_large_tiles", "float32", "NCHW"),
+    ("conv_large_tiles", "float32", "NHWC"),
     ("conv_large_tiles", "float16", "NHWC"),
     ("conv_narrow_tiles", "float32", "NHWC"),
     ("conv_relu", "float64", "NHWC"),

@@ -193,7 +193,7 @@ def test_rule(x, w, options, methods):
     z = conv_sizes(np.broadcast_to(0.0, x), np.empty(w), None, **options)
     for arch in (80, 86, 90):
         assert (conv.forward_method(z, FLOAT16, arch), conv.data_method(z, FLOAT16, arch)) == methods
-    for dtype, arch in ((FLOAT16, 75), (FLOAT32, 90)):
+    for dtype, arch in ((FLOAT16, 75), (FLOAT32, 86)):
         assert "tensor" not in (conv.forward_method(z, dtype, arch), conv.data_method(z, dtype, arch))
 
 
@@ -232,4 +232,4 @@ def test_a_kernel_is_refused_below_its_compute_capability():
     ],
 )
 def test_the_tile_that_is_done_first(pixels, columns, times, tile):
-    assert conv_tensor.tile_of(pixels, columns, times, 132) == TILES[tile]
+    assert conv_tensor.tile_of(pixels, columns, times, 132, FLOAT16, 1) == TILES[tile]
