@@ -19,11 +19,8 @@ template <typename T, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int W
 __global__ void __launch_bounds__(128, WARP_PIXELS + WARP_FILTERS > 96 ? 2 : 4)
 conv_forward_tensor(const T* __restrict__ x, const T* __restrict__ packed, const T* __restrict__ b, T* __restrict__ y,
                     const ConvShape z, int steps) {
-  __shared__ Place<false> place;
-  if (threadIdx.x == 0) place = find_tile<false>(z, PIXELS, FILTERS, 1, 1, 1);
-  __syncthreads();
-  tensor_tile<T, false, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, b, y, z, place,
-                                                                                         steps, 1);
+  forward_on_tensor_cores<T, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, nullptr, b, y,
+                                                                                              z, steps);
 }
 
 // blockIdx.y: phase of the stride.  special: what conv_pack_tensor found.
@@ -32,18 +29,26 @@ __global__ void __launch_bounds__(128, WARP_PIXELS + WARP_FILTERS > 96 ? 2 : 4)
 conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed, T* __restrict__ dx, const ConvShape z,
                           const T* __restrict__ w, const int* __restrict__ special, int specials, int steps,
                           int tap_step_v, int tap_step_h) {
-  __shared__ Place<false> place;
-  if (threadIdx.x == 0) place = find_tile<true>(z, PIXELS, FILTERS, 1, tap_step_v, tap_step_h);
-  bool unbounded = false;
-  for (int i = threadIdx.x; i < specials; i += TENSOR_THREADS) unbounded = unbounded || special[i] != 0;
-  unbounded = __syncthreads_or(unbounded);
-  if (place.pixels <= 0) return;  // a phase smaller than the largest
-  if (unbounded) {
-    data_by_formula<PIXELS, FILTERS>(dy, w, dx, z, place);
-    return;
-  }
-  tensor_tile<T, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(dy, packed, nullptr, dx, z,
-                                                                                         place, steps, tap_step_h);
+  data_on_tensor_cores<T, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
+      dy, packed, dx, z, w, special, specials, steps, tap_step_v, tap_step_h);
+}
+
+// float32 by three products.  w: what the filters were packed from
+template <bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
+__global__ void __launch_bounds__(128, 2)
+conv_forward_tensor_split(const float* __restrict__ x, const float* __restrict__ packed, const float* __restrict__ w,
+                          const float* __restrict__ b, float* __restrict__ y, const ConvShape z, int steps) {
+  forward_on_tensor_cores<float, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, w, b, y, z,
+                                                                                                  steps);
+}
+
+template <int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
+__global__ void __launch_bounds__(128, 2)
+conv_backward_data_tensor_split(const float* __restrict__ dy, const float* __restrict__ packed, float* __restrict__ dx,
+                                const ConvShape z, const float* __restrict__ w, const int* __restrict__ special,
+                                int specials, int steps, int tap_step_v, int tap_step_h) {
+  data_on_tensor_cores<float, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
+      dy, packed, dx, z, w, special, specials, steps, tap_step_v, tap_step_h);
 }
 
 // w   ->   packed: (phases with taps, groups, tiles, steps, breadth, depth), 0 where there is no such filter or row.
