@@ -1,17 +1,20 @@
-// 2-D convolution and its input gradient on tensor cores, compute capability 8.0 and later: float16 and bfloat16.
+// 2-D convolution and its input gradient on tensor cores, compute capability 8.0 and later.
 //
 // The sums are those of conv.cu, which has the formulas, kept in float32.  How a block makes its tile: conv_tensor.cuh.
+// float32 is taken apart in two numbers of 11 bits, a = a1 + a2, and a b is a1 b1 + a1 b2 + a2 b1, up to 2^-24 of it.
 //
 // Layout: images are (N, H, W, C), w is (K, C / groups, R, S); both without gaps.  The channels of a group that are
-// added up are a multiple of 8; where there is one group, conv_pad_tensor makes them one by channels of zeros.
+// added up are whole chunks of 16 bytes; where there is one group, conv_pad_tensor adds channels of zeros.
 //
-//   kernel                    | one thread (block) per                   | when
-//   conv_forward_tensor       | (block) tile of pixels x filters         | windows of at most 15 x 15
-//   conv_backward_data_tensor | (block) tile of pixels x channels, phase | the same
-//   conv_pack_tensor          | 8 inner channels of a filter, phase      | before either of them
-//   conv_pad_tensor           | 8 channels of a pixel                    | channels that are no multiple of 8
+//   kernel                          | one thread (block) per                   | when
+//   conv_forward_tensor             | (block) tile of pixels x filters         | 16 bits, windows of at most 15 x 15
+//   conv_backward_data_tensor       | (block) tile of pixels x channels, phase | the same
+//   conv_forward_tensor_split       | as conv_forward_tensor                   | float32, the same windows
+//   conv_backward_data_tensor_split | as conv_backward_data_tensor             | the same
+//   conv_pack_tensor                | chunk of a filter, phase                 | before any of them
+//   conv_pad_tensor                 | chunk of a pixel                         | channels that are no whole chunks
 //
-// Both products want 16 columns of their result or more, and places that 32 bits can count; else conv_tiled.cu runs.
+// The products want 16 columns of their result or more, and places that 32 bits can count; else conv_tiled.cu runs.
 // Launchers: gpuconv/cuda/conv_tensor.py.
 #include "conv_tensor.cuh"
 
@@ -97,7 +100,7 @@ conv_pack_tensor(const T* __restrict__ w, T* __restrict__ packed, int* __restric
   }
 }
 
-// images: (N, C, pixels) or, with CHANNELS_LAST, (N, pixels, C)   ->   padded: (N, pixels, C up to a multiple of 8)
+// images: (N, C, pixels) or, with CHANNELS_LAST, (N, pixels, C)   ->   padded: (N, pixels, C up to whole chunks)
 template <typename T, bool CHANNELS_LAST>
 __global__ void __launch_bounds__(256, 4)
 conv_pad_tensor(const T* __restrict__ images, T* __restrict__ padded, int N, int C, int pixels) {

@@ -8,6 +8,9 @@
 // c ^ (l's number among lines of 128 bytes): eight lanes that read a chunk of eight lines (ldmatrix) meet 32 different
 // banks, and so do eight that write two lines.
 //
+// Tensor cores cut off what does not fit into a sum.  16-bit results hide that; float32 is added up step by step, and
+// these sums to each other, rounded to nearest.
+//
 // Sources: PTX ISA, "Matrix Fragments for mma.m16n8k16"; CUTLASS for one bit of each tap row and column.
 #pragma once
 

@@ -113,6 +113,18 @@ def test_within_the_tolerance(case, make, dtype, stored, gpu, rng, monkeypatch):
         assert_close(actual, ref, scale=scale, dtype=dtype, terms=count, zero_mean=make is normal)
 
 
+@pytest.mark.parametrize("terms", [4, 8, 12, 16, 32, 64, 576])
+def test_equal_terms_of_float32_hold_the_rule(terms, gpu, rng, monkeypatch):
+    """All that a run of equal products loses, it loses to one side."""
+    force(monkeypatch)
+    of_pixel = (1 + rng.random((1, 1, 16, 16))).astype("float32")
+    of_filter = (1 + rng.random((64, 1, 1, 1))).astype("float32")
+    x, w = np.tile(of_pixel, (1, terms, 1, 1)), np.tile(of_filter, (1, terms, 1, 1))
+    y, _ = gpuconv.conv_forward(gpu.array(x), gpu.array(w))
+    want = terms * of_pixel.astype("float64") * of_filter.astype("float64").reshape(1, 64, 1, 1)
+    assert_close(gpu.numpy(y), want, scale=want, dtype="float32", terms=terms, zero_mean=False)
+
+
 @pytest.mark.parametrize("value", [1e38, 3e34, 1e-20, 1 / 3, 1 + 2.0**-23, 2 - 2.0**-23])
 def test_one_product_of_float32_is_rounded_like_few(value, gpu, monkeypatch):
     """The parts of a number are the number: what they leave out is less than the rule allows for one term."""

@@ -28,8 +28,9 @@ _PACK = Kernel("conv_tensor.cu", "conv_pack_tensor", least_arch=LEAST_ARCH)
 _PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
 
 _INT = np.dtype(np.int32)
-# Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.
-LONGEST_SUM = 2**14
+# Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.  float32 is
+# added up in short runs, and those in a row.
+LONGEST_SUM, LONGEST_SPLIT_SUM = 2**14, 2**13
 _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
 _LARGEST_PLACE = 2**30  # chunks of all images together
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
@@ -63,7 +64,8 @@ _ALONE = 0.75  # speed of a block that has a multiprocessor to itself
 
 def takes(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
     """True if tensor cores of this compute capability can add up `inner` channels a group of such images."""
-    short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= LONGEST_SUM
+    longest = LONGEST_SUM if dtype.itemsize == 2 else LONGEST_SPLIT_SUM
+    short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= longest
     return short and reads(z, inner, dtype, arch)
 
 
