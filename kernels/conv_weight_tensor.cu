@@ -19,12 +19,14 @@
 // memory, rounded to nearest.
 //
 // Source of the layout of fragments: PTX ISA, matrix fragments for mma.m16n8k16.
-// Launcher: gpuconv/cuda/conv_weight_tensor.py.
+// Launchers: gpuconv/cuda/conv_weight_tensor.py.
 #include "conv.cuh"
 #include "tensor.cuh"
 
 // Rows and columns of images in one register, the row in the upper half: both are added and compared at once.
-__device__ __forceinline__ int row_and_column(int row, int column) { return row * 65536 + column; }
+__device__ __forceinline__ unsigned row_and_column(int row, int column) {
+  return static_cast<unsigned>(row) * 65536u + static_cast<unsigned>(column);
+}
 constexpr int OUTSIDE = -32768;  // row of a window that is all zeros
 
 // partial: (slices, SHARES, K, R S, C / groups), slice = blockIdx.y over the pixels [slice length, (slice + 1) length) of
@@ -45,7 +47,7 @@ conv_backward_weight_tensor(const T* __restrict__ dy, const T* __restrict__ x, f
   extern __shared__ __align__(16) unsigned char shared[];
   T* const stages = reinterpret_cast<T*>(shared);
   // Of the pixels of two slices: the place of the window's corner in x, in chunks; its row and column.
-  __shared__ Pack<int, 2> corners[2][DEPTH];
+  __shared__ Pack<unsigned, 2> corners[2][DEPTH];
 
   const int channels = z.C / z.groups, filters = z.K / z.groups, columns = z.R * z.S * channels;
   const int tiles = ceil_div(columns, COLUMNS), tiles_down = ceil_div(filters, FILTERS);
@@ -61,7 +63,7 @@ conv_backward_weight_tensor(const T* __restrict__ dy, const T* __restrict__ x, f
   const auto place = [&](int table) {
     if (thread < DEPTH) {
       const int top = p * z.stride_v - z.pad_v, left = q * z.stride_h - z.pad_h;
-      corners[table][thread] = {((n * z.H + top) * z.W + left) * (z.C / CHUNK),
+      corners[table][thread] = {static_cast<unsigned>(((n * z.H + top) * z.W + left) * (z.C / CHUNK)),
                                 row_and_column(pixel < end ? top : OUTSIDE, left)};
       pixel += DEPTH;
       q += on_q;
@@ -75,18 +77,19 @@ conv_backward_weight_tensor(const T* __restrict__ dy, const T* __restrict__ x, f
   // This thread's chunk of filters, and its chunk of channels with their tap.
   const int a_own = thread % A_CHUNKS, a_line = thread / A_CHUNKS, b_own = thread % B_CHUNKS, b_line = thread / B_CHUNKS;
   const int column = column0 + b_own * CHUNK, tap = column / channels;
-  const int down = tap / z.S * z.dilation_v, right = tap % z.S * z.dilation_h, within = row_and_column(down, right);
-  const int last = column < columns ? row_and_column(z.H - 1, z.W - 1) : row_and_column(-1, 0);
+  const int down = tap / z.S * z.dilation_v, right = tap % z.S * z.dilation_h;
+  const unsigned within = row_and_column(down, right);
+  const unsigned last = column < columns ? row_and_column(z.H - 1, z.W - 1) : row_and_column(-1, 0);
   const unsigned long long from_x = reinterpret_cast<unsigned long long>(
       x + ((static_cast<long long>(down) * z.W + right) * z.C + group * channels + column % channels));
   const T* from_dy = dy + static_cast<long long>(begin + a_line) * z.K + group * filters + filter0 + a_own * CHUNK;
   int next = filter0 + a_own * CHUNK < filters ? begin + a_line : end;  // behind the last filter nothing is read
   T* to_a = stages + (a_line * A_CHUNKS + (a_own ^ a_line % 8)) * CHUNK;
   T* to_b = stages + DEPTH * FILTERS + (b_line * B_CHUNKS + (b_own ^ b_line % 8)) * CHUNK;
-  const Pack<int, 2>* windows = corners[0] + b_line;
+  const Pack<unsigned, 2>* windows = corners[0] + b_line;
   int to_table = DEPTH;  // and back
   const auto load = [&](int to_stage) {  // the next slice; then to where that after it goes
-    Pack<int, 2> at[DEPTH / B_LINES];
+    Pack<unsigned, 2> at[DEPTH / B_LINES];
 #pragma unroll
     for (int i = 0; i < DEPTH / B_LINES; ++i) at[i] = windows[i * B_LINES];
 #pragma unroll
@@ -97,9 +100,9 @@ conv_backward_weight_tensor(const T* __restrict__ dy, const T* __restrict__ x, f
 #pragma unroll
     for (int i = 0; i < DEPTH / B_LINES; ++i) {
       // A half below 0 takes 1 from the other, which no longer matters.
-      const int here = at[i].at[1] + within, beyond = last - here;
-      const T* const origin = reinterpret_cast<const T*>(from_x + static_cast<long long>(at[i].at[0]) * 16);
-      ptx::cp_async16(to_b + i * B_LINES * COLUMNS, origin, ((here | beyond) & 0x80008000) == 0);
+      const unsigned here = at[i].at[1] + within, beyond = last - here;
+      const T* const origin = reinterpret_cast<const T*>(from_x + static_cast<long long>(static_cast<int>(at[i].at[0])) * 16);
+      ptx::cp_async16(to_b + i * B_LINES * COLUMNS, origin, ((here | beyond) & 0x80008000u) == 0);
     }
     from_dy += static_cast<long long>(DEPTH) * z.K;
     next += DEPTH;

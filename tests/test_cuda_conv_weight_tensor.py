@@ -188,7 +188,7 @@ def test_rule(x, w, options, method):
     ("filters", "columns", "tile"),
     [
         (512, 4608, "large"),
-        (128, 576, "tall"),
+        (128, 576, "large"),
         (64, 576, "flat"),
         (64, 1152, "flat"),
         (24, 96, "flat"),

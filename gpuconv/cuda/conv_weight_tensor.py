@@ -42,8 +42,9 @@ FLAT = WeightTensorTile(64, 128, 2, 64, 3)
 TALL = WeightTensorTile(128, 64, 2, 64, 3)
 SMALL = WeightTensorTile(64, 64, 4, 64, 3)
 
-# Passes over shared memory for 32 pixels, or products on the tensor cores where these take longer (sm_90), in cycles.
-_CYCLES = {LARGE: 416, FLAT: 224, TALL: 224, SMALL: 128}
+# Of a block and 32 pixels, in cycles of a multiprocessor of sm_90: passes over shared memory, or products on the tensor
+# cores where these take longer (tests/ladder/tensor_loops.json).
+_CYCLES = {LARGE: 416, FLAT: 240, TALL: 232, SMALL: 136}
 _CYCLES_OF_SUMS = 2600  # to write a block's 64 KB, at 25 bytes a cycle of one multiprocessor
 _CYCLES_OF_MEMORY = 52  # to write and to read them, at 2500 bytes a cycle of all together
 
