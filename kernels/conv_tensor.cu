@@ -1,17 +1,20 @@
-// 2-D convolution and its input gradient on tensor cores, compute capability 8.0 and later: float16 and bfloat16.
+// 2-D convolution and its input gradient on tensor cores, compute capability 8.0 and later.
 //
 // The sums are those of conv.cu, which has the formulas, kept in float32.  How a block makes its tile: conv_tensor.cuh.
+// float32 is taken apart in two numbers of 11 bits, a = a1 + a2, and a b is a1 b1 + a1 b2 + a2 b1, up to 2^-24 of it.
 //
 // Layout: images are (N, H, W, C), w is (K, C / groups, R, S); both without gaps.  The channels of a group that are
-// added up are a multiple of 8; where there is one group, conv_pad_tensor makes them one by channels of zeros.
+// added up are whole chunks of 16 bytes; where there is one group, conv_pad_tensor adds channels of zeros.
 //
-//   kernel                    | one thread (block) per                   | when
-//   conv_forward_tensor       | (block) tile of pixels x filters         | windows of at most 15 x 15
-//   conv_backward_data_tensor | (block) tile of pixels x channels, phase | the same
-//   conv_pack_tensor          | 8 inner channels of a filter, phase      | before either of them
-//   conv_pad_tensor           | 8 channels of a pixel                    | channels that are no multiple of 8
+//   kernel                          | one thread (block) per                   | when
+//   conv_forward_tensor             | (block) tile of pixels x filters         | 16 bits, windows of at most 15 x 15
+//   conv_backward_data_tensor       | (block) tile of pixels x channels, phase | the same
+//   conv_forward_tensor_split       | as conv_forward_tensor                   | float32, the same windows
+//   conv_backward_data_tensor_split | as conv_backward_data_tensor             | the same
+//   conv_pack_tensor                | chunk of a filter, phase                 | before any of them
+//   conv_pad_tensor                 | chunk of a pixel                         | channels that are no whole chunks
 //
-// Both products want 16 columns of their result or more, and places that 32 bits can count; else conv_tiled.cu runs.
+// The products want 16 columns of their result or more, and places that 32 bits can count; else conv_tiled.cu runs.
 // Launchers: gpuconv/cuda/conv_tensor.py.
 #include "conv_tensor.cuh"
 
@@ -19,11 +22,8 @@ template <typename T, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int W
 __global__ void __launch_bounds__(128, WARP_PIXELS + WARP_FILTERS > 96 ? 2 : 4)
 conv_forward_tensor(const T* __restrict__ x, const T* __restrict__ packed, const T* __restrict__ b, T* __restrict__ y,
                     const ConvShape z, int steps) {
-  __shared__ Place<false> place;
-  if (threadIdx.x == 0) place = find_tile<false>(z, PIXELS, FILTERS, 1, 1, 1);
-  __syncthreads();
-  tensor_tile<T, false, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, b, y, z, place,
-                                                                                         steps, 1);
+  forward_on_tensor_cores<T, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, nullptr, b, y,
+                                                                                              z, steps);
 }
 
 // blockIdx.y: phase of the stride.  special: what conv_pack_tensor found.
@@ -32,18 +32,26 @@ __global__ void __launch_bounds__(128, WARP_PIXELS + WARP_FILTERS > 96 ? 2 : 4)
 conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed, T* __restrict__ dx, const ConvShape z,
                           const T* __restrict__ w, const int* __restrict__ special, int specials, int steps,
                           int tap_step_v, int tap_step_h) {
-  __shared__ Place<false> place;
-  if (threadIdx.x == 0) place = find_tile<true>(z, PIXELS, FILTERS, 1, tap_step_v, tap_step_h);
-  bool unbounded = false;
-  for (int i = threadIdx.x; i < specials; i += TENSOR_THREADS) unbounded = unbounded || special[i] != 0;
-  unbounded = __syncthreads_or(unbounded);
-  if (place.pixels <= 0) return;  // a phase smaller than the largest
-  if (unbounded) {
-    data_by_formula<PIXELS, FILTERS>(dy, w, dx, z, place);
-    return;
-  }
-  tensor_tile<T, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(dy, packed, nullptr, dx, z,
-                                                                                         place, steps, tap_step_h);
+  data_on_tensor_cores<T, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
+      dy, packed, dx, z, w, special, specials, steps, tap_step_v, tap_step_h);
+}
+
+// float32 by three products.  w: what the filters were packed from
+template <bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
+__global__ void __launch_bounds__(128, 2)
+conv_forward_tensor_split(const float* __restrict__ x, const float* __restrict__ packed, const float* __restrict__ w,
+                          const float* __restrict__ b, float* __restrict__ y, const ConvShape z, int steps) {
+  forward_on_tensor_cores<float, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, w, b, y, z,
+                                                                                                  steps);
+}
+
+template <int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
+__global__ void __launch_bounds__(128, 2)
+conv_backward_data_tensor_split(const float* __restrict__ dy, const float* __restrict__ packed, float* __restrict__ dx,
+                                const ConvShape z, const float* __restrict__ w, const int* __restrict__ special,
+                                int specials, int steps, int tap_step_v, int tap_step_h) {
+  data_on_tensor_cores<float, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
+      dy, packed, dx, z, w, special, specials, steps, tap_step_v, tap_step_h);
 }
 
 // w   ->   packed: (phases with taps, groups, tiles, steps, breadth, depth), 0 where there is no such filter or row.
@@ -92,7 +100,7 @@ conv_pack_tensor(const T* __restrict__ w, T* __restrict__ packed, int* __restric
   }
 }
 
-// images: (N, C, pixels) or, with CHANNELS_LAST, (N, pixels, C)   ->   padded: (N, pixels, C up to a multiple of 8)
+// images: (N, C, pixels) or, with CHANNELS_LAST, (N, pixels, C)   ->   padded: (N, pixels, C up to whole chunks)
 template <typename T, bool CHANNELS_LAST>
 __global__ void __launch_bounds__(256, 4)
 conv_pad_tensor(const T* __restrict__ images, T* __restrict__ padded, int N, int C, int pixels) {

@@ -8,6 +8,9 @@
 // c ^ (l's number among lines of 128 bytes): eight lanes that read a chunk of eight lines (ldmatrix) meet 32 different
 // banks, and so do eight that write two lines.
 //
+// Tensor cores cut off what does not fit into a sum.  16-bit results hide that; float32 is added up step by step, and
+// these sums to each other, rounded to nearest.
+//
 // Sources: PTX ISA, "Matrix Fragments for mma.m16n8k16"; CUTLASS for one bit of each tap row and column.
 #pragma once
 
@@ -36,14 +39,43 @@ __device__ __forceinline__ unsigned taps_inside(int at, const Axis& axis, int si
   return inside;
 }
 
+// sum += left right over two chunks, for ROWS x COLUMNS tiles of 16 x 8.  float: by three products of 11 bits, the
+// smaller ones first.
+template <typename T, int ROWS, int COLUMNS>
+__device__ __forceinline__ void add_products(float (&sum)[ROWS][COLUMNS][4], unsigned (&left)[ROWS][4],
+                                             unsigned (&right)[COLUMNS][2]) {
+  if constexpr (sizeof(T) == 4) {
+    unsigned low_left[ROWS][4], low_right[COLUMNS][2];
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) split(left[i], low_left[i]);
+#pragma unroll
+    for (int j = 0; j < COLUMNS; ++j) split(right[j], low_right[j]);
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+      for (int j = 0; j < COLUMNS; ++j) add_product<T>(sum[i][j], low_left[i], right[j]);
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+      for (int j = 0; j < COLUMNS; ++j) add_product<T>(sum[i][j], left[i], low_right[j]);
+  }
+#pragma unroll
+  for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+    for (int j = 0; j < COLUMNS; ++j) add_product<T>(sum[i][j], left[i], right[j]);
+}
+
 // y of z, or dx with DATA: `outer` channels a group of the output from `inner` of the input.
 //
 // packed: (phases with taps, groups, tiles of FILTERS, steps, FILTERS, DEPTH), as conv_pack_tensor makes it.
+// by_formula: the output of a line and column; float results that are not finite are asked of it, since the parts of an
+// infinity are NaN.
 template <typename T, bool DATA, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH,
-          int STAGES>
+          int STAGES, typename Formula>
 __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T* __restrict__ packed,
                                             const T* __restrict__ b, T* __restrict__ output, const ConvShape& z,
-                                            const Place<false>& place, int steps, int tap_step_h) {
+                                            const Place<false>& place, int steps, int tap_step_h,
+                                            const Formula& by_formula) {
   constexpr int THREADS = TENSOR_THREADS;
   constexpr int CHUNK = CHUNK_OF<T>, CHUNKS = DEPTH / CHUNK, LINES = THREADS / CHUNKS;  // lines written at once
   constexpr int A_LINES = PIXELS / LINES, B_LINES = FILTERS / LINES, STAGE = (PIXELS + FILTERS) * DEPTH;
@@ -119,7 +151,8 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     ptx::cp_async_commit();
   };
 
-  float sum[DOWN][ACROSS][4] = {};
+  constexpr bool RUNS = sizeof(T) == 4;  // what a step adds up is added to the total rounded to nearest
+  float sum[DOWN][ACROSS][4] = {}, total[RUNS ? DOWN : 1][ACROSS][4] = {};
   const int top = warp % (PIXELS / WARP_PIXELS) * WARP_PIXELS, left = warp / (PIXELS / WARP_PIXELS) * WARP_FILTERS;
   int a_place[CHUNKS / 2], b_place[CHUNKS / 2];  // of the row that this lane points ldmatrix to, in a stage
 #pragma unroll
@@ -147,10 +180,15 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
         right_factor[j][0] = both[0], right_factor[j][1] = both[1];
         right_factor[j + 1][0] = both[2], right_factor[j + 1][1] = both[3];
       }
+      add_products<T>(sum, left_factor, right_factor);
+    }
+    if constexpr (RUNS) {
 #pragma unroll
       for (int i = 0; i < DOWN; ++i)
 #pragma unroll
-        for (int j = 0; j < ACROSS; ++j) add_product<T>(sum[i][j], left_factor[i], right_factor[j]);
+        for (int j = 0; j < ACROSS; ++j)
+#pragma unroll
+          for (int v = 0; v < 4; ++v) total[i][j][v] += sum[i][j][v], sum[i][j][v] = 0;
     }
   }
   ptx::cp_async_wait<0>();
@@ -181,7 +219,7 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
         Pack<T, 2> pair;
 #pragma unroll
         for (int v = 0; v < 2; ++v) {
-          float value = sum[i][j][2 * half + v] + bias[v];
+          float value = (RUNS ? total[RUNS ? i : 0] : sum[i])[j][2 * half + v] + bias[v];
           if (RELU) value = value < 0 ? 0 : value;
           pair.at[v] = narrow<T>(value);
         }
@@ -195,26 +233,106 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     const int line = i / (FILTERS / CHUNK), column = i % (FILTERS / CHUNK) * CHUNK;
     const int left_over = outer - place.column - column;
     if (pixels[line] < 0 || left_over <= 0) continue;
-    const Pack<T, CHUNK> chunk = *reinterpret_cast<const Pack<T, CHUNK>*>(stages + line * OUT_LINE + column);
+    T* const out = stages + line * OUT_LINE + column;
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll 1
+      for (int v = 0; v < min(left_over, CHUNK); ++v) {
+        if (out[v] - out[v] != 0) out[v] = by_formula(line, place.column + column + v);
+      }
+    }
+    const Pack<T, CHUNK> chunk = *reinterpret_cast<const Pack<T, CHUNK>*>(out);
     store_pack<CHUNK>(output + static_cast<long long>(pixels[line]) * outputs + first + column, chunk, wide, left_over);
   }
 }
 
-// The tile of dx by its formula: a pixel outside dy is the number 0, and 0 times an infinity of the filters is NaN.
+// Outputs of a tile by their formula, for any line and column that are real.  The images are stored with more channels
+// than z says where those are no whole chunks.
+template <typename T, bool RELU>
+struct ForwardFormula {
+  const T *x, *w, *b;
+  const ConvShape& z;
+  const Place<false>& place;
+
+  __device__ __forceinline__ T operator()(int line, int column) const {
+    const int number = place.start + line, channels = z.C / z.groups, k = place.group * (z.K / z.groups) + column;
+    const Spot spot = spot_at(place, number % place.area);
+    const long long n = place.image + number / place.area, C = ceil_div(z.C, CHUNK_OF<T>) * CHUNK_OF<T>;
+    const int top = spot.p * z.stride_v - z.pad_v, left = spot.q * z.stride_h - z.pad_h;
+    float sum = 0;
+    for (int c = 0; c < channels; ++c) {
+      for (int r = 0; r < z.R; ++r) {
+        const int h = top + r * z.dilation_v;
+        for (int s = 0; s < z.S; ++s) {
+          const int v = left + s * z.dilation_h;
+          const bool inside = h >= 0 && h < z.H && v >= 0 && v < z.W;
+          const float pixel = inside ? widen(x[((n * z.H + h) * z.W + v) * C + place.group * channels + c]) : 0;
+          sum += pixel * widen(w[((static_cast<long long>(k) * channels + c) * z.R + r) * z.S + s]);
+        }
+      }
+    }
+    if (b != nullptr) sum += widen(b[k]);
+    if (RELU) sum = sum < 0 ? 0 : sum;
+    return narrow<T>(sum);
+  }
+};
+
+template <typename T>
+struct DataFormula {
+  const T *dy, *w;
+  const ConvShape& z;
+  const Place<false>& place;
+
+  __device__ __forceinline__ Pixel<long long> pixel(int line, int column) const {
+    const int number = place.start + line;
+    const Spot spot = spot_at(place, number % place.area);
+    return {place.image + number / place.area, place.group * (z.C / z.groups) + column,
+            place.down.place + spot.p * place.down.spread, place.across.place + spot.q * place.across.spread};
+  }
+  __device__ __forceinline__ T operator()(int line, int column) const {
+    return data_gradient<T, true, long long>(dy, w, z, pixel(line, column), ceil_div(z.K, CHUNK_OF<T>) * CHUNK_OF<T>);
+  }
+};
+
+// The tile of dx where an infinity is among the filters: a pixel outside dy is the number 0, and their product is NaN.
 template <int PIXELS, int FILTERS, typename T>
-__device__ __forceinline__ void data_by_formula(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
+__device__ __forceinline__ void data_by_formula(const DataFormula<T>& by_formula, T* __restrict__ dx,
                                                 const ConvShape& z, const Place<false>& place) {
-  const int outer = z.C / z.groups;
 #pragma unroll 1
   for (int i = threadIdx.x; i < PIXELS * FILTERS; i += TENSOR_THREADS) {
     const int line = i / FILTERS, column = place.column + i % FILTERS;
-    if (line >= place.pixels || column >= outer) continue;
-    const int number = place.start + line;
-    const Spot spot = spot_at(place, number % place.area);
-    const long long n = place.image + number / place.area, c = place.group * outer + column;
-    const long long h = place.down.place + spot.p * place.down.spread;
-    const long long v = place.across.place + spot.q * place.across.spread;
-    dx[place_of<true, long long>(n, c, h, v, z.C, z.H, z.W)] =
-        data_gradient<T, true, long long>(dy, w, z, {n, c, h, v}, ceil_div(z.K, CHUNK_OF<T>) * CHUNK_OF<T>);
+    if (line >= place.pixels || column >= z.C / z.groups) continue;
+    const Pixel<long long> at = by_formula.pixel(line, column);
+    dx[place_of<true, long long>(at.n, at.c, at.h, at.w, z.C, z.H, z.W)] = by_formula(line, column);
   }
+}
+
+// The kernels of y and dx.
+template <typename T, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
+__device__ __forceinline__ void forward_on_tensor_cores(const T* x, const T* packed, const T* w, const T* b, T* y,
+                                                        const ConvShape& z, int steps) {
+  __shared__ Place<false> place;
+  if (threadIdx.x == 0) place = find_tile<false>(z, PIXELS, FILTERS, 1, 1, 1);
+  __syncthreads();
+  tensor_tile<T, false, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
+      x, packed, b, y, z, place, steps, 1, ForwardFormula<T, RELU>{x, w, b, z, place});
+}
+
+// special: what conv_pack_tensor found.
+template <typename T, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
+__device__ __forceinline__ void data_on_tensor_cores(const T* dy, const T* packed, T* dx, const ConvShape& z,
+                                                     const T* w, const int* special, int specials, int steps,
+                                                     int tap_step_v, int tap_step_h) {
+  __shared__ Place<false> place;
+  if (threadIdx.x == 0) place = find_tile<true>(z, PIXELS, FILTERS, 1, tap_step_v, tap_step_h);
+  bool unbounded = false;
+  for (int i = threadIdx.x; i < specials; i += TENSOR_THREADS) unbounded = unbounded || special[i] != 0;
+  unbounded = __syncthreads_or(unbounded);
+  if (place.pixels <= 0) return;  // a phase smaller than the largest
+  const DataFormula<T> by_formula{dy, w, z, place};
+  if (unbounded) {
+    data_by_formula<PIXELS, FILTERS>(by_formula, dx, z, place);
+    return;
+  }
+  tensor_tile<T, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
+      dy, packed, nullptr, dx, z, place, steps, tap_step_h, by_formula);
 }

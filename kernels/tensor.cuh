@@ -18,3 +18,21 @@ template <>
 __device__ __forceinline__ void add_product<bfloat16>(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   ptx::mma_m16n8k16_bf16(sum, a, b, sum);
 }
+template <>
+__device__ __forceinline__ void add_product<float>(float (&sum)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  ptx::mma_m16n8k8_tf32(sum, a, b, sum);
+}
+
+// Leave the first 11 bits of each float in `high`, rounded to nearest, and return the 11 bits behind them in `low`.
+//
+// Tensor cores take no notice of the last 13 bits of a register: half a unit of what they see is added to `low` before.
+// Infinities, and numbers beyond 2^114, leave NaN.  Source: T. J. Dekker, Numerische Mathematik 18 (1971).
+template <int N>
+__device__ __forceinline__ void split(unsigned (&high)[N], unsigned (&low)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    const float value = __uint_as_float(high[i]), first = multiply_add(value, -8192, __fmul_rn(value, 8193));
+    high[i] = __float_as_uint(first);
+    low[i] = __float_as_uint(value - first) + 0x1000u;
+  }
+}

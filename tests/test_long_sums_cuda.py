@@ -382,6 +382,10 @@ WIDE = {
 # cut off one bit behind it: each of the 8 loses up to half a unit, and what comes out one unit more, always to one side.
 OF_16_BITS = {"conv_forward_tensor", "conv_backward_data_tensor"}
 _TOGETHER, _LOST = 8, 8 / 2 + 1
+# float32 by three products: 4 at once, runs of 16 terms, and those in a row.  That short sums keep the rule, too, is
+# measured in the emulator (test_cuda_conv_tensor.py).
+SPLIT = {"conv_forward_tensor_split", "conv_backward_data_tensor_split"}
+_SPLIT_RUN, _SPLIT_LOST = 16, 4 / 2 + 1
 NO_SUMS = {
     "adam_update",
     "affine_forward_bias",
@@ -438,7 +442,7 @@ def test_every_kernel_is_in_the_table():
             if re.search(r"\{\s*pointwise\(", body):
                 single_elements.add(name)
     assert {"relu_forward", "gelu_backward"} <= single_elements
-    listed = WIDE | NO_SUMS | OF_16_BITS | {name for row in TABLE.values() for name in row.kernels}
+    listed = WIDE | NO_SUMS | OF_16_BITS | SPLIT | {name for row in TABLE.values() for name in row.kernels}
     missing, gone = sorted(kernels - single_elements - listed), sorted(listed - kernels)
     assert not missing, (
         f"add {', '.join(missing)} to tests/test_long_sums_cuda.py: TABLE, or NO_SUMS if they add nothing up"
@@ -460,6 +464,14 @@ def test_sums_on_tensor_cores_are_as_long_as_results_of_16_bits_allow():
         count * unit for count, unit in ((1 / 3, 4 / 3), *((2 / 3 / 2**i, 4 / 3 / 2**i) for i in (1, 2, 3, 4)))
     )
     assert 0.7 < at_three_halves < 0.75
+
+
+def test_sums_of_split_float32_are_as_long_as_the_rule_allows():
+    """A run loses at most a unit of 2 u of each partial sum, where these are 1/4, 2/4, 3/4 and all of it; 3 u are the products'."""
+    run = 2 * _SPLIT_LOST * (1 / 4 + 2 / 4 + 3 / 4 + 1) + 3
+    for terms in range(64, conv_tensor.LONGEST_SPLIT_SUM, 64):
+        assert run + _row_bound(terms / _SPLIT_RUN) <= rule(terms) + 1, terms
+    assert conv_tensor.SPLIT_SLIM.depth == conv_tensor.SPLIT_SMALL.depth == _SPLIT_RUN
 
 
 def test_constants_that_kernels_and_launchers_share():

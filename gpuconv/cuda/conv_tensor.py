@@ -14,17 +14,23 @@ from .kernel import Kernel, cover
 from .layout import stored
 
 LEAST_ARCH = 80  # compute capability without the dot
-CHUNK = 8  # numbers in 16 bytes
+# Where tensor cores add up float32, by three products, more than the other cores do: elsewhere they are too few.
+FLOAT32_ARCHS = frozenset({80, 90})
+CHUNK = 8  # numbers of 16 bits in 16 bytes
+_CHUNK_BYTES = 16
 _THREADS = 128
 
 _FORWARD = Kernel("conv_tensor.cu", "conv_forward_tensor", block=_THREADS, least_arch=LEAST_ARCH)
 _DATA = Kernel("conv_tensor.cu", "conv_backward_data_tensor", block=_THREADS, least_arch=LEAST_ARCH)
+_FORWARD_SPLIT = Kernel("conv_tensor.cu", "conv_forward_tensor_split", block=_THREADS, least_arch=LEAST_ARCH)
+_DATA_SPLIT = Kernel("conv_tensor.cu", "conv_backward_data_tensor_split", block=_THREADS, least_arch=LEAST_ARCH)
 _PACK = Kernel("conv_tensor.cu", "conv_pack_tensor", least_arch=LEAST_ARCH)
 _PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
 
 _INT = np.dtype(np.int32)
-# Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.
-LONGEST_SUM = 2**14
+# Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.  float32 is
+# added up in short runs, and those in a row.
+LONGEST_SUM, LONGEST_SPLIT_SUM = 2**14, 2**13
 _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
 _LARGEST_PLACE = 2**30  # chunks of all images together
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
@@ -49,34 +55,48 @@ SMALL = TensorTile(64, 64, 32, 32, 32, 4)
 # What a tile makes in the time that its products take on the tensor cores, by the passes over shared memory that a step
 # needs: it waits for the slower of both.
 _SPEED = {LARGE: 1.0, TALL: 0.98, SLIM: 0.72, SMALL: 0.54}
+# float32: by the instructions of a step.
+SPLIT_SLIM = TensorTile(128, 64, 64, 32, 16, 4)
+SPLIT_SMALL = TensorTile(64, 64, 32, 32, 16, 4)
+_SPEED_OF_SPLIT = {SPLIT_SLIM: 1.0, SPLIT_SMALL: 0.78}
 _ALONE = 0.75  # speed of a block that has a multiprocessor to itself
 
 
 def takes(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
     """True if tensor cores of this compute capability can add up `inner` channels a group of such images."""
-    short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= LONGEST_SUM
+    longest = LONGEST_SUM if dtype.itemsize == 2 else LONGEST_SPLIT_SUM
+    short = max(z.window) <= _LARGEST_WINDOW and inner * prod(z.window) <= longest
     return short and reads(z, inner, dtype, arch)
 
 
 def reads(z: ConvSizes, inner: int, dtype: np.dtype, arch: int) -> bool:
     """True if tensor cores of this compute capability can read images with `inner` channels a group."""
-    images = z.N * z.H * z.W * -(-z.C // CHUNK), z.N * z.P * z.Q * -(-z.K // CHUNK)
-    whole = inner % CHUNK == 0 or z.groups == 1
-    return dtype.itemsize == 2 and arch >= LEAST_ARCH and whole and max(images) < _LARGEST_PLACE
+    chunk = chunk_of(dtype)
+    images = z.N * z.H * z.W * -(-z.C // chunk), z.N * z.P * z.Q * -(-z.K // chunk)
+    whole = inner % chunk == 0 or z.groups == 1
+    known = arch >= LEAST_ARCH if dtype.itemsize == 2 else dtype == np.float32 and arch in FLOAT32_ARCHS
+    return known and whole and max(images) < _LARGEST_PLACE
 
 
-def tile_of(pixels: int, columns: int, times: int, sm_count: int) -> TensorTile:
+def chunk_of(dtype: np.dtype) -> int:
+    """Return how many numbers there are in 16 bytes: what is copied and multiplied together."""
+    return _CHUNK_BYTES // dtype.itemsize
+
+
+def tile_of(pixels: int, columns: int, times: int, dtype: np.dtype, sm_count: int) -> TensorTile:
     """Return the tile that makes `times` results of so many pixels and columns soonest on so many multiprocessors.
 
     Each multiprocessor makes one block after another, so many that none is left: the last are few where tiles are large.
     """
 
+    speed = _SPEED if dtype.itemsize == 2 else _SPEED_OF_SPLIT
+
     def time(tile: TensorTile) -> float:
         blocks = _blocks(tile, pixels, columns) * times
         rounds = -(-blocks // sm_count)
-        return rounds * tile.pixels * tile.filters / _SPEED[tile] / (_ALONE if rounds == 1 else 1)
+        return rounds * tile.pixels * tile.filters / speed[tile] / (_ALONE if rounds == 1 else 1)
 
-    return min(_SPEED, key=time)
+    return min(speed, key=time)
 
 
 def conv_forward(device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np.void, *, relu: bool) -> Any:
@@ -84,11 +104,14 @@ def conv_forward(device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np
     x_last = in_chunks(device, x)
     y_last = device.empty((z.N, z.P, z.Q, z.K), x.dtype)
     pixels, columns = z.N * z.P * z.Q, z.K // z.groups
-    tile = tile_of(pixels, columns, z.groups, device.sm_count)
-    packed, _, steps = _packed(device, contiguous(w), z, shape, tile, data=False, tap_steps=(1, 1))
-    blocks = _blocks(tile, pixels, columns) * z.groups
-    arguments = x_last, packed, None if b is None else contiguous(b), y_last, shape, steps
-    _FORWARD(device, (x.dtype, relu, *tile), blocks, *arguments, shared=_shared_bytes(tile, x.dtype))
+    tile = tile_of(pixels, columns, z.groups, x.dtype, device.sm_count)
+    w, b = contiguous(w), None if b is None else contiguous(b)
+    packed, _, steps = _packed(device, w, z, shape, tile, data=False, tap_steps=(1, 1))
+    blocks, shared = _blocks(tile, pixels, columns) * z.groups, _shared_bytes(tile, x.dtype)
+    if x.dtype.itemsize == 2:
+        _FORWARD(device, (x.dtype, relu, *tile), blocks, x_last, packed, b, y_last, shape, steps, shared=shared)
+    else:
+        _FORWARD_SPLIT(device, (relu, *tile), blocks, x_last, packed, w, b, y_last, shape, steps, shared=shared)
     return _in_format(device, y_last, channels_last=is_channels_last(x))
 
 
@@ -98,13 +121,14 @@ def data_gradient(device: Device, dy: Any, w: Any, z: ConvSizes, shape: np.void,
     dx_last = device.empty((z.N, z.H, z.W, z.C), dy.dtype)
     phases, columns = prod(z.stride), z.C // z.groups
     pixels = z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
-    tile = tile_of(pixels, columns, phases * z.groups, device.sm_count)
+    tile = tile_of(pixels, columns, phases * z.groups, dy.dtype, device.sm_count)
     v, h = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
     w = contiguous(w)
     packed, special, steps = _packed(device, w, z, shape, tile, data=True, tap_steps=(v, h))
-    blocks = _blocks(tile, pixels, columns) * z.groups
+    kernel, templates = (_DATA, (dy.dtype, *tile)) if dy.dtype.itemsize == 2 else (_DATA_SPLIT, tuple(tile))
+    grid = _blocks(tile, pixels, columns) * z.groups, phases
     arguments = dy_last, packed, dx_last, shape, w, special, special.size, steps, v, h
-    _DATA(device, (dy.dtype, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
+    kernel(device, templates, grid, *arguments, shared=_shared_bytes(tile, dy.dtype))
     return _in_format(device, dx_last, channels_last=channels_last)
 
 
@@ -123,10 +147,11 @@ def _packed(
     inner, outer = z.C // z.groups, z.K // z.groups
     if data:
         inner, outer = outer, inner
-    per_tap, tiles = -(-inner // CHUNK), -(-outer // tile.filters)
+    chunk = chunk_of(w.dtype)
+    per_tap, tiles = -(-inner // chunk), -(-outer // tile.filters)
     taps = prod(-(-n // step) for n, step in zip(z.window, tap_steps, strict=True))  # of the phase with most of them
     phases = prod(min(n, step) for n, step in zip(z.window, tap_steps, strict=True))
-    steps = -(-taps * per_tap * CHUNK // tile.depth)
+    steps = -(-taps * per_tap * chunk // tile.depth)
     packed = device.empty((phases, z.groups, tiles, steps, tile.filters, tile.depth), w.dtype)
     blocks = min(cover(device, phases * z.groups * tiles * tile.filters * per_tap), _PACK_BLOCKS)
     special = device.empty((blocks,), _INT) if data else None
@@ -136,16 +161,16 @@ def _packed(
 
 
 def in_chunks(device: Device, images: Any) -> Any:
-    """Return images as (N, H, W, channels up to a multiple of 8), without gaps and on 16 bytes: a view if it can be."""
-    N, C, H, W = images.shape
-    if C % CHUNK:
+    """Return images as (N, H, W, channels up to whole chunks), without gaps and on 16 bytes: a view if it can be."""
+    (N, C, H, W), chunk = images.shape, chunk_of(images.dtype)
+    if C % chunk:
         channels_last = is_channels_last(images)
-        padded = device.empty((N, H, W, -(-C // CHUNK) * CHUNK), images.dtype)
+        padded = device.empty((N, H, W, -(-C // chunk) * chunk), images.dtype)
         how = stored(images, channels_last=channels_last), padded, N, C, H * W
-        _PAD(device, (images.dtype, channels_last), cover(device, padded.size // CHUNK), *how)
+        _PAD(device, (images.dtype, channels_last), cover(device, padded.size // chunk), *how)
         return padded
     last = stored(images, channels_last=True)
-    if device.is_aligned(last, CHUNK * last.dtype.itemsize):
+    if device.is_aligned(last, _CHUNK_BYTES):
         return last
     copy = device.empty(tuple(last.shape), last.dtype)
     copy_into(copy, last)

@@ -54,7 +54,7 @@ def serves(z: ConvSizes, dtype: np.dtype, arch: int) -> bool:
     whole = z.groups == 1 or (z.K // z.groups) % CHUNK == 0
     spread = zip(z.image[2:], z.pad, z.dilation, z.window, strict=True)
     reach = max(size + 2 * pad + dilation * taps for size, pad, dilation, taps in spread)
-    return whole and reach <= _LARGEST_REACH and reads(z, z.C // z.groups, dtype, arch)
+    return dtype.itemsize == 2 and whole and reach <= _LARGEST_REACH and reads(z, z.C // z.groups, dtype, arch)
 
 
 def tile_of(filters: int, columns: int) -> WeightTensorTile:
