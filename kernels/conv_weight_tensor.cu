@@ -19,7 +19,7 @@
 // memory, rounded to nearest.
 //
 // Source of the layout of fragments: PTX ISA, matrix fragments for mma.m16n8k16.
-// Launcher: gpuconv/cuda/conv_weight_tensor.py.
+// Launchers: gpuconv/cuda/conv_weight_tensor.py.
 #include "conv.cuh"
 #include "tensor.cuh"
 

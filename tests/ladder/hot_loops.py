@@ -113,6 +113,7 @@ def _calls() -> Iterator[Call]:
             (conv, "tile_of", lambda *_, tile=tile: tile),
             (conv, "weight_tile_of", lambda *_, tile=of_weights: tile),
             (conv_tensor, "LEAST_ARCH", 1_000),
+            (conv_tensor, "FLOAT32_ARCHS", frozenset()),
         )
         for C in _CHANNELS:
             images = rough("conv", f"conv of {C} channels, {tile}", x=(1, C, 6, 8), w=(16, C, 3, 3), pad=1)
