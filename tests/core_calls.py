@@ -10,7 +10,9 @@ OPERATORS = sorted({call.operator for call in CALLS.values()})
 # What a launcher chooses for one dtype or format alone, and the turns leave out.
 _MORE = {
     ("conv_first_layer", "float32", "NHWC"),
+    ("conv_few_channels_infinite_pixel", "float64", "NHWC"),
     ("conv_large_tiles", "float32", "NCHW"),
+    ("conv_large_tiles", "float32", "NHWC"),
     ("conv_large_tiles", "float16", "NHWC"),
     ("conv_narrow_tiles", "float32", "NHWC"),
     ("conv_relu", "float64", "NHWC"),

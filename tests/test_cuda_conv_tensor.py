@@ -1,9 +1,9 @@
-"""Convolution of 16-bit numbers on tensor cores: which calls take them, and that they serve every case they are given."""
+"""Convolution on tensor cores: which calls take them, and that they serve every case they are given."""
 
 import numpy as np
 import pytest
 from compare import absolute, assert_close, assert_same, normal, whole
-from conv_checks import channels_last, exact_backward, exact_forward
+from conv_checks import channels_last, exact_backward, exact_forward, positive
 from pairs import GPUS, STORED, pairs
 from test_conv import CASES, SPECIAL
 from test_cuda_conv import expected, off_by_one
@@ -15,6 +15,7 @@ from gpuconv.errors import GpuLaunchError
 from gpuconv.shapes import conv_sizes
 
 FLOAT16, FLOAT32 = np.dtype("float16"), np.dtype("float32")
+DTYPES = ["float16", "float32"]
 
 each_format = pytest.mark.parametrize("stored", STORED)
 
@@ -38,6 +39,7 @@ CASES_OF_TILES = {
     "empty_batch": ((0, 16, 7, 7), (16, 16, 3, 3), {}),
 }
 TILES = {name: getattr(conv_tensor, name.upper()) for name in ("large", "tall", "slim", "small")}
+SPLIT_TILES = {f"split_{name}": TILES[name]._replace(depth=16) for name in ("slim", "small")}
 
 
 def force(monkeypatch, *, forward="tensor", data="tensor", tile=None):
@@ -65,23 +67,24 @@ def wanted(x, w, b, dy, z):
     return exact_forward(x, w, b, z), exact_backward(dy, x, w, z)[0]
 
 
-@pairs(case=CASES_OF_TILES, tile=TILES, stored=STORED, gpu=GPUS)
+@pairs(case=CASES_OF_TILES, tile=TILES | SPLIT_TILES, stored=STORED, gpu=GPUS)
 def test_every_tile_serves_every_case(case, tile, stored, gpu, rng, monkeypatch):
     force(monkeypatch, tile=tile)
-    given, z = arrays(rng, case)
+    dtype = "float32" if tile in SPLIT_TILES.values() else "float16"
+    given, z = arrays(rng, case, dtype=dtype)
     for actual, want in zip(computed(gpu, *given, case[2], stored=stored), wanted(*given, z), strict=True):
-        assert_same(actual, want, dtype="float16")
+        assert_same(actual, want, dtype=dtype)
 
 
 ONE_GROUP = {name: case for name, case in CASES.items() if "groups" not in case[2]}
 
 
-@pairs(case=ONE_GROUP, stored=STORED, gpu=GPUS)
-def test_any_case_of_one_group_could_be_served(case, stored, gpu, rng, monkeypatch):
+@pairs(case=ONE_GROUP, dtype=DTYPES, stored=STORED, gpu=GPUS)
+def test_any_case_of_one_group_could_be_served(case, dtype, stored, gpu, rng, monkeypatch):
     force(monkeypatch)
-    given, z = arrays(rng, case)
+    given, z = arrays(rng, case, dtype=dtype)
     for actual, want in zip(computed(gpu, *given, case[2], stored=stored), wanted(*given, z), strict=True):
-        assert_same(actual, want, dtype="float16")
+        assert_same(actual, want, dtype=dtype)
 
 
 # Numbers, types, special values -------------------------------------------------------------------------------------
@@ -91,16 +94,46 @@ def test_any_case_of_one_group_could_be_served(case, stored, gpu, rng, monkeypat
     case={
         "body": ((2, 64, 6, 5), (32, 64, 3, 3), {"pad": 1}),
         "padded_channels": ((2, 3, 12, 9), (19, 3, 5, 5), {"pad": 2, "stride": 2}),
+        "long": ((1, 512, 6, 6), (16, 512, 3, 3), {"pad": 1}),
+        "short": ((2, 4, 6, 6), (64, 4, 1, 1), {}),
     },
+    make={"normal": normal, "positive": positive},
+    dtype=DTYPES,
     stored=STORED,
     gpu=GPUS,
+    together=[("case", "make", "dtype")],
 )
-def test_within_the_tolerance(case, stored, gpu, rng, monkeypatch):
+def test_within_the_tolerance(case, make, dtype, stored, gpu, rng, monkeypatch):
     force(monkeypatch)
-    given, z = arrays(rng, case, normal)
+    given, z = arrays(rng, case, make, dtype)
     refs, scales = wanted(*given, z), wanted(*absolute(*given), z)
-    for actual, ref, scale in zip(computed(gpu, *given, case[2], stored=stored), refs, scales, strict=True):
-        assert_close(actual, ref, scale=scale, dtype="float16")
+    terms = (z.C // z.groups * z.R * z.S + 1, z.K // z.groups * z.R * z.S)
+    results = zip(computed(gpu, *given, case[2], stored=stored), refs, scales, terms, strict=True)
+    for actual, ref, scale, count in results:
+        assert_close(actual, ref, scale=scale, dtype=dtype, terms=count, zero_mean=make is normal)
+
+
+@pytest.mark.parametrize("terms", [4, 8, 12, 16, 32, 64, 576])
+def test_equal_terms_of_float32_hold_the_rule(terms, gpu, rng, monkeypatch):
+    """All that a run of equal products loses, it loses to one side."""
+    force(monkeypatch)
+    of_pixel = (1 + rng.random((1, 1, 16, 16))).astype("float32")
+    of_filter = (1 + rng.random((64, 1, 1, 1))).astype("float32")
+    x, w = np.tile(of_pixel, (1, terms, 1, 1)), np.tile(of_filter, (1, terms, 1, 1))
+    y, _ = gpuconv.conv_forward(gpu.array(x), gpu.array(w))
+    want = terms * of_pixel.astype("float64") * of_filter.astype("float64").reshape(1, 64, 1, 1)
+    assert_close(gpu.numpy(y), want, scale=want, dtype="float32", terms=terms, zero_mean=False)
+
+
+@pytest.mark.parametrize("value", [1e38, 3e34, 1e-20, 1 / 3, 1 + 2.0**-23, 2 - 2.0**-23])
+def test_one_product_of_float32_is_rounded_like_few(value, gpu, monkeypatch):
+    """The parts of a number are the number: what they leave out is less than the rule allows for one term."""
+    force(monkeypatch)
+    x, w = np.full((1, 4, 2, 2), value, "float32"), np.zeros((16, 4, 1, 1), "float32")
+    w[:, 0] = np.linspace(0.25, 1, 16, dtype="float32")[:, None, None]
+    y, _ = gpuconv.conv_forward(gpu.array(x), gpu.array(w))
+    want = np.broadcast_to((x[0, 0, 0, 0].astype("float64") * w[:, 0, 0, 0])[None, :, None, None], (1, 16, 2, 2))
+    np.testing.assert_allclose(gpu.numpy(y).astype("float64"), want, rtol=2.0**-22)
 
 
 @each_format
@@ -110,42 +143,45 @@ def test_without_bias(stored, gpu, rng):
     assert_same(y, exact_forward(x, w, np.zeros_like(b), z), dtype="float16")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @each_format
-def test_relu_in_the_epilogue(stored, gpu, rng):
-    (x, w, b, _), z = arrays(rng, CASES_OF_TILES["taps_that_end_inside_slices"])
-    x[0, 0, 0, 0] = np.nan
+def test_relu_in_the_epilogue(stored, dtype, gpu, rng):
+    (x, w, b, _), z = arrays(rng, CASES_OF_TILES["taps_that_end_inside_slices"], dtype=dtype)
+    x[0, 0, 0, 0], x[1, 0, 7, 8] = np.nan, -np.inf
     y = exact_forward(x, w, b, z)
     assert (y < 0).any()
     arrange = channels_last if stored == "channels_last" else np.asarray
     got = conv.convolve(*map(gpu.array, (arrange(x), w, b)), z, relu=True)
-    assert_same(gpu.numpy(got), np.where(y < 0, 0, y), dtype="float16")
+    assert_same(gpu.numpy(got), np.where(y < 0, 0, y), dtype=dtype)
 
 
 @pairs(
     special=SPECIAL,
     options={"pad": {"pad": 1}, "stride": {"pad": 2, "stride": 2}, "dilation": {"dilation": 2, "pad": 2}},
     channels={"whole": 8, "padded": 2},
+    dtype=DTYPES,
     gpu=GPUS,
 )
-def test_nan_and_infinity_spread_as_the_sums_say(special, options, channels, gpu, rng, monkeypatch):
+def test_nan_and_infinity_spread_as_the_sums_say(special, options, channels, dtype, gpu, rng, monkeypatch):
     name, place, value = special
     force(monkeypatch)
-    (x, w, b, dy), z = arrays(rng, ((2, channels, 6, 7), (channels, channels, 3, 3), options))
+    (x, w, b, dy), z = arrays(rng, ((2, channels, 6, 7), (channels, channels, 3, 3), options), dtype=dtype)
     array = {"x": x, "w": w, "b": b, "dy": dy}[name]
     array[tuple(min(i, n - 1) for i, n in zip(place, array.shape, strict=True))] = value
     for actual, want in zip(computed(gpu, x, w, b, dy, options), expected(x, w, b, dy, z)[:2], strict=True):
-        assert_same(actual, want, dtype="float16")
+        assert_same(actual, want, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @each_format
-def test_views_that_start_anywhere(stored, gpu, rng):
+def test_views_that_start_anywhere(stored, dtype, gpu, rng):
     """An address that is no multiple of 16 bytes: tensor cores get a copy."""
-    (x, w, b, dy), z = arrays(rng, ((2, 16, 6, 6), (24, 16, 3, 3), {"pad": 1}))
+    (x, w, b, dy), z = arrays(rng, ((2, 16, 6, 6), (24, 16, 3, 3), {"pad": 1}), dtype=dtype)
     x_view, dy_view = (off_by_one(gpu, a, stored) for a in (x, dy))
     y, cache = gpuconv.conv_forward(x_view, *map(gpu.array, (w, b)), pad=1)
     got = [gpu.numpy(a) for a in (y, gpuconv.conv_backward(dy_view, cache, weight_grad=False)[0])]
     for actual, want in zip(got, wanted(x, w, b, dy, z), strict=True):
-        assert_same(actual, want, dtype="float16")
+        assert_same(actual, want, dtype=dtype)
 
 
 @pytest.mark.parametrize("order", ["reverse", "depth-reverse"])
@@ -167,7 +203,7 @@ def test_thread_order_does_not_matter(order, rng, monkeypatch):
 
 # The rule -----------------------------------------------------------------------------------------------------------
 
-RULE = {  # x, w, options -> kernels of y and dx
+RULE = {  # x, w, options -> kernels of y and dx in float16
     "body_of_a_net": ((128, 64, 32, 32), (64, 64, 3, 3), {"pad": 1}, ("tensor", "tensor")),
     "first_layer": ((128, 3, 32, 32), (64, 3, 3, 3), {"pad": 1}, ("tensor", "direct")),
     "head": ((128, 64, 8, 8), (10, 64, 1, 1), {}, ("direct", "tensor")),
@@ -193,7 +229,7 @@ def test_rule(x, w, options, methods):
     z = conv_sizes(np.broadcast_to(0.0, x), np.empty(w), None, **options)
     for arch in (80, 86, 90):
         assert (conv.forward_method(z, FLOAT16, arch), conv.data_method(z, FLOAT16, arch)) == methods
-    for dtype, arch in ((FLOAT16, 75), (FLOAT32, 90)):
+    for dtype, arch in ((FLOAT16, 75), (FLOAT32, 75), (FLOAT32, 86), (FLOAT32, 89), (np.dtype("float64"), 90)):
         assert "tensor" not in (conv.forward_method(z, dtype, arch), conv.data_method(z, dtype, arch))
 
 
@@ -232,4 +268,4 @@ def test_a_kernel_is_refused_below_its_compute_capability():
     ],
 )
 def test_the_tile_that_is_done_first(pixels, columns, times, tile):
-    assert conv_tensor.tile_of(pixels, columns, times, 132) == TILES[tile]
+    assert conv_tensor.tile_of(pixels, columns, times, 132, FLOAT16, 1) == TILES[tile]

@@ -181,7 +181,7 @@ def test_rule(x, w, options, method):
     for arch in (80, 86, 90):
         assert conv.weight_method(z, FLOAT16, arch) == method
     assert conv.weight_method(z, FLOAT16, 75) != "tensor"
-    assert conv.weight_method(z, FLOAT32, 90) != "tensor"
+    assert conv.weight_method(z, FLOAT32, 86) != "tensor"
 
 
 @pytest.mark.parametrize(

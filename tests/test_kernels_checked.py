@@ -54,10 +54,16 @@ def test_float32(call, way, memory):
 
 @pytest.mark.parametrize(("way", "memory"), [("threads_in_step", "NHWC"), ("threads_one_by_one", "NCHW")])
 @pytest.mark.parametrize(
-    "call", [call for call in CALLS.values() if "float32" not in call.dtypes], ids=lambda call: call.name
+    ("call", "dtype"),
+    [
+        pytest.param(call, dtype, id=f"{call.name}-{dtype}")
+        for call in CALLS.values()
+        if call.name.startswith("conv_tensor")
+        for dtype in call.dtypes
+    ],
 )
-def test_16_bits_where_float32_has_other_kernels(call, way, memory):
-    _check(call, "emulated-check", way, call.dtypes[0], memory, quick=False)
+def test_tensor_cores(call, dtype, way, memory):
+    _check(call, "emulated-check", way, dtype, memory, quick=False)
 
 
 @pytest.mark.ladder

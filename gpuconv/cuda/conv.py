@@ -42,10 +42,6 @@ _INT = np.dtype(np.int32)
 
 Sizes = ConvSizes | VolumeConvSizes
 
-# Compute capabilities whose tensor cores make three products of TF32 in less time than one of float32 takes elsewhere; on
-# 8.6 and 8.9, where TF32 is no faster than float32, they do not.
-_FASTER_BY_THREE = (80, 90, 100, 103)
-
 # Below these, most of a tile would be empty.
 _LEAST_INNER = 8  # channels of a group that are added up
 _LEAST_OUTER = 16  # channels of a group that are made
@@ -77,7 +73,7 @@ def products_of(dtype: np.dtype, arch: int, precision: str | None) -> int:
         return 0
     if dtype.itemsize == 2 or precision is not None:
         return 1
-    return 3 if arch in _FASTER_BY_THREE else 0
+    return 3 if arch in conv_tensor.FLOAT32_ARCHS else 0
 
 
 def forward_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = None) -> str:

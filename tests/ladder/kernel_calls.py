@@ -662,9 +662,11 @@ _FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
 
 
 def _on_tensor_cores(name: str, *, tile: conv_tensor.TensorTile | None = None, **sizes: Any) -> Call:
-    """Return a convolution of 16-bit numbers that tensor cores take, by this tile if one is named."""
-    settings: Settings = () if tile is None else ((conv_tensor, "_SPEED", {tile: 1.0}),)
-    return dataclasses.replace(of("conv", name, quick=False, settings=settings, **sizes), dtypes=("float16",))
+    """Return a convolution that tensor cores take, in 16 bits by this tile if one is named."""
+    call = of("conv", name, quick=False, **sizes)
+    if tile is None:
+        return dataclasses.replace(call, dtypes=("float16", "float32"))
+    return dataclasses.replace(call, dtypes=("float16",), settings=((conv_tensor, "_SPEED", {tile: 1.0}),))
 
 
 def _two_slices(pixels: int, _: int, tile: conv_weight_tensor.WeightTensorTile, __: int) -> tuple[int, int]:
@@ -679,7 +681,7 @@ def _filters_on_tensor_cores(name: str, tile: conv_weight_tensor.WeightTensorTil
         (conv_weight_tensor, "slices_of", _two_slices),
         (conv_weight_tensor, "run_of", lambda _, tile: 2 * tile.depth),
     )
-    return dataclasses.replace(_on_tensor_cores(name, **sizes), settings=settings)
+    return dataclasses.replace(_on_tensor_cores(name, **sizes), dtypes=("float16",), settings=settings)
 
 
 def _of_float32(products: int, tile: conv_tensor.TensorTile) -> Settings:
@@ -974,6 +976,7 @@ _SPECIAL = (
     _on_tensor_cores("conv_tensor_large", tile=conv_tensor.LARGE, x=(3, 16, 7, 7), w=(136, 16, 1, 1)),
     _on_tensor_cores("conv_tensor_tall", tile=conv_tensor.TALL, x=(7, 24, 6, 7), w=(72, 24, 1, 1)),
     _on_tensor_cores("conv_tensor_slim", tile=conv_tensor.SLIM, x=(4, 24, 6, 7), w=(72, 24, 2, 1), pad=(1, 0)),
+    _on_tensor_cores("conv_tensor_infinite_pixel", x=(1, 17, 4, 5), w=(18, 17, 2, 2), drawn={"x": _infinite_pixel}),
     _filters_on_tensor_cores("conv_tensor_filters_large", conv_weight_tensor.LARGE, x=(5, 24, 9, 7), w=(136, 24, 2, 3)),
     _filters_on_tensor_cores(
         "conv_tensor_filters_flat", conv_weight_tensor.FLAT, x=(7, 16, 9, 7), w=(24, 16, 3, 3), b=None, pad=1
