@@ -95,7 +95,7 @@ class Same:
             self.net.flat_grads[...] = self._total
 
     def follow(self) -> None:
-        """Note that the weights have changed."""
+        """Note that others than the optimiser have changed the weights."""
 
 
 class Half(Same):
