@@ -44,7 +44,7 @@ def _again(name: str, call: str, **changed: Any) -> Call:
 
 _ONE_FORMAT: dict[str, Any] = {"formats": ("NCHW",)}
 
-# What nets run on a GPU in place of layers.
+# Units of nets, which take the place of layers.
 _FUSED: dict[str, dict[str, Any]] = {
     "batchnorm and relu of a sum": {"activation": "relu", "join": "before"},
     "batchnorm and gelu": {"activation": "gelu"},
