@@ -163,6 +163,13 @@ def test_a_backward_needs_a_forward_of_its_own(cuda):
         net.backward(scores)
 
 
+@pytest.mark.parametrize("name", ["convnet", "resnet18", "speedrun"])
+def test_an_empty_batch_is_evaluated(name, cuda):
+    with backend.using("cuda"):
+        net = NETS[name]("float32")
+    assert net.forward(cuda.array(np.zeros((0, *net.input_shape), np.float32))).shape == (0, *net.output_shape)
+
+
 def test_on_the_cpu_the_layers_run(rng, monkeypatch):
     def refused(*_, **__):
         pytest.fail("a unit runs on the CPU")

@@ -55,7 +55,7 @@ def fused_forward(
     backend, settings = checked_forward(_AXES, x, *vectors, training=training, momentum=momentum, eps=eps)
     if other is not None:
         backend_of(x=x, other=other)
-        checks.upstream(other, x.shape, x.dtype)
+        checks.same_shape("other", other, x.shape, "the shape of x")
     if pool:
         made = backend.batchnorm_fused.pooled_forward(x, *vectors, **settings, relu=activation == "relu")
     elif (activation, join) == ("identity", "alone"):
