@@ -90,7 +90,13 @@ SUMS = {
 }
 
 
-@pairs(case=SUMS, dtype={"float16": "float16", "float32": "float32"}, make={"normal": normal, "positive": positive}, tile=TILES, gpu=GPUS)
+@pairs(
+    case=SUMS,
+    dtype={"float16": "float16", "float32": "float32"},
+    make={"normal": normal, "positive": positive},
+    tile=TILES,
+    gpu=GPUS,
+)
 def test_within_the_tolerance(case, dtype, make, tile, gpu, rng, monkeypatch):
     """Of float32 results, too, in which rounding hides nothing of what tensor cores cut off."""
     force(monkeypatch, tile=tile)

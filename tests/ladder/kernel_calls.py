@@ -634,7 +634,7 @@ def _muon(d: Inputs) -> Results:
 
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _PARTS_IN_A_BLOCK: Settings = ((reduce, "_ENOUGH_BLOCKS", 3),)
-_WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000),)
+_WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000), (conv_tensor, "FLOAT32_ARCHS", frozenset()))
 
 
 def _in_tiles(tile: conv_tiles.Tile, of_weights: conv_tiles.WeightTile) -> Settings:
