@@ -25,15 +25,16 @@ conv_forward_tensor(const T* __restrict__ x, const T* __restrict__ packed, const
   if (threadIdx.x == 0) place = find_tile<false>(z, PIXELS, FILTERS, 1, 1, 1);
   __syncthreads();
   tensor_tile<T, PRODUCTS, false, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, b, y, z,
-                                                                                                   place, steps, 1);
+                                                                                                   place, steps, 1, {});
 }
 
-// blockIdx.y: phase of the stride.  special: what conv_pack_tensor found.
+// blockIdx.y: phase of the stride.  special: what conv_pack_tensor found.   plus, mask: see Plus; null for nothing.
 template <typename T, int PRODUCTS, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
 __global__ void __launch_bounds__(128, BLOCKS_OF<PRODUCTS, WARP_PIXELS + WARP_FILTERS>)
 conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed, T* __restrict__ dx, const ConvShape z,
                           const T* __restrict__ w, const int* __restrict__ special, int specials, int steps,
-                          int tap_step_v, int tap_step_h) {
+                          int tap_step_v, int tap_step_h, const T* __restrict__ plus,
+                          const unsigned char* __restrict__ mask) {
   __shared__ Place<false> place;
   if (threadIdx.x == 0) place = find_tile<true>(z, PIXELS, FILTERS, 1, tap_step_v, tap_step_h);
   bool unbounded = false;
@@ -41,11 +42,11 @@ conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed
   unbounded = __syncthreads_or(unbounded);
   if (place.pixels <= 0) return;  // a phase smaller than the largest
   if (unbounded) {
-    data_by_formula<PIXELS, FILTERS>(dy, w, dx, z, place);
+    data_by_formula<PIXELS, FILTERS>(dy, w, dx, z, place, Plus<T>{plus, mask});
     return;
   }
   tensor_tile<T, PRODUCTS, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
-      dy, packed, nullptr, dx, z, place, steps, tap_step_h);
+      dy, packed, nullptr, dx, z, place, steps, tap_step_h, Plus<T>{plus, mask});
 }
 
 // w   ->   packed: (phases with taps, groups, tiles, steps, breadth, depth), 0 where there is no such filter or row.

@@ -39,6 +39,31 @@ __device__ __forceinline__ unsigned taps_inside(int at, const Axis& axis, int si
   return inside;
 }
 
+// What is added to dx, rounded as dx is: values where their bits of the mask are set, all without one; null for nothing.
+//
+// In the layout of dx, of whole chunks.  mask: a byte for each chunk, bit v for its value v.
+template <typename T>
+struct Plus {
+  static constexpr int CHUNK = CHUNK_OF<T>;
+  const T* values;
+  const unsigned char* mask;
+
+  __device__ __forceinline__ T sum(T own, T more, unsigned bits, int v) const {
+    return narrow<T>(widen(own) + (bits >> v & 1 ? widen(more) : 0));
+  }
+  __device__ __forceinline__ unsigned bits(long long place) const { return mask == nullptr ? ~0u : mask[place / CHUNK]; }
+  __device__ __forceinline__ void add_to(Pack<T, CHUNK>& chunk, long long place) const {
+    if (values == nullptr) return;
+    const Pack<T, CHUNK> more = *reinterpret_cast<const Pack<T, CHUNK>*>(values + place);
+    const unsigned set = bits(place);
+#pragma unroll
+    for (int v = 0; v < CHUNK; ++v) chunk.at[v] = sum(chunk.at[v], more.at[v], set, v);
+  }
+  __device__ __forceinline__ T added_to(T value, long long place) const {
+    return values == nullptr ? value : sum(value, values[place], bits(place), static_cast<int>(place % CHUNK));
+  }
+};
+
 // Blocks that a multiprocessor should have room for, by the sides of a warp's tile: three products keep two sums.
 template <int PRODUCTS, int SIDES>
 constexpr int BLOCKS_OF = PRODUCTS == 3 ? (SIDES > 64 ? 2 : 3) : (SIDES > 96 ? 2 : 4);
@@ -74,7 +99,8 @@ template <typename T, int PRODUCTS, bool DATA, bool RELU, int PIXELS, int FILTER
           int DEPTH, int STAGES>
 __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T* __restrict__ packed,
                                             const T* __restrict__ b, T* __restrict__ output, const ConvShape& z,
-                                            const Place<false>& place, int steps, int tap_step_h) {
+                                            const Place<false>& place, int steps, int tap_step_h,
+                                            const Plus<T>& plus) {
   constexpr int THREADS = TENSOR_THREADS;
   constexpr int CHUNK = CHUNK_OF<T>, CHUNKS = DEPTH / CHUNK, LINES = THREADS / CHUNKS;  // lines written at once
   constexpr int A_LINES = PIXELS / LINES, B_LINES = FILTERS / LINES, STAGE = (PIXELS + FILTERS) * DEPTH;
@@ -252,15 +278,17 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     const int line = i / (FILTERS / CHUNK), column = i % (FILTERS / CHUNK) * CHUNK;
     const int left_over = outer - place.column - column;
     if (pixels[line] < 0 || left_over <= 0) continue;
-    const Pack<T, CHUNK> chunk = *reinterpret_cast<const Pack<T, CHUNK>*>(stages + line * OUT_LINE + column);
-    store_pack<CHUNK>(output + static_cast<long long>(pixels[line]) * outputs + first + column, chunk, wide, left_over);
+    const long long target = static_cast<long long>(pixels[line]) * outputs + first + column;
+    Pack<T, CHUNK> chunk = *reinterpret_cast<const Pack<T, CHUNK>*>(stages + line * OUT_LINE + column);
+    if (DATA) plus.add_to(chunk, target);
+    store_pack<CHUNK>(output + target, chunk, wide, left_over);
   }
 }
 
 // The tile of dx by its formula: a pixel outside dy is the number 0, and 0 times an infinity of the filters is NaN.
 template <int PIXELS, int FILTERS, typename T>
 __device__ __forceinline__ void data_by_formula(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
-                                                const ConvShape& z, const Place<false>& place) {
+                                                const ConvShape& z, const Place<false>& place, const Plus<T>& plus) {
   const int outer = z.C / z.groups;
 #pragma unroll 1
   for (int i = threadIdx.x; i < PIXELS * FILTERS; i += TENSOR_THREADS) {
@@ -271,7 +299,8 @@ __device__ __forceinline__ void data_by_formula(const T* __restrict__ dy, const 
     const long long n = place.image + number / place.area, c = place.group * outer + column;
     const long long h = place.down.place + spot.p * place.down.spread;
     const long long v = place.across.place + spot.q * place.across.spread;
-    dx[place_of<true, long long>(n, c, h, v, z.C, z.H, z.W)] =
-        data_gradient<T, true, long long>(dy, w, z, {n, c, h, v}, ceil_div(z.K, CHUNK_OF<T>) * CHUNK_OF<T>);
+    const long long target = place_of<true, long long>(n, c, h, v, z.C, z.H, z.W);
+    const T value = data_gradient<T, true, long long>(dy, w, z, {n, c, h, v}, ceil_div(z.K, CHUNK_OF<T>) * CHUNK_OF<T>);
+    dx[target] = plus.added_to(value, target);
   }
 }

@@ -6,7 +6,8 @@
 //   w = sqrt(rows) / |w| w with `renormalise`;   w -= rate x, transposed back
 //
 // w, dw and velocity are a net's flat vectors.  `banks` tells of each bank, in order: where it begins there, its rows and
-// columns (K, C R S), where its x begins in the vectors of all x, and where its a and b begin in those of theirs; x is
+// columns (K, C R S), where its x begins in the vectors of all x, where its a and b begin in those of theirs, how many of
+// the n terms of an element of a are a slice, whole runs, and where the sums of its slices begin, (slices, m, m); x is
 // (m, n) and a, b (m, m) in row order, with m the smaller and n the larger of rows and columns.  x, a and b are Sum<T>.
 // Lengths that are 0 count as 1.  Where *go is 0, nothing is done.  copy: w once more in another type, C, or a null pointer.
 //
@@ -14,10 +15,12 @@
 //   muon_momentum     | 4096 elements: velocity, and what they add to |u|^2 and |w|^2
 //   muon_lengths      | -: |u| and |w|, from all blocks of muon_momentum in a fixed order, in float64
 //   muon_normalise    | element after element of x
-//   muon_product      | 64 x 64 tile of the result
+//   muon_product      | 64 x 64 tile of the result; for a, and slice (its z)
+//   muon_gram         | element after element of a: its slices, one after the other
 //   muon_step         | element after element of w
 //
-// Blocks beyond what a smaller bank needs do nothing.  A product adds up 64 terms in a row, and then these sums.
+// Blocks beyond what a smaller bank needs do nothing.  A product adds up 64 terms in a row, and then these sums.  a and b
+// are symmetric: tiles below the diagonal are those above it.
 // Source: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024).
 // Launchers: gpuconv/cuda/muon.py.
 #include "placed.cuh"
@@ -29,10 +32,10 @@ constexpr int MUON_GRAM = 0, MUON_SQUARE = 1, MUON_APPLY = 2;  // a, b and the n
 
 // What `banks` says of this block's bank.
 struct MuonBank {
-  long long start, rows, columns, matrix, square;
+  long long start, rows, columns, matrix, square, slice, partial;
   __device__ __forceinline__ explicit MuonBank(const long long* banks) {
-    const long long* row = banks + 5LL * blockIdx.y;
-    start = row[0], rows = row[1], columns = row[2], matrix = row[3], square = row[4];
+    const long long* row = banks + 7LL * blockIdx.y;
+    start = row[0], rows = row[1], columns = row[2], matrix = row[3], square = row[4], slice = row[5], partial = row[6];
   }
   __device__ __forceinline__ long long size() const { return rows * columns; }
   __device__ __forceinline__ long long shorter() const { return rows < columns ? rows : columns; }
@@ -116,7 +119,7 @@ muon_normalise(
   }
 }
 
-// MUON_GRAM     out (m, m) = x x^T
+// MUON_GRAM     out (slices, m, m) = x x^T of each slice of the columns of x
 // MUON_SQUARE   out (m, m) = own a + times a a            plus, left and right are a
 // MUON_APPLY    out (m, n) = own x + times b x            plus and right are x, left is b
 template <typename S, int KIND>
@@ -135,10 +138,14 @@ muon_product(
   const long long inner = KIND == MUON_GRAM ? bank.longer() : height;
   const long long beside = ceil_div(width, static_cast<long long>(MUON_TILE));
   const long long row0 = blockIdx.x / beside * MUON_TILE, column0 = blockIdx.x % beside * MUON_TILE;
-  if (row0 >= height) return;
+  const long long first = KIND == MUON_GRAM ? blockIdx.z * bank.slice : 0;
+  if (row0 >= height || first >= inner || (KIND != MUON_APPLY && column0 < row0)) return;
+  const long long end = KIND == MUON_GRAM && inner - first > bank.slice ? first + bank.slice : inner;
   left += KIND == MUON_GRAM ? bank.matrix : bank.square;
   right += KIND == MUON_SQUARE ? bank.square : bank.matrix;
-  const long long target = KIND == MUON_APPLY ? bank.matrix : bank.square;
+  const long long target = KIND == MUON_APPLY    ? bank.matrix
+                           : KIND == MUON_SQUARE ? bank.square
+                                                 : bank.partial + blockIdx.z * height * height;
 
   // A thread fetches LOADS numbers of each side: neighbours along rows in memory.
   const int d_down = threadIdx.x % DEPTH, line_down = threadIdx.x / DEPTH;
@@ -149,21 +156,21 @@ muon_product(
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) {
       const long long row = row0 + line_down + i * (TILE_THREADS / DEPTH), d = begin + d_down;
-      next_down[i] = row < height && d < inner ? left[row * inner + d] : 0;
+      next_down[i] = row < height && d < end ? left[row * inner + d] : 0;
       if (KIND == MUON_GRAM) {
         const long long column = column0 + line_across + i * (TILE_THREADS / DEPTH);
-        next_across[i] = column < width && d < inner ? right[column * inner + d] : 0;
+        next_across[i] = column < width && d < end ? right[column * inner + d] : 0;
       } else {
         const long long column = column0 + line_across, below = begin + d_across + i * (TILE_THREADS / MUON_TILE);
-        next_across[i] = column < width && below < inner ? right[below * width + column] : 0;
+        next_across[i] = column < width && below < end ? right[below * width + column] : 0;
       }
     }
   };
 
   Result run;
   S total[4][4] = {};
-  fetch(0);
-  for (long long begin = 0; begin < inner; begin += DEPTH) {
+  fetch(first);
+  for (long long begin = first; begin < end; begin += DEPTH) {
 #pragma unroll
     for (int i = 0; i < LOADS; ++i) {
       sides.left[d_down][line_down + i * (TILE_THREADS / DEPTH)] = next_down[i];
@@ -174,9 +181,9 @@ muon_product(
       }
     }
     __syncthreads();
-    if (begin + DEPTH < inner) fetch(begin + DEPTH);
+    if (begin + DEPTH < end) fetch(begin + DEPTH);
     run.add(&sides.left[0][run.top], &sides.right[0][run.left]);
-    if ((begin + DEPTH) % MUON_RUN == 0 || begin + DEPTH >= inner) {
+    if ((begin + DEPTH) % MUON_RUN == 0 || begin + DEPTH >= end) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
 #pragma unroll
@@ -194,8 +201,25 @@ muon_product(
       const long long column = column0 + run.column(j);
       if (row >= height || column >= width) continue;
       const long long place = target + row * width + column;
-      out[place] = KIND == MUON_GRAM ? total[i][j] : kept * plus[place] + factor * total[i][j];
+      const S value = KIND == MUON_GRAM ? total[i][j] : kept * plus[place] + factor * total[i][j];
+      out[place] = value;
+      if (KIND != MUON_APPLY && row0 != column0) out[target + column * width + row] = value;
     }
+  }
+}
+
+template <typename S>
+__global__ void __launch_bounds__(256, 4)
+muon_gram(
+    const S* __restrict__ partial, const long long* __restrict__ banks, S* __restrict__ a,
+    const unsigned long long* __restrict__ go) {
+  if (!goes_ahead(go)) return;
+  const MuonBank bank(banks);
+  const long long size = bank.shorter() * bank.shorter(), slices = ceil_div(bank.longer(), bank.slice);
+  for (long long i = thread_index(); i < size; i += thread_count()) {
+    S sum = 0;
+    for (long long slice = 0; slice < slices; ++slice) sum += partial[bank.partial + slice * size + i];
+    a[bank.square + i] = sum;
   }
 }
 

@@ -86,6 +86,26 @@ NETS = {
 }
 
 
+def _wide_blocks():
+    """Return residuals whose gradients are summed where tensor cores make one: with a mask, with a stride, with neither."""
+    wide = nn.Conv(16, 16, 1, bias=False)
+    return (
+        *_conv_norm(3, 16, nn.Relu()),
+        _residual_relu(nn.Sequential(*_conv_norm(16, 16, nn.Relu()), *_conv_norm(16, 16))),
+        _residual_relu(
+            nn.Sequential(*_conv_norm(16, 24, nn.Relu(), stride=2), *_conv_norm(24, 24)),
+            nn.Sequential(nn.Conv(16, 24, 1, stride=2, bias=False), nn.BatchNorm(24)),
+        ),
+        nn.Residual(nn.Sequential(*_conv_norm(24, 24)), nn.Conv(24, 24, 1)),
+        _residual_relu(nn.Sequential(*_conv_norm(24, 16, groups=2)), nn.Conv(24, 16, 1)),
+        _residual_relu(nn.Sequential(wide, *_conv_norm(16, 16)), nn.BatchNorm(16)),
+        *_classes(16),
+    )
+
+
+NETS["wide_residuals"] = lambda dtype: nn.Net(nn.Sequential(*_wide_blocks()), (3, 7, 6), dtype=dtype)
+
+
 def _drawn(rng, draw, net, dtype, memory):
     x = draw(rng, (5, *net.input_shape)).astype(dtype)
     return LAYOUTS[memory](x) if x.ndim == 4 else x
@@ -142,6 +162,18 @@ def test_nothing_is_left_for_passes_of_their_own(emulated_gpu):
     assert alone == {"batchnorm_forward_normalise": 3, "arithmetic_add": 3}
     assert names.count("batchnorm_forward_fused") == 17
     assert names.count("batchnorm_backward_joined") == 5
+
+
+def test_where_tensor_cores_make_a_gradient_the_other_is_added_there(emulated_gpu):
+    """A ResNet-18 in 16 bits: neither the gradients of its shortcuts nor those of the sums have a pass of their own."""
+    with backend.using("cuda"):
+        net = nn.ResNet18(16, 16, 16, 16, input_shape=(16, 10, 9), dtype="float16")
+    x = LAYOUTS["channels_last"](np.ones((1, 16, 10, 9), np.float16))
+    emulated_gpu.device.launches.clear()
+    net.backward(net.forward(emulated_gpu.array(x), training=True))
+    names = [record.kernel.partition("<")[0] for record in emulated_gpu.device.launches]
+    assert names.count("conv_backward_data_tensor") == 19
+    assert not [name for name in names if name in ("batchnorm_backward_joined", "arithmetic_add")]
 
 
 def test_what_a_user_sees_is_the_layers(cuda, monkeypatch):

@@ -360,12 +360,16 @@ TABLE = {
         more=1,
     ),
     "muon_product": Row(
-        ("muon_product",),
-        _runs,
+        ("muon_product", "muon_gram"),
+        _runs,  # of one slice, which is more than those of several and their sum
         (
             _TILE,
             ("muon.cu", "total[i][j] += run.sum[i][j], run.sum[i][j] = 0;"),
-            ("muon.cu", "if ((begin + DEPTH) % MUON_RUN == 0 || begin + DEPTH >= inner) {"),
+            ("muon.cu", "if ((begin + DEPTH) % MUON_RUN == 0 || begin + DEPTH >= end) {"),
+            (
+                "muon.cu",
+                "for (long long slice = 0; slice < slices; ++slice) sum += partial[bank.partial + slice * size + i];",
+            ),
         ),
         more=1,
         beyond=(((254_849, None),),),

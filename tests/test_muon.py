@@ -9,6 +9,7 @@ from compare import U_OUT, assert_same, normal
 from places import Cpu
 
 from gpuconv import nn
+from gpuconv.cuda import muon
 from gpuconv.errors import ArgTypeError, CheckpointMismatchError, ConfigError, ParamError
 from gpuconv.nn.muon import orthogonal
 from gpuconv.placed import Number
@@ -151,7 +152,20 @@ SHAPES = {
     "second": (3, 7),
     "tall": (130, 5, 2, 3),
     "square": (64, 16, 2, 2),
+    "long": (66, 33, 3, 3),  # its sums of x x^T are cut into slices
 }
+
+
+@pytest.mark.parametrize(
+    ("short", "long"), [(1, 1), (64, 256), (64, 257), (66, 297), (256, 2304), (512, 4608), (1024, 9216)]
+)
+def test_the_slices_of_a_sum_are_whole_runs_and_make_it_up(short, long):
+    slices, length = muon.slices_of(short, long)
+    assert length % muon._RUN == 0
+    assert (slices - 1) * length < long <= slices * length
+    tiles = (-(-short // muon._TILE)) ** 2
+    assert slices == 1 or slices * tiles <= muon._ENOUGH_BLOCKS
+    assert slices <= -(-long // muon._LEAST_SLICE)
 
 
 def vectors_at(place, w):

@@ -230,18 +230,19 @@ def test_what_is_updated_in_place_is_an_argument():
 
 @pytest.mark.parametrize(
     ("kind", "flop", "longest"),
-    [(0, (4 * 2304, 1 * 32), 2304), (1, (4 * 128, 1 * 4), 128), (2, (72 * 128, 1 * 4), 128)],
+    [(0, (3 * 2304, 1 * 32), 256), (1, (3 * 128, 1 * 4), 128), (2, (72 * 128, 1 * 4), 128)],
 )
 def test_a_long_product_of_muon_s_is_waited_for(kind, flop, longest, one_loop):
-    """A bank of 128 x 2304, two tiles down, and one of 32 x 4, which is turned; on many multiprocessors."""
-    banks = np.array([(0, 128, 2304, 0, 0), (0, 32, 4, 0, 0)])
+    """A bank of 128 x 2304, two tiles down, its sums in nine slices, and one of 32 x 4, which is turned; on many
+    multiprocessors."""
+    banks = np.array([(0, 128, 2304, 0, 0, 256, 0), (0, 32, 4, 0, 0, 64, 0)])
     launch = Launch("muon_product", {}, "muon_product<float>", {"KIND": str(kind)}, values={"banks": banks})
     of_tile = 2.0 * 64 * 64
     found = time_of(launch, SMALL_CHIP._replace(multiprocessors=200, ffma=2000.0))
     assert found.flop == of_tile * sum(flop)
     assert found.seconds == pytest.approx(of_tile * longest / (10 * 0.5))
     few = time_of(launch, SMALL_CHIP._replace(multiprocessors=1, ffma=10.0))
-    blocks = {0: 5, 1: 5, 2: 73}[kind]
+    blocks = {0: 28, 1: 4, 2: 73}[kind]
     assert blocks > LOOP.blocks
     assert few.seconds == pytest.approx(of_tile * sum(flop) / (10 * 0.75))
 

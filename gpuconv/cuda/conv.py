@@ -11,6 +11,8 @@ import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
 from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float
+from .arithmetic import add
+from .batchnorm_fused import joined
 from .conv_tiles import Tile, holds_large, packs, tile_of, weight_tile_of
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
@@ -224,9 +226,22 @@ def gradients(
 
 
 def conv_backward_into(
-    dy: Any, x: Any, w: Any, sizes: Sizes, dw: Any, db: Any, *, input_grad: bool, precision: str | None = None
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: Sizes,
+    dw: Any,
+    db: Any,
+    *,
+    input_grad: bool,
+    precision: str | None = None,
+    plus: Any = None,
+    mask: Any = None,
 ) -> Any:
-    """Return dx, and fill dw and db, C-contiguous or None, as far as they are given."""
+    """Return dx, and fill dw and db, C-contiguous or None, as far as they are given.
+
+    plus: an array that is added to dx, of images, where a mask of batchnorm_fused, unless it is None, is set
+    """
     device = device_of(x)
     channels_last = is_channels_last(x)
     turned = channels_last or (dw is not None and input_grad and _both_turn(sizes, x.dtype, device.arch, precision))
@@ -238,7 +253,14 @@ def conv_backward_into(
     if not input_grad:
         return None
     of_images = _images(dy, channels_last=turned)
-    return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
+    if plus is None:
+        return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
+    tensor = data_method(sizes, x.dtype, device.arch, precision) == "tensor"
+    if tensor and conv_tensor.adds(sizes.C // sizes.groups, x.dtype, mask, channels_last=channels_last):
+        more = {"plus": plus, "mask": mask}
+        return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last, **more)
+    dx = _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
+    return add(dx, plus) if mask is None else joined(plus, mask, dx)
 
 
 def _both_turn(z: Sizes, dtype: np.dtype, arch: int, precision: str | None) -> bool:
@@ -247,12 +269,15 @@ def _both_turn(z: Sizes, dtype: np.dtype, arch: int, precision: str | None) -> b
     return all(method == "tensor" for method in methods)
 
 
-def _data_gradient(device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool) -> Any:
-    """Return dx in a memory format.   dy: images in any"""
+def _data_gradient(
+    device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool, **more: Any
+) -> Any:
+    """Return dx in a memory format.   dy: images in any   more: what conv_tensor adds, where it `adds`"""
     method = data_method(z, dy.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(dy.dtype, device.arch, precision)
-        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), channels_last=channels_last, products=products)
+        how = {"channels_last": channels_last, "products": products, **more}
+        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), **how)
     dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]

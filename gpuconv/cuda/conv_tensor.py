@@ -113,10 +113,29 @@ def conv_forward(
     return _in_format(device, y_last, channels_last=is_channels_last(x))
 
 
+def adds(channels: int, dtype: np.dtype, mask: Any, *, channels_last: bool) -> bool:
+    """True if data_gradient can add to dx, of so many channels a group, what has such a mask, or None: in its chunks."""
+    chunk = chunk_of(dtype)
+    whole = channels_last and channels % chunk == 0
+    return whole and (mask is None or (mask.channels_last and mask.pack == chunk))
+
+
 def data_gradient(
-    device: Device, dy: Any, w: Any, z: ConvSizes, shape: np.void, *, channels_last: bool, products: int
+    device: Device,
+    dy: Any,
+    w: Any,
+    z: ConvSizes,
+    shape: np.void,
+    *,
+    channels_last: bool,
+    products: int,
+    plus: Any = None,
+    mask: Any = None,
 ) -> Any:
-    """Return dx in a memory format, of dy (N, K, P, Q) in any; shape, products: as in conv_forward."""
+    """Return dx in a memory format, of dy (N, K, P, Q) in any; shape, products: as in conv_forward.
+
+    plus, mask: an array of the shape of dx that is added where the mask, unless it is None, is set; where it `adds`
+    """
     dy_last = in_chunks(device, dy)
     dx_last = device.empty((z.N, z.H, z.W, z.C), dy.dtype)
     phases, columns = prod(z.stride), z.C // z.groups
@@ -126,7 +145,8 @@ def data_gradient(
     w = contiguous(w)
     packed, special, steps = _packed(device, w, z, shape, tile, data=True, tap_steps=(v, h))
     blocks = _blocks(tile, pixels, columns) * z.groups
-    arguments = dy_last, packed, dx_last, shape, w, special, special.size, steps, v, h
+    more = None if plus is None else in_chunks(device, plus), None if mask is None else mask.bits
+    arguments = dy_last, packed, dx_last, shape, w, special, special.size, steps, v, h, *more
     _DATA(device, (dy.dtype, products, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
     return _in_format(device, dx_last, channels_last=channels_last)
 

@@ -16,7 +16,7 @@ from ..errors import CacheError
 from ..ops.batchnorm_fused import fused_backward_into, fused_forward, joined
 from .containers import Residual, Sequential, backward_through
 from .layer import Layer
-from .layers import BatchNorm, Gelu, MaxPool, Relu
+from .layers import BatchNorm, Conv, Gelu, MaxPool, Relu
 
 FUSED = True  # False: nets run layer by layer on a GPU, too
 
@@ -84,6 +84,15 @@ class _Chain:
 
     def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
         return backward_through(self.units, dy, input_grad=input_grad)
+
+    def backward_plus(self, dy: Any, plus: Any, mask: Any) -> Any:
+        """Return backward(dy) + plus; mask: where plus counts, unless it is None."""
+        first = self.units[0] if self.units else None
+        if isinstance(first, Conv) and type(first) is Conv:
+            dy = backward_through(self.units[1:], dy, input_grad=True)
+            return first.backward_plus(dy, plus, mask)
+        dx = self.backward(dy)
+        return add(dx, plus) if mask is None else joined(plus, mask, dx)
 
 
 class _Norm:
@@ -175,13 +184,12 @@ class _Sum:
         dx = dy
         if self._tail is not None:
             dx = self._tail.backward(dy, input_grad=input_grad or self._head.trainable)
-        dx = self._head.backward(dx, input_grad=input_grad)
-        if self._short is None:
-            if not input_grad:
-                return None
-            return add(dx, dy) if mask is None else joined(dy, mask, dx)
-        short = self._backward_short(dy, mask, input_grad=input_grad)
-        return add(dx, short) if input_grad else None
+        short, of_short = dy, mask
+        if self._short is not None:
+            short, of_short = self._backward_short(dy, mask, input_grad=input_grad), None
+        if not input_grad:
+            return self._head.backward(dx, input_grad=False)
+        return self._head.backward_plus(dx, short, of_short)
 
     def _backward_short(self, dy: Any, mask: Any, *, input_grad: bool) -> Any:
         """Return the gradient through the shortcut of a dy that counts where the mask is set."""

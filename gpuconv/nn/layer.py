@@ -74,13 +74,18 @@ class Layer:
 
         The memory of that forward is given back: each backward needs a forward of its own, else CacheError.
         """
+        cache = self._remembered()
+        if not input_grad and not self.trainable:
+            return None
+        return self._backward(dy, cache, input_grad)
+
+    def _remembered(self) -> Any:
+        """Return what the last forward remembered, once."""
         cache, self._cache = self._cache, None
         if cache is None:
             msg = f"{type(self).__name__}.backward needs a forward(..., training=True) just before it"
             raise CacheError(msg)
-        if not input_grad and not self.trainable:
-            return None
-        return self._backward(dy, cache, input_grad)
+        return cache
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one sample's output, given that of its input; raise ShapeError if it does not fit."""

@@ -106,6 +106,11 @@ class Conv(Layer):
         dw, db = self.grads.get("w"), self.grads.get("b")
         return ops.conv.conv_backward_into(dy, cache, dw, db, input_grad=input_grad)
 
+    def backward_plus(self, dy: Any, plus: Any, mask: Any) -> Any:
+        """Return backward(dy) + plus on a GPU; mask: where plus counts, see conv_backward_into."""
+        dw, db = self.grads.get("w"), self.grads.get("b")
+        return ops.conv.conv_backward_into(dy, self._remembered(), dw, db, plus=plus, mask=mask)
+
 
 @register("bn")
 class BatchNorm(Layer):

@@ -106,16 +106,28 @@ def conv_backward(
     return _backward(backend, dy, x, w, z, wanted, cache.precision)
 
 
-def conv_backward_into(dy: Any, cache: ConvCache, dw: Any, db: Any, *, input_grad: bool = True) -> Any:
+def conv_backward_into(
+    dy: Any,
+    cache: ConvCache,
+    dw: Any,
+    db: Any,
+    *,
+    input_grad: bool = True,
+    plus: Any = None,
+    mask: Any = None,
+) -> Any:
     """Return dx as conv_backward does, and fill dw and db: what a net keeps; dw may be None, db is where there is no b.
 
     On a GPU they are C-contiguous, and of images are written where they lie.  Beside 16 bits they may be float32: the
-    sums as they are, not rounded.
+    sums as they are, not rounded.   plus: of images on a GPU, an array that is added to dx, where the mask of a
+    fused_forward is set unless it is None.
     """
     backend, x, w, z = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)
     if on_gpu(x) and x.ndim == 4 and x.dtype not in COMPLEX:
-        return backend.conv.conv_backward_into(dy, x, w, z, dw, db, input_grad=input_grad, precision=cache.precision)
+        how = {"input_grad": input_grad, "precision": cache.precision, "plus": plus, "mask": mask}
+        return backend.conv.conv_backward_into(dy, x, w, z, dw, db, **how)
+    assert plus is None
     kept = {"weight_grad": dw is not None, "bias_grad": db is not None}
     dtype = next((array.dtype for array in (dw, db) if array is not None), x.dtype)
     if dtype == x.dtype:

@@ -611,11 +611,11 @@ def _arithmetic(d: Inputs) -> Results:
 
 
 def _muon(d: Inputs) -> Results:
-    """Steps on a bank of several tiles and runs, a small one, a tall one; affine weights in front; float32 copied, too.
+    """Steps on a bank of several tiles, slices and runs, a small one, a tall one; affine weights in front; float32 copied, too.
 
     The first goes ahead where its place says so; one that its place holds back leaves everything as it was.
     """
-    shapes = {"affine": (3, 4), "wide": (66, 2, 8, 5), "small": (2, 3, 1, 2), "tall": (20, 3, 2, 1)}
+    shapes = {"affine": (3, 4), "wide": (66, 5, 8, 7), "small": (2, 3, 1, 2), "tall": (20, 3, 2, 1)}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     total = sum(sizes.values())
     w, dw, params, start = d.normal(total + 5), d.normal(total + 5), {}, 0

@@ -259,12 +259,23 @@ _CONVOLUTIONS = ("conv_forward_", "conv_backward_data_", "conv_backward_weight_"
 def _muon_blocks(launch: Launch) -> list[tuple[int, float]]:
     """Return how many blocks each bank has, and the operations of one: banks lie side by side in one launch."""
     side, found = muon._TILE, []
-    for _, rows, columns, _, _ in launch.values["banks"].reshape(-1, 5).tolist():
+    for _, rows, columns, _, _, length, _ in launch.values["banks"].reshape(-1, 7).tolist():
         short, long = min(rows, columns), max(rows, columns)
-        kind = int(launch.templates["KIND"])
-        across, inner = (long if kind == muon._APPLY else short), (long if kind == muon._GRAM else short)
-        found.append((ceil(short / side) * ceil(across / side), 2.0 * side * side * inner))
+        down, kind = ceil(short / side), int(launch.templates["KIND"])
+        of_tile = 2.0 * side * side
+        if kind == muon._APPLY:
+            found.append((down * ceil(long / side), of_tile * short))
+        elif kind == muon._SQUARE:
+            found.append((_upper(down), of_tile * short))
+        else:
+            slices = range(0, long, length)
+            found += [(_upper(down), of_tile * min(length, long - begin)) for begin in slices]
     return found
+
+
+def _upper(side: int) -> int:
+    """Return the tiles of a square of tiles on its diagonal and above."""
+    return side * (side + 1) // 2
 
 
 def _of_banks(blocks: list[tuple[int, float]], loop: Any, chip: Chip) -> float:
