@@ -103,7 +103,8 @@ class NullDevice:
         made = dict(zip(names, templates.split(", ") if templates else [], strict=True))
         self.note(name, sizes, expression=function, templates=made, grid=grid, values=values)
 
-    def matmul(self, a: NullArray, b: NullArray, out: NullArray) -> None:
+    def matmul(self, a: NullArray, b: NullArray, out: NullArray, *, tf32: bool = False) -> None:
+        del tf32
         sizes = {name: array.nbytes for name, array in (("a", a), ("b", b), ("out", out))}
         self.note("product", sizes, values={"rows": a.shape[0], "inner": a.shape[1], "columns": b.shape[1]})
 
