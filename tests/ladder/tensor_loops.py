@@ -118,7 +118,7 @@ def _calls() -> Iterator[Call]:
     flat, small = conv_weight_tensor_float.FLAT, conv_weight_tensor_float.SMALL
     for products, tiles, of_weights in (
         (1, by_forward, (large, slim, flat, small)),
-        (3, conv_tensor._OF_THREE_PRODUCTS, (slim, small)),
+        (3, (*conv_tensor._OF_THREE_PRODUCTS, conv_tensor.SMALL), (slim, flat, small)),
     ):
         for tile, of_weight in zip(tiles, of_weights, strict=True):
             settings = *_of_float32(products, tile), (conv_weight_tensor_float, "tile_of", lambda *_, t=of_weight: t)
