@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.cases import OPERATORS, Case
 
-from .layers import Arrays, case_of, dtype_of, in_regime, passes_of, regimes_of, ours
+from .layers import Arrays, case_of, dtype_of, in_regime, ours, passes_of, regimes_of
 from .null_device import NullDevice, nowhere
 from .predictions import predictions
 from .step_times import CHIPS, GAP_US, time_of

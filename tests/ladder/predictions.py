@@ -25,15 +25,24 @@ def predictions() -> dict[str, Any]:
     of_layers = json.loads(_LAYERS.read_text(encoding="utf-8"))["layers"] if _LAYERS.exists() else {}
     for layer in (*found["layers"], *found["passes"]):
         layer["us"] = of_layers.get(layer["name"], {})
-    rows = json.loads(_STEPS.read_text(encoding="utf-8"))["steps"] if _STEPS.exists() else {}
     for step in found["steps"]:
-        row = rows.get(f"{step['preset']}-{step['batch']}-{step['precision']}")
-        step |= dict.fromkeys(("gpu_ms", "host_ms", "launches"))
-        if row is not None:
-            launches = row["H200"]["launches"]
-            host_ms = launches * found["host_us_per_launch"] / 1e3
-            step |= {"gpu_ms": row["H200"]["graph"], "host_ms": round(host_ms, 3), "launches": launches}
+        row = _of_step(step["preset"], step["batch"], step["precision"])
+        launches = None if row is None else row["launches"]
+        host_ms = None if launches is None else round(launches * found["host_us_per_launch"] / 1e3, 3)
+        step |= {"gpu_ms": None if row is None else row["graph"], "host_ms": host_ms, "launches": launches}
     return found
+
+
+def step_ms(preset: str, batch: int, precision: str) -> float | None:
+    """Return the milliseconds of a step as one graph, None where step_times.json has no such step."""
+    row = _of_step(preset, batch, precision)
+    return None if row is None else float(row["graph"])
+
+
+def _of_step(preset: str, batch: int, precision: str) -> dict[str, Any] | None:
+    rows = json.loads(_STEPS.read_text(encoding="utf-8"))["steps"] if _STEPS.exists() else {}
+    row: dict[str, Any] | None = rows.get(f"{preset}-{batch}-{precision}", {}).get("H200")
+    return row
 
 
 def floor_us(flop: float, bytes_: float, regime: str) -> float:
