@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 
+import numpy as np
 import pytest
 from emulate import EmulatedDevice
 from emulate.hopper import examples as hopper
@@ -13,11 +15,25 @@ from bench import oracle
 from bench.cases import Case
 from bench.inputs import draw
 from gpuconv import backend
-from tests.ladder import ahead, calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, steps, training
+from tests.ladder import (
+    ahead,
+    calls,
+    counters,
+    failed,
+    gpu_run,
+    gpu_tests,
+    groups,
+    kernels,
+    layer_times,
+    layers,
+    sanitizer,
+    torch_steps,
+    training,
+)
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
-from tests.ladder.kernel_calls import emulated_on, random_call
-from tests.ladder.predictions import predictions, share
+from tests.ladder.kernel_calls import CALLS, emulated_on, random_call
+from tests.ladder.predictions import floor_us, predictions, share, step_ms
 from tests.ladder.work import LOST, Work, read
 
 # The command line ----------------------------------------------------------------------------------------------------
@@ -445,46 +461,108 @@ def test_predictions_name_their_source_and_each_layer_once():
     assert {step["preset"] for step in found["steps"]} == {"convnet", "resnet18", "speedrun"}
 
 
-@pytest.mark.parametrize("step", predictions()["steps"], ids=steps.words)
-def test_predicted_launches_are_about_those_that_are_counted(step):
-    assert steps.queued(step) == pytest.approx(step["launches"], rel=0.15)
+def test_steps_are_measured_in_every_precision_and_each_is_predicted():
+    steps = predictions()["steps"]
+    for preset in ("convnet", "resnet18", "speedrun"):
+        assert {step["precision"] for step in steps if step["preset"] == preset} >= {"float32", "float16", "bfloat16"}
+    assert {step["precision"] for step in steps} == set(training.PRECISIONS)
+    for step in steps:
+        assert step["gpu_ms"] == step_ms(step["preset"], step["batch"], step["precision"]) > 0
+        assert step["host_ms"] == pytest.approx(step["launches"] * predictions()["host_us_per_launch"] / 1e3)
 
 
-@pytest.mark.parametrize("layer", predictions()["layers"], ids=lambda layer: layer["name"])
-def test_a_predicted_layer_takes_at_least_what_its_arithmetic_takes(layer):
-    case = kernels.case_of(layer)
-    rates = predictions()["rates"]
-    arithmetic = case.flop("forward") / rates["GFLOP/s float32"] / 1e3
-    memory = case.bytes("forward") / rates["GB/s"] / 1e3
-    assert layer["floor_us"]["float32"] == pytest.approx(max(arithmetic, memory), rel=0.05, abs=0.6)
-    assert all(us is None or us > layer["floor_us"]["float32"] * 0.95 for us in layer["us"].values())
+LAYERS = [*predictions()["layers"], *predictions()["passes"]]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer["name"])
+def test_a_predicted_pass_is_the_model_s_and_takes_at_least_what_it_must(layer):
+    again = layer_times.predicted(layer)
+    assert layer_times.differences(layer_times.read(), {layer["name"]: again}) == []
+    assert layer["us"].keys() == again.keys() == set(layers.regimes_of(layer))
+    case = layers.case_of(layer)
+    for regime, row in layer["us"].items():
+        assert tuple(row) == layers.passes_of(layer)
+        for name, us in row.items():
+            direction = "backward" if name == "backward" else "forward"
+            moved = case.bytes(direction, layers.dtype_of(regime).itemsize)
+            assert us > floor_us(case.flop(direction), moved, regime), (regime, name)
+
+
+def test_layers_that_are_in_the_table_are_those_that_are_measured():
+    assert list(layer_times.read()) == [layer["name"] for layer in LAYERS]
+
+
+def test_what_changed_in_the_table_is_named():
+    row = {"layer": {"float32": {"forward": 100.0, "dw": 50.0}}}
+    assert layer_times.differences(row, {"layer": {"float32": {"forward": 100.4, "dw": 50.0}}}) == []
+    said = layer_times.differences(row, {"layer": {"float32": {"forward": 101.0}, "tf32": {"forward": 3.0}}})
+    assert said == [
+        "layer, float32, forward: 101 us, was 100",
+        "layer, tf32, forward: 3 us, was nothing",
+    ]
 
 
 @pytest.mark.usefixtures("emulated_gpu")
+@pytest.mark.parametrize("regime", layers.REGIMES)
 @pytest.mark.parametrize("op", ["conv", "max_pool", "spatial_batchnorm"])
-def test_what_is_timed_is_what_is_said(op):
+def test_what_is_timed_is_what_is_said(op, regime):
     shapes = {
-        "conv": ((2, 8, 6, 6), (16, 8, 3, 3)),
+        "conv": ((2, 16, 6, 6), (16, 16, 3, 3)),
         "max_pool": ((2, 8, 6, 6), None),
         "spatial_batchnorm": ((2, 8, 6, 6), None),
     }
-    options = {"conv": {"pad": 1}, "max_pool": {"window": 2}, "spatial_batchnorm": {}}
-    drawn = draw(Case(op, op, *shapes[op], options[op]), "NHWC")
-    references = {one.name: one for pass_ in oracle.references(drawn).values() for one in pass_}
-    passes = kernels._ours(drawn)
-    assert len(passes) == (3 if op == "conv" else 2)
-    for name, call in passes.values():
-        sample = oracle.sample(backend.asnumpy(call()), name)
-        if op == "conv" and name == "y":  # without a bias
-            continue
-        assert references[name].agrees(sample), name
+    options = {"conv": {"stride": 1, "pad": 1}, "max_pool": {"window": 2}, "spatial_batchnorm": {}}
+    layer = {"name": op, "x": shapes[op][0], "w": shapes[op][1], **options[op]} | ({} if op == "conv" else {"op": op})
+    if regime not in layers.regimes_of(layer):
+        pytest.skip("a layer without products")
+    inputs, references = kernels.prepared(layer, regime)
+    with layers.in_regime(regime):
+        passes = layers.ours(inputs.case, kernels._put(inputs), regime)
+        assert tuple(passes) == layers.passes_of(layer)
+        for name, call in passes.values():
+            kernels._hold(references, inputs, name, call)
+            wrong = partial(_scaled, call)
+            with pytest.raises(AssertionError, match=f"gpuconv's {name} is wrong"):
+                kernels._hold(references, inputs, name, wrong)
 
 
-def test_all_layers_are_measured_in_every_regime_ours_or_not():
+def _scaled(call):
+    return backend.asarray(backend.asnumpy(call()) * np.float32(1.5))
+
+
+def test_sums_in_16_bits_are_not_what_is_promised():
+    case = Case("conv", "conv", (2, 64, 6, 6), (16, 64, 3, 3), {"stride": 1, "pad": 1})
+    inputs = draw(case, "NHWC", "bfloat16")
+    (reference,) = oracle.references(inputs)["forward"]
+    right = reference.values + np.abs(reference.values).max() * 2.0**-9
+    wrong = reference.values + np.abs(reference.values).max() * 2.0**-6
+    for values, promised in ((right, True), (wrong, False)):
+        found = oracle.Sample(reference.shape, values, True)
+        assert reference.as_promised(found) is promised
+        assert reference.agrees(found)
+
+
+def test_all_layers_are_measured_in_every_regime_those_that_tell_most_first():
     items = kernels.items(dry=False)
     assert len(items) == len({kernels.words(item) for item in items})
-    assert len(items) == 3 * len(predictions()["layers"]) + len(predictions()["passes"])
-    assert [regime for _, regime in items[:3]] == ["float32", "float16", "tf32"]
+    products, passes = predictions()["layers"], predictions()["passes"]
+    beside_ffma = len(layers.REGIMES) - 1
+    assert len(items) == beside_ffma * len(products) + kernels._FIRST + len(layers.PASS_REGIMES) * len(passes)
+    assert tuple(regime for _, regime in items[: len(layers.REGIMES)]) == layers.REGIMES
+    assert {regime for _, regime in kernels.items(dry=True)} == set(layers.REGIMES)
+
+
+def test_means_are_those_of_ratios():
+    rows = [{"regime": "tf32", "torch / ours": ratio} for ratio in (0.5, 2.0, 4.0)] + [{"regime": "float32"}]
+    assert kernels.means(rows) == {"tf32": round(4 ** (-1 / 3), 3)}
+
+
+@pytest.mark.parametrize("precision", training.PRECISIONS)
+def test_pytorch_takes_a_step_in_each_precision(precision):
+    pytest.importorskip("torch")
+    step = torch_steps.step_of("convnet", 2, precision)
+    first, later = float(step().detach()), [float(step().detach()) for _ in range(4)][-1]
+    assert 0 < later < first < 5
 
 
 @pytest.mark.parametrize(
@@ -541,6 +619,23 @@ def test_random_calls_agree_with_the_oracle_on_the_cpu(tmp_path):
     assert calls.hold_random(work, _Host, 60) is True
     assert work.found["done"] == 60
     assert len({random_call(seed)[0].operator for seed in range(60)}) >= 6
+
+
+def test_every_call_runs_in_every_dtype_it_takes_the_slowest_first():
+    items = calls.chosen(dry=False)
+    assert len(set(items)) == len(items)
+    assert {dtype for _, dtype, _ in items} == {"float32", "float16", "float64", "bfloat16"}
+    assert {name for name, _, _ in items} == set(CALLS)
+    slow = [name.startswith(calls._SLOW) for name, _, _ in items]
+    assert slow == sorted(slow, reverse=True)
+
+
+def test_results_by_loops_come_from_other_processes():
+    items = [("relu_rows", "bfloat16", "NCHW"), ("all_finite", "float32", "NCHW")]
+    with calls._expected(items, dry=False) as wanted:
+        for item in items:
+            for one, other in zip(wanted(item), calls.by_loops(item), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_dry_calls_exist_and_launch_each_kind_of_kernel():

@@ -83,7 +83,7 @@ def test_no_two_lanes_of_a_load_from_shared_memory_meet_in_a_bank():
     with emulated_on(device) as place:
         for call in tensor_loops._calls():
             device.launches.clear()
-            call.on(place, "float16", "NHWC")
+            call.on(place, call.dtypes[0], "NHWC")
             for one in device.launches:
                 if one.kernel in every:
                     for site in one.sites:

@@ -38,7 +38,8 @@ _NARROW: dict[str, dict[str, Any]] = {
     "resnet18": {"widths": (16,) * 4},
     "speedrun": {"widths": (16,) * 3},
 }
-CASES = tuple(f"{preset}-{precision}" for preset in _NARROW for precision in ("float32", "float16", "bfloat16"))
+_PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+CASES = tuple(f"{preset}-{precision}" for preset in _NARROW for precision in _PRECISIONS)
 # Steps: the first compile kernels and make what is kept; a third, where there is a graph, is recorded.
 _WARM = {"off": 2, "on": 3}
 _COUNTED = 2
