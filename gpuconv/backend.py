@@ -164,6 +164,11 @@ def threads() -> int:
     return count
 
 
+def share_cores(processes: int) -> None:
+    """Let the CPU backend take one of so many equal shares of the cores that this process may use."""
+    _load("gpuconv.cpu.parallel").share_cores(processes)
+
+
 def loops_in_words() -> str:
     """Return what passes over NumPy arrays of float32 run as.
 

@@ -52,8 +52,18 @@ def threads() -> int:
     return int(wanted)
 
 
+def share_cores(processes: int) -> None:
+    """Take one of so many equal shares of the cores from now on, the others being those of other processes."""
+    global _shares  # noqa: PLW0603 - one for the whole process
+    _shares = processes
+
+
+_shares = 1
+
+
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // _shares)
 
 
 def for_each(work: Callable[[Block], object], blocks: Iterable[Block], *, blas: bool = True) -> None:

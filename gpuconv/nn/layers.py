@@ -116,6 +116,7 @@ class BatchNorm(Layer):
     """
 
     float32_params = True
+    across: Any = None  # of other processes, with which the layer shares its batches: see ops.batchnorm.Across
 
     def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, scale: bool = True) -> None:
         C = checks.integer("channels", channels, least=1)
@@ -142,6 +143,9 @@ class BatchNorm(Layer):
             check_images("x", x)
             forward = ops.spatial_batchnorm_forward
         momentum, eps = self.settings["momentum"], self.settings["eps"]
+        if training and self.across is not None:
+            vectors = {**self.params, **self.state}
+            return ops.batchnorm.batchnorm_forward_across(x, **vectors, momentum=momentum, eps=eps, across=self.across)
         return forward(x, **self.params, **self.state, training=training, momentum=momentum, eps=eps)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:

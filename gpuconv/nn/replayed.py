@@ -22,7 +22,7 @@ class Replayed:
     """
 
     def __init__(self, setting: str, beside: Any, tell: Callable[[str], None]) -> None:
-        self._setting, self._beside, self._tell = setting, beside, tell
+        self.setting, self._beside, self._tell = setting, beside, tell
         self._given_up = False
         self.forget()
 
@@ -35,7 +35,7 @@ class Replayed:
     @property
     def warm(self) -> int:
         """How many times there are before the first that is like all others."""
-        return 1 if self._setting == "off" else _EAGER + 1
+        return 1 if self.setting == "off" else _EAGER + 1
 
     def do(self, work: Callable[[], Any], source: Any) -> Any:
         """Do work and return its result, which holds until it is done again.
@@ -45,7 +45,7 @@ class Replayed:
         if self._recording is not None and source == self._source:
             self._recording.replay()
             return self._recording.result
-        if self._setting == "off" or self._given_up or self._recording is not None:
+        if self.setting == "off" or self._given_up or self._recording is not None:
             return work()
         if source != self._source:
             self._source, self._eager = source, 0
@@ -55,7 +55,7 @@ class Replayed:
         try:
             self._recording = record(work, self._beside)
         except (RecordingError, MemoryError) as error:
-            if self._setting == "on":
+            if self.setting == "on":
                 msg = f'graph "on" cannot be, for a step cannot be recorded: {error}; graph "auto" does without'
                 raise ConfigError(msg) from error
             self._given_up = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -85,6 +85,7 @@ def evaluate(
     tta: str = "none",
     between: Callable[[], None] | None = None,
     graph: str = "off",
+    team: Any = None,
 ) -> Evaluation:
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
@@ -92,7 +93,8 @@ def evaluate(
     early).   Images on the host go to the net's place batch by batch; those that lie there already stay.
     Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
 
-    graph: "on" or "auto" to replay the forward of whole batches on a GPU, as of `Config`; the same bits.
+    team: processes that each look at a share of the batches, and all return the same: `share` and `in_order` of a
+    gpuconv.train.team.Team.   graph: "on" or "auto" to replay the forward of whole batches on a GPU, as of `Config`; the same bits.
 
     tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
     "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
@@ -111,7 +113,8 @@ def evaluate(
     confusion, rights = np.zeros(classes**2, np.int64), np.zeros(count, bool)
     mistakes: list[Mistake] = []
     forward = _Forward(net, mean, std, graph)
-    for start in range(0, count, BATCH_SIZE):
+
+    def look(start: int) -> tuple[int, float, Any]:
         batch = slice(start, min(start + BATCH_SIZE, count))
         scores = scores_of(net, images[batch], mean=mean, std=std, tta=tta, forward=forward)
         if scores.shape[1] != classes:
@@ -119,7 +122,15 @@ def evaluate(
             raise CheckpointMismatchError(msg)
         on_host = asnumpy(scores)
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
-        loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
+        return start, float(asnumpy(loss)), on_host
+
+    starts = range(0, count, BATCH_SIZE)
+    looked: Iterable[tuple[int, float, Any]] = map(look, starts)
+    if team is not None and team.size > 1:
+        looked = team.in_order([look(starts[number]) for number in team.share(len(starts))])
+    for start, loss, on_host in looked:
+        batch = slice(start, start + len(on_host))
+        loss_sum += loss * len(on_host)
         predicted = on_host.argmax(axis=1)
         right = predicted == labels[batch]
         rights[batch] = right

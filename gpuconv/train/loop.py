@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import nn, tables
 from ..backend import asarray
-from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
+from ..errors import CheckpointMismatchError, DriftError, NonFiniteLossError, NonFiniteScoresError, ProcessError
 from ..nn.finite import check_scores
 from ..runs import checkpoint
 from ..runs.checkpoint import Position, Snapshot
@@ -41,6 +41,7 @@ from .feed import Batch, Feed, PlacedBatch
 from .outcomes import Outcome
 from .signals import Guard, Interrupted, Stop
 from .step import NotFiniteError, Stepper
+from .team import Alone
 from .weights import Weights
 
 _PREPARE_IMAGES = 5000
@@ -61,15 +62,18 @@ class Training:
         display: Progress,
         snapshot: Snapshot | None = None,
         weights: Weights | None = None,
+        team: Alone | None = None,
     ) -> None:
         """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot.
 
-        weights: those that a new run starts from: what it normalises pictures by, too.
+        weights: those that a new run starts from: what it normalises pictures by, too.   team: of many processes.
         """
         built = None if snapshot is None else snapshot.net
         of_weights = None if weights is None else weights.net.config
         self.config = config
+        self.team = Alone() if team is None else team
         self.fingerprint = fingerprint(dataset)
+        self.team.together("data", f"{dataset.name} ({self.fingerprint})")
         if snapshot is not None:
             dataset = snapshot.inputs.fitted(dataset)
         elif weights is not None:
@@ -83,8 +87,9 @@ class Training:
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
         self.notes: list[str] = []  # what is said of the weights that a new run starts from
         self.rate = recipe.schedule(config, self.plan)
-        self.stepper = Stepper(self.net, config, self.rate, self._note, self.tell)
-        self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
+        self.stepper = Stepper(self.net, config, self.rate, self._note, self.tell, self.team)
+        statistics = {"mean": dataset.mean, "std": dataset.std}
+        self.feed = Feed(self.split.x_train, self.split.y_train, config, **statistics, team=self.team)
         self.x_validation = asarray(self.split.x_validation)  # placed once, as the feed's are
         self.journal = NoJournal()
         self.position = Position()
@@ -92,7 +97,7 @@ class Training:
         self.saved = self._where
         self.kept = ""  # a sentence on the last checkpoint
         self.warned = True  # of a rate that is too high; nobody needs that before a run begins
-        self.guard = Guard()
+        self.guard = Guard(self.team.any_signal)
 
     def prepare(self, weights: Weights | None = None) -> None:
         """Let a new net look at the data, and take the weights that it starts from, before anything is saved."""
@@ -137,8 +142,9 @@ class Training:
         The best one holds the average of weights, if there is one, and no paths: it is what people pass on.
         """
         self.look()
+        self.team.compare(self.steps_done)
         try:
-            self._save(path, best=best)
+            self.team.first(lambda: self._save(path, best=best))
         except NonFiniteLossError as error:
             raise self._not_finite(str(error), self.steps_done) from None
         self.kept = f"The weights of step {self.steps_done} are kept in {path}"
@@ -169,6 +175,8 @@ class Training:
         self.kept = f"The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     def open_journal(self, *, resumed: bool = False) -> None:
+        if self.team.rank:
+            return
         journal = self.journal = Journal(
             self.folder.path,
             steps=self.plan.steps,
@@ -189,27 +197,16 @@ class Training:
             same_name = "another version of it" if snapshot.data_name == self.dataset.name else self.dataset.name
             msg = f"{snapshot.path} was trained on {snapshot.data_name}, the data found here is {same_name}"
             raise CheckpointMismatchError(msg)
-        self._check_position(snapshot)
+        recipe.check_position(self.plan, snapshot)
         self.stepper.restore(snapshot)
         self.position = snapshot.position
-
-    def _check_position(self, snapshot: Snapshot) -> None:
-        """Raise CheckpointMismatchError for a position that the run does not come to."""
-        plan, position = self.plan, snapshot.position
-        beyond = position.epoch > plan.epochs or position.steps > plan.steps
-        if beyond or position.step > max(0, plan.steps_of(position.epoch)):
-            msg = (
-                f"{snapshot.path} is no checkpoint of this run: its position is step {position.step} of epoch "
-                f"{position.epoch + 1}, step {position.steps} of all, and the run has {plan.epochs} epochs, {plan.steps} steps"
-            )
-            raise CheckpointMismatchError(msg)
 
     # The loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> Result:
         """Train to the end, test the best epoch, write the result."""
         self.display.begin(
-            [*words.facts(self.config, self.about()), ("run", str(self.folder.path))],
+            [*words.facts(self.config, self.about(), self.team.in_words), ("run", str(self.folder.path))],
             epochs=self.plan.epochs,
             steps=self.plan.steps,
             done=self.steps_done,
@@ -228,7 +225,7 @@ class Training:
                     self.save_last()
                 self._event("interrupted")
                 raise Interrupted(self.guard.signum, self.folder.path) from None
-            except NonFiniteLossError as error:
+            except (NonFiniteLossError, DriftError, ProcessError) as error:
                 self._event("failed", message=without_paths(str(error).replace(f"{self.folder.path}{os.sep}", "")))
                 raise
 
@@ -244,7 +241,7 @@ class Training:
             position.steps += 1
             position.seconds += elapsed
             position.training_seconds += elapsed
-            self.display.step(epoch=position.epoch + 1, images=len(batch.labels), loss=self.last_loss)
+            self.display.step(epoch=position.epoch + 1, images=self.config.batch_size, loss=self.last_loss)
             self._look_at_the_clock()
             self.guard.check()
             if position.ended_by:
@@ -315,7 +312,7 @@ class Training:
         if len(labels) == 0:
             return None
         try:
-            return evaluate(
+            evaluation = evaluate(
                 net,
                 images,
                 labels,
@@ -323,17 +320,22 @@ class Training:
                 std=self.dataset.std,
                 classes=len(self.dataset.classes),
                 tta=tta,
-                between=self.guard.check,
-                graph=self.config.graph,
+                between=None if self.team.size > 1 else self.guard.check,
+                graph=self.stepper.graph.setting,
+                team=self.team,
             )
         except NonFiniteScoresError as error:
             raise self._not_finite(error.fault, self.steps_done) from None
+        if self.team.size > 1:
+            self.guard.check()
+        return evaluation
 
     def _event(self, kind: str, **values: Any) -> None:
         self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)
 
     def _look_at_the_clock(self) -> None:
-        if self.config.max_minutes and self.position.run_seconds >= 60 * self.config.max_minutes:
+        minutes = self.config.max_minutes
+        if minutes and self.team.as_first(self.position.run_seconds >= 60 * minutes):
             self.position.ended_by = "max-minutes"
 
     # Steps ----------------------------------------------------------------------------------------------------------
@@ -405,7 +407,7 @@ class Training:
         Validation and the first test look at each image once; config.tta asks for a second test with more views.
         """
         position, split = self.position, self.split
-        net = checkpoint.load_net(self.folder.best)
+        net = checkpoint.net_of(self.team.first(lambda: checkpoint.load(self.folder.best)))
         x_test = asarray(split.x_test)
         test = self.evaluate(net, x_test, split.y_test)
         assert test is not None
@@ -426,6 +428,8 @@ class Training:
             test_accuracy_tta=None if with_views is None else with_views.accuracy,
             ended_by=self.ended_by,
         )
+        if self.team.rank:
+            return result
         about, skipped = self.about(), self.stepper.skipped
         record = result_record(result, test, self.config, about, skipped)
         self.journal.end(record)  # before result.json, with which the run is over
@@ -446,4 +450,5 @@ class Training:
             "epochs": self.plan.epochs,
             "steps": self.plan.steps,
             "parameters": int(self.net.flat_params.size),
+            **({"processes": self.team.size} if self.team.size > 1 else {}),
         }

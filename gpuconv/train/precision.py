@@ -71,6 +71,11 @@ class Same:
         """Bytes of the vectors that it keeps beside the net's."""
         return 0 if self._total is None else int(self._total.nbytes)
 
+    @property
+    def nets(self) -> list[nn.Net]:
+        """Whose layers compute."""
+        return [self.net]
+
     def begin(self) -> None:
         """Start the step."""
         if self._total is not None:
@@ -128,6 +133,10 @@ class Half(Same):
     def nbytes(self) -> int:
         twin = self._twin
         return int(twin.flat_params.nbytes + twin.flat_grads.nbytes + self._wide.nbytes)
+
+    @property
+    def nets(self) -> list[nn.Net]:
+        return [self._twin]
 
     def begin(self) -> None:
         self.net.flat_grads[...] = 0

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import nn
-from ..errors import ConfigError, GpuconvError
+from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..nn.from_config import build_for
 from ..nn.spec import NET_FILES
 from ..plural import counted
+from ..runs.checkpoint import Snapshot
 from ..runs.config import OF_WEIGHTS, Config
 from ..runs.dataset import first_test_images, is_ours
 from ..runs.settings import PRESETS
@@ -158,6 +159,18 @@ def plan(config: Config, images: int) -> Plan:
         raise ConfigError(msg)
     steps = config.epochs * steps_per_epoch
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))
+
+
+def check_position(plan: Plan, snapshot: Snapshot) -> None:
+    """Raise CheckpointMismatchError for a checkpoint whose position a run does not come to."""
+    position = snapshot.position
+    beyond = position.epoch > plan.epochs or position.steps > plan.steps
+    if beyond or position.step > max(0, plan.steps_of(position.epoch)):
+        msg = (
+            f"{snapshot.path} is no checkpoint of this run: its position is step {position.step} of epoch "
+            f"{position.epoch + 1}, step {position.steps} of all, and the run has {plan.epochs} epochs, {plan.steps} steps"
+        )
+        raise CheckpointMismatchError(msg)
 
 
 def net(

@@ -21,9 +21,10 @@ from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from . import recipe
 from .feed import Batch, PlacedBatch
-from .outcomes import Outcome, mean, outcome_of
+from .outcomes import Outcome, hits, mean
 from .precision import arithmetic
 from .state import StepState
+from .team import Alone
 
 _LOOK_EVERY = 16  # steps on a GPU between two looks at what they came to
 
@@ -42,6 +43,7 @@ class Stepper:
     rate: the learning rate of a step; on a GPU asked for a thousand steps ahead, which may lie behind the last one.
     note: called once for each step that did not fail, in order, late on a GPU.
     tell: called with a sentence if steps on a GPU cannot be recorded.
+    team: the processes that share each step, in parts of their own; batches hold those of this one.
 
     On a GPU the optimiser's count of steps and the loss scale are those of the last step that was looked at.
     """
@@ -53,15 +55,19 @@ class Stepper:
         rate: Callable[[int], float],
         note: Callable[[Outcome], None],
         tell: Callable[[str], None] | None = None,
+        team: Alone | None = None,
     ) -> None:
+        self.team = Alone() if team is None else team
         self.net, self.config, self.rate, self.note = net, config, rate, note
         self.optimiser = recipe.optimiser(config, net)
         self.arithmetic = arithmetic(net, config.precision, config.accumulate)
+        self.team.train(net, self.arithmetic.nets, config)
         self.average = nn.WeightAverage(net, config.ema) if config.ema else None
         self.state: StepState | None = None
         if on_gpu(net.flat_params):
             self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
-        self.graph = Replayed(config.graph, net.flat_params, tell or _keep_quiet)
+        tell = tell or _keep_quiet
+        self.graph = Replayed(self.team.graph(config.graph, net.flat_params, tell), net.flat_params, tell)
 
     def step(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
@@ -83,17 +89,22 @@ class Stepper:
     def _step_at_once(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Do a step, and look at it before it changes the weights."""
         config, net, arithmetic = self.config, self.net, self.arithmetic
-        losses, scores = [], []
+        losses, correct = [], 0
         arithmetic.begin()
         for part, (x, labels) in enumerate(batch.parts):
             # Parts have numbers of their own, so that dropout draws anew for each.
             y = arithmetic.forward(x, step=step * config.accumulate + part)
             loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
-            _check_loss(float(asnumpy(loss)), step)
+            losses.append(float(asnumpy(loss)))
+            if self.team.size == 1:
+                _check_loss(losses[-1], step)
+            self.team.weigh(dy)
             arithmetic.backward(dy)
-            losses.append(loss)
-            scores.append(y)
+            correct += hits(asnumpy(y), asnumpy(labels))
         arithmetic.end()
+        losses, correct = self.team.losses(losses, correct)
+        _check_loss(mean(losses), step)
+        self.team.reduce()
         updates = self._may_update(step, losses)
         if updates:
             if config.clip_norm:
@@ -102,7 +113,7 @@ class Stepper:
             arithmetic.follow()
             if self.average is not None:
                 self.average.update(step)
-        self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
+        self.note(Outcome(step, mean(losses), correct, updates))
 
     def _queue(self, state: StepState, batch: Batch | PlacedBatch, step: int) -> None:
         """Queue a step on a GPU: what differs from step to step lies there."""
@@ -123,7 +134,7 @@ class Stepper:
         """Make the parts of the step that has begun, one as the other is done with."""
         config = self.config
         size = config.batch_size // config.accumulate
-        for part in range(config.accumulate):
+        for part in range(config.accumulate):  # of which the feed takes what is this process's
             yield part_at(state.numbers.number * config.batch_size + part * size)
 
     def _work(self, state: StepState, parts: Iterable[tuple[Any, Any]]) -> None:
@@ -135,8 +146,10 @@ class Stepper:
             y = arithmetic.forward(x, step=numbers.drawn(part))
             loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
             numbers.note_part(part, loss, y, labels)
+            self.team.weigh(dy)
             arithmetic.backward(dy)
         arithmetic.end()
+        self.team.reduce()
         state.judge()
         self.optimiser.step_by_place(numbers)
         arithmetic.follow()
@@ -147,8 +160,8 @@ class Stepper:
         """Wait for the steps that nobody has looked at yet, and note them up to the first bad one, which is raised."""
         if self.state is None:
             return
-        for row in self.state.look():
-            outcome = row.outcome
+        rows = self.state.look()
+        for row, outcome in zip(rows, self.team.outcomes([row.outcome for row in rows]), strict=True):
             _check_loss(outcome.loss, outcome.step)
             if not outcome.finite and not row.skipped:
                 raise _bad_gradient(outcome.loss, outcome.step)
@@ -192,7 +205,7 @@ class Stepper:
         arrays += [] if self.average is None else self.average.state.values()
         return sum(array.nbytes for array in arrays) + self.arithmetic.nbytes
 
-    def _may_update(self, step: int, losses: list[Any]) -> bool:
+    def _may_update(self, step: int, losses: list[float]) -> bool:
         """Return whether the gradients are finite; a step in float16 may do without them, another may not."""
         scale = self.arithmetic.scale
         if all_finite(self.net.flat_grads):
