@@ -54,16 +54,15 @@ def threads() -> int:
 
 def share_cores(processes: int) -> None:
     """Take one of so many equal shares of the cores from now on, the others being those of other processes."""
-    global _shares  # noqa: PLW0603 - one for the whole process
-    _shares = processes
+    _shares[0] = processes
 
 
-_shares = 1
+_shares = [1]
 
 
 def _cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // _shares)
+    return max(1, cores // _shares[0])
 
 
 def for_each(work: Callable[[Block], object], blocks: Iterable[Block], *, blas: bool = True) -> None:

@@ -90,7 +90,7 @@ def evaluate(
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
     images: (N, C, H, W) uint8   labels: (N,) on the host   between is called after each batch (and may raise to end it
-    early).   Images on the host go to the net's place batch by batch; those that lie there already stay.
+    early), or once where processes share them.   Images on the host go to the net's place batch by batch; those that lie there already stay.
     Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
 
     team: processes that each look at a share of the batches, and all return the same: `share` and `in_order` of a
@@ -122,11 +122,13 @@ def evaluate(
             raise CheckpointMismatchError(msg)
         on_host = asnumpy(scores)
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
+        if between is not None and not shared:
+            between()
         return start, float(asnumpy(loss)), on_host
 
-    starts = range(0, count, BATCH_SIZE)
+    starts, shared = range(0, count, BATCH_SIZE), team is not None and team.size > 1
     looked: Iterable[tuple[int, float, Any]] = map(look, starts)
-    if team is not None and team.size > 1:
+    if shared:
         looked = team.in_order([look(starts[number]) for number in team.share(len(starts))])
     for start, loss, on_host in looked:
         batch = slice(start, start + len(on_host))
@@ -138,8 +140,8 @@ def evaluate(
         mistakes = _worst(mistakes, start, on_host, labels[batch], predicted)
         counts += np.bincount(labels[batch], minlength=classes)
         correct += np.bincount(labels[batch][right], minlength=classes)
-        if between is not None:
-            between()
+    if between is not None and shared:
+        between()
     return Evaluation(
         loss_sum / count,
         int(correct.sum()) / count,

@@ -45,8 +45,6 @@ from .team import Alone
 from .weights import Weights
 
 _PREPARE_IMAGES = 5000
-_HIGH_LOSS = 3.0  # times that of guessing, ln(classes)
-_ENOUGH_IMAGES = 8  # of a batch, for its loss to say something
 _CHECKED_IMAGES = 32  # that show whether weights from elsewhere give scores
 
 
@@ -312,7 +310,7 @@ class Training:
         if len(labels) == 0:
             return None
         try:
-            evaluation = evaluate(
+            return evaluate(
                 net,
                 images,
                 labels,
@@ -320,15 +318,12 @@ class Training:
                 std=self.dataset.std,
                 classes=len(self.dataset.classes),
                 tta=tta,
-                between=None if self.team.size > 1 else self.guard.check,
+                between=self.guard.check,
                 graph=self.stepper.graph.setting,
                 team=self.team,
             )
         except NonFiniteScoresError as error:
             raise self._not_finite(error.fault, self.steps_done) from None
-        if self.team.size > 1:
-            self.guard.check()
-        return evaluation
 
     def _event(self, kind: str, **values: Any) -> None:
         self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)
@@ -384,9 +379,9 @@ class Training:
             self._look_at_the_rate(outcome)
 
     def _look_at_the_rate(self, outcome: Outcome) -> None:
-        """Warn, once in a run, of a loss far above that of guessing; a mean over few images can be so by chance."""
+        """Warn, once in a run, of a loss far above that of guessing."""
         config, classes = self.config, len(self.dataset.classes)
-        if config.overfit or config.batch_size < _ENOUGH_IMAGES or outcome.loss <= _HIGH_LOSS * math.log(classes):
+        if not recipe.is_far_above_guessing(config, classes, outcome.loss):
             return
         self.warned = True
         self.tell(words.too_high_a_rate(config, classes, outcome.step + 1, outcome.loss, self.plan.steps), "warning")

@@ -139,7 +139,7 @@ class Processes:
         if self.rank == 0:
             try:
                 outcome = True, make()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - raised below, on all
                 outcome = False, error
             self._send_object(outcome)
         else:
@@ -170,8 +170,12 @@ class Processes:
     def _follow(self) -> None:
         """Raise ProcessError if another process has failed."""
         if self._failed:
-            _, code, text = self._failed[min(self._failed)]
-            raise ProcessError(text, code, FOLLOWS)
+            rank = min(self._failed, key=lambda rank: (self._failed[rank][0], rank))
+            _, code, text = self._failed[rank]
+            raise ProcessError(self._of(rank, text), code, FOLLOWS)
+
+    def _of(self, rank: int, text: str) -> str:
+        return f"process {rank} of {self.size}: {text}"
 
     def end_in(self, error: BaseException, code: int) -> BaseException:
         """Tell the others of an error that ends this process; return the one to raise, which may be another's.
@@ -180,7 +184,8 @@ class Processes:
         answer, which cannot go on without the others, all are ended here.
         """
         self.ended = True
-        if not isinstance(error, _EXPECTED):
+        expected = isinstance(error, _EXPECTED)
+        if not expected:
             traceback.print_exception(error)
         why, text = getattr(error, "why", OWN), _in_words(error)
         own = why, code, text
@@ -192,9 +197,9 @@ class Processes:
         failed = {**self._failed, self.rank: own}
         cause = min(failed, key=lambda rank: (failed[rank][0], rank))
         why, code, text = failed[cause]
-        alike = len({entry[2] for entry in failed.values()}) == 1
-        if not (alike and len(failed) == self.size) and why == OWN:
-            text = f"process {cause} of {self.size}: {text}"
+        alike = len(failed) == self.size and len(set(failed.values())) == 1
+        if not alike and why == OWN:
+            text = self._of(cause, text)
         speaks = self.rank == min(failed)
         if len(failed) < self.size:
             if speaks:
@@ -206,7 +211,7 @@ class Processes:
             self._MPI.COMM_WORLD.Abort(code)
         if not speaks:
             return SaidElsewhereError(text, code)
-        return error if alike else ProcessError(text, code)
+        return error if alike and expected else ProcessError(text, code)
 
     def leave(self, code: int) -> None:
         """End MPI before a process exits with a code other than 0, of which mpi4py would make an abort of all.

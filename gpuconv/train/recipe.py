@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from ..runs.settings import PRESETS
 _VALIDATION = 5000
 _OVERFIT_STEPS = 300
 _STEPS_OF_FITTED = 8
+_HIGH_LOSS = 3.0  # times that of guessing, ln(classes)
+_ENOUGH_IMAGES = 8  # of a batch, for its loss to say something
 _OWN_SHARE = 10  # of pictures of one's own one in so many is held out, if that is fewer
 
 
@@ -159,6 +162,11 @@ def plan(config: Config, images: int) -> Plan:
         raise ConfigError(msg)
     steps = config.epochs * steps_per_epoch
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))
+
+
+def is_far_above_guessing(config: Config, classes: int, loss: float) -> bool:
+    """Return whether the loss of a step is far above that of guessing; a mean over few images can be so by chance."""
+    return not config.overfit and config.batch_size >= _ENOUGH_IMAGES and loss > _HIGH_LOSS * math.log(classes)
 
 
 def check_position(plan: Plan, snapshot: Snapshot) -> None:
