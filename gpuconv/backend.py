@@ -258,6 +258,28 @@ def record(work: Callable[[], Any], beside: Any) -> Any:
     return _gpu().device_of(beside).record(work)
 
 
+def nccl_missing() -> str:
+    """Return why arrays on a GPU cannot go to other processes by NCCL; empty where they can."""
+    missing: str = _cuda("nccl").missing()
+    return missing
+
+
+def nccl_name() -> Any:
+    """Return the name by which processes find each other by NCCL, made by the first of them."""
+    return _cuda("nccl").unique_id()
+
+
+def nccl(rank: int, ranks: int, name: Any, beside: Any) -> Any:
+    """Return the GPU of an array among those of other processes, a gpuconv.cuda.nccl.Nccl."""
+    return _cuda("nccl").Nccl(rank, ranks, name, beside)
+
+
+def choose_gpu(number: int) -> tuple[str, int]:
+    """Create nets and data on a GPU by its number from now on; return its address, and how many GPUs there are."""
+    found: tuple[str, int] = _cuda("nccl").choose(number)
+    return found
+
+
 def put_back(array: Any, before: Any, go: Any) -> None:
     """Let a flat vector on a GPU be what it was before, where `go`, (1,) uint64 there, is 0."""
     _load("gpuconv.cuda.step").restore(array, before, go)

@@ -107,8 +107,8 @@ def test_float32_is_as_near_to_float64_as_one_process_may_be(preset, tmp_path):
 def test_the_same_number_of_processes_gives_the_same_bits(tmp_path):
     """Batch norm in each, float16 beside float32 weights, dropout of a net of one's own: nothing depends on the moment."""
     (tmp_path / "net.toml").write_text(
-        '[[layers]]\nkind = "conv"\nfilters = 4\npad = 1\n[[layers]]\nkind = "bn"\n[[layers]]\nkind = "relu"\n'
-        '[[layers]]\nkind = "dropout"\nrate = 0.3\n[[layers]]\nkind = "global-average-pool"\n[[layers]]\nkind = "affine"\n'
+        '[[layer]]\nkind = "conv"\nfilters = 4\npad = 1\n[[layer]]\nkind = "bn"\n[[layer]]\nkind = "relu"\n'
+        '[[layer]]\nkind = "dropout"\nrate = 0.3\n[[layer]]\nkind = "global-average-pool"\n[[layer]]\nkind = "affine"\n'
     )
     runs = {
         "own": tiny("convnet"),

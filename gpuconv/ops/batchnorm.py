@@ -32,9 +32,10 @@ class BatchNormCache:
 class Across(Protocol):
     """Other processes that each have a share of the rows or images that are normalised together.
 
-    images: how many each has.   gather(array): the arrays of all, in their order, where this one is, (processes, *shape).
+    rank: the number of this one.   images: how many each has.   gather(array): the arrays of all, in their order, where this one is, (processes, *shape).
     """
 
+    rank: int
     images: tuple[int, ...]
 
     def gather(self, array: Any) -> Any: ...

@@ -57,6 +57,8 @@ class Processes:
         self._wait = _seconds_to_wait()
         self._since = time.monotonic()  # the end of the last exchange
         self._abandoned: list[Any] = []  # buffers of exchanges that never ended
+        self._longest_watch: float | None = None  # in seconds
+        self.on_failure: list[Callable[[], None]] = []  # what gives up work that waits for other processes
         self.ended = False  # in an error that all processes know of
         self._failed: dict[int, tuple[int, int, str]] = {}  # why, exit code and text, by rank
 
@@ -104,10 +106,30 @@ class Processes:
             if tries > _SPINS:
                 time.sleep(50e-6 if tries > 2 * _SPINS else 0)
 
+    def watch(self) -> Callable[[], None]:
+        """Return what to call again and again while a GPU is waited for: it raises ProcessError as an exchange does.
+
+        The first time anything may still be compiled.
+        """
+        start, longest = time.monotonic(), self._longest_watch
+        limit = _LONG_WAIT if longest is None else self._wait + 3 * longest
+
+        def look() -> None:
+            self._hear()
+            self._follow()
+            waited = time.monotonic() - start
+            if waited > limit:
+                raise self._late([], limit)
+            self._longest_watch = max(waited, self._longest_watch or 0.0)
+            time.sleep(50e-6)
+
+        return look
+
     def _late(self, ranks: list[int], limit: float) -> ProcessError:
-        names = " and ".join(map(str, sorted(set(ranks)))) or "another"
+        names = " and ".join(map(str, sorted(set(ranks))))
+        who = f"process {names} of {self.size}" if ranks else f"another process of {self.size}, or its GPU,"
         msg = (
-            f"process {names} of {self.size} has not answered for {limit:.0f} s: it hangs, was stopped, or works far slower "
+            f"{who} has not answered for {limit:.0f} s: it hangs, was stopped, or works far slower "
             f"than the others ({WAIT_SETTING}=seconds waits longer)"
         )
         return ProcessError(msg, why=LATE)
@@ -220,7 +242,9 @@ class Processes:
         """
         sys.stdout.flush()
         sys.stderr.flush()
-        if any(not _done(each) for each in self._abandoned if isinstance(each, self._MPI.Request)):
+        for give_up in self.on_failure:
+            give_up()
+        if self.on_failure or any(not _done(each) for each in self._abandoned if isinstance(each, self._MPI.Request)):
             os._exit(code)
         self._MPI.Finalize()
 

@@ -54,7 +54,7 @@ def train(
     CheckpointWriteError, what loading the data raises, and Interrupted after the
     first SIGINT, SIGTERM or SIGHUP, with everything saved.
     """
-    with gathered(config) as team, using(config.device), terminal.progress(progress, team.rank) as display:
+    with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
         if config.tensorboard:
             check_tensorboard()
         training = begin(config, dataset, display, team)
@@ -145,7 +145,7 @@ def resume(
             if new:  # in place of "auto"
                 config = dataclasses.replace(config, data=settled.data, validation=settled.validation)
         check_dataset(dataset)
-        with using(config.device):
+        with team.placed(config.device):
             training = Training(config, dataset, display, snapshot, team=team)
             training.folder = folder
             training.restore(snapshot)

@@ -160,6 +160,7 @@ class Stepper:
         """Wait for the steps that nobody has looked at yet, and note them up to the first bad one, which is raised."""
         if self.state is None:
             return
+        self.team.wait()
         rows = self.state.look()
         for row, outcome in zip(rows, self.team.outcomes([row.outcome for row in rows]), strict=True):
             _check_loss(outcome.loss, outcome.step)

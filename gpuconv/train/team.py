@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -19,7 +20,22 @@ from typing import Any
 import numpy as np
 
 from .. import nn
-from ..backend import asarray, asnumpy, loops_in_words, on_gpu, scale, share_cores, zeros
+from ..backend import (
+    asarray,
+    asnumpy,
+    choose_gpu,
+    default_device,
+    loops_in_words,
+    nccl,
+    nccl_missing,
+    nccl_name,
+    on_gpu,
+    resolve_device,
+    scale,
+    share_cores,
+    using,
+    zeros,
+)
 from ..errors import ConfigError, DriftError
 from ..plural import counted
 from ..random import Stream, words
@@ -68,6 +84,19 @@ class Alone:
         """Let the first process make or open the folder of the run, for a with block; the others have none."""
         with make() as folder:
             yield folder
+
+    @contextmanager
+    def placed(self, device: str) -> Iterator[None]:
+        """Create nets and data on a device inside a with block, on a GPU of this process's own."""
+        self._take_gpu(device)
+        with using(device):
+            yield
+
+    def _take_gpu(self, device: str) -> None:
+        """Let new arrays be on a GPU that no other process takes."""
+
+    def wait(self) -> None:
+        """Wait for what was queued on a GPU, with an eye on the other processes."""
 
     def train(self, net: nn.Net, computing: Sequence[nn.Net], config: Config) -> None:
         """Get ready to train a net, whose steps are computed by nets that share its arrays or are its twins."""
@@ -151,7 +180,23 @@ class Team(Alone):
             path = self.first(open_it)
             yield FolderElsewhere(path) if self.rank else opened[0]
 
+    def _take_gpu(self, device: str) -> None:
+        if (default_device() if device == "auto" else resolve_device(device)) == "cpu":
+            return
+        address, count = choose_gpu(self.processes.local_rank)
+        places = self.processes.gather_objects((platform.node(), address), long=True)
+        if len(set(places)) < len(places):
+            msg = (
+                f"{counted(self.processes.local_size, 'process', 'processes')} on this machine find {counted(count, 'GPU')}: "
+                "start one process for each GPU"
+            )
+            raise ConfigError(msg)
+
+    def wait(self) -> None:
+        self._messages.wait()
+
     def train(self, net: nn.Net, computing: Sequence[nn.Net], config: Config) -> None:
+        self._messages = self._way(net.flat_params)
         part = config.batch_size // config.accumulate
         if part < self.size:
             msg = f"{counted(part, 'image')} of a step cannot be shared among {self.size} processes: raise batch_size"
@@ -218,10 +263,19 @@ class Team(Alone):
             )
             raise DriftError(msg)
 
-    def graph(self, setting: str, beside: Any, tell: Callable[[str], None]) -> str:
+    def _way(self, beside: Any) -> Messages:
+        """Return how arrays go from process to process: from GPU to GPU where NCCL is there, else by way of the host."""
         if not on_gpu(beside):
+            return Messages(self.processes)
+        why = next(filter(None, self.processes.gather_objects(nccl_missing(), long=True)), "")
+        if why:
+            return Messages(self.processes, why)
+        return NcclMessages(self.processes, beside)
+
+    def graph(self, setting: str, beside: Any, tell: Callable[[str], None]) -> str:
+        if not self._messages.by_host:
             return setting
-        why = "gradients go from process to process by way of the host, which cannot be recorded"
+        why = f"gradients go by way of the host, which cannot be recorded: {self._messages.by_host}"
         if setting == "on":
             msg = f'graph "on" cannot be: {why}; leave graph at "auto"'
             raise ConfigError(msg)
@@ -253,7 +307,7 @@ class Across:
     """What batch norms need of the other processes: how many pictures each has, and their statistics."""
 
     def __init__(self, messages: Messages, images: list[int]) -> None:
-        self.images = tuple(images)
+        self.rank, self.images = messages.rank, tuple(images)
         self._messages = messages
 
     def gather(self, array: Any) -> Any:
@@ -264,9 +318,13 @@ class Across:
 class Messages:
     """Arrays to and from the other processes, by way of the host."""
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+    def __init__(self, processes: Processes, by_host: str = "") -> None:
+        """Pass arrays between processes.   by_host: why those of a GPU go by way of the host."""
+        self._processes, self.rank, self.by_host = processes, processes.rank, by_host
         self._pieces: dict[tuple[int, str], np.ndarray] = {}  # room for what others send, by size and dtype
+
+    def wait(self) -> None:
+        """Wait for what was queued on a GPU, with an eye on the other processes."""
 
     def gather(self, array: Any) -> Any:
         """Return the arrays of all processes, in their order: (size, *shape)."""
@@ -302,6 +360,24 @@ class Messages:
         if key not in self._pieces:
             self._pieces[key] = np.empty((size, own.size), own.dtype)
         return self._pieces[key]
+
+
+class NcclMessages(Messages):
+    """Arrays from GPU to GPU."""
+
+    def __init__(self, processes: Processes, beside: Any) -> None:
+        super().__init__(processes)
+        self._nccl = nccl(processes.rank, processes.size, processes.first(nccl_name), beside)
+        processes.on_failure.append(self._nccl.abort)
+
+    def wait(self) -> None:
+        self._nccl.wait(self._processes.watch())
+
+    def gather(self, array: Any) -> Any:
+        return self._nccl.gather(array)
+
+    def add_up(self, vector: Any) -> None:
+        self._nccl.add_up(vector)
 
 
 def _one_vector(net: nn.Net) -> Any:
