@@ -37,7 +37,7 @@ test-long: $(VENV)/.installed-$(EXTRAS) ## those that take seconds: processes th
 	$(BIN)/python -m pytest -m long -n $(PROCESSES) --dist worksteal
 
 test-processes: $(VENV)/.installed-$(EXTRAS) ## training in several processes: numbers of one process, the same bits twice, every way to fail
-	$(BIN)/python -m pytest -m processes
+	$(BIN)/python -m pytest -m "processes and not cupy"
 
 test-compiling: $(VENV)/.installed-$(EXTRAS) ## loops compiled anew: machine code for other processors, narrower vectors, caches that fail
 	$(BIN)/python -m pytest -m compiling -n $(PROCESSES)
@@ -56,6 +56,7 @@ style: $(VENV)/.installed-$(EXTRAS) ## format, lint, types
 
 cupy-core: $(VENV)/.installed-$(WITH_CUPY) ## CI's share of a GPU's cases, by real CuPy, without a GPU
 	$(BIN)/python -m tests.ladder.cupy_run --core
+	$(BIN)/python -m pytest -m "processes and cupy"
 
 cupy: $(VENV)/.installed-$(WITH_CUPY) ## all of a GPU's cases by real CuPy, dry runs of the GPU run, other wheels of CuPy
 	$(BIN)/python -m pytest -m cupy

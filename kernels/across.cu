@@ -21,9 +21,9 @@ __global__ void __launch_bounds__(256)
 across_sum(T* __restrict__ own, const T* __restrict__ pieces, long long count, int ranks, int rank) {
   for (long long i = thread_index(); i < count; i += thread_count()) {
     const T here = own[i];
-    T sum = rank == 0 ? here : pieces[i];
-    for (int r = 1; r < ranks; ++r) sum += r == rank ? here : pieces[r * count + i];
-    own[i] = sum;
+    Sum<T> sum = widen(rank == 0 ? here : pieces[i]);
+    for (int r = 1; r < ranks; ++r) sum += widen(r == rank ? here : pieces[r * count + i]);
+    own[i] = narrow<T>(sum);
   }
 }
 

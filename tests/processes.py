@@ -48,12 +48,15 @@ class Ended:
     seconds: float
 
 
-def start(count: int, script: str, *arguments: str, settings: dict[str, str] | None = None) -> Ended:
+def start(
+    count: int, script: str, *arguments: str, settings: dict[str, str] | None = None, emulated: bool = False
+) -> Ended:
     """Run a script of the folder of tests in so many processes of one thread, and wait for their end.
 
-    settings: of the environment, beside this process's.
+    settings: of the environment, beside this process's.   emulated: with CuPy on the CPU.
     """
-    python = [sys.executable, *(["-m", "mpi4py"] if count > 1 else []), str(_HERE / script), *arguments]
+    without_gpu = ["-m", "tests.cupy_emulated"] if emulated else []
+    python = [sys.executable, *without_gpu, *(["-m", "mpi4py"] if count > 1 else []), str(_HERE / script), *arguments]
     return run(count, python, settings=settings)
 
 
@@ -77,17 +80,17 @@ def mpiexec() -> str:
 
 
 def trainings(
-    count: int, work: Path, runs: dict[str, Config], script: str = "process_trainings.py", **settings: str
+    count: int, work: Path, runs: dict[str, Config], emulated: bool = False, **settings: str
 ) -> dict[str, Path]:
     """Train by settings, in so many processes, one after the other; return the folders of the runs.
 
-    settings: of the environment.
+    emulated: with CuPy on the CPU.   settings: of the environment.
     """
     work.mkdir(parents=True, exist_ok=True)
     folders = {name: work / name for name in runs}
     cases = [[vars(config), str(folders[name])] for name, config in runs.items()]
     (work / "runs.json").write_text(json.dumps(cases))
-    ended = start(count, script, str(work / "runs.json"), settings=settings)
+    ended = start(count, "process_trainings.py", str(work / "runs.json"), settings=settings, emulated=emulated)
     assert ended.code == 0, ended.err
     return folders
 
