@@ -12,7 +12,7 @@
 //   across_moments        | channel          | batch norm in training, forward
 //   across_coefficients   | channel          | batch norm in training, backward
 //
-// Launchers: gpuconv/cuda/across.py, gpuconv/cuda/nccl.py.
+// Launchers: gpuconv/cuda/across.py.
 #include "common.cuh"
 
 // own (count,): this process's stretch, and then the sum   pieces (ranks, count): those of the others, and nothing of its own.

@@ -1,20 +1,21 @@
 """Trainings that several processes do together, one after the other: what the tests of many processes start.
 
 Run as `mpiexec -n 2 python process_trainings.py FILE`, FILE being JSON: a list of [settings of Config, run folder]; without settings the run there is
-gone on with.
+gone on with.  BUCKET_BYTES: of gradients that go from GPU to GPU at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from gpuconv import data, train
-from gpuconv.train import Config
+from gpuconv.train import Config, messages
 
 
 def pictures() -> data.Dataset:
@@ -25,6 +26,7 @@ def pictures() -> data.Dataset:
 
 
 def main() -> None:
+    messages.BUCKET_BYTES = int(os.environ.get("BUCKET_BYTES", messages.BUCKET_BYTES))
     dataset = pictures()
     for settings, folder in json.loads(Path(sys.argv[1]).read_text()):
         if settings is None:

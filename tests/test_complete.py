@@ -49,6 +49,7 @@ _BY_SHAPE = ("spatial_batchnorm", "layernorm")
 # and the batches of an epoch.
 _OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch"}
 _OF_THE_PACKAGE |= {"affine_backward_into", "batchnorm_backward_into", "conv_backward_into"}
+_OF_THE_PACKAGE |= {"batchnorm_forward_across"}
 
 
 def _functions(module):

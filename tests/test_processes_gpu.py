@@ -52,13 +52,25 @@ def _on_cpu(config):
 
 def test_the_bits_are_the_same_with_and_without_a_graph_and_whenever_work_is_done(tmp_path):
     settings = {"graph": {"graph": "auto"}, "no-graph": {"graph": "off"}}
-    runs = {
-        name: tiny("convnet", precision="float16", accumulate=1, **ON_GPU, **more) for name, more in settings.items()
-    }
+    runs = {name: tiny("convnet", precision="float16", **ON_GPU, **more) for name, more in settings.items()}
     usual, _ = _trained(2, tmp_path / "usual", runs)
     lazy, _ = _trained(2, tmp_path / "lazy", {"graph": runs["graph"]}, CUPY_EMULATED_LAZY="1")
     assert distance(usual["graph"], usual["no-graph"]) == 0
     assert_same_run(usual["graph"], lazy["graph"])
+
+
+def test_gradients_that_go_in_many_stretches_beside_the_backward_give_the_same_bits(tmp_path):
+    """Lazy: what is not waited for is not there."""
+    runs = {"own": tiny("convnet", **ON_GPU), "synchronised": tiny("convnet", batch_norm="synchronised", **ON_GPU)}
+    whole, at_once = _trained(2, tmp_path / "whole", runs)
+    cut, in_turn = _trained(2, tmp_path / "cut", runs, BUCKET_BYTES="64", CUPY_EMULATED_LAZY="1")
+    for name in runs:
+        assert_same_run(whole[name], cut[name])
+    assert _exchanges(in_turn) > 2 * _exchanges(at_once)
+
+
+def _exchanges(events):
+    return sum(event["event"] == "nccl" for event in events)
 
 
 def test_processes_that_share_a_gpu_are_refused(tmp_path):

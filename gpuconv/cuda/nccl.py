@@ -66,13 +66,11 @@ class Nccl:
         self.join()
         return out
 
-    def add_up(self, vector: Any) -> None:
-        """Put the sum of the vectors of all processes into each, added up in the order of the processes."""
-        self.begin(vector)
-        self.join()
-
     def begin(self, vector: Any) -> None:
-        """Queue add_up beside the current stream, which `join` makes wait for it."""
+        """Put the sum of the vectors of all processes into each, added up in their order, beside the current stream.
+
+        `join` makes that wait.
+        """
         cuts = [each * vector.size // self._ranks for each in range(self._ranks + 1)]
         stretches = [vector[first:last] for first, last in pairwise(cuts)]
         own, pieces = stretches[self.rank], self._room(stretches[self.rank])

@@ -47,6 +47,8 @@ class Layer:
         self.random_index, self.random_count = 0, 1  # which of the net's random layers this is, of how many
         self._cache: Any = None
 
+    graded: Callable[[], None] | None = None  # called when a backward has written `grads`
+
     # What the user calls --------------------------------------------------------------------------------------------
 
     def create(self, *, seed: int = 0, dtype: Any = "float32") -> Self:
@@ -78,7 +80,10 @@ class Layer:
             raise CacheError(msg)
         if not input_grad and not self.trainable:
             return None
-        return self._backward(dy, cache, input_grad)
+        dx = self._backward(dy, cache, input_grad)
+        if self.graded is not None:
+            self.graded()
+        return dx
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of one sample's output, given that of its input; raise ShapeError if it does not fit."""

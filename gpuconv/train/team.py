@@ -21,14 +21,11 @@ import numpy as np
 
 from .. import nn
 from ..backend import (
-    asarray,
     asnumpy,
     choose_gpu,
     default_device,
     loops_in_words,
-    nccl,
     nccl_missing,
-    nccl_name,
     on_gpu,
     resolve_device,
     scale,
@@ -42,6 +39,8 @@ from ..random import Stream, words
 from ..runs.config import Config
 from ..runs.folder import RunFolder
 from ..runs.machine import host_versions
+from . import messages
+from .messages import Across, Buckets, Messages, NcclMessages
 from .outcomes import Outcome
 from .processes import Processes, ending_together, start
 
@@ -136,6 +135,7 @@ class Team(Alone):
         self.rank, self.size = processes.rank, processes.size
         self._images: list[int] = []  # of a part of a batch, by process
         self._net: nn.Net | None = None
+        self._buckets: Buckets | None = None
         self._statistics: Any = None  # the running ones of a net, one vector
         self._messages = Messages(processes)
 
@@ -206,6 +206,8 @@ class Team(Alone):
             self.together("CPU loops", loops_in_words())
         self._images = [last - first for first, last in itertools.pairwise(cuts)]
         self._net = net
+        own = computing[0] is net and config.accumulate == 1  # each layer's gradients are the step's once it has them
+        self._buckets = Buckets(net, self._messages, messages.BUCKET_BYTES if own and self._messages.beside else 0)
         self._statistics = None
         leaves = [leaf for each in computing for _, leaf in each.body.leaves()]
         if config.batch_norm == "synchronised":
@@ -243,8 +245,8 @@ class Team(Alone):
         return [replace(outcome, loss=loss, correct=int(hits)) for outcome, loss, hits in both]
 
     def reduce(self) -> None:
-        assert self._net is not None
-        self._messages.add_up(self._net.flat_grads)
+        assert self._buckets is not None
+        self._buckets.add_up()
         if self._statistics is not None and self._statistics.size:
             self._messages.add_up(self._statistics)
             scale(self._statistics, 1 / self.size)
@@ -301,83 +303,6 @@ class FolderElsewhere:
     def write_config(self, config: Config) -> None: ...
 
     def reopen(self) -> None: ...
-
-
-class Across:
-    """What batch norms need of the other processes: how many pictures each has, and their statistics."""
-
-    def __init__(self, messages: Messages, images: list[int]) -> None:
-        self.rank, self.images = messages.rank, tuple(images)
-        self._messages = messages
-
-    def gather(self, array: Any) -> Any:
-        """Return the arrays of all processes, in their order, where this one is: (size, *shape)."""
-        return self._messages.gather(array)
-
-
-class Messages:
-    """Arrays to and from the other processes, by way of the host."""
-
-    def __init__(self, processes: Processes, by_host: str = "") -> None:
-        """Pass arrays between processes.   by_host: why those of a GPU go by way of the host."""
-        self._processes, self.rank, self.by_host = processes, processes.rank, by_host
-        self._pieces: dict[tuple[int, str], np.ndarray] = {}  # room for what others send, by size and dtype
-
-    def wait(self) -> None:
-        """Wait for what was queued on a GPU, with an eye on the other processes."""
-
-    def gather(self, array: Any) -> Any:
-        """Return the arrays of all processes, in their order: (size, *shape)."""
-        return asarray(self._processes.gather(asnumpy(array)), beside=array)
-
-    def add_up(self, vector: Any) -> None:
-        """Put the sum of the vectors of all processes into each, added up in the order of the processes."""
-        host = asnumpy(vector)
-        self._add_up(host)
-        if on_gpu(vector):
-            vector[...] = asarray(host, beside=vector)
-
-    def _add_up(self, vector: np.ndarray) -> None:
-        """Each process adds up a stretch of the vector, and sends the sums to the others."""
-        processes = self._processes
-        size, rank = processes.size, processes.rank
-        cuts = [each * len(vector) // size for each in range(size + 1)]
-        stretches = [vector[first:last] for first, last in itertools.pairwise(cuts)]
-        own = stretches[rank]
-        pieces = self._room(size, own)
-        receives = {each: pieces[each] for each in processes.others}
-        processes.exchange({each: stretches[each] for each in processes.others}, receives)
-        if rank:
-            pieces[rank] = own
-            np.copyto(own, pieces[0])
-        for each in range(1, size):
-            np.add(own, pieces[each], out=own)
-        receives = {each: stretches[each] for each in processes.others}
-        processes.exchange(dict.fromkeys(processes.others, own), receives)
-
-    def _room(self, size: int, own: np.ndarray) -> np.ndarray:
-        key = own.size, own.dtype.str
-        if key not in self._pieces:
-            self._pieces[key] = np.empty((size, own.size), own.dtype)
-        return self._pieces[key]
-
-
-class NcclMessages(Messages):
-    """Arrays from GPU to GPU."""
-
-    def __init__(self, processes: Processes, beside: Any) -> None:
-        super().__init__(processes)
-        self._nccl = nccl(processes.rank, processes.size, processes.first(nccl_name), beside)
-        processes.on_failure.append(self._nccl.abort)
-
-    def wait(self) -> None:
-        self._nccl.wait(self._processes.watch())
-
-    def gather(self, array: Any) -> Any:
-        return self._nccl.gather(array)
-
-    def add_up(self, vector: Any) -> None:
-        self._nccl.add_up(vector)
 
 
 def _one_vector(net: nn.Net) -> Any:
