@@ -14,7 +14,13 @@ from . import data, extras
 from .errors import GpuconvError
 from .runs.machine import host_versions, machine
 
-_EXTRA_OF = {"pillow": "pictures", "matplotlib": "plots", "onnx": "onnx", "tensorboardX": "tensorboard"}
+_EXTRA_OF = {
+    "mpi4py": "mpi",
+    "pillow": "pictures",
+    "matplotlib": "plots",
+    "onnx": "onnx",
+    "tensorboardX": "tensorboard",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from processes import TINY, distance, mpiexec, run, start, tiny, trainings
 from train_helpers import assert_same_run, run_state
 
 import gpuconv.train as gpuconv_train
+from gpuconv import extras
 from gpuconv.runs import journal, sealed
 from gpuconv.train import processes
 
@@ -217,11 +218,23 @@ def test_a_process_that_fails_ends_all_of_them_with_one_sentence(way, tmp_path):
 
 
 def test_what_all_processes_refuse_is_said_once(tmp_path):
-    arguments = ["train", *SHORT, "--batch-size", "1", "--run-dir", str(tmp_path / "run")]
-    ended = run(2, [sys.executable, "-m", "mpi4py", "-m", "gpuconv", *arguments])
-    assert ended.code == 2
-    assert ended.err == "gpuconv: error: 1 image of a step cannot be shared among 2 processes: raise batch_size\n"
-    assert not (tmp_path / "run").exists()
+    refused = {
+        ("--batch-size", "1"): "1 image of a step cannot be shared among 2 processes: raise batch_size",
+        ("--seeds", "2"): "--seeds is for one process: start it without mpiexec",
+    }
+    for more, said in refused.items():
+        arguments = ["train", *SHORT, *more, "--run-dir", str(tmp_path / "run")]
+        ended = run(2, [sys.executable, "-m", "mpi4py", "-m", "gpuconv", *arguments])
+        assert ended.code == 2
+        assert ended.err == f"gpuconv: error: {said}\n"
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_of_two_processes_is_shown_once(tmp_path):
+    ended = run(2, [sys.executable, "-m", "mpi4py", "-m", "gpuconv", "train", *SHORT, "--dry-run"])
+    assert ended.code == 0, ended.err
+    assert ended.out.count("on 2 processes, each on the CPU with 1 thread") == 1
+    assert ended.out.count("dry run: nothing was written") == 1
 
 
 def test_processes_without_mpi_are_refused(tmp_path):
@@ -231,7 +244,7 @@ def test_processes_without_mpi_are_refused(tmp_path):
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "2 processes were started, but without MPI they cannot find each other" in ended.stderr
-    assert "pip install 'gpuconv[mpi]'" in ended.stderr
+    assert extras.install("mpi") in ended.stderr
 
 
 def test_processes_of_another_mpi_are_refused(tmp_path):

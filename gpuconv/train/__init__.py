@@ -8,6 +8,9 @@ later      a run with a later end
 recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
 precision  how a step computes: in the net's own dtype, or in float16
+processes  many processes: how they find, tell and end each other, by MPI
+team       what a run shares among them: batches, sums, decisions
+messages   gradients and statistics from process to process, by the host or GPU to GPU
 outcomes   what steps on a GPU came to, read every few of them
 signals    Ctrl-C and `kill`, taken when nothing is half done
 rehearsal  a dry run

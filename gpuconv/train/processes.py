@@ -26,6 +26,7 @@ from ..errors import (
     ProcessError,
     SaidElsewhereError,
 )
+from ..extras import install
 
 WAIT_SETTING = "GPUCONV_WAIT"
 _WAIT = 12.0  # seconds that a process which does not answer is waited for, beside three times what was needed here
@@ -286,7 +287,7 @@ def start() -> Processes | None:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        msg = f"{count} processes were started, but without MPI they cannot find each other ({error}): pip install 'gpuconv[mpi]'"
+        msg = f"{count} processes were started, but without MPI they cannot find each other ({error}): {install('mpi')}"
         raise ConfigError(msg) from error
     size = MPI.COMM_WORLD.Get_size()
     if size < count:
@@ -300,6 +301,13 @@ def start() -> Processes | None:
         return None
     _known.append(Processes(MPI))
     return _known[0]
+
+
+def refuse_many(what: str) -> None:
+    """Raise ConfigError in one of many processes, for what only a single one does."""
+    if start() is not None:
+        msg = f"{what} is for one process: start it without mpiexec"
+        raise ConfigError(msg)
 
 
 def started() -> int:
