@@ -217,6 +217,7 @@ def test_a_process_that_fails_ends_all_of_them_with_one_sentence(way, tmp_path):
     assert json.loads((folder / "result.json").read_text())["steps"] == 25
 
 
+@pytest.mark.processes
 def test_what_all_processes_refuse_is_said_once(tmp_path):
     refused = {
         ("--batch-size", "1"): "1 image of a step cannot be shared among 2 processes: raise batch_size",
@@ -230,6 +231,7 @@ def test_what_all_processes_refuse_is_said_once(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.processes
 def test_a_dry_run_of_two_processes_is_shown_once(tmp_path):
     ended = run(2, [sys.executable, "-m", "mpi4py", "-m", "gpuconv", "train", *SHORT, "--dry-run"])
     assert ended.code == 0, ended.err
