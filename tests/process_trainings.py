@@ -1,7 +1,7 @@
 """Trainings that several processes do together, one after the other: what the tests of many processes start.
 
 Run as `mpiexec -n 2 python process_trainings.py FILE`, FILE being JSON: a list of [settings of Config, run folder]; without settings the run there is
-gone on with.  BUCKET_BYTES: of gradients that go from GPU to GPU at once.
+gone on with.  BUCKET_BYTES: of gradients that go from GPU to GPU at once; WITHOUT_NCCL: by way of the host.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from gpuconv import data, train
+from gpuconv.cuda import nccl
 from gpuconv.train import Config, messages
 
 
@@ -27,6 +28,8 @@ def pictures() -> data.Dataset:
 
 def main() -> None:
     messages.BUCKET_BYTES = int(os.environ.get("BUCKET_BYTES", messages.BUCKET_BYTES))
+    if os.environ.get("WITHOUT_NCCL"):
+        nccl.missing = lambda: "NCCL is not installed"
     dataset = pictures()
     for settings, folder in json.loads(Path(sys.argv[1]).read_text()):
         if settings is None:

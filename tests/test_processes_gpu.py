@@ -69,6 +69,20 @@ def test_gradients_that_go_in_many_stretches_beside_the_backward_give_the_same_b
     assert _exchanges(in_turn) > 2 * _exchanges(at_once)
 
 
+def test_without_nccl_gradients_go_by_way_of_the_host_with_the_same_bits(tmp_path):
+    runs = {"own": tiny("convnet", **ON_GPU), "synchronised": tiny("convnet", batch_norm="synchronised", **ON_GPU)}
+    by_nccl, _ = _trained(2, tmp_path / "nccl", runs)
+    by_host, events = _trained(2, tmp_path / "host", runs, WITHOUT_NCCL="1")
+    assert not _exchanges(events)
+    for name in runs:
+        assert_same_run(by_nccl[name], by_host[name])
+        (notice,) = [event["message"] for event in journal.read(by_host[name]) if event["event"] == "notice"]
+        assert notice == (
+            "steps are launched kernel by kernel, not as one graph: gradients go by way of the host, which cannot be "
+            "recorded: NCCL is not installed"
+        )
+
+
 def _exchanges(events):
     return sum(event["event"] == "nccl" for event in events)
 

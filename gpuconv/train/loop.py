@@ -255,8 +255,7 @@ class Training:
         position = self.position
         start = time.perf_counter()
         validation = self._validate()
-        steps = position.step  # fewer than planned if the time was over
-        accuracy = validation.accuracy if validation is not None else None
+        accuracy, steps = validation.accuracy if validation is not None else None, position.step
         row = {
             "epoch": position.epoch + 1,
             "step": self.steps_done,
@@ -319,7 +318,7 @@ class Training:
                 classes=len(self.dataset.classes),
                 tta=tta,
                 between=self.guard.check,
-                graph=self.stepper.graph.setting,
+                graph=self.config.graph,
                 team=self.team,
             )
         except NonFiniteScoresError as error:
@@ -329,8 +328,7 @@ class Training:
         self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)
 
     def _look_at_the_clock(self) -> None:
-        minutes = self.config.max_minutes
-        if minutes and self.team.as_first(self.position.run_seconds >= 60 * minutes):
+        if self.config.max_minutes and self.team.as_first(self.position.run_seconds >= 60 * self.config.max_minutes):
             self.position.ended_by = "max-minutes"
 
     # Steps ----------------------------------------------------------------------------------------------------------
@@ -423,15 +421,17 @@ class Training:
             test_accuracy_tta=None if with_views is None else with_views.accuracy,
             ended_by=self.ended_by,
         )
-        if self.team.rank:
-            return result
+        self.team.first(lambda: self._conclude(result, test))
+        return result
+
+    def _conclude(self, result: Result, test: Evaluation) -> None:
+        """Write what the run came to, and say it."""
         about, skipped = self.about(), self.stepper.skipped
         record = result_record(result, test, self.config, about, skipped)
         self.journal.end(record)  # before result.json, with which the run is over
         self.folder.write_result(record)
         lines = words.summary(self.config, about, result, skipped)
         self.display.end([*lines, *html.after_run(self.folder.path, self.dataset)])
-        return result
 
     def about(self) -> dict[str, Any]:
         """Return what is known of a run before its first step: its result has the same under the same names."""

@@ -31,7 +31,7 @@ from ..extras import install
 WAIT_SETTING = "GPUCONV_WAIT"
 _WAIT = 12.0  # seconds that a process which does not answer is waited for, beside three times what was needed here
 _LONG_WAIT = 600.0  # for what one process does for all: reading, downloading, writing
-_ROLL_CALL = 4.0  # seconds in which the others are to say that they have failed, too
+_ROLL_CALL = 3.0  # seconds in which the others are to say that they have failed, too
 _LOOK_EVERY = 50  # tries of an exchange between two looks at the others
 _SPINS = 2000  # tries before a waiting process lets others have its core
 
@@ -354,7 +354,7 @@ def _in_words(error: BaseException) -> str:
     """Return what is said of an error."""
     if isinstance(error, MemoryError):
         return f"out of memory ({error}): a smaller batch or net needs less"
-    text = str(error) or "stopped at once"
+    text = "stopped at once" if isinstance(error, SystemExit) else str(error) or "stopped at once"
     return text if isinstance(error, _EXPECTED) else f"{type(error).__name__}: {text}"
 
 

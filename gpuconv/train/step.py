@@ -66,8 +66,8 @@ class Stepper:
         self.state: StepState | None = None
         if on_gpu(net.flat_params):
             self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
-        tell = tell or _keep_quiet
-        self.graph = Replayed(self.team.graph(config.graph, net.flat_params, tell), net.flat_params, tell)
+        without = self.team.not_recorded(config.graph)
+        self.graph = Replayed(config.graph, net.flat_params, tell or _keep_quiet, without)
 
     def step(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.

@@ -117,9 +117,9 @@ class Alone:
     def compare(self, step: int) -> None:
         """Raise DriftError unless all processes have the same weights."""
 
-    def graph(self, setting: str, beside: Any, tell: Callable[[str], None]) -> str:
-        """Return whether steps are recorded, "auto", "on" or "off", where they may have to go by way of the host."""
-        return setting
+    def not_recorded(self, setting: str) -> str:
+        """Return why steps on a GPU are launched one by one, whatever the setting; empty where they need not be."""
+        return ""
 
     @property
     def in_words(self) -> str:
@@ -256,7 +256,7 @@ class Team(Alone):
         hashed = hashlib.blake2b(digest_size=8)
         for array in (self._net.flat_params, *self._net.state.values()):
             hashed.update(asnumpy(array).tobytes())
-        found = self.processes.gather(np.frombuffer(hashed.digest(), np.uint64))[:, 0]
+        found = self.processes.gather(np.frombuffer(hashed.digest(), np.uint64), long=True)[:, 0]
         if (found != found[0]).any():
             rank = int((found != found[0]).argmax())
             msg = (
@@ -274,16 +274,14 @@ class Team(Alone):
             return Messages(self.processes, why)
         return NcclMessages(self.processes, beside)
 
-    def graph(self, setting: str, beside: Any, tell: Callable[[str], None]) -> str:
+    def not_recorded(self, setting: str) -> str:
         if not self._messages.by_host:
-            return setting
+            return ""
         why = f"gradients go by way of the host, which cannot be recorded: {self._messages.by_host}"
         if setting == "on":
             msg = f'graph "on" cannot be: {why}; leave graph at "auto"'
             raise ConfigError(msg)
-        if setting == "auto":
-            tell(f"steps are launched kernel by kernel, not as one graph: {why}")
-        return "off"
+        return why
 
     @property
     def in_words(self) -> str:
