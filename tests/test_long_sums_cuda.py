@@ -369,6 +369,8 @@ TABLE = {
 }
 # Sums in float64 throughout, of one term, or none.
 WIDE = {
+    "across_coefficients",
+    "across_moments",
     "loss_mean",
     "svm_loss",
     "channel_sums_merge",
@@ -379,6 +381,7 @@ WIDE = {
     "muon_lengths",
 }
 NO_SUMS = {
+    "across_sum",  # of as many terms as there are processes
     "adam_update",
     "affine_forward_bias",
     "affine_narrow",
