@@ -59,8 +59,14 @@ def test_two_processes_end_where_one_does(tmp_path):
     assert distance(one, two) <= 1e-10
     record = json.loads((two / "result.json").read_text())
     assert record["processes"] == 2
+    assert _accuracies(two) == _accuracies(one)
     for key in ("steps", "test_accuracy", "confusion", "training_images"):
         assert record[key] == json.loads((one / "result.json").read_text())[key]
+
+
+def _accuracies(folder):
+    """Return the share of hits of each step."""
+    return [event["accuracy"] for event in journal.read(folder) if event["event"] == "step"]
 
 
 EXACT = {"dtype": "float64", "batch_norm": "synchronised"}
@@ -250,9 +256,10 @@ def test_processes_without_mpi_are_refused(tmp_path):
     assert extras.install("mpi") in ended.stderr
 
 
-def test_processes_of_another_mpi_are_refused(tmp_path):
-    command = [sys.executable, "-m", "gpuconv", "train", *SHORT, "--run-dir", str(tmp_path / "run")]
-    environment = {**os.environ, "OMPI_COMM_WORLD_SIZE": "2"}
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_processes_of_another_mpi_are_refused(variable, tmp_path):
+    command = [sys.executable, "-m", "mpi4py", "-m", "gpuconv", "train", *SHORT, "--run-dir", str(tmp_path / "run")]
+    environment = {**os.environ, variable: "2"}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert "2 processes were started, but by another MPI than mpi4py has found" in ended.stderr

@@ -115,7 +115,7 @@ def test_a_process_that_fails_ends_both(way, tmp_path):
     ]
     for name, value in SMALL.items():
         arguments += [f"--{name.replace('_', '-')}", str(value)]
-    settings = {"CUPY_EMULATED_DEVICES": "2", "GPUCONV_WAIT": "60"}
+    settings = {"CUPY_EMULATED_DEVICES": "2", "GPUCONV_WAIT": "40"}
     ended = start(2, "process_failing.py", *arguments, settings=settings, emulated=True)
     code, said = {
         "out-of-memory": (1, "process 1 of 2: out of memory"),

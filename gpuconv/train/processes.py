@@ -294,7 +294,7 @@ def start() -> Processes | None:
         library = MPI.Get_library_version().splitlines()[0]
         msg = (
             f"{count} processes were started, but by another MPI than mpi4py has found ({library.strip()}), in which each "
-            "is alone: start them with the mpiexec that belongs to it"
+            "is alone: start them with the mpiexec that belongs to it, or by srun --mpi=pmi2 or --mpi=pmix"
         )
         raise ConfigError(msg)
     if size == 1:
@@ -313,8 +313,8 @@ def refuse_many(what: str) -> None:
 def started() -> int:
     """Return how many processes were started together, as far as what started them says."""
     counts = [os.environ.get(name, "") for name in _COUNTS]
-    if "SLURM_STEP_NUM_TASKS" in os.environ and "PMI_RANK" in os.environ:
-        counts.append(os.environ["SLURM_STEP_NUM_TASKS"])
+    if "mpi4py.MPI" in sys.modules:  # tasks of a job step may also be runs of their own
+        counts.append(os.environ.get("SLURM_STEP_NUM_TASKS", ""))
     return max((int(count) for count in counts if count.isdecimal()), default=1)
 
 

@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from .. import nn
 from ..backend import all_finite, asnumpy, on_gpu
 from ..errors import NonFiniteLossError, ParamError
@@ -89,7 +91,7 @@ class Stepper:
     def _step_at_once(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Do a step, and look at it before it changes the weights."""
         config, net, arithmetic = self.config, self.net, self.arithmetic
-        losses, correct = [], 0
+        losses, scores = [], []
         arithmetic.begin()
         for part, (x, labels) in enumerate(batch.parts):
             # Parts have numbers of their own, so that dropout draws anew for each.
@@ -100,9 +102,9 @@ class Stepper:
                 _check_loss(losses[-1], step)
             self.team.weigh(dy)
             arithmetic.backward(dy)
-            correct += hits(asnumpy(y), asnumpy(labels))
+            scores.append(asnumpy(y))
         arithmetic.end()
-        losses, correct = self.team.losses(losses, correct)
+        losses, correct = self.team.losses(losses, hits(np.concatenate(scores), batch.labels))
         _check_loss(mean(losses), step)
         self.team.reduce()
         updates = self._may_update(step, losses)
