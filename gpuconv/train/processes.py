@@ -282,12 +282,13 @@ def start() -> Processes | None:
     if _known:
         return _known[0]
     count = started()
-    if count < 2 and "mpi4py.MPI" not in sys.modules:
+    if count < 2 and "mpi4py" not in sys.modules:  # by its name, as in python -m mpi4py
         return None
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        msg = f"{count} processes were started, but without MPI they cannot find each other ({error}): {install('mpi')}"
+        many = f"{count} processes were started" if count > 1 else "python -m mpi4py is for many processes"
+        msg = f"{many}, but without MPI they cannot find each other ({error}): {install('mpi')}"
         raise ConfigError(msg) from error
     size = MPI.COMM_WORLD.Get_size()
     if size < count:
@@ -313,7 +314,7 @@ def refuse_many(what: str) -> None:
 def started() -> int:
     """Return how many processes were started together, as far as what started them says."""
     counts = [os.environ.get(name, "") for name in _COUNTS]
-    if "mpi4py.MPI" in sys.modules:  # tasks of a job step may also be runs of their own
+    if "mpi4py" in sys.modules:  # tasks of a job step may also be runs of their own
         counts.append(os.environ.get("SLURM_STEP_NUM_TASKS", ""))
     return max((int(count) for count in counts if count.isdecimal()), default=1)
 
