@@ -9,6 +9,7 @@ recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
 precision  how a step computes: in the net's own dtype, or in float16
 processes  many processes: how they find, tell and end each other, by MPI
+last_word  what is said of a process that was killed
 team       what a run shares among them: batches, sums, decisions
 messages   gradients and statistics from process to process, by the host or GPU to GPU
 outcomes   what steps on a GPU came to, read every few of them

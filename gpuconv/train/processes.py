@@ -6,6 +6,7 @@ process that has failed, and at the time, so that none waits for ever for one th
 
 from __future__ import annotations
 
+import atexit
 import os
 import pickle
 import platform
@@ -27,6 +28,7 @@ from ..errors import (
     SaidElsewhereError,
 )
 from ..extras import install
+from .last_word import LastWord
 
 WAIT_SETTING = "GPUCONV_WAIT"
 _WAIT = 12.0  # seconds that a process which does not answer is waited for, beside three times what was needed here
@@ -62,6 +64,20 @@ class Processes:
         self.on_failure: list[Callable[[], None]] = []  # what gives up work that waits for other processes
         self.ended = False  # in an error that all processes know of
         self._failed: dict[int, tuple[int, int, str]] = {}  # why, exit code and text, by rank
+        self._last_word = self._promise()
+
+    def _promise(self) -> LastWord | None:
+        """Let something be said if this process ends without a word: on Linux, and elsewhere by what started it."""
+        name = self.first(lambda: f"gpuconv-{os.getpid()}-{time.time_ns()}")
+        if sys.platform != "linux":
+            return None
+        msg = (
+            f"gpuconv: error: process {self.rank} of {self.size} has ended without a word: it was killed, as by a system "
+            "that runs out of memory, or has crashed"
+        )
+        word = LastWord(name, msg)
+        atexit.register(word.withdraw)
+        return word
 
     @property
     def others(self) -> list[int]:
@@ -229,6 +245,8 @@ class Processes:
                 sys.stdout.flush()
                 sys.stderr.write(f"gpuconv: error: {text}\n")
                 sys.stderr.flush()
+                if self._last_word is not None:
+                    self._last_word.silence()
                 self._MPI.COMM_WORLD.Abort(code)
             time.sleep(_ROLL_CALL)  # whoever speaks ends this one, too
             self._MPI.COMM_WORLD.Abort(code)
@@ -243,6 +261,8 @@ class Processes:
         """
         sys.stdout.flush()
         sys.stderr.flush()
+        if self._last_word is not None:
+            self._last_word.withdraw()
         for give_up in self.on_failure:
             give_up()
         if self.on_failure or any(not _done(each) for each in self._abandoned if isinstance(each, self._MPI.Request)):
