@@ -1,6 +1,7 @@
 """Training by processes on this machine: images a second of one process of many threads, and of many of one thread.
 
-    python -m bench.scaling            the same as: gpuconv bench --scaling
+    gpuconv bench --scaling --save FILE
+    python -m bench.scaling FILE        the tables of a run that was kept
 
 Every side trains the same net on the same batches, as `gpuconv train` does it, in processes of its own; a round goes
 through all sides, the next one backwards.  Below stands an estimate for 8 GPUs and for 8 machines: arithmetic with
@@ -90,7 +91,7 @@ def scaling(*, rounds: int = 6, save: Path | None = None) -> dict[str, Any]:
         "images_per_second": found,
         "estimate": [vars(row) for row in estimates()],
     }
-    sys.stdout.write(shown(found) + "\n")
+    sys.stdout.write(shown(result) + "\n")
     if save is not None:
         save.write_text(json.dumps(result, indent=1) + "\n")
     return result
@@ -151,8 +152,9 @@ def estimates(ranks: int = 8) -> list[Estimate]:
     return rows
 
 
-def shown(found: dict[str, list[float]]) -> str:
-    """Return the tables as text."""
+def shown(result: dict[str, Any]) -> str:
+    """Return the tables of a run as Markdown."""
+    found: dict[str, list[float]] = result["images_per_second"]
     base = statistics.median(next(iter(found.values())))
     rows = []
     for name, rates in found.items():
@@ -174,7 +176,14 @@ def shown(found: dict[str, list[float]]) -> str:
         for row in estimates()
     ]
     head = ["net", "8 processes on", "MB", "exchange ms", "step ms", "images/s", "of 8 x one"]
-    return f"{measured}\n\nEstimated, not measured:\n\n{_table(head, estimated)}"
+    busy = result["other_work"]
+    beside = (
+        "" if busy is None or busy < load.NOTEWORTHY else f"  Other processes kept {busy:.1f} cores busy meanwhile."
+    )
+    here = result["machine"]
+    where = f"{here['processor']}, {here['usable_cores']} cores; preset convnet, 128 images a step, {len(next(iter(found.values())))} rounds by turns.{beside}"
+    below = "Estimated, not measured; where the exchange fits beside the backward, it costs nothing here:"
+    return f"{where}\n\n{measured}\n\n{below}\n\n{_table(head, estimated)}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -183,4 +192,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    scaling()
+    sys.stdout.write(shown(json.loads(Path(sys.argv[1]).read_text())) + "\n")
