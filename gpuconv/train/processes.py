@@ -194,8 +194,8 @@ class Processes:
 
     def _send_object(self, value: Any) -> None:
         content = np.frombuffer(_pickled(value), np.uint8)
-        self.exchange(dict.fromkeys(self.others, np.array([content.size])), {})
-        self.exchange(dict.fromkeys(self.others, content), {})
+        self.exchange(dict.fromkeys(self.others, np.array([content.size])), {}, long=True)
+        self.exchange(dict.fromkeys(self.others, content), {}, long=True)
 
     # Failures -------------------------------------------------------------------------------------------------------
 
