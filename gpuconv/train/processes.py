@@ -41,6 +41,7 @@ _SPINS = 2000  # tries before a waiting process lets others have its core
 _COUNTS = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_SIZE")
 
 OWN, LATE, FOLLOWS = range(3)  # why a process fails: by itself, having waited too long, or after another one
+_SAID = 1  # the tag of the word that all has been said
 _EXPECTED = (GpuconvError, OSError, MemoryError, KeyboardInterrupt, SystemExit)
 
 
@@ -62,6 +63,7 @@ class Processes:
         self._abandoned: list[Any] = []  # buffers of exchanges that never ended
         self._longest_watch: float | None = None  # in seconds
         self.on_failure: list[Callable[[], None]] = []  # what gives up work that waits for other processes
+        self._speaks = False
         self.ended = False  # in an error that all processes know of
         self._failed: dict[int, tuple[int, int, str]] = {}  # why, exit code and text, by rank
         self._last_word = self._promise()
@@ -210,11 +212,12 @@ class Processes:
         """Raise ProcessError if another process has failed."""
         if self._failed:
             rank = min(self._failed, key=lambda rank: (self._failed[rank][0], rank))
-            _, code, text = self._failed[rank]
-            raise ProcessError(self._of(rank, text), code, FOLLOWS)
+            why, code, text = self._failed[rank]
+            raise ProcessError(self._of(rank, text, why), code, FOLLOWS)
 
-    def _of(self, rank: int, text: str) -> str:
-        return f"process {rank} of {self.size}: {text}"
+    def _of(self, rank: int, text: str, why: int) -> str:
+        """Return what a process says, with its number where it speaks of itself."""
+        return f"process {rank} of {self.size}: {text}" if why == OWN else text
 
     def end_in(self, error: BaseException, code: int) -> BaseException:
         """Tell the others of an error that ends this process; return the one to raise, which may be another's.
@@ -237,9 +240,9 @@ class Processes:
         cause = min(failed, key=lambda rank: (failed[rank][0], rank))
         why, code, text = failed[cause]
         alike = len(failed) == self.size and len(set(failed.values())) == 1
-        if not alike and why == OWN:
-            text = self._of(cause, text)
-        speaks = self.rank == min(failed)
+        if not alike:
+            text = self._of(cause, text, why)
+        speaks = self._speaks = self.rank == min(failed)
         if len(failed) < self.size:
             if speaks:
                 sys.stdout.flush()
@@ -266,8 +269,20 @@ class Processes:
         for give_up in self.on_failure:
             give_up()
         if self.on_failure or any(not _done(each) for each in self._abandoned if isinstance(each, self._MPI.Request)):
+            self._until_said()
             os._exit(code)
         self._MPI.Finalize()
+
+    def _until_said(self) -> None:
+        """Wait until the one that speaks has done so: what started the processes ends all when the first one exits."""
+        end = time.monotonic() + _ROLL_CALL
+        sent = [self._words.isend(None, rank, _SAID) for rank in self.others] if self._speaks else []
+
+        def said() -> bool:
+            return all(map(_done, sent)) if sent else bool(self._words.Iprobe(self._MPI.ANY_SOURCE, _SAID))
+
+        while not said() and time.monotonic() < end:
+            time.sleep(1e-3)
 
 
 @contextmanager
