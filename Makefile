@@ -22,7 +22,7 @@ MACHINE   = $(BIN)/python -c 'import platform, sys; \
 ON_ARRAYS := $(foreach name,conv winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
   batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
-.PHONY: train test test-arrays test-long test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel lock clean
+.PHONY: train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel lock clean
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -36,10 +36,13 @@ test-arrays: $(VENV)/.installed-$(EXTRAS) ## tests of operators on NumPy alone, 
 test-long: $(VENV)/.installed-$(EXTRAS) ## those that take seconds: processes that are killed, every wrong value of every file
 	$(BIN)/python -m pytest -m long -n $(PROCESSES) --dist worksteal
 
+test-processes: $(VENV)/.installed-$(EXTRAS) ## training in several processes: numbers of one process, the same bits twice, every way to fail
+	$(BIN)/python -m pytest -m "processes and not cupy"
+
 test-compiling: $(VENV)/.installed-$(EXTRAS) ## loops compiled anew: machine code for other processors, narrower vectors, caches that fail
 	$(BIN)/python -m pytest -m compiling -n $(PROCESSES)
 
-check: test test-arrays test-long test-compiling style notebooks ## what CI runs: tests on both CPU ways, long ones, other processors, style, types, notebooks, benchmarks once, real CuPy
+check: test test-arrays test-long test-processes test-compiling style notebooks ## what CI runs: tests on both CPU ways, long ones, many processes, other processors, style, types, notebooks, benchmarks once, real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
 	$(MAKE) cupy-core
 
@@ -53,6 +56,7 @@ style: $(VENV)/.installed-$(EXTRAS) ## format, lint, types
 
 cupy-core: $(VENV)/.installed-$(WITH_CUPY) ## CI's share of a GPU's cases, by real CuPy, without a GPU
 	$(BIN)/python -m tests.ladder.cupy_run --core
+	$(BIN)/python -m pytest -m "processes and cupy"
 
 cupy: $(VENV)/.installed-$(WITH_CUPY) ## all of a GPU's cases by real CuPy, dry runs of the GPU run, other wheels of CuPy
 	$(BIN)/python -m pytest -m cupy

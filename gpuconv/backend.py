@@ -164,6 +164,11 @@ def threads() -> int:
     return count
 
 
+def share_cores(processes: int) -> None:
+    """Let the CPU backend take one of so many equal shares of the cores that this process may use."""
+    _load("gpuconv.cpu.parallel").share_cores(processes)
+
+
 def loops_in_words() -> str:
     """Return what passes over NumPy arrays of float32 run as.
 
@@ -269,6 +274,28 @@ def step_numbers(beside: Any, **sizes: Any) -> Any:
 def record(work: Callable[[], Any], beside: Any) -> Any:
     """Return work recorded on the GPU of an array, a gpuconv.cuda.recording.Recording, done at each of its replays."""
     return _gpu().device_of(beside).record(work)
+
+
+def nccl_missing() -> str:
+    """Return why arrays on a GPU cannot go to other processes by NCCL; empty where they can."""
+    missing: str = _cuda("nccl").missing()
+    return missing
+
+
+def nccl_name() -> Any:
+    """Return the name by which processes find each other by NCCL, made by the first of them."""
+    return _cuda("nccl").unique_id()
+
+
+def nccl(rank: int, ranks: int, name: Any, beside: Any) -> Any:
+    """Return the GPU of an array among those of other processes, a gpuconv.cuda.nccl.Nccl."""
+    return _cuda("nccl").Nccl(rank, ranks, name, beside)
+
+
+def choose_gpu(number: int) -> tuple[str, int]:
+    """Create nets and data on a GPU by its number from now on; return its address, and how many GPUs there are."""
+    found: tuple[str, int] = _cuda("nccl").choose(number)
+    return found
 
 
 def _reduce(array: Any) -> ModuleType:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import shutil
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import rich
@@ -15,6 +18,7 @@ from .errors import GpuconvError
 from .runs.machine import host_versions, machine
 
 _EXTRA_OF = {
+    "mpi4py": "mpi",
     "pillow": "pictures",
     "matplotlib": "plots",
     "onnx": "onnx",
@@ -35,7 +39,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything that a training run depends on; nothing is downloaded or changed."""
     versions = [Finding(name, version) for name, version in host_versions().items()]
-    return [*versions, *_machine(), _kernels(), *_cuda(), *_extras(), _data(), _terminal()]
+    return [*versions, *_machine(), _kernels(), *_cuda(), *_extras(), _mpiexec(), _data(), _terminal()]
 
 
 def as_text(findings: list[Finding]) -> str:
@@ -96,6 +100,13 @@ def _extras() -> list[Finding]:
         except importlib.metadata.PackageNotFoundError:
             findings.append(Finding(package, f"not installed: {extras.install(extra)}"))
     return findings
+
+
+def _mpiexec() -> Finding:
+    """Look for what starts many processes: that of the extra mpi lies beside this Python."""
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    return Finding("mpiexec", found or "not found: training runs in one process")
 
 
 def _data() -> Finding:

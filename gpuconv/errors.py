@@ -77,6 +77,32 @@ class NonFiniteLossError(GpuconvError, ArithmeticError):
     """The loss, a gradient or a weight became NaN or infinite; a checkpoint from before is kept, if there was one."""
 
 
+class ProcessError(GpuconvError, RuntimeError):
+    """Another process of a run has failed, or does not answer: this one cannot go on.
+
+    code: what the command line exits with.   why: 0 an error, 1 no answer, 2 another process has said so.
+    """
+
+    def __init__(self, text: str, code: int = 1, why: int = 0) -> None:
+        super().__init__(text)
+        self.code, self.why = code, why
+
+    def __reduce__(self) -> tuple[type[ProcessError], tuple[str, int, int]]:
+        return type(self), (str(self), self.code, self.why)
+
+
+class SaidElsewhereError(GpuconvError, RuntimeError):
+    """A run of many processes has ended in an error that another one says.   code: what the command line exits with."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class DriftError(GpuconvError, ArithmeticError):
+    """Processes that train one net together, and whose weights are no longer the same."""
+
+
 class NonFiniteScoresError(GpuconvError, ArithmeticError):
     """A net whose scores are NaN or infinite, so that none is the highest; `fault` says it without the way out."""
 

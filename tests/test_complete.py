@@ -50,6 +50,7 @@ _BY_SHAPE = ("spatial_batchnorm", "layernorm")
 # the batches of an epoch, and what an operator and one in its place check alike.
 _OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch", "checked_forward"}
 _OF_THE_PACKAGE |= {"affine_backward_into", "batchnorm_backward_into", "conv_backward_into"}
+_OF_THE_PACKAGE |= {"batchnorm_forward_across"}
 
 
 def _functions(module):

@@ -377,6 +377,8 @@ TABLE = {
 }
 # Sums in float64 throughout, of one term, or none.
 WIDE = {
+    "across_coefficients",
+    "across_moments",
     "loss_mean",
     "svm_loss",
     "channel_sums_merge",
@@ -396,6 +398,7 @@ _TOGETHER, _LOST = 8, 8 / 2 + 1
 OF_FLOAT32 = {"conv_backward_weight_tensor_float"}
 _TOGETHER_OF_FLOAT32, _LOST_OF_FLOAT32, _SLICE, _PARTS = 4, 4 / 2 + 1, 16, 8.0
 NO_SUMS = {
+    "across_sum",  # of as many terms as there are processes
     "adam_update",
     "affine_forward_bias",
     "arithmetic_cast",

@@ -83,7 +83,7 @@ def _cases():
     names = {}
     for name, call in CALLS.items():
         names.setdefault(call.operator, []).append(name)
-    for operator in ("all_finite", "muon", "step", "outcome"):  # these calls read their results, or make nets
+    for operator in ("across", "all_finite", "muon", "step", "outcome"):  # these calls read their results, or make nets
         del names[operator]
     for operator, calls in names.items():
         for name in (*calls[: 3 if operator in _SEVERAL else 1], *(name for name in calls if name in _MORE)):

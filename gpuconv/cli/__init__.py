@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import backend
-from ..errors import CheckpointWriteError, ConfigError, GpuconvError, NonFiniteLossError
+from ..errors import (
+    CheckpointWriteError,
+    ConfigError,
+    GpuconvError,
+    NonFiniteLossError,
+    ProcessError,
+    SaidElsewhereError,
+)
 from ..interrupts import end_at_once, raise_exceptions
 from .parser import EXIT_CODES, Parser
 
@@ -43,6 +50,10 @@ def _main(argv: Sequence[str]) -> int:
     except SystemExit as done:  # argparse has said what was wrong, or printed the help
         return done.code if isinstance(done.code, int) else 2
     code = _run(arguments)
+    if code and "gpuconv.train.processes" in sys.modules:
+        from ..train.processes import leave
+
+        leave(code)
     try:
         sys.stdout.flush()
     except OSError as error:  # its reader has left, or its disk is full: some of what was to be shown is lost
@@ -63,6 +74,10 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         with as_flags():
             code: int = arguments.run(arguments)
+    except SaidElsewhereError as error:
+        return error.code
+    except ProcessError as error:
+        return _fail(error, error.code)
     except ConfigError as error:
         return _fail(error, 2)
     except CheckpointWriteError as error:

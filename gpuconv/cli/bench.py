@@ -36,6 +36,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory [yes]")
     parser.add_argument("--one-thread", action="store_true", help="processor time of one thread, too")
     parser.add_argument("--save", metavar="FILE", type=named_path, help="keep every round as JSON")
+    parser.add_argument(
+        "--scaling",
+        action="store_true",
+        help="training by processes instead: images/s on this machine, and an estimate",
+    )
     parser.add_argument("--list", dest="listing", action="store_true", help="show sets, operators and peers, and end")
     parser.set_defaults(run=_bench)
 
@@ -50,7 +55,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.listing:
         sys.stdout.write(run.listing() + "\n")
         return 0
-    others = ("run", "listing", "version")
+    if arguments.scaling:
+        importlib.import_module("bench.scaling").scaling(rounds=arguments.rounds, save=arguments.save)
+        return 0
+    others = ("run", "listing", "version", "scaling")
     settings = {name: value for name, value in vars(arguments).items() if name not in others}
     run.bench(**settings)
     return 0

@@ -20,7 +20,7 @@ _GROUPS = {
         *("data", "data_dir", "download", "image_size", "skip_broken", "validation", "train_images", "test_images"),
         *("flip", "flip_mode", "crop", "pad_mode", "cutout"),
     ),
-    "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate"),
+    "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate", "batch_norm"),
     "update": (
         *("optimizer", "momentum", "nesterov", "muon_momentum", "muon_iterations"),
         *("beta1", "beta2", "smoothing", "eps"),
@@ -123,6 +123,14 @@ def _short_difference(name: str) -> str:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from ..train.processes import ending_together
+
+    with ending_together():
+        return _train_alike(arguments)
+
+
+def _train_alike(arguments: argparse.Namespace) -> int:
+    """Do what the arguments say, in each of the processes that were given them."""
     from .. import train
 
     settings = {name: value for name, value in vars(arguments).items() if name in Config.__dataclass_fields__}

@@ -1,5 +1,6 @@
 """NumPy backend.  Every function gets arguments that gpuconv.ops has checked."""
 
+from . import across
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (

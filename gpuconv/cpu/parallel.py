@@ -52,15 +52,23 @@ def threads() -> int:
     return int(wanted)
 
 
+_shares = [1]  # among how many processes the cores are shared
+
+
+def share_cores(processes: int) -> None:
+    """Take one of so many equal shares of the cores from now on."""
+    _shares[0] = processes
+
+
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (usable or 1) // _shares[0])
 
 
 def for_each(work: Callable[[Block], object], blocks: Iterable[Block], *, blas: bool = True) -> None:
     """Call work(block) for every block, on all threads, in any order; raise the first error after all have stopped.
 
     blas=False: work calls no BLAS, which is left alone then.
-
     An interrupt ends it like an error.  Others may come while it is ending: see _end.
     """
     blocks = list(blocks)

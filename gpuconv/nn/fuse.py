@@ -2,7 +2,8 @@
 
 The layers are what a user sees, saves and exports; units hold no array of their own.  Of a Sequential, runs of batch
 norm with ReLU, GELU or a 2 x 2 max-pool become one unit, and a Residual whose body ends with a batch norm adds its
-shortcut there, before or after an activation.  Results and gradients are those of the layers, bit for bit.
+shortcut there, before or after an activation.  Results and gradients are those of the layers, bit for bit.  A batch
+norm that shares its batches with other processes stays a layer.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _units(layers: list[Layer]) -> list[Unit]:
             both = _Sum(first, relu)
             units.append(both)
             layers = layers[1:] if both.cut_off else layers
-        elif type(first) is BatchNorm:
+        elif type(first) is BatchNorm and first.across is None:
             norm = _Norm(first, layers)
             units.append(norm)
             layers = layers[norm.taken :]
@@ -152,6 +153,8 @@ class _Norm:
             raise CacheError(msg)
         grads = self.norm.grads
         dx = fused_backward_into(dy, cache, grads.get("gamma"), grads["beta"], mask=mask)
+        if self.norm.graded is not None:
+            self.norm.graded()
         return dx if input_grad else None
 
 

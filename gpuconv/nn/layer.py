@@ -49,6 +49,8 @@ class Layer:
         self.random_index, self.random_count = 0, 1  # which of the net's random layers this is, of how many
         self._cache: Any = None
 
+    graded: Callable[[], None] | None = None  # called when a backward has written `grads`
+
     # What the user calls --------------------------------------------------------------------------------------------
 
     def create(self, *, seed: int = 0, dtype: Any = "float32") -> Self:
@@ -77,7 +79,13 @@ class Layer:
         cache = self._remembered()
         if not input_grad and not self.trainable:
             return None
-        return self._backward(dy, cache, input_grad)
+        return self._told(self._backward(dy, cache, input_grad))
+
+    def _told(self, dx: Any) -> Any:
+        """Return dx, and say that the gradients are written."""
+        if self.graded is not None:
+            self.graded()
+        return dx
 
     def _remembered(self) -> Any:
         """Return what the last forward remembered, once."""

@@ -109,7 +109,7 @@ class Conv(Layer):
     def backward_plus(self, dy: Any, plus: Any, mask: Any) -> Any:
         """Return backward(dy) + plus on a GPU; mask: where plus counts, see conv_backward_into."""
         dw, db = self.grads.get("w"), self.grads.get("b")
-        return ops.conv.conv_backward_into(dy, self._remembered(), dw, db, plus=plus, mask=mask)
+        return self._told(ops.conv.conv_backward_into(dy, self._remembered(), dw, db, plus=plus, mask=mask))
 
 
 @register("bn")
@@ -121,6 +121,7 @@ class BatchNorm(Layer):
     """
 
     float32_params = True
+    across: Any = None  # of other processes, with which the layer shares its batches: see ops.batchnorm.Across
 
     def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, scale: bool = True) -> None:
         C = checks.integer("channels", channels, least=1)
@@ -147,6 +148,9 @@ class BatchNorm(Layer):
             check_images("x", x)
             forward = ops.spatial_batchnorm_forward
         momentum, eps = self.settings["momentum"], self.settings["eps"]
+        if training and self.across is not None:
+            vectors = {**self.params, **self.state}
+            return ops.batchnorm.batchnorm_forward_across(x, **vectors, momentum=momentum, eps=eps, across=self.across)
         return forward(x, **self.params, **self.state, training=training, momentum=momentum, eps=eps)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:

@@ -9,8 +9,10 @@ from .. import checks
 from ..backend import backend_of, default_device, on_gpu
 from ..errors import ArgTypeError, DTypeError, ShapeError
 from ..ops._precision import check as check_precision
+from ..ops.batchnorm import Across
 from . import fuse
 from .layer import Layer
+from .layers import BatchNorm
 from .store import Copies, Store, check_fit, check_variances, copies_for, copy_in, create
 from .summary import summary, summary_html
 
@@ -87,6 +89,13 @@ class Net:
         precision = check_precision(precision, self.flat_params)
         for _, leaf in self.body.leaves():
             leaf.precision = precision
+
+    def normalise_across(self, across: Across) -> None:
+        """Let batch norms in training normalise over the shares of a batch that other processes have, too."""
+        for _, leaf in self.body.leaves():
+            if isinstance(leaf, BatchNorm):
+                leaf.across = across
+        self._fused = fuse.fused(self.body)
 
     def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
         """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).

@@ -19,10 +19,12 @@ class Replayed:
 
     setting: "auto", "on" or "off".   beside: an array of the net.   what: the launches are, in the plural.
     tell: called with a sentence where they cannot be recorded, and graph is "auto".
+    without: why they are launched one by one, where that is known.
     """
 
-    def __init__(self, setting: str, beside: Any, tell: Callable[[str], None], what: str) -> None:
-        self._setting, self._beside, self._tell, self._what = setting, beside, tell, what
+    def __init__(self, setting: str, beside: Any, tell: Callable[[str], None], what: str, without: str = "") -> None:
+        self._setting, self._beside, self._tell = setting, beside, tell
+        self._what, self._without = what, without
         self._given_up = False
         self.forget()
 
@@ -35,7 +37,7 @@ class Replayed:
     @property
     def warm(self) -> int:
         """How many times there are before the first that is like all others."""
-        return 1 if self._setting == "off" else _EAGER + 1
+        return 1 if self._setting == "off" or self._without else _EAGER + 1
 
     def do(self, work: Callable[[], Any], source: Any) -> Any:
         """Do work and return its result, which holds until it is done again.
@@ -45,6 +47,8 @@ class Replayed:
         if self._recording is not None and source == self._source:
             self._recording.replay()
             return self._recording.result
+        if self._without and self._setting == "auto" and not self._given_up:
+            self._give_up(self._without)
         if self._setting == "off" or self._given_up or self._recording is not None:
             return work()
         if source != self._source:
@@ -58,11 +62,14 @@ class Replayed:
             if self._setting == "on":
                 msg = f'graph "on" cannot be, for {self._what} cannot be recorded: {error}; graph "auto" does without'
                 raise ConfigError(msg) from error
-            self._given_up = True
-            self._tell(f"{self._what} are launched kernel by kernel, not as one graph: {error}")
+            self._give_up(error)
             return work()
         self._recording.replay()
         return self._recording.result
+
+    def _give_up(self, why: object) -> None:
+        self._given_up = True
+        self._tell(f"{self._what} are launched kernel by kernel, not as one graph: {why}")
 
 
 def keep_quiet(notice: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,6 +26,19 @@ class BatchNormCache:
     inv_std: Any
     training: bool
     marks: dict[str, bytes] | None
+    across: Across | None = None
+
+
+class Across(Protocol):
+    """Other processes that each have a share of the rows or images that are normalised together.
+
+    rank: the number of this one.   images: how many each has.   gather(array): the arrays of all, in their order, where this one is, (processes, *shape).
+    """
+
+    rank: int
+    images: tuple[int, ...]
+
+    def gather(self, array: Any) -> Any: ...
 
 
 def batchnorm_forward(
@@ -156,6 +169,32 @@ def checked_forward(
     return backend, {"training": training, "momentum": momentum, "eps": eps}
 
 
+def batchnorm_forward_across(
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    momentum: float,
+    eps: float,
+    across: Across,
+) -> tuple[Any, BatchNormCache]:
+    """Normalise a share of a training batch by the statistics of the whole, which other processes have the rest of.
+
+    The backward returns dx as of the whole batch, and of dgamma and dbeta what this share contributes.
+    """
+    backend = backend_of(x=x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var)
+    count = sum(across.images) * x[0, 0].size
+    if count == 1:
+        msg = f"training needs more than one value per channel, got x {tuple(x.shape)} of one process"
+        raise ShapeError(msg)
+    y, mean, inv_std = backend.across.batchnorm_forward(
+        folded(x), gamma, beta, running_mean, running_var, momentum=momentum, eps=eps, across=across
+    )
+    return unfolded(y, x.shape), BatchNormCache(x, gamma, mean, inv_std, True, checks.mark(x=x, gamma=gamma), across)
+
+
 def batchnorm_backward_into(dy: Any, cache: BatchNormCache, dgamma: Any, dbeta: Any) -> Any:
     """Return dx of rows or images, and fill dgamma and dbeta: what a net keeps, on a GPU C-contiguous and written there.
 
@@ -165,6 +204,9 @@ def batchnorm_backward_into(dy: Any, cache: BatchNormCache, dgamma: Any, dbeta: 
     axes = _ROWS if cache.x.ndim == 2 else SPATIAL
     backend = _checked(dy, cache, axes, "spatial_batchnorm_forward")
     x = cache.x
+    if cache.across is not None:
+        arrays = folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std, dgamma, dbeta
+        return unfolded(backend.across.batchnorm_backward_into(*arrays, across=cache.across), x.shape)
     if on_gpu(x):
         arrays = folded(dy), folded(x), cache.gamma, cache.mean, cache.inv_std, dgamma, dbeta
         return unfolded(backend.batchnorm.batchnorm_backward_into(*arrays, training=cache.training), x.shape)

@@ -98,6 +98,9 @@ class Config:
     max_steps: int = _setting(0, "end after N steps, schedule included; 0: no limit", least=0)
     batch_size: int = _setting(128, "images per step", least=1)
     accumulate: int = _setting(1, "parts of a step, batch norm in each: less memory", least=1)
+    batch_norm: str = _setting(
+        "own", "over processes: each one's own statistics, or synchronised", choices=("own", "synchronised")
+    )
     patience: int = _setting(0, "end after N epochs without a better validation; 0: never", least=0)
     max_minutes: float = _setting(0.0, "end after X minutes, tested and saved; 0: no limit", least=0)
     overfit: int = _setting(0, "learn the first N images by heart, as a check; 0: no", least=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -86,15 +86,18 @@ def evaluate(
     between: Callable[[], None] | None = None,
     graph: str = "off",
     tell: Callable[[str], None] | None = None,
+    team: Any = None,
 ) -> Evaluation:
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
     images: (N, C, H, W) uint8   labels: (N,) on the host   between is called after each batch (and may raise to end it
-    early).   Images on the host go to the net's place batch by batch; those that lie there already stay.
+    early), or once where processes share them.   Images on the host go to the net's place batch by batch; those that lie there already stay.
     Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
 
     graph: "on" or "auto" to replay the forward of whole batches on a GPU, as of `Config`; the same bits.
     tell: called with a sentence where that cannot be recorded, and graph is "auto".
+    team: processes that each look at a share of the batches, and all return the same: `share` and `in_order` of a
+    gpuconv.train.team.Team.
 
     tta (test-time augmentation) averages the scores of several views of each image: "none" is the image itself;
     "flip" it and its mirror image; "flip+shift" gives half the weight to these two and half to their shifts by one
@@ -113,7 +116,8 @@ def evaluate(
     confusion, rights = np.zeros(classes**2, np.int64), np.zeros(count, bool)
     mistakes: list[Mistake] = []
     forward = _Forward(net, mean, std, graph, tell or keep_quiet)
-    for start in range(0, count, BATCH_SIZE):
+
+    def look(start: int) -> tuple[int, float, Any]:
         batch = slice(start, min(start + BATCH_SIZE, count))
         scores = scores_of(net, images[batch], mean=mean, std=std, tta=tta, forward=forward)
         if scores.shape[1] != classes:
@@ -121,7 +125,17 @@ def evaluate(
             raise CheckpointMismatchError(msg)
         on_host = asnumpy(scores)
         loss, _ = softmax_cross_entropy(scores, asarray(labels[batch], beside=scores))
-        loss_sum += float(asnumpy(loss)) * (batch.stop - batch.start)
+        if between is not None and not shared:
+            between()
+        return start, float(asnumpy(loss)), on_host
+
+    starts, shared = range(0, count, BATCH_SIZE), team is not None and team.size > 1
+    looked: Iterable[tuple[int, float, Any]] = map(look, starts)
+    if shared:
+        looked = team.in_order([look(starts[number]) for number in team.share(len(starts))])
+    for start, loss, on_host in looked:
+        batch = slice(start, start + len(on_host))
+        loss_sum += loss * len(on_host)
         predicted = on_host.argmax(axis=1)
         right = predicted == labels[batch]
         rights[batch] = right
@@ -129,8 +143,8 @@ def evaluate(
         mistakes = _worst(mistakes, start, on_host, labels[batch], predicted)
         counts += np.bincount(labels[batch], minlength=classes)
         correct += np.bincount(labels[batch][right], minlength=classes)
-        if between is not None:
-            between()
+    if between is not None and shared:
+        between()
     return Evaluation(
         loss_sum / count,
         int(correct.sum()) / count,

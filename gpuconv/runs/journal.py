@@ -49,6 +49,7 @@ class Event(_Named, total=False):
     epochs: int
     steps: int
     parameters: int
+    processes: int
     # of a step
     loss: float
     accuracy: float

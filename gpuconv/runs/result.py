@@ -50,6 +50,7 @@ class Record(_Required, total=False):
     test_accuracy_tta: float | None
     ended_by: str
     skipped_steps: int
+    processes: int
     machine: Machine
     versions: dict[str, str]
     config: dict[str, Any]

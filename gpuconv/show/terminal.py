@@ -20,12 +20,15 @@ _QUIET_SECONDS = 30.0  # plain lines within an epoch come no closer than this
 _HEADING = f"{'epoch':<7}{'train loss':>13}{'validation':>13}{'learning rate':>16}{'seconds':>10}"
 
 
-def progress(name: str) -> Progress:
-    """Return the display of a name; auto is the bar in a terminal, and plain lines elsewhere."""
+def progress(name: str, rank: int = 0) -> Progress:
+    """Return the display of a name; auto is the bar in a terminal, and plain lines elsewhere.
+
+    rank: of the process, where a run has many: the first one shows.
+    """
     if name not in PROGRESS:
         msg = f"progress must be one of {', '.join(PROGRESS)}, got {name!r}"
         raise ConfigError(msg)
-    if name == "none":
+    if name == "none" or rank:
         return Progress()
     from rich.console import Console
 

@@ -57,10 +57,16 @@ def not_finite(config: Config, rate: float, what: str, where: str, kept: str) ->
     )
 
 
-def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return what a run is about to do, as (label, text).   about: what its first event says."""
+def facts(config: Config, about: Mapping[str, Any], processes: str = "") -> list[tuple[str, str]]:
+    """Return what a run is about to do, as (label, text).   about: what its first event says.
+
+    processes: "2 processes", where it is one of many.
+    """
     place = machine()
     where = place.get("gpu") or f"the CPU with {counted(place['threads'], 'thread')}"
+    if processes:
+        where = f"{processes}, each on {where}"
+        norms = "batch norm synchronised" if config.batch_norm == "synchronised" else "batch norm in each"
     images = (
         f"{about['data']}: {about['training_images']:,} train, {about['validation_images']:,} validation, "
         f"{about['test_images']:,} test"
@@ -82,6 +88,8 @@ def facts(config: Config, about: Mapping[str, Any]) -> list[tuple[str, str]]:
         recipe += f", gradients clipped to {config.clip_norm:g}"
     if config.ema:
         recipe += f", average of weights {config.ema:g}"
+    if processes:
+        recipe += f"; {norms}"
     net = "that of the weights" if config.net == OF_WEIGHTS else config.net
     return [
         ("gpuconv", f"{gpuconv_version()}, {computes} on {where}, seed {config.seed}"),

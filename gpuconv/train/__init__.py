@@ -1,13 +1,18 @@
 """Train nets, keep what they learned, and go on after any interruption: `train(Config(...))`, `resume(folder)`.
 
 start      the beginning of a run, or the way back into one
-loop       epochs: steps, validation, saving, the result
+loop       epochs: steps, validation, saving
 step       one step: forward, loss, backward, clip, update, note
+ending     the test of the best epoch, and what the run came to
 weights    what a run starts from, if not from first weights of its own
 later      a run with a later end
 recipe     settings -> images, steps, net, optimiser, schedule
 feed       the batches of an epoch
 precision  how a step computes: in the net's own dtype, or in 16 bits
+processes  many processes: how they find, tell and end each other, by MPI
+last_word  what is said of a process that was killed
+team       what a run shares among them: batches, sums, decisions
+messages   gradients and statistics from process to process, by the host or GPU to GPU
 outcomes   what steps on a GPU came to, read every few of them
 signals    Ctrl-C and `kill`, taken when nothing is half done
 rehearsal  a dry run

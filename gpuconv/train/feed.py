@@ -22,6 +22,7 @@ from ..backend import asarray, on_gpu, threads
 from ..errors import StaleBatchError
 from ..placed import Count
 from ..runs.config import Config
+from .team import Alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,8 +67,14 @@ class PlacedBatch:
 class Feed:
     """Makes the batches of a run.  Use it in a `with` block: leaving it ends its thread, however the run ended."""
 
-    def __init__(self, images: Any, labels: np.ndarray, config: Config, *, mean: Any, std: Any) -> None:
-        """Keep what batches are made of.   images: (N, C, H, W) uint8   labels: (N,)."""
+    def __init__(
+        self, images: Any, labels: np.ndarray, config: Config, *, mean: Any, std: Any, team: Alone | None = None
+    ) -> None:
+        """Keep what batches are made of.   images: (N, C, H, W) uint8   labels: (N,).
+
+        team: the processes that share batches; those made here hold the share of this one.
+        """
+        self._share = (Alone() if team is None else team).share(config.batch_size // config.accumulate)
         self._images = asarray(images)
         self._labels = labels
         self._placed_labels = asarray(labels.astype(np.int64, copy=False))
@@ -128,7 +135,7 @@ class Feed:
         def make(step: int) -> Batch:
             places = self._places(step)
             parts = [self._part(order, draws, place) for place in places]
-            return Batch(parts, self._labels[order[places.start : places.stop]])
+            return Batch(parts, self._labels_of(order, places))
 
         return make
 
@@ -144,7 +151,7 @@ class Feed:
                 self._draws[...] = asarray(draws)
         for step in range(first, last):
             places = self._places(step)
-            labels = self._labels[order[places.start : places.stop]]
+            labels = self._labels_of(order, places)
             yield PlacedBatch(step, self._placed_part, places, labels, epoch, self._last_begun)
 
     def _last_begun(self) -> int:
@@ -155,6 +162,10 @@ class Feed:
         config = self._config
         start = step * config.batch_size
         return range(start, start + config.batch_size, config.batch_size // config.accumulate)
+
+    def _labels_of(self, order: np.ndarray, places: range) -> np.ndarray:
+        share = self._share
+        return self._labels[np.concatenate([order[place + share.start : place + share.stop] for place in places])]
 
     def _drawn(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the order of an epoch, all its batches, and the random word of each picture, None for none."""
@@ -169,15 +180,15 @@ class Feed:
         return self._part(self._order, self._draws, place)
 
     def _part(self, order: Any, draws: Any, place: int | Count) -> tuple[Any, Any]:
-        """Return images and labels of a part of a batch."""
+        """Return images and labels of a part of a batch, or of this process's share of it."""
         config = self._config
         return ops.augmentation.augment_batch(
             self._images,
             self._placed_labels,
             order,
             draws,
-            place=place,
-            count=config.batch_size // config.accumulate,
+            place=place + self._share.start,
+            count=len(self._share),
             **self._statistics,
             pad=config.crop,
             pad_mode=config.pad_mode,

@@ -34,6 +34,7 @@ from ..show import terminal, words
 from . import recipe
 from .loop import Training
 from .place import check_place
+from .processes import refuse_many
 from .start import load_data, load_snapshot, other_way, own_settings, refuse_what_ends_here
 
 ENDS = ("epochs", "max_steps", "max_minutes", "patience")  # the settings that say when a run ends
@@ -64,6 +65,7 @@ def prolong(
     `resume` raises.
     """
     path, target = path_of(run, "the run"), None if folder is None else path_of(folder, "the run folder")
+    refuse_many("a later end")
     if unknown := [setting for setting in end if setting not in ENDS]:
         msg = f"{', '.join(unknown)} cannot be changed when a run goes on, only its end: {', '.join(ENDS)}"
         raise ConfigError(msg)

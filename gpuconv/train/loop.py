@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import nn, tables
 from ..backend import asarray
-from ..errors import CheckpointMismatchError, NonFiniteLossError, NonFiniteScoresError
+from ..errors import CheckpointMismatchError, DriftError, NonFiniteLossError, NonFiniteScoresError, ProcessError
 from ..nn.finite import check_scores
 from ..nn.replayed import once
 from ..runs import checkpoint
@@ -34,19 +34,18 @@ from ..runs.journal import Journal, NoJournal
 from ..runs.journal import read as read_events
 from ..runs.machine import without_paths, write_environment
 from ..runs.result import Result
-from ..runs.result import record as result_record
-from ..show import html, words
+from ..show import words
 from ..show.terminal import Progress
 from . import recipe
+from .ending import conclude
 from .feed import Batch, Feed, PlacedBatch
 from .outcomes import Outcome
 from .signals import Guard, Interrupted, Stop
 from .step import NotFiniteError, Stepper
+from .team import Alone
 from .weights import Weights
 
 _PREPARE_IMAGES = 5000
-_HIGH_LOSS = 3.0  # times that of guessing, ln(classes)
-_ENOUGH_IMAGES = 8  # of a batch, for its loss to say something
 _CHECKED_IMAGES = 32  # that show whether weights from elsewhere give scores
 
 
@@ -62,15 +61,18 @@ class Training:
         display: Progress,
         snapshot: Snapshot | None = None,
         weights: Weights | None = None,
+        team: Alone | None = None,
     ) -> None:
         """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot.
 
-        weights: those that a new run starts from: what it normalises pictures by, too.
+        weights: those that a new run starts from: what it normalises pictures by, too.   team: of many processes.
         """
         built = None if snapshot is None else snapshot.net
         of_weights = None if weights is None else weights.net.config
         self.config = config
+        self.team = Alone() if team is None else team
         self.fingerprint = fingerprint(dataset)
+        self.team.together("data", f"{dataset.name} ({self.fingerprint})")
         if snapshot is not None:
             dataset = snapshot.inputs.fitted(dataset)
         elif weights is not None:
@@ -84,8 +86,9 @@ class Training:
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
         self.notes: list[str] = []  # what is said of the weights that a new run starts from
         self.rate = recipe.schedule(config, self.plan)
-        self.stepper = Stepper(self.net, config, self.rate, self._note, self.tell)
-        self.feed = Feed(self.split.x_train, self.split.y_train, config, mean=dataset.mean, std=dataset.std)
+        self.stepper = Stepper(self.net, config, self.rate, self._note, self.tell, team=self.team)
+        statistics = {"mean": dataset.mean, "std": dataset.std}
+        self.feed = Feed(self.split.x_train, self.split.y_train, config, **statistics, team=self.team)
         self.x_validation = asarray(self.split.x_validation)  # placed once, as the feed's are
         self.journal = NoJournal()
         self.position = Position()
@@ -94,7 +97,7 @@ class Training:
         self.kept = ""  # a sentence on the last checkpoint
         self.warned = True  # of a rate that is too high; nobody needs that before a run begins
         self.tell_of_evaluation = once(self.tell)  # that it cannot be recorded, which each finds out for itself
-        self.guard = Guard()
+        self.guard = Guard(self.team.any_signal)
 
     def prepare(self, weights: Weights | None = None) -> None:
         """Let a new net look at the data, and take the weights that it starts from, before anything is saved."""
@@ -139,8 +142,9 @@ class Training:
         The best one holds the average of weights, if there is one, and no paths: it is what people pass on.
         """
         self.look()
+        self.team.compare(self.steps_done)
         try:
-            self._save(path, best=best)
+            self.team.first(lambda: self._save(path, best=best))
         except NonFiniteLossError as error:
             raise self._not_finite(str(error), self.steps_done) from None
         self.kept = f"The weights of step {self.steps_done} are kept in {path}"
@@ -171,6 +175,8 @@ class Training:
         self.kept = f"The weights of step {self.steps_done} are kept in {self.folder.last}"
 
     def open_journal(self, *, resumed: bool = False) -> None:
+        if self.team.rank:
+            return
         journal = self.journal = Journal(
             self.folder.path,
             steps=self.plan.steps,
@@ -191,27 +197,16 @@ class Training:
             same_name = "another version of it" if snapshot.data_name == self.dataset.name else self.dataset.name
             msg = f"{snapshot.path} was trained on {snapshot.data_name}, the data found here is {same_name}"
             raise CheckpointMismatchError(msg)
-        self._check_position(snapshot)
+        recipe.check_position(self.plan, snapshot)
         self.stepper.restore(snapshot)
         self.position = snapshot.position
-
-    def _check_position(self, snapshot: Snapshot) -> None:
-        """Raise CheckpointMismatchError for a position that the run does not come to."""
-        plan, position = self.plan, snapshot.position
-        beyond = position.epoch > plan.epochs or position.steps > plan.steps
-        if beyond or position.step > max(0, plan.steps_of(position.epoch)):
-            msg = (
-                f"{snapshot.path} is no checkpoint of this run: its position is step {position.step} of epoch "
-                f"{position.epoch + 1}, step {position.steps} of all, and the run has {plan.epochs} epochs, {plan.steps} steps"
-            )
-            raise CheckpointMismatchError(msg)
 
     # The loop -------------------------------------------------------------------------------------------------------
 
     def go(self) -> Result:
         """Train to the end, test the best epoch, write the result."""
         self.display.begin(
-            [*words.facts(self.config, self.about()), ("run", str(self.folder.path))],
+            [*words.facts(self.config, self.about(), self.team.in_words), ("run", str(self.folder.path))],
             epochs=self.plan.epochs,
             steps=self.plan.steps,
             done=self.steps_done,
@@ -221,7 +216,7 @@ class Training:
                 while not self.finished:
                     self._steps()
                     self._end_of_epoch()
-                result = self._result()
+                result = conclude(self)
                 self.guard.check()
                 return result
             except Stop:
@@ -230,7 +225,7 @@ class Training:
                     self.save_last()
                 self._event("interrupted")
                 raise Interrupted(self.guard.signum, self.folder.path) from None
-            except NonFiniteLossError as error:
+            except (NonFiniteLossError, DriftError, ProcessError) as error:
                 self._event("failed", message=without_paths(str(error).replace(f"{self.folder.path}{os.sep}", "")))
                 raise
 
@@ -246,7 +241,7 @@ class Training:
             position.steps += 1
             position.seconds += elapsed
             position.training_seconds += elapsed
-            self.display.step(epoch=position.epoch + 1, images=len(batch.labels), loss=self.last_loss)
+            self.display.step(epoch=position.epoch + 1, images=self.config.batch_size, loss=self.last_loss)
             self._look_at_the_clock()
             self.guard.check()
             if position.ended_by:
@@ -262,8 +257,7 @@ class Training:
         position = self.position
         start = time.perf_counter()
         validation = self._validate()
-        steps = position.step  # fewer than planned if the time was over
-        accuracy = validation.accuracy if validation is not None else None
+        accuracy, steps = validation.accuracy if validation is not None else None, position.step
         row = {
             "epoch": position.epoch + 1,
             "step": self.steps_done,
@@ -328,6 +322,7 @@ class Training:
                 between=self.guard.check,
                 graph=self.config.graph,
                 tell=self.tell_of_evaluation,
+                team=self.team,
             )
         except NonFiniteScoresError as error:
             raise self._not_finite(error.fault, self.steps_done) from None
@@ -336,7 +331,7 @@ class Training:
         self.journal.event(kind, step=self.steps_done, epoch=self.epoch, **values)
 
     def _look_at_the_clock(self) -> None:
-        if self.config.max_minutes and self.position.run_seconds >= 60 * self.config.max_minutes:
+        if self.config.max_minutes and self.team.as_first(self.position.run_seconds >= 60 * self.config.max_minutes):
             self.position.ended_by = "max-minutes"
 
     # Steps ----------------------------------------------------------------------------------------------------------
@@ -385,9 +380,9 @@ class Training:
             self._look_at_the_rate(outcome)
 
     def _look_at_the_rate(self, outcome: Outcome) -> None:
-        """Warn, once in a run, of a loss far above that of guessing; a mean over few images can be so by chance."""
+        """Warn, once in a run, of a loss far above that of guessing."""
         config, classes = self.config, len(self.dataset.classes)
-        if config.overfit or config.batch_size < _ENOUGH_IMAGES or outcome.loss <= _HIGH_LOSS * math.log(classes):
+        if not recipe.is_far_above_guessing(config, classes, outcome.loss):
             return
         self.warned = True
         self.tell(words.too_high_a_rate(config, classes, outcome.step + 1, outcome.loss, self.plan.steps), "warning")
@@ -398,41 +393,6 @@ class Training:
         over = position.epoch > 0 and position.step == 0 and step <= self.steps_done
         where = f"epoch {position.epoch + (0 if over else 1)}, step {step}"
         return NonFiniteLossError(words.not_finite(self.config, self.rate(max(step - 1, 0)), what, where, self.kept))
-
-    # The end --------------------------------------------------------------------------------------------------------
-
-    def _result(self) -> Result:
-        """Test the best epoch's weights, as they lie on the disk, and write result.json.
-
-        Validation and the first test look at each image once; config.tta asks for a second test with more views.
-        """
-        position, split, tta = self.position, self.split, self.config.tta
-        net, x_test = checkpoint.load_net(self.folder.best), asarray(split.x_test)
-        test = self.evaluate(net, x_test, split.y_test)
-        assert test is not None
-        with_views = None if tta == "none" else self.evaluate(net, x_test, split.y_test, tta=tta)
-        images = self.steps_done * self.config.batch_size
-        result = Result(
-            folder=self.folder.path,
-            data=self.dataset.name,
-            metrics=position.rows,
-            best_epoch=position.best_epoch,
-            validation_accuracy=position.best_accuracy,
-            test_accuracy=test.accuracy,
-            test_loss=test.loss,
-            steps=self.steps_done,
-            seconds=round(sum(row["seconds"] for row in position.rows), 3),
-            images_per_second=round(images / max(position.training_seconds, 1e-9), 1),
-            test_accuracy_tta=None if with_views is None else with_views.accuracy,
-            ended_by=self.ended_by,
-        )
-        about, skipped = self.about(), self.stepper.skipped
-        record = result_record(result, test, self.config, about, skipped)
-        self.journal.end(record)  # before result.json, with which the run is over
-        self.folder.write_result(record)
-        lines = words.summary(self.config, about, result, skipped)
-        self.display.end([*lines, *html.after_run(self.folder.path, self.dataset)])
-        return result
 
     def about(self) -> dict[str, Any]:
         """Return what is known of a run before its first step: its result has the same under the same names."""
@@ -446,4 +406,5 @@ class Training:
             "epochs": self.plan.epochs,
             "steps": self.plan.steps,
             "parameters": int(self.net.flat_params.size),
+            **({"processes": self.team.size} if self.team.size > 1 else {}),
         }

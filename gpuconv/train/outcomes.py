@@ -71,11 +71,6 @@ class Outcomes:
         return Row(outcome, bool(skipped), int(updates), int(good), int(skips), scale)
 
 
-def outcome_of(step: int, losses: list[Any], scores: list[Any], labels: np.ndarray, *, finite: bool) -> Outcome:
-    """Return the outcome of a step that has been waited for, from the loss and the scores of each part."""
-    return Outcome(step, mean(losses), hits(np.concatenate([asnumpy(part) for part in scores]), labels), finite)
-
-
 def mean(losses: Any) -> float:
     """Return the mean loss of a step's parts, added up in order."""
     return sum(float(asnumpy(loss)) for loss in losses) / len(losses)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .. import nn
-from ..errors import ConfigError, GpuconvError
+from ..errors import CheckpointMismatchError, ConfigError, GpuconvError
 from ..nn.from_config import build_for
 from ..nn.spec import NET_FILES
 from ..plural import counted
+from ..runs.checkpoint import Snapshot
 from ..runs.config import OF_WEIGHTS, Config
 from ..runs.dataset import first_test_images, is_ours
 from ..runs.settings import PRESETS
@@ -19,6 +21,8 @@ from ..runs.settings import PRESETS
 _VALIDATION = 5000
 _OVERFIT_STEPS = 300
 _STEPS_OF_FITTED = 8
+_HIGH_LOSS = 3.0  # times that of guessing, ln(classes)
+_ENOUGH_IMAGES = 8  # of a batch, for its loss to say something
 _OWN_SHARE = 10  # of pictures of one's own one in so many is held out, if that is fewer
 
 
@@ -158,6 +162,23 @@ def plan(config: Config, images: int) -> Plan:
         raise ConfigError(msg)
     steps = config.epochs * steps_per_epoch
     return Plan(steps_per_epoch, min(steps, config.max_steps or steps))
+
+
+def is_far_above_guessing(config: Config, classes: int, loss: float) -> bool:
+    """Return whether the loss of a step is far above that of guessing; a mean over few images can be so by chance."""
+    return not config.overfit and config.batch_size >= _ENOUGH_IMAGES and loss > _HIGH_LOSS * math.log(classes)
+
+
+def check_position(plan: Plan, snapshot: Snapshot) -> None:
+    """Raise CheckpointMismatchError for a checkpoint whose position a run does not come to."""
+    position = snapshot.position
+    beyond = position.epoch > plan.epochs or position.steps > plan.steps
+    if beyond or position.step > max(0, plan.steps_of(position.epoch)):
+        msg = (
+            f"{snapshot.path} is no checkpoint of this run: its position is step {position.step} of epoch "
+            f"{position.epoch + 1}, step {position.steps} of all, and the run has {plan.epochs} epochs, {plan.steps} steps"
+        )
+        raise CheckpointMismatchError(msg)
 
 
 def net(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
-from ..backend import using
 from ..plural import counted
 from ..runs.board import check_tensorboard
 from ..runs.config import Config
@@ -15,6 +14,7 @@ from ..runs.evaluation import BATCH_SIZE, views
 from ..show import terminal, words
 from .loop import Training
 from .start import begin
+from .team import gathered
 
 _STEPS = 2  # that are timed, after those that also warm up
 
@@ -39,10 +39,10 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
     Raises what `train` raises before its first step, NonFiniteLossError if that step or the test would, and DatasetMissingError for
     data that are still to be downloaded.
     """
-    if config.tensorboard:
-        check_tensorboard()
-    with using(config.device), terminal.progress(progress) as display:
-        training = begin(replace(config, download=False), dataset, display)
+    with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
+        if config.tensorboard:
+            check_tensorboard()
+        training = begin(replace(config, download=False), dataset, display, team)
         config = training.config
         with training.feed:
             warm = training.stepper.warm
@@ -110,7 +110,7 @@ def _lines(training: Training, rehearsal: Rehearsal) -> list[str]:
         ("a test", f"{words.short_duration(rehearsal.evaluation_seconds)} for {seen}"),
         ("the run", f"about {whole} for {counted(rehearsal.steps, 'step')}, validation and test included"),
     ]
-    facts = words.facts(training.config, training.about())
+    facts = words.facts(training.config, training.about(), training.team.in_words)
     return [
         *(*words.labelled(facts), "", training.net.summary(), ""),
         *(*words.labelled(costs), "", "dry run: nothing was written"),

@@ -24,6 +24,7 @@ from ..runs.folder import PLAN, RunFolder, new_folder
 from ..runs.result import Result
 from ..runs.settings import read, shareable
 from ..show.terminal import progress as display_of
+from .processes import refuse_many
 from .signals import Interrupted
 from .start import check, load_data, resume, train
 from .weights import read_weights
@@ -75,6 +76,7 @@ def train_seeds(
 
     folder, runs, name, progress, dataset: as of `train`.   Raises what `train` raises; `resume_seeds` goes on.
     """
+    refuse_many("--seeds")
     if not 1 <= count <= _MOST_SEEDS or config.seed + count > 2**64:
         msg = f"seeds must be a number from 1 on, {_MOST_SEEDS:,} at most, and the last seed below 2^64, got seeds={count} from seed={config.seed}"
         raise ConfigError(msg)
@@ -98,6 +100,7 @@ def resume_seeds(
     graph: str | None = None,
 ) -> Seeds:
     """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained."""
+    refuse_many("a folder of several seeds")
     path = path_of(folder, "the folder of runs")
     with RunFolder(path) as several:
         try:

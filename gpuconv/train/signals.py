@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -32,8 +33,10 @@ class Guard:
     (nohup, jobs in the background of a script), and put back at the end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[int | None], int | None] = lambda signum: signum) -> None:
+        """Remember no signal yet.   agree: returns the signal that came to this process or to another of the run."""
         self.signum: int | None = None
+        self._agree = agree
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -58,7 +61,9 @@ class Guard:
 
     def check(self) -> None:
         """Raise Stop if a signal came: called where everything is consistent."""
-        if self.signum is not None:
+        signum = self._agree(self.signum)
+        if signum is not None:
+            self.signum = signum
             raise Stop
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

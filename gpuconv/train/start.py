@@ -30,6 +30,7 @@ from ..show.terminal import Progress
 from . import recipe
 from .loop import Training
 from .place import check_place
+from .team import Alone, gathered
 from .weights import Weights, read_weights
 
 
@@ -53,14 +54,15 @@ def train(
     CheckpointWriteError, what loading the data raises, and Interrupted after the
     first SIGINT, SIGTERM or SIGHUP, with everything saved.
     """
-    if config.tensorboard:
-        check_tensorboard()
-    with using(config.device), terminal.progress(progress) as display:
-        training = begin(config, dataset, display)
+    with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
+        if config.tensorboard:
+            check_tensorboard()
+        training = begin(config, dataset, display, team)
         config = training.config
         path = None if folder is None else path_of(folder, "the run folder")
-        with new_folder(path, runs=path_of(runs, "the folder of runs"), name=name or config.preset) as training.folder:
-            training.config = training.folder.start(config)
+        runs, name = path_of(runs, "the folder of runs"), name or config.preset
+        with team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder:
+            training.config = team.first(lambda: training.folder.start(config))
             training.folder.write_metrics([])
             training.open_journal()
             training.save_last()  # a disk that cannot be written shows now, not after the first epoch
@@ -75,12 +77,17 @@ def check(config: Config, dataset: Any) -> None:
         begin(config, dataset, Progress())
 
 
-def begin(config: Config, dataset: Any, display: Progress) -> Training:
-    """Return a new run before its first step, with its data and the weights it starts from, and without a folder."""
+def begin(config: Config, dataset: Any, display: Progress, team: Alone | None = None) -> Training:
+    """Return a new run before its first step, with its data and the weights it starts from, and without a folder.
+
+    team: the processes of the run, where they are many.
+    """
+    team = Alone() if team is None else team
     check_place(config)
     weights = read_weights(config)
     if dataset is None:
-        dataset, config = load_data(config, display, weights=weights)
+        settings = config
+        dataset, config = team.each(lambda: load_data(settings, display, weights=weights))
     check_dataset(dataset)
     config = recipe.settled(config, dataset)
     fitted = recipe.fitted(config, dataset)
@@ -90,7 +97,7 @@ def begin(config: Config, dataset: Any, display: Progress) -> Training:
         if config.batch_size > images:
             what = "is more than there are training images"
         display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
-    training = Training(fitted, dataset, display, weights=weights)
+    training = Training(fitted, dataset, display, weights=weights, team=team)
     training.prepare(weights)
     for note in training.notes:
         display.note(note)
@@ -116,34 +123,41 @@ def resume(
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
     """
     path = path_of(run, "the run")
-    refuse_what_ends_here(path)
     with (
-        terminal.progress(progress) as display,
-        RunFolder(path.parent if path.is_file() else path) as folder,
+        gathered() as team,
+        terminal.progress(progress, team.rank) as display,
+        team.folder(lambda: _to_go_on(path)) as folder,
     ):
-        snapshot = load_snapshot(folder, path if path.is_file() else folder.last)
-        written = own_settings(folder, snapshot)
+        from_file = team.first(path.is_file)
+        snapshot = team.first(lambda: load_snapshot(folder, path if from_file else folder.last))
+        written = team.first(lambda: own_settings(folder, snapshot))
         config = snapshot.config if written is None else written
         if graph is not None:
             config = dataclasses.replace(config, graph=graph)
         check_place(config)
-        new = snapshot.position.steps == 0 and not folder.has_events()
+        new = team.first(lambda: snapshot.position.steps == 0 and not folder.has_events())
         if config.tensorboard:
             check_tensorboard()
         if dataset is None:
             known = snapshot.data_name, snapshot.data_fingerprint
-            dataset, settled = load_data(config, display, data_dir=data_dir, trained_on=known)
+            settings = config
+            dataset, settled = team.each(lambda: load_data(settings, display, data_dir=data_dir, trained_on=known))
             if new:  # in place of "auto"
                 config = dataclasses.replace(config, data=settled.data, validation=settled.validation)
         check_dataset(dataset)
-        with using(config.device):
-            training = Training(config, dataset, display, snapshot)
+        with team.placed(config.device):
+            training = Training(config, dataset, display, snapshot, team=team)
             training.folder = folder
             training.restore(snapshot)
             training.note_saved()
             if config != written:  # it was not there, or says "auto"
                 folder.write_config(config)
-            return _go_on(training, snapshot, from_file=path.is_file(), new=new)
+            return _go_on(training, snapshot, from_file=from_file, new=new)
+
+
+def _to_go_on(path: Path) -> RunFolder:
+    refuse_what_ends_here(path)
+    return RunFolder(path.parent if path.is_file() else path)
 
 
 def own_settings(folder: RunFolder, snapshot: Snapshot) -> Config | None:
@@ -179,7 +193,9 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
     folder, display, position = training.folder, training.display, snapshot.position
     result = None
     if training.finished:
-        result = from_record(folder.path, folder.read_result(), position.rows, position.steps)
+        result = training.team.first(
+            lambda: from_record(folder.path, folder.read_result(), position.rows, position.steps)
+        )
     if result is None:
         folder.reopen()  # before anything that says how far the run is: a crash leaves no result of another one
     if from_file:
@@ -193,7 +209,7 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
     folder.write_metrics(position.rows)
     training.open_journal(resumed=not new)
     display.note(f"going on with {folder.path} after step {training.steps_done}")
-    if notice := other_way(folder.path):
+    if notice := training.team.first(lambda: other_way(folder.path)):
         training.journal.event("notice", message=notice)
         display.note(f"{folder.path}: {notice}")
     return training.go()

@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from .. import nn
 from ..backend import all_finite, asnumpy, on_gpu
 from ..errors import NonFiniteLossError, ParamError
@@ -21,9 +23,10 @@ from ..runs.checkpoint import Snapshot
 from ..runs.config import Config
 from . import recipe
 from .feed import Batch, PlacedBatch
-from .outcomes import Outcome, mean, outcome_of
+from .outcomes import Outcome, hits, mean
 from .precision import arithmetic
 from .state import StepState
+from .team import Alone
 
 _LOOK_EVERY = 16  # steps on a GPU between two looks at what they came to
 
@@ -44,6 +47,7 @@ class Stepper:
     tell: called with a sentence if steps on a GPU cannot be recorded.
     optimiser: of the net, in place of the one that config names.   Raises UnsupportedError on a GPU for a rule of
     your own that has no update by place (`nn.Optimiser`).
+    team: the processes that share each step, in parts of their own; batches hold those of this one.
 
     On a GPU the optimiser's count of steps and the loss scale are those of the last step that was looked at.
     """
@@ -56,16 +60,20 @@ class Stepper:
         note: Callable[[Outcome], None],
         tell: Callable[[str], None] | None = None,
         optimiser: nn.Optimiser | None = None,
+        team: Alone | None = None,
     ) -> None:
+        self.team = Alone() if team is None else team
         self.net, self.config, self.rate, self.note = net, config, rate, note
         self.optimiser = recipe.optimiser(config, net) if optimiser is None else optimiser
         self.arithmetic = arithmetic(net, config.precision, config.accumulate)
+        self.team.train(net, config)
         self.average = nn.WeightAverage(net, config.ema) if config.ema else None
         self.state: StepState | None = None
         if on_gpu(net.flat_params):
             self.optimiser.check_by_place()
             self.state = StepState(net, self.optimiser, self.arithmetic, config, rate, _LOOK_EVERY)
-        self.graph = Replayed(config.graph, net.flat_params, tell or keep_quiet, "steps")
+        without = self.team.not_recorded(config.graph)
+        self.graph = Replayed(config.graph, net.flat_params, tell or keep_quiet, "steps", without)
 
     def step(self, batch: Batch | PlacedBatch, step: int) -> None:
         """Update the weights once, unless their gradients are not finite.   step: counted from 0.
@@ -95,11 +103,16 @@ class Stepper:
             # Parts have numbers of their own, so that dropout draws anew for each.
             y = arithmetic.forward(x, step=step * config.accumulate + part)
             loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
-            _check_loss(float(asnumpy(loss)), step)
+            losses.append(float(asnumpy(loss)))
+            if self.team.size == 1:
+                _check_loss(losses[-1], step)
+            self.team.weigh(dy)
             arithmetic.backward(dy)
-            losses.append(loss)
-            scores.append(y)
+            scores.append(asnumpy(y))
         arithmetic.end()
+        losses, correct = self.team.losses(losses, hits(np.concatenate(scores), batch.labels))
+        _check_loss(mean(losses), step)
+        self.team.reduce()
         updates = self._may_update(step, losses)
         if updates:
             if config.clip_norm:
@@ -107,7 +120,7 @@ class Stepper:
             self.optimiser.step(self.rate(step))
             if self.average is not None:
                 self.average.update(step)
-        self.note(outcome_of(step, losses, scores, batch.labels, finite=updates))
+        self.note(Outcome(step, mean(losses), correct, updates))
 
     def _queue(self, state: StepState, batch: Batch | PlacedBatch, step: int) -> None:
         """Queue a step on a GPU: what differs from step to step lies there."""
@@ -128,7 +141,7 @@ class Stepper:
         """Make the parts of the step that has begun, one as the other is done with."""
         config = self.config
         size = config.batch_size // config.accumulate
-        for part in range(config.accumulate):
+        for part in range(config.accumulate):  # of which the feed takes what is this process's
             yield part_at(state.numbers.number * config.batch_size + part * size)
 
     def _work(self, state: StepState, parts: Iterable[tuple[Any, Any]]) -> None:
@@ -140,8 +153,10 @@ class Stepper:
             y = arithmetic.forward(x, step=numbers.drawn(part))
             loss, dy = arithmetic.loss(y, labels, label_smoothing=config.label_smoothing)
             numbers.note_part(part, loss, y, labels)
+            self.team.weigh(dy)
             arithmetic.backward(dy)
         arithmetic.end()
+        self.team.reduce()
         state.judge()
         self.optimiser.step_by_place(numbers)
         if self.average is not None:
@@ -151,8 +166,9 @@ class Stepper:
         """Wait for the steps that nobody has looked at yet, and note them up to the first bad one, which is raised."""
         if self.state is None:
             return
-        for row in self.state.look():
-            outcome = row.outcome
+        self.team.wait()
+        rows = self.state.look()
+        for row, outcome in zip(rows, self.team.outcomes([row.outcome for row in rows]), strict=True):
             _check_loss(outcome.loss, outcome.step)
             if not outcome.finite and not row.skipped:
                 raise _bad_gradient(outcome.loss, outcome.step)
@@ -196,7 +212,7 @@ class Stepper:
         arrays += [] if self.average is None else self.average.state.values()
         return sum(array.nbytes for array in arrays) + self.arithmetic.nbytes
 
-    def _may_update(self, step: int, losses: list[Any]) -> bool:
+    def _may_update(self, step: int, losses: list[float]) -> bool:
         """Return whether the gradients are finite; a step in float16 may do without them, another may not."""
         scale = self.arithmetic.scale
         if all_finite(self.net.flat_grads):

@@ -15,6 +15,8 @@ def install() -> None:
     driver = ctypes.CDLL(str(standins.driver()))  # later found by its name, libcuda.so.1
     ctypes.CDLL(str(standins.empty(f"libcublasLt.so.{wheel().cuda}")))  # cuda-pathfinder loads it before cuBLAS
     ctypes.CDLL(str(standins.cublas()))
+    if (nccl := standins.nccl()) is not None:
+        ctypes.CDLL(str(nccl))  # later found by its name, libnccl.so.2
     found = settings()
     memory = ctypes.c_uint64(found.memory << 20)
     numbers = found.arch, found.multiprocessors, found.devices, found.timeout, int(found.lazy), int(found.guard), memory

@@ -23,6 +23,7 @@ class Wheel(NamedTuple):
 
     runtime: Path
     cublas: Path
+    nccl: Path | None
     cuda: int  # 12, 13
 
 
@@ -60,7 +61,7 @@ def wheel() -> Wheel:
     if needed is None:
         msg = f"CuPy's {cublas.name} does not name the cuBLAS it needs: only wheels for NVIDIA GPUs can be emulated"
         raise CupyEmulatedError(msg)
-    return Wheel(runtime, cublas, int(needed[1]))
+    return Wheel(runtime, cublas, _one(folder, "cuda/libs/nccl.*.so"), int(needed[1]))
 
 
 def _one(folder: Path | None, pattern: str) -> Path | None:

@@ -78,12 +78,25 @@ def cublas() -> Path:
     """Return the stand-in for cuBLAS: what CuPy's module wants, or a stub that says "not supported"."""
     listed = build.run(["readelf", "--dyn-syms", "-W", wheel().cublas])
     wanted = re.findall(r" UND (cublas\w+)@(\S+)", listed)
-    source = (_NATIVE / "cublas.cpp").read_text(encoding="utf-8")
-    own = set(re.findall(r"^(?:int |GEMM\w*\()(cublas\w+)[(,]", source, re.MULTILINE))
-    stub = '{ fprintf(stderr, "cupy-emulated: %s is missing\\n", __func__); return 15; }'
-    stubs = [f"int {name}() {stub}" for name, _ in wanted if name not in own]
-    text = "\n".join(["#include <cstdio>", "#pragma GCC visibility push(default)", 'extern "C" {', *stubs, "}", ""])
     soname = wanted[0][1]  # the version of its symbols has its name
     versions = f"{soname} {{ global: cublas*; local: *; }};\n"
+    return _library(soname, "cublas", [name for name, _ in wanted], "15", versions=versions)
+
+
+def nccl() -> Path | None:
+    """Return the stand-in for NCCL, likewise; None where CuPy's wheel has no module for it."""
+    if wheel().nccl is None:
+        return None
+    listed = build.run(["readelf", "--dyn-syms", "-W", wheel().nccl])
+    return _library("libnccl.so.2", "nccl", re.findall(r" UND (nccl\w+)", listed), "5")
+
+
+def _library(soname: str, name: str, wanted: list[str], missing: str, *, versions: str = "") -> Path:
+    """Return the stand-in of native/NAME.cpp: what is wanted of it, or a stub that says its name and returns `missing`."""
+    source = (_NATIVE / f"{name}.cpp").read_text(encoding="utf-8")
+    own = set(re.findall(rf"^(?:int |const char\* |GEMM\w*\()({name}\w+)[(,]", source, re.MULTILINE))
+    stub = f'{{ fprintf(stderr, "cupy-emulated: %s is missing\\n", __func__); return {missing}; }}'
+    stubs = [f"int {function}() {stub}" for function in wanted if function not in own]
+    text = "\n".join(["#include <cstdio>", "#pragma GCC visibility push(default)", 'extern "C" {', *stubs, "}", ""])
     arguments = "-O3", "-shared", "-fPIC", f"-Wl,-soname,{soname}", str(driver())
-    return _built(soname, ["cublas.cpp"], *arguments, text=text, versions=versions)
+    return _built(soname, [f"{name}.cpp"], *arguments, text=text, versions=versions)

@@ -44,6 +44,7 @@ from gpuconv.ops import batchnorm_fused
 from gpuconv.ops.augmentation import augment_batch
 from gpuconv.placed import Count, Number
 from gpuconv.random import Stream, words
+from tests.ladder import across_calls
 
 DTYPES = ("float32", "float16", "float64")
 FORMATS = ("NCHW", "NHWC")
@@ -1258,6 +1259,9 @@ _SPECIAL = (
     Call("dropout_by_place", _dropout_by_place, "dropout"),
     Call("steps", _steps, "step"),
     Call("outcomes", _outcomes, "outcome"),
+    Call("across_images", lambda d: across_calls.normalised(d, 3, 5), "across"),
+    Call("across_rows", across_calls.normalised, "across"),
+    Call("across_sums", across_calls.summed, "across"),
     Call("all_finite", _all_finite, "all_finite"),
     Call("arithmetic", _arithmetic, "arithmetic"),
     of("affine", "affine_many_rows", x=(1100, 2), w=(2, 3), quick=False),
