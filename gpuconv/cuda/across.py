@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .batchnorm import _BACKWARD_SUMS, _DATA, _MERGE, _MOMENTS, _NORMALISE, _step
+from .batchnorm import _BACKWARD_SUMS, _DATA, _NORMALISE, _step, moments
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover
@@ -32,14 +32,8 @@ def batchnorm_forward(
     x, channels_last, z = seen_by_channel(x)
     gamma, beta = contiguous(gamma), contiguous(beta)
     sums, kinds = sum_type(x.dtype), (x.dtype, gamma.dtype)
-    mean, inv_std = device.empty((z.channels,), sums), device.empty((z.channels,), sums)
-    partial = device.empty((3, z.chunks, z.channels), sums)
-    _MOMENTS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.lanes, z.chunks)
-    own = device.zeros(
-        (2, z.channels), sums
-    )  # which the merge takes for running statistics, none of whose old ones stays
-    sizes = z.channels, z.count, z.chunks, z.chunk, z.merge_lanes
-    _MERGE(device, (x.dtype, sums), z.merge_blocks, partial, mean, inv_std, own[0], own[1], 1, 1, *sizes, 0.0, eps)
+    own = device.zeros((2, z.channels), sums)  # in place of running statistics, none of whose old ones stays
+    mean, inv_std = moments(x, z, sums, own[0], own[1], training=True, momentum=0.0, eps=eps)
     gathered = across.gather(own)
     steps = _step(running_mean), _step(running_var)
     vectors = gathered, mean, inv_std, running_mean, running_var, *steps
@@ -62,9 +56,7 @@ def batchnorm_backward_into(
     dy = stored(dy, channels_last=channels_last) if dy.ndim == 4 else contiguous(dy)
     gamma, sums = contiguous(gamma), sum_type(x.dtype)
     partial = device.empty((2, z.chunks, z.channels), sums)
-    _BACKWARD_SUMS(
-        device, (x.dtype, *z.templates, z.index), z.blocks, dy, x, mean, partial, *z.sizes, z.lanes, z.chunks
-    )
+    _BACKWARD_SUMS(device, (x.dtype, *z.templates, z.index), z.blocks, dy, x, mean, partial, *z.sizes, z.chunks)
     own = device.empty((2, z.channels), sums)
     for part, total in zip((partial[0], partial[1]), (own[0], own[1]), strict=True):
         merge_chunks(device, part, total, z)
