@@ -1,5 +1,7 @@
 """Nets on a GPU run batch norm with what follows it in one pass: the bits are those of the layers one after the other."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from compare import assert_same_bits, normal, whole
@@ -174,6 +176,59 @@ def test_where_tensor_cores_make_a_gradient_the_other_is_added_there(emulated_gp
     names = [record.kernel.partition("<")[0] for record in emulated_gpu.device.launches]
     assert names.count("conv_backward_data_tensor") == 19
     assert not [name for name in names if name in ("batchnorm_backward_joined", "arithmetic_add")]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("name", ["residuals", "resnet18", "wide_residuals"])
+def test_each_layer_says_once_that_its_gradients_are_made(name, fused, cuda, monkeypatch):
+    """What it then has is what it has in the end: processes that train together send it on at once."""
+    monkeypatch.setattr(fuse, "FUSED", fused)
+    with backend.using("cuda"):
+        net = NETS[name]("float32")
+    said = []
+
+    def note(prefix, leaf):
+        said.append((prefix, {name: cuda.numpy(grad) for name, grad in leaf.grads.items()}))
+
+    leaves = {prefix: leaf for prefix, leaf in net.body.leaves() if leaf.declared}
+    for prefix, leaf in leaves.items():
+        leaf.graded = partial(note, prefix, leaf)
+    x = normal(np.random.default_rng(0), (2, *net.input_shape)).astype(np.float32)
+    net.backward(net.forward(cuda.array(x), training=True))
+    assert sorted(prefix for prefix, _ in said) == sorted(leaves)
+    for prefix, grads in said:
+        for each, grad in grads.items():
+            assert_same_bits(grad, cuda.numpy(leaves[prefix].grads[each]))
+
+
+class _Across:
+    """Another process with as many pictures, in whose share everything is 0."""
+
+    rank, images = 0, (5, 5)
+
+    def __init__(self, place):
+        self._place = place
+
+    def gather(self, array):
+        own = self._place.numpy(array)
+        return self._place.array(np.stack([own, np.zeros_like(own)]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_norms_that_share_their_batches_stay_layers(dtype, cuda, monkeypatch):
+    def shared(dtype):
+        net = NETS["residuals"](dtype)
+        net.normalise_across(_Across(cuda))
+        return net
+
+    nets = (shared, shared, NETS["residuals"])
+    units, layers, alone = (
+        _run(cuda, net, dtype, "c_order", normal, monkeypatch, fused=fused)
+        for net, fused in zip(nets, (True, False, True), strict=True)
+    )
+    for unit, layer in zip(units, layers, strict=True):
+        assert_same_bits(unit, layer)
+    assert np.abs(units[0] - alone[0]).max() > 1e-2
 
 
 def test_what_a_user_sees_is_the_layers(cuda, monkeypatch):
