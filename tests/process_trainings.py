@@ -7,6 +7,7 @@ gone on with.  BUCKET_BYTES: of gradients that go from GPU to GPU at once; WITHO
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import sys
@@ -36,6 +37,7 @@ def main() -> None:
             train.resume(folder, dataset=dataset, progress="none")
         else:
             train.train(Config(**settings), folder=folder, dataset=dataset, progress="none")
+        gc.collect()  # memory given back within the next run waits for messages, which lazy processes pass only when they wait
 
 
 if __name__ == "__main__":

@@ -61,7 +61,11 @@ def test_the_bits_are_the_same_with_and_without_a_graph_and_whenever_work_is_don
 
 def test_gradients_that_go_in_many_stretches_beside_the_backward_give_the_same_bits(tmp_path):
     """Lazy: what is not waited for is not there."""
-    runs = {"own": tiny("convnet", **ON_GPU), "synchronised": tiny("convnet", batch_norm="synchronised", **ON_GPU)}
+    runs = {
+        "own": tiny("convnet", **ON_GPU),
+        "synchronised": tiny("convnet", batch_norm="synchronised", **ON_GPU),
+        "bfloat16": tiny("convnet", precision="bfloat16", batch_norm="synchronised", **ON_GPU),
+    }
     whole, at_once = _trained(2, tmp_path / "whole", runs)
     cut, in_turn = _trained(2, tmp_path / "cut", runs, BUCKET_BYTES="64", CUPY_EMULATED_LAZY="1")
     for name in runs:
