@@ -79,6 +79,10 @@ class Layer:
             return None
         return self._backward(dy, cache, input_grad)
 
+    def remember(self, cache: Any) -> None:
+        """Keep what `backward` needs of a forward that something else has done."""
+        self._cache = cache
+
     def _remembered(self) -> Any:
         """Return what the last forward remembered, once."""
         cache, self._cache = self._cache, None
