@@ -52,6 +52,17 @@ _MORE = {
     ("max_pool_volumes_large_window", "float64", "NCHW"),
     ("max_pool_volumes_ties_every", "float64", "NHWC"),
     ("max_pool_volumes_ties_split_padded", "float64", "NCHW"),
+    ("batchnorm_fused_gelu", "float32", "NHWC"),
+    ("batchnorm_fused_gelu_after", "float32", "NCHW"),
+    ("batchnorm_fused_gelu_tanh", "float32", "NHWC"),
+    ("batchnorm_fused_gelu_tanh_after", "float32", "NCHW"),
+    ("batchnorm_fused_identity_after", "float32", "NCHW"),
+    ("batchnorm_fused_pool", "float32", "NHWC"),
+    ("batchnorm_fused_pool_in_packs", "float32", "NCHW"),
+    ("batchnorm_fused_pool_relu", "float32", "NHWC"),
+    ("batchnorm_fused_pool_relu_odd", "float32", "NCHW"),
+    ("batchnorm_fused_relu_before", "float32", "NCHW"),
+    ("batchnorm_fused_relu_before_in_packs", "float32", "NHWC"),
 }
 
 

@@ -307,6 +307,14 @@ def _conv_relu(d: Inputs, filters: int = 4) -> Results:
     return (conv.convolve(x, w, b, cache.sizes, relu=True),)
 
 
+def _gelu_far_out(d: Inputs) -> Results:
+    """Where x squared is infinite in float32, tanh is 1 and its slope 0."""
+    far = min(float(np.finfo(d.narrow).max), 1e30)
+    x = d.put(np.array([far, -far, far / 4, -far / 4, 1.5, -1.5, 0.0], d.narrow))
+    _, cache = gpuconv.gelu_forward(x, approximate="tanh")
+    return (gpuconv.gelu_backward(d.put(np.full(7, 3, d.narrow)), cache),)
+
+
 def fused(
     shape: tuple[int, ...], *, activation: str, pool: bool = False, join: str = "alone", drawn: str = "normal"
 ) -> Callable[[Inputs], Results]:
@@ -1207,6 +1215,7 @@ _SPECIAL = (
             ("pool_relu_anywhere", (1, 8, 5, 8), {"activation": "relu", "pool": True, "drawn": "shifted"}, False),
         )
     ),
+    Call("gelu_far_out", _gelu_far_out, "gelu"),
     Call("batchnorm_constant_channels", _constant_channels, "spatial_batchnorm", quick=False),
     of("spatial_batchnorm", "batchnorm_stored_moments", x=(2, 3, 4, 5), training=False),
     of("groupnorm", "groupnorm_several_chunks", x=(4, 2, 33, 35), groups=1, settings=_ONE_THREAD_MERGES_LITTLE),
