@@ -188,8 +188,8 @@ def test_where_tensor_cores_make_a_gradient_the_other_is_added_there(emulated_gp
 
 def test_where_tensor_cores_make_images_their_maxima_are_taken_there(emulated_gpu):
     with backend.using("cuda"):
-        net = nn.SpeedrunNet(16, 16, 24, input_shape=(3, 12, 12), dtype="float16")
-    x = LAYOUTS["channels_last"](np.ones((2, 3, 12, 12), np.float16))
+        net = nn.SpeedrunNet(16, 16, 24, input_shape=(3, 24, 24), dtype="float16")
+    x = LAYOUTS["channels_last"](np.ones((2, 3, 24, 24), np.float16))
     emulated_gpu.device.launches.clear()
     net.backward(net.forward(emulated_gpu.array(x), training=True))
     names = [record.kernel.partition("<")[0] for record in emulated_gpu.device.launches]
