@@ -331,6 +331,14 @@ def test_a_line_a_test_is_kept_as_it_ends(tmp_path, monkeypatch):
     assert "No module named 'no_such_package'" in found["not collected"]["test_other.py"]
 
 
+def test_all_files_of_tests_run_what_no_gpu_has_run_first():
+    places = gpu_tests.in_order()
+    assert sorted(places) == sorted(f"tests/{path.name}" for path in (gpu_run.ROOT / "tests").glob("test_*.py"))
+    for name in gpu_tests._FIRST:
+        assert any(f"test_{name}" in place for place in places[:12]), name
+    assert places[-1] == "tests/test_gpu_calls.py"
+
+
 def test_a_broken_line_is_the_last_one_of_a_process(tmp_path):
     lines = tmp_path / "lines"
     good = {"test": "a", "outcome": "failed", "when": "call", "seconds": 1, "said": "why"}
@@ -503,8 +511,13 @@ def test_what_changed_in_the_table_is_named():
 
 
 @pytest.mark.usefixtures("emulated_gpu")
-@pytest.mark.parametrize("regime", layers.REGIMES)
-@pytest.mark.parametrize("op", ["conv", "max_pool", "spatial_batchnorm"])
+@pytest.mark.parametrize(
+    ("op", "regime"),
+    [
+        *(("conv", regime) for regime in layers.REGIMES),
+        *((op, regime) for op in ("max_pool", "spatial_batchnorm") for regime in layers.PASS_REGIMES),
+    ],
+)
 def test_what_is_timed_is_what_is_said(op, regime):
     shapes = {
         "conv": ((2, 16, 6, 6), (16, 16, 3, 3)),
@@ -513,8 +526,6 @@ def test_what_is_timed_is_what_is_said(op, regime):
     }
     options = {"conv": {"stride": 1, "pad": 1}, "max_pool": {"window": 2}, "spatial_batchnorm": {}}
     layer = {"name": op, "x": shapes[op][0], "w": shapes[op][1], **options[op]} | ({} if op == "conv" else {"op": op})
-    if regime not in layers.regimes_of(layer):
-        pytest.skip("a layer without products")
     inputs, references = kernels.prepared(layer, regime)
     with layers.in_regime(regime):
         passes = layers.ours(inputs.case, kernels._put(inputs), regime)
