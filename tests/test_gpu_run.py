@@ -33,7 +33,7 @@ from tests.ladder import (
 )
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
-from tests.ladder.kernel_calls import CALLS, emulated_on, random_call
+from tests.ladder.kernel_calls import CALLS, emulated_on, launched, random_call
 from tests.ladder.predictions import floor_us, predictions, share, step_ms
 from tests.ladder.work import LOST, Work, read
 
@@ -681,6 +681,22 @@ def test_every_call_runs_in_every_dtype_it_takes_the_slowest_first():
     assert {name for name, _, _ in items} == set(CALLS)
     slow = [name.startswith(calls._SLOW) for name, _, _ in items]
     assert slow == sorted(slow, reverse=True)
+
+
+def test_tools_watch_tensor_cores_and_whatever_is_quick():
+    items = calls.quick()
+    assert [name.startswith("conv_tensor") for name, _, _ in items[:6]] == [True] * 6
+    assert all(CALLS[name].takes(dtype) for name, dtype, _ in items)
+    assert {name for name, _, _ in items} == calls._WATCHED.keys() | {
+        call.name for call in CALLS.values() if call.quick
+    }
+    kernels = {one.kernel.name for name in calls._WATCHED for one in _launched_by(name)}
+    assert {"conv_forward_tensor", "conv_backward_data_tensor"} <= kernels
+    assert {"conv_backward_weight_tensor", "conv_backward_weight_tensor_float"} <= kernels
+
+
+def _launched_by(name):
+    return launched([CALLS[name]], (calls._WATCHED[name],)).values()
 
 
 def test_results_by_loops_come_from_other_processes():

@@ -25,6 +25,12 @@ _LONG_SUMS = (
     *("batchnorm_several_chunks", "batchnorm_several_parts", "batchnorm_first_part_apart"),
     *("batchnorm_chunks_of_one_plane", "groupnorm_several_chunks", "groupnorm_several_parts"),
 )
+# Calls of tensor cores among those that tools watch and that are repeated: of float32, of 16 bits, and of its filters.
+_WATCHED = {
+    "conv_tensor_float32_slim": "float32",
+    "conv_tensor_padded_channels": "float16",
+    "conv_tensor_filters_flat": "float16",
+}
 _REPEATS = 20
 ALL_DTYPES = (*DTYPES, bfloat16.NAME)
 _SLOW = ("conv_volumes_", "conv_tensor_")  # calls whose loops take longest: they come first
@@ -103,12 +109,11 @@ def instances() -> set[str]:
 
 
 def quick(*, dry: bool = False) -> list[Item]:
-    """Return the calls that tools watch and that are repeated."""
+    """Return the calls that tools watch and that are repeated, tensor cores' first."""
+    watched = {} if dry else _WATCHED
+    dtypes = watched | {call.name: "float32" for call in CALLS.values() if call.quick and (call.name in DRY or not dry)}
     return [
-        (call.name, "float32", memory)
-        for call in CALLS.values()
-        for memory in FORMATS
-        if call.quick and memory in call.formats and (call.name in DRY or not dry)
+        (name, dtype, memory) for name, dtype in dtypes.items() for memory in FORMATS if memory in CALLS[name].formats
     ]
 
 
