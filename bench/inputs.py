@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from gpuconv import bfloat16
 
 from .cases import OPERATORS, Case
 
 REGIMES = {"float32": "float32", "tf32": "float32", "float16": "float16"}  # and the dtype that arrays have in it
+_DTYPES = {**REGIMES, bfloat16.NAME: bfloat16.NAME}  # bfloat16 is drawn for tests.ladder, and offered by no peer
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,10 @@ class Inputs:
 
 def draw(case: Case, layout: str = "NCHW", regime: str = "float32", seed: int = 0) -> Inputs:
     """Return the inputs of a case: standard normal numbers; the layout changes how they are stored, not what they are."""
-    rng, dtype = np.random.default_rng(seed), REGIMES[regime]
+    rng, name = np.random.default_rng(seed), _DTYPES[regime]
+    dtype = bfloat16.bfloat16() if name == bfloat16.NAME else np.dtype(name)
 
-    def normal(shape: tuple[int, ...], kind: str = dtype) -> np.ndarray:
+    def normal(shape: tuple[int, ...], kind: Any = dtype) -> np.ndarray:
         if case.complex:
             parts = rng.standard_normal((*shape, 2), dtype=np.float32)
             return parts.view(np.complex64)[..., 0]

@@ -21,7 +21,8 @@ _LONG_PLACES = 60  # in the gradient of the filters, where each is a sum over th
 TRAIN_STEPS = 3
 
 # Unit roundoff of what enters the products of a regime.  float16 sums are kept in float32 by most, not by all.
-_UNITS = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11}
+_UNITS = {"float32": 2.0**-24, "tf32": 2.0**-11, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_SUM_UNIT = 2.0**-24  # of sums that are kept in float32
 # Losses of the first steps: most sides keep within 1e-6, but Adam divides a gradient by its own size, so that its first
 # step moves even weights whose gradient is rounding noise.  What a wrong gradient changes is percents.
 _LOSS_TOLERANCE = 1e-3
@@ -32,6 +33,7 @@ class Reference:
     """One result at its sampled places: values, and the largest error that rounding explains.
 
     dropped: the share of the values that each side replaces by zero, at places of its own choice.
+    promised: the largest error where sums are kept in float32, factors are rounded in TF32 alone, and a result once.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Reference:
     values: np.ndarray
     allowed: float
     dropped: float = 0.0
+    promised: float = 0.0
 
     def error(self, sample: Sample) -> float:
         """Return the largest difference to a sample, relative to the largest value; infinite if it cannot be right."""
@@ -57,7 +60,14 @@ class Reference:
 
     def agrees(self, sample: Sample) -> bool:
         """Return whether the difference is one of rounding."""
-        return self.error(sample) * max(np.abs(self.values).max(initial=0.0), 1e-30) <= self.allowed
+        return bool(self._off(sample) <= self.allowed)
+
+    def as_promised(self, sample: Sample) -> bool:
+        """Return whether the difference is within what gpuconv promises of convolution, stricter in 16 bits and TF32."""
+        return bool(self._off(sample) <= self.promised)
+
+    def _off(self, sample: Sample) -> float:
+        return self.error(sample) * float(max(np.abs(self.values).max(initial=0.0), 1e-30))
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,11 @@ def _reference(definition: Any, name: str, inputs: Inputs) -> Reference:
     # tests/compare.py bounds an error by the terms of its own sum.  Winograd's method and FFTs share roundings among
     # neighbouring outputs, so here the largest sum of absolute terms stands for all: c u S with c = 4 + 2 sqrt(K).
     scale, length = max(term[1] for term in terms), max(term[2] for term in terms)
-    return Reference(name, shape, values, (4 + 2 * length**0.5) * _UNITS[inputs.regime] * scale, definition.dropped)
+    factor, unit = 4 + 2 * length**0.5, _UNITS[inputs.regime]
+    promised = (factor * _SUM_UNIT + (3 * unit + unit**2 if inputs.regime == "tf32" else 0)) * scale
+    rounded = _SUM_UNIT if inputs.regime == "tf32" else unit
+    promised += rounded * float(np.abs(values).max(initial=0))
+    return Reference(name, shape, values, factor * unit * scale, definition.dropped, promised)
 
 
 def _shape_of(name: str, inputs: Inputs) -> tuple[int, ...]:

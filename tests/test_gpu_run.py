@@ -4,20 +4,37 @@ import json
 import subprocess
 import sys
 import time
+from functools import partial
 
+import numpy as np
 import pytest
 from emulate import EmulatedDevice
 from emulate.hopper import examples as hopper
 
 from bench import oracle
 from bench.cases import Case
-from bench.inputs import draw
+from bench.inputs import Inputs, draw
 from gpuconv import backend
-from tests.ladder import ahead, calls, counters, failed, gpu_run, gpu_tests, groups, kernels, sanitizer, steps, training
+from tests.ladder import (
+    ahead,
+    calls,
+    counters,
+    failed,
+    gpu_run,
+    gpu_tests,
+    groups,
+    kernels,
+    layer_times,
+    layers,
+    sanitizer,
+    steps,
+    torch_steps,
+    training,
+)
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
-from tests.ladder.kernel_calls import emulated_on, random_call
-from tests.ladder.predictions import predictions, share
+from tests.ladder.kernel_calls import CALLS, emulated_on, launched, random_call
+from tests.ladder.predictions import floor_us, predictions, share, step_ms
 from tests.ladder.work import LOST, Work, read
 
 # The command line ----------------------------------------------------------------------------------------------------
@@ -315,6 +332,14 @@ def test_a_line_a_test_is_kept_as_it_ends(tmp_path, monkeypatch):
     assert "No module named 'no_such_package'" in found["not collected"]["test_other.py"]
 
 
+def test_all_files_of_tests_run_what_no_gpu_has_run_first():
+    places = gpu_tests.in_order()
+    assert sorted(places) == sorted(f"tests/{path.name}" for path in (gpu_run.ROOT / "tests").glob("test_*.py"))
+    for name in gpu_tests._FIRST:
+        assert any(f"test_{name}" in place for place in places[:12]), name
+    assert places[-1] == "tests/test_gpu_calls.py"
+
+
 def test_a_broken_line_is_the_last_one_of_a_process(tmp_path):
     lines = tmp_path / "lines"
     good = {"test": "a", "outcome": "failed", "when": "call", "seconds": 1, "said": "why"}
@@ -445,46 +470,152 @@ def test_predictions_name_their_source_and_each_layer_once():
     assert {step["preset"] for step in found["steps"]} == {"convnet", "resnet18", "speedrun"}
 
 
-@pytest.mark.parametrize("step", predictions()["steps"], ids=steps.words)
-def test_predicted_launches_are_about_those_that_are_counted(step):
-    assert steps.queued(step) == pytest.approx(step["launches"], rel=0.15)
+def test_steps_are_measured_in_every_precision_and_each_is_predicted():
+    chosen = predictions()["steps"]
+    for preset in ("convnet", "resnet18", "speedrun"):
+        assert {step["precision"] for step in chosen if step["preset"] == preset} == set(training.PRECISIONS)
+    for step in chosen:
+        assert step["gpu_ms"] == step_ms(step["preset"], step["batch"], step["precision"]) > 0
+        assert step["host_ms"] == pytest.approx(step["launches"] * predictions()["host_us_per_launch"] / 1e3)
 
 
-@pytest.mark.parametrize("layer", predictions()["layers"], ids=lambda layer: layer["name"])
-def test_a_predicted_layer_takes_at_least_what_its_arithmetic_takes(layer):
-    case = kernels.case_of(layer)
-    rates = predictions()["rates"]
-    arithmetic = case.flop("forward") / rates["GFLOP/s float32"] / 1e3
-    memory = case.bytes("forward") / rates["GB/s"] / 1e3
-    assert layer["floor_us"]["float32"] == pytest.approx(max(arithmetic, memory), rel=0.05, abs=0.6)
-    assert all(us is None or us > layer["floor_us"]["float32"] * 0.95 for us in layer["us"].values())
+LAYERS = [*predictions()["layers"], *predictions()["passes"]]
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer["name"])
+def test_a_predicted_pass_is_the_model_s_and_takes_at_least_what_it_must(layer):
+    again = layer_times.predicted(layer)
+    assert layer_times.differences(layer_times.read(), {layer["name"]: again}) == []
+    assert layer["us"].keys() == again.keys() == set(layers.regimes_of(layer))
+    case = layers.case_of(layer)
+    for regime, row in layer["us"].items():
+        assert tuple(row) == layers.passes_of(layer)
+        for name, us in row.items():
+            direction = "backward" if name == "backward" else "forward"
+            moved = case.bytes(direction, layers.dtype_of(regime).itemsize)
+            assert us > floor_us(case.flop(direction), moved, regime), (regime, name)
+
+
+def test_layers_that_are_in_the_table_are_those_that_are_measured():
+    assert list(layer_times.read()) == [layer["name"] for layer in LAYERS]
+
+
+def test_what_changed_in_the_table_is_named():
+    row = {"layer": {"float32": {"forward": 100.0, "dw": 50.0}}}
+    assert layer_times.differences(row, {"layer": {"float32": {"forward": 100.4, "dw": 50.0}}}) == []
+    said = layer_times.differences(row, {"layer": {"float32": {"forward": 101.0}, "tf32": {"forward": 3.0}}})
+    assert said == [
+        "layer, float32, forward: 101 us, was 100",
+        "layer, tf32, forward: 3 us, was nothing",
+    ]
 
 
 @pytest.mark.usefixtures("emulated_gpu")
-@pytest.mark.parametrize("op", ["conv", "max_pool", "spatial_batchnorm"])
-def test_what_is_timed_is_what_is_said(op):
+@pytest.mark.parametrize(
+    ("op", "regime"),
+    [
+        *(("conv", regime) for regime in layers.REGIMES),
+        *((op, regime) for op in ("max_pool", "spatial_batchnorm") for regime in layers.PASS_REGIMES),
+    ],
+)
+def test_what_is_timed_is_what_is_said(op, regime):
     shapes = {
-        "conv": ((2, 8, 6, 6), (16, 8, 3, 3)),
+        "conv": ((2, 16, 6, 6), (16, 16, 3, 3)),
         "max_pool": ((2, 8, 6, 6), None),
         "spatial_batchnorm": ((2, 8, 6, 6), None),
     }
-    options = {"conv": {"pad": 1}, "max_pool": {"window": 2}, "spatial_batchnorm": {}}
-    drawn = draw(Case(op, op, *shapes[op], options[op]), "NHWC")
-    references = {one.name: one for pass_ in oracle.references(drawn).values() for one in pass_}
-    passes = kernels._ours(drawn)
-    assert len(passes) == (3 if op == "conv" else 2)
-    for name, call in passes.values():
-        sample = oracle.sample(backend.asnumpy(call()), name)
-        if op == "conv" and name == "y":  # without a bias
-            continue
-        assert references[name].agrees(sample), name
+    options = {"conv": {"stride": 1, "pad": 1}, "max_pool": {"window": 2}, "spatial_batchnorm": {}}
+    layer = {"name": op, "x": shapes[op][0], "w": shapes[op][1], **options[op]} | ({} if op == "conv" else {"op": op})
+    inputs, references = kernels.prepared(layer, regime)
+    with layers.in_regime(regime):
+        passes = layers.ours(inputs.case, kernels._put(inputs), regime)
+        assert tuple(passes) == layers.passes_of(layer)
+        for name, call in passes.values():
+            kernels._hold(references, inputs, name, call)
+            wrong = partial(_scaled, call)
+            with pytest.raises(AssertionError, match=f"gpuconv's {name} is wrong"):
+                kernels._hold(references, inputs, name, wrong)
 
 
-def test_all_layers_are_measured_in_every_regime_ours_or_not():
+def _scaled(call):
+    return backend.asarray(backend.asnumpy(call()) * np.float32(1.5))
+
+
+def test_sums_in_16_bits_are_not_what_is_promised():
+    case = Case("conv", "conv", (2, 64, 6, 6), (16, 64, 3, 3), {"stride": 1, "pad": 1})
+    inputs = draw(case, "NHWC", "bfloat16")
+    (reference,) = oracle.references(inputs)["forward"]
+    right = reference.values + np.abs(reference.values).max() * 2.0**-9
+    wrong = reference.values + np.abs(reference.values).max() * 2.0**-6
+    for values, promised in ((right, True), (wrong, False)):
+        found = oracle.Sample(reference.shape, values, True)
+        assert reference.as_promised(found) is promised
+        assert reference.agrees(found)
+
+
+def test_all_layers_are_measured_in_every_regime_those_that_tell_most_first():
     items = kernels.items(dry=False)
     assert len(items) == len({kernels.words(item) for item in items})
-    assert len(items) == 3 * len(predictions()["layers"]) + len(predictions()["passes"])
-    assert [regime for _, regime in items[:3]] == ["float32", "float16", "tf32"]
+    products, passes = predictions()["layers"], predictions()["passes"]
+    beside_ffma = len(layers.REGIMES) - 1
+    assert len(items) == beside_ffma * len(products) + kernels._FIRST + len(layers.PASS_REGIMES) * len(passes)
+    assert tuple(regime for _, regime in items[: len(layers.REGIMES)]) == layers.REGIMES
+    assert {regime for _, regime in kernels.items(dry=True)} == set(layers.REGIMES)
+
+
+def test_a_row_says_what_was_predicted_and_what_pytorch_takes():
+    layer = predictions()["layers"][0]
+    us = layer["us"]["tf32"]["forward"]
+    inputs = Inputs(layers.case_of(layer), "NHWC", "tf32", np.zeros(1, np.float32), None, None, None, None)
+    row = kernels._result(layer, inputs, "forward", "tf32", [us, us, 2 * us], [3 * us])
+    assert (row["predicted us"], row["measured / predicted"], row["torch / ours"]) == (us, 1.0, 3.0)
+    assert 0 < row["of the floor"] < 1
+    shown = kernels._shown([{"layer": layer["name"], "pass": "forward", "regime": "tf32"} | row])
+    assert shown[0] == "geometric mean of ours / PyTorch's, tf32: 0.333 of 1 rows"
+    assert "x1.00 of predicted" in shown[1]
+    assert "torch / ours 3.00" in shown[1]
+
+
+@pytest.mark.parametrize("predicted", [True, False])
+def test_a_step_stands_beside_what_was_predicted_and_pytorch_s(predicted, monkeypatch, tmp_path):
+    entry = dict(predictions()["steps"][0])
+    if not predicted:
+        entry |= dict.fromkeys(("gpu_ms", "host_ms", "launches"))
+    row = {"step": steps.words(entry), "replayed ms": 2.0, "replayed measured / predicted": share(2.0, entry["gpu_ms"])}
+    row |= steps._numbers(entry, 128, [1.0], [2.5], [(2.0, True)])
+    assert (row["predicted ms"] is None) == (not predicted)
+    work = _work(tmp_path)
+    work.keep(rows=[row])
+    monkeypatch.setattr(torch_steps, "ms", lambda *_, **__: [3.0, 3.0, 3.5])
+    row |= steps._theirs(work, entry, 128)
+    assert row["torch / ours"] == 1.5
+    assert "replayed   2.00 ms" in steps._shown(row)
+    assert "torch 3.00, torch / ours 1.5" in steps._shown(row)
+    assert ("of predicted" in steps._shown(row)) == predicted
+
+
+def test_pytorch_s_refusal_of_a_step_is_named(monkeypatch, tmp_path):
+    def refuses(*_, **__):
+        msg = "no such thing"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(torch_steps, "ms", refuses)
+    work = _work(tmp_path)
+    assert steps._theirs(work, predictions()["steps"][0], 128) == {}
+    assert work.found["torch refused"] == {"convnet, batch 128, float32": "RuntimeError: no such thing"}
+
+
+def test_means_are_those_of_ratios():
+    rows = [{"regime": "tf32", "torch / ours": ratio} for ratio in (0.5, 2.0, 4.0)] + [{"regime": "float32"}]
+    assert kernels.means(rows) == {"tf32": round(4 ** (-1 / 3), 3)}
+
+
+@pytest.mark.parametrize("precision", training.PRECISIONS)
+def test_pytorch_takes_a_step_in_each_precision(precision):
+    pytest.importorskip("torch")
+    step = torch_steps.step_of("convnet", 2, precision)
+    first, later = float(step().detach()), [float(step().detach()) for _ in range(4)][-1]
+    assert 0 < later < first < 5
 
 
 @pytest.mark.parametrize(
@@ -541,6 +672,39 @@ def test_random_calls_agree_with_the_oracle_on_the_cpu(tmp_path):
     assert calls.hold_random(work, _Host, 60) is True
     assert work.found["done"] == 60
     assert len({random_call(seed)[0].operator for seed in range(60)}) >= 6
+
+
+def test_every_call_runs_in_every_dtype_it_takes_the_slowest_first():
+    items = calls.chosen(dry=False)
+    assert len(set(items)) == len(items)
+    assert {dtype for _, dtype, _ in items} == {"float32", "float16", "float64", "bfloat16"}
+    assert {name for name, _, _ in items} == set(CALLS)
+    slow = [name.startswith(calls._SLOW) for name, _, _ in items]
+    assert slow == sorted(slow, reverse=True)
+
+
+def test_tools_watch_tensor_cores_and_whatever_is_quick():
+    items = calls.quick()
+    assert [name.startswith("conv_tensor") for name, _, _ in items[:6]] == [True] * 6
+    assert all(CALLS[name].takes(dtype) for name, dtype, _ in items)
+    assert {name for name, _, _ in items} == calls._WATCHED.keys() | {
+        call.name for call in CALLS.values() if call.quick
+    }
+    kernels = {one.kernel.name for name in calls._WATCHED for one in _launched_by(name)}
+    assert {"conv_forward_tensor", "conv_backward_data_tensor"} <= kernels
+    assert {"conv_backward_weight_tensor", "conv_backward_weight_tensor_float"} <= kernels
+
+
+def _launched_by(name):
+    return launched([CALLS[name]], (calls._WATCHED[name],)).values()
+
+
+def test_results_by_loops_come_from_other_processes():
+    items = [("relu_rows", "bfloat16", "NCHW"), ("all_finite", "float32", "NCHW")]
+    with calls._expected(items, dry=False) as wanted:
+        for item in items:
+            for one, other in zip(wanted(item), calls.by_loops(item), strict=True):
+                np.testing.assert_array_equal(one, other)
 
 
 def test_dry_calls_exist_and_launch_each_kind_of_kernel():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -68,8 +69,23 @@ def test_the_launches_are_those_that_cupy_s_trace_counts(name):
     launches = step_times.recorded(case, H200)
     counted = step_counts.read()["steps"][f"{case.preset}-{case.precision}"]
     own = Counter(launch.name for launch in launches if launch.expression)
-    assert own == counted["own"]
+    if case.precision in ("float16", "bfloat16"):
+        assert own == counted["own"]
+    assert _by_pass(own) == _by_pass(counted["own"])
     assert sum(launch.name == "product" for launch in launches) == counted["products"]
+
+
+def _by_pass(own):
+    """Return how often each pass is launched, whichever kernel it takes: float32's sums are shorter in the nets counted.
+
+    What gets images ready for one kernel and not for another is left out.
+    """
+    counts = Counter()
+    for name, count in own.items():
+        if name not in ("conv_pad_tensor", "conv_pack_filters", "conv_pack_tensor"):
+            method = r"_(tensor_float|tensor|tiled|few|direct)$" if name.startswith("conv_") else r"$"
+            counts[re.sub(method, "", name)] += count
+    return counts
 
 
 def test_a_step_s_operations_are_those_of_its_layers_and_what_fills_their_tiles():
@@ -81,29 +97,35 @@ def test_a_step_s_operations_are_those_of_its_layers_and_what_fills_their_tiles(
         layers += [(1, side, channels, 2 * channels, 3), (3, side, 2 * channels, 2 * channels, 3)]
         layers += [(1, side, channels, 2 * channels, 1)]
     others = sum(count * 2 * batch * side**2 * C * K * taps**2 for count, side, C, K, taps in layers)
-    launches = step_times.recorded(CASES["resnet18-128-float32"], H200)
+    launches = step_times.recorded(CASES["resnet18-128-bfloat16"], H200)
     times = [time_of(launch, H200) for launch in launches]
     found = sum(time.flop for time in times if time.column == "convolutions")
     assert 1 < found / (2 * first + 3 * others) < 1.02
 
 
 def test_a_step_s_bytes_are_those_of_its_passes():
-    """Of resnet18, elements of each convolution's output: batch norm 3 and 5 times, ReLU 2 and 3, additions 3."""
+    """Of resnet18, elements of each convolution's output: batch norm's moments 1, its results 2 and what is added to them;
+
+    the sums of its gradients 2, these 3, and a byte's mark each time where a ReLU follows.
+    """
     batch = 128
     outputs = {32: 5 * 64, 16: 4 * 128 + 128, 8: 4 * 256 + 256, 4: 4 * 512 + 512}
     relus = {32: 5 * 64, 16: 4 * 128, 8: 4 * 256, 4: 4 * 512}
     sums = {32: 2 * 64, 16: 2 * 128, 8: 2 * 256, 4: 2 * 512}  # what comes out of the blocks
-    gradients = {32: 3 * 64, 16: 2 * 128, 8: 2 * 256, 4: 512}  # of what goes into them
 
     def elements(channels):
         return batch * sum(side**2 * count for side, count in channels.items())
 
     launches = step_times.recorded(CASES["resnet18-128-float32"], H200)
-    added = 3 * (elements(sums) + elements(gradients))
-    kinds = {"batchnorm": 8 * elements(outputs), "relu": 5 * elements(relus), "arithmetic_add": added}
+    kinds = {
+        "batchnorm_forward_moments": elements(outputs),
+        "batchnorm_forward_fused": 2 * elements(relus) + elements(sums),
+        "batchnorm_backward_sums": 2 * elements(outputs),
+        "batchnorm_backward_data": 3 * elements(outputs),
+    }
     for kind, expected in kinds.items():
         found = sum(time_of(launch, H200).bytes for launch in launches if launch.name.startswith(kind))
-        assert 1 <= found / (4 * expected) < 1.04, kind  # partial sums
+        assert 1 <= found / (4 * expected) < 1.13, kind  # partial sums, marks
 
 
 def test_nothing_is_computed_and_nobody_s_memory_is_taken():

@@ -16,12 +16,14 @@ from gpuconv.cuda.source import source
 from gpuconv.data.cifar import NAME_FILE
 
 from . import training
-from .calls import DRY
+from .calls import ALL_DTYPES, DRY
 from .groups import environment
 from .kernel_calls import CALLS, launched
 from .work import Work, line
 
 _WARMED = ("convnet", "resnet18", "speedrun")  # nets whose steps need kernels of CuPy's own
+# Files whose kernels take longest, so that no process is left with one of them when the others are done.
+_SLOW = ("conv_tensor", "conv_tiled", "conv_volume_tiled", "conv_weight_tensor")
 _SHOWN = 8
 
 
@@ -32,11 +34,6 @@ def compile_all(work: Work) -> bool:
     """
     began = time.monotonic()
     unpacking = _unpack(work)
-    found = launched([CALLS[name] for name in DRY], dtypes=("float32",)) if work.dry else launched()
-    arch = cuda_device.current().arch
-    todo = sorted((one.kernel.file, one.expression) for one in found.values() if one.kernel.least_arch <= arch)
-    if work.dry:
-        work.leave_out(f"all kernels but the {len(todo)} of a dry run's calls")
     processes = max(2, (os.cpu_count() or 2) - 2)
     seconds: dict[str, float] = {}
     failed: list[str] = []
@@ -44,7 +41,10 @@ def compile_all(work: Work) -> bool:
     futures: dict[Future[float], str] = {}
     if not work.dry:
         futures |= {pool.submit(training.one_step, name, precision): f"a step of {name}, {precision}"
-                    for precision in ("float32", "float16") for name in _WARMED}  # fmt: skip
+                    for precision in training.PRECISIONS for name in _WARMED}  # fmt: skip
+    todo = _instances(dry=work.dry)
+    if work.dry:
+        work.leave_out(f"all kernels but the {len(todo)} of a dry run's calls")
     futures |= {pool.submit(compile_one, file, expression): expression for file, expression in todo}
     try:
         for future in as_completed(futures, timeout=max(work.left(), 0.1)):
@@ -71,6 +71,14 @@ def compile_all(work: Work) -> bool:
     pool.shutdown(wait=False, cancel_futures=True)
     data = _unpacked(work, unpacking)
     return data and not failed and len(seconds) == len(futures)
+
+
+def _instances(*, dry: bool) -> list[tuple[str, str]]:
+    """Return file and C++ name of each kernel that this GPU can have, those that take longest first."""
+    found = launched([CALLS[name] for name in DRY], dtypes=("float32",)) if dry else launched(dtypes=ALL_DTYPES)
+    arch = cuda_device.current().arch
+    todo = [(one.kernel.file, one.expression) for one in found.values() if one.kernel.least_arch <= arch]
+    return sorted(todo, key=lambda one: (not one[0].startswith(_SLOW), one))
 
 
 def compile_one(file: str, expression: str) -> float:

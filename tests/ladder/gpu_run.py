@@ -54,13 +54,17 @@ COMMANDS = {
     "A": [
         Section("machine", 10, "GPU, driver, libraries", "machine:machine"),
         Section(
-            "compile", 40, "every kernel into CuPy's cache, in parallel; CIFAR-10 is unpacked", "ahead:compile_all"
+            "compile", 36, "every kernel into CuPy's cache, in parallel; CIFAR-10 is unpacked", "ahead:compile_all"
         ),
-        Section("smoke", 25, "every call of every kernel once, beside the oracle", "calls:smoke"),
-        Section("tests", 75, "pytest -m gpu in 12 processes", "gpu_tests:run"),
-        Section("kernels", 60, "layers by graph replay, ours and PyTorch's", "kernels:run"),
-        Section("steps", 30, "training steps: time on the GPU, time on the host", "steps:run"),
-        Section("training", 48, "convnet and speedrun from end to end", "training:run"),
+        Section("smoke", 24, "every call of every kernel once in each dtype, beside the oracle", "calls:smoke"),
+        Section("tests", 70, "pytest -m gpu in 14 processes, new kernels first", "gpu_tests:run"),
+        Section(
+            "kernels", 60, "layers by graph replay in float32, TF32 and 16 bits, ours and PyTorch's", "kernels:run"
+        ),
+        Section(
+            "steps", 44, "training steps in the same regimes, replayed beside PyTorch's; time on the host", "steps:run"
+        ),
+        Section("training", 44, "convnet and speedrun from end to end", "training:run"),
     ],
     "B": [
         Section("compile", 25, "what is not in CuPy's cache yet", "ahead:compile_all"),
@@ -71,7 +75,7 @@ COMMANDS = {
         Section("random", 15, "random calls beside the oracle", "calls:random_calls"),
         Section("memory", 5, "a refused allocation, and the call after it", "memory:refused"),
         Section("large", 27, "2^31 elements, 131,072 images, 100,000 channels", "memory:large"),
-        Section("counters", 25, "hardware counters of four kernels, by ncu", "counters:run"),
+        Section("counters", 25, "hardware counters of four kernels in float32 and float16, by ncu", "counters:run"),
     ],
 }
 # Seconds for all of a command, of 300 and 240: what is left is for Python to start, and for the table at the end.

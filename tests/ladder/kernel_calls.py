@@ -311,7 +311,7 @@ def _conv_relu(d: Inputs, filters: int = 4) -> Results:
 
 def _gelu_far_out(d: Inputs) -> Results:
     """Where x squared is infinite in float32, tanh is 1 and its slope 0."""
-    far = min(float(np.finfo(d.narrow).max), 1e30)
+    far = min(float(ml_dtypes.finfo(d.narrow).max), 1e30)
     x = d.put(np.array([far, -far, far / 4, -far / 4, 1.5, -1.5, 0.0], d.narrow))
     _, cache = gpuconv.gelu_forward(x, approximate="tanh")
     return (gpuconv.gelu_backward(d.put(np.full(7, 3, d.narrow)), cache),)

@@ -1,6 +1,7 @@
 """Layers of nets on a GPU: each pass right first, then timed by graph replay, ours and PyTorch's in turns.
 
-What is expected of them stands in predictions.json, a layer a line; here stands how each side does them.
+The layers stand in predictions.json, what is expected of our passes in layer_times.json, and our passes in layers.py;
+here stands how PyTorch does them, in the same memory format and the same arithmetic, and how both are held and timed.
 """
 
 from __future__ import annotations
@@ -14,23 +15,20 @@ from typing import Any
 
 import numpy as np
 
-import gpuconv
 from bench import oracle
-from bench.cases import Case
 from bench.inputs import Inputs, draw
-from gpuconv import backend
-from gpuconv.ops.conv import input_gradient, weight_gradient
+from gpuconv import backend, bfloat16
 
-from .predictions import predictions, share
+from .layers import FFMA, REGIMES, Arrays, Passes, case_of, in_regime, ours, passes_of, regimes_of
+from .predictions import floor_us, predictions, share
 from .replay import CupyReplay, TorchReplay, spread, turns
 from .work import Work, line
 
 _CALLS, _LEAST_CALLS, _GRAPH_US = 20, 4, 8000  # captured in a graph, and about how long it may take
 _MOST_BYTES = 150e6  # of the inputs of all captured calls: more than twice the L2 cache of an H200
 _FIRST = 6  # layers that come in every regime before the others
-_AHEAD = 3  # items that are prepared while one is measured
-# The regimes of a layer; our own kernels know no TF32.
-REGIMES = ("float32", "float16", "tf32")
+_AHEAD = 6  # items that are prepared while one is measured
+_SHOWN = 90  # rows of the table
 _DRY_LAYER = {"name": "small 16->16 3x3", "x": [2, 16, 6, 5], "w": [16, 16, 3, 3], "stride": 1, "pad": 1, "us": {}}
 _DRY_PASSES = [
     {"name": "batch norm, small", "op": "spatial_batchnorm", "x": [2, 8, 4, 5], "us": {}},
@@ -38,7 +36,6 @@ _DRY_PASSES = [
 ]
 
 Item = tuple[dict[str, Any], str]  # a line of predictions.json, and a regime
-Passes = dict[str, tuple[str, Callable[[], Any]]]  # pass: its result as bench/oracle.py names it, and the call
 References = dict[str, oracle.Reference]
 
 
@@ -59,18 +56,20 @@ def run(work: Work) -> bool:
 
 
 def items(*, dry: bool) -> list[Item]:
-    """Return what is measured, in this order."""
+    """Return what is measured, in this order: the first layers in every regime, then regime after regime of the others.
+
+    By FFMA, beside what float32 goes by, the first layers alone.
+    """
     found = predictions()
     if dry:
-        return [(_DRY_LAYER, regime) for regime in REGIMES] + [(each, "float32") for each in _DRY_PASSES]
+        return _in_regimes([_DRY_LAYER, *_DRY_PASSES])
     first, others = found["layers"][:_FIRST], found["layers"][_FIRST:]
-    passes = [(each, "float32") for each in found["passes"]]
-    return [
-        *((layer, regime) for layer in first for regime in REGIMES),
-        *passes[:4],
-        *((layer, regime) for layer in others for regime in REGIMES),
-        *passes[4:],
-    ]
+    later = [(layer, regime) for regime in REGIMES if regime != FFMA for layer in others]
+    return [*_in_regimes(first), *_in_regimes(found["passes"][:2]), *later, *_in_regimes(found["passes"][2:])]
+
+
+def _in_regimes(layers: list[dict[str, Any]]) -> list[Item]:
+    return [(layer, regime) for layer in layers for regime in regimes_of(layer)]
 
 
 def words(item: Item) -> str:
@@ -120,67 +119,76 @@ class _Ahead:
 
 def prepared(layer: dict[str, Any], regime: str) -> tuple[Inputs, References]:
     """Return the inputs of a layer, and the results of its passes by the definition."""
-    inputs = draw(case_of(layer), "NHWC", regime)
+    inputs = draw(case_of(layer), "NHWC", "float32" if regime == FFMA else regime)
     if inputs.case.op == "conv" and inputs.b is not None:
         inputs = dataclasses.replace(inputs, b=np.zeros_like(inputs.b))  # layers with batch norm have none
     return inputs, {each.name: each for parts in oracle.references(inputs).values() for each in parts}
 
 
 def _measure(work: Work, torch: Any, layer: dict[str, Any], regime: str, inputs: Inputs, wanted: References) -> None:
-    """Hold both sides of a layer's passes to the definition, then time them."""
-    count = 2 if work.dry else _captured(layer)
+    """Hold both sides of a layer's passes to the definition, then time them; of FFMA, ours alone."""
+    count = 2 if work.dry else _captured(layer, regime)
     copies = _copies(inputs, count)
-    # An input of its own for each captured call, as far as that takes: else the cache would be timed.
-    ours = [_ours(inputs) for _ in range(copies)] if regime != "tf32" else []
-    theirs = _theirs_or_not(work, torch, inputs, copies)
-    for name in _passes_of(inputs.case):
-        predicted = layer["us"].get(name)
-        if layer["us"] and predicted is None:  # a first layer needs no dx
-            continue
-        mine = beside = None
-        if ours:
-            _hold(wanted, inputs, *ours[0][name])
-            mine = CupyReplay([ours[i % copies][name][1] for i in range(count)])
-        if theirs and _agree(work, wanted, inputs, name, *theirs[0][name]) and torch.cuda.is_available():
-            beside = TorchReplay([theirs[i % copies][name][1] for i in range(count)])
-        our_us, their_us = turns(mine, beside, count, dry=work.dry)
-        if not (our_us or their_us or work.dry):
-            continue
-        row = {"layer": layer["name"], "pass": name, "regime": regime}
-        row |= _result(layer, inputs.case, name, regime, our_us, their_us)
-        work.keep(rows=[*work.found["rows"], row])
-        del mine, beside
+    with in_regime(regime):
+        # An input of its own for each captured call, as far as that takes: else the cache would be timed.
+        mine = [ours(inputs.case, _put(inputs), regime) for _ in range(copies)]
+        theirs = _theirs_or_not(work, None if regime == FFMA else torch, inputs, copies)
+        for name in passes_of(layer):
+            _hold(wanted, inputs, *mine[0][name])
+            replay = CupyReplay([mine[i % copies][name][1] for i in range(count)])
+            beside = None
+            if theirs and _agree(work, wanted, inputs, name, *theirs[0][name]) and torch.cuda.is_available():
+                beside = TorchReplay([theirs[i % copies][name][1] for i in range(count)])
+            our_us, their_us = turns(replay, beside, count, dry=work.dry)
+            row = {"layer": layer["name"], "pass": name, "regime": regime}
+            row |= _result(layer, inputs, name, regime, our_us, their_us)
+            work.keep(rows=[*work.found["rows"], row])
+            del replay, beside
 
 
 def _result(
-    layer: dict[str, Any], case: Case, name: str, regime: str, ours: list[float], theirs: list[float]
+    layer: dict[str, Any], inputs: Inputs, name: str, regime: str, ours: list[float], theirs: list[float]
 ) -> dict[str, Any]:
     """Return the numbers of a row, each beside what was predicted."""
-    found: dict[str, Any] = {"predicted us": None if regime == "tf32" else layer["us"].get(name)}
-    kind = "float16" if regime == "float16" else "float32"
+    case = inputs.case
+    found: dict[str, Any] = {"predicted us": layer["us"].get(regime, {}).get(name)}
     if ours:
         found |= {"us": round(statistics.median(ours), 2), "spread": spread(ours)}
         found["measured / predicted"] = share(found["us"], found["predicted us"])
         if case.op == "conv":
             found["TFLOP/s"] = round(case.flop("forward") / found["us"] / 1e6, 1)
-        floor = layer.get("floor_us", {}).get(kind if case.op == "conv" else name)
-        found["of the floor"] = None if floor is None else round(floor / found["us"], 3)
-        if regime == "float16" and name == "forward":
-            found["predicted of tensor cores"] = layer.get("tensor_core_us")
+        # What a pass must move: as forward does, each gradient reads dy and one of x and w, and writes the other.
+        direction = "backward" if name == "backward" else "forward"
+        floor = floor_us(case.flop(direction), case.bytes(direction, inputs.dtype.itemsize), regime)
+        found |= {"floor us": round(floor, 1), "of the floor": round(floor / found["us"], 3)}
     if theirs:
         found |= {"torch us": round(statistics.median(theirs), 2), "torch spread": spread(theirs)}
-        estimate = layer.get("cudnn_us", {}).get(kind) if regime != "tf32" else None
-        found["torch measured / predicted"] = share(found["torch us"], estimate)
+        estimates = layer.get("cudnn_us", {})
+        found["torch measured / predicted"] = share(
+            found["torch us"], estimates.get("float16" if inputs.dtype.itemsize == 2 else regime)
+        )
     if ours and theirs:
         found["torch / ours"] = round(found["torch us"] / found["us"], 3)
     return found
 
 
+def means(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the geometric mean of ours / PyTorch's time over a regime's rows: below 1 ours takes less."""
+    ratios: dict[str, list[float]] = {}
+    for row in rows:
+        if "torch / ours" in row:
+            ratios.setdefault(row["regime"], []).append(row["torch / ours"])
+    return {regime: round(1 / statistics.geometric_mean(found), 3) for regime, found in ratios.items()}
+
+
 def _shown(rows: list[dict[str, Any]]) -> list[str]:
     """Return the rows for the table, as many as a screen takes."""
-    lines = []
-    for row in rows[:70]:
-        text = f"{row['layer']:30s} {row['pass']:8s} {row['regime']:8s}"
+    lines = [
+        f"geometric mean of ours / PyTorch's, {regime}: {mean} of {sum(row['regime'] == regime for row in rows)} rows"
+        for regime, mean in means(rows).items()
+    ]
+    for row in rows[:_SHOWN]:
+        text = f"{row['layer']:30s} {row['pass']:8s} {row['regime']:12s}"
         if "us" in row:
             ratio = row["measured / predicted"]
             text += f" {row['us']:8.1f} us" + (f", x{ratio:.2f} of predicted" if ratio is not None else "")
@@ -195,23 +203,9 @@ def _shown(rows: list[dict[str, Any]]) -> list[str]:
 # The two sides --------------------------------------------------------------------------------------------------------
 
 
-def case_of(layer: dict[str, Any]) -> Case:
-    """Return a line of predictions.json as bench/ knows it."""
-    shape = tuple(layer["x"])
-    if "op" in layer:
-        options = {"window": 2} if layer["op"] == "max_pool" else {}
-        return Case(layer["name"], layer["op"], shape, options=options)
-    options = {"stride": layer["stride"], "pad": layer["pad"]}
-    return Case(layer["name"], "conv", shape, tuple(layer["w"]), options)
-
-
-def _passes_of(case: Case) -> tuple[str, ...]:
-    return ("forward", "dx", "dw") if case.op == "conv" else ("forward", "backward")
-
-
-def _captured(layer: dict[str, Any]) -> int:
+def _captured(layer: dict[str, Any], regime: str) -> int:
     """Return how many calls a graph holds: 20, or fewer where those would take long."""
-    return max(_LEAST_CALLS, min(_CALLS, round(_GRAPH_US / max(us for us in layer["us"].values() if us is not None))))
+    return max(_LEAST_CALLS, min(_CALLS, round(_GRAPH_US / max(layer["us"][regime].values()))))
 
 
 def _copies(inputs: Inputs, most: int) -> int:
@@ -221,32 +215,40 @@ def _copies(inputs: Inputs, most: int) -> int:
 
 
 def _hold(wanted: References, inputs: Inputs, name: str, call: Callable[[], Any]) -> None:
-    """Raise AssertionError if the first result of a call is not the definition's."""
-    result = call()
-    if type(result).__module__.partition(".")[0] == "torch":
-        side, host = "PyTorch", result.detach().cpu().numpy()
-    else:
-        side, host = "gpuconv", backend.asnumpy(result)
-    got = oracle.sample(host, name)
-    if not wanted[name].agrees(got):
-        msg = f"{side}'s {name} is wrong: off by {wanted[name].error(got):.2g} of its largest value"
+    """Raise AssertionError if the first result of one of our calls is not the definition's, within the rule of its regime."""
+    got, reference = oracle.sample(backend.asnumpy(call()), name), wanted[name]
+    if not (reference.as_promised(got) if inputs.case.op == "conv" else reference.agrees(got)):
+        msg = f"gpuconv's {name} is wrong: off by {reference.error(got):.2g} of its largest value"
         raise AssertionError(msg)
 
 
 def _agree(work: Work, wanted: References, inputs: Inputs, which: str, name: str, call: Callable[[], Any]) -> bool:
-    """Return whether PyTorch's pass is right: a wrong one is named and not timed, and fails nothing of ours."""
+    """Return whether PyTorch's pass is right: a wrong one is named and not timed, and fails nothing of ours.
+
+    One that is right but further off than ours may be is named, too, and timed.
+    """
+    what = f"{inputs.case.name}, {inputs.regime}, {which}"
     try:
-        _hold(wanted, inputs, name, call)
-    except (AssertionError, RuntimeError, NotImplementedError) as error:
-        refused = work.found.get("torch refused", {})
-        work.keep(**{"torch refused": refused | {f"{inputs.case.name}, {inputs.regime}, {which}": line(error)}})
+        host = call().detach().cpu()
+    except (RuntimeError, NotImplementedError) as error:
+        _note(work, "torch refused", what, line(error))
         return False
+    got = oracle.sample((host.float() if host.itemsize == 2 else host).numpy(), name)
+    off = f"off by {wanted[name].error(got):.2g} of its largest value"
+    if not wanted[name].agrees(got):
+        _note(work, "torch refused", what, f"PyTorch's {name} is wrong: {off}")
+        return False
+    if inputs.case.op == "conv" and not wanted[name].as_promised(got):
+        _note(work, "torch beyond our rule", what, off)
     return True
 
 
-def _ours(inputs: Inputs) -> Passes:
-    """Return our passes, on arrays of their own."""
-    case = inputs.case
+def _note(work: Work, key: str, what: str, said: str) -> None:
+    work.keep(**{key: work.found.get(key, {}) | {what: said}})
+
+
+def _put(inputs: Inputs) -> Arrays:
+    """Return the inputs of our passes in arrays of their own."""
 
     def put(array: Any) -> Any:
         if array.ndim != 4 or array.flags.c_contiguous:
@@ -255,25 +257,13 @@ def _ours(inputs: Inputs) -> Passes:
 
     with backend.using("cuda"):
         x, dy = put(inputs.x), put(inputs.dy)
-        if case.op == "conv":
-            w = backend.asarray(np.ascontiguousarray(inputs.w))
-            return {
-                "forward": ("y", lambda: gpuconv.conv_forward(x, w, **case.options)[0]),
-                "dx": ("dx", lambda: input_gradient(dy, w, x, **case.options)),
-                "dw": ("dw", lambda: weight_gradient(dy, x, w, **case.options)),
-            }
-        if case.op == "max_pool":
-            _, pooled = gpuconv.max_pool_forward(x, **case.options)
-            return {
-                "forward": ("y", lambda: gpuconv.max_pool_forward(x, **case.options)[0]),
-                "backward": ("dx", lambda: gpuconv.max_pool_backward(dy, pooled)),
-            }
-        vectors = [put(inputs.w), put(inputs.b), *(put(f(case.x[1], dtype=np.float32)) for f in (np.zeros, np.ones))]
-        _, normed = gpuconv.spatial_batchnorm_forward(x, *vectors)
-        return {
-            "forward": ("y", lambda: gpuconv.spatial_batchnorm_forward(x, *vectors)[0]),
-            "backward": ("dx", lambda: gpuconv.spatial_batchnorm_backward(dy, normed)[0]),
-        }
+        if inputs.case.op == "conv":
+            assert inputs.w is not None
+            return Arrays(x, dy, backend.asarray(np.ascontiguousarray(inputs.w)), [])
+        if inputs.w is None:
+            return Arrays(x, dy, None, [])
+        moments = [f(inputs.case.x[1], dtype=np.float32) for f in (np.zeros, np.ones)]
+        return Arrays(x, dy, None, [put(vector) for vector in (inputs.w, inputs.b, *moments)])
 
 
 def _theirs_or_not(work: Work, torch: Any, inputs: Inputs, copies: int) -> list[Passes]:
@@ -283,8 +273,7 @@ def _theirs_or_not(work: Work, torch: Any, inputs: Inputs, copies: int) -> list[
     try:
         return [_theirs(torch, inputs) for _ in range(copies)]
     except (RuntimeError, NotImplementedError) as error:
-        refused = work.found.get("torch refused", {})
-        work.keep(**{"torch refused": refused | {f"{inputs.case.name}, {inputs.regime}": line(error)}})
+        _note(work, "torch refused", f"{inputs.case.name}, {inputs.regime}", line(error))
         return []
 
 
@@ -298,6 +287,8 @@ def _theirs(torch: Any, inputs: Inputs) -> Passes:
         if array.ndim != 4:
             return torch.from_numpy(array).to(where)
         inner = np.ascontiguousarray(array.transpose(0, 2, 3, 1))  # of images as they are stored: no copy
+        if bfloat16.is_bfloat16(inner.dtype):  # PyTorch has a dtype of its own for it
+            return torch.from_numpy(inner.view(np.int16)).to(where, copy=True).view(torch.bfloat16).permute(0, 3, 1, 2)
         return torch.from_numpy(inner).to(where, copy=True).permute(0, 3, 1, 2)
 
     x, dy = put(inputs.x), put(inputs.dy)

@@ -1,4 +1,7 @@
-"""What is expected of a GPU, beside what it does: predictions.json, whose numbers a model made before any was run."""
+"""What is expected of a GPU, beside what it does: predictions.json and, of our own layers and steps, the tables of a model.
+
+None of these numbers was measured.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,43 @@ from typing import Any
 
 _FILE = Path(__file__).with_name("predictions.json")
 _STEPS = Path(__file__).with_name("step_times.json")
+_LAYERS = Path(__file__).with_name("layer_times.json")
 
 
 @functools.cache
 def predictions() -> dict[str, Any]:
-    """Return the file; of steps also `gpu_ms`, as step_times.json has it for an H200, where it is there."""
+    """Return the file, and of an H200: of layers `us`, by regime and pass; of steps `gpu_ms`, `host_ms`, `launches`.
+
+    A layer that is in no table has no `us`, a step None.
+    """
     found: dict[str, Any] = json.loads(_FILE.read_text(encoding="utf-8"))
-    rows = json.loads(_STEPS.read_text(encoding="utf-8"))["steps"] if _STEPS.exists() else {}
+    of_layers = json.loads(_LAYERS.read_text(encoding="utf-8"))["layers"] if _LAYERS.exists() else {}
+    for layer in (*found["layers"], *found["passes"]):
+        layer["us"] = of_layers.get(layer["name"], {})
     for step in found["steps"]:
-        row = rows.get(f"{step['preset']}-{step['batch']}-{step['precision']}")
-        step["gpu_ms"] = None if row is None else row["H200"]["graph"]
+        row = _of_step(step["preset"], step["batch"], step["precision"])
+        launches = None if row is None else row["launches"]
+        host_ms = None if launches is None else round(launches * found["host_us_per_launch"] / 1e3, 3)
+        step |= {"gpu_ms": None if row is None else row["graph"], "host_ms": host_ms, "launches": launches}
     return found
+
+
+def step_ms(preset: str, batch: int, precision: str) -> float | None:
+    """Return the milliseconds of a step as one graph, None where step_times.json has no such step."""
+    row = _of_step(preset, batch, precision)
+    return None if row is None else float(row["graph"])
+
+
+def _of_step(preset: str, batch: int, precision: str) -> dict[str, Any] | None:
+    rows = json.loads(_STEPS.read_text(encoding="utf-8"))["steps"] if _STEPS.exists() else {}
+    row: dict[str, Any] | None = rows.get(f"{preset}-{batch}-{precision}", {}).get("H200")
+    return row
+
+
+def floor_us(flop: float, bytes_: float, regime: str) -> float:
+    """Return the microseconds below which an H200 cannot do so much arithmetic of a regime, and move so many bytes."""
+    rates = predictions()["rates"]
+    return max(flop / rates[f"GFLOP/s {regime}"], bytes_ / rates["GB/s"]) / 1e3
 
 
 def share(measured: float | None, predicted: float | list[float] | None) -> float | None:

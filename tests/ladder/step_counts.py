@@ -38,7 +38,8 @@ _NARROW: dict[str, dict[str, Any]] = {
     "resnet18": {"widths": (16,) * 4},
     "speedrun": {"widths": (16,) * 3},
 }
-CASES = tuple(f"{preset}-{precision}" for preset in _NARROW for precision in ("float32", "float16", "bfloat16"))
+_PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+CASES = tuple(f"{preset}-{precision}" for preset in _NARROW for precision in _PRECISIONS)
 # Steps: the first compile kernels and make what is kept; a third, where there is a graph, is recorded.
 _WARM = {"off": 2, "on": 3}
 _COUNTED = 2
@@ -244,6 +245,7 @@ def main() -> int:
     counts = count(arguments.cases)
     if arguments.write:
         steps = {**(read()["steps"] if TABLE.exists() else {}), **counts}
+        steps = {name: steps[name] for name in CASES if name in steps}
         text = json.dumps({"CuPy": cupy_version(), "steps": steps}, indent=1)
         TABLE.write_text(text + "\n", encoding="utf-8")
     else:

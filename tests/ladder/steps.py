@@ -1,28 +1,26 @@
 """A training step: milliseconds as it runs, of the host alone, of the GPU alone, and replayed as one graph.
 
 But for the last the step is launched kernel by kernel (graph "off"): the GPU alone is timed behind work that keeps it
-busy.  A replayed step is to take what the GPU alone takes.
+busy.  A replayed step is to take what the GPU alone takes, and stands beside PyTorch's, replayed likewise.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from gpuconv.backend import using
 from gpuconv.cuda.device import CupyDevice
 
-from . import training
+from . import torch_steps, training
 from .predictions import predictions, share
-from .work import Work
+from .replay import spread
+from .work import Work, line
 
-_COUNTS = Path(__file__).with_name("step_counts.json")
 _STEPS = 8  # of an epoch
 _HOST_STEPS, _HOST_TIMES = 2, 5  # so few that their launches all fit into the GPU's queue
 _TIMES = 3
@@ -35,9 +33,12 @@ def run(work: Work) -> bool:
     """Measure the steps of predictions.json until the time is spent."""
     chosen = predictions()["steps"]
     if work.dry:
-        chosen = [each for each in chosen if (each["preset"], each["precision"]) == ("convnet", "float32")][:1]
-        chosen = [*chosen, next(each for each in predictions()["steps"] if each["preset"] == "speedrun")]
-        work.leave_out(f"all nets but small ones, batches but {_DRY_BATCH}", "resnet18", "float16", "times")
+        chosen = [next(each for each in chosen if each["preset"] == preset) for preset in ("convnet", "speedrun")]
+        left_out = (
+            "all regimes but float32 and bfloat16",
+            "PyTorch's steps but convnet's, which runs on the CPU, uncaptured",
+        )
+        work.leave_out(f"all nets but small ones, batches but {_DRY_BATCH}", "resnet18", *left_out, "times")
     work.keep(rows=work.found.get("rows", []))
     ok = work.each(chosen, lambda entry: _measure(work, entry), words)
     work.keep(shown=[_shown(row) for row in work.found["rows"]])
@@ -59,7 +60,6 @@ def _measure(work: Work, entry: dict[str, Any]) -> None:
         for _ in range(1 if work.dry else 3):
             next(steps)
         row: dict[str, Any] = {"step": words(entry), "launches of ours": launches(steps)}
-        row["measured / predicted launches of ours"] = share(row["launches of ours"], entry["own_launches"])
         host = [_host_ms(cupy, run, steps, dry=work.dry) for _ in range(1 if work.dry else _HOST_TIMES)]
         eager = [_eager_ms(cupy, steps, 2 if work.dry else 10) for _ in range(1 if work.dry else _TIMES)]
         median = statistics.median(host)
@@ -71,6 +71,23 @@ def _measure(work: Work, entry: dict[str, Any]) -> None:
         row |= _numbers(entry, batch, host, eager, busy)
         row |= {"replayed ms": round(replayed, 3), "replayed measured / predicted": share(replayed, entry["gpu_ms"])}
     work.keep(rows=[*work.found["rows"], row])
+    if not work.dry or entry["preset"] == "convnet":
+        row |= _theirs(work, entry, batch)
+        work.keep(rows=[*work.found["rows"][:-1], row])
+
+
+def _theirs(work: Work, entry: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Return what PyTorch's step takes; where it cannot be had, that is named and fails nothing of ours."""
+    try:
+        ms = torch_steps.ms(entry["preset"], batch, entry["precision"], dry=work.dry)
+    except (ImportError, RuntimeError, NotImplementedError, ValueError) as error:
+        refused = work.found.get("torch refused", {})
+        work.keep(**{"torch refused": refused | {words(entry): f"{type(error).__name__}: {line(error)}"}})
+        return {}
+    if not ms:
+        return {"torch": "did a step"}
+    ours, theirs = work.found["rows"][-1]["replayed ms"], round(statistics.median(ms), 3)
+    return {"torch replayed ms": theirs, "torch spread": spread(ms), "torch / ours": round(theirs / ours, 3)}
 
 
 def _replayed(cupy: Any, entry: dict[str, Any], batch: int, row: dict[str, Any], *, dry: bool) -> float:
@@ -91,15 +108,15 @@ def _numbers(
     """Return times, each beside what was predicted."""
     host_ms, eager_ms = statistics.median(host), statistics.median(eager)
     gpu_ms = statistics.median(ms for ms, _ in busy)
-    predicted = [value for value in (entry["gpu_ms"], entry["host_ms"]) if value is not None]
+    predicted = max((value for value in (entry["gpu_ms"], entry["host_ms"]) if value is not None), default=None)
     found = {
         "ms": round(eager_ms, 3),
-        "predicted ms": max(predicted),
-        "measured / predicted": share(eager_ms, max(predicted)),
+        "predicted ms": predicted,
+        "measured / predicted": share(eager_ms, predicted),
         "host ms": round(host_ms, 3),
         "host measured / predicted": share(host_ms, entry["host_ms"]),
-        "launches": queued(entry),
-        "host us a launch": round(host_ms / queued(entry) * 1e3, 2),
+        "predicted launches": entry["launches"],
+        "host us a launch": None if entry["launches"] is None else round(host_ms / entry["launches"] * 1e3, 2),
         "predicted us a launch": predictions()["host_us_per_launch"],
         "images per second": round(batch / eager_ms * 1e3),
         "gpu ms": round(gpu_ms, 3),
@@ -117,14 +134,6 @@ def _steps(run: Any) -> Iterator[None]:
             run.step(batch)
             run.position.steps += 1
             yield
-
-
-def queued(entry: dict[str, Any]) -> int:
-    """Return how many launches, products and copies a step queues: as counted in step_counts.json, else as predicted."""
-    counted = json.loads(_COUNTS.read_text(encoding="utf-8"))["steps"].get(f"{entry['preset']}-{entry['precision']}")
-    if counted is None:
-        return int(entry["launches"])
-    return int(counted["launches"] + counted["products"] + counted["memsets"] + sum(counted["copies"].values()))
 
 
 def launches(steps: Iterator[None]) -> int:
@@ -188,11 +197,17 @@ def _busy_ms(cupy: Any, run: Any, steps: Iterator[None], host_ms: float, *, dry:
 
 def _shown(row: dict[str, Any]) -> str:
     if "ms" not in row:
-        return f"{row['step']}: {row['launches of ours']} launches of ours"
-    ratio, gaps = row["gpu measured / predicted"], ", with gaps" if "gpu ms has gaps" in row else ""
-    return (
-        f"{row['step']:30s} {row['ms']:7.2f} ms, x{row['measured / predicted']} of predicted; GPU alone {row['gpu ms']:.2f}"
-        f"{f' x{ratio}' if ratio is not None else ''}{gaps}; host {row['host ms']:.2f} "
-        f"x{row['host measured / predicted']}, {row['host us a launch']:.1f} us a launch; "
-        f"replayed {row['replayed ms']:.2f}"
+        return f"{row['step']}: {row['launches of ours']} launches of ours{', torch did a step' * ('torch' in row)}"
+    gaps = ", with gaps" if "gpu ms has gaps" in row else ""
+    beside = (
+        f"; torch {row['torch replayed ms']:.2f}, torch / ours {row['torch / ours']}" if "torch / ours" in row else ""
     )
+    return (
+        f"{row['step']:31s} replayed {row['replayed ms']:6.2f} ms{_of(row['replayed measured / predicted'])}{beside}; "
+        f"launched {row['ms']:.2f}; GPU alone {row['gpu ms']:.2f}{gaps}; host {row['host ms']:.2f}"
+        f"{_of(row['host measured / predicted'])}"
+    )
+
+
+def _of(ratio: float | None) -> str:
+    return "" if ratio is None else f", x{ratio} of predicted"

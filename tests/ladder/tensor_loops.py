@@ -10,10 +10,10 @@ loop with the most HMMA one turn is taken, along the path on which the next slic
 rows of the product) are counted, in cycles of a multiprocessor:
 
   issue    instructions / 4: each of four schedulers issues one in a cycle, those that the compiler puts in to wait included
-  shared   passes over shared memory, at 128 bytes each: what ldmatrix brings and cp.async writes, and one for each other
-           access, of which many lanes read the same.  That no two lanes of an ldmatrix meet in a bank, and that such
-           loads take one pass, the emulator counts; of cp.async it is how chunks are placed
-  tensor   HMMA.16816 at 8 cycles of one of four tensor cores on sm_80, at 6.5 on sm_90
+  shared   passes over shared memory, at 128 bytes each: what ldmatrix brings, cp.async writes and loads of 16 bytes
+           read, and one for each other access, of which many lanes read the same.  That no two lanes of an ldmatrix
+           meet in a bank, and that such loads take one pass, the emulator counts; of cp.async it is how chunks are placed
+  tensor   HMMA.16816, or of TF32 HMMA.1688, at 8 cycles of one of four tensor cores on sm_80, at 6.5 on sm_90
 
 The largest is the bound.  `alone` is the share of the tensor cores' peak that the loop can reach if nothing else holds it
 up, `beside others` that times 0.75, as in hot_loops.py.
@@ -43,15 +43,15 @@ from typing import Any, NamedTuple
 from emulate import control_flow, cubin, sass
 from emulate.nvrtc import nvrtc
 
-from gpuconv.cuda import conv_tensor, conv_weight_tensor
+from gpuconv.cuda import conv_tensor, conv_weight_tensor, conv_weight_tensor_float
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
-from .kernel_calls import Call, Launched, launched, rough
+from .kernel_calls import Call, Launched, Settings, _of_float32, launched, rough
 
 TABLE = Path(__file__).with_suffix(".json")
 ARCHS = ("80", "90")
-DTYPES = ("float16",)
+DTYPES = ("float16", "float32")
 GROWTH = 0.03  # of the bound: what of it is let pass
 COLUMNS = (
     *("instructions", "HMMA", "ldmatrix", "cp.async", "shared cycles"),
@@ -61,10 +61,12 @@ _SCHEDULERS = _TENSOR_CORES = 4
 _HMMA_CYCLES = {"80": 8.0, "90": 6.5}
 _PEAK_CYCLES = {"80": 8.0, "90": 4.0}
 _PASS_BYTES = 128
+_CHUNK = 16
 _WARP = 32
 _KEPT = 0.75
-# What a product of an HMMA takes: 16 x 8 sums, 16 rows.
-_DOWN, _ACROSS, _ROWS = 16, 8, 16
+# What a product of an HMMA takes: 16 x 8 sums, 16 rows of 16 bits or 8 of TF32.
+_SUMS, _ROWS, _ROWS_OF_TF32 = 16 * 8, 16, 8
+_WEIGHTS_OF_FLOAT = "conv_backward_weight_tensor_float"  # which has no other dtype, and so no T
 
 
 class TensorLoop(NamedTuple):
@@ -111,14 +113,27 @@ def _calls() -> Iterator[Call]:
             (conv_tensor, "_SPEED", {by_forward[i % len(by_forward)]: 1.0}),
             (conv_weight_tensor, "_CYCLES", {by_weight[i % len(by_weight)]: 1}),
         )
-        call = rough("conv", f"conv on tensor cores {i}", x=(1, 16, 6, 8), w=(16, 16, 3, 3), pad=1)
-        yield dataclasses.replace(call, settings=settings)
+        yield _call(f"conv on tensor cores {i}", settings, ("float16",))
+    large, slim = conv_weight_tensor_float.LARGE, conv_weight_tensor_float.SLIM
+    flat, small = conv_weight_tensor_float.FLAT, conv_weight_tensor_float.SMALL
+    for products, tiles, of_weights in (
+        (1, by_forward, (large, slim, flat, small)),
+        (3, (*conv_tensor._OF_THREE_PRODUCTS, conv_tensor.SMALL), (slim, flat, small)),
+    ):
+        for tile, of_weight in zip(tiles, of_weights, strict=True):
+            settings = *_of_float32(products, tile), (conv_weight_tensor_float, "tile_of", lambda *_, t=of_weight: t)
+            yield _call(f"conv of float32 by {products}, {tile}", settings, ("float32",))
+
+
+def _call(name: str, settings: Settings, dtypes: tuple[str, ...]) -> Call:
+    call = rough("conv", name, x=(1, 16, 6, 8), w=(16, 16, 3, 3), pad=1)
+    return dataclasses.replace(call, settings=settings, dtypes=dtypes)
 
 
 def instances() -> dict[str, Launched]:
     """Return every kernel that multiplies on tensor cores with every tile and dtype, by C++ name."""
     every = launched(list(_calls()), DTYPES, ("NHWC",))
-    return {name: one for name, one in every.items() if one.kernel.name.endswith("_tensor") and "DEPTH" in _named(one)}
+    return {name: one for name, one in every.items() if "_tensor" in one.kernel.name and "DEPTH" in _named(one)}
 
 
 def _named(one: Launched) -> dict[str, Any]:
@@ -128,8 +143,10 @@ def _named(one: Launched) -> dict[str, Any]:
 def hmma_of_step(one: Launched) -> int:
     """Return the HMMA of a warp in a step, from the template arguments."""
     of = _named(one)
-    down, across = (of.get(f"WARP_{side}", 64) for side in ("PIXELS", "FILTERS"))
-    return int(down // _DOWN * (across // _ACROSS) * of["DEPTH"] // _ROWS // of.get("SHARES", 1))
+    sums = math.prod([of[name] for name in of if name.startswith("WARP_")] or [64, 64])
+    tf32 = one.kernel.name == _WEIGHTS_OF_FLOAT or of.get("T") == "float32"
+    steps = of["DEPTH"] // (_ROWS_OF_TF32 if tf32 else _ROWS)
+    return int(sums // _SUMS * steps * of.get("PRODUCTS", 1) // of.get("SHARES", 1))
 
 
 # Counting -----------------------------------------------------------------------------------------------------------
@@ -178,7 +195,7 @@ def passes(line: sass.Line) -> int:
         return 0
     if name == "LDSM":
         return int(line.opcode.rpartition(".")[2])  # matrices of 8 rows of 16 bytes
-    return line.bytes * _WARP // _PASS_BYTES if name == "LDGSTS" else 1
+    return line.bytes * _WARP // _PASS_BYTES if name == "LDGSTS" or line.bytes == _CHUNK else 1
 
 
 # The table ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from gpuconv.show.terminal import Progress
 from gpuconv.train import PRESETS, start, train
 
 from . import ROOT
-from .predictions import predictions, share
+from .predictions import predictions, share, step_ms
 from .work import Work
 
 _TINY: dict[str, dict[str, Any]] = {  # settings with which a step is small
@@ -24,6 +24,7 @@ _TINY: dict[str, dict[str, Any]] = {  # settings with which a step is small
     "resnet18": {"widths": (8, 8, 8, 8)},
     "speedrun": {"widths": (8, 16, 16)},
 }
+PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 _LESS = 0.03  # of accuracy, as a seed may make it differ from the CPU's
 _DATA = "cifar"
 
@@ -62,16 +63,22 @@ def one_step(preset: str, precision: str) -> float:
 
 
 def run(work: Work) -> bool | None:
-    """Train each preset on CIFAR-10, or, where it is not given, on drawn shapes."""
+    """Train presets on CIFAR-10, or, where it is not given, on drawn shapes."""
     work.keep(epochs={})
-    presets = ["convnet"] if work.dry else [entry["preset"] for entry in predictions()["training"]]
+    chosen = predictions()["training"]
     if work.dry:
+        chosen = [each for each in chosen if each["preset"] == "convnet"]
         work.leave_out("speedrun", "CIFAR-10", "all but 2 epochs of 4 steps of a small convnet", "seconds")
-    return work.each(presets, lambda preset: _train(work, preset))
+    return work.each(chosen, lambda each: _train(work, each["preset"], each["precision"]), words)
 
 
-def _train(work: Work, preset: str) -> None:
-    settings: dict[str, Any] = {"device": "cuda", "data": "shapes"}
+def words(each: dict[str, Any]) -> str:
+    """Return a run as messages show it."""
+    return f"{each['preset']}, {each['precision']}"
+
+
+def _train(work: Work, preset: str, precision: str) -> None:
+    settings: dict[str, Any] = {"device": "cuda", "data": "shapes", "precision": precision}
     folder = unpacked(work.scratch) if unpacked(work.scratch).exists() else work.data
     if folder is not None and not work.dry:
         settings |= {"data": "cifar10", "data_dir": str(folder), "download": False}
@@ -79,7 +86,7 @@ def _train(work: Work, preset: str) -> None:
         settings |= {"epochs": 2, "train_images": 96, "test_images": 32, "validation": 32, "batch_size": 16}
         settings |= _TINY[preset]
     config = dataclasses.replace(PRESETS[preset], **settings)
-    result = train(config, folder=work.scratch / f"run-{preset}", progress="none")
+    result = train(config, folder=work.scratch / f"run-{preset}-{precision}", progress="none")
     found = {
         "data": result.data,
         "epochs": len(result.metrics),
@@ -87,26 +94,27 @@ def _train(work: Work, preset: str) -> None:
         "test accuracy": result.test_accuracy,
         "test accuracy of averaged views": result.test_accuracy_tta,
     }
-    shown = f"{preset} on {result.data}: test accuracy {result.test_accuracy:.2%}"
+    name = f"{preset}, {precision}"
+    shown = f"{name}, on {result.data}: test accuracy {result.test_accuracy:.2%}"
     if not work.dry:
         steps = result.steps / len(result.metrics)
         each = [row["seconds"] for row in result.metrics]
-        (ms,) = (entry["ms_a_step"] for entry in predictions()["training"] if entry["preset"] == preset)
-        expected = steps * ms / 1e3
+        ms = step_ms(preset, config.batch_size, precision)
+        expected = None if ms is None else round(steps * ms / 1e3, 3)
         ratio = share(sorted(each)[len(each) // 2], expected)
         found |= {
             "seconds of each epoch": each,
             "seconds": result.seconds,
             "images per second": result.images_per_second,
-            "predicted seconds of an epoch's steps": round(expected, 3),
+            "predicted seconds of an epoch's steps": expected,
             "measured / predicted": ratio,
         }
-        shown += f", {min(each):.2f} to {max(each):.2f} s an epoch (steps predicted: {expected:.2f} s, x{ratio})"
-    work.keep(**{preset: found, "shown": [*work.found.get("shown", []), shown]})
-    _hold(work, preset, result, found)
+        shown += f", {min(each):.2f} to {max(each):.2f} s an epoch (steps predicted: {expected} s, x{ratio})"
+    work.keep(**{name: found, "shown": [*work.found.get("shown", []), shown]})
+    _hold(work, name, preset, result, found)
 
 
-def _hold(work: Work, preset: str, result: Any, found: dict[str, Any]) -> None:
+def _hold(work: Work, name: str, preset: str, result: Any, found: dict[str, Any]) -> None:
     """Raise where a net learns less than it should: as much as on a CPU, where that is known."""
     if not np.isfinite(found["loss"]).all():
         msg = f"the loss is {found['loss']}"
@@ -115,7 +123,7 @@ def _hold(work: Work, preset: str, result: Any, found: dict[str, Any]) -> None:
         return
     cpu = _on_cpu(preset, result.data, len(result.metrics))
     found["test accuracy on a CPU"] = cpu
-    work.keep(**{preset: found})
+    work.keep(**{name: found})
     least = 0.5 if cpu is None else cpu - _LESS
     if result.test_accuracy < least:
         msg = f"test accuracy {result.test_accuracy:.4f}, at least {least:.4f} expected"
