@@ -1099,7 +1099,7 @@ _SPECIAL = (
         conv_weight_tensor_float.FLAT,
         drawn={"w": _infinite_tap},
         x=(3, 32, 6, 5),
-        w=(24, 16, 3, 3),
+        w=(40, 16, 3, 3),
         b=None,
         stride=3,
         pad=2,
