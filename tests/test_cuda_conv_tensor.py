@@ -127,13 +127,13 @@ def test_equal_terms_of_float32_hold_the_rule(terms, gpu, rng, monkeypatch):
 
 @pytest.mark.parametrize("value", [1e38, 3e34, 1e-20, 1 / 3, 1 + 2.0**-23, 2 - 2.0**-23])
 def test_one_product_of_float32_is_rounded_like_few(value, gpu, monkeypatch):
-    """What is left out of two parts of 11 bits, and the product of the small ones: 2^-21 at most (kernels/tensor.cuh)."""
+    """What two parts of 11 bits leave out, 2^-21 at most (kernels/tensor.cuh), and an addition cuts off, 3 u."""
     force(monkeypatch)
     x, w = np.full((1, 4, 2, 2), value, "float32"), np.zeros((16, 4, 1, 1), "float32")
     w[:, 0] = np.linspace(0.25, 1, 16, dtype="float32")[:, None, None]
     y, _ = gpuconv.conv_forward(gpu.array(x), gpu.array(w))
     want = np.broadcast_to((x[0, 0, 0, 0].astype("float64") * w[:, 0, 0, 0])[None, :, None, None], (1, 16, 2, 2))
-    np.testing.assert_allclose(gpu.numpy(y).astype("float64"), want, rtol=2.0**-21)
+    np.testing.assert_allclose(gpu.numpy(y).astype("float64"), want, rtol=2.0**-21 + 3 * 2.0**-24)
 
 
 @each_format

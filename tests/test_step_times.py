@@ -104,9 +104,10 @@ def test_a_step_s_operations_are_those_of_its_layers_and_what_fills_their_tiles(
 
 
 def test_a_step_s_bytes_are_those_of_its_passes():
-    """Of resnet18, elements of each convolution's output: batch norm's moments 1, its results 2 and what is added to them;
+    """Of resnet18, elements of each convolution's output: batch norm's results 2 and what is added to them; the sums of
 
-    the sums of its gradients 2, these 3, and a byte's mark each time where a ReLU follows.
+    its gradients 2, these 3, and a byte's mark each time where a ReLU follows.  Its moments 1, where tensor cores do not
+    make them with the convolution: of less than 128 terms, the first one's and the first shortcut's.
     """
     batch = 128
     outputs = {32: 5 * 64, 16: 4 * 128 + 128, 8: 4 * 256 + 256, 4: 4 * 512 + 512}
@@ -118,13 +119,14 @@ def test_a_step_s_bytes_are_those_of_its_passes():
 
     launches = step_times.recorded(CASES["resnet18-128-float32"], H200)
     kinds = {
-        "batchnorm_forward_moments": elements(outputs),
+        "batchnorm_forward_moments": elements({32: 64, 16: 128}),
         "batchnorm_forward_fused": 2 * elements(relus) + elements(sums),
         "batchnorm_backward_sums": 2 * elements(outputs),
         "batchnorm_backward_data": 3 * elements(outputs),
     }
     for kind, expected in kinds.items():
-        found = sum(time_of(launch, H200).bytes for launch in launches if launch.name.startswith(kind))
+        of_kind = [each for each in launches if each.name.startswith(kind) and not each.name.endswith("_merge")]
+        found = sum(time_of(launch, H200).bytes for launch in of_kind)
         assert 1 <= found / (4 * expected) < 1.13, kind  # partial sums, marks
 
 
