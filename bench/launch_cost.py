@@ -91,11 +91,11 @@ def launches(
             8,
             (w, y, None, 1, 16, 4, 9, 8, 72, 64),
         ),
-        "sgd_update: 3 arrays, 1 mapping, 5 numbers, none by its place": (
+        "sgd_update: 4 arrays, 1 mapping, 5 numbers, none by its place": (
             update._SGD,
-            (kind, True),
+            (kind, kind, True),
             4,
-            (b, b.copy(), b.copy(), steps, 16, None, None, 0.1, 0.9, False, 0.0),
+            (b, b.copy(), b.copy(), None, steps, 16, None, None, 0.1, 0.9, False, 0.0),
         ),
     }
 

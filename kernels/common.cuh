@@ -65,6 +65,12 @@ __device__ __forceinline__ bfloat16 narrow<bfloat16>(float value) {
 __device__ __forceinline__ bool is_nan(float value) { return value != value; }
 __device__ __forceinline__ bool is_nan(double value) { return value != value; }
 
+// True if a value beats the winner of a maximum so far: it is greater, or the first NaN.
+template <typename S>
+__device__ __forceinline__ bool wins(S value, S best) {
+  return !(value <= best) && !is_nan(best);
+}
+
 // a b + c, rounded once.  Left to itself a compiler may fuse in one instance of a kernel and not in another.
 __device__ __forceinline__ float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 __device__ __forceinline__ double multiply_add(double a, double b, double c) { return __fma_rn(a, b, c); }

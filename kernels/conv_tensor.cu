@@ -16,16 +16,19 @@
 // Launchers: gpuconv/cuda/conv_tensor.py.
 #include "conv_tensor.cuh"
 
+// pooled: z.P and z.Q are even, and y has the maxima of 2 x 2 windows side by side.   places, partial: see Behind.
 template <typename T, int PRODUCTS, bool RELU, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH,
           int STAGES>
 __global__ void __launch_bounds__(128, BLOCKS_OF<PRODUCTS, WARP_PIXELS + WARP_FILTERS>)
 conv_forward_tensor(const T* __restrict__ x, const T* __restrict__ packed, const T* __restrict__ b, T* __restrict__ y,
-                    const ConvShape z, int steps) {
+                    const ConvShape z, int steps, bool pooled, unsigned char* __restrict__ places,
+                    float* __restrict__ partial) {
   __shared__ Place<false> place;
   if (threadIdx.x == 0) place = find_tile<false>(z, PIXELS, FILTERS, 1, 1, 1);
   __syncthreads();
   tensor_tile<T, PRODUCTS, false, RELU, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(x, packed, b, y, z,
-                                                                                                   place, steps, 1, {});
+                                                                                                   place, steps, 1, {},
+                                                                                                   {pooled, places, partial});
 }
 
 // blockIdx.y: phase of the stride.  special: what conv_pack_tensor found.   plus, mask: see Plus; null for nothing.
@@ -46,7 +49,7 @@ conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed
     return;
   }
   tensor_tile<T, PRODUCTS, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
-      dy, packed, nullptr, dx, z, place, steps, tap_step_h, Plus<T>{plus, mask});
+      dy, packed, nullptr, dx, z, place, steps, tap_step_h, Plus<T>{plus, mask}, {});
 }
 
 // w   ->   packed: (phases with taps, groups, tiles, steps, breadth, depth), 0 where there is no such filter or row.

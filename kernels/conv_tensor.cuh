@@ -64,6 +64,24 @@ struct Plus {
   }
 };
 
+// What follows y in the same pass, where its channels are whole chunks.
+//
+// pooled: maxima of 2 x 2 windows side by side; places: which of each, 0 to 3 in row order, null where nobody asks.
+// partial: (3, tiles of pixels, K) of each tile's values of y, pooled ones with `pooled`: a centre c, near their mean;
+// mean of y - c; sum of (y - c)^2.  Null where nobody asks.
+struct Behind {
+  bool pooled;
+  unsigned char* places;
+  float* partial;
+};
+
+// The output of an image with this number.  pooled: those of a window follow each other, in row order.
+__device__ __forceinline__ Spot spot_at(const Place<false>& at, int number, bool pooled) {
+  if (!pooled) return spot_at(at, number);
+  const int window = number / 4, beside = at.across.count / 2, row = window / beside;
+  return {0, 2 * row + number % 4 / 2, 2 * (window - row * beside) + number % 2};
+}
+
 // Blocks that a multiprocessor should have room for, by the sides of a warp's tile: three products keep two sums.
 template <int PRODUCTS, int SIDES>
 constexpr int BLOCKS_OF = PRODUCTS == 3 ? (SIDES > 64 ? 2 : 3) : (SIDES > 96 ? 2 : 4);
@@ -72,10 +90,10 @@ constexpr int BLOCKS_OF = PRODUCTS == 3 ? (SIDES > 64 ? 2 : 3) : (SIDES > 96 ? 2
 template <int FILTERS, int DEPTH>
 __device__ __forceinline__ float formula_again(const float* __restrict__ input, const float* __restrict__ filter,
                                                const Place<false>& place, int number, int rows, int columns, int pitch,
-                                               int per_tap) {
+                                               int per_tap, bool pooled) {
   constexpr int CHUNK = CHUNK_OF<float>;
   const long long n = place.image + number / place.area;
-  const Spot spot = spot_at(place, number % place.area);
+  const Spot spot = spot_at(place, number % place.area, pooled);
   const int top = spot.p * place.down.stride + place.down.first;
   const int left = spot.q * place.across.stride + place.across.first;
   float sum = 0;
@@ -92,6 +110,61 @@ __device__ __forceinline__ float formula_again(const float* __restrict__ input, 
   return sum;
 }
 
+// Sums of each column of a tile over lines of threads: `own`, CHUNK columns of a thread, becomes those of the block.
+template <int FILTERS, int CHUNK>
+__device__ __forceinline__ void column_sums(float (&own)[CHUNK], float* area) {
+  constexpr int BESIDE = FILTERS / CHUNK, BELOW = TENSOR_THREADS / BESIDE;
+  const int column = threadIdx.x % BESIDE * CHUNK;
+  __syncthreads();
+#pragma unroll
+  for (int v = 0; v < CHUNK; ++v) area[threadIdx.x / BESIDE * FILTERS + column + v] = own[v];
+  __syncthreads();
+#pragma unroll
+  for (int v = 0; v < CHUNK; ++v) {
+    own[v] = 0;
+#pragma unroll
+    for (int line = 0; line < BELOW; ++line) own[v] += area[line * FILTERS + column + v];
+  }
+}
+
+// Writes a tile's share of partial, see Behind, from what its outputs went through: `values` lines, `apart` from each
+// other.   entry: of the tile's first column; size: from one row of partial to the next; columns: that are there
+template <int FILTERS, int CHUNK, typename T>
+__device__ __forceinline__ void tile_moments(const T* stages, float* area, int line_size, int values, float* entry,
+                                             long long size, int columns) {
+  constexpr int BESIDE = FILTERS / CHUNK, BELOW = TENSOR_THREADS / BESIDE;
+  const int below = threadIdx.x / BESIDE, column = threadIdx.x % BESIDE * CHUNK;
+  const auto at = [&](int line) { return *reinterpret_cast<const Pack<T, CHUNK>*>(stages + line * line_size + column); };
+  const Pack<T, CHUNK> pivot = at(0);
+  float centre[CHUNK] = {}, mean[CHUNK] = {}, square[CHUNK] = {};
+  for (int line = below; line < values; line += BELOW) {
+    const Pack<T, CHUNK> pack = at(line);
+#pragma unroll
+    for (int v = 0; v < CHUNK; ++v) centre[v] += widen(pack.at[v]) - widen(pivot.at[v]);
+  }
+  column_sums<FILTERS, CHUNK>(centre, area);
+#pragma unroll
+  for (int v = 0; v < CHUNK; ++v) centre[v] = widen(pivot.at[v]) + centre[v] / values;
+  for (int line = below; line < values; line += BELOW) {
+    const Pack<T, CHUNK> pack = at(line);
+#pragma unroll
+    for (int v = 0; v < CHUNK; ++v) {
+      const float deviation = widen(pack.at[v]) - centre[v];
+      mean[v] += deviation;
+      square[v] = multiply_add(deviation, deviation, square[v]);
+    }
+  }
+  column_sums<FILTERS, CHUNK>(mean, area);
+  column_sums<FILTERS, CHUNK>(square, area);
+  if (below != 0 || column >= columns) return;
+#pragma unroll
+  for (int v = 0; v < CHUNK; ++v) {
+    entry[column + v] = centre[v];
+    entry[size + column + v] = mean[v] / values;
+    entry[2 * size + column + v] = square[v];
+  }
+}
+
 // y of z, or dx with DATA: `outer` channels a group of the output from `inner` of the input.
 //
 // packed: (phases with taps, groups, tiles of FILTERS, steps, FILTERS, DEPTH), as conv_pack_tensor makes it.
@@ -100,7 +173,7 @@ template <typename T, int PRODUCTS, bool DATA, bool RELU, int PIXELS, int FILTER
 __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T* __restrict__ packed,
                                             const T* __restrict__ b, T* __restrict__ output, const ConvShape& z,
                                             const Place<false>& place, int steps, int tap_step_h,
-                                            const Plus<T>& plus) {
+                                            const Plus<T>& plus, const Behind& behind) {
   constexpr int THREADS = TENSOR_THREADS;
   constexpr int CHUNK = CHUNK_OF<T>, CHUNKS = DEPTH / CHUNK, LINES = THREADS / CHUNKS;  // lines written at once
   constexpr int A_LINES = PIXELS / LINES, B_LINES = FILTERS / LINES, STAGE = (PIXELS + FILTERS) * DEPTH;
@@ -120,13 +193,14 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
   const int outputs = DATA ? z.C : z.K, outer = outputs / z.groups;
   const int pitch = ceil_div(channels, CHUNK), per_tap = ceil_div(channels / z.groups, CHUNK);  // in chunks
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+  const bool pooled = !DATA && behind.pooled;
 
   Window* const windows = reinterpret_cast<Window*>(shared);
   for (int line = thread; line < PIXELS; line += THREADS) {
     windows[line] = {0, 0};
     if (line >= place.pixels) continue;
     const int number = place.start + line, n = static_cast<int>(place.image) + number / place.area;
-    const Spot spot = spot_at(place, number % place.area);
+    const Spot spot = spot_at(place, number % place.area, pooled);
     const int top = spot.p * place.down.stride + place.down.first;
     const int left = spot.q * place.across.stride + place.across.first;
     windows[line] = {((n * rows + top) * columns + left) * pitch + place.group * per_tap,
@@ -224,9 +298,10 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     pixels[line] = -1;
     if (line >= place.pixels) continue;
     const int number = place.start + line, n = static_cast<int>(place.image) + number / place.area;
-    const Spot spot = spot_at(place, number % place.area);
+    const Spot spot = spot_at(place, number % place.area, pooled);
     const int h = place.down.place + spot.p * place.down.spread, v = place.across.place + spot.q * place.across.spread;
-    pixels[line] = (n * (DATA ? z.H : z.P) + h) * (DATA ? z.W : z.Q) + v;
+    const int across_all = DATA ? z.W : z.Q, half = pooled ? 2 : 1;
+    pixels[line] = (n * ((DATA ? z.H : z.P) / half) + h / half) * (across_all / half) + v / half;
   }
   const int first = place.group * outer + place.column;
   const float(&result)[DOWN][ACROSS][4] = PRODUCTS == 3 ? total : sum;
@@ -264,7 +339,7 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
         if (pixels[line] < 0 || place.column + column >= outer || value - value == 0) continue;
         const T* const filter = packed + (static_cast<long long>(tile) * steps * FILTERS + column) * DEPTH;
         const T again = formula_again<FILTERS, DEPTH>(input, filter, place, place.start + line, rows, columns, pitch,
-                                                      per_tap) +
+                                                      per_tap, pooled) +
                         (b != nullptr ? b[first + column] : 0);
         value = RELU && again < 0 ? 0 : again;
       }
@@ -274,7 +349,31 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     __syncthreads();
   }
   const bool wide = outer % CHUNK == 0;
-  for (int i = thread; i < PIXELS * (FILTERS / CHUNK); i += THREADS) {
+  if (pooled) {
+    for (int i = thread; i < PIXELS / 4 * (FILTERS / CHUNK); i += THREADS) {
+      const int line = i / (FILTERS / CHUNK) * 4, column = i % (FILTERS / CHUNK) * CHUNK;
+      if (pixels[line] < 0 || place.column + column >= outer) continue;
+      const long long target = static_cast<long long>(pixels[line]) * outputs + first + column;
+      Pack<T, CHUNK>& best = *reinterpret_cast<Pack<T, CHUNK>*>(stages + line * OUT_LINE + column);
+      Pack<T, CHUNK> winners = best;
+      Pack<unsigned char, CHUNK> winning = {};
+#pragma unroll
+      for (int tap = 1; tap < 4; ++tap) {
+        const Pack<T, CHUNK> other =
+            *reinterpret_cast<const Pack<T, CHUNK>*>(stages + (line + tap) * OUT_LINE + column);
+#pragma unroll
+        for (int v = 0; v < CHUNK; ++v) {
+          if (!wins(widen(other.at[v]), widen(winners.at[v]))) continue;
+          winners.at[v] = other.at[v];
+          winning.at[v] = static_cast<unsigned char>(tap);
+        }
+      }
+      best = winners;
+      *reinterpret_cast<Pack<T, CHUNK>*>(output + target) = winners;
+      if (behind.places) *reinterpret_cast<Pack<unsigned char, CHUNK>*>(behind.places + target) = winning;
+    }
+  }
+  for (int i = thread; !pooled && i < PIXELS * (FILTERS / CHUNK); i += THREADS) {
     const int line = i / (FILTERS / CHUNK), column = i % (FILTERS / CHUNK) * CHUNK;
     const int left_over = outer - place.column - column;
     if (pixels[line] < 0 || left_over <= 0) continue;
@@ -283,6 +382,14 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
     if (DATA) plus.add_to(chunk, target);
     store_pack<CHUNK>(output + target, chunk, wide, left_over);
   }
+  if (DATA || behind.partial == nullptr) return;
+  __syncthreads();
+  const int chunk = blockIdx.x / tiles / z.groups, apart = pooled ? 4 : 1;
+  const long long chunks = ceil_div(static_cast<long long>(z.N) * place.area, static_cast<long long>(PIXELS));
+  float* const entry = behind.partial + static_cast<long long>(chunk) * outputs + first;
+  const int values = static_cast<int>(min(place.pixels, static_cast<long long>(PIXELS))) / apart;
+  tile_moments<FILTERS, CHUNK>(stages, reinterpret_cast<float*>(pixels + PIXELS), OUT_LINE * apart, values, entry,
+                               chunks * outputs, outer - place.column);
 }
 
 // The tile of dx by its formula: a pixel outside dy is the number 0, and 0 times an infinity of the filters is NaN.

@@ -294,7 +294,8 @@ struct Correlation {
     __shared__ typename Result::Sides sides[2];
     if (steps == 0) return;
     const S *down = &sides[0].left[0][result.top], *across = &sides[0].right[0][result.left];
-    S *to_left = &sides[0].left[spot_channel(0)][spot_pixel(0)], *to_right = &sides[0].right[filter_row()][filter_column()];
+    S *to_left = &sides[0].left[spot_channel(0)][spot_pixel(0)], *to_right;
+    to_right = &sides[0].right[EACH_READS ? filter_row() : min(filter_row(), DEPTH - 1)][filter_column()];
     Step step = {0, 0, 0, 0};
     seek(step);
     const S* from = filters_of(packed, step, rows, depth, width);

@@ -32,7 +32,7 @@ constexpr int OUTSIDE = -32768;  // row of a window that is all zeros
 // partial: (slices, SHARES, K, R S, C / groups), slice = blockIdx.y over the pixels [slice length, (slice + 1) length) of
 // all images
 template <typename T, int FILTERS, int COLUMNS, int SHARES, int DEPTH, int STAGES>
-__global__ void __launch_bounds__(FILTERS / 64 * COLUMNS / 64 * SHARES * 32)
+__global__ void __launch_bounds__(128)
 conv_backward_weight_tensor(const T* __restrict__ dy, const T* __restrict__ x, float* __restrict__ partial,
                             const ConvShape z, int length, int run) {
   constexpr int WARPS = FILTERS / 64 * COLUMNS / 64, THREADS = WARPS * SHARES * 32, CHUNK = CHUNK_OF<T>;
@@ -43,7 +43,7 @@ conv_backward_weight_tensor(const T* __restrict__ dy, const T* __restrict__ x, f
   static_assert(A_LINES % 8 == 0 && B_LINES % 8 == 0, "a thread's chunks must have the same place in their lines");
   static_assert(DEPTH % A_LINES == 0 && DEPTH % B_LINES == 0, "threads must share the lines evenly");
   static_assert(DEPTH % (16 * SHARES) == 0, "a product takes 16 pixels");
-  static_assert(DEPTH <= THREADS, "a thread places one pixel");
+  static_assert(THREADS == 128 && DEPTH <= THREADS, "the warps make up the tile; a thread places one pixel");
   extern __shared__ __align__(16) unsigned char shared[];
   T* const stages = reinterpret_cast<T*>(shared);
   // Of the pixels of two slices: the place of the window's corner in x, in chunks; its row and column.

@@ -37,7 +37,7 @@ struct alignas(16) WindowCorner {
 __device__ __forceinline__ int four_of(int t) { return t % 2 * 16 + t / 2 * 4; }
 
 template <int PRODUCTS, int FILTERS, int COLUMNS, int WARP_FILTERS, int WARP_COLUMNS, int DEPTH, int STAGES>
-__global__ void __launch_bounds__(FILTERS / WARP_FILTERS * COLUMNS / WARP_COLUMNS * 32)
+__global__ void __launch_bounds__(128)
 conv_backward_weight_tensor_float(const float* __restrict__ dy, const float* __restrict__ x,
                                   float* __restrict__ partial, const ConvShape z, int length) {
   constexpr int THREADS = FILTERS / WARP_FILTERS * COLUMNS / WARP_COLUMNS * 32;
@@ -48,6 +48,7 @@ conv_backward_weight_tensor_float(const float* __restrict__ dy, const float* __r
   static_assert(PRODUCTS == 1 || PRODUCTS == 3, "a factor is rounded, or taken apart in two");
   static_assert(WARP_FILTERS % 32 == 0 && WARP_COLUMNS % 32 == 0, "a line is whole rounds of the banks and 4 numbers");
   static_assert(DEPTH % A_LINES == 0 && DEPTH % B_LINES == 0, "threads must share the lines evenly");
+  static_assert(THREADS == 128, "the warps make up the tile");
   static_assert(DEPTH % 8 == 0 && DEPTH <= THREADS, "a product takes 8 pixels, a thread places one");
   extern __shared__ __align__(16) unsigned char shared[];
   float* const stages = reinterpret_cast<float*>(shared);

@@ -50,8 +50,3 @@ __device__ __forceinline__ Range<Index> windows_over(Index at, Index window, Ind
   return {before < 0 ? 0 : before / stride + 1, min((at + pad) / stride + 1, count)};
 }
 
-// True if a value beats the winner so far: it is greater, or the first NaN.
-template <typename S>
-__device__ __forceinline__ bool wins(S value, S best) {
-  return !(value <= best) && !is_nan(best);
-}

@@ -24,7 +24,7 @@ _SUMS = 8 * U_OUT["float32"]
 _READ = {"sgd_update": (1,), "adam_update": (1,), "rmsprop_update": (1,), "batchnorm_forward": (0, 1, 2)}
 
 
-def off(array: Any, rng: np.random.Generator, share: float) -> Any:
+def off(array: Any, rng: np.random.Generator, share: float = _SUMS) -> Any:
     """Return an array of floats with each element off by a share, in the same memory format; others as they are."""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
         return array

@@ -13,6 +13,7 @@ from gpuconv.errors import CacheError, NonFiniteScoresError
 from gpuconv.nn import fuse
 from gpuconv.nn.finite import check_scores
 from gpuconv.ops import batchnorm_fused
+from gpuconv.ops.conv_fused import conv_forward_fused
 
 
 class OwnRelu(nn.Relu):
@@ -105,6 +106,7 @@ def _wide_blocks():
     )
 
 
+NETS["wide_speedrun"] = lambda dtype: nn.SpeedrunNet(16, 16, 24, input_shape=(3, 9, 9), dtype=dtype)
 NETS["wide_residuals"] = lambda dtype: nn.Net(nn.Sequential(*_wide_blocks()), (3, 7, 6), dtype=dtype)
 
 
@@ -113,9 +115,15 @@ def _drawn(rng, draw, net, dtype, memory):
     return LAYOUTS[memory](x) if x.ndim == 4 else x
 
 
+def _without_moments(*arrays, **settings):
+    """Return what conv_forward_fused does, but leave a batch norm to add up its moments by itself, in its own order."""
+    return conv_forward_fused(*arrays, **{**settings, "moments": False})
+
+
 def _run(place, make, dtype, memory, draw, monkeypatch, *, fused):
     """Return all that two training steps and an evaluation compute."""
     monkeypatch.setattr(fuse, "FUSED", fused)
+    monkeypatch.setattr(fuse, "conv_forward_fused", _without_moments)
     rng = np.random.default_rng(0)
     with backend.using("cuda"):
         net = make(dtype)
@@ -176,6 +184,20 @@ def test_where_tensor_cores_make_a_gradient_the_other_is_added_there(emulated_gp
     names = [record.kernel.partition("<")[0] for record in emulated_gpu.device.launches]
     assert names.count("conv_backward_data_tensor") == 19
     assert not [name for name in names if name in ("batchnorm_backward_joined", "arithmetic_add")]
+    assert "batchnorm_forward_moments" not in names
+    assert names.count("batchnorm_forward_moments_merge") == 20
+
+
+def test_where_tensor_cores_make_images_their_maxima_are_taken_there(emulated_gpu):
+    with backend.using("cuda"):
+        net = nn.SpeedrunNet(16, 16, 24, input_shape=(3, 24, 24), dtype="float16")
+    x = LAYOUTS["channels_last"](np.ones((2, 3, 24, 24), np.float16))
+    emulated_gpu.device.launches.clear()
+    net.backward(net.forward(emulated_gpu.array(x), training=True))
+    names = [record.kernel.partition("<")[0] for record in emulated_gpu.device.launches]
+    assert names.count("max_pool_forward_direct") == 1  # the one over all that is left of an image
+    assert names.count("max_pool_backward_direct") == 4
+    assert "batchnorm_forward_moments" not in names
 
 
 @pytest.mark.parametrize("fused", [True, False])

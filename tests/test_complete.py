@@ -40,7 +40,7 @@ def _plain(name):
 
 # Operators ----------------------------------------------------------------------------------------------------------
 
-_FOR_NETS = {"batchnorm_fused"}  # what nets run on a GPU in place of several operators: none of its own
+_FOR_NETS = {"batchnorm_fused", "conv_fused"}  # what nets run on a GPU in place of several operators: none of its own
 FILES = sorted({path.stem for path in (ROOT / "gpuconv/ops").glob("[!_]*.py")} - _FOR_NETS)
 PUBLIC = sorted({name.removesuffix("_forward").removesuffix("_backward") for name in ops.__all__})
 WITH_BACKWARD = [name for name in PUBLIC if f"{name}_forward" in ops.__all__]

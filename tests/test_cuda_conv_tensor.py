@@ -127,13 +127,13 @@ def test_equal_terms_of_float32_hold_the_rule(terms, gpu, rng, monkeypatch):
 
 @pytest.mark.parametrize("value", [1e38, 3e34, 1e-20, 1 / 3, 1 + 2.0**-23, 2 - 2.0**-23])
 def test_one_product_of_float32_is_rounded_like_few(value, gpu, monkeypatch):
-    """The parts of a number are the number: what they leave out is less than the rule allows for one term."""
+    """What two parts of 11 bits leave out, 2^-21 at most (kernels/tensor.cuh), and an addition cuts off, 3 u."""
     force(monkeypatch)
     x, w = np.full((1, 4, 2, 2), value, "float32"), np.zeros((16, 4, 1, 1), "float32")
     w[:, 0] = np.linspace(0.25, 1, 16, dtype="float32")[:, None, None]
     y, _ = gpuconv.conv_forward(gpu.array(x), gpu.array(w))
     want = np.broadcast_to((x[0, 0, 0, 0].astype("float64") * w[:, 0, 0, 0])[None, :, None, None], (1, 16, 2, 2))
-    np.testing.assert_allclose(gpu.numpy(y).astype("float64"), want, rtol=2.0**-22)
+    np.testing.assert_allclose(gpu.numpy(y).astype("float64"), want, rtol=2.0**-21 + 3 * 2.0**-24)
 
 
 @each_format
@@ -214,8 +214,8 @@ RULE = {  # x, w, options -> kernels of y and dx in float16
     "largest_window": ((1, 16, 64, 64), (16, 16, 15, 15), {}, ("tensor", "tensor")),
     "window_too_tall": ((1, 16, 64, 64), (16, 16, 16, 3), {}, ("tiled", "tiled")),
     "window_too_wide": ((1, 16, 64, 64), (16, 16, 3, 16), {}, ("tiled", "tiled")),
-    "longest_sum": ((4, 1024, 6, 6), (1024, 1024, 4, 4), {}, ("tensor", "tensor")),
-    "sum_too_long": ((4, 1032, 6, 6), (1024, 1032, 4, 4), {}, ("tiled", "tensor")),
+    "longest_sum": ((4, 512, 6, 6), (512, 512, 4, 4), {}, ("tensor", "tensor")),
+    "sum_too_long": ((4, 520, 6, 6), (512, 520, 4, 4), {}, ("tiled", "tensor")),
     "images_too_many_for_32_bits": ((2**13, 8, 2**9, 2**8), (16, 8, 3, 3), {}, ("tiled", "direct")),
     "results_too_many_for_32_bits": ((2**9, 16, 2**9, 2**8), (128, 16, 3, 3), {"pad": 1}, ("tiled", "tiled")),
     "image_too_large_for_32_bits": ((1, 64, 2**13, 2**12), (64, 64, 3, 3), {}, ("direct", "direct")),

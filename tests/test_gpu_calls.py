@@ -4,15 +4,8 @@ import pytest
 from core_calls import CORE, OPERATORS
 from places import GPU
 
+from tests.ladder.calls import by_loops
 from tests.ladder.kernel_calls import CALLS, DTYPES, FORMATS, assert_as_expected, launched
-
-# Held to the CPU backend: the oracle has no word for all_finite, and its sums of the largest float64 overflow.
-_NOT_BY_LOOPS = ("all_finite", "batchnorm_constant_channels")
-# In float64, too: loops add thousands of terms one after another, which in float64 loses as much as what they judge.
-_LONG_SUMS = (
-    *("batchnorm_several_chunks", "batchnorm_several_parts", "batchnorm_first_part_apart"),
-    *("batchnorm_chunks_of_one_plane", "groupnorm_several_chunks", "groupnorm_several_parts"),
-)
 
 _CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in call.dtypes for memory in call.formats]
 
@@ -23,10 +16,7 @@ _CASES = [(name, dtype, memory) for name, call in CALLS.items() for dtype in cal
     [pytest.param(*case, marks=pytest.mark.core if case in CORE else (), id="-".join(case)) for case in _CASES],
 )
 def test_a_call_by_cupy_is_the_oracle_s(name, dtype, memory, gpu):
-    call = CALLS[name]
-    other = name in _NOT_BY_LOOPS or (dtype == "float64" and name in _LONG_SUMS)
-    expected = call.expected if other else call.by_oracle
-    assert_as_expected(call.on(gpu, dtype, memory), expected(dtype, memory))
+    assert_as_expected(CALLS[name].on(gpu, dtype, memory), by_loops((name, dtype, memory)))
 
 
 def _kernels(cases):

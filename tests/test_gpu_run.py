@@ -13,7 +13,7 @@ from emulate.hopper import examples as hopper
 
 from bench import oracle
 from bench.cases import Case
-from bench.inputs import draw
+from bench.inputs import Inputs, draw
 from gpuconv import backend
 from tests.ladder import (
     ahead,
@@ -27,12 +27,13 @@ from tests.ladder import (
     layer_times,
     layers,
     sanitizer,
+    steps,
     torch_steps,
     training,
 )
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
-from tests.ladder.kernel_calls import CALLS, emulated_on, random_call
+from tests.ladder.kernel_calls import CALLS, emulated_on, launched, random_call
 from tests.ladder.predictions import floor_us, predictions, share, step_ms
 from tests.ladder.work import LOST, Work, read
 
@@ -331,6 +332,14 @@ def test_a_line_a_test_is_kept_as_it_ends(tmp_path, monkeypatch):
     assert "No module named 'no_such_package'" in found["not collected"]["test_other.py"]
 
 
+def test_all_files_of_tests_run_what_no_gpu_has_run_first():
+    places = gpu_tests.in_order()
+    assert sorted(places) == sorted(f"tests/{path.name}" for path in (gpu_run.ROOT / "tests").glob("test_*.py"))
+    for name in gpu_tests._FIRST:
+        assert any(f"test_{name}" in place for place in places[:12]), name
+    assert places[-1] == "tests/test_gpu_calls.py"
+
+
 def test_a_broken_line_is_the_last_one_of_a_process(tmp_path):
     lines = tmp_path / "lines"
     good = {"test": "a", "outcome": "failed", "when": "call", "seconds": 1, "said": "why"}
@@ -462,11 +471,10 @@ def test_predictions_name_their_source_and_each_layer_once():
 
 
 def test_steps_are_measured_in_every_precision_and_each_is_predicted():
-    steps = predictions()["steps"]
+    chosen = predictions()["steps"]
     for preset in ("convnet", "resnet18", "speedrun"):
-        assert {step["precision"] for step in steps if step["preset"] == preset} >= {"float32", "float16", "bfloat16"}
-    assert {step["precision"] for step in steps} == set(training.PRECISIONS)
-    for step in steps:
+        assert {step["precision"] for step in chosen if step["preset"] == preset} == set(training.PRECISIONS)
+    for step in chosen:
         assert step["gpu_ms"] == step_ms(step["preset"], step["batch"], step["precision"]) > 0
         assert step["host_ms"] == pytest.approx(step["launches"] * predictions()["host_us_per_launch"] / 1e3)
 
@@ -503,8 +511,13 @@ def test_what_changed_in_the_table_is_named():
 
 
 @pytest.mark.usefixtures("emulated_gpu")
-@pytest.mark.parametrize("regime", layers.REGIMES)
-@pytest.mark.parametrize("op", ["conv", "max_pool", "spatial_batchnorm"])
+@pytest.mark.parametrize(
+    ("op", "regime"),
+    [
+        *(("conv", regime) for regime in layers.REGIMES),
+        *((op, regime) for op in ("max_pool", "spatial_batchnorm") for regime in layers.PASS_REGIMES),
+    ],
+)
 def test_what_is_timed_is_what_is_said(op, regime):
     shapes = {
         "conv": ((2, 16, 6, 6), (16, 16, 3, 3)),
@@ -513,8 +526,6 @@ def test_what_is_timed_is_what_is_said(op, regime):
     }
     options = {"conv": {"stride": 1, "pad": 1}, "max_pool": {"window": 2}, "spatial_batchnorm": {}}
     layer = {"name": op, "x": shapes[op][0], "w": shapes[op][1], **options[op]} | ({} if op == "conv" else {"op": op})
-    if regime not in layers.regimes_of(layer):
-        pytest.skip("a layer without products")
     inputs, references = kernels.prepared(layer, regime)
     with layers.in_regime(regime):
         passes = layers.ours(inputs.case, kernels._put(inputs), regime)
@@ -550,6 +561,48 @@ def test_all_layers_are_measured_in_every_regime_those_that_tell_most_first():
     assert len(items) == beside_ffma * len(products) + kernels._FIRST + len(layers.PASS_REGIMES) * len(passes)
     assert tuple(regime for _, regime in items[: len(layers.REGIMES)]) == layers.REGIMES
     assert {regime for _, regime in kernels.items(dry=True)} == set(layers.REGIMES)
+
+
+def test_a_row_says_what_was_predicted_and_what_pytorch_takes():
+    layer = predictions()["layers"][0]
+    us = layer["us"]["tf32"]["forward"]
+    inputs = Inputs(layers.case_of(layer), "NHWC", "tf32", np.zeros(1, np.float32), None, None, None, None)
+    row = kernels._result(layer, inputs, "forward", "tf32", [us, us, 2 * us], [3 * us])
+    assert (row["predicted us"], row["measured / predicted"], row["torch / ours"]) == (us, 1.0, 3.0)
+    assert 0 < row["of the floor"] < 1
+    shown = kernels._shown([{"layer": layer["name"], "pass": "forward", "regime": "tf32"} | row])
+    assert shown[0] == "geometric mean of ours / PyTorch's, tf32: 0.333 of 1 rows"
+    assert "x1.00 of predicted" in shown[1]
+    assert "torch / ours 3.00" in shown[1]
+
+
+@pytest.mark.parametrize("predicted", [True, False])
+def test_a_step_stands_beside_what_was_predicted_and_pytorch_s(predicted, monkeypatch, tmp_path):
+    entry = dict(predictions()["steps"][0])
+    if not predicted:
+        entry |= dict.fromkeys(("gpu_ms", "host_ms", "launches"))
+    row = {"step": steps.words(entry), "replayed ms": 2.0, "replayed measured / predicted": share(2.0, entry["gpu_ms"])}
+    row |= steps._numbers(entry, 128, [1.0], [2.5], [(2.0, True)])
+    assert (row["predicted ms"] is None) == (not predicted)
+    work = _work(tmp_path)
+    work.keep(rows=[row])
+    monkeypatch.setattr(torch_steps, "ms", lambda *_, **__: [3.0, 3.0, 3.5])
+    row |= steps._theirs(work, entry, 128)
+    assert row["torch / ours"] == 1.5
+    assert "replayed   2.00 ms" in steps._shown(row)
+    assert "torch 3.00, torch / ours 1.5" in steps._shown(row)
+    assert ("of predicted" in steps._shown(row)) == predicted
+
+
+def test_pytorch_s_refusal_of_a_step_is_named(monkeypatch, tmp_path):
+    def refuses(*_, **__):
+        msg = "no such thing"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(torch_steps, "ms", refuses)
+    work = _work(tmp_path)
+    assert steps._theirs(work, predictions()["steps"][0], 128) == {}
+    assert work.found["torch refused"] == {"convnet, batch 128, float32": "RuntimeError: no such thing"}
 
 
 def test_means_are_those_of_ratios():
@@ -628,6 +681,22 @@ def test_every_call_runs_in_every_dtype_it_takes_the_slowest_first():
     assert {name for name, _, _ in items} == set(CALLS)
     slow = [name.startswith(calls._SLOW) for name, _, _ in items]
     assert slow == sorted(slow, reverse=True)
+
+
+def test_tools_watch_tensor_cores_and_whatever_is_quick():
+    items = calls.quick()
+    assert [name.startswith("conv_tensor") for name, _, _ in items[:6]] == [True] * 6
+    assert all(CALLS[name].takes(dtype) for name, dtype, _ in items)
+    assert {name for name, _, _ in items} == calls._WATCHED.keys() | {
+        call.name for call in CALLS.values() if call.quick
+    }
+    kernels = {one.kernel.name for name in calls._WATCHED for one in _launched_by(name)}
+    assert {"conv_forward_tensor", "conv_backward_data_tensor"} <= kernels
+    assert {"conv_backward_weight_tensor", "conv_backward_weight_tensor_float"} <= kernels
+
+
+def _launched_by(name):
+    return launched([CALLS[name]], (calls._WATCHED[name],)).values()
 
 
 def test_results_by_loops_come_from_other_processes():

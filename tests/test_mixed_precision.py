@@ -177,9 +177,9 @@ def test_a_run_has_no_loss_scale_and_says_how_it_computes(cuda, tmp_path, capsys
 def test_factors_are_rounded_in_training_only(cuda):
     with backend.using("cuda"):
         net = nn.ConvNet(2, input_shape=(3, 8, 8))
+        x = backend.asarray(np.ones((1, 3, 8, 8), np.float32))
     net.round_factors("tf32")
     convolution = next(leaf for _, leaf in net.body.leaves() if isinstance(leaf, nn.Conv))
-    x = backend.asarray(np.ones((1, 3, 8, 8), np.float32), beside=net.flat_params)
     for training, expected in ((True, "tf32"), (False, None)):
         assert convolution._forward(x, training, 0)[1].precision == expected
     net.round_factors(None)

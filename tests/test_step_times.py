@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -68,8 +69,23 @@ def test_the_launches_are_those_that_cupy_s_trace_counts(name):
     launches = step_times.recorded(case, H200)
     counted = step_counts.read()["steps"][f"{case.preset}-{case.precision}"]
     own = Counter(launch.name for launch in launches if launch.expression)
-    assert own == counted["own"]
+    if case.precision in ("float16", "bfloat16"):
+        assert own == counted["own"]
+    assert _by_pass(own) == _by_pass(counted["own"])
     assert sum(launch.name == "product" for launch in launches) == counted["products"]
+
+
+def _by_pass(own):
+    """Return how often each pass is launched, whichever kernel it takes: float32's sums are shorter in the nets counted.
+
+    What gets images ready for one kernel and not for another is left out.
+    """
+    counts = Counter()
+    for name, count in own.items():
+        if name not in ("conv_pad_tensor", "conv_pack_filters", "conv_pack_tensor"):
+            method = r"_(tensor_float|tensor|tiled|few|direct)$" if name.startswith("conv_") else r"$"
+            counts[re.sub(method, "", name)] += count
+    return counts
 
 
 def test_a_step_s_operations_are_those_of_its_layers_and_what_fills_their_tiles():
@@ -88,9 +104,10 @@ def test_a_step_s_operations_are_those_of_its_layers_and_what_fills_their_tiles(
 
 
 def test_a_step_s_bytes_are_those_of_its_passes():
-    """Of resnet18, elements of each convolution's output: batch norm's moments 1, its results 2 and what is added to them;
+    """Of resnet18, elements of each convolution's output: batch norm's results 2 and what is added to them; the sums of
 
-    the sums of its gradients 2, these 3, and a byte's mark each time where a ReLU follows.
+    its gradients 2, these 3, and a byte's mark each time where a ReLU follows.  Its moments 1, where tensor cores do not
+    make them with the convolution: of less than 128 terms, the first one's and the first shortcut's.
     """
     batch = 128
     outputs = {32: 5 * 64, 16: 4 * 128 + 128, 8: 4 * 256 + 256, 4: 4 * 512 + 512}
@@ -102,13 +119,14 @@ def test_a_step_s_bytes_are_those_of_its_passes():
 
     launches = step_times.recorded(CASES["resnet18-128-float32"], H200)
     kinds = {
-        "batchnorm_forward_moments": elements(outputs),
+        "batchnorm_forward_moments": elements({32: 64, 16: 128}),
         "batchnorm_forward_fused": 2 * elements(relus) + elements(sums),
         "batchnorm_backward_sums": 2 * elements(outputs),
         "batchnorm_backward_data": 3 * elements(outputs),
     }
     for kind, expected in kinds.items():
-        found = sum(time_of(launch, H200).bytes for launch in launches if launch.name.startswith(kind))
+        of_kind = [each for each in launches if each.name.startswith(kind) and not each.name.endswith("_merge")]
+        found = sum(time_of(launch, H200).bytes for launch in of_kind)
         assert 1 <= found / (4 * expected) < 1.13, kind  # partial sums, marks
 
 

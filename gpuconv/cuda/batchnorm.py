@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
+from .conv_tensor import Moments
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover
@@ -33,11 +35,19 @@ def batchnorm_forward(
     momentum: float,
     eps: float,
 ) -> tuple[Any, Any, Any]:
+    how = {"training": training, "momentum": momentum, "eps": eps}
+    return forward(x, gamma, beta, running_mean, running_var, **how, given=None)
+
+
+def forward(
+    x: Any, gamma: Any, beta: Any, running_mean: Any, running_var: Any, *, given: Moments | None, **settings: Any
+) -> tuple[Any, Any, Any]:
+    """Return (y, mean, inv_std); given: as in moments; settings: those of batchnorm_forward."""
     device = device_of(x)
     shape = tuple(x.shape)
     x, channels_last, z = seen_by_channel(x)
     gamma, beta = contiguous(gamma), contiguous(beta)
-    mean, inv_std = moments(x, z, gamma.dtype, running_mean, running_var, training=training, momentum=momentum, eps=eps)
+    mean, inv_std = moments(x, z, gamma.dtype, running_mean, running_var, **settings, given=given)
     y, target = empty_results(device, shape, x.dtype, channels_last=channels_last)
     templates = (x.dtype, gamma.dtype, *z.templates, z.index)
     _NORMALISE(device, templates, cover(device, z.packs), x, mean, inv_std, gamma, beta, target, *z.walk)
@@ -54,17 +64,21 @@ def moments(
     training: bool,
     momentum: float,
     eps: float,
+    given: Moments | None = None,
 ) -> tuple[Any, Any]:
     """Return mean and 1 / sqrt(variance + eps) of the channels of a stored x, and update the running statistics.
 
-    dtype: that of gamma and beta
+    dtype: that of gamma and beta   given: what is known of x already, in training
     """
     device, sums, kinds = device_of(x), sum_type(x.dtype), (x.dtype, dtype)
     mean, inv_std = device.empty((z.channels,), sums), device.empty((z.channels,), sums)
     steps = _step(running_mean), _step(running_var)
     if training and z.count:
-        partial = device.empty((3, z.chunks, z.channels), sums)
-        _MOMENTS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.chunks)
+        if given is None:
+            partial = device.empty((3, z.chunks, z.channels), sums)
+            _MOMENTS(device, (x.dtype, *z.templates, z.index), z.blocks, x, partial, *z.sizes, z.chunks)
+        else:
+            partial, z = given.partial, dataclasses.replace(z, part=given.chunk, parts=1)
         vectors = mean, inv_std, running_mean, running_var
         sizes = z.channels, z.count, z.chunks, z.chunk, z.merge_lanes
         _MERGE(device, kinds, z.merge_blocks, partial, *vectors, *steps, *sizes, momentum, eps)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .batchnorm import batchnorm_backward_into, merge_gradients, moments
+from .conv_tensor import Moments
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover
@@ -54,6 +55,7 @@ def fused_forward(
     activation: str,
     other: Any,
     join: str,
+    given: Moments | None = None,
 ) -> tuple[Any, Any, Any, Mask | None]:
     """Return (y, mean, inv_std, mask); the mask where a backward wants one: in training, with ReLU."""
     device = device_of(x)
@@ -61,8 +63,8 @@ def fused_forward(
     x, channels_last, z = seen_by_channel(x)
     gamma, beta = contiguous(gamma), contiguous(beta)
     other = None if other is None else _stored(other, channels_last=channels_last)
-    running = running_mean, running_var
-    mean, inv_std = moments(x, z, gamma.dtype, *running, training=training, momentum=momentum, eps=eps)
+    how: dict[str, Any] = {"training": training, "momentum": momentum, "eps": eps, "given": given}
+    mean, inv_std = moments(x, z, gamma.dtype, running_mean, running_var, **how)
     y, target = empty_results(device, shape, x.dtype, channels_last=channels_last)
     bits = device.empty((z.packs,), _BYTE) if training and activation == "relu" else None
     templates = (x.dtype, gamma.dtype, *z.templates, ACTIVATIONS[activation], JOINS[join], z.index)
@@ -81,14 +83,15 @@ def pooled_forward(
     momentum: float,
     eps: float,
     relu: bool,
+    given: Moments | None = None,
 ) -> tuple[Any, Any, Any, Any]:
     """Return (y, mean, inv_std, places); y: (N, C, H / 2, W / 2); places: None without training."""
     device = device_of(x)
     N, C, H, W = x.shape
     x, channels_last, z = seen_by_channel(x)
     gamma, beta = contiguous(gamma), contiguous(beta)
-    running = running_mean, running_var
-    mean, inv_std = moments(x, z, gamma.dtype, *running, training=training, momentum=momentum, eps=eps)
+    how: dict[str, Any] = {"training": training, "momentum": momentum, "eps": eps, "given": given}
+    mean, inv_std = moments(x, z, gamma.dtype, running_mean, running_var, **how)
     shape = (N, C, H // 2, W // 2)
     y, target = empty_images(device, shape, x.dtype, channels_last=channels_last)
     places, places_target = None, None

@@ -143,13 +143,31 @@ def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str
     return _forward(x, w, b, sizes, (relu,) if isinstance(sizes, ConvSizes) else (), precision)
 
 
+def forward_unit(
+    x: Any, w: Any, b: Any, z: ConvSizes, *, precision: str | None, pooled: bool, training: bool, moments: bool
+) -> conv_tensor.Made | None:
+    """Return y and what follows it, made in the same pass; None where no kernel makes it.
+
+    pooled: maxima of 2 x 2 windows side by side.   training: with the places of the maxima.   moments: those of y
+    """
+    device = device_of(x)
+    if pooled:
+        z = dataclasses.replace(z, P=z.P // 2 * 2, Q=z.Q // 2 * 2)
+    whole = z.K // z.groups % conv_tensor.chunk_of(x.dtype) == 0 and min(z.N, z.P, z.Q) > 0
+    if not (whole and is_channels_last(x)) or forward_method(z, x.dtype, device.arch, precision) != "tensor":
+        return None
+    products = products_of(x.dtype, device.arch, precision)
+    behind = {"pooled": pooled, "places": pooled and training, "moments": moments}
+    return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=False, products=products, **behind)
+
+
 def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
     """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
     method = forward_method(z, x.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(x.dtype, device.arch, precision)
-        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products)
+        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products).y
     x, channels_last = in_own_format(x)
     y, y_stored = empty_images(device, z.out, x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)

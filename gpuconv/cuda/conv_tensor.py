@@ -25,7 +25,7 @@ _DATA = Kernel("conv_tensor.cu", "conv_backward_data_tensor", block=_THREADS, le
 _PACK = Kernel("conv_tensor.cu", "conv_pack_tensor", least_arch=LEAST_ARCH)
 _PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
 
-_INT = np.dtype(np.int32)
+_INT, _FLOAT, _BYTE = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.uint8)
 # Tensor cores cut off what does not fit into a sum: of longer ones that would show in results of 16 bits.
 LONGEST_SUM = 2**13
 _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
@@ -98,19 +98,55 @@ def tile_of(pixels: int, columns: int, times: int, sm_count: int, dtype: np.dtyp
     return tile._replace(depth=tile.depth * 2 // dtype.itemsize)
 
 
+class Moments(NamedTuple):
+    """What a batch norm needs of its input: (3, chunks, C) as batchnorm_forward_moments makes it, of `chunk` values each."""
+
+    partial: Any
+    chunk: int
+
+
+class Made(NamedTuple):
+    """What a forward made: y, the places of its maxima and its moments, None where they were not asked for."""
+
+    y: Any
+    places: Any
+    moments: Moments | None
+
+
 def conv_forward(
-    device: Device, x: Any, w: Any, b: Any, z: ConvSizes, shape: np.void, *, relu: bool, products: int
-) -> Any:
-    """Return y in the memory format of x; shape: ConvShape of z; products: of tensor cores for each of float32."""
+    device: Device,
+    x: Any,
+    w: Any,
+    b: Any,
+    z: ConvSizes,
+    shape: np.void,
+    *,
+    relu: bool,
+    products: int,
+    pooled: bool = False,
+    places: bool = False,
+    moments: bool = False,
+) -> Made:
+    """Return y in the memory format of x, and what follows it; shape: ConvShape of z; products: of each of float32.
+
+    pooled: of z with P and Q even: the maxima of 2 x 2 windows side by side.  What follows wants an x channels-last and
+    whole chunks of y.
+    """
+    half = 2 if pooled else 1
     x_last = in_chunks(device, x)
-    y_last = device.empty((z.N, z.P, z.Q, z.K), x.dtype)
+    y_last = device.empty((z.N, z.P // half, z.Q // half, z.K), x.dtype)
     pixels, columns = z.N * z.P * z.Q, z.K // z.groups
     tile = tile_of(pixels, columns, z.groups, device.sm_count, x.dtype, products)
     packed, _, steps = _packed(device, contiguous(w), z, shape, tile, data=False, tap_steps=(1, 1))
     blocks = _blocks(tile, pixels, columns) * z.groups
-    arguments = x_last, packed, None if b is None else contiguous(b), y_last, shape, steps
-    _FORWARD(device, (x.dtype, products, relu, *tile), blocks, *arguments, shared=_shared_bytes(tile, x.dtype))
-    return _in_format(device, y_last, channels_last=is_channels_last(x))
+    of_maxima = device.empty(tuple(y_last.shape), _BYTE) if places else None
+    partial = device.empty((3, -(-pixels // tile.pixels), z.K), _FLOAT) if moments else None
+    arguments = x_last, packed, None if b is None else contiguous(b), y_last, shape, steps, pooled, of_maxima, partial
+    shared = _shared_bytes(tile, x.dtype, moments=moments)
+    _FORWARD(device, (x.dtype, products, relu, *tile), blocks, *arguments, shared=shared)
+    y = _in_format(device, y_last, channels_last=is_channels_last(x))
+    found = None if partial is None else Moments(partial, tile.pixels // half**2)
+    return Made(y, None if of_maxima is None else of_maxima.transpose(0, 3, 1, 2), found)
 
 
 def adds(channels: int, dtype: np.dtype, mask: Any, *, channels_last: bool) -> bool:
@@ -155,9 +191,10 @@ def _blocks(tile: TensorTile, pixels: int, columns: int) -> int:
     return -(-pixels // tile.pixels) * -(-columns // tile.filters)
 
 
-def _shared_bytes(tile: TensorTile, dtype: np.dtype) -> int:
+def _shared_bytes(tile: TensorTile, dtype: np.dtype, *, moments: bool = False) -> int:
     stages = tile.stages * (tile.pixels + tile.filters) * tile.depth * dtype.itemsize
-    return max(stages, tile.pixels * (tile.filters * dtype.itemsize + _CHUNK + _INT.itemsize))
+    outputs = tile.pixels * (tile.filters * dtype.itemsize + _CHUNK + _INT.itemsize)
+    return max(stages, outputs + (_THREADS * chunk_of(dtype) * _FLOAT.itemsize if moments else 0))
 
 
 def _packed(

@@ -2,8 +2,9 @@
 
 The layers are what a user sees, saves and exports; units hold no array of their own.  Of a Sequential, runs of batch
 norm with ReLU, GELU or a 2 x 2 max-pool become one unit, and a Residual whose body ends with a batch norm adds its
-shortcut there, before or after an activation.  Results and gradients are those of the layers, bit for bit.  A batch
-norm that shares its batches with other processes stays a layer.
+shortcut there, before or after an activation.  A convolution takes the maxima of a 2 x 2 max-pool behind it, and the
+moments for a batch norm behind both.  Results and gradients are those of the layers, bit for bit, but for such moments,
+which are added up in another order.  A batch norm that shares its batches with other processes stays a layer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .. import checks
 from ..backend import add
 from ..errors import CacheError
 from ..ops.batchnorm_fused import fused_backward_into, fused_forward, joined
+from ..ops.conv_fused import conv_forward_fused
 from .containers import Residual, Sequential, backward_through
 from .layer import Layer
 from .layers import BatchNorm, Conv, Gelu, MaxPool, Relu
@@ -61,8 +63,14 @@ def _units(layers: list[Layer]) -> list[Unit]:
             layers = layers[1:] if both.cut_off else layers
         elif type(first) is BatchNorm and first.across is None:
             norm = _Norm(first, layers)
+            if units and isinstance(units[-1], _Conv):
+                units[-1].norm = norm
             units.append(norm)
             layers = layers[norm.taken :]
+        elif type(first) is Conv:
+            pool = layers[0] if layers and _kind(layers[0]) == "pool" else None
+            units.append(_Conv(first, pool))
+            layers = layers if pool is None else layers[1:]
         else:
             units.append(first)
     return units
@@ -89,11 +97,56 @@ class _Chain:
     def backward_plus(self, dy: Any, plus: Any, mask: Any) -> Any:
         """Return backward(dy) + plus; mask: where plus counts, unless it is None."""
         first = self.units[0] if self.units else None
-        if isinstance(first, Conv) and type(first) is Conv:
-            dy = backward_through(self.units[1:], dy, input_grad=True)
-            return first.backward_plus(dy, plus, mask)
+        if isinstance(first, _Conv):
+            return first.backward_plus(backward_through(self.units[1:], dy, input_grad=True), plus, mask)
         dx = self.backward(dy)
         return add(dx, plus) if mask is None else joined(plus, mask, dx)
+
+
+class _Conv:
+    """A convolution, and the 2 x 2 max-pool behind it if there is one; `norm`: the batch norm behind both, if any."""
+
+    def __init__(self, conv: Conv, pool: Layer | None) -> None:
+        self.conv, self.pool = conv, pool
+        self.norm: _Norm | None = None
+
+    @property
+    def trainable(self) -> bool:
+        return self.conv.trainable
+
+    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+        conv, pool = self.conv, self.pool
+        moments = training and self.norm is not None
+        if (pool is None and not moments) or x.ndim != 4:
+            y = conv.forward(x, training=training, step=step)
+            return y if pool is None else pool.forward(y, training=training, step=step)
+        y, cache, of_pool, found = conv_forward_fused(
+            x,
+            conv.weight("w", x),
+            conv.weight("b", x),
+            precision=conv.precision if training else None,
+            pool=pool is not None,
+            training=training,
+            moments=moments,
+            **conv.geometry,
+        )
+        conv.remember(cache if training else None)
+        if pool is not None:
+            pool.remember(of_pool if training else None)
+        if self.norm is not None:
+            self.norm.given = found
+        return y
+
+    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+        return backward_through(self._layers, dy, input_grad=input_grad)
+
+    def backward_plus(self, dy: Any, plus: Any, mask: Any) -> Any:
+        """Return backward(dy) + plus; mask: where plus counts, unless it is None."""
+        return self.conv.backward_plus(backward_through(self._layers[1:], dy, input_grad=True), plus, mask)
+
+    @property
+    def _layers(self) -> list[Layer]:
+        return [self.conv] if self.pool is None else [self.conv, self.pool]
 
 
 class _Norm:
@@ -112,6 +165,7 @@ class _Norm:
         elif kinds and kinds[0]:
             self.activation, self.taken = kinds[0], 1
         self._cache: Any = None
+        self.given: Any = None  # the moments of its next input, where they were made with it
 
     trainable = True
 
@@ -137,9 +191,11 @@ class _Norm:
     ) -> Any:
         """Return y; other: what a residual adds, see fused_forward; activation: that of the sum, else its own."""
         self._cache = None
+        given, self.given = self.given, None
         norm = self.norm
         settings = {name: norm.settings[name] for name in ("momentum", "eps")}
         how = {"activation": activation or self.activation, "pool": self.pool, "other": other, "join": join}
+        how["given"] = given
         y, cache = fused_forward(x, **norm.params, **norm.state, training=training, **settings, **how)
         if training:
             self._cache = cache

@@ -87,6 +87,10 @@ class Layer:
             self.graded()
         return dx
 
+    def remember(self, cache: Any) -> None:
+        """Keep what `backward` needs of a forward that something else has done."""
+        self._cache = cache
+
     def _remembered(self) -> Any:
         """Return what the last forward remembered, once."""
         cache, self._cache = self._cache, None

@@ -45,11 +45,12 @@ def fused_forward(
     pool: bool = False,
     other: Any = None,
     join: str = "alone",
+    given: Any = None,
 ) -> tuple[Any, FusedCache]:
     """Return (y, cache) of a batch norm of x on a GPU, (N, C) or (N, C, H, W), and what follows it.
 
     activation: "identity", "relu", "gelu" or "gelu-tanh".   other: an array that is added, "before" the activation (the
-    identity or ReLU) or "after" it.   pool: the maxima of 2 x 2 windows side by side, with the identity or ReLU alone.
+    identity or ReLU) or "after" it.   given: moments of x that were made with it.   pool: the maxima of 2 x 2 windows side by side, with the identity or ReLU alone.
     """
     vectors = gamma, beta, running_mean, running_var
     backend, settings = checked_forward(_AXES, x, *vectors, training=training, momentum=momentum, eps=eps)
@@ -57,11 +58,11 @@ def fused_forward(
         backend_of(x=x, other=other)
         checks.same_shape("other", other, x.shape, "the shape of x")
     if pool:
-        made = backend.batchnorm_fused.pooled_forward(x, *vectors, **settings, relu=activation == "relu")
+        made = backend.batchnorm_fused.pooled_forward(x, *vectors, **settings, relu=activation == "relu", given=given)
     elif (activation, join) == ("identity", "alone"):
-        made = *backend.batchnorm_forward(x, *vectors, **settings), None
+        made = *backend.batchnorm.forward(x, *vectors, **settings, given=given), None
     else:
-        how = {"activation": activation, "other": other, "join": join}
+        how = {"activation": activation, "other": other, "join": join, "given": given}
         made = backend.batchnorm_fused.fused_forward(x, *vectors, **settings, **how)
     y, mean, inv_std, told = made
     norm = BatchNormCache(x, gamma, mean, inv_std, settings["training"], checks.mark(x=x, gamma=gamma))

@@ -1,4 +1,4 @@
-"""Hardware counters of four kernels, by Nsight Compute where the machine lets it."""
+"""Hardware counters of four kernels, in float32 and float16, by Nsight Compute where the machine lets it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from gpuconv import backend
 from .groups import run_group
 from .work import Work
 
-KERNELS = (
-    *("conv_forward_tiled", "conv_backward_data_tiled", "conv_backward_weight_tiled"),
+KERNELS = (  # and of float32 conv_backward_weight_tensor_float
+    *("conv_forward_tensor", "conv_backward_data_tensor", "conv_backward_weight_tensor"),
     "batchnorm_forward_normalise",
 )
 METRICS = {
@@ -106,16 +106,16 @@ def main(dry: str = "") -> None:
     N, C, H = _SIZE[bool(dry)]
     rng = np.random.default_rng(0)
 
-    def images() -> Any:
-        stored = rng.standard_normal((N, H, H, C), dtype=np.float32)
-        return backend.asarray(stored).transpose(0, 3, 1, 2)
+    def drawn(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
 
     with backend.using("cuda"):
-        x, w = images(), backend.asarray(rng.standard_normal((C, C, 3, 3), dtype=np.float32))
-        y, cache = gpuconv.conv_forward(x, w, pad=1)
-        gpuconv.conv_backward(images(), cache)
         vectors = [backend.asarray(np.ones(C, np.float32)) for _ in range(4)]
-        gpuconv.spatial_batchnorm_forward(y, *vectors)
+        for dtype in ("float32", "float16"):
+            x, dy = (backend.asarray(drawn(N, H, H, C).astype(dtype)).transpose(0, 3, 1, 2) for _ in range(2))
+            y, cache = gpuconv.conv_forward(x, backend.asarray(drawn(C, C, 3, 3).astype(dtype)), pad=1)
+            gpuconv.conv_backward(dy, cache)
+            gpuconv.spatial_batchnorm_forward(y, *vectors)
     cupy.cuda.runtime.deviceSynchronize()
 
 

@@ -57,7 +57,7 @@ COMMANDS = {
             "compile", 36, "every kernel into CuPy's cache, in parallel; CIFAR-10 is unpacked", "ahead:compile_all"
         ),
         Section("smoke", 24, "every call of every kernel once in each dtype, beside the oracle", "calls:smoke"),
-        Section("tests", 70, "pytest -m gpu in 12 processes", "gpu_tests:run"),
+        Section("tests", 70, "pytest -m gpu in 14 processes, new kernels first", "gpu_tests:run"),
         Section(
             "kernels", 60, "layers by graph replay in float32, TF32 and 16 bits, ours and PyTorch's", "kernels:run"
         ),
@@ -75,7 +75,7 @@ COMMANDS = {
         Section("random", 15, "random calls beside the oracle", "calls:random_calls"),
         Section("memory", 5, "a refused allocation, and the call after it", "memory:refused"),
         Section("large", 27, "2^31 elements, 131,072 images, 100,000 channels", "memory:large"),
-        Section("counters", 25, "hardware counters of four kernels, by ncu", "counters:run"),
+        Section("counters", 25, "hardware counters of four kernels in float32 and float16, by ncu", "counters:run"),
     ],
 }
 # Seconds for all of a command, of 300 and 240: what is left is for Python to start, and for the table at the end.

@@ -42,6 +42,8 @@ from gpuconv.cuda import device as cuda_device
 from gpuconv.nn import vectors
 from gpuconv.ops import batchnorm_fused
 from gpuconv.ops.augmentation import augment_batch
+from gpuconv.ops.conv import conv_backward_into
+from gpuconv.ops.conv_fused import conv_forward_fused
 from gpuconv.placed import Count, Number
 from gpuconv.random import Stream, words
 from tests.ladder import across_calls
@@ -310,7 +312,7 @@ def _conv_relu(d: Inputs, filters: int = 4) -> Results:
 
 def _gelu_far_out(d: Inputs) -> Results:
     """Where x squared is infinite in float32, tanh is 1 and its slope 0."""
-    far = min(float(np.finfo(d.narrow).max), 1e30)
+    far = min(float(ml_dtypes.finfo(d.narrow).max), 1e30)
     x = d.put(np.array([far, -far, far / 4, -far / 4, 1.5, -1.5, 0.0], d.narrow))
     _, cache = gpuconv.gelu_forward(x, approximate="tanh")
     return (gpuconv.gelu_backward(d.put(np.full(7, 3, d.narrow)), cache),)
@@ -609,6 +611,35 @@ def _arithmetic(d: Inputs) -> Results:
         there += [(4 * x).astype(kind).astype(x.dtype) if d.wide else backend.cast(x, kind, 4.0) for x in (a, b, v)]
     back = [backend.cast(each, d.dtype, _placed(d, 0.25)) for each in there]
     return *sums, v, copied, *there, *back
+
+
+def _conv_behind(d: Inputs) -> Results:
+    """Maxima of a convolution, and a batch norm of them by moments made with them; gradients and another array, added up.
+
+    The norm whose mask is taken gives beta: 1 for the first half of the channels, -1 for the others.
+    """
+    x, plus = (d.whole(2, 16, 5, 7, layout="channels_last") for _ in range(2))
+    w, b, dy = d.whole(24, 16, 1, 2), d.whole(24), d.whole(2, 24, 5, 6)
+    ones, zeros = (d.put(np.full(24, value, d.narrow)) for value in (1.0, 0.0))
+    running = [d.put(np.zeros(24, d.narrow)) for _ in range(2)]
+    settings: dict[str, Any] = {"training": True, "momentum": 0.5, "eps": 1e-5}
+    y, cache = gpuconv.conv_forward(x, w, b)
+    if d.wide:
+        maxima, of_maxima = gpuconv.max_pool_forward(y)
+        z, _ = gpuconv.spatial_batchnorm_forward(maxima, ones, zeros, *running, **settings)
+        dx, _, _ = gpuconv.conv_backward(dy, cache)
+        masked = plus * (np.arange(16) < 8).reshape(16, 1, 1)
+        return maxima, of_maxima.argmax, np.maximum(z, 0.0), *running, dx + plus, dx + masked
+    how = {"precision": None, "pool": True, "training": True, "moments": True}
+    maxima, _, of_maxima, moments = conv_forward_fused(x, w, b, **how)
+    assert moments is not None
+    assert of_maxima is not None
+    z, _ = batchnorm_fused.fused_forward(maxima, ones, zeros, *running, **settings, activation="relu", given=moments)
+    signs = d.put(np.where(np.arange(16) < 8, 1.0, -1.0).astype(d.narrow))
+    vectors = [d.put(np.full(16, value, d.narrow)) for value in (0.0, 0.0, 1.0)]
+    _, norm = batchnorm_fused.fused_forward(plus, vectors[0], signs, *vectors[1:], **settings, activation="relu")
+    sums = (conv_backward_into(dy, cache, None, None, plus=plus, mask=mask) for mask in (None, norm.told))
+    return maxima, of_maxima.argmax, z, *running, *sums
 
 
 def _muon(d: Inputs) -> Results:
@@ -1226,6 +1257,17 @@ _SPECIAL = (
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     Call("augment_batch", _augment_batch, "augment"),
     Call("muon", _muon, "muon", formats=("NCHW",)),
+    Call(
+        "conv_behind",
+        _conv_behind,
+        "conv",
+        dtypes=("float16", "float32"),
+        formats=("NHWC",),
+        settings=(
+            (conv, "products_of", lambda dtype, *_: 3 if dtype.itemsize == 4 else 1),
+            (conv_tensor, "_TERMS", {3: (1, 2**13)}),
+        ),
+    ),
     Call("dropout_word_at_the_threshold", _dropout_at_the_threshold, "dropout"),
     of(
         "conv",

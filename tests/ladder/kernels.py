@@ -19,7 +19,7 @@ from bench import oracle
 from bench.inputs import Inputs, draw
 from gpuconv import backend, bfloat16
 
-from .layers import FFMA, Arrays, Passes, case_of, in_regime, ours, passes_of, regimes_of
+from .layers import FFMA, REGIMES, Arrays, Passes, case_of, in_regime, ours, passes_of, regimes_of
 from .predictions import floor_us, predictions, share
 from .replay import CupyReplay, TorchReplay, spread, turns
 from .work import Work, line
@@ -56,12 +56,15 @@ def run(work: Work) -> bool:
 
 
 def items(*, dry: bool) -> list[Item]:
-    """Return what is measured, in this order; float32 by FFMA, beside what it is by, of the first layers alone."""
+    """Return what is measured, in this order: the first layers in every regime, then regime after regime of the others.
+
+    By FFMA, beside what float32 goes by, the first layers alone.
+    """
     found = predictions()
     if dry:
         return _in_regimes([_DRY_LAYER, *_DRY_PASSES])
     first, others = found["layers"][:_FIRST], found["layers"][_FIRST:]
-    later = [item for item in _in_regimes(others) if item[1] != FFMA]
+    later = [(layer, regime) for regime in REGIMES if regime != FFMA for layer in others]
     return [*_in_regimes(first), *_in_regimes(found["passes"][:2]), *later, *_in_regimes(found["passes"][2:])]
 
 

@@ -141,7 +141,7 @@ FAULTS = (
         "device.launch(function, blocks, self.block, values, shared)",
         "device.launch(function, blocks, (self.block[0] // 2, *self.block[1:]), values, shared)",
     ),
-    Fault("grid turned round", "conv.py", "(tiles, slices), dy", "(slices, tiles), dy"),
+    Fault("grid turned round", "conv.py", "(tiles, slices), *arguments", "(slices, tiles), *arguments"),
     # Steps: numbers of another step, or of none.
     Fault(
         "a rate that was read once",

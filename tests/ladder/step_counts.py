@@ -245,6 +245,7 @@ def main() -> int:
     counts = count(arguments.cases)
     if arguments.write:
         steps = {**(read()["steps"] if TABLE.exists() else {}), **counts}
+        steps = {name: steps[name] for name in CASES if name in steps}
         text = json.dumps({"CuPy": cupy_version(), "steps": steps}, indent=1)
         TABLE.write_text(text + "\n", encoding="utf-8")
     else:
