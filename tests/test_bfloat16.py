@@ -18,6 +18,8 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # Which calls launch each kernel that there is in 16 bits, as few as are found one after another.
 CASES = [
+    ("across_images", "NCHW"),
+    ("across_sums", "NCHW"),
     ("adam", "NCHW"),
     ("affine", "NCHW"),
     ("arithmetic", "NCHW"),

@@ -42,7 +42,7 @@ SMALL_WEIGHT = WeightTile(64, 64, 4, 4, 16)
 
 # What a tile can reach of a multiprocessor's rate of multiply-adds: by the machine code for compute capability 9.0, of
 # float32 and channels-last, which tests/ladder/hot_loops.json has.
-SHARES = {LARGE: 0.89, SLIM: 0.83, NARROW: 0.80, SMALL: 0.80}
+SHARES = {LARGE: 0.89, SLIM: 0.83, NARROW: 0.78, SMALL: 0.79}
 WEIGHT_SHARES = {LARGE_WEIGHT: 0.85, FLAT_WEIGHT: 0.81, SMALL_WEIGHT: 0.73}
 _AT_ONCE = 2  # blocks that a multiprocessor has room for
 KEPT = {1: 0.50, 2: 0.75}  # of its rate, by the blocks it works on: an estimate
