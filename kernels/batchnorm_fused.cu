@@ -265,7 +265,8 @@ batchnorm_backward_sums_masked(
 }
 
 template <typename T, typename P, int V, bool CHANNELS_LAST, bool TANH, typename Index>
-__global__ void __launch_bounds__(256)
+// Bounds of 2 blocks a multiprocessor, here and below: without them ptxas spills some registers for a block more.
+__global__ void __launch_bounds__(256, 2)
 batchnorm_backward_sums_gelu(
     const T* __restrict__ dy, const Sum<T>* __restrict__ inv_std, const P* __restrict__ gamma,
     const P* __restrict__ beta, const T* __restrict__ x, const Sum<T>* __restrict__ mean, Sum<T>* __restrict__ partial,
@@ -275,7 +276,7 @@ batchnorm_backward_sums_gelu(
 }
 
 template <typename T, int V, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 2)
 batchnorm_backward_sums_pooled(
     const T* __restrict__ dy, const unsigned char* __restrict__ places, Index H, Index W, const T* __restrict__ x,
     const Sum<T>* __restrict__ mean, Sum<T>* __restrict__ partial, Index images, Index channels, Index pixels, int lanes,
@@ -306,7 +307,7 @@ batchnorm_backward_data_gelu(
 }
 
 template <typename T, int V, bool CHANNELS_LAST, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 2)
 batchnorm_backward_data_pooled(
     const T* __restrict__ dy, const unsigned char* __restrict__ places, Index H, Index W, const T* __restrict__ x,
     const Sum<T>* __restrict__ mean, const Sum<T>* __restrict__ coefficients, T* __restrict__ dx, Index packs,
