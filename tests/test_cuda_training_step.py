@@ -152,7 +152,7 @@ def test_steps_on_tensor_cores_end_where_those_of_the_cpu_in_float64_do(
     launched = []
     takes = conv_tensor.takes
     monkeypatch.setattr(conv_tensor, "takes", lambda *sizes: launched.append(takes(*sizes)) or launched[-1])
-    exact, bounds = _steps_of_the_cpu(preset, None, LIKE[precision_of_steps])
+    exact, bounds = _steps_of_the_cpu.__wrapped__(preset, None, LIKE[precision_of_steps])  # of these widths
     found = _train(_steps(preset, None, device="cuda", precision=precision_of_steps), tmp_path / "run")
     assert any(launched)
     assert_allowed(found, exact, bounds, "float32")
