@@ -9,7 +9,7 @@ from emulate.nvrtc import nvrtc
 from emulate.sass import Line
 
 from gpuconv.cuda import conv_tiles
-from tests.ladder import hot_loops
+from tests.ladder import hot_loops, loop_tables
 from tests.ladder.hot_loops import Loop
 
 RECORDED = hot_loops.recorded()
@@ -22,7 +22,7 @@ def _held(chosen):
         pytest.skip(f"the table was written with NVRTC {RECORDED['nvrtc']}, this is {nvrtc().version}")
     measured = hot_loops.measure(chosen)
     kept = {name: {arch: RECORDED["rows"][name][arch] for arch in of_archs} for name, of_archs in measured.items()}
-    lines = hot_loops.differences(kept, measured)
+    lines = loop_tables.differences(kept, measured)
     assert not lines, "\n".join([*lines, ANEW])
 
 
@@ -38,13 +38,13 @@ def test_a_loop_of_each_kernel_is_as_recorded():
 @pytest.mark.ladder
 @pytest.mark.compilers
 def test_loops_are_as_recorded():
-    _held(dict.fromkeys(hot_loops.ARCHS, hot_loops.instances()))
+    _held(dict.fromkeys(loop_tables.ARCHS, hot_loops.instances()))
 
 
 def test_the_table_has_every_kernel_tile_dtype_and_format():
     assert list(RECORDED["rows"]) == list(hot_loops.instances()), ANEW
     for name, of_archs in RECORDED["rows"].items():
-        assert tuple(of_archs) == hot_loops.ARCHS, name
+        assert tuple(of_archs) == loop_tables.ARCHS, name
 
 
 def test_the_table_is_possible():
@@ -107,15 +107,15 @@ def test_the_largest_of_the_cycles_is_the_bound(loop, arch, bound, shares):
 def test_three_percent_of_the_bound_are_let_pass():
     before = {"a": {"80": ISSUE, "90": ISSUE}, "gone": {"90": ISSUE}}
     now = {"a": {"80": ISSUE._replace(instructions=500), "90": ISSUE._replace(instructions=412)}, "new": {}}
-    assert hot_loops.differences(before, now) == ["new: new", "gone: gone"]
+    assert loop_tables.differences(before, now) == ["new: new", "gone: gone"]
     now["a"]["90"] = ISSUE._replace(instructions=413)
     now["a"]["80"] = ISSUE._replace(shared_cycles=140)
-    assert hot_loops.differences(before, now)[2:] == [
+    assert loop_tables.differences(before, now)[2:] == [
         "a, sm_80: 140.0 cycles (shared), recorded 128.0 (FFMA): more",
         "a, sm_90: 103.2 cycles (issue), recorded 100.0 (issue): more",
     ]
     now["a"] = {"90": ISSUE._replace(instructions=380)}
-    assert hot_loops.differences(before, now)[2:] == [
+    assert loop_tables.differences(before, now)[2:] == [
         "a, sm_90: 95.0 cycles (issue), recorded 100.0 (issue): less, which is to be recorded",
     ]
 
@@ -131,7 +131,7 @@ def test_a_request_narrower_than_its_line_takes_its_share():
 
 def test_the_table_is_written_as_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(hot_loops, "TABLE", tmp_path / "table.json")
-    hot_loops.TABLE.write_text(hot_loops.dumped(RECORDED))
+    hot_loops.TABLE.write_text(loop_tables.dumped(RECORDED))
     assert hot_loops.recorded() == RECORDED
     assert json.loads(hot_loops.TABLE.read_text())["columns"] == list(hot_loops.COLUMNS)
 
@@ -140,7 +140,7 @@ def test_what_is_recorded_is_shown(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["hot_loops", "--show"])
     assert hot_loops.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| `conv_") for line in lines) == len(hot_loops.ARCHS) * len(RECORDED["rows"])
+    assert sum(line.startswith("| `conv_") for line in lines) == len(loop_tables.ARCHS) * len(RECORDED["rows"])
 
 
 # The path through a loop ---------------------------------------------------------------------------------------------

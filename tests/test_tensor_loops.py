@@ -7,7 +7,7 @@ from emulate.nvrtc import nvrtc
 from emulate.sass import Line
 
 from gpuconv.cuda import conv_tensor, conv_weight_tensor
-from tests.ladder import tensor_loops
+from tests.ladder import loop_tables, tensor_loops
 from tests.ladder.kernel_calls import GroupedDevice, emulated_on
 from tests.ladder.tensor_loops import TensorLoop
 
@@ -21,7 +21,7 @@ def _held(chosen):
         pytest.skip(f"the table was written with NVRTC {RECORDED['nvrtc']}, this is {nvrtc().version}")
     measured = tensor_loops.measure(chosen)
     kept = {name: {arch: RECORDED["rows"][name][arch] for arch in of_archs} for name, of_archs in measured.items()}
-    lines = tensor_loops.differences(kept, measured)
+    lines = loop_tables.differences(kept, measured)
     assert not lines, "\n".join([*lines, ANEW])
 
 
@@ -36,13 +36,13 @@ def test_a_loop_of_each_kernel_is_as_recorded():
 @pytest.mark.ladder
 @pytest.mark.compilers
 def test_loops_are_as_recorded():
-    _held(dict.fromkeys(tensor_loops.ARCHS, tensor_loops.instances()))
+    _held(dict.fromkeys(loop_tables.ARCHS, tensor_loops.instances()))
 
 
 def test_the_table_has_every_kernel_and_tile():
     assert list(RECORDED["rows"]) == sorted(tensor_loops.instances()), ANEW
     for name, of_archs in RECORDED["rows"].items():
-        assert tuple(of_archs) == tensor_loops.ARCHS, name
+        assert tuple(of_archs) == loop_tables.ARCHS, name
 
 
 def test_the_table_is_possible():
@@ -126,13 +126,13 @@ def test_the_largest_of_the_cycles_is_the_bound(loop, arch, bound, alone):
 def test_three_percent_of_the_bound_are_let_pass():
     before = {"a": {"80": LOOP, "90": LOOP}, "gone": {"90": LOOP}}
     now = {"a": {"80": LOOP._replace(shared_cycles=131), "90": LOOP._replace(shared_cycles=108)}, "new": {}}
-    assert tensor_loops.differences(before, now) == [
+    assert loop_tables.differences(before, now) == [
         "new: new",
         "gone: gone",
         "a, sm_90: 108.0 cycles (shared), recorded 104.0 (tensor): more",
     ]
     now["a"] = {"80": LOOP._replace(hmma=32)}
-    assert tensor_loops.differences(before, now)[2:] == [
+    assert loop_tables.differences(before, now)[2:] == [
         "a, sm_80: 96.0 cycles (shared), recorded 128.0 (tensor): less, which is to be recorded",
     ]
 
@@ -156,7 +156,7 @@ def test_passes_over_shared_memory(opcode, guard, passes):
 
 def test_the_table_is_written_as_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(tensor_loops, "TABLE", tmp_path / "table.json")
-    tensor_loops.TABLE.write_text(tensor_loops.dumped(RECORDED))
+    tensor_loops.TABLE.write_text(loop_tables.dumped(RECORDED))
     assert tensor_loops.recorded() == RECORDED
     assert json.loads(tensor_loops.TABLE.read_text())["columns"] == list(tensor_loops.COLUMNS)
 
@@ -165,4 +165,4 @@ def test_what_is_recorded_is_shown(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tensor_loops", "--show"])
     assert tensor_loops.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith("| `conv_") for line in lines) == len(tensor_loops.ARCHS) * len(RECORDED["rows"])
+    assert sum(line.startswith("| `conv_") for line in lines) == len(loop_tables.ARCHS) * len(RECORDED["rows"])

@@ -33,7 +33,6 @@ multiprocessors.  So it says what a loop cannot beat and which change moves its 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import math
@@ -53,11 +52,11 @@ from emulate.nvrtc import nvrtc
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
+from . import loop_tables
 from .kernel_calls import FORMATS, TILED_DTYPES, GroupedDevice, Launched, calls_of_tiles, emulated_on, launched
+from .loop_tables import ARCHS, largest, read, run
 
 TABLE = Path(__file__).with_suffix(".json")
-ARCHS = ("80", "90")
-GROWTH = 0.03  # of the bound: what of it is let pass
 COLUMNS = (
     *("instructions", "FFMA", "shared loads", "shared stores", "global loads", "shared cycles"),
     *("registers", "blocks per multiprocessor"),
@@ -89,9 +88,7 @@ class Loop(NamedTuple):
 
     def bound(self, arch: str) -> tuple[float, str]:
         """Return the cycles of the loop, and which of them these are."""
-        cycles = self.cycles(arch)
-        by = max(cycles, key=cycles.__getitem__)
-        return cycles[by], by
+        return largest(self.cycles(arch))
 
     def shares(self, arch: str) -> tuple[float, float]:
         """Return the share of the peak rate of FFMA alone, and beside other blocks."""
@@ -238,86 +235,25 @@ def table(chosen: dict[str, Launched]) -> dict[str, Any]:
 
 def recorded() -> dict[str, Any]:
     """Return the table that is checked in."""
-    kept = json.loads(TABLE.read_text(encoding="utf-8"))
-    rows = {name: {arch: Loop(*row) for arch, row in of_archs.items()} for name, of_archs in kept["rows"].items()}
-    return {**kept, "rows": rows}
-
-
-def dumped(kept: dict[str, Any]) -> str:
-    """Return the table as JSON, one kernel a line."""
-    rows = ",\n".join(
-        f"  {json.dumps(name)}: {json.dumps({arch: [_short(x) for x in row] for arch, row in of_archs.items()})}"
-        for name, of_archs in kept["rows"].items()
-    )
-    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(kept[key])}" for key in ("nvrtc", "columns"))
-    return f'{{\n{head},\n "rows": {{\n{rows}\n }}\n}}\n'
-
-
-def _short(number: float) -> float:
-    return int(number) if number == int(number) else round(number, 2)
-
-
-def differences(before: dict[str, dict[str, Loop]], now: dict[str, dict[str, Loop]]) -> list[str]:
-    """Return one line for each kernel that is new or gone, and each loop whose bound is another."""
-    lines = [f"{name}: new" for name in sorted(now.keys() - before.keys())]
-    lines += [f"{name}: gone" for name in sorted(before.keys() - now.keys())]
-    for name in sorted(before.keys() & now.keys()):
-        for arch, loop in now[name].items():
-            was, by = before[name][arch].bound(arch)
-            cycles, why = loop.bound(arch)
-            if not was * (1 - GROWTH) <= cycles <= was * (1 + GROWTH):
-                word = "more" if cycles > was else "less, which is to be recorded"
-                lines.append(f"{name}, sm_{arch}: {cycles:.1f} cycles ({why}), recorded {was:.1f} ({by}): {word}")
-    return lines
+    return read(TABLE, Loop)
 
 
 def shown(rows: dict[str, dict[str, Loop]]) -> str:
-    """Return the table to be read, as Markdown: by architecture, with what bounds each loop."""
-    text = []
-    for arch in ARCHS:
-        text += [
-            f"sm_{arch}: of a warp and a step, in cycles of a multiprocessor; share of peak alone and beside others",
-            "",
-            "| kernel | instructions (FFMA) | LDS, STS, LDG | issue | shared | FFMA | bound by | registers, blocks | share |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        for name, of_archs in rows.items():
-            if arch in of_archs:
-                loop = of_archs[arch]
-                cells = [
-                    f"`{name}`",
-                    f"{loop.instructions:g} ({loop.ffma:g})",
-                    f"{loop.shared_loads:g}, {loop.shared_stores:g}, {loop.global_loads:g}",
-                    *(f"{cycles:.0f}" for cycles in loop.cycles(arch).values()),
-                    loop.bound(arch)[1],
-                    f"{loop.registers}, {loop.blocks}",
-                    ", ".join(f"{share:.2f}" for share in loop.shares(arch)),
-                ]
-                text.append(f"| {' | '.join(cells)} |")
-        text.append("")
-    return "\n".join(text)
+    """Return the table to be read, as Markdown."""
+    columns = ("instructions (FFMA)", "LDS, STS, LDG", "issue", "shared", "FFMA")
+    return loop_tables.shown(rows, columns, _counts)
+
+
+def _counts(loop: Loop) -> list[str]:
+    return [
+        f"{loop.instructions:g} ({loop.ffma:g})",
+        f"{loop.shared_loads:g}, {loop.shared_stores:g}, {loop.global_loads:g}",
+    ]
 
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the table")
-    parser.add_argument("--show", action="store_true", help="print the table that is recorded")
-    arguments = parser.parse_args()
-    if arguments.show:
-        print(shown(recorded()["rows"]))
-        return 0
-    measured = table(instances())
-    print(shown(measured["rows"]))
-    if arguments.write:
-        TABLE.write_text(dumped(measured), encoding="utf-8")
-        return 0
-    before = recorded()
-    lines = differences(before["rows"], measured["rows"])
-    if before["nvrtc"] != measured["nvrtc"]:
-        lines.append(f"recorded with NVRTC {before['nvrtc']}, this is {measured['nvrtc']}")
-    print("\n".join(lines) or "as recorded")
-    return int(bool(lines))
+    return run(__doc__, TABLE, recorded, lambda: table(instances()), shown)
 
 
 if __name__ == "__main__":

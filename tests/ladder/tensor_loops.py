@@ -28,9 +28,7 @@ are not in a turn.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -47,12 +45,12 @@ from gpuconv.cuda import conv_tensor, conv_weight_tensor, conv_weight_tensor_flo
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
+from . import loop_tables
 from .kernel_calls import Call, Launched, Settings, _of_float32, launched, rough
+from .loop_tables import ARCHS, largest, read, run
 
 TABLE = Path(__file__).with_suffix(".json")
-ARCHS = ("80", "90")
 DTYPES = ("float16", "float32")
-GROWTH = 0.03  # of the bound: what of it is let pass
 COLUMNS = (
     *("instructions", "HMMA", "ldmatrix", "cp.async", "shared cycles"),
     *("registers", "blocks per multiprocessor"),
@@ -90,9 +88,7 @@ class TensorLoop(NamedTuple):
 
     def bound(self, arch: str) -> tuple[float, str]:
         """Return the cycles of the loop, and which of them these are."""
-        cycles = self.cycles(arch)
-        by = max(cycles, key=cycles.__getitem__)
-        return cycles[by], by
+        return largest(self.cycles(arch))
 
     def shares(self, arch: str) -> tuple[float, float]:
         """Return the share of the tensor cores' peak alone, and beside other blocks."""
@@ -208,79 +204,25 @@ def table(chosen: dict[str, Launched]) -> dict[str, Any]:
 
 def recorded() -> dict[str, Any]:
     """Return the table that is checked in."""
-    kept = json.loads(TABLE.read_text(encoding="utf-8"))
-    rows = {name: {arch: TensorLoop(*row) for arch, row in of_archs.items()} for name, of_archs in kept["rows"].items()}
-    return {**kept, "rows": rows}
-
-
-def dumped(kept: dict[str, Any]) -> str:
-    """Return the table as JSON, one kernel a line."""
-    rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(of_archs)}" for name, of_archs in kept["rows"].items())
-    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(kept[key])}" for key in ("nvrtc", "columns"))
-    return f'{{\n{head},\n "rows": {{\n{rows}\n }}\n}}\n'
-
-
-def differences(before: dict[str, dict[str, TensorLoop]], now: dict[str, dict[str, TensorLoop]]) -> list[str]:
-    """Return one line for each kernel that is new or gone, and each loop whose bound is another."""
-    lines = [f"{name}: new" for name in sorted(now.keys() - before.keys())]
-    lines += [f"{name}: gone" for name in sorted(before.keys() - now.keys())]
-    for name in sorted(before.keys() & now.keys()):
-        for arch, loop in now[name].items():
-            was, by = before[name][arch].bound(arch)
-            cycles, why = loop.bound(arch)
-            if not was * (1 - GROWTH) <= cycles <= was * (1 + GROWTH):
-                word = "more" if cycles > was else "less, which is to be recorded"
-                lines.append(f"{name}, sm_{arch}: {cycles:.1f} cycles ({why}), recorded {was:.1f} ({by}): {word}")
-    return lines
+    return read(TABLE, TensorLoop)
 
 
 def shown(rows: dict[str, dict[str, TensorLoop]]) -> str:
-    """Return the table to be read, as Markdown: by architecture, with what bounds each loop."""
-    text = []
-    for arch in ARCHS:
-        text += [
-            f"sm_{arch}: of a warp and a step, in cycles of a multiprocessor; share of peak alone and beside others",
-            "",
-            "| kernel | instructions (HMMA) | LDSM, LDGSTS | issue | shared | tensor | bound by | registers, blocks | share |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        for name, of_archs in rows.items():
-            if arch in of_archs:
-                loop = of_archs[arch]
-                cells = [
-                    f"`{name}`",
-                    f"{loop.instructions} ({loop.hmma}, {loop.hmma_share:.0%})",
-                    f"{loop.ldmatrix}, {loop.copies}",
-                    *(f"{cycles:.0f}" for cycles in loop.cycles(arch).values()),
-                    loop.bound(arch)[1],
-                    f"{loop.registers}, {loop.blocks}",
-                    ", ".join(f"{share:.2f}" for share in loop.shares(arch)),
-                ]
-                text.append(f"| {' | '.join(cells)} |")
-        text.append("")
-    return "\n".join(text)
+    """Return the table to be read, as Markdown."""
+    columns = ("instructions (HMMA)", "LDSM, LDGSTS", "issue", "shared", "tensor")
+    return loop_tables.shown(rows, columns, _counts)
+
+
+def _counts(loop: TensorLoop) -> list[str]:
+    return [
+        f"{loop.instructions} ({loop.hmma}, {loop.hmma_share:.0%})",
+        f"{loop.ldmatrix}, {loop.copies}",
+    ]
 
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write the table")
-    parser.add_argument("--show", action="store_true", help="print the table that is recorded")
-    arguments = parser.parse_args()
-    if arguments.show:
-        print(shown(recorded()["rows"]))
-        return 0
-    measured = table(instances())
-    print(shown(measured["rows"]))
-    if arguments.write:
-        TABLE.write_text(dumped(measured), encoding="utf-8")
-        return 0
-    before = recorded()
-    lines = differences(before["rows"], measured["rows"])
-    if before["nvrtc"] != measured["nvrtc"]:
-        lines.append(f"recorded with NVRTC {before['nvrtc']}, this is {measured['nvrtc']}")
-    print("\n".join(lines) or "as recorded")
-    return int(bool(lines))
+    return run(__doc__, TABLE, recorded, lambda: table(instances()), shown)
 
 
 if __name__ == "__main__":
