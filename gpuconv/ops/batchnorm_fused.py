@@ -1,6 +1,7 @@
 """Batch norm with what follows it in one pass, on a GPU: what a net runs there in place of several layers.
 
-Results and gradients are those of batch norm, activation, sum and pooling one after the other, bit for bit.
+Results and gradients are those of batch norm, activation, sum and pooling one after the other, bit for bit; moments that
+were made with x are added up in another order (conv_fused.py).
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def fused_forward(
     """Return (y, cache) of a batch norm of x on a GPU, (N, C) or (N, C, H, W), and what follows it.
 
     activation: "identity", "relu", "gelu" or "gelu-tanh".   other: an array that is added, "before" the activation (the
-    identity or ReLU) or "after" it.   given: moments of x that were made with it.   pool: the maxima of 2 x 2 windows side by side, with the identity or ReLU alone.
+    identity or ReLU) or "after" it.   pool: the maxima of 2 x 2 windows side by side, with the identity or ReLU alone.
+    given: moments of x that were made with it.
     """
     vectors = gamma, beta, running_mean, running_var
     backend, settings = checked_forward(_AXES, x, *vectors, training=training, momentum=momentum, eps=eps)

@@ -90,8 +90,9 @@ def evaluate(
 ) -> Evaluation:
     """Return loss and accuracy of a net on images as they are stored; no augmentation, running statistics.
 
-    images: (N, C, H, W) uint8   labels: (N,) on the host   between is called after each batch (and may raise to end it
-    early), or once where processes share them.   Images on the host go to the net's place batch by batch; those that lie there already stay.
+    images: (N, C, H, W) uint8   labels: (N,) on the host   Images on the host go to the net's place batch by batch;
+    those that lie there already stay.   between: called after each batch, or once where processes share them (and may
+    raise to end it early).
     Raises NonFiniteScoresError, with the layer where it begins, if a score is NaN or infinite.
 
     graph: "on" or "auto" to replay the forward of whole batches on a GPU, as of `Config`; the same bits.
