@@ -186,7 +186,7 @@ def test_the_bill_of_materials_names_all_that_the_package_asks_for(bill):
         else SpecifierSet(f"=={one['version']}")
         for name, one in components.items()
     }
-    assert bounds == {name.lower(): bound for name, bound in known.items() if name != project["name"]}
+    assert bounds == {canonicalize_name(name): bound for name, bound in known.items() if name != project["name"]}
     assert {name for name, one in components.items() if one["scope"] == "required"} == needed.keys()
     extras = {entry["value"] for one in components.values() for entry in one.get("properties", [])}
     assert {value.partition(":")[0] for value in extras} == project["optional-dependencies"].keys()
