@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     __version__: str
 else:
-    __all__ = ["GpuconvError", "default_device", "free_memory", "use"]
+    __all__ = ["GpuconvError", "default_device", "free_memory", "load", "use"]
     __all__ += ops.__all__
 
     _PARTS = ("compat", "data", "export", "nn", "train")  # imported when first touched

@@ -23,7 +23,14 @@ from .errors import BAD_PARAM, CuDNNError
 
 @quiet
 def activation_forward(x: Any, mode: int, coef: float = 0.0) -> Any:
-    """Return an activation of x, as a new array; coef is the cap of a clipped ReLU, or ELU's factor."""
+    """Return an activation of x, as a new array; coef is the cap of a clipped ReLU, or ELU's factor.
+
+    >>> x = np.array([-1.0, 3.0, 9.0])
+    >>> cudnn.activation_forward(x, cudnn.CUDNN_ACTIVATION_RELU)
+    array([0., 3., 9.])
+    >>> cudnn.activation_forward(x, cudnn.CUDNN_ACTIVATION_CLIPPED_RELU, 6.0)
+    array([0., 3., 6.])
+    """
     (x,), dtype, coef = _wide(x=x), x.dtype, float(coef)
     if mode == CUDNN_ACTIVATION_SIGMOID:
         small = np.exp(-np.abs(x))  # which never overflows
@@ -43,7 +50,13 @@ def activation_forward(x: Any, mode: int, coef: float = 0.0) -> Any:
 
 @quiet
 def activation_backward(x: Any, y: Any, gy: Any, mode: int, coef: float = 0.0) -> Any:
-    """Return the gradient for x of an activation.  Of x no more than the sign is used by ReLU: callers pass y for it."""
+    """Return the gradient for x of an activation.  Of x no more than the sign is used by ReLU: callers pass y for it.
+
+    >>> x, mode = np.array([-1.0, 3.0]), cudnn.CUDNN_ACTIVATION_RELU
+    >>> y = cudnn.activation_forward(x, mode)
+    >>> cudnn.activation_backward(x, y, np.array([5.0, 5.0]), mode)
+    array([0., 5.])
+    """
     (x, y, gy), dtype, coef = _wide(x=x, y=y, gy=gy), x.dtype, float(coef)
     if mode == CUDNN_ACTIVATION_SIGMOID:
         gx = gy * y * (1 - y)
@@ -62,7 +75,11 @@ def activation_backward(x: Any, y: Any, gy: Any, mode: int, coef: float = 0.0) -
 
 @quiet
 def softmax_forward(x: Any, axis: int, algorithm: int) -> Any:
-    """Return the softmax of x over an axis, or its logarithm; FAST is computed as ACCURATE."""
+    """Return the softmax of x over an axis, or its logarithm; FAST is computed as ACCURATE.
+
+    >>> cudnn.softmax_forward(np.zeros((1, 4)), 1, cudnn.CUDNN_SOFTMAX_ACCURATE)
+    array([[0.25, 0.25, 0.25, 0.25]])
+    """
     _check_algorithm(algorithm)
     (x,), dtype = _wide(x=x), x.dtype
     if x.size == 0:
@@ -76,7 +93,12 @@ def softmax_forward(x: Any, axis: int, algorithm: int) -> Any:
 
 @quiet
 def softmax_backward(y: Any, gy: Any, axis: int, algorithm: int) -> Any:
-    """Return the gradient for the input of softmax_forward, from its output alone."""
+    """Return the gradient for the input of softmax_forward, from its output alone.
+
+    >>> y = cudnn.softmax_forward(np.zeros((1, 4)), 1, cudnn.CUDNN_SOFTMAX_ACCURATE)
+    >>> cudnn.softmax_backward(y, np.array([[8.0, 0.0, 0.0, 0.0]]), 1, cudnn.CUDNN_SOFTMAX_ACCURATE)
+    array([[ 1.5, -0.5, -0.5, -0.5]])
+    """
     _check_algorithm(algorithm)
     (y, gy), dtype = _wide(y=y, gy=gy), y.dtype
     if algorithm == CUDNN_SOFTMAX_LOG:

@@ -36,6 +36,11 @@ def pooling_forward(
 
     Whatever y held is overwritten.  A window without a number has -inf for its maximum, and 0 for its average where it
     lies wholly in the padding.
+
+    >>> x, y = np.arange(16.0).reshape(1, 1, 4, 4), np.empty((1, 1, 2, 2))
+    >>> cudnn.pooling_forward(x, y, (2, 2), (2, 2), (0, 0), cudnn.CUDNN_POOLING_MAX)[0, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
     """
     _check(ksize, stride, pad, mode, x=x, y=y)
     c_contiguous("y", y)
@@ -56,7 +61,15 @@ def pooling_forward(
 def pooling_backward(
     x: Any, y: Any, gy: Any, ksize: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], mode: int
 ) -> Any:
-    """Return the gradient for x.  That of a maximum goes to the first of equals, in row order; that of -inf to none."""
+    """Return the gradient for x.  That of a maximum goes to the first of equals, in row order; that of -inf to none.
+
+    >>> x, y = np.array([[1.0, 2.0], [4.0, 3.0]]).reshape(1, 1, 2, 2), np.empty((1, 1, 1, 1))
+    >>> how = (2, 2), (2, 2), (0, 0), cudnn.CUDNN_POOLING_MAX
+    >>> y = cudnn.pooling_forward(x, y, *how)
+    >>> cudnn.pooling_backward(x, y, np.full_like(y, 5.0), *how)[0, 0]
+    array([[0., 0.],
+           [5., 0.]])
+    """
     _check(ksize, stride, pad, mode, x=x, y=y, gy=gy)
     if tuple(gy.shape) != tuple(y.shape):
         raise CuDNNError(BAD_PARAM, f"gy must have the shape of y, {tuple(y.shape)}, got {tuple(gy.shape)}")

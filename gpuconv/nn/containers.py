@@ -37,6 +37,11 @@ class Residual(Container):
     """y = body(x) + shortcut(x), or body(x) + x with shortcut=None.
 
     Source: He et al., Deep residual learning for image recognition, arXiv 1512.03385.
+
+    >>> body = nn.Sequential(nn.Conv(4, 4, pad=1), nn.Relu())
+    >>> layer = nn.Residual(body).create()
+    >>> layer.forward(np.ones((1, 4, 8, 8), np.float32)).shape
+    (1, 4, 8, 8)
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
@@ -94,6 +99,12 @@ class Sequential(Container):
 
     Sequential(Conv(3, 8), Relu(), Conv(8, 8)) names them by kind and number: conv1, relu1, conv2.
     Sequential(first=Conv(3, 8), act=Relu()) takes the names given.
+
+    >>> layers = nn.Sequential(nn.Conv(3, 8, pad=1), nn.Relu(), nn.MaxPool(2), nn.Flatten())
+    >>> layers.output_shape((3, 32, 32))
+    (2048,)
+    >>> list(layers.children())
+    ['conv1', 'relu1', 'pool1', 'flatten1']
     """
 
     chained = True
@@ -166,6 +177,10 @@ def _layer(name: str, layer: Any) -> Layer:
 
 
 def kinds() -> dict[str, type[Layer]]:
-    """Return the layers that a .toml file may ask for, by their kinds there, those made of layers last."""
+    """Return the layers that a .toml file may ask for, by their kinds there, those made of layers last.
+
+    >>> nn.kinds()["max-pool"]
+    <class 'gpuconv.nn.layers.MaxPool'>
+    """
     classes = {kind: KINDS[kind].cls for kind in KINDS}
     return dict(sorted(classes.items(), key=lambda item: issubclass(item[1], (Residual, Sequential))))

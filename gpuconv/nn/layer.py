@@ -16,7 +16,11 @@ from .store import create
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """An array that a layer asks for.  Its memory comes later, from `create`, so that a net's arrays lie together."""
+    """An array that a layer asks for.  Its memory comes later, from `create`, so that a net's arrays lie together.
+
+    >>> nn.Conv(3, 8).declared["w"]
+    Declared(shape=(8, 3, 3, 3), init='he', decayed=True)
+    """
 
     shape: tuple[int, ...]
     init: str | float
@@ -28,6 +32,16 @@ class Layer:
 
     A constructor checks its arguments and declares arrays; `params`, `grads` and `state` (running statistics, weights
     that do not learn) are empty until a Net, or `create` for a layer on its own, gives them memory.
+
+    >>> class Double(nn.Layer):
+    ...     def output_shape(self, shape):
+    ...         return shape
+    ...     def _forward(self, x, training, step):
+    ...         return 2 * x, "nothing to remember"
+    ...     def _backward(self, dy, cache, input_grad):
+    ...         return 2 * dy
+    >>> Double().forward(np.array([1.0, 2.0]))
+    array([2., 4.])
     """
 
     kind: ClassVar[str] = "layer"  # the first half of its name in a Sequential: conv1, conv2, ...
@@ -201,7 +215,14 @@ def register(
 
 
 def build_layer(config: Mapping[str, Any]) -> Layer:
-    """Return the layer whose `config` this is, without parameters yet; raise ConfigError if there is none."""
+    """Return the layer whose `config` this is, without parameters yet; raise ConfigError if there is none.
+
+    >>> config = nn.MaxPool(2).config
+    >>> config
+    {'layer': 'MaxPool', 'window': 2, 'stride': None, 'pad': 0}
+    >>> nn.build_layer(config)
+    MaxPool()
+    """
     makers = {kind.cls.__name__: kind.from_config for kind in KINDS.values()}
     return choice.make("layer", dict(sorted(makers.items())), *split_config("layer", config))
 

@@ -27,6 +27,13 @@ class Net:
     so an update of the vector is an update of every layer.  The first `decayed` entries of the vectors are the weights
     of convolutions and affine layers; biases, gamma and beta follow.  state maps "bn1.running_mean" and the like: running
     statistics, and weights that do not learn.
+
+    >>> net = nn.Net(nn.Sequential(nn.Flatten(), nn.Affine(12, 2)), input_shape=(3, 2, 2))
+    >>> scores = net.forward(np.ones((5, 3, 2, 2), np.float32), training=True)
+    >>> loss, dscores = gpuconv.softmax_cross_entropy(scores, np.array([0, 1, 0, 1, 0]))
+    >>> net.backward(dscores)
+    >>> {name: gradient.shape for name, gradient in net.grads.items()}
+    {'affine1.w': (12, 2), 'affine1.b': (2,)}
     """
 
     def __init__(self, body: Layer, input_shape: Any, *, seed: int = 0, dtype: Any = "float32") -> None:

@@ -45,6 +45,15 @@ def augment(
     is a pure function of d, the same on every backend.  draws=None leaves the pictures as they are.  channels_last
     chooses the memory format of the result.
     Source of cutout: DeVries and Taylor, Improved Regularization of CNNs with Cutout (arXiv 1708.04552).
+
+    >>> images = np.array([[[[0, 51, 102], [153, 204, 255]]]], np.uint8)
+    >>> gpuconv.augment(images, mean=[0.0], std=[0.2])[0, 0]
+    array([[0., 1., 2.],
+           [3., 4., 5.]], dtype=float32)
+    >>> mirrored = np.array([1 << 32], np.uint64)
+    >>> gpuconv.augment(images, mirrored, mean=[0.0], std=[0.2], flip=True)[0, 0]
+    array([[2., 1., 0.],
+           [5., 4., 3.]], dtype=float32)
     """
     checks.given(images=images)
     backend = backend_of(images=images, draws=draws)

@@ -56,6 +56,12 @@ def average_pool_forward(
     window, stride and pad are those of max_pool_forward (others say kernel_size, stride, padding), given by name.
     count_pad=True divides by R S (volumes: T R S) everywhere, zeros of the padding included (PyTorch's default); False divides by the
     number of real pixels under the window.  Sums are kept in float32 or wider.
+
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> y, cache = gpuconv.average_pool_forward(x, window=2)
+    >>> y[0, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
@@ -69,6 +75,11 @@ def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
     """Return dx: each entry of dy is shared equally among the pixels it averaged.
 
     dy: (N, C, P, Q)   ->   dx: (N, C, H, W); of signals and volumes in their shapes
+
+    >>> y, cache = gpuconv.average_pool_forward(np.ones((1, 1, 2, 4)), window=2)
+    >>> gpuconv.average_pool_backward(np.array([[[[4.0, 8.0]]]]), cache)[0, 0]
+    array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.]])
     """
     checks.cache_of(cache, AveragePoolCache, "average_pool_forward")
     backend = backend_of(dy=dy, cache=cache.like)
@@ -80,6 +91,11 @@ def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
     """Take the mean of every channel of every image; return (y, cache).   x: (N, C, H, W)  ->  y: (N, C).
 
     x may be (N, C, L) or (N, C, D, H, W) as well.
+
+    >>> x = np.arange(8.0).reshape(1, 2, 2, 2)
+    >>> y, cache = gpuconv.global_average_pool_forward(x)
+    >>> y
+    array([[1.5, 5.5]])
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
@@ -92,7 +108,13 @@ def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
 
 
 def global_average_pool_backward(dy: Any, cache: GlobalAveragePoolCache) -> Any:
-    """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: in the shape of x."""
+    """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: in the shape of x.
+
+    >>> y, cache = gpuconv.global_average_pool_forward(np.ones((1, 1, 2, 2)))
+    >>> gpuconv.global_average_pool_backward(np.array([[4.0]]), cache)[0, 0]
+    array([[1., 1.],
+           [1., 1.]])
+    """
     checks.cache_of(cache, GlobalAveragePoolCache, "global_average_pool_forward")
     backend = backend_of(dy=dy, cache=cache.like)
     checks.upstream(dy, cache.shape[:2], cache.dtype)

@@ -74,6 +74,13 @@ def conv_forward(
 
     Raises ShapeError, ParamError, DTypeError, ArgTypeError, DeviceMismatchError, or UnsupportedError where precision is
     given and cannot be had, before any work.
+
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> w = np.ones((1, 1, 3, 3))
+    >>> y, cache = gpuconv.conv_forward(x, w, pad=1, stride=2)
+    >>> y[0, 0]
+    array([[10., 24.],
+           [51., 90.]])
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
@@ -98,6 +105,12 @@ def conv_backward(
 
     dx is None with input_grad=False (the first layer of a net needs none), dw with weight_grad=False (filters that stay
     as they are); db is None where forward had no b.
+
+    >>> x, w = np.ones((2, 3, 8, 8)), np.ones((4, 3, 3, 3))
+    >>> y, cache = gpuconv.conv_forward(x, w, np.zeros(4))
+    >>> dx, dw, db = gpuconv.conv_backward(np.ones_like(y), cache)
+    >>> dx.shape, dw.shape, db
+    ((2, 3, 8, 8), (4, 3, 3, 3), array([72., 72., 72., 72.]))
     """
     backend, x, w, z = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)

@@ -33,6 +33,12 @@ def dropout_forward(
     rate, in [0, 1), is the probability to *drop*.  The draw is a pure function of (seed, step, place in row order):
     the same on every backend and in either memory format.  Give each call of a run its own step.
     Source of the generator: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011); see gpuconv.random.
+
+    >>> y, cache = gpuconv.dropout_forward(np.ones(8), rate=0.5, seed=0, step=0)
+    >>> y
+    array([2., 0., 2., 2., 0., 0., 0., 0.])
+    >>> np.array_equal(y, gpuconv.dropout_forward(np.ones(8), rate=0.5, seed=0, step=0)[0])
+    True
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
@@ -49,7 +55,12 @@ def dropout_forward(
 
 
 def dropout_backward(dy: Any, cache: DropoutCache) -> Any:
-    """Return dx: dy, scaled, where forward kept the element; else 0."""
+    """Return dx: dy, scaled, where forward kept the element; else 0.
+
+    >>> y, cache = gpuconv.dropout_forward(np.ones(4), rate=0.5, seed=0, step=1)
+    >>> y, gpuconv.dropout_backward(np.array([1.0, 2.0, 3.0, 4.0]), cache)
+    (array([0., 2., 0., 0.]), array([0., 4., 0., 0.]))
+    """
     checks.cache_of(cache, DropoutCache, "dropout_forward")
     backend = backend_of(dy=dy, cache=cache.like)
     checks.upstream(dy, cache.shape, cache.dtype)
