@@ -153,6 +153,7 @@ _GROUND = {
     "random",
     "shapes",
     "tables",
+    "typing",
     "version",
 }
 

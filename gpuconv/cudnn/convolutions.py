@@ -10,16 +10,17 @@ import numpy as np
 from ..backend import backend_of, copy
 from ..ops.conv import conv_forward, input_gradient, weight_gradient
 from ..shapes import out_size
+from ..typing import AnyArray
 from .checks import c_contiguous, channels_second, floats, layout, lines, one_dtype, tuples
 from .constants import CUDNN_TENSOR_NCHW
 from .errors import BAD_PARAM, CuDNNError
 
 
 def convolution_forward(
-    x: Any,
-    W: Any,
-    b: Any,
-    y: Any,
+    x: AnyArray,
+    W: AnyArray,
+    b: AnyArray | None,
+    y: AnyArray,
     pad: tuple[int, ...],
     stride: tuple[int, ...],
     dilation: tuple[int, ...] | None,
@@ -50,10 +51,10 @@ def convolution_forward(
 
 
 def convolution_backward_data(
-    W: Any,
-    x: Any,
-    b: Any,
-    y: Any,
+    W: AnyArray,
+    x: AnyArray,
+    b: AnyArray | None,
+    y: AnyArray,
     pad: tuple[int, ...],
     stride: tuple[int, ...],
     dilation: tuple[int, ...] | None,
@@ -94,9 +95,9 @@ def convolution_backward_data(
 
 
 def convolution_backward_filter(
-    x: Any,
-    gy: Any,
-    gW: Any,
+    x: AnyArray,
+    gy: AnyArray,
+    gW: AnyArray,
     pad: tuple[int, ...],
     stride: tuple[int, ...],
     dilation: tuple[int, ...] | None,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import zeros
+from ..typing import AnyArray
 from .checks import c_contiguous, floats, layout, tuples
 from .constants import (
     CUDNN_ACTIVATION_IDENTITY,
@@ -40,7 +41,7 @@ class Descriptor:
         self.value = next(_values)
 
 
-def create_tensor_descriptor(arr: Any, format: int = CUDNN_TENSOR_NCHW) -> Descriptor:
+def create_tensor_descriptor(arr: AnyArray, format: int = CUDNN_TENSOR_NCHW) -> Descriptor:
     """Return the descriptor of a C-contiguous array; format says something of four axes only.
 
     >>> cudnn.create_tensor_descriptor(np.zeros((2, 3, 8, 8), np.float32)).given["shape"]
@@ -51,7 +52,7 @@ def create_tensor_descriptor(arr: Any, format: int = CUDNN_TENSOR_NCHW) -> Descr
     return _of_array(arr, format)
 
 
-def create_filter_descriptor(arr: Any, format: int = CUDNN_TENSOR_NCHW) -> Descriptor:
+def create_filter_descriptor(arr: AnyArray, format: int = CUDNN_TENSOR_NCHW) -> Descriptor:
     """Return the descriptor of filters; format says something of four axes only.
 
     >>> cudnn.create_filter_descriptor(np.zeros((4, 3, 2, 2), np.float32)).given["shape"]
@@ -61,7 +62,7 @@ def create_filter_descriptor(arr: Any, format: int = CUDNN_TENSOR_NCHW) -> Descr
     return _of_array(arr, format)
 
 
-def create_tensor_nd_descriptor(arr: Any) -> Descriptor:
+def create_tensor_nd_descriptor(arr: AnyArray) -> Descriptor:
     """Return the descriptor of a C-contiguous array of any number of axes; without elements its value is 0.
 
     >>> cudnn.create_tensor_nd_descriptor(np.zeros((2, 3, 4), np.float32)).given["shape"]

@@ -11,6 +11,7 @@ import numpy as np
 from ..backend import backend_of, quiet, zeros
 from ..checks import given
 from ..shapes import folded, unfolded
+from ..typing import AnyArray
 from .checks import channels_second, floats, layout, lines
 from .constants import (
     CUDNN_BATCHNORM_PER_ACTIVATION,
@@ -24,13 +25,13 @@ from .errors import BAD_PARAM, CuDNNError
 
 @quiet
 def batch_normalization_forward_training(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
-    mean: Any,
-    inv_std: Any,
+    x: AnyArray,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray | None,
+    running_var: AnyArray | None,
+    mean: AnyArray | None,
+    inv_std: AnyArray | None,
     eps: float,
     decay: float,
     is_for_conv2d: bool,
@@ -74,18 +75,19 @@ def batch_normalization_forward_training(
         y, saved_mean, saved_inv_std = zeros(tuple(x.shape), x.dtype, beside=x), batch_mean, batch_var
     if not saved:
         return y, *(v.astype(vector_dtype).reshape(gamma.shape) for v in (saved_mean, saved_inv_std))
-    mean[...], inv_std[...] = saved_mean.reshape(mean.shape), saved_inv_std.reshape(inv_std.shape)
+    for target, value in zip(saved.values(), (saved_mean, saved_inv_std), strict=True):
+        target[...] = value.reshape(target.shape)
     return y
 
 
 def batch_normalization_forward_training_ex(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
-    mean: Any,
-    inv_std: Any,
+    x: AnyArray,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray | None,
+    running_var: AnyArray | None,
+    mean: AnyArray | None,
+    inv_std: AnyArray | None,
     eps: float,
     decay: float,
     is_for_conv2d: bool,
@@ -111,11 +113,11 @@ def batch_normalization_forward_training_ex(
 
 @quiet
 def batch_normalization_forward_inference(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    mean: Any,
-    var: Any,
+    x: AnyArray,
+    gamma: AnyArray,
+    beta: AnyArray,
+    mean: AnyArray,
+    var: AnyArray,
     eps: float,
     is_for_conv2d: bool,
     cudnn_mode: int,
@@ -140,11 +142,11 @@ def batch_normalization_forward_inference(
 
 @quiet
 def batch_normalization_backward(
-    x: Any,
-    gamma: Any,
-    gy: Any,
-    mean: Any,
-    inv_std: Any,
+    x: AnyArray,
+    gamma: AnyArray,
+    gy: AnyArray,
+    mean: AnyArray,
+    inv_std: AnyArray,
     eps: float,
     is_for_conv2d: bool,
     cudnn_mode: int,

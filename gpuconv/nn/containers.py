@@ -9,6 +9,7 @@ from typing import Any
 from .. import checks
 from ..backend import add
 from ..errors import ArgTypeError, ConfigError, ParamError, ShapeError
+from ..typing import Array, Gradient
 from .layer import KINDS, Layer, build_layer, register
 from .summary import summary
 
@@ -68,13 +69,13 @@ class Residual(Container):
             raise ShapeError(msg)
         return long
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         y = self.body.forward(x, training=training, step=step)
         short = x if self.shortcut is None else self.shortcut.forward(x, training=training, step=step)
         checks.same_shape("shortcut", short, y.shape, "the shape of the body's output")
         return add(y, short)  # a new array: the body may have remembered its y
 
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Gradient[Array]:
         dx = self.body.backward(dy, input_grad=input_grad)
         short = dy if self.shortcut is None else self.shortcut.backward(dy, input_grad=input_grad)
         return add(dx, short) if input_grad else None
@@ -133,12 +134,12 @@ class Sequential(Container):
                 raise ShapeError(msg) from None
         return shape
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         for layer in self.layers.values():
             x = layer.forward(x, training=training, step=step)
         return x
 
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Gradient[Array]:
         return backward_through(list(self.layers.values()), dy, input_grad=input_grad)
 
 

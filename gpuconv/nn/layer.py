@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from .. import checks
 from ..backend import backend_of
 from ..errors import ArgTypeError, CacheError, ConfigError, ParamError
+from ..typing import Array, Gradient
 from . import choice
 from .store import create
 
@@ -72,7 +73,7 @@ class Layer:
         create(self, seed=seed, dtype=dtype)
         return self
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         """Return y.  training=True remembers what backward needs; step (0, 1, ...) numbers the draws of dropout."""
         self._cache = None
         training = checks.flag("training", training)
@@ -85,7 +86,7 @@ class Layer:
             self._cache = cache
         return y
 
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Gradient[Array]:
         """Overwrite `grads` and return dx (None with input_grad=False), for the last forward(training=True).
 
         The memory of that forward is given back: each backward needs a forward of its own, else CacheError.

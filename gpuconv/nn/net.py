@@ -10,6 +10,7 @@ from ..backend import backend_of, default_device, on_gpu
 from ..errors import ArgTypeError, DTypeError, ShapeError
 from ..ops._precision import check as check_precision
 from ..ops.batchnorm import Across
+from ..typing import AnyArray, Array
 from . import fuse
 from .layer import Layer
 from .layers import BatchNorm
@@ -66,7 +67,7 @@ class Net:
         del self.config["body"]
         self.config |= {"net": name, **settings}
 
-    def prepare(self, x: Any) -> None:
+    def prepare(self, x: AnyArray) -> None:
         """Look at normalised training images before the first step of a new run; here there is nothing to learn.
 
         x: (N, *input_shape), up to 5000 images without augmentation
@@ -104,7 +105,7 @@ class Net:
                 leaf.across = across
         self._fused = fuse.fused(self.body)
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).
 
         training=True normalises by the batch, drops, and remembers what backward needs; step is the number of the
@@ -120,7 +121,7 @@ class Net:
         self._ran = self._fused if fuse.FUSED and on_gpu(x) else self.body
         return self._ran.forward(x, training=training, step=checks.step_word("step", step))
 
-    def backward(self, dscores: Any) -> None:
+    def backward(self, dscores: AnyArray) -> None:
         """Overwrite the gradients, for the last forward(training=True).   dscores: (N, classes)."""
         self._ran.backward(dscores, input_grad=False)
 

@@ -9,6 +9,7 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
 from ..errors import ShapeError
+from ..typing import Array, Gradient
 from . import _precision
 
 
@@ -23,7 +24,9 @@ class AffineCache:
     precision: str | None = None
 
 
-def affine_forward(x: Any, w: Any, b: Any = None, *, precision: str | None = None) -> tuple[Any, AffineCache]:
+def affine_forward(
+    x: Array, w: Array, b: Array | None = None, *, precision: str | None = None
+) -> tuple[Array, AffineCache]:
     """Multiply every flattened sample by a matrix and add a vector; return (y, cache).
 
     x: (N, d1, ..., dk)   w: (D, M)   b: (M,) or None   ->   y = x.reshape(N, D) @ w + b: (N, M)   with D = d1 ... dk
@@ -58,7 +61,9 @@ def affine_forward(x: Any, w: Any, b: Any = None, *, precision: str | None = Non
     return y, AffineCache(x, w, b is not None, checks.mark(x=x, w=w), precision)
 
 
-def affine_backward(dy: Any, cache: AffineCache, *, input_grad: bool = True) -> tuple[Any, Any, Any]:
+def affine_backward(
+    dy: Array, cache: AffineCache, *, input_grad: bool = True
+) -> tuple[Gradient[Array], Gradient[Array], Gradient[Array]]:
     """Return (dx, dw, db).   dy: (N, M)  ->  dx: (N, d1, ..., dk)   dw: (D, M)   db: (M,).
 
     dx is None with input_grad=False; db is None where forward had no b.

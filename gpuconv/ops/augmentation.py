@@ -8,29 +8,31 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import checks
 from ..backend import backend_of, on_gpu
 from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
 from ..placed import Count
 from ..shapes import check_count
+from ..typing import AnyArray, Array
 
 PAD_MODES = ("zero", "reflect")
 
 
 def augment(
-    images: Any,
-    draws: Any = None,
+    images: Array,
+    draws: AnyArray | None = None,
     *,
-    mean: Any,
-    std: Any,
+    mean: npt.ArrayLike,
+    std: npt.ArrayLike,
     pad: int = 0,
     pad_mode: str = "zero",
     flip: bool = False,
     cutout: int = 0,
-    dtype: Any = "float32",
+    dtype: npt.DTypeLike = "float32",
     channels_last: bool = False,
-) -> Any:
+) -> Array:
     """Return images as normalised floats, each shifted by up to pad pixels, mirrored and cut into at random.
 
     images: (N, C, H, W) uint8   draws: (N,) uint64 or None   ->   (N, C, H, W) of dtype

@@ -20,6 +20,7 @@ from ..shapes import (
     unfolded,
     with_axes_of,
 )
+from ..typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +46,13 @@ class GlobalAveragePoolCache:
 
 
 def average_pool_forward(
-    x: Any, *, window: Any = 2, stride: Any = None, pad: Any = 0, count_pad: bool = True
-) -> tuple[Any, AveragePoolCache]:
+    x: Array,
+    *,
+    window: int | tuple[int, ...] = 2,
+    stride: int | tuple[int, ...] | None = None,
+    pad: int | tuple[int, ...] = 0,
+    count_pad: bool = True,
+) -> tuple[Array, AveragePoolCache]:
     """Take the mean of every window; return (y, cache).
 
     x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
@@ -71,7 +77,7 @@ def average_pool_forward(
     return y, AveragePoolCache(checks.nothing_like(y), x.dtype, tuple(y.shape), sizes, count_pad)
 
 
-def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
+def average_pool_backward(dy: Array, cache: AveragePoolCache) -> Array:
     """Return dx: each entry of dy is shared equally among the pixels it averaged.
 
     dy: (N, C, P, Q)   ->   dx: (N, C, H, W); of signals and volumes in their shapes
@@ -87,7 +93,7 @@ def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
     return with_axes_of(dy, backend.average_pool_backward(as_image(dy), cache.sizes, count_pad=cache.count_pad))
 
 
-def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
+def global_average_pool_forward(x: Array) -> tuple[Array, GlobalAveragePoolCache]:
     """Take the mean of every channel of every image; return (y, cache).   x: (N, C, H, W)  ->  y: (N, C).
 
     x may be (N, C, L) or (N, C, D, H, W) as well.
@@ -107,7 +113,7 @@ def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
     return y, GlobalAveragePoolCache(checks.nothing_like(y), *shapes, x.dtype, is_channels_last(images))
 
 
-def global_average_pool_backward(dy: Any, cache: GlobalAveragePoolCache) -> Any:
+def global_average_pool_backward(dy: Array, cache: GlobalAveragePoolCache) -> Array:
     """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: in the shape of x.
 
     >>> y, cache = gpuconv.global_average_pool_forward(np.ones((1, 1, 2, 2)))

@@ -12,6 +12,7 @@ from .. import checks
 from ..backend import asnumpy, backend_of, fill, on_gpu
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
+from ..typing import AnyArray, Array
 
 _ROWS = {2: "(N, C)"}
 
@@ -42,16 +43,16 @@ class Across(Protocol):
 
 
 def batchnorm_forward(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
+    x: Array,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray,
+    running_var: AnyArray,
     *,
     training: bool = True,
     momentum: float = 0.9,
     eps: float = 1e-5,
-) -> tuple[Any, BatchNormCache]:
+) -> tuple[Array, BatchNormCache]:
     """Normalise every column over the batch, scale by gamma, shift by beta; return (y, cache).
 
     x: (N, C)   gamma, beta, running_mean, running_var: (C,)   ->   y: (N, C)
@@ -74,7 +75,7 @@ def batchnorm_forward(
     return _forward(_ROWS, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
 
 
-def batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
+def batchnorm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array, Array]:
     """Return (dx, dgamma, dbeta).   dy: (N, C)  ->  dx: (N, C)   dgamma, dbeta: (C,).
 
     >>> x = np.array([[1.0], [2.0], [3.0]])
@@ -87,16 +88,16 @@ def batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
 
 
 def spatial_batchnorm_forward(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
+    x: Array,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray,
+    running_var: AnyArray,
     *,
     training: bool = True,
     momentum: float = 0.9,
     eps: float = 1e-5,
-) -> tuple[Any, BatchNormCache]:
+) -> tuple[Array, BatchNormCache]:
     """Normalise every channel over the batch and all axes after the channels; otherwise as batchnorm_forward.
 
     x: (N, C, H, W)   gamma, beta, running_mean, running_var: (C,)   ->   y: (N, C, H, W), in the memory format of x
@@ -114,7 +115,7 @@ def spatial_batchnorm_forward(
     return _forward(SPATIAL, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
 
 
-def spatial_batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
+def spatial_batchnorm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array, Array]:
     """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,).
 
     dy: (N, C, L) or (N, C, D, H, W), where x was, gives dx likewise.

@@ -10,6 +10,7 @@ import numpy as np
 from .. import checks
 from ..backend import backend_of
 from ..errors import ParamError
+from ..typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,8 +25,8 @@ class DropoutCache:
 
 
 def dropout_forward(
-    x: Any, *, rate: float = 0.5, seed: int = 0, step: int = 0, training: bool = True
-) -> tuple[Any, DropoutCache]:
+    x: Array, *, rate: float = 0.5, seed: int = 0, step: int = 0, training: bool = True
+) -> tuple[Array, DropoutCache]:
     """Zero each element with probability rate and scale the rest by 1 / (1 - rate); return (y, cache).
 
     x: any shape   ->   y: the same.  training=False (or rate=0) returns the values unchanged.
@@ -54,7 +55,7 @@ def dropout_forward(
     return y, DropoutCache(checks.nothing_like(y), kept, scale, tuple(x.shape), x.dtype)
 
 
-def dropout_backward(dy: Any, cache: DropoutCache) -> Any:
+def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
     """Return dx: dy, scaled, where forward kept the element; else 0.
 
     >>> y, cache = gpuconv.dropout_forward(np.ones(4), rate=0.5, seed=0, step=1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
+from ..typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +19,7 @@ class GeluCache:
     marks: dict[str, bytes] | None
 
 
-def gelu_forward(x: Any, *, approximate: str = "none") -> tuple[Any, GeluCache]:
+def gelu_forward(x: Array, *, approximate: str = "none") -> tuple[Array, GeluCache]:
     """Return (x * Phi(x), cache) for an array of any shape; Phi is the normal distribution function.
 
     approximate="none" is exact; "tanh" is 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
@@ -35,7 +36,7 @@ def gelu_forward(x: Any, *, approximate: str = "none") -> tuple[Any, GeluCache]:
     return y, GeluCache(x, approximate, checks.mark(x=x))
 
 
-def gelu_backward(dy: Any, cache: GeluCache) -> Any:
+def gelu_backward(dy: Array, cache: GeluCache) -> Array:
     """Return dx, the gradient of sum(dy * y); the shape of dy is that of x.
 
     >>> y, cache = gpuconv.gelu_forward(np.array([-1.0, 0.0, 1.0]))

@@ -11,6 +11,7 @@ from .. import checks
 from ..backend import backend_of
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
+from ..typing import AnyArray, Array
 
 _ROWS = {2: "(N, D)"}
 
@@ -26,7 +27,9 @@ class GroupNormCache:
     marks: dict[str, bytes] | None
 
 
-def groupnorm_forward(x: Any, gamma: Any, beta: Any, *, groups: int, eps: float = 1e-5) -> tuple[Any, GroupNormCache]:
+def groupnorm_forward(
+    x: Array, gamma: AnyArray, beta: AnyArray, *, groups: int, eps: float = 1e-5
+) -> tuple[Array, GroupNormCache]:
     """Normalise each image over groups of neighbouring channels, scale by gamma, shift by beta; return (y, cache).
 
     x: (N, C, H, W)   gamma, beta: (C,)   ->   y: (N, C, H, W), in the memory format of x
@@ -44,7 +47,7 @@ def groupnorm_forward(x: Any, gamma: Any, beta: Any, *, groups: int, eps: float 
     return _forward(SPATIAL, x, gamma, beta, groups=groups, eps=eps)
 
 
-def groupnorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
+def groupnorm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array, Array]:
     """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,).
 
     >>> x = np.arange(16.0).reshape(1, 4, 2, 2)
@@ -56,7 +59,7 @@ def groupnorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
     return _backward(dy, cache, SPATIAL, "groupnorm_forward")
 
 
-def layernorm_forward(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tuple[Any, GroupNormCache]:
+def layernorm_forward(x: Array, gamma: AnyArray, beta: AnyArray, *, eps: float = 1e-5) -> tuple[Array, GroupNormCache]:
     """Normalise each row, scale by gamma, shift by beta; otherwise as groupnorm_forward.
 
     x: (N, D)   gamma, beta: (D,)   ->   y: (N, D)
@@ -71,7 +74,7 @@ def layernorm_forward(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tu
     return _forward(_ROWS, x, gamma, beta, groups=1, eps=eps)
 
 
-def layernorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
+def layernorm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array, Array]:
     """Return (dx, dgamma, dbeta).   dy: (N, D)  ->  dx: (N, D)   dgamma, dbeta: (D,).
 
     >>> y, cache = gpuconv.layernorm_forward(np.arange(6.0).reshape(2, 3), np.ones(3), np.zeros(3))

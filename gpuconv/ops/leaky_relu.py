@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
+from ..typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,7 +19,7 @@ class LeakyReluCache:
     marks: dict[str, bytes] | None
 
 
-def leaky_relu_forward(x: Any, *, slope: float = 0.01) -> tuple[Any, LeakyReluCache]:
+def leaky_relu_forward(x: Array, *, slope: float = 0.01) -> tuple[Array, LeakyReluCache]:
     """Return (x where x is above 0, else slope x; cache) for an array of any shape, in its memory format.
 
     slope is finite and at least 0; with 0 this is relu_forward, bit for bit.  NaN stays NaN.
@@ -35,7 +36,7 @@ def leaky_relu_forward(x: Any, *, slope: float = 0.01) -> tuple[Any, LeakyReluCa
     return y, LeakyReluCache(y, slope, checks.mark(y=y))
 
 
-def leaky_relu_backward(dy: Any, cache: LeakyReluCache) -> Any:
+def leaky_relu_backward(dy: Array, cache: LeakyReluCache) -> Array:
     """Return dx: dy where the input was above 0, else slope dy (at 0 itself and for NaN, too).
 
     >>> y, cache = gpuconv.leaky_relu_forward(np.array([-2.0, 0.0, 3.0]), slope=0.5)

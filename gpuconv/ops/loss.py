@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .. import checks
 from ..backend import backend_of
+from ..typing import AnyArray, Array
 
 
-def softmax_cross_entropy(scores: Any, labels: Any, *, label_smoothing: float = 0.0) -> tuple[Any, Any]:
+def softmax_cross_entropy(scores: Array, labels: AnyArray, *, label_smoothing: float = 0.0) -> tuple[Array, Array]:
     """Return (loss, dscores): the mean cross-entropy of softmax(scores) against the labels, and its gradient.
 
     scores: (N, classes)   labels: (N,) integers in [0, classes)   ->   loss: scalar array ()   dscores: (N, classes)
@@ -28,7 +27,7 @@ def softmax_cross_entropy(scores: Any, labels: Any, *, label_smoothing: float = 
     return backend.softmax_cross_entropy(scores, labels, label_smoothing=label_smoothing)
 
 
-def svm_loss(scores: Any, labels: Any, *, margin: float = 1.0) -> tuple[Any, Any]:
+def svm_loss(scores: Array, labels: AnyArray, *, margin: float = 1.0) -> tuple[Array, Array]:
     """Return (loss, dscores) of the multiclass hinge loss, mean over the batch of sum over wrong j of
     max(0, scores[j] - scores[label] + margin).
 

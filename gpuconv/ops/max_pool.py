@@ -10,6 +10,7 @@ import numpy as np
 from .. import checks
 from ..backend import backend_of
 from ..shapes import PoolSizes, VolumePoolSizes, as_image, pool_sizes, with_axes_of
+from ..typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +31,13 @@ class MaxPoolCache:
 
 
 def max_pool_forward(
-    x: Any, *, window: Any = 2, stride: Any = None, pad: Any = 0, ties: str = "first"
-) -> tuple[Any, MaxPoolCache]:
+    x: Array,
+    *,
+    window: int | tuple[int, ...] = 2,
+    stride: int | tuple[int, ...] | None = None,
+    pad: int | tuple[int, ...] = 0,
+    ties: str = "first",
+) -> tuple[Array, MaxPoolCache]:
     """Take the maximum of every window; return (y, cache).
 
     x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
@@ -61,7 +67,7 @@ def max_pool_forward(
     return y, MaxPoolCache(ties, None, x, y, x.dtype, sizes, checks.mark(x=x, y=y))
 
 
-def max_pool_backward(dy: Any, cache: MaxPoolCache) -> Any:
+def max_pool_backward(dy: Array, cache: MaxPoolCache) -> Array:
     """Return dx: each entry of dy goes to the place its maximum came from; overlapping windows add up.
 
     dy: (N, C, P, Q)   ->   dx: (N, C, H, W); of signals and volumes in their shapes

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
+from ..typing import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,7 +18,7 @@ class ReluCache:
     marks: dict[str, bytes] | None
 
 
-def relu_forward(x: Any) -> tuple[Any, ReluCache]:
+def relu_forward(x: Array) -> tuple[Array, ReluCache]:
     """Return (max(x, 0), cache) for an array of any shape, in its memory format.  NaN stays NaN.
 
     >>> y, cache = gpuconv.relu_forward(np.array([-2.0, 0.0, 3.0]))
@@ -30,7 +31,7 @@ def relu_forward(x: Any) -> tuple[Any, ReluCache]:
     return y, ReluCache(y, checks.mark(y=y))
 
 
-def relu_backward(dy: Any, cache: ReluCache) -> Any:
+def relu_backward(dy: Array, cache: ReluCache) -> Array:
     """Return dx: dy where the input was above 0, else 0 (at 0 itself, too).
 
     >>> y, cache = gpuconv.relu_forward(np.array([-2.0, 0.0, 3.0]))

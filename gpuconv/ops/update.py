@@ -11,12 +11,13 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of
 from ..errors import ParamError
+from ..typing import Array
 
 
 def sgd_update(
-    w: Any,
-    dw: Any,
-    velocity: Any = None,
+    w: Array,
+    dw: Array,
+    velocity: Array | None = None,
     *,
     lr: float,
     momentum: float = 0.0,
@@ -49,9 +50,9 @@ def sgd_update(
 
 
 def rmsprop_update(
-    w: Any,
-    dw: Any,
-    square: Any,
+    w: Array,
+    dw: Array,
+    square: Array,
     *,
     lr: float,
     smoothing: float = 0.99,
@@ -81,10 +82,10 @@ def rmsprop_update(
 
 
 def adam_update(
-    w: Any,
-    dw: Any,
-    m: Any,
-    v: Any,
+    w: Array,
+    dw: Array,
+    m: Array,
+    v: Array,
     *,
     step: int,
     lr: float,

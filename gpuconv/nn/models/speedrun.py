@@ -9,6 +9,7 @@ import numpy as np
 from ... import checks
 from ...backend import asnumpy
 from ...errors import ShapeError
+from ...typing import AnyArray
 from ..containers import Sequential
 from ..layer import Layer
 from ..layers import Affine, BatchNorm, Conv, Flatten, MaxPool
@@ -62,9 +63,9 @@ class SpeedrunNet(Net):
         super().__init__(body, input_shape, seed=seed, dtype=dtype)
         self.describe("SpeedrunNet", widths=list(widths), classes=classes)
 
-    def prepare(self, x: Any) -> None:
+    def prepare(self, x: AnyArray) -> None:
         """Set the whitening filters from training images, as they come to `forward`.   x: (N, *input_shape), N >= 1."""
-        if tuple(x.shape[1:]) != self.input_shape or not len(x):
+        if tuple(x.shape[1:]) != self.input_shape or not x.shape[0]:
             msg = f"x must be (N, {', '.join(map(str, self.input_shape))}) with N above 0, got {tuple(x.shape)}"
             raise ShapeError(msg)
         put(self.state["whiten.w"], whitening_filters(asnumpy(x)))
