@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ArgTypeError, CacheError, ConfigError, ParamError
 from ..typing import Array, Gradient
 from . import choice
@@ -209,6 +210,7 @@ def register(
 
     def remember(cls: type[L]) -> type[L]:
         cls.kind = toml.rpartition("-")[2]
+        setattr(cls, "__init__", says_ours()(vars(cls)["__init__"]))  # noqa: B010 - mypy takes no other assignment
         KINDS[toml] = Kind(cls, from_config or cls, from_toml or cls)
         return cls
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ParamError
 from ..typing import Array
 
@@ -24,6 +25,7 @@ class DropoutCache:
     dtype: np.dtype
 
 
+@says_ours()
 def dropout_forward(
     x: Array, *, rate: float = 0.5, seed: int = 0, step: int = 0, training: bool = True
 ) -> tuple[Array, DropoutCache]:

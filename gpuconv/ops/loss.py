@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..typing import AnyArray, Array
 
 
+@says_ours()
 def softmax_cross_entropy(scores: Array, labels: AnyArray, *, label_smoothing: float = 0.0) -> tuple[Array, Array]:
     """Return (loss, dscores): the mean cross-entropy of softmax(scores) against the labels, and its gradient.
 
@@ -27,6 +29,7 @@ def softmax_cross_entropy(scores: Array, labels: AnyArray, *, label_smoothing: f
     return backend.softmax_cross_entropy(scores, labels, label_smoothing=label_smoothing)
 
 
+@says_ours()
 def svm_loss(scores: Array, labels: AnyArray, *, margin: float = 1.0) -> tuple[Array, Array]:
     """Return (loss, dscores) of the multiclass hinge loss, mean over the batch of sum over wrong j of
     max(0, scores[j] - scores[label] + margin).

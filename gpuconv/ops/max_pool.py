@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..shapes import PoolSizes, VolumePoolSizes, as_image, pool_sizes, with_axes_of
 from ..typing import Array
 
@@ -30,6 +31,7 @@ class MaxPoolCache:
     marks: dict[str, bytes] | None
 
 
+@says_ours()
 def max_pool_forward(
     x: Array,
     *,
