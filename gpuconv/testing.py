@@ -22,6 +22,7 @@ from .backend import asarray, asnumpy, backend_of, copy
 from .errors import ArgTypeError, DTypeError, GradientError, ParamError, ShapeError
 from .nn.layer import Layer
 from .plural import counted
+from .typing import AnyArray
 
 __all__ = ["gradcheck", "gradcheck_layer"]
 
@@ -31,11 +32,11 @@ _SMALL = 1e-3  # of the largest slope of an array: what a difference may change 
 
 def gradcheck(
     function: Callable[..., Any],
-    arrays: Sequence[Any],
-    gradients: Sequence[Any] | None = None,
+    arrays: Sequence[AnyArray],
+    gradients: Sequence[AnyArray | None] | None = None,
     *,
     backward: Callable[[Any, Any], Any] | None = None,
-    dy: Any = None,
+    dy: AnyArray | None = None,
     h: float | None = None,
     entries: int | None = None,
     seed: int = 0,
@@ -74,10 +75,10 @@ def gradcheck(
 
 def gradcheck_layer(
     layer: Layer,
-    x: Any,
+    x: AnyArray,
     *,
     step: int = 0,
-    dy: Any = None,
+    dy: AnyArray | None = None,
     h: float | None = None,
     entries: int | None = None,
     seed: int = 0,

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy.typing as npt
+
 from .. import checks
 from ..backend import backend_of
 from ..elsewhere import says_ours
@@ -69,7 +71,7 @@ class Layer:
 
     # What the user calls --------------------------------------------------------------------------------------------
 
-    def create(self, *, seed: int = 0, dtype: Any = "float32") -> Self:
+    def create(self, *, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Self:
         """Give a layer that is in no Net its parameters; return it."""
         create(self, seed=seed, dtype=dtype)
         return self
