@@ -26,7 +26,13 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How the scores of another program compare with ours on the same inputs."""
+    """How the scores of another program compare with ours on the same inputs.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> agreement = export.check_onnx(net, export.onnx_model(net), normalized=np.ones((2, 3, 8, 8), np.float32))
+    >>> agreement.within, agreement.count, agreement.same_class
+    (True, 2, 2)
+    """
 
     program: str  # with its version
     count: int  # inputs
@@ -43,6 +49,11 @@ def check_onnx(
 
     normalized: (N, *input_shape) inputs of the net, on the host; or pictures: (N, C, H, W) uint8, with mean and std.
     The scores may differ by what rounding can do to either; see tolerance.py.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> model = export.onnx_model(net)
+    >>> export.check_onnx(net, model, normalized=np.ones((2, 3, 8, 8), np.float32)).within
+    True
     """
     values = {prop.key: prop.value for prop in model.metadata_props}
     dtype = onnx_file.scores_dtype(model)
@@ -68,7 +79,15 @@ def check_torch(
     mean: Any = None,
     std: Any = None,
 ) -> Agreement:
-    """Return how the two files of to_torch agree with their net, in PyTorch; imports torch, through the module."""
+    """Return how the two files of to_torch agree with their net, in PyTorch; imports torch, through the module.
+
+    >>> from pathlib import Path
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> export.to_torch(net, "net.safetensors")
+    >>> weights, module = (Path(name).read_bytes() for name in ("net.safetensors", "net.py"))
+    >>> export.check_torch(net, weights, module, normalized=np.ones((2, 3, 8, 8), np.float32)).within
+    True
+    """
     x = _normalized(net, normalized, pictures, mean, std)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "exported.safetensors"

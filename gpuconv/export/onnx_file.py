@@ -41,6 +41,10 @@ def to_onnx(
 
     Raises ConfigError, before anything is written, for a path that does not end in .onnx or whose folder is missing,
     and for a file that is there, unless overwrite=True.
+
+    >>> export.to_onnx(nn.ConvNet(4, input_shape=(3, 8, 8)), "net.onnx")
+    >>> export.from_onnx("net.onnx").input_shape
+    (3, 8, 8)
     """
     path = walk.target(path, ".onnx")
     content = encode(onnx_model(net, classes=classes, mean=mean, std=std, scaling=scaling, input=input, dtype=dtype))
@@ -68,6 +72,10 @@ def onnx_model(
     convolution on the CPU: write such a net with dtype="float32".
     classes, mean, std and scaling, which says how pictures of other sizes are scaled, go into the metadata as JSON.
     Raises UnsupportedError for a layer without a writer here, and without the package onnx.
+
+    >>> model = export.onnx_model(nn.ConvNet(4, input_shape=(3, 8, 8)))
+    >>> [node.op_type for node in model.graph.node]
+    ['Conv', 'BatchNormalization', 'MaxPool', 'Relu', 'Flatten', 'Gemm']
     """
     walk.check_net(net)
     if input not in INPUTS:

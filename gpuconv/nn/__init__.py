@@ -1,6 +1,6 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
-from . import layers, sample_norms
+from . import layers, sample_norms, single_elements
 from .average import WeightAverage
 from .clip import clip_gradients
 from .containers import Residual, Sequential, kinds
@@ -13,6 +13,7 @@ from .net import Net
 from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 from .sample_norms import *
 from .schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule
+from .single_elements import *
 from .spec import from_file
 
 __all__ = [
@@ -47,5 +48,6 @@ __all__ = [
     "optimiser",
     "schedule",
 ]
+__all__ += single_elements.__all__
 __all__ += layers.__all__
 __all__ += sample_norms.__all__

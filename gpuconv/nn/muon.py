@@ -34,6 +34,11 @@ class Muon(Optimiser):
     step of all banks together and reads nothing back.
     Sources: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), and the speed run
     airbench94_muon, whose momenta, coefficients and number of iterations the defaults are.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> nn.Muon(net, momentum=0.6).step(lr=0.1)
+    >>> float(np.linalg.norm(net.params["conv1.w"]).round(3))  # of 4 filters: renormalised to sqrt(4)
+    2.0
     """
 
     def __init__(

@@ -32,7 +32,12 @@ class Comparison(str):
 
 
 def compare_runs(runs: Sequence[Reading]) -> Comparison:
-    """Return the comparison as lines; every run is held against the first."""
+    """Return the comparison as lines; every run is held against the first.
+
+    >>> runs = [train.Run("runs/first"), train.Run("runs/first")]
+    >>> "settings: all the same" in str(train.compare_runs(runs))
+    True
+    """
     names = _names(runs)
     parts = [_outcomes(runs, names), _LEGEND, _settings(runs, names), _data(runs, names), _tests(runs, names)]
     parts.append(_classes(runs, names))

@@ -29,6 +29,7 @@ from ..runs.result import Result
 from ..runs.settings import PRESETS
 from ..show.compare import compare_runs
 from ..show.run import Run
+from .feed import Batch
 from .later import ENDS, prolong
 from .recipe import overfitting
 from .rehearsal import Rehearsal, rehearse
@@ -40,6 +41,7 @@ from .step import Stepper
 __all__ = [
     "ENDS",
     "PRESETS",
+    "Batch",
     "Classifier",
     "Config",
     "Evaluation",

@@ -41,7 +41,13 @@ class Plan(TypedDict):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seeds:
-    """The outcome: one Result for each seed, in order."""
+    """The outcome: one Result for each seed, in order.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> outcome = train.train_seeds(config, 2, folder="two", dataset=data.draw_shapes(100, 40), progress="none")
+    >>> outcome.seeds, list(outcome.statistics()["test_accuracy"])
+    ([0, 1], ['mean', 'standard_deviation'])
+    """
 
     folder: Path
     seeds: list[int]
@@ -75,6 +81,11 @@ def train_seeds(
     """Train with seeds config.seed to config.seed + count - 1, one after the other, and return their Results.
 
     folder, runs, name, progress, dataset: as of `train`.   Raises what `train` raises; `resume_seeds` goes on.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> outcome = train.train_seeds(config, 2, folder="two", dataset=data.draw_shapes(100, 40), progress="none")
+    >>> [result.folder.name for result in outcome.results]
+    ['seed-0', 'seed-1']
     """
     refuse_many("--seeds")
     if not 1 <= count <= _MOST_SEEDS or config.seed + count > 2**64:
@@ -99,7 +110,14 @@ def resume_seeds(
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> Seeds:
-    """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained."""
+    """Finish the runs of an interrupted `train_seeds`: those begun are gone on with, the others trained.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> outcome = train.train_seeds(config, 2, folder="two", dataset=pictures, progress="none")
+    >>> train.resume_seeds("two", dataset=pictures, progress="none").seeds  # all are done: nothing is trained
+    [0, 1]
+    """
     refuse_many("a folder of several seeds")
     path = path_of(folder, "the folder of runs")
     with RunFolder(path) as several:
