@@ -143,6 +143,7 @@ _GROUND = {
     "interrupts",
     "placed",
     "plural",
+    "png",
     "random",
     "shapes",
     "tables",
