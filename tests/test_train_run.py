@@ -515,7 +515,7 @@ def test_runs_results_and_nets_show_as_tables(finished):
         assert Page(shown).tags.count("tr") == 3
         assert f"{finished.test_accuracy:.2%}" in shown
     assert repr(finished) == f"Result(run: {finished.state})"
-    assert finished.state == f"test accuracy {finished.test_accuracy:.2%} after epoch {finished.best_epoch} of 2 epochs"
+    assert finished.state == f"test accuracy {finished.test_accuracy:.2%}, best epoch {finished.best_epoch} of 2"
     net = Run(finished.folder).net()
     shown = Page(net._repr_html_())
     assert shown.tags.count("tr") == len(net.summary().splitlines()) - 1

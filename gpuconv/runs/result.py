@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..errors import ConfigError
-from ..plural import counted
 from . import metrics, records
 from .config import Config
 from .evaluation import Evaluation, pack_bits
@@ -83,8 +82,7 @@ class Result:
     @property
     def state(self) -> str:
         """The outcome in words."""
-        best = counted(len(self.metrics), "epoch")
-        return f"test accuracy {self.test_accuracy:.2%} after epoch {self.best_epoch} of {best}"
+        return f"test accuracy {self.test_accuracy:.2%}, best epoch {self.best_epoch} of {len(self.metrics)}"
 
     def _repr_html_(self) -> str:
         """Show the outcome, and the epochs, which training has shown one by one, on a click."""
