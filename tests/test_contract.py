@@ -150,6 +150,7 @@ _GROUND = {
     "interrupts",
     "placed",
     "plural",
+    "png",
     "random",
     "shapes",
     "tables",

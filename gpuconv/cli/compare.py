@@ -43,7 +43,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     runs = [Run(path) for path in paths]
     if arguments.save is not None:
         plots.check(arguments.save)
-    sys.stdout.write(compare.compare_runs(runs) + "\n")
+    sys.stdout.write(f"{compare.compare_runs(runs)}\n")
     if arguments.save is not None:
         plots.save(plots.curves(runs), arguments.save)
         sys.stdout.write(f"\n{arguments.save} is written\n")

@@ -11,10 +11,11 @@ from ..backend import backend_of, fill, on_gpu
 from ..errors import ShapeError
 from ..typing import Array, Gradient
 from . import _precision
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AffineCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class AffineCache(Cache):
     """What affine_backward needs: the inputs, by reference."""
 
     x: Any

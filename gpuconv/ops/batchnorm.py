@@ -13,12 +13,13 @@ from ..backend import asnumpy, backend_of, fill, on_gpu
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
 from ..typing import AnyArray, Array
+from ._cache import Cache
 
 _ROWS = {2: "(N, C)"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchNormCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BatchNormCache(Cache):
     """What the backward needs: the input by reference, and the mean and 1 / sqrt(variance + eps) it was scaled by."""
 
     x: Any

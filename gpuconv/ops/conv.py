@@ -11,6 +11,7 @@ from ..backend import backend_of, fill, on_gpu
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
+from ._cache import Cache
 from ._complex_conv import (
     COMPLEX,
     complex_channels,
@@ -23,8 +24,8 @@ from ._complex_conv import (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConvCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ConvCache(Cache):
     """What conv_backward needs: the inputs, by reference (change them and the gradient changes with them)."""
 
     x: Any

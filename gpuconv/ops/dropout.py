@@ -11,10 +11,11 @@ from .. import checks
 from ..backend import backend_of
 from ..errors import ParamError
 from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DropoutCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class DropoutCache(Cache):
     """What dropout_backward needs: which elements stay (None: all), the factor they were scaled by, where."""
 
     like: Any

@@ -7,6 +7,6 @@ run       a run folder with its views: `gpuconv.train.Run`
 html      report.html, styled by report.css
 curves    the curves of a run, and as text
 chart     a chart in SVG
-pictures  pictures in PNG
+filters   filters of a net as pictures
 plots     curves by matplotlib
 """
