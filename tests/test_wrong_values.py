@@ -451,7 +451,7 @@ def test_the_plan_of_several_runs(tmp_path):
     contents = written(path, json.loads(path.read_text()))
     once = ((key, kind, False) for key, kind, _ in contents if kind != "int")
     faults = try_all(
-        path.name, once, lambda: train.resume_seeds(folder, dataset=shapes(), progress="none"), lambda _: None
+        path.name, once, lambda: train.resume_several(folder, dataset=shapes(), progress="none"), lambda _: None
     )
     assert tried
     assert not faults, "\n".join(faults)

@@ -29,7 +29,7 @@ from ..runs.folder import CONFIG, RunFolder, new_folder
 from ..runs.journal import EVENTS, TENSORBOARD
 from ..runs.machine import ENVIRONMENT
 from ..runs.result import Result
-from ..runs.settings import difference
+from ..runs.settings import difference, run_name
 from ..show import terminal, words
 from . import recipe
 from .loop import Training
@@ -92,7 +92,7 @@ def prolong(
             training.restore(snapshot)
             training.position = position
             changed = difference(before, dataclasses.replace(config, net=before.net))
-            name = name or config.preset
+            name = name or run_name(config)
             with new_folder(target, runs=path_of(runs, "the folder of runs"), name=name) as training.folder:
                 training.config = training.folder.start(config)
                 for relative, content in kept.items():

@@ -24,7 +24,7 @@ from ..runs.journal import EVENTS
 from ..runs.machine import began_with
 from ..runs.origin import same_paths
 from ..runs.result import Result, from_record
-from ..runs.settings import difference
+from ..runs.settings import difference, run_name
 from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
@@ -45,7 +45,7 @@ def train(
 ) -> Result:
     """Train a net from the beginning and return the Result; everything is kept in a new run folder.
 
-        folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
+        folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the net's).
         progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
     With config.weights the net starts from those of a run or checkpoint, as weights.py has it.
@@ -60,7 +60,7 @@ def train(
         training = begin(config, dataset, display, team)
         config = training.config
         path = None if folder is None else path_of(folder, "the run folder")
-        runs, name = path_of(runs, "the folder of runs"), name or config.preset
+        runs, name = path_of(runs, "the folder of runs"), name or run_name(config)
         with team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder:
             training.config = team.first(lambda: training.folder.start(config))
             training.folder.write_metrics([])
