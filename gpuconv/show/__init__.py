@@ -6,6 +6,8 @@ compare   runs side by side
 sides     recipes side by side, means of several seeds
 run       a run folder with its views: `gpuconv.train.Run`
 html      report.html, styled by report.css
+index     index.html: all runs of a folder
+listing   the same in the terminal
 curves    the curves of a run
 chart     a chart in SVG
 canvas    a chart in letters

@@ -14,6 +14,7 @@ last_word  what is said of a process that was killed
 team       what a run shares among them: batches, sums, decisions
 messages   gradients and statistics from process to process, by the host or GPU to GPU
 outcomes   what steps on a GPU came to, read every few of them
+listed     the page of all runs, as one begins and ends
 signals    Ctrl-C and `kill`, taken when nothing is half done
 rehearsal  a dry run
 several    several runs of one recipe, in one folder

@@ -25,6 +25,7 @@ from ..runs.folder import PLAN, RunFolder, new_folder
 from ..runs.result import Result
 from ..runs.settings import read
 from ..show.terminal import progress as display_of
+from .listed import listed
 from .processes import refuse_many
 from .signals import Interrupted
 from .start import check, load_data, resume, train
@@ -99,12 +100,17 @@ def begin(
         for changes in _combinations(sweep):
             check(dataclasses.replace(config, **changes), dataset)
     path = None if folder is None else path_of(folder, "the run folder")
-    with new_folder(path, runs=path_of(runs, "the folder of runs"), name=name) as several:
+    with (
+        display_of(progress) as display,
+        listed(display, new=path is None) as begin_in_index,
+        new_folder(path, runs=path_of(runs, "the folder of runs"), name=name) as several,
+    ):
         several.start(config)
         plan: Plan = {"count": count}
         if sweep:
             plan["sweep"] = {setting: [several.keep(setting, value) for value in sweep[setting]] for setting in sweep}
         durable.write(several.path / PLAN, json.dumps(plan, ensure_ascii=False).encode() + b"\n")
+        begin_in_index(several.path)
         return conclude(_go(several, read(several.path / "config.toml"), plan, progress, dataset))
 
 
@@ -120,11 +126,16 @@ def go_on(
     """Finish the runs of a folder: those begun are gone on with, the others trained."""
     refuse_many("a folder of several runs")
     path = path_of(folder, "the folder of runs")
-    with RunFolder(path) as several:
+    with (
+        display_of(progress) as display,
+        listed(display, new=False) as begin_in_index,
+        RunFolder(path) as several,
+    ):
         plan = _read_plan(path)
         config = read(path / "config.toml")
         if graph is not None:
             config = dataclasses.replace(config, graph=graph)
+        begin_in_index(several.path)
         return conclude(_go(several, config, plan, progress, dataset, data_dir))
 
 

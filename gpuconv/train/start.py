@@ -28,6 +28,7 @@ from ..runs.settings import difference, run_name
 from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
+from .listed import listed
 from .loop import Training
 from .place import check_place
 from .team import Alone, gathered
@@ -61,11 +62,15 @@ def train(
         config = training.config
         path = None if folder is None else path_of(folder, "the run folder")
         runs, name = path_of(runs, "the folder of runs"), name or run_name(config)
-        with team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder:
+        with (
+            listed(display, new=path is None, first=not team.rank) as begin_in_index,
+            team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder,
+        ):
             training.config = team.first(lambda: training.folder.start(config))
             training.folder.write_metrics([])
             training.open_journal()
             training.save_last()  # a disk that cannot be written shows now, not after the first epoch
+            begin_in_index(training.folder.path)
             return training.go()
 
 
@@ -126,6 +131,7 @@ def resume(
     with (
         gathered() as team,
         terminal.progress(progress, team.rank) as display,
+        listed(display, new=False, first=not team.rank) as begin_in_index,
         team.folder(lambda: _to_go_on(path)) as folder,
     ):
         from_file = team.first(path.is_file)
@@ -152,6 +158,7 @@ def resume(
             training.note_saved()
             if config != written:  # it was not there, or says "auto"
                 folder.write_config(config)
+            begin_in_index(folder.path)
             return _go_on(training, snapshot, from_file=from_file, new=new)
 
 
