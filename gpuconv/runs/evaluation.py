@@ -138,9 +138,7 @@ def evaluate(
     if count == 0:
         msg = "images must not be empty: there is no accuracy of nothing"
         raise ParamError(msg)
-    if tta not in TTA:
-        msg = f"tta must be one of {', '.join(TTA)}, got {tta!r}"
-        raise ParamError(msg)
+    check_views(tta)
     names = tuple(classes) if isinstance(classes, (tuple, list)) else ()
     classes = len(names) or classes
     loss_sum = 0.0
@@ -275,6 +273,13 @@ def pack_bits(bits: np.ndarray) -> str:
 def unpack_bits(text: str, count: int) -> np.ndarray:
     """Return the first count bools that pack_bits wrote."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
+
+
+def check_views(tta: str) -> None:
+    """Raise ParamError for a name of views that there is not."""
+    if tta not in TTA:
+        msg = f"tta must be one of {', '.join(TTA)}, got {tta!r}"
+        raise ParamError(msg)
 
 
 def views(images: Any, tta: str) -> Iterator[tuple[float, Any]]:
