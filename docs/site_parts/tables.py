@@ -97,7 +97,7 @@ def _sentences(text: str) -> str:
 def presets() -> list[str]:
     """Return the settings of each preset that differ from the first one's."""
     base, *others = PRESETS.values()
-    rows = [[f"`{base.preset}`", "what stands in brackets above"]]
+    rows = [[f"`{base.preset}`", "what stands in brackets in the tables below"]]
     for preset in others:
         changed = {name: value for name, value in vars(preset).items() if value != getattr(base, name)}
         del changed["preset"]
