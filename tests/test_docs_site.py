@@ -57,8 +57,22 @@ def test_a_sentence_that_names_a_pair_is_no_line_of_shapes(parts):
 
 
 def test_an_example_stays_one(parts):
-    text = "Add.\n\n>>> y, cache = conv_forward(x, w)\n>>> y.shape\n(1, 2)"
+    text = "Add.\n\n>>> y, cache = conv_forward(x, w)\n>>> y\narray([[1.],\n       [2.]])"
     assert restructured(parts, text).strip() == text
+
+
+def test_a_sentence_before_shapes_is_one(parts):
+    shown = restructured(parts, "Return dx.   dy: (N, C)   ->   dx: (N, C)")
+    assert shown.startswith("Return dx.\n\n.. code-block:: text\n\n   dy: (N, C)   ->")
+
+
+def test_arguments_in_a_line_are_a_paragraph_each(parts):
+    shown = restructured(parts, "name: that of a\nset.   seed: of the draws.   folder: where it is.")
+    assert shown == "name: that of a\nset.\n\nseed: of the draws.\n\nfolder: where it is.\n"
+
+
+def test_formulas_side_by_side_keep_their_columns(parts):
+    assert restructured(parts, "g = dw + w;   v = m v + g").startswith(".. code-block:: text\n\n   g = dw + w;   v")
 
 
 def test_names_are_links_but_for_ones_own(parts):

@@ -7,6 +7,7 @@ links and no sign has a meaning of its own.
 from __future__ import annotations
 
 import re
+import textwrap
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -14,7 +15,10 @@ from sphinx.application import Sphinx
 import gpuconv
 from gpuconv import errors
 
-_SHAPES = re.compile(r"\w+(, \w+)*: +\(|.* ->  |.*\S {3,}\S")
+_SHAPES = re.compile(r"\w+(, \w+)*: +\(|.* ->  ")
+_COLUMNS = re.compile(r"\S {3,}\S")
+_SENTENCE = re.compile(r"([A-Z(].*?[.;])\s{3,}(?=\w+(?:, \w+)*: )")
+_PARTS = re.compile(r"\s{3,}(?=\w+(?:, \w+)*: )")
 _SIGNS = re.compile(r"([\\*`|_])")
 _CODE = re.compile(r"`+([^`]+)`+")
 _NAME = re.compile(r"\b(?:[a-z]+(?:_[a-z]+)+|[A-Z]\w+Error)\b")
@@ -70,19 +74,29 @@ def _touch(before: str, after: str) -> bool:
 
 def restructured(lines: list[str], itself: str = "") -> list[str]:
     """Return the lines of a docstring as reStructuredText."""
-    found: list[str] = []
-    for paragraph in paragraphs(lines):
-        text = "\n".join(paragraph)
-        if text.lstrip().startswith(">>>"):
-            found += [line.strip() if line.lstrip().startswith((">>>", "...")) else line.lstrip() for line in paragraph]
-        elif section := _SECTION.match(text):
-            found += [f".. rubric:: {section[1]}"]
-        elif paragraph[0].startswith((" ", "\t")) or _SHAPES.match(paragraph[0]):
-            found += [".. code-block:: text", "   :class: shapes", "", *(f"   {line}" for line in paragraph)]
-        else:
-            found += prose(text, itself).split("\n")
-        found.append("")
-    return found
+    return [line for paragraph in paragraphs(lines) for line in _paragraph(paragraph, itself)]
+
+
+def _paragraph(lines: list[str], itself: str) -> list[str]:
+    text = "\n".join(lines)
+    if text.lstrip().startswith(">>>"):
+        return [*textwrap.dedent(text).split("\n"), ""]
+    if section := _SECTION.match(text):
+        return [f".. rubric:: {section[1]}", ""]
+    if sentence := _SENTENCE.match(lines[0]):
+        return [*_paragraph([sentence[1]], itself), *_paragraph([lines[0][sentence.end() :], *lines[1:]], itself)]
+    if text.startswith((" ", "\t")) or _SHAPES.match(lines[0]):
+        return _literal(lines)
+    if _COLUMNS.search(text):
+        parts = _PARTS.split(text)
+        if any(_COLUMNS.search(part) for part in parts):
+            return _literal(lines)
+        return [line for part in parts for line in (*prose(part, itself).split("\n"), "")]
+    return [*prose(text, itself).split("\n"), ""]
+
+
+def _literal(lines: list[str]) -> list[str]:
+    return [".. code-block:: text", "", *(f"   {line}" for line in lines), ""]
 
 
 def _process(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
