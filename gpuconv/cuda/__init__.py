@@ -1,6 +1,6 @@
 """CuPy backend: our own CUDA kernels and the launchers that choose among them."""
 
-from . import across, arithmetic, batchnorm_fused, muon
+from . import across, arithmetic, batchnorm_fused, muon, turned
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (
