@@ -11,8 +11,8 @@ struct ConvShape {
 
 // dx[n,c,i,j], over real outputs only; dy is stored with K channels, z.K or more.
 template <typename T, bool CHANNELS_LAST, typename Index>
-__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const ConvShape& z,
-                                           const Pixel<Index>& in, Index K) {
+__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
+                                           const ConvShape& z, const Pixel<Index>& in, Index K) {
   const Index P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
   const Index window = static_cast<Index>(z.R) * z.S, group = in.c / channels, first = group * filters;
   const T* taps = w + (first * channels + in.c - group * channels) * window;
@@ -29,10 +29,11 @@ __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __
       }
     }
   }
+  if (b != nullptr) sum += widen(b[in.c]);
   return narrow<T>(sum);
 }
 template <typename T, bool CHANNELS_LAST, typename Index>
-__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const ConvShape& z,
-                                           const Pixel<Index>& in) {
-  return data_gradient<T, CHANNELS_LAST, Index>(dy, w, z, in, z.K);
+__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
+                                           const ConvShape& z, const Pixel<Index>& in) {
+  return data_gradient<T, CHANNELS_LAST, Index>(dy, w, b, z, in, z.K);
 }

@@ -34,8 +34,8 @@ conv_forward_tensor(const T* __restrict__ x, const T* __restrict__ packed, const
 // blockIdx.y: phase of the stride.  special: what conv_pack_tensor found.   plus, mask: see Plus; null for nothing.
 template <typename T, int PRODUCTS, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
 __global__ void __launch_bounds__(128, BLOCKS_OF<PRODUCTS, WARP_PIXELS + WARP_FILTERS>)
-conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed, T* __restrict__ dx, const ConvShape z,
-                          const T* __restrict__ w, const int* __restrict__ special, int specials, int steps,
+conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed, const T* __restrict__ b,
+                          T* __restrict__ dx, const ConvShape z, const T* __restrict__ w, const int* __restrict__ special, int specials, int steps,
                           int tap_step_v, int tap_step_h, const T* __restrict__ plus,
                           const unsigned char* __restrict__ mask) {
   __shared__ Place<false> place;
@@ -45,11 +45,11 @@ conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ packed
   unbounded = __syncthreads_or(unbounded);
   if (place.pixels <= 0) return;  // a phase smaller than the largest
   if (unbounded) {
-    data_by_formula<PIXELS, FILTERS>(dy, w, dx, z, place, Plus<T>{plus, mask});
+    data_by_formula<PIXELS, FILTERS>(dy, w, b, dx, z, place, Plus<T>{plus, mask});
     return;
   }
   tensor_tile<T, PRODUCTS, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
-      dy, packed, nullptr, dx, z, place, steps, tap_step_h, Plus<T>{plus, mask}, {});
+      dy, packed, b, dx, z, place, steps, tap_step_h, Plus<T>{plus, mask}, {});
 }
 
 // w   ->   packed: (phases with taps, groups, tiles, steps, breadth, depth), 0 where there is no such filter or row.

@@ -394,8 +394,8 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
 
 // The tile of dx by its formula: a pixel outside dy is the number 0, and 0 times an infinity of the filters is NaN.
 template <int PIXELS, int FILTERS, typename T>
-__device__ __forceinline__ void data_by_formula(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx,
-                                                const ConvShape& z, const Place<false>& place, const Plus<T>& plus) {
+__device__ __forceinline__ void data_by_formula(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
+                                                T* __restrict__ dx, const ConvShape& z, const Place<false>& place, const Plus<T>& plus) {
   const int outer = z.C / z.groups;
 #pragma unroll 1
   for (int i = threadIdx.x; i < PIXELS * FILTERS; i += TENSOR_THREADS) {
@@ -407,7 +407,7 @@ __device__ __forceinline__ void data_by_formula(const T* __restrict__ dy, const 
     const long long h = place.down.place + spot.p * place.down.spread;
     const long long v = place.across.place + spot.q * place.across.spread;
     const long long target = place_of<true, long long>(n, c, h, v, z.C, z.H, z.W);
-    const T value = data_gradient<T, true, long long>(dy, w, z, {n, c, h, v}, ceil_div(z.K, CHUNK_OF<T>) * CHUNK_OF<T>);
-    dx[target] = plus.added_to(value, target);
+    const long long stored = ceil_div(z.K, CHUNK_OF<T>) * CHUNK_OF<T>;  // channels of a pixel of dy
+    dx[target] = plus.added_to(data_gradient<T, true, long long>(dy, w, b, z, {n, c, h, v}, stored), target);
   }
 }

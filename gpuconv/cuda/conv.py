@@ -267,7 +267,7 @@ def conv_backward_into(
     if dw is not None:
         _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes, precision)
     if db is not None:
-        _bias_gradient(device, dy, db, sizes, channels_last=turned)
+        _bias_gradient(device, dy, db, sizes.out, channels_last=turned)
     if not input_grad:
         return None
     of_images = _images(dy, channels_last=turned)
@@ -287,21 +287,61 @@ def _both_turn(z: Sizes, dtype: np.dtype, arch: int, precision: str | None) -> b
     return all(method == "tensor" for method in methods)
 
 
-def _data_gradient(
-    device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool, **more: Any
+def transposed(x: Any, w: Any, b: Any, sizes: Sizes, *, precision: str | None = None) -> Any:
+    """Return what a convolution of these sizes sends back of an x in the place of dy, and b: in the memory format of x."""
+    device = device_of(x)
+    b = None if b is None else contiguous(b)
+    return _data_gradient(device, x, w, sizes, precision, channels_last=is_channels_last(x), b=b)
+
+
+def transposed_gradients(
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: Sizes,
+    *,
+    input_grad: bool,
+    weight_grad: bool,
+    bias_grad: bool,
+    precision: str | None = None,
+) -> tuple[Any, Any, Any]:
+    """Return the gradients of `transposed`, as far as they are wanted."""
+    device = device_of(x)
+    dw = device.empty(tuple(w.shape), w.dtype) if weight_grad else None
+    db = device.empty((sizes.C,), w.dtype) if bias_grad else None
+    dx = transposed_gradients_into(dy, x, w, sizes, dw, db, input_grad=input_grad, precision=precision)
+    return dx, dw, db
+
+
+def transposed_gradients_into(
+    dy: Any, x: Any, w: Any, sizes: Sizes, dw: Any, db: Any, *, input_grad: bool, precision: str | None = None
 ) -> Any:
-    """Return dx in a memory format.   dy: images in any   more: what conv_tensor adds, where it `adds`"""
+    """Return the dx of `transposed`, in the memory format of x, and fill dw and db, C-contiguous or None."""
+    device, channels_last = device_of(x), is_channels_last(x)
+    dy_stored = stored(dy, channels_last=channels_last)
+    dy = _images(dy_stored, channels_last=channels_last)
+    if dw is not None:
+        _weight_gradient(device, x, dy, dw, sizes, precision)
+    if db is not None:
+        _bias_gradient(device, dy_stored, db, sizes.image, channels_last=channels_last)
+    return _forward(dy, w, None, sizes, (False,) if isinstance(sizes, ConvSizes) else (), precision) if input_grad else None
+
+
+def _data_gradient(
+    device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool, b: Any = None, **more: Any
+) -> Any:
+    """Return dx in a memory format.   dy: images in any   b: is added to its channels   more: what conv_tensor adds, where it `adds`"""
     method = data_method(z, dy.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(dy.dtype, device.arch, precision)
         how = {"channels_last": channels_last, "products": products, **more}
-        return conv_tensor.data_gradient(device, dy, w, z, _shape(z), **how)
+        return conv_tensor.data_gradient(device, dy, w, b, z, _shape(z), **how)
     dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
     if method == "direct":
         templates = (dy.dtype, channels_last, _index(z))
-        kernel(device, templates, cover(device, elements(z.image)), dy, w, dx_stored, _shape(z))
+        kernel(device, templates, cover(device, elements(z.image)), dy, w, b, dx_stored, _shape(z))
         return dx
     columns, inner, phases = z.C // z.groups, z.K // z.groups, _phases(z)
     pixels = z.N * prod(-(-n // step) for n, step in zip(z.image[2:], z.stride, strict=True))  # of the largest phase
@@ -311,7 +351,7 @@ def _data_gradient(
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, special = _packed(device, w, z, tile, inner, columns, data=True, few=False)
     tap_steps = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
-    arguments = (dy, packed, dx_stored, _shape(z), w, special, special.size, *tap_steps)
+    arguments = (dy, packed, b, dx_stored, _shape(z), w, special, special.size, *tap_steps)
     wide = packs(device, dy, inner, tile.depth, channels_last=channels_last)
     kernel(device, (dy.dtype, channels_last, wide, *tile), (blocks, *phases), *arguments)
     return dx
@@ -353,14 +393,16 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisi
     _add(device, partial, dw, taps=taps, channels=channels, stored=channels)
 
 
-def _bias_gradient(device: Device, dy: Any, db: Any, z: Sizes, *, channels_last: bool) -> None:
-    pixels = prod(z.out[2:])
-    slices, length = _slices(z.N * pixels, 32 * z.K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
-    partial = device.empty((slices, z.K), _sum_type(dy.dtype))
+def _bias_gradient(device: Device, dy: Any, db: Any, shape: tuple[int, ...], *, channels_last: bool) -> None:
+    """Fill db.   dy: stored images, of a shape (N, K, ...)"""
+    N, K, *size = shape
+    pixels = prod(size)
+    slices, length = _slices(N * pixels, 32 * K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
+    partial = device.empty((slices, K), _sum_type(dy.dtype))
     if channels_last:
-        _BIAS_LAST(device, (dy.dtype,), slices * -(-z.K // 32), dy, partial, z.N * pixels, z.K, length)
+        _BIAS_LAST(device, (dy.dtype,), slices * -(-K // 32), dy, partial, N * pixels, K, length)
     else:
-        _BIAS_PLANAR(device, (dy.dtype,), slices * z.K, dy, partial, z.N, z.K, pixels, length)
+        _BIAS_PLANAR(device, (dy.dtype,), slices * K, dy, partial, N, K, pixels, length)
     _add(device, partial, db)
 
 
