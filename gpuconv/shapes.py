@@ -259,7 +259,9 @@ def conv_transpose_sizes(
         msg = f"w makes {counted(K, 'channel')}{times} but b has {counted(b.shape[0], 'entry', 'entries')}: w {tuple(w.shape)}, b {tuple(b.shape)}"
         raise ShapeError(msg)
     if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
-        msg = f"output_pad must be less than stride or dilation: output_pad={more}, stride={stride}, dilation={dilation}"
+        msg = (
+            f"output_pad must be less than stride or dilation: output_pad={more}, stride={stride}, dilation={dilation}"
+        )
         raise ParamError(msg)
     padded = [
         (n - 1) * s + d * (r - 1) + m + 1 for n, s, d, r, m in zip(size, stride, dilation, window, more, strict=True)

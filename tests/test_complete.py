@@ -50,7 +50,12 @@ _BY_SHAPE = ("spatial_batchnorm", "layernorm")
 # Of the package, not of its users: gradients without a forward, for gpuconv.cudnn, those that go where a net keeps them,
 # the batches of an epoch, and what an operator and one in its place check alike.
 _OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch", "checked_forward"}
-_OF_THE_PACKAGE |= {"affine_backward_into", "batchnorm_backward_into", "conv_backward_into", "conv_transpose_backward_into"}
+_OF_THE_PACKAGE |= {
+    "affine_backward_into",
+    "batchnorm_backward_into",
+    "conv_backward_into",
+    "conv_transpose_backward_into",
+}
 _OF_THE_PACKAGE |= {"batchnorm_forward_across"}
 
 

@@ -63,14 +63,17 @@ def _check_close(got, arrays, sizes, zero_mean=True):
     refs = _by_oracle(*arrays, sizes)
     scales = _by_oracle(*absolute(*arrays), sizes)
     taps, pixels = int(np.prod(sizes.window)), int(np.prod(sizes.out[2:]))
-    terms = sizes.K // sizes.groups * taps + 1, sizes.C // sizes.groups * taps, sizes.N * pixels, sizes.N * int(np.prod(sizes.image[2:]))
+    terms = (
+        sizes.K // sizes.groups * taps + 1,
+        sizes.C // sizes.groups * taps,
+        sizes.N * pixels,
+        sizes.N * int(np.prod(sizes.image[2:])),
+    )
     for actual, ref, scale, many in zip(got, refs, scales, terms, strict=True):
         if ref is None:
             assert actual is None
         else:
             assert_close(actual, ref, scale=scale, dtype=arrays[0].dtype, terms=many, zero_mean=zero_mean)
-
-
 
 
 def _positive(rng, shape):
@@ -120,7 +123,7 @@ def test_a_gradient_can_be_left_out(name, left_out, device, rng):
 def test_a_bias_is_added_before_anything_is_rounded(name, device, rng):
     """The bias takes nearly all of the sum away, and what is left is exact: sums of whole numbers above 2^11 in float16."""
     (x, w, b, _), sizes = _arrays(CASES[name], rng, "float16", whole)
-    x, b = x * 128, np.full_like(b, -2.0**14)
+    x, b = x * 128, np.full_like(b, -(2.0**14))
     w += np.float16(32)
     expected = with_axes_of(x, naive.conv_transpose_forward(as_image(x), as_image(w), b, sizes))
     y, _ = gpuconv.conv_transpose_forward(device.array(x), device.array(w), device.array(b), **CASES[name][2])

@@ -132,7 +132,7 @@ def _countable(z: Sizes) -> bool:
 
 
 def conv_forward(x: Any, w: Any, b: Any, sizes: Sizes) -> Any:
-    return _forward(x, w, b, sizes, (False,) if isinstance(sizes, ConvSizes) else ())
+    return correlate(x, w, b, sizes, (False,) if isinstance(sizes, ConvSizes) else ())
 
 
 def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str | None = None) -> Any:
@@ -140,7 +140,7 @@ def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str
 
     precision "tf32": factors may be rounded to TF32.
     """
-    return _forward(x, w, b, sizes, (relu,) if isinstance(sizes, ConvSizes) else (), precision)
+    return correlate(x, w, b, sizes, (relu,) if isinstance(sizes, ConvSizes) else (), precision)
 
 
 def forward_unit(
@@ -161,7 +161,7 @@ def forward_unit(
     return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=False, products=products, **behind)
 
 
-def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
+def correlate(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
     """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
     method = forward_method(z, x.dtype, device.arch, precision)
@@ -265,19 +265,19 @@ def conv_backward_into(
     turned = channels_last or (dw is not None and input_grad and _both_turn(sizes, x.dtype, device.arch, precision))
     dy = stored(dy, channels_last=turned)
     if dw is not None:
-        _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes, precision)
+        weight_gradient(device, images(dy, channels_last=turned), x, dw, sizes, precision)
     if db is not None:
-        _bias_gradient(device, dy, db, sizes.out, channels_last=turned)
+        bias_gradient(device, dy, db, sizes.out, channels_last=turned)
     if not input_grad:
         return None
-    of_images = _images(dy, channels_last=turned)
+    of_images = images(dy, channels_last=turned)
     if plus is None:
-        return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
+        return data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
     tensor = data_method(sizes, x.dtype, device.arch, precision) == "tensor"
     if tensor and conv_tensor.adds(sizes.C // sizes.groups, x.dtype, mask, channels_last=channels_last):
         more = {"plus": plus, "mask": mask}
-        return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last, **more)
-    dx = _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
+        return data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last, **more)
+    dx = data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
     return add(dx, plus) if mask is None else joined(plus, mask, dx)
 
 
@@ -287,47 +287,7 @@ def _both_turn(z: Sizes, dtype: np.dtype, arch: int, precision: str | None) -> b
     return all(method == "tensor" for method in methods)
 
 
-def transposed(x: Any, w: Any, b: Any, sizes: Sizes, *, precision: str | None = None) -> Any:
-    """Return what a convolution of these sizes sends back of an x in the place of dy, and b: in the memory format of x."""
-    device = device_of(x)
-    b = None if b is None else contiguous(b)
-    return _data_gradient(device, x, w, sizes, precision, channels_last=is_channels_last(x), b=b)
-
-
-def transposed_gradients(
-    dy: Any,
-    x: Any,
-    w: Any,
-    sizes: Sizes,
-    *,
-    input_grad: bool,
-    weight_grad: bool,
-    bias_grad: bool,
-    precision: str | None = None,
-) -> tuple[Any, Any, Any]:
-    """Return the gradients of `transposed`, as far as they are wanted."""
-    device = device_of(x)
-    dw = device.empty(tuple(w.shape), w.dtype) if weight_grad else None
-    db = device.empty((sizes.C,), w.dtype) if bias_grad else None
-    dx = transposed_gradients_into(dy, x, w, sizes, dw, db, input_grad=input_grad, precision=precision)
-    return dx, dw, db
-
-
-def transposed_gradients_into(
-    dy: Any, x: Any, w: Any, sizes: Sizes, dw: Any, db: Any, *, input_grad: bool, precision: str | None = None
-) -> Any:
-    """Return the dx of `transposed`, in the memory format of x, and fill dw and db, C-contiguous or None."""
-    device, channels_last = device_of(x), is_channels_last(x)
-    dy_stored = stored(dy, channels_last=channels_last)
-    dy = _images(dy_stored, channels_last=channels_last)
-    if dw is not None:
-        _weight_gradient(device, x, dy, dw, sizes, precision)
-    if db is not None:
-        _bias_gradient(device, dy_stored, db, sizes.image, channels_last=channels_last)
-    return _forward(dy, w, None, sizes, (False,) if isinstance(sizes, ConvSizes) else (), precision) if input_grad else None
-
-
-def _data_gradient(
+def data_gradient(
     device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool, b: Any = None, **more: Any
 ) -> Any:
     """Return dx in a memory format.   dy: images in any   b: is added to its channels   more: what conv_tensor adds, where it `adds`"""
@@ -357,7 +317,7 @@ def _data_gradient(
     return dx
 
 
-def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precision: str | None) -> None:
+def weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precision: str | None) -> None:
     """Fill dw.   dy, x: images in any memory format"""
     pixels, size = z.N * prod(z.out[2:]), dw.size
     filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
@@ -393,7 +353,7 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisi
     _add(device, partial, dw, taps=taps, channels=channels, stored=channels)
 
 
-def _bias_gradient(device: Device, dy: Any, db: Any, shape: tuple[int, ...], *, channels_last: bool) -> None:
+def bias_gradient(device: Device, dy: Any, db: Any, shape: tuple[int, ...], *, channels_last: bool) -> None:
     """Fill db.   dy: stored images, of a shape (N, K, ...)"""
     N, K, *size = shape
     pixels = prod(size)
@@ -443,7 +403,7 @@ def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
     return max(1, -(-pixels // length)), length
 
 
-def _images(stored: Any, *, channels_last: bool) -> Any:
+def images(stored: Any, *, channels_last: bool) -> Any:
     """Return images (N, C, H, W) or volumes in a memory format from their C-contiguous form."""
     return stored.transpose(0, stored.ndim - 1, *range(1, stored.ndim - 1)) if channels_last else stored
 

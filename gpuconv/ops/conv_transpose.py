@@ -62,7 +62,7 @@ def conv_transpose_forward(
     sizes = conv_transpose_sizes(x, w, b, **geometry)
     arrays = as_image(x), as_image(w), b, sizes
     if precision is not None:
-        y = backend.conv.transposed(*arrays, precision=precision)
+        y = backend.conv_transpose.transposed(*arrays, precision=precision)
     else:
         y = backend.conv_transpose_forward(*arrays)
     cache = ConvTransposeCache(x, w, b is not None, sizes, checks.mark(x=x, w=w), precision)
@@ -96,15 +96,15 @@ def conv_transpose_backward_into(
     input_grad = checks.flag("input_grad", input_grad)
     if on_gpu(x) and x.ndim == 4:
         how = {"input_grad": input_grad, "precision": cache.precision}
-        return backend.conv.transposed_gradients_into(dy, x, w, cache.sizes, dw, db, **how)
+        return backend.conv_transpose.transposed_gradients_into(dy, x, w, cache.sizes, dw, db, **how)
     kept = {"weight_grad": dw is not None, "bias_grad": db is not None}
     dtype = next((array.dtype for array in (dw, db) if array is not None), x.dtype)
     if dtype == x.dtype:
         dx, *made = _backward(backend, dy, x, w, cache, {"input_grad": input_grad, **kept})
     else:
         dx, *_ = _backward(backend, dy, x, w, cache, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
-        wide = (array.astype(dtype) for array in (dy, x, w))
-        _, *made = _backward(backend, *wide, cache, {"input_grad": False, **kept})
+        wide_dy, wide_x, wide_w = (array.astype(dtype) for array in (dy, x, w))
+        _, *made = _backward(backend, wide_dy, wide_x, wide_w, cache, {"input_grad": False, **kept})
     fill((dw, db), made)
     return dx
 
@@ -124,7 +124,9 @@ def _backward(
 ) -> tuple[Any, Any, Any]:
     images = as_image(dy), as_image(x), as_image(w)
     if cache.precision is not None:
-        dx, dw, db = backend.conv.transposed_gradients(*images, cache.sizes, **wanted, precision=cache.precision)
+        dx, dw, db = backend.conv_transpose.transposed_gradients(
+            *images, cache.sizes, **wanted, precision=cache.precision
+        )
     else:
         dx, dw, db = backend.conv_transpose_backward(*images, cache.sizes, **wanted)
     return with_axes_of(x, dx), with_axes_of(w, dw), db
