@@ -11,8 +11,8 @@ struct ConvShape {
 
 // dx[n,c,i,j], over real outputs only.
 template <typename T, bool CHANNELS_LAST, typename Index>
-__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const ConvShape& z,
-                                           const Pixel<Index>& in) {
+__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
+                                           const ConvShape& z, const Pixel<Index>& in) {
   const Index P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
   const Index window = static_cast<Index>(z.R) * z.S, group = in.c / channels, first = group * filters;
   const T* taps = w + (first * channels + in.c - group * channels) * window;
@@ -29,5 +29,6 @@ __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __
       }
     }
   }
+  if (b != nullptr) sum += widen(b[in.c]);
   return narrow<T>(sum);
 }

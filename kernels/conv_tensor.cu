@@ -32,15 +32,15 @@ conv_forward_tensor(const T* __restrict__ x, const T* __restrict__ w, const T* _
 // blockIdx.y: phase of the stride.   plus, mask: see Plus; null for nothing.
 template <typename T, int PRODUCTS, int PIXELS, int FILTERS, int WARP_PIXELS, int WARP_FILTERS, int DEPTH, int STAGES>
 __global__ void __launch_bounds__(128, BLOCKS_OF<PRODUCTS, WARP_PIXELS + WARP_FILTERS>)
-conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx, const ConvShape z,
-                          int tap_step_v, int tap_step_h, const T* __restrict__ plus,
-                          const unsigned char* __restrict__ mask) {
+conv_backward_data_tensor(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
+                          T* __restrict__ dx, const ConvShape z, int tap_step_v, int tap_step_h,
+                          const T* __restrict__ plus, const unsigned char* __restrict__ mask) {
   __shared__ Place<false> place;
   if (threadIdx.x == 0) place = find_tile<true>(z, PIXELS, FILTERS, 1, tap_step_v, tap_step_h);
   __syncthreads();
   if (place.pixels <= 0) return;  // a phase smaller than the largest
   tensor_tile<T, PRODUCTS, true, false, PIXELS, FILTERS, WARP_PIXELS, WARP_FILTERS, DEPTH, STAGES>(
-      dy, w, nullptr, dx, z, place, {plus, mask}, {});
+      dy, w, b, dx, z, place, {plus, mask}, {});
 }
 
 // images: (N, C, pixels) or, with CHANNELS_LAST, (N, pixels, C)   ->   padded: (N, pixels, C up to whole chunks)

@@ -158,6 +158,7 @@ def data_gradient(
     device: Device,
     dy: Any,
     w: Any,
+    b: Any,
     z: ConvSizes,
     shape: np.void,
     *,
@@ -167,6 +168,8 @@ def data_gradient(
     mask: Any = None,
 ) -> Any:
     """Return dx in a memory format, of dy (N, K, P, Q) in any; shape, products: as in conv_forward.
+
+    b: a number for each channel of dx, added to it, or None
 
     plus, mask: an array of the shape of dx that is added where the mask, unless it is None, is set; where it `adds`
     """
@@ -179,7 +182,7 @@ def data_gradient(
     filters = _filters(device, w, downwards=True) if w.dtype.itemsize == 2 else _turned(device, w, z)
     blocks = _blocks(tile, pixels, columns) * z.groups
     more = None if plus is None else in_chunks(device, plus), None if mask is None else mask.bits
-    arguments = dy_last, filters, dx_last, shape, v, h, *more
+    arguments = dy_last, filters, b, dx_last, shape, v, h, *more
     _DATA(device, (dy.dtype, products, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
     return _in_format(device, dx_last, channels_last=channels_last)
 

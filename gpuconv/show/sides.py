@@ -189,7 +189,9 @@ def _settings(sides: Sequence[Side]) -> str:
     known = [shareable(side.runs[0].config) for side in sides]
     # A line for each side: settings are few where several runs were meant to be compared, and sides may be many.
     rows = [["settings", *differing]]
-    rows += [[side.name, *(tables.shown(of[name]) for name in differing)] for side, of in zip(sides, known, strict=True)]
+    rows += [
+        [side.name, *(tables.shown(of[name]) for name in differing)] for side, of in zip(sides, known, strict=True)
+    ]
     return "\n".join(table(rows))
 
 
