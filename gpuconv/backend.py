@@ -259,6 +259,14 @@ def filter_banks(banks: list[tuple[int, int, int]], like: Any) -> Any:
     return _cuda("muon").Banks(banks, like) if banks and on_gpu(like) else None
 
 
+def turned_filters(flat: Any, shapes: dict[int, tuple[int, ...]]) -> Any:
+    """Return the filters of a flat vector in the order in which its GPU reads them, a gpuconv.cuda.turned.Turned.
+
+    shapes: of arrays in the vector, by their starts.   None on the CPU, and where the GPU reads none in another order.
+    """
+    return _cuda("turned").turned(flat, shapes) if on_gpu(flat) else None
+
+
 def on_gpu(array: Any) -> bool:
     """Return whether this is an array on a GPU."""
     return _library(type(array)) == "CuPy"

@@ -151,6 +151,7 @@ _GROUND = {
     "interrupts",
     "placed",
     "plural",
+    "png",
     "random",
     "shapes",
     "tables",

@@ -19,6 +19,14 @@ LAYERS = {
         lambda: nn.Conv(4, 6, (2, 3), stride=(1, 2), pad=(0, 2), dilation=(2, 1), groups=2, init="xavier"),
         (2, 4, 5, 4),
     ),
+    "conv_transpose": (lambda: nn.ConvTranspose(2, 3, 2, stride=2), (2, 2, 3, 4)),
+    "conv_transpose_without_bias": (lambda: nn.ConvTranspose(2, 3, pad=1, bias=False), (2, 2, 3, 4)),
+    "conv_transpose_every_argument": (
+        lambda: nn.ConvTranspose(
+            4, 6, (2, 3), stride=(2, 3), pad=(0, 1), output_pad=(1, 2), dilation=(2, 1), groups=2, init="xavier"
+        ),
+        (2, 4, 3, 2),
+    ),
     "conv_frozen": (lambda: nn.Conv(2, 3, 2, frozen=True), (2, 2, 3, 4)),
     "conv_frozen_without_bias": (lambda: nn.Conv(2, 3, 2, bias=False, frozen=True), (2, 2, 3, 4)),
     "conv_of_identities": (lambda: nn.Conv(2, 3, pad=1, init="dirac"), (2, 2, 3, 4)),
@@ -291,6 +299,14 @@ BAD = {
     "no_filters": (lambda: nn.Conv(3, 0), ParamError, "filters"),
     "window_of_three_numbers": (lambda: nn.Conv(3, 8, (3, 3, 3)), ParamError, "window"),
     "window_zero": (lambda: nn.Conv(3, 8, 0), ParamError, "window"),
+    "transpose_of_no_channels": (lambda: nn.ConvTranspose(0, 8), ParamError, "in_channels"),
+    "transpose_groups_do_not_divide_filters": (lambda: nn.ConvTranspose(4, 7, groups=2), ParamError, "groups=2"),
+    "transpose_output_pad_of_a_whole_stride": (
+        lambda: nn.ConvTranspose(4, 8, stride=2, output_pad=2),
+        ParamError,
+        "output_pad must be less than stride or dilation",
+    ),
+    "transpose_init_unknown": (lambda: nn.ConvTranspose(4, 8, init="dirac"), ParamError, "init"),
     "stride_zero": (lambda: nn.Conv(3, 8, stride=0), ParamError, "stride"),
     "pad_negative": (lambda: nn.Conv(3, 8, pad=-1), ParamError, "pad"),
     "pad_float": (lambda: nn.Conv(3, 8, pad=1.0), ArgTypeError, "pad"),

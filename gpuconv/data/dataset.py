@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
 from .. import checks
 from ..errors import DTypeError, ShapeError
 from ..plural import counted
+from ..png import data_uri, image
+
+_MOST_CLASSES, _MOST_PICTURES = 10, 6  # in HTML
+_MOST_PIXELS, _HIGH = 64, 40  # of a picture there: stored, and how high it is drawn
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +52,31 @@ class Dataset:
             f"{counted(len(self.classes), 'class', 'classes')}, {len(self.y_train):,} + {len(self.y_test):,} pictures"
         )
         return f"{type(self).__name__}({self.name!r}, {counts})"
+
+    def _repr_html_(self) -> str:
+        """Show the first pictures of each class, or of the first classes where there are many."""
+        parts = class_counts(self)
+        _, channels, height, width = self.x_train.shape
+        rows = []
+        for label, name in enumerate(self.classes[:_MOST_CLASSES]):
+            cells = "".join(f"<td>{counts[label]:,}</td>" for counts in parts.values())
+            first = np.flatnonzero(self.y_train == label)[:_MOST_PICTURES]
+            rows.append(f"<tr><td>{escape(name)}</td>{cells}<td>{''.join(map(_img, self.x_train[first]))}</td></tr>")
+        head = "".join(f"<th>{part}</th>" for part in ("class", *parts, "pictures"))
+        left_out = len(self.classes) - len(rows)
+        more = f"and {counted(left_out, 'class', 'classes')} more" if left_out else ""
+        size = f"pictures of {width} x {height} (width x height), {counted(channels, 'channel')}"
+        return (
+            f"<div><b>{escape(self.name)}</b>: {counted(len(self.classes), 'class', 'classes')}, {size}"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}</div>"
+        )
+
+
+def _img(pixels: np.ndarray) -> str:
+    """Return a picture (C, H, W) as an element of a page, with fewer pixels if it has many."""
+    step = -(-max(pixels.shape[1:]) // _MOST_PIXELS)
+    style = f"display:inline;height:{_HIGH}px;margin:1px;image-rendering:pixelated"
+    return f'<img style="{style}" src="{data_uri(image(pixels[:, ::step, ::step]))}">'
 
 
 def class_counts(dataset: Dataset) -> dict[str, np.ndarray]:

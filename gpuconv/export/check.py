@@ -178,8 +178,15 @@ def _onnx_program(model: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
             name = f"ONNX Runtime {onnxruntime.__version__}"
             return name, lambda x: np.asarray(session.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0])
     import onnx
+
+    return f"onnx.reference {onnx.__version__}", onnx_reference(model)
+
+
+def onnx_reference(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what runs a model in onnx.reference, with its faults mended."""
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
+    from onnx.reference.ops import load_op
 
     class Erf(OpRun):  # that of onnx 1.23 rounds to float32, whatever the type of x
         op_domain = ""
@@ -187,13 +194,23 @@ def _onnx_program(model: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
         def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
             return (np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),)
 
-    evaluator: Any = ReferenceEvaluator(model, new_ops=[Erf])
+    class ConvTranspose(OpRun):  # that of onnx 1.23 fails where there are several groups
+        op_domain = ""
+
+        def _run(self, x: np.ndarray, w: np.ndarray, *b: np.ndarray, group: int, **how: Any) -> tuple[np.ndarray]:
+            of_one = load_op("", "ConvTranspose")(self.onnx_node, self.run_params)
+            cut = [np.split(array, group, axis) for array, axis in zip((x, w, *b), (1, 0, 0), strict=False)]
+            made = [of_one._run(*arrays, group=1, **how)[0] for arrays in zip(*cut, strict=True)]
+            return (np.concatenate(made, axis=1),)
+
+    evaluator: Any = ReferenceEvaluator(model, new_ops=[Erf, ConvTranspose])
 
     def run(x: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):  # what is no number agrees with nothing
-            return evaluator.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0]
+            scores: np.ndarray = evaluator.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0]
+            return scores
 
-    return f"onnx.reference {onnx.__version__}", run
+    return run
 
 
 def _load_module(path: Path) -> Any:

@@ -242,6 +242,14 @@ def _conv(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ..
     return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **geometry)
 
 
+def _conv_transpose(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    settings = layer.settings
+    geometry = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
+    geometry["output_padding"] = _pair(settings["output_pad"])
+    weights = _weights(graph, name, layer, "w", "b")
+    return graph.node("ConvTranspose", name or "conv-transpose", value, *weights, **geometry)
+
+
 def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     if len(shape) > 1:
         value = graph.node("Flatten", walk.dotted(name, "rows"), value, axis=1)
@@ -365,6 +373,7 @@ _WRITERS: dict[str, _Writer] = {
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Dropout": _nothing,
     "Flatten": _flatten,
     "Gelu": _gelu,

@@ -1,9 +1,10 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
-from . import layers, sample_norms, single_elements
+from . import conv_transpose, layers, sample_norms, single_elements
 from .average import WeightAverage
 from .clip import clip_gradients
 from .containers import Residual, Sequential, kinds
+from .conv_transpose import *
 from .from_config import build, optimiser
 from .layer import Declared, Layer, build_layer
 from .layers import *
@@ -48,6 +49,7 @@ __all__ = [
     "optimiser",
     "schedule",
 ]
+__all__ += conv_transpose.__all__
 __all__ += single_elements.__all__
 __all__ += layers.__all__
 __all__ += sample_norms.__all__

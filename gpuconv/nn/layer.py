@@ -64,6 +64,7 @@ class Layer:
         self.precision: str | None = None  # of products in training: see Net.round_factors
         self.placed = False  # True once `create` has given it memory: a layer belongs to one place
         self.seed = 0
+        self.samples_before = 0  # in a batch of which this process has a part
         self.random_index, self.random_count = 0, 1  # which of the net's random layers this is, of how many
         self._cache: Any = None
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from .. import checks, ops
 from ..backend import in_format
 from ..errors import ParamError, ShapeError
 from ..plural import counted
 from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
 from . import init as initialisers
+from .geometry import plain, stand_in
 from .layer import Declared, Layer, register
 
 __all__ = [
@@ -61,12 +60,12 @@ class Conv(Layer):
         groups = checks.integer("groups", groups, least=1)
         reach = checks.pair("dilation", dilation, least=1)
         # The smallest input that a window fits into has every argument but the image size checked here.
-        smallest = _stand_in(1, C, reach[0] * (R - 1) + 1, reach[1] * (S - 1) + 1)
+        smallest = stand_in(1, C, reach[0] * (R - 1) + 1, reach[1] * (S - 1) + 1)
         if C % groups:
             msg = f"groups must divide in_channels and filters, got groups={groups}, in_channels={C}, filters={K}"
             raise ParamError(msg)
         w = (K, C // groups, R, S)
-        z = conv_sizes(smallest, _stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
+        z = conv_sizes(smallest, stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
         self.geometry: dict[str, Any] = {"stride": z.stride, "pad": z.pad, "dilation": z.dilation, "groups": groups}
         bias, frozen = checks.flag("bias", bias), checks.flag("frozen", frozen)
         init = initialisers.check(init, ("he", "xavier", "uniform", "dirac"))
@@ -76,10 +75,10 @@ class Conv(Layer):
         super().__init__(
             in_channels=C,
             filters=K,
-            window=_plain(R, S),
-            stride=_plain(*z.stride),
-            pad=_plain(*z.pad),
-            dilation=_plain(*z.dilation),
+            window=plain(R, S),
+            stride=plain(*z.stride),
+            pad=plain(*z.pad),
+            dilation=plain(*z.dilation),
             groups=groups,
             bias=bias,
             init=init,
@@ -95,7 +94,7 @@ class Conv(Layer):
         return {"in_channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        z = conv_sizes(_stand_in(1, *shape), _stand_in(*self.w_shape), None, **self.geometry)
+        z = conv_sizes(stand_in(1, *shape), stand_in(*self.w_shape), None, **self.geometry)
         return z.K, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -183,7 +182,7 @@ class MaxPool(Layer):
         super().__init__(**_pool_settings(z, stride))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        z = image_pool_sizes(_stand_in(1, *shape), **self.settings)
+        z = image_pool_sizes(stand_in(1, *shape), **self.settings)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -215,7 +214,7 @@ class AveragePool(Layer):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
-        z = image_pool_sizes(_stand_in(1, *shape), **geometry)
+        z = image_pool_sizes(stand_in(1, *shape), **geometry)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -238,7 +237,7 @@ class GlobalAveragePool(Layer):
         super().__init__()
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_images("x", _stand_in(1, *shape))
+        check_images("x", stand_in(1, *shape))
         return shape[:1]
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -324,25 +323,15 @@ class Affine(Layer):
         return ops.affine.affine_backward_into(dy, cache, dw, db, input_grad=input_grad)
 
 
-def _stand_in(*shape: int) -> np.ndarray:
-    """Return an array of a shape, with room for one number: enough to ask what sizes a call would have."""
-    return np.broadcast_to(np.float32(0), shape)
-
-
 def _checked_pool(window: Any, stride: Any, pad: Any) -> PoolSizes:
     """Return the sizes of pooling an image as large as the window: checks every argument but the image size."""
     R, S = checks.pair("window", window, least=1)
-    return image_pool_sizes(_stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
+    return image_pool_sizes(stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
 
 
 def _pool_settings(z: PoolSizes, stride: Any) -> dict[str, Any]:
     return {
-        "window": _plain(z.R, z.S),
-        "stride": None if stride is None else _plain(*z.stride),
-        "pad": _plain(*z.pad),
+        "window": plain(z.R, z.S),
+        "stride": None if stride is None else plain(*z.stride),
+        "pad": plain(*z.pad),
     }
-
-
-def _plain(vertical: int, horizontal: int) -> int | list[int]:
-    """Return a pair as the user would write it."""
-    return vertical if vertical == horizontal else [vertical, horizontal]

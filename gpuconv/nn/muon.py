@@ -96,8 +96,8 @@ class Muon(Optimiser):
         rates, shrinks = super().told(lr)
         return [*rates, float(lr)], [*shrinks, 1.0]  # the last ones are those of the filter banks
 
-    def step_by_place(self, numbers: Any) -> None:
-        super().step_by_place(numbers)
+    def _update_all_by_place(self, numbers: Any) -> None:
+        super()._update_all_by_place(numbers)
         if self._on_gpu is not None:
             self._turn_all(numbers.rate(len(self._parts)))
 

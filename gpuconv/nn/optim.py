@@ -66,8 +66,9 @@ class Optimiser:
 
     def step_by_place(self, numbers: Any) -> None:
         """Take one step on a GPU, by numbers that lie there, a gpuconv.cuda.StepNumbers; whoever calls this counts it."""
-        for k, (arrays, where, weight_decay, _) in enumerate(self._parts):
-            self._update_by_place(arrays, weight_decay, numbers, k, self._copy(where))
+        self._update_all_by_place(numbers)
+        if self._net.copies is not None:
+            self._net.copies.follow()
 
     def check_by_place(self) -> None:
         """Raise UnsupportedError where the rule is another by numbers than by their place: only one was defined anew."""
@@ -101,6 +102,10 @@ class Optimiser:
     def _update_all(self, lr: float) -> None:
         for arrays, _, weight_decay, factor in self._parts:
             self._update(arrays, lr * factor, weight_decay)
+
+    def _update_all_by_place(self, numbers: Any) -> None:
+        for k, (arrays, where, weight_decay, _) in enumerate(self._parts):
+            self._update_by_place(arrays, weight_decay, numbers, k, self._copy(where))
 
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         """Update one part: arrays are w, dw and the state vectors, all of one length."""

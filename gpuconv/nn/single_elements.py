@@ -109,7 +109,8 @@ class Dropout(Layer):
             return x, None
         # One number for each pair (training step, dropout layer).
         own_step = step * self.random_count + self.random_index
-        return ops.dropout_forward(x, rate=self.settings["rate"], seed=self.seed, step=own_step, training=True)
+        offset = self.samples_before * math.prod(x.shape[1:])
+        return ops.dropout_forward(x, rate=self.settings["rate"], seed=self.seed, step=own_step, offset=offset)
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         return ops.dropout_backward(dy, cache)

@@ -12,10 +12,11 @@ from ..elsewhere import says_ours
 from ..errors import ShapeError
 from ..typing import Array, Gradient
 from . import _precision
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AffineCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class AffineCache(Cache):
     """What affine_backward needs: the inputs, by reference."""
 
     x: Any

@@ -22,10 +22,11 @@ from ..shapes import (
     with_axes_of,
 )
 from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AveragePoolCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class AveragePoolCache(Cache):
     """What average_pool_backward needs: sizes, the shape of y, and an empty array that says where forward ran."""
 
     like: Any
@@ -35,8 +36,8 @@ class AveragePoolCache:
     count_pad: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GlobalAveragePoolCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class GlobalAveragePoolCache(Cache):
     """What global_average_pool_backward needs: the input's shape, its own and folded, dtype, memory format and place."""
 
     like: Any

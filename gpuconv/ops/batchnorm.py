@@ -14,12 +14,13 @@ from ..elsewhere import says_ours
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
 from ..typing import AnyArray, Array
+from ._cache import Cache
 
 _ROWS = {2: "(N, C)"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchNormCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BatchNormCache(Cache):
     """What the backward needs: the input by reference, and the mean and 1 / sqrt(variance + eps) it was scaled by."""
 
     x: Any

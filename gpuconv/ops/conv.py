@@ -12,6 +12,7 @@ from ..elsewhere import says_ours
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
+from ._cache import Cache
 from ._complex_conv import (
     COMPLEX,
     complex_channels,
@@ -24,8 +25,8 @@ from ._complex_conv import (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConvCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ConvCache(Cache):
     """What conv_backward needs: the inputs, by reference (change them and the gradient changes with them)."""
 
     x: Any

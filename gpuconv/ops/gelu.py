@@ -8,10 +8,11 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of
 from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GeluCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class GeluCache(Cache):
     """What gelu_backward needs: the input, by reference."""
 
     x: Any

@@ -13,12 +13,13 @@ from ..elsewhere import says_ours
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
 from ..typing import AnyArray, Array
+from ._cache import Cache
 
 _ROWS = {2: "(N, D)"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GroupNormCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class GroupNormCache(Cache):
     """What the backward needs: the input by reference, and (N, groups) means and 1 / sqrt(variance + eps)."""
 
     x: Any

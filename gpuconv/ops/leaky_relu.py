@@ -9,10 +9,11 @@ from .. import checks
 from ..backend import backend_of
 from ..elsewhere import says_ours
 from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LeakyReluCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LeakyReluCache(Cache):
     """What leaky_relu_backward needs: the output, by reference (positive exactly where the input was)."""
 
     y: Any

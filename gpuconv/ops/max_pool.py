@@ -12,10 +12,11 @@ from ..backend import backend_of
 from ..elsewhere import says_ours
 from ..shapes import PoolSizes, VolumePoolSizes, as_image, pool_sizes, with_axes_of
 from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MaxPoolCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MaxPoolCache(Cache):
     """What max_pool_backward needs.
 
     argmax: for each output, the place of its maximum in the window, counted in row order (of volumes plane by plane);

@@ -8,10 +8,11 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of
 from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ReluCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ReluCache(Cache):
     """What relu_backward needs: the output, by reference (positive exactly where the input was)."""
 
     y: Any

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from .dataset import first_test_images
 BATCH_SIZE = 250
 TTA = ("none", "flip", "flip+shift")
 MOST_MISTAKES = 36
+_HEAD = ["class", "images", "recognised", "accuracy"]
 
 
 class Mistake(NamedTuple):
@@ -37,9 +37,11 @@ class Mistake(NamedTuple):
     confidence: float
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Evaluation:
     """The outcome on a set of images: mean loss, and how often the highest score was right.
+
+    print() shows a line for each class, with its name where that is known.
 
     >>> pictures, net = data.draw_shapes(100, 40), train.load_net("runs/first/best.safetensors")
     >>> normalised_by = {"mean": pictures.mean, "std": pictures.std}
@@ -68,8 +70,23 @@ class Evaluation:
         pairs = zip(self.class_correct.tolist(), self.class_counts.tolist(), strict=True)
         return [right / count if count else None for right, count in pairs]
 
+    @property
+    def state(self) -> str:
+        """The outcome in words."""
+        return f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} on {counted(self.count, 'image')}"
+
+    def __repr__(self) -> str:
+        return f"Evaluation({self.state} of {counted(len(self.class_counts), 'class', 'classes')})"
+
+    def __str__(self) -> str:
+        return "\n".join([self.state, "", *tables.columns([_HEAD, *self._rows()], numbers=3)])
+
     def _repr_html_(self) -> str:
-        rows = [
+        return tables.html("Evaluation", self.state, _HEAD, self._rows())
+
+    def _rows(self) -> list[list[str]]:
+        """Return the cells of each class: its name or number, images, those recognised, their share."""
+        return [
             [label, f"{count:,}", f"{right:,}", "-" if share is None else f"{share:.2%}"]
             for label, count, right, share in zip(
                 self.classes or map(str, range(len(self.class_counts))),
@@ -79,8 +96,6 @@ class Evaluation:
                 strict=True,
             )
         ]
-        state = f"accuracy {self.accuracy:.2%}, loss {self.loss:.4f} on {counted(self.count, 'image')}"
-        return tables.html("Evaluation", state, ["class", "images", "recognised", "accuracy"], rows)
 
 
 def evaluate(
@@ -90,7 +105,7 @@ def evaluate(
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    classes: int,
+    classes: Any,
     tta: str = "none",
     between: Callable[[], None] | None = None,
     graph: str = "off",
@@ -125,9 +140,9 @@ def evaluate(
     if count == 0:
         msg = "images must not be empty: there is no accuracy of nothing"
         raise ParamError(msg)
-    if tta not in TTA:
-        msg = f"tta must be one of {', '.join(TTA)}, got {tta!r}"
-        raise ParamError(msg)
+    check_views(tta)
+    names = tuple(classes) if isinstance(classes, (tuple, list)) else ()
+    classes = len(names) or classes
     loss_sum = 0.0
     counts, correct = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
     confusion, rights = np.zeros(classes**2, np.int64), np.zeros(count, bool)
@@ -170,6 +185,7 @@ def evaluate(
         confusion.reshape(classes, classes),
         rights,
         mistakes,
+        names,
     )
 
 
@@ -232,9 +248,7 @@ def evaluate_on(net: Any, dataset: Any, *, test_images: int = 0, tta: str = "non
     """Return how well a net does on the test images of a data set: on the first so many, or on all for 0."""
     check_dataset(dataset)
     images, labels = first_test_images(dataset, test_images)
-    classes = tuple(dataset.classes)
-    evaluation = evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=len(classes), tta=tta)
-    return dataclasses.replace(evaluation, classes=classes)
+    return evaluate(net, images, labels, mean=dataset.mean, std=dataset.std, classes=dataset.classes, tta=tta)
 
 
 def _normalised(net: Any, pictures: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Any:
@@ -261,6 +275,13 @@ def pack_bits(bits: np.ndarray) -> str:
 def unpack_bits(text: str, count: int) -> np.ndarray:
     """Return the first count bools that pack_bits wrote."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
+
+
+def check_views(tta: str) -> None:
+    """Raise ParamError for a name of views that there is not."""
+    if tta not in TTA:
+        msg = f"tta must be one of {', '.join(TTA)}, got {tta!r}"
+        raise ParamError(msg)
 
 
 def views(images: Any, tta: str) -> Iterator[tuple[float, Any]]:

@@ -22,7 +22,7 @@ from ..plural import counted
 from .checkpoint import Snapshot, net_of
 from .checkpoint import load as load_snapshot
 from .dataset import load_dataset
-from .evaluation import BATCH_SIZE, scores_of
+from .evaluation import BATCH_SIZE, check_views, scores_of
 from .folder import checkpoint_in
 from .inputs import Inputs
 
@@ -104,27 +104,35 @@ class Classifier:
         self.input_shape = inputs.shape
 
     def predict(
-        self, pictures: Any, *, batch_size: int = BATCH_SIZE, skip_broken: bool = False, notice: Notice | None = None
+        self,
+        pictures: Any,
+        *,
+        batch_size: int = BATCH_SIZE,
+        skip_broken: bool = False,
+        tta: str = "none",
+        notice: Notice | None = None,
     ) -> Predictions:
         """Return what the net takes each picture for.
 
         pictures: a path or several, of pictures and of folders, which are searched through; or an array
-        (N, *input_shape) of uint8.   skip_broken: leave out files that cannot be read.   notice(text) hears what was
-        left out or passed over.
+        (N, *input_shape) of uint8.   skip_broken: leave out files that cannot be read.   tta: the views of each picture
+        that scores are averaged over, as of `evaluate`.   notice(text) hears what was left out or passed over.
         Files are read and scaled as those that the net was trained on: the largest part in the middle counts.
         Raises DatasetMissingError for a path that is not there and a folder without pictures, DatasetCorruptError,
         with the names of all, for files that cannot be read, NonFiniteScoresError for scores that are no numbers,
         UnsupportedError without Pillow (extra `pictures`).
         """
-        return self.predictions(read(pictures, self.input_shape, skip_broken=skip_broken, notice=notice), batch_size)
+        found = read(pictures, self.input_shape, skip_broken=skip_broken, notice=notice)
+        return self.predictions(found, batch_size, tta=tta)
 
-    def predictions(self, pictures: Pictures, batch_size: int = BATCH_SIZE) -> Predictions:
+    def predictions(self, pictures: Pictures, batch_size: int = BATCH_SIZE, *, tta: str = "none") -> Predictions:
         """Return what the net takes pictures for that have been read."""
         batch_size = checks.integer("batch_size", batch_size, least=1)
+        check_views(tta)
         predictions = Predictions()
         for start in range(0, len(pictures.names), batch_size):
             batch = slice(start, start + batch_size)
-            scores = scores_of(self.net, pictures.images[batch], mean=self.mean, std=self.std)
+            scores = scores_of(self.net, pictures.images[batch], mean=self.mean, std=self.std, tta=tta)
             shares = _softmax(asnumpy(scores).astype(np.float64))
             for name, share in zip(pictures.names[batch], shares, strict=True):
                 order = np.argsort(-share, kind="stable")

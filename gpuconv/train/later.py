@@ -29,9 +29,10 @@ from ..runs.folder import CONFIG, RunFolder, new_folder
 from ..runs.journal import EVENTS, TENSORBOARD
 from ..runs.machine import ENVIRONMENT
 from ..runs.result import Result
-from ..runs.settings import difference
+from ..runs.settings import difference, run_name
 from ..show import terminal, words
 from . import recipe
+from .listed import listed
 from .loop import Training
 from .place import check_place
 from .processes import refuse_many
@@ -99,8 +100,11 @@ def prolong(
             training.restore(snapshot)
             training.position = position
             changed = difference(before, dataclasses.replace(config, net=before.net))
-            name = name or config.preset
-            with new_folder(target, runs=path_of(runs, "the folder of runs"), name=name) as training.folder:
+            name = name or run_name(config)
+            with (
+                listed(display, new=target is None) as begin_in_index,
+                new_folder(target, runs=path_of(runs, "the folder of runs"), name=name) as training.folder,
+            ):
                 training.config = training.folder.start(config)
                 for relative, content in kept.items():
                     (training.folder.path / relative).parent.mkdir(exist_ok=True)
@@ -114,6 +118,7 @@ def prolong(
                 for message in filter(None, (note, other_way(training.folder.path))):
                     training.journal.event("notice", message=message)
                     display.note(f"{training.folder.path}: {message}")
+                begin_in_index(training.folder.path)
                 return training.go()
 
 
