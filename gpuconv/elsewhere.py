@@ -36,6 +36,7 @@ _OURS: dict[str, tuple[str, ...]] = {
     "num_features": ("channels", "features"),
     "num_groups": ("groups",),
     "out_channels": ("filters",),
+    "output_padding": ("output_pad",),
     "p": ("rate",),
     "padding": ("pad",),
     "pads": ("pad",),
