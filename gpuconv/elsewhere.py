@@ -63,10 +63,9 @@ def says_ours(**reasons: str) -> Callable[[Function], Function]:
         def call(*args: Any, **kwargs: Any) -> Any:
             try:
                 return function(*args, **kwargs)
-            except TypeError as error:
-                trace = error.__traceback__
-                said = _said(function, args, kwargs, reasons) if trace is not None and trace.tb_next is None else ""
-                if not said:  # it comes from inside the function, or Python says it as well
+            except TypeError:
+                said = _said(function, args, kwargs, reasons)
+                if not said:
                     raise
             raise ArgTypeError(said)
 
@@ -76,7 +75,7 @@ def says_ours(**reasons: str) -> Callable[[Function], Function]:
 
 
 def _said(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], reasons: dict[str, str]) -> str:
-    """Return what is wrong with a call that does not fit; "" if Python says it as well."""
+    """Return what is wrong with a call that does not fit; "" of one that does, and where Python says it as well."""
     parameters = inspect.signature(function).parameters
     name = function.__qualname__.removesuffix(".__init__")
     own = [word for word in parameters if word != "self"]
