@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,12 @@ class Training:
         snapshot: Snapshot | None = None,
         weights: Weights | None = None,
         team: Alone | None = None,
+        rate: Callable[[int], float] | None = None,
     ) -> None:
         """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot.
 
         weights: those that a new run starts from: what it normalises pictures by, too.   team: of many processes.
+        rate: the learning rate of a step, in place of the schedule's.
         """
         built = None if snapshot is None else snapshot.net
         of_weights = None if weights is None else weights.net.config
@@ -85,7 +87,7 @@ class Training:
         self.plan = recipe.plan(config, len(self.split.y_train))
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
         self.notes: list[str] = []  # what is said of the weights that a new run starts from
-        self.rate = recipe.schedule(config, self.plan)
+        self.rate = recipe.schedule(config, self.plan) if rate is None else rate
         self.stepper = Stepper(self.net, config, self.rate, self._note, self.tell, team=self.team)
         statistics = {"mean": dataset.mean, "std": dataset.std}
         self.feed = Feed(self.split.x_train, self.split.y_train, config, **statistics, team=self.team)
