@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -784,9 +785,20 @@ def test_doctor_says_how_to_get_what_commands_need_beyond_the_rest(gpuconv, monk
     monkeypatch.setattr(importlib.metadata, "version", version)
     code, out, _ = gpuconv("doctor")
     assert code == 0
-    lines = [line.split(maxsplit=1) for line in out.splitlines()]
-    assert ["onnx", "not installed: pip install -e '.[onnx]' in the checkout"] in lines
-    assert ["matplotlib", "7.8.9"] in lines
+    lines = [line.split(maxsplit=2) for line in out.splitlines()]
+    command = "pip install -e '.[onnx]' in the checkout"
+    assert ["extra", "onnx", f"not installed, for nets as ONNX files: {command}"] in lines
+    assert ["extra", "plots", "matplotlib 7.8.9"] in lines
+    assert "in a checkout: pip install -e '.[NAME]'; from a wheel: pip install 'gpuconv[NAME] @ file://" in out
+
+
+def test_doctor_knows_every_extra_that_people_install_by_name():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    theirs = ("test", "bench", "torch", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
+    assert {*doctor.EXTRAS} | {*theirs} >= {*project["optional-dependencies"]}
+    for extra, (package, _) in doctor.EXTRAS.items():
+        needed = project["optional-dependencies"][extra]
+        assert any(re.match(re.escape(package) + r"\b", each) for each in needed), extra
 
 
 def test_doctor_points_at_problems(gpuconv, monkeypatch):

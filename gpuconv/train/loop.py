@@ -34,6 +34,7 @@ from ..runs.journal import Journal, NoJournal
 from ..runs.journal import read as read_events
 from ..runs.machine import without_paths, write_environment
 from ..runs.result import Result
+from ..runs.settings import shareable
 from ..show import words
 from ..show.terminal import Progress
 from . import recipe
@@ -185,7 +186,7 @@ class Training:
             resumed_step=self.steps_done if resumed else None,
             epochs=self.position.epoch,
             epoch=self.epoch,
-            tensorboard=self.config.tensorboard,
+            tensorboard=self._hparams() if self.config.tensorboard else None,
         )
         self.warned = any(event["event"] == "warning" for event in read_events(self.folder.path))
         if not resumed:
@@ -193,6 +194,10 @@ class Training:
             for note in self.notes:
                 journal.event("weights", message=note)
             write_environment(self.folder.path)
+
+    def _hparams(self) -> dict[str, Any]:
+        """Return the settings that TensorBoard shows beside results, as anyone may see them."""
+        return {**shareable(self.config), "data": self.dataset.name, "parameters": int(self.net.flat_params.size)}
 
     def restore(self, snapshot: Snapshot) -> None:
         if (snapshot.data_name, snapshot.data_fingerprint) != (self.dataset.name, self.fingerprint):
