@@ -443,7 +443,7 @@ def test_a_mistake_of_the_program_keeps_its_traceback(gpuconv, monkeypatch):
 BAD = {
     "unknown_command": (["trian"], "invalid choice: 'trian'; did you mean train?\ngpuconv --help shows"),
     "command_of_another_name": (["evaluate", "x"], "invalid choice: 'evaluate'; did you mean eval?"),
-    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, eval, predict, plot"),
+    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, find-lr, runs, eval, predict, plot"),
     "unknown_data_command": (["data", "gett"], "invalid choice: 'gett'; did you mean get?"),
     "unknown_data_set": (["data", "get", "cifar1"], "invalid choice: 'cifar1'; did you mean cifar10?"),
     "unknown_flag": (
@@ -525,6 +525,8 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         [],
         ["--help"],
         ["train", "-h"],
+        ["find-lr", "-h"],
+        ["runs", "-h"],
         ["eval", "-h"],
         ["plot", "-h"],
         ["compare", "-h"],

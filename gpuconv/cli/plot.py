@@ -17,7 +17,7 @@ _WAIT = 1.0  # seconds between two looks at a run that is followed
 _EXAMPLES = """\
 examples:
   gpuconv plot runs/convnet-1
-  gpuconv plot runs/convnet-1 --follow     while it is trained, in another terminal
+  gpuconv plot runs/convnet-1 --follow     in another terminal, as it is trained
   gpuconv plot runs/convnet-sweep-1 --save sweep.png
 """
 
