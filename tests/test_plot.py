@@ -146,9 +146,11 @@ def test_the_words_at_the_ends_keep_the_order_of_the_lines():
 
 
 def test_the_first_steps_do_not_flatten_the_chart():
-    faint = Line("each step", [(step / 100, 1000.0 if step < 5 else 2.0) for step in range(100)], "faint")
+    faint = Line("each step", [(step / 100, 1000.0 if step < 9 else 2.0) for step in range(100)], "faint")
     lines = plain(draw(chart(faint, Line("training", [(0.5, 1.9), (1.0, 2.1)])), 60, 10, MONO))
     assert not any("1000" in line for line in lines)
+    assert len(inside(lines)[0][:20].split()) <= 1  # cut off, and not laid along the edge
+    assert len(inside(lines)[0][:20].strip()) <= 1
 
 
 def test_what_is_faint_gives_way():
