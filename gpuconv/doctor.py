@@ -13,7 +13,7 @@ from typing import Any
 
 import rich
 
-from . import data, extras
+from . import data, extras, tables
 from .errors import GpuconvError
 from .runs.machine import host_versions, machine
 
@@ -47,10 +47,13 @@ def examine() -> list[Finding]:
     return [*versions, *_machine(), _kernels(), *_cuda(), *_extras(), _mpiexec(), _data(), _terminal()]
 
 
-def as_text(findings: list[Finding]) -> str:
-    """Return the report as lines."""
+def as_text(findings: list[Finding], columns: int | None = None) -> str:
+    """Return the report as lines, of at most so many columns where there is such a limit."""
     width = max(len(finding.name) for finding in findings) + 2
-    return "\n".join(f"{f.name:<{width}}{f.value}{'' if f.ok else '   <- problem'}" for f in findings)
+    lines = [f"{f.name:<{width}}{f.value}{'' if f.ok else '   <- problem'}" for f in findings]
+    if columns is not None:
+        lines = [part for line in lines for part in tables.wrapped(line, columns, indent=" " * width)]
+    return "\n".join(lines)
 
 
 def as_json(findings: list[Finding]) -> str:

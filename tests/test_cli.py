@@ -794,6 +794,15 @@ def test_doctor_says_how_to_get_what_commands_need_beyond_the_rest(gpuconv, monk
     assert "in a checkout: pip install -e '.[NAME]'; from a wheel: pip install 'gpuconv[NAME] @ file://" in out
 
 
+def test_doctor_fits_the_terminal():
+    findings = [doctor.Finding("extra onnx", "not installed, " + "word " * 40), doctor.Finding("x", "y", ok=False)]
+    lines = doctor.as_text(findings, 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert {len(line) - len(line.lstrip()) for line in lines[1:-1]} == {len("extra onnx  ")}
+    assert lines[-1] == "x           y   <- problem"
+    assert " ".join(" ".join(lines[:-1]).split()) == f"extra onnx {findings[0].value}".strip()
+
+
 def test_doctor_knows_every_extra_that_people_install_by_name():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     theirs = ("test", "bench", "torch", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
