@@ -2,6 +2,7 @@
 
 folder        the folder of a run, and which files it holds
 config        the settings: one dataclass
+recipes       the presets
 settings      settings by name and on disk: presets, config.toml
 inputs        what a net takes and what its scores mean
 checkpoint    a run at one moment, to and from a file: weights, optimiser, position

@@ -31,7 +31,15 @@ _SHOWN = 3  # classes of a picture, where it is shown in a line
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
-    """What a net takes one picture for: every class, the most probable first."""
+    """What a net takes one picture for: every class, the most probable first.
+
+    >>> classifier = gpuconv.load("runs/first")
+    >>> prediction = classifier.predict(np.zeros((1, 3, 32, 32), np.uint8))[0]
+    >>> prediction.label == prediction.classes[0], len(prediction.probabilities)
+    (True, 10)
+    >>> round(sum(prediction.probabilities), 6)
+    1.0
+    """
 
     name: str
     """The picture's path, or its number in the array."""
@@ -58,7 +66,12 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """Predictions in the order of their pictures, a line each."""
+    """Predictions in the order of their pictures, a line each.
+
+    >>> predictions = gpuconv.load("runs/first").predict(np.zeros((2, 3, 32, 32), np.uint8))
+    >>> [prediction.name for prediction in predictions]
+    ['picture 0', 'picture 1']
+    """
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self)) or "[]"
@@ -72,7 +85,14 @@ class Predictions(list[Prediction]):
 
 
 class Classifier:
-    """A trained net, the names of its scores, and how pictures become its inputs: what `gpuconv.load` returns."""
+    """A trained net, the names of its scores, and how pictures become its inputs: what `gpuconv.load` returns.
+
+    >>> classifier = gpuconv.load("runs/first")
+    >>> len(classifier.classes), classifier.input_shape
+    (10, (3, 32, 32))
+    >>> len(classifier.predict(np.zeros((5, 3, 32, 32), np.uint8)))
+    5
+    """
 
     def __init__(self, path: Path, net: nn.Net, inputs: Inputs) -> None:
         assert inputs.classes is not None
@@ -136,6 +156,13 @@ def load(
     alone needs it, for it does not hold mean and standard deviation.
     Raises ConfigError for a path that is neither, and what reading a checkpoint raises: CheckpointCorruptError,
     CheckpointMismatchError, CheckpointVersionError.
+
+    >>> classifier = gpuconv.load("runs/first")
+    >>> classifier.input_shape, classifier.classes[:3]
+    ((3, 32, 32), ('disc', 'ring', 'crescent'))
+    >>> predictions = classifier.predict(np.zeros((5, 3, 32, 32), np.uint8))
+    >>> len(predictions)
+    5
     """
     file = checkpoint_file(path_of(path, "the run or checkpoint"), checkpoint)
     return classifier(load_snapshot(file), data_dir=None if data_dir is None else os.fspath(data_dir))

@@ -10,8 +10,8 @@ index     index.html: all runs of a folder
 listing   the same in the terminal
 curves    the curves of a run
 chart     a chart in SVG
+filters   filters of a net as pictures
 canvas    a chart in letters
 screen    the charts of a run as they fit into a terminal
-pictures  pictures in PNG
 plots     curves by matplotlib
 """

@@ -14,13 +14,15 @@ from .. import durable
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
 from ..plural import counted
+from ..png import data_uri, image
 from ..runs.reading import Reading
 from ..runs.settings import shareable, to_values, values_to_toml
 from ..runs.significance import standard_error
+from ..tables import shown
 from .chart import chart
 from .curves import Line, curve_lines
-from .pictures import data_uri, first_filters, image, tile
-from .words import duration, shown
+from .filters import first_filters, tile
+from .words import duration
 
 NAME = "report.html"
 

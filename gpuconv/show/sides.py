@@ -15,8 +15,8 @@ from ..runs.folder import members
 from ..runs.reading import Reading
 from ..runs.settings import shareable
 from ..runs.significance import paired, standard_error, welch
-from .compare import Comparison, compare_runs
-from .words import duration, shown
+from .compare import compare_runs
+from .words import duration
 
 LEGEND = "\u00b1: standard error of a run's test accuracy; of several runs their deviation"
 _WIDTH = 80  # columns of text; what stands in tables is as wide as it is
@@ -78,12 +78,12 @@ def sides_of(paths: Sequence[Path], read: Callable[[Path], Reading] = Reading) -
     return sides
 
 
-def compare_sides(sides: Sequence[Side]) -> Comparison:
+def compare_sides(sides: Sequence[Side]) -> str:
     """Return the comparison as lines; every side is held against the first."""
     if all(len(side.runs) == 1 for side in sides):
-        return compare_runs([side.runs[0] for side in sides])
+        return str(compare_runs([side.runs[0] for side in sides]))
     parts = [outcomes(sides), LEGEND, _settings(sides), _data(sides), _tests(sides), _classes(sides)]
-    return Comparison("\n\n".join(filter(None, parts)))
+    return "\n\n".join(filter(None, parts))
 
 
 def outcomes(sides: Sequence[Side]) -> str:
@@ -190,7 +190,9 @@ def _settings(sides: Sequence[Side]) -> str:
     known = [shareable(side.runs[0].config) for side in sides]
     # A line for each side: settings are few where several runs were meant to be compared, and sides may be many.
     rows = [["settings", *differing]]
-    rows += [[side.name, *(shown(of[name]) for name in differing)] for side, of in zip(sides, known, strict=True)]
+    rows += [
+        [side.name, *(tables.shown(of[name]) for name in differing)] for side, of in zip(sides, known, strict=True)
+    ]
     return "\n".join(table(rows))
 
 

@@ -33,6 +33,7 @@ from ..runs.result import Result
 from ..runs.settings import PRESETS
 from ..show.compare import compare_runs
 from ..show.run import Run
+from .feed import Batch
 from .later import ENDS, prolong
 from .rate_search import RateSearch, find_rate
 from .recipe import overfitting
@@ -46,6 +47,7 @@ from .sweep import Sweep, resume_several, train_sweep
 __all__ = [
     "ENDS",
     "PRESETS",
+    "Batch",
     "Classifier",
     "Config",
     "Evaluation",

@@ -64,6 +64,13 @@ def prolong(
     graph: as of `resume`.
     Raises ConfigError, before anything is written, for an end that is none or would have changed what is done; and what
     `resume` raises.
+
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> config = train.Config(widths=(4,), epochs=1, batch_size=20, validation=20, schedule="constant", lr=0.01)
+    >>> first = train.train(config, folder="short", dataset=pictures, progress="none")
+    >>> longer = train.prolong("short", {"epochs": 2}, folder="longer", dataset=pictures, progress="none")
+    >>> first.steps, longer.steps
+    (4, 8)
     """
     path, target = path_of(run, "the run"), None if folder is None else path_of(folder, "the run folder")
     refuse_many("a later end")

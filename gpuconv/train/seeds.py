@@ -23,7 +23,13 @@ COLUMNS = ("validation_accuracy", "test_accuracy", "test_accuracy_tta", "seconds
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seeds:
-    """The outcome: one Result for each seed, in order."""
+    """The outcome: one Result for each seed, in order.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> outcome = train.train_seeds(config, 2, folder="two", dataset=data.draw_shapes(100, 40), progress="none")
+    >>> outcome.seeds, list(outcome.statistics()["test_accuracy"])
+    ([0, 1], ['mean', 'standard_deviation'])
+    """
 
     folder: Path
     seeds: list[int]
@@ -51,6 +57,11 @@ def train_seeds(
     """Train with seeds config.seed to config.seed + count - 1, one after the other, and return their Results.
 
     folder, runs, name, progress, dataset: as of `train`.   Raises what `train` raises; `resume_several` goes on.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> outcome = train.train_seeds(config, 2, folder="two", dataset=data.draw_shapes(100, 40), progress="none")
+    >>> [result.folder.name for result in outcome.results]
+    ['seed-0', 'seed-1']
     """
     refuse_many("--seeds")
     place: dict[str, Any] = {"folder": folder, "runs": runs, "progress": progress, "dataset": dataset}

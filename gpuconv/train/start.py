@@ -55,6 +55,14 @@ def train(
     raises of a dataset whose parts do not belong together, NonFiniteLossError (the last good checkpoint is kept),
     CheckpointWriteError, what loading the data raises, and Interrupted after the
     first SIGINT, SIGTERM or SIGHUP, with everything saved.
+
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> config = train.Config(widths=(4,), epochs=1, batch_size=20, validation=20)
+    >>> result = train.train(config, folder="runs/one", dataset=pictures, progress="none")
+    >>> result.steps, result.ended_by
+    (4, 'epochs')
+    >>> sorted(path.name for path in result.folder.glob("*.safetensors"))
+    ['best.safetensors', 'last.safetensors']
     """
     with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
         if config.tensorboard:
@@ -133,6 +141,10 @@ def resume(
     run's is refused, for a run would be made around it: Config(weights=...) starts a new one from it.
     graph: the setting from now on, if it is to be another one; it changes no bit.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
+
+    >>> result = train.resume("runs/first", dataset=data.draw_shapes(100, 40), progress="none")
+    >>> result.steps, result.ended_by  # it was over: what it came to, and no step more
+    (4, 'epochs')
     """
     path = path_of(run, "the run")
     with (

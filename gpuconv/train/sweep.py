@@ -22,7 +22,14 @@ from .processes import refuse_many
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sweep:
-    """The outcome: of each run its values, its seed and its Result, in order."""
+    """The outcome: of each run its values, its seed and its Result, in order.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> rates, pictures = {"lr": [0.01, 0.03]}, data.draw_shapes(100, 40)
+    >>> outcome = train.train_sweep(config, rates, folder="rates", dataset=pictures, progress="none")
+    >>> outcome.best in outcome.values
+    True
+    """
 
     folder: Path
     values: list[Mapping[str, Any]]
@@ -85,6 +92,12 @@ def train_sweep(
     values: of each setting those to try, as {"lr": [0.01, 0.03], "batch_size": [64, 128]}.
     folder, runs, name, progress, dataset: as of `train`.   Raises what `train` raises, of each combination before the
     first is trained; `resume_several` goes on.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> rates, pictures = {"lr": [0.01, 0.03]}, data.draw_shapes(100, 40)
+    >>> outcome = train.train_sweep(config, rates, folder="rates", dataset=pictures, progress="none")
+    >>> outcome.values
+    [{'lr': 0.01}, {'lr': 0.03}]
     """
     refuse_many("--sweep")
     if not values:
@@ -137,7 +150,14 @@ def resume_several(
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> seeds.Seeds | Sweep:
-    """Finish the runs of an interrupted `train_seeds` or `train_sweep`: those begun are gone on with, the others trained."""
+    """Finish the runs of an interrupted `train_seeds` or `train_sweep`: those begun are gone on with, the others trained.
+
+    >>> config = train.Config(widths=(4,), max_steps=1, batch_size=20, validation=20)
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> outcome = train.train_seeds(config, 2, folder="two", dataset=pictures, progress="none")
+    >>> train.resume_several("two", dataset=pictures, progress="none").seeds  # all are done: nothing is trained
+    [0, 1]
+    """
 
     def conclude_either(trained: several.Trained) -> seeds.Seeds | Sweep:
         of_sweep = bool(trained.members[0].changes)
