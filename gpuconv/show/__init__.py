@@ -9,4 +9,6 @@ curves    the curves of a run, and as text
 chart     a chart in SVG
 filters   filters of a net as pictures
 plots     curves by matplotlib
+grid      pictures with what a net takes them for
+drawing   how our notebooks draw
 """
