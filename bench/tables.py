@@ -96,7 +96,7 @@ def setting(result: Result) -> str:
 
 
 def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (), apart: str = "") -> str:
-    """Return the README's table: a line a case, forward / backward, each side in the better of its memory formats.
+    """Return the table of docs/benchmarks.md: a line a case, forward / backward, each side in the better of its memory formats.
 
     shown: the cases that have a line, all where none of them was measured; the means below are those of all cases.
     apart: a case without which the means are given, too.
@@ -148,6 +148,32 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (
                 f"{_also(result, peer, regime, apart)}."
             )
     return "\n".join(text)
+
+
+def short_table(result: Result, peer: str, shown: Sequence[str], regime: str = "float32") -> str:
+    """Return the README's table: forward / backward of some cases beside one peer, and the mean over all of them."""
+    table = [["forward / backward", "gpuconv, ms", f"{result.label(peer)}, ms", "ratio"], ["---"] + ["---:"] * 3]
+    cases: dict[str, list[Row]] = {}
+    for row in result.rows:
+        if row.regime == regime and row.entry(OURS) and row.entry(peer):
+            cases.setdefault(row.case, []).append(row)
+    for case in [case for case in shown if case in cases] or list(cases):
+        rows = cases[case]
+        sides = [[row.entry(side) for row in rows] for side in (OURS, peer)]
+        times = [_each(entries, lambda row, entry: f"{entry.ms:.2f}", rows) for entries in sides]
+        table.append([case, *times, _each(sides[1], lambda row, entry: _ratio(row.ratio(entry.side)), rows)])
+    machine, of_peer = result.machine, result.sides[peer]
+    loops = f"{machine['loops']}, " if "loops" in machine else ""
+    cases_in_all = len({row.case for row in result.rows if row.regime == regime})
+    mean = ""
+    if summary := result.summary(peer, regime):
+        mean = (
+            f"  Geometric mean of the ratios of all {counted(cases_in_all, 'case')}: {summary.best_mean:.2f}, "
+            f"worst {summary.best_worst:.2f}."
+        )
+    where = f"{regime}, {machine['processor']}, {counted(machine['threads'], 'thread')}, {loops}{of_peer['label']}"
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([*lines, "", f"{where} {of_peer['version']}, {machine['date']}.{mean}"])
 
 
 def _also(result: Result, peer: str, regime: str, apart: str) -> str:

@@ -129,7 +129,7 @@ def test_facts_name_what_a_table_leaves_out(result):
     assert "best format against best format 2.00 in geometric mean, worst 2.00" in said
 
 
-def test_the_readme_s_table_shows_best_formats(result):
+def test_the_table_of_the_benchmarks_page_shows_best_formats(result):
     table = tables.best_table(result).splitlines()
     assert table[0].startswith("Abacus, 2 threads, NumPy 2.0, PyTorch 1.0, course im2col 1.0, 2026-01-02; float32.")
     assert (
@@ -137,6 +137,18 @@ def test_the_readme_s_table_shows_best_formats(result):
         in table
     )
     assert "| train b | 64.00 | 2000 images/s |  | 32.00 | 2.00 |  |  |" in table
+
+
+def test_the_readme_s_table_has_one_peer_and_the_mean_over_all_cases(result):
+    text = tables.short_table(result, "torch", ["train b", "no such case"])
+    assert text.splitlines() == [
+        "| forward / backward | gpuconv, ms | PyTorch, ms | ratio |",
+        "| --- | ---: | ---: | ---: |",
+        "| train b | 64.00 | 32.00 | 2.00 |",
+        "",
+        "float32, Abacus, 2 threads, PyTorch 1.0, 2026-01-02.  Geometric mean of the ratios of all 2 cases: 2.00, worst 2.00.",
+    ]
+    assert "| conv a | 2.00 / 6.00 | 1.00 / 3.00 | 2.00 / 2.00 |" in tables.short_table(result, "torch", [])
 
 
 def test_the_full_table_has_every_format_and_peer(result):
@@ -305,10 +317,12 @@ def test_noise_is_how_far_lower_quartiles_of_the_same_thing_differ(result):
 
 @pytest.fixture
 def folder(result, tmp_path, monkeypatch):
-    """A checkout with a README, runs of training, and two results, of which the second is newer."""
+    """A checkout with its pages of tables, runs of training, and two results, of which the second is newer."""
     kept = tmp_path / "bench" / "results"
     kept.mkdir(parents=True)
-    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
+    for page in ("README.md", "docs/benchmarks.md"):
+        shutil.copy(ROOT / page, tmp_path / page)
     for path in (ROOT / "bench" / "results").glob("train-*.json"):
         shutil.copy(path, kept)
     (kept / "operators-cpu-2026-01-02.json").write_text(result.to_json())
@@ -326,10 +340,11 @@ def test_the_report_writes_tables_and_pictures_and_then_has_nothing_to_say(folde
     assert "bench/results/operators-cpu-2026-01-03.md" in said
     assert said.endswith(": stale, run python -m bench.report\n")
     assert report.main([]) == 0
-    readme = (folder / "README.md").read_text()
-    assert "Slide rule" in readme
-    assert "Abacus" not in readme
-    assert "(bench/results/operators-cpu-2026-01-03.png)" in readme
+    readme, page = ((folder / name).read_text() for name in ("README.md", "docs/benchmarks.md"))
+    for text in (readme, page):
+        assert "Slide rule" in text
+        assert "Abacus" not in text
+    assert "(../bench/results/operators-cpu-2026-01-03.png)" in page
     assert report.main(["--check"]) == 0
     (folder / "README.md").write_text(readme.replace("64.00", "63.00"))
     assert report.main(["--check"]) == 1
@@ -346,8 +361,8 @@ def test_runs_of_one_table_are_shown_as_one(folder, alone, capsys):
         (kept / f"{name}.json").write_text(run_.to_json())
     assert report.groups()["operators-cpu-2026-01-04"] == [kept / f"{name}.json" for name in names]
     assert kept / "operators-cpu-2026-01-04.md" in report.texts()
-    text = report.texts()[folder / "README.md"]
-    assert "(bench/results/operators-cpu-2026-01-04.md)" in text
+    text = report.texts()[folder / "docs/benchmarks.md"]
+    assert "(../bench/results/operators-cpu-2026-01-04.md)" in text
     assert "2026-01-02, medians of 3 runs; float32." in text
     assert "Without conv three-layer 3x3, 3->64, 32x32: geometric mean 2.00." in text
     assert "Whole steps" not in text
@@ -359,7 +374,7 @@ def test_runs_of_one_table_are_shown_as_one(folder, alone, capsys):
     (kept / "aa-cpu-2026-01-04.json").write_text(alone.to_json())
     assert report.main([str(kept / f"{name}.json") for name in names]) == 0
     printed, _ = capsys.readouterr()
-    assert printed.rstrip() in report.texts()[folder / "README.md"]
+    assert printed.rstrip() in report.texts()[folder / "docs/benchmarks.md"]
     assert "float32.  Whole steps, each side in the better of its two memory formats:" in printed
     assert printed.endswith("Noise: " + tables.noise(results.read(kept / "aa-cpu-2026-01-04.json")) + ".\n")
 

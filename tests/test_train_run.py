@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-import itertools
 import json
 import re
 import shutil
@@ -22,7 +21,7 @@ from gpuconv import cli, data, nn, png, train
 from gpuconv.errors import ConfigError, DatasetMissingError
 from gpuconv.runs import evaluation, settings
 from gpuconv.runs.settings import read
-from gpuconv.show import chart, curves, filters, html, plots
+from gpuconv.show import chart, filters, html, plots
 from gpuconv.show.chart import ticks
 from gpuconv.show.curves import Line
 from gpuconv.train import Run
@@ -286,7 +285,9 @@ def test_runs_of_every_kind_have_report_text_and_picture(settings, tmp_path, cap
     assert ("averaged views" in text) == ("tta" in settings)
     assert "Filters of the first layer" in text
     assert cli.main(["plot", str(tmp_path / "run"), "--text"]) == 0
-    assert "loss, training" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("loss") for line in lines)
+    assert any("training 0" in line or "training 1" in line or "training 2" in line for line in lines)
     pytest.importorskip("matplotlib")
     assert len(Run(tmp_path / "run").plot().axes) == 3
 
@@ -432,17 +433,6 @@ def test_a_chart_of_nothing_is_nothing():
     assert chart.chart("t", [Line("a", [])], x="epoch", y=str) == ""
 
 
-def test_a_curve_as_text_rises_where_the_values_do():
-    lines = curves.text_curve([(i, float(i)) for i in range(5)], width=5, height=5, write="{:g}".format).splitlines()
-    assert lines == ["4 |    *", "  |   *", "  |  *", "  | *", "0 |*"]
-    many = curves.text_curve([(i, float(i)) for i in range(1000)], width=60, height=6).splitlines()
-    assert max(map(len, many)) <= 60 + 8
-    starts = [line.index("*") for line in many]
-    assert all(above > below for above, below in itertools.pairwise(starts))
-    flat = curves.text_curve([(0, 2.0), (1, 2.0)], height=5).splitlines()
-    assert [line for line in flat if "*" in line] == [flat[2]]
-
-
 # The command --------------------------------------------------------------------------------------------------------
 
 
@@ -478,9 +468,10 @@ def test_plot_draws_in_the_terminal_without_matplotlib(gpuconv, finished, monkey
     monkeypatch.setattr(plots, "available", lambda: False)
     code, out, err = gpuconv("plot", finished.folder)
     assert (code, err) == (0, "")
-    for title in ("loss, training", "loss, validation", "accuracy, validation", "learning rate"):
-        assert title in out
-    assert max(map(len, out.splitlines()[1:])) <= 80
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines if line[:1].isalpha()] == ["loss", "accuracy"]
+    assert len(lines) <= 23  # and a prompt
+    assert max(map(len, lines[len(lines) - 20 :])) < 80
 
 
 BAD = {

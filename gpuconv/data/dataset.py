@@ -23,6 +23,13 @@ class Dataset:
     x_train, x_test: (N, C, H, W) uint8   y_train, y_test: (N,) int64
 
     Nothing is checked here: what takes a data set asks `check_dataset` whether its parts belong together.
+
+    >>> x, y = np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+    >>> mean, std = data.channel_statistics(x)
+    >>> mine = data.Dataset("mine", ("black", "dark"), x, y, x[:2], y[:2], mean, std, "made here")
+    >>> data.check_dataset(mine)
+    >>> mine.classes, mine.x_train.shape
+    (('black', 'dark'), (4, 3, 8, 8))
     """
 
     name: str
@@ -88,6 +95,10 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     images: (N, C, H, W) uint8   ->   C floats, C floats
 
     A channel of one value everywhere has the deviation 1: normalised, it is 0.
+
+    >>> images = np.array([0, 255, 255, 0], np.uint8).reshape(1, 1, 2, 2)
+    >>> data.channel_statistics(images)
+    ((0.5,), (0.5,))
     """
     if images.dtype != np.uint8:
         msg = f"images must be uint8, got {images.dtype}"

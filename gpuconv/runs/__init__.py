@@ -13,6 +13,7 @@ metrics       metrics.csv: a line per epoch
 result        result.json: what a finished run came to
 machine       env.json: what it was measured on
 reading       all of this, read
+overview      all runs of a folder, in a few words each
 dataset       the data set of a run, found again
 evaluation    how well a net does on pictures
 prediction    what a net takes pictures for

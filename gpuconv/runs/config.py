@@ -48,6 +48,16 @@ class Config:
     """Every setting of a training run.  Construction checks each one and raises ConfigError.
 
     net left out is "convnet"; of a run that starts from weights, and says no widths, it is "weights": the net of these.
+
+    >>> config = train.Config(net="vgg", epochs=3)
+    >>> config
+    Config(net='vgg', epochs=3)
+    >>> config.batch_size, config.lr
+    (128, 0.1)
+    >>> train.Config(epochs=0)
+    Traceback (most recent call last):
+        ...
+    gpuconv.errors.ConfigError: epochs must be an int from 1 to 2^31 - 1, got epochs=0
     """
 
     preset: str = _setting("convnet", "the recipe the other settings start from", choices=_NETS)

@@ -61,7 +61,14 @@ _SHARES = ("validation_accuracy", "test_accuracy", "test_accuracy_tta")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
-    """The outcome of a finished run.  Test numbers are those of its best epoch."""
+    """The outcome of a finished run.  Test numbers are those of its best epoch.
+
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> config = train.Config(widths=(4,), epochs=2, batch_size=20, validation=20)
+    >>> result = train.train(config, folder="second", dataset=pictures, progress="none")
+    >>> result.steps, result.ended_by, [row["epoch"] for row in result.metrics]
+    (8, 'epochs', [1, 2])
+    """
 
     folder: Path
     data: str

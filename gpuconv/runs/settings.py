@@ -13,7 +13,7 @@ from .. import bounded
 from ..errors import ConfigError
 from ..nn import choice
 from ..nn.spec import NET_FILES
-from .config import Config
+from .config import OF_WEIGHTS, Config
 from .origin import located
 from .recipes import RECIPES
 
@@ -25,6 +25,19 @@ def preset(name: str) -> Config:
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(choice.unknown("preset", name, PRESETS))
     return PRESETS[name]
+
+
+def run_name(config: Config) -> str:
+    """Return what a run's folder is called, before its number: its net, or the file of that; of weights' net the preset.
+
+    Of a file's name what `new_folder` takes is kept.
+    """
+    if config.net == OF_WEIGHTS:
+        return config.preset
+    if not config.net.endswith(NET_FILES):
+        return config.net
+    stem = re.split(r"[/\\]", config.net)[-1].rpartition(".")[0]
+    return re.sub(r"[^\w.+-]+", "-", stem).lstrip(".+-") or "net"
 
 
 def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config:

@@ -133,7 +133,12 @@ class Comparison:
 
 
 def compare_runs(runs: Sequence[Reading]) -> Comparison:
-    """Return the comparison of runs; every one is held against the first."""
+    """Return the comparison of runs; every one is held against the first.
+
+    >>> runs = [train.Run("runs/first"), train.Run("runs/first")]
+    >>> "settings: all the same" in str(train.compare_runs(runs))
+    True
+    """
     names = _names(runs)
     classes, about_classes = _of_classes(runs, names)
     return Comparison(

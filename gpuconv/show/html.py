@@ -144,7 +144,7 @@ def _confusion(run: Reading) -> str:
             for true, taken, count in pairs
         ]
         head = ["class", "taken for", "images", "of the class"]
-        parts.append(f"<div><h3>Most confused</h3>{_table(head, rows, numbers=2)}</div>")
+        parts.append(f"<div><h3>Most confused</h3>{table(head, rows, numbers=2)}</div>")
     if not pairs:
         parts.append("<p>No test image was taken for another class.</p>")
     return _section("Confusion", f'<div class="beside">{"".join(parts)}</div>')
@@ -316,7 +316,7 @@ def _legend(lines: Sequence[Line]) -> str:
     return "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in shown)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
     """Return a table; the last `numbers` columns are numbers."""
     first = len(head) - numbers
 
