@@ -159,6 +159,9 @@ def test_in_a_terminal_a_bar_says_how_far_it_is(clock):
         shown.say("a row")
         (line,) = _drawn(shown)
         assert cell_len(line) <= 80
+        for _ in range(3):
+            shown.end_case()
+        assert _text(shown) == "measuring peaks once more"
     assert shown._bar is None
     assert "a row" in out.getvalue()
 
