@@ -207,7 +207,14 @@ class _Watch(harness.Watch):
         names: Sequence[str],
     ) -> None:
         self._shown, self._machine, self._settings = shown, machine, settings
-        self.table = Table(chosen, names, settings.regimes, width=shown.width, one_thread=settings.one_thread)
+        self.table = Table(
+            chosen,
+            names,
+            settings.regimes,
+            width=shown.width,
+            memory=settings.memory,
+            one_thread=settings.one_thread,
+        )
 
     def say(self, text: str) -> None:
         """Print text, if there is any."""
