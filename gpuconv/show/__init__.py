@@ -14,4 +14,6 @@ filters   filters of a net as pictures
 canvas    a chart in letters
 screen    the charts of a run as they fit into a terminal
 plots     curves by matplotlib
+grid      pictures with what a net takes them for
+drawing   how our notebooks draw
 """

@@ -20,7 +20,7 @@ from .team import gathered
 _STEPS = 2  # that are timed, after those that also warm up
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rehearsal:
     """What a run would be: counts, bytes, and times in seconds.
 
@@ -37,6 +37,10 @@ class Rehearsal:
     weight_bytes: int  # weights, gradients, the optimiser's vectors, averages
     activation_bytes: int  # outputs of the layers for one part of a batch
     data_bytes: int
+
+    def __repr__(self) -> str:
+        memory = (self.weight_bytes + self.activation_bytes + self.data_bytes) / 2**20
+        return f"Rehearsal({counted(self.steps, 'step')}, about {words.duration(self.seconds)}, {memory:,.1f} MiB)"
 
 
 def rehearse(config: Config, *, progress: str = "auto", dataset: Dataset | None = None) -> Rehearsal:
