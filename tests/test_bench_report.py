@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import conftest as bench_options
-from bench import harness, load, peers, readme, report, results, run, tables
+from bench import harness, load, peers, quiet, readme, report, results, run, tables
 from bench.results import ONE_THREAD, OURS, Entry, Ratio, Result, Row
 from gpuconv import cli
 from gpuconv.errors import ConfigError
@@ -122,18 +122,6 @@ def test_what_is_no_json_is_refused():
         results.from_json("<html>")
 
 
-def test_the_terminal_shows_a_line_for_each_format(result):
-    nchw, nhwc = tables.lines(result.rows[0], ["torch", "course", "jax"])
-    assert nchw.split() == [
-        *("conv", "a", "forward", "float32", "NCHW", "4.000", "0.5", "GFLOP/s", "2e-07", "1.5"),
-        *("1.000", "4.00", "(4.00-8.00)", "20.000", "0.20", "(0.20-0.40)", "-"),
-    ]
-    assert "not offered" in nhwc
-    backward = tables.lines(result.rows[1], ["torch"])[0]
-    assert backward.split()[-1] == "wrong"
-    assert len(tables.head([OURS, "torch"])) > 80
-
-
 def test_facts_name_what_a_table_leaves_out(result):
     said = "\n".join(tables.facts(result))
     assert "JAX: not installed: no package jax, jaxlib" in said
@@ -234,14 +222,15 @@ def test_tables_say_which_ratio_is_which(alone):
     facts = "\n".join(tables.facts(alone))
     assert "times and ratios are of wall time, 2 threads; those of one thread are of processor time" in facts
     assert "worst 2.00; format by format 1.86, from 0.50 to 4.00; processor time of one thread 0.71" in facts
-    nchw, _ = tables.lines(alone.rows[0], ["torch", "course"], one_thread=True)
-    assert nchw.split()[-7:] == ["1.000", "4.00", "(4.00-8.00)", "1.50", "20.000", "0.20", "(0.20-0.40)"]
-    assert len(nchw) == len(tables.head([OURS, "torch", "course"], one_thread=True))
 
 
 def test_other_work_is_said_where_it_is_much(result):
-    assert tables.warning(None) == tables.warning(0.19) == ""
-    assert tables.warning(0.2) == "warning: other work keeps 0.2 cores busy: times show form, not speed"
+    assert quiet.before(None) == quiet.before(0.19) == ""
+    assert quiet.before(0.2) == "warning: other work keeps 0.2 cores busy: times show form, not speed"
+    assert quiet.after(result.machine) == quiet.after(result.machine | {"other_work": 0.19}) == ""
+    assert quiet.after(result.machine | {"other_work": 1.5}) == (
+        "warning: other work kept 1.5 of 2 cores busy while this was measured: times show form, not speed"
+    )
     for cores, said in ((None, False), (0.1, False), (1.25, True)):
         result.machine["other_work"] = cores
         assert ("2026-01-02, beside other work on 1.2 cores" in tables.setting(result)) is said
@@ -508,10 +497,11 @@ def test_the_list_shows_all_there_is(bench):
 def test_a_run_prints_its_table_and_keeps_its_json(bench, monkeypatch, tmp_path, result):
     given = {}
 
-    def run(cases, names, settings, say):
+    def run(cases, names, settings, watch):
         given.update(cases=[case.name for case in cases], names=names, settings=settings)
+        watch.peaks(result.peaks)
         for row in result.rows:
-            say(row)
+            watch.row(row)
         return result
 
     monkeypatch.setattr(harness, "run", run)
@@ -535,7 +525,7 @@ def test_a_run_beside_other_work_begins_with_a_warning(bench, monkeypatch, resul
     kept = tmp_path / "kept.json"
     code, out, err = bench("--set", "quick", "--peers", "torch", "--save", kept)
     assert (code, err) == (0, "")
-    assert out.startswith("warning: other work keeps 1.5 cores busy: times show form, not speed\ncase ")
+    assert out.startswith("warning: other work keeps 1.5 cores busy: times show form, not speed\n")
     assert results.read(kept).machine["other_work_before"] == 1.5
 
 
@@ -595,6 +585,23 @@ def test_pytest_bench_runs_each_case_once():
     run = subprocess.run([*command, *chosen], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     assert "6 passed, 2 skipped" in run.stdout  # the course knows one format
+
+
+@pytest.mark.parametrize(
+    ("asked", "prefixes"),
+    [
+        (["bench", "--benchmark-histogram"], [".benchmarks/picture"]),
+        (["bench", "--benchmark-histogram=mine"], ["mine"]),
+        (["bench"], []),
+    ],
+)
+def test_pictures_of_pytest_bench_lie_in_a_folder_that_git_ignores(asked, prefixes):
+    given = ["mine"] if "=mine" in asked[-1] else ["benchmark_today"] if len(asked) > 1 else []
+    option = types.SimpleNamespace(benchmark_columns=[], benchmark_histogram=given)
+    config = types.SimpleNamespace(option=option, invocation_params=types.SimpleNamespace(args=asked))
+    bench_options.pytest_configure(config)
+    assert option.benchmark_histogram == prefixes
+    assert ".benchmarks/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_pytest_bench_refuses_a_set_that_is_not_there():

@@ -10,7 +10,7 @@ from .layout import empty_as
 
 
 def dropout_forward(
-    x: np.ndarray, *, rate: float, seed: int, step: int, offset: int
+    x: np.ndarray, *, rate: float, seed: int, step: int, offset: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
     if rate == 0.0:
         return x.copy(order="K"), None

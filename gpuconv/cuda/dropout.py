@@ -20,7 +20,7 @@ _BACKWARD = Kernel("dropout.cu", "dropout_backward")
 _RUN = 8  # DROPOUT_RUN of kernels/dropout.cu
 
 
-def dropout_forward(x: Any, *, rate: float, seed: int, step: int | Count, offset: int) -> tuple[Any, Any]:
+def dropout_forward(x: Any, *, rate: float, seed: int, step: int | Count, offset: int = 0) -> tuple[Any, Any]:
     device = device_of(x)
     if rate == 0.0:
         return copy(device, x), None

@@ -36,6 +36,7 @@ from gpuconv.cuda import (
     outcome,
     reduce,
     step,
+    turned,
     update,
 )
 from gpuconv.cuda import device as cuda_device
@@ -640,6 +641,18 @@ def _conv_behind(d: Inputs) -> Results:
     _, norm = batchnorm_fused.fused_forward(plus, vectors[0], signs, *vectors[1:], **settings, activation="relu")
     sums = (conv_backward_into(dy, cache, None, None, plus=plus, mask=mask) for mask in (None, norm.told))
     return maxima, of_maxima.argmax, z, *running, *sums
+
+
+def _turned(d: Inputs) -> Results:
+    """Filters of three layers, channels-last, from a flat vector in which they begin anywhere; of 16 bits."""
+    shapes = {3: (16, 8, 3, 3), 1160: (8, 24, 1, 2), 1549: (8, 8, 1, 1)}
+    flat = d.normal(1620)
+    if d.wide or d.narrow.itemsize != 2:
+        return tuple(flat[start:][: math.prod(shape)].reshape(shape) for start, shape in shapes.items())
+    copies = turned.turned(flat, shapes)
+    assert copies is not None
+    copies.fill()
+    return tuple(copies.filters[start] for start in shapes)
 
 
 def _muon(d: Inputs) -> Results:
@@ -1257,6 +1270,7 @@ _SPECIAL = (
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     Call("augment_batch", _augment_batch, "augment"),
     Call("muon", _muon, "muon", formats=("NCHW",)),
+    Call("conv_turned", _turned, "conv", dtypes=("float16",), formats=("NCHW",)),
     Call(
         "conv_behind",
         _conv_behind,
