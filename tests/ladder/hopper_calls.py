@@ -81,7 +81,6 @@ _CALLS = (
         x=(2, 17, 5, 4),
         w=(17, 17, 2, 2),
         stride=(1, 2),
-        pad=1,
         drawn={"w": infinite_tap},
     ),
     _call(
