@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from gpuconv.errors import ConfigError
-from gpuconv.shapes import out_size
+from gpuconv.shapes import conv_transpose_sizes, out_size
 
 LAYOUTS = ("NCHW", "NHWC")
 
@@ -17,8 +19,8 @@ LAYOUTS = ("NCHW", "NHWC")
 class Case:
     """One operator at one size; options are those of the gpuconv function.
 
-    x is (N, C, H, W), (N, C, L), (N, C, D, H, W) or (N, D); w (K, C / groups, R, S) of a convolution of images, (D, M)
-    of an affine layer.
+    x is (N, C, H, W), (N, C, L), (N, C, D, H, W) or (N, D); w (K, C / groups, R, S) of a convolution of images,
+    (C, K / groups, R, S) of a transposed one, (D, M) of an affine layer.
 
     op "train_step" is a whole step of the preset that options name: forward, loss, backward, optimiser.
     complex: every array holds complex numbers, of two floats each.
@@ -54,7 +56,8 @@ class Case:
         if self.w is None:
             return 0
         terms = self.w[0] if self.op == "affine" else prod(self.w[1:])
-        return 2 * terms * prod(self.y) * (2 if direction == "backward" else 1) * (4 if self.complex else 1)
+        places = self.x if self.op == "conv_transpose" else self.y
+        return 2 * terms * prod(places) * (2 if direction == "backward" else 1) * (4 if self.complex else 1)
 
     def bytes(self, direction: str, itemsize: int = 4) -> int:
         """Return the bytes that must be read and written at least once; 0 for a training step."""
@@ -108,6 +111,12 @@ def _windows(case: Case) -> tuple[int, ...]:
     return N, C, *(out_size(*sizes) for sizes in zip(size, window, stride, pad, dilation, strict=True))
 
 
+def _transposed(case: Case) -> tuple[int, ...]:
+    """Return the shape of what a transposed convolution makes."""
+    sizes = conv_transpose_sizes(np.broadcast_to(0, case.x), np.broadcast_to(0, case.w or ()), None, **case.options)
+    return sizes.image
+
+
 _WEIGHTS, _SCALES = ("dx", "dw", "db"), ("dx", "dgamma", "dbeta")
 
 OPERATORS = {
@@ -115,6 +124,7 @@ OPERATORS = {
     "average_pool": Operator(output=_windows),
     "batchnorm": Operator(_SCALES, rereads_x=True),
     "conv": Operator(_WEIGHTS, rereads_x=True, output=_windows),
+    "conv_transpose": Operator(_WEIGHTS, rereads_x=True, output=_transposed),
     "dropout": Operator(marks=True),
     "gelu": Operator(rereads_x=True),
     "global_average_pool": Operator(output=lambda case: case.x[:2]),
@@ -130,6 +140,11 @@ OPERATORS = {
 def _conv(name: str, N: int, C: int, size: Any, K: int, window: Any, **options: Any) -> Case:
     groups = options.get("groups", 1)
     return Case(f"conv {name}", "conv", (N, C, *pair(size)), (K, C // groups, *pair(window)), options)
+
+
+def _conv_transpose(name: str, N: int, C: int, size: Any, K: int, window: Any, **options: Any) -> Case:
+    shapes = (N, C, *pair(size)), (C, K // options.get("groups", 1), *pair(window))
+    return Case(f"conv_transpose {name}", "conv_transpose", *shapes, options)
 
 
 def _complex(case: Case) -> Case:
@@ -242,6 +257,9 @@ _ODD = [
     Case("odd max_pool 3x2 s2x3, 7, 37x41", "max_pool", (16, 7, 37, 41), options={"window": (3, 2), "stride": (2, 3)}),
     Case("odd average_pool 5x5 s1, 8, 35x35", "average_pool", (16, 8, 35, 35), options={"window": 5, "stride": 1}),
     Case("odd spatial_batchnorm 3, 97x89", "spatial_batchnorm", (5, 3, 97, 89)),
+    # Decoders double with 4x4 filters (DCGAN, Radford et al. 2015) or with 2x2 (U-Net, Ronneberger et al. 2015).
+    _conv_transpose("4x4 s2, 128->64, 16x16", 64, 128, 16, 64, 4, stride=2, pad=1),
+    _conv_transpose("2x2 s2, 128->64, 28x28", 16, 128, 28, 64, 2, stride=2),
 ]
 
 _BATCH = [_conv(f"batch {N} 3x3, 32->32, 16x16", N, 32, 16, 32, 3, pad=1) for N in (1, 4, 16, 64, 256, 1024)]
@@ -279,6 +297,7 @@ _QUICK = [
     _complex(_conv("quick complex 3x3, 3->4, 8x8", 2, 3, 8, 4, 3, pad=1)),
     _ODD[0],
     Case("quick max_pool 2x2, 8, 16x16", "max_pool", (4, 8, 16, 16), options={"window": 2}),
+    _conv_transpose("quick 4x4 s2, 8->8, 8x8", 4, 8, 8, 8, 4, stride=2, pad=1),
     Case("quick average_pool 2x2, 8, 16x16", "average_pool", (4, 8, 16, 16), options={"window": 2}),
     Case("quick global_average_pool 8, 16x16", "global_average_pool", (4, 8, 16, 16)),
     Case("quick spatial_batchnorm 8, 16x16", "spatial_batchnorm", (4, 8, 16, 16)),

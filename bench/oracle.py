@@ -236,6 +236,42 @@ class _Conv(_Sums):
         return _total(self.dy[:, k].astype(self.w.dtype))
 
 
+class _ConvTranspose(_Sums):
+    """The convolution of y to x turned round: x is in the place of its dy, and y in that of its dx."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        assert inputs.w is not None
+        assert inputs.b is not None
+        self.w, self.b = inputs.w.astype(np.float64), inputs.b.astype(np.float64)
+        self.window = inputs.w.shape[2:]
+        self.size, self.positions = self.positions, self.size
+        groups = self.case.options.get("groups", 1)
+        self.C_g, self.K_g = self.case.x[1] // groups, self.w.shape[1]
+
+    def y(self, n: int, k: int, *i: int) -> tuple[float, float, int]:
+        group, own = divmod(k, self.K_g)
+        channels = slice(group * self.C_g, (group + 1) * self.C_g)
+        terms = [self.x[n, channels, *p] * self.w[channels, own, *r] for r, p in self.windows(i)]
+        return _total(np.append(np.concatenate(terms) if terms else np.zeros(0), self.b[k]))
+
+    def dx(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
+        first = c // self.C_g * self.K_g
+        terms = [self.dy[n, first : first + self.K_g, *i] * self.w[c, :, *r] for r, i in self.taps(p)]
+        return _total(np.concatenate(terms) if terms else np.zeros(0))
+
+    def dw(self, c: int, k: int, *r: int) -> tuple[float, float, int]:
+        overlaps = [
+            _overlap(tap * self.dilation[a] - self.pad[a], self.stride[a], self.size[a], self.positions[a])
+            for a, tap in enumerate(r)
+        ]
+        dy = self.dy[:, c // self.C_g * self.K_g + k, *(pixels for _, pixels in overlaps)]
+        return _total(dy.astype(np.float64) * self.x[:, c, *(windows for windows, _ in overlaps)])
+
+    def db(self, k: int) -> tuple[float, float, int]:
+        return _total(self.dy[:, k].astype(np.float64))
+
+
 def _overlap(start: int, stride: int, size: int, count: int) -> tuple[slice, slice]:
     """Return the window positions whose tap lies in the image, and the pixels under that tap, along one axis."""
     inside = [p for p in range(count) if 0 <= start + p * stride < size]
@@ -417,6 +453,7 @@ _DEFINITIONS = {
     "average_pool": _AveragePool,
     "batchnorm": _BatchNorm,
     "conv": _Conv,
+    "conv_transpose": _ConvTranspose,
     "dropout": _Dropout,
     "gelu": _Gelu,
     "global_average_pool": _GlobalAveragePool,

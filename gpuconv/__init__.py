@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from . import data as data
     from . import export as export
     from . import nn as nn
+    from . import testing as testing
     from . import train as train
     from .runs.prediction import load as load
 
     __version__: str
 else:
-    __all__ = ["GpuconvError", "default_device", "free_memory", "use"]
+    __all__ = ["GpuconvError", "default_device", "free_memory", "load", "use"]
     __all__ += ops.__all__
 
-    _PARTS = ("compat", "data", "export", "nn", "train")  # imported when first touched
+    _PARTS = ("compat", "data", "export", "nn", "testing", "train")  # imported when first touched
 
     def __getattr__(name):
         if name in _PARTS:

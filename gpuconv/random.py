@@ -28,11 +28,12 @@ def generator(seed: int, stream: Stream, step: int = 0) -> np.random.Generator:
     return np.random.Generator(_philox(seed, stream, step))
 
 
-def words(count: int, *, seed: int, stream: Stream, step: int = 0) -> np.ndarray:
-    """Return `count` random 64-bit words, (count,) uint64: word i is a function of (seed, stream, step, i)."""
-    return _philox(seed, stream, step).random_raw(count)
+def words(count: int, *, seed: int, stream: Stream, step: int = 0, first: int = 0) -> np.ndarray:
+    """Return `count` random 64-bit words, (count,) uint64: word i is a function of (seed, stream, step, first + i)."""
+    block, before = divmod(first, 4)
+    return _philox(seed, stream, step, block).random_raw(before + count)[before:]
 
 
-def _philox(seed: int, stream: Stream, step: int) -> np.random.Philox:
+def _philox(seed: int, stream: Stream, step: int, block: int = 0) -> np.random.Philox:
     key = np.array([seed, int(stream)], dtype=np.uint64)
-    return np.random.Philox(key=key, counter=np.array([0, step, 0, 0], dtype=np.uint64))
+    return np.random.Philox(key=key, counter=np.array([block, step, 0, 0], dtype=np.uint64))

@@ -224,6 +224,62 @@ def conv_sizes(
     return ConvSizes(N, C, *size, K, *window, *out, stride, pad, dilation, groups)  # type: ignore[call-arg]
 
 
+def conv_transpose_sizes(
+    x: Any, w: Any, b: Any, *, stride: Any = 1, pad: Any = 0, output_pad: Any = 0, dilation: Any = 1, groups: Any = 1
+) -> ConvSizes | VolumeConvSizes:
+    """Return the sizes of the convolution that conv_transpose_forward(x, w, b, ...) turns round, or raise what is wrong.
+
+    Its input is y and its output x: C counts the channels of y, K those of x.
+    """
+    axes = _conv_axes(x, w)
+    x_letters = f"(N, C, {_IMAGE_AXES[axes]})"
+    checks.ndim("x", x, axes + 2, x_letters)
+    checks.ndim("w", w, axes + 2, f"(C, K / groups, {_FILTER_AXES[axes]})")
+    if b is not None:
+        checks.ndim("b", b, 1, "(K,)")
+    stride = checks.each_axis("stride", stride, axes, least=1)
+    pad = checks.each_axis("pad", pad, axes, least=0)
+    more = checks.each_axis("output_pad", output_pad, axes, least=0)
+    dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    groups = checks.integer("groups", groups, least=1)
+    checks.not_empty("x", x, x_letters)
+    if 0 in w.shape:
+        msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
+        raise ShapeError(msg)
+    (N, C, *size), (C_w, K_w, *window) = x.shape, w.shape
+    K = K_w * groups
+    if C_w != C:
+        msg = f"x has {counted(C, 'channel')} but w has filters for {C_w}: x {tuple(x.shape)}, w {tuple(w.shape)}"
+        raise ShapeError(msg)
+    if C % groups:
+        msg = f"groups must divide the channels of x, got groups={groups}, C={C}"
+        raise ParamError(msg)
+    if b is not None and b.shape[0] != K:
+        times = f" in {groups} groups" if groups > 1 else ""
+        msg = f"w makes {counted(K, 'channel')}{times} but b has {counted(b.shape[0], 'entry', 'entries')}: w {tuple(w.shape)}, b {tuple(b.shape)}"
+        raise ShapeError(msg)
+    if any(m >= max(s, d) for m, s, d in zip(more, stride, dilation, strict=True)):
+        msg = (
+            f"output_pad must be less than stride or dilation: output_pad={more}, stride={stride}, dilation={dilation}"
+        )
+        raise ParamError(msg)
+    padded = [
+        (n - 1) * s + d * (r - 1) + m + 1 for n, s, d, r, m in zip(size, stride, dilation, window, more, strict=True)
+    ]
+    out = [n - 2 * p for n, p in zip(padded, pad, strict=True)]
+    if min(out) < 1:
+        msg = f"pad must leave something of the output, {_times(padded)} before it is cut: pad={pad}"
+        raise ParamError(msg)
+    check_count("y", (N, K, *out), f"x {tuple(x.shape)} and stride={stride}")
+    check_count("y before pad is cut off", (N, K, *padded), f"x {tuple(x.shape)} and stride={stride}")
+    if axes == 3:
+        return VolumeConvSizes(N, K, *out, C, *window, *size, stride, pad, dilation, groups)  # type: ignore[call-arg]
+    if axes == 1:
+        size, window, out = [1, *size], [1, *window], [1, *out]
+        stride, pad, dilation = (1, *stride), (0, *pad), (1, *dilation)
+    return ConvSizes(N, K, *out, C, *window, *size, stride, pad, dilation, groups)  # type: ignore[call-arg]
+
+
 def _conv_axes(x: Any, w: Any) -> int:
     """Return how many spatial axes a convolution is meant to have: 2 where x or w has as many, or neither has 1 or 3."""
     return next((axes for axes in (2, 1, 3) if axes + 2 in (x.ndim, w.ndim)), 2)

@@ -52,13 +52,15 @@ conv_forward_direct(const T* __restrict__ x, const T* __restrict__ w, const T* _
   }
 }
 
+// b: what a transposed convolution adds to each channel; null for a gradient
 template <typename T, bool CHANNELS_LAST, typename Index>
 __global__ void __launch_bounds__(256, 4)
-conv_backward_data_direct(const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx, const ConvShape z) {
+conv_backward_data_direct(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b, T* __restrict__ dx,
+                          const ConvShape z) {
   const long long total = static_cast<long long>(z.N) * z.C * z.H * z.W;
   for (long long i = thread_index(); i < total; i += thread_count()) {
     const Pixel<Index> in = pixel_at<CHANNELS_LAST, Index>(static_cast<Index>(i), z.C, z.H, z.W);
-    dx[i] = data_gradient<T, CHANNELS_LAST, Index>(dy, w, z, in);
+    dx[i] = data_gradient<T, CHANNELS_LAST, Index>(dy, w, b, z, in);
   }
 }
 

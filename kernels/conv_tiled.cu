@@ -34,10 +34,11 @@ conv_forward_few(const T* __restrict__ x, const Sum<T>* __restrict__ packed, con
 // blockIdx.y: phase of the stride.  special: what conv_pack_filters found.
 template <typename T, bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH>
 __global__ void __launch_bounds__(256, 2)
-conv_backward_data_tiled(const T* __restrict__ dy, const Sum<T>* __restrict__ packed, T* __restrict__ dx,
+conv_backward_data_tiled(const T* __restrict__ dy, const Sum<T>* __restrict__ packed, const T* __restrict__ b,
+                         T* __restrict__ dx,
                          const ConvShape z, const T* __restrict__ w, const int* __restrict__ special, int specials,
                          int tap_step_v, int tap_step_h) {
-  data_tile<CHANNELS_LAST, WIDE, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(dy, packed, dx, z, w, special, specials, 1, tap_step_v,
+  data_tile<CHANNELS_LAST, WIDE, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>(dy, packed, b, dx, z, w, special, specials, 1, tap_step_v,
                                                                   tap_step_h);
 }
 

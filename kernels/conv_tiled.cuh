@@ -423,7 +423,7 @@ __device__ __forceinline__ void forward_tile(const T* __restrict__ x, const Sum<
 template <bool CHANNELS_LAST, bool WIDE, int PIXELS, int FILTERS, int HEIGHT, int WIDTH, int DEPTH, typename T,
           typename Shape>
 __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>* __restrict__ packed,
-                                          T* __restrict__ dx, const Shape& z, const T* __restrict__ w,
+                                          const T* __restrict__ b, T* __restrict__ dx, const Shape& z, const T* __restrict__ w,
                                           const int* __restrict__ special, int specials, int tap_step_d,
                                           int tap_step_v, int tap_step_h) {
   using Reader = Correlation<Shape, T, true, false, CHANNELS_LAST, WIDE, PIXELS, FILTERS, HEIGHT, WIDTH, DEPTH>;
@@ -450,9 +450,9 @@ __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>
       const long long v = place.across.place + spot.q * place.across.spread;
       T gradient;
       if constexpr (IS_VOLUME<Shape>) {
-        gradient = data_gradient<T, CHANNELS_LAST, long long>(dy, w, z, {n, c, d, h, v});
+        gradient = data_gradient<T, CHANNELS_LAST, long long>(dy, w, b, z, {n, c, d, h, v});
       } else {
-        gradient = data_gradient<T, CHANNELS_LAST, long long>(dy, w, z, {n, c, h, v});
+        gradient = data_gradient<T, CHANNELS_LAST, long long>(dy, w, b, z, {n, c, h, v});
       }
       dx[voxel_place<CHANNELS_LAST, long long>(n, c, d, h, v, z.C, deep.inputs, z.H, z.W)] = gradient;
     }
@@ -463,8 +463,7 @@ __device__ __forceinline__ void data_tile(const T* __restrict__ dy, const Sum<T>
   typename Reader::Result result;
   const int steps = deep_axis(place).taps * place.down.taps * place.across.taps * (depth / DEPTH);
   reader.run(result, packed, deep.taps * z.R * z.S * depth, depth, width, steps);
-  write_tile<T, CHANNELS_LAST, false, HEIGHT, WIDTH>(result, static_cast<const T*>(nullptr), dx, place, z.C, outer,
-                                                     deep.inputs, z.H, z.W);
+  write_tile<T, CHANNELS_LAST, false, HEIGHT, WIDTH>(result, b, dx, place, z.C, outer, deep.inputs, z.H, z.W);
 }
 
 // Pixels of a slice as a block of dw walks through them: DEPTH in each step, of which this thread reads one.

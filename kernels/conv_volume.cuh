@@ -28,8 +28,8 @@ __device__ __forceinline__ Index voxel_place(Index n, Index c, Index d, Index h,
 
 // dx[n,c,d,i,j], over real outputs only.
 template <typename T, bool CHANNELS_LAST, typename Index>
-__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const VolumeConvShape& z,
-                                           const Voxel<Index>& in) {
+__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
+                                           const VolumeConvShape& z, const Voxel<Index>& in) {
   const Index K = z.K, Z = z.Z, P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
   const Index window = static_cast<Index>(z.T) * z.R * z.S, group = in.c / channels, first = group * filters;
   const T* taps = w + (first * channels + in.c - group * channels) * window;
@@ -51,5 +51,6 @@ __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __
       }
     }
   }
+  if (b != nullptr) sum += widen(b[in.c]);
   return narrow<T>(sum);
 }

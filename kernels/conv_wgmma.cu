@@ -37,14 +37,15 @@ conv_forward_wgmma(const __grid_constant__ ptx::TensorMap x, const __grid_consta
                                                              partial);
 }
 
-// blockIdx.y: phase of the stride.   map_dy, map_w: of dy and w.   plus, mask: see Plus; null for nothing.
+// blockIdx.y: phase of the stride.   map_dy, map_w: of dy and w.   b: (C), added to dx; plus, mask: see Plus; null for
+// nothing.
 template <typename T, int PIXELS, int FILTERS, int DEPTH, int STAGES>
 __global__ void __launch_bounds__(288, BLOCKS_OF_WGMMA<PIXELS * FILTERS>)
 conv_backward_data_wgmma(const __grid_constant__ ptx::TensorMap map_dy, const __grid_constant__ ptx::TensorMap map_w,
-                         const T* __restrict__ dy, const T* __restrict__ w, T* __restrict__ dx, const ConvShape z,
-                         int tap_step_v, int tap_step_h, int lower_v, int lower_h, const T* __restrict__ plus,
-                         const unsigned char* __restrict__ mask) {
+                         const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
+                         T* __restrict__ dx, const ConvShape z, int tap_step_v, int tap_step_h, int lower_v, int lower_h,
+                         const T* __restrict__ plus, const unsigned char* __restrict__ mask) {
   Beside<STAGES>& beside = begin_tile<true, PIXELS, FILTERS, DEPTH, STAGES>(z, tap_step_v, tap_step_h, lower_v, lower_h);
-  wgmma_tile<T, true, false, PIXELS, FILTERS, DEPTH, STAGES>(map_dy, map_w, dy, w, nullptr, dx, z, beside,
+  wgmma_tile<T, true, false, PIXELS, FILTERS, DEPTH, STAGES>(map_dy, map_w, dy, w, b, dx, z, beside,
                                                              Plus<T>{plus, mask}, nullptr);
 }

@@ -165,6 +165,7 @@ __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const p
         }
       }
     }
+    __syncwarp();
   } else {
     const unsigned char* const mine = shared + thread / WARPGROUP * DOWN * 64 * LINE;
     int before = 0;
@@ -233,7 +234,8 @@ __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const p
       for (int i = thread; i < PIXELS * FILTERS; i += THREADS) {
         const int line = i / FILTERS, c = at.column + i % FILTERS;
         if (pixels[line] < 0 || c >= outer) continue;
-        stages[line * OUT_LINE + i % FILTERS] = narrow<T>(data_by_formula(dy, w, z, pixels[line], c));
+        const float bias = b != nullptr ? widen(b[c]) : 0;
+        stages[line * OUT_LINE + i % FILTERS] = narrow<T>(data_by_formula(dy, w, z, pixels[line], c) + bias);
       }
       __syncthreads();
     }

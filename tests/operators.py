@@ -154,6 +154,17 @@ def _any_shape(rng: Random) -> Shape:
     return tuple(rng.randint(1, 9) for _ in range(rng.randint(1, 5)))
 
 
+def _any_conv_transpose(rng: Random) -> Sizes:
+    groups, axes = rng.choice((1, 1, 2)), rng.choice((1, 2, 2, 2, 3))
+    C, K = groups * rng.choice((1, 3, 8, 9)), rng.choice((1, 2, 5, 16, 19))
+    window, stride, dilation = (tuple(rng.randint(1, most) for _ in range(axes)) for most in (3, 3, 2))
+    more = tuple(rng.randint(0, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True))
+    pad = tuple(rng.randint(0, min(1, d * (r - 1))) for r, d in zip(window, dilation, strict=True))
+    x = rng.randint(1, 2), C, *(rng.randint(2, 4) for _ in range(axes))
+    options = {"stride": stride, "pad": pad, "output_pad": more, "dilation": dilation, "groups": groups}
+    return {"x": x, "w": (C, K, *window), "b": rng.choice((None, (groups * K,))), **options}
+
+
 def _rows(rng: Random) -> Shape:
     return rng.randint(1, 20), rng.randint(2, 70)
 
@@ -294,6 +305,7 @@ _ROWS = (
             "dropout_two_runs_a_plane": {"x": (2, 6, 3, 5), "rate": 0.3},
             "dropout_rows": {"x": (3, 701), "rate": 0.3, "seed": 7, "step": 2},
             "dropout_images": {"x": (3, 5, 3, 7), "rate": 0.6, "seed": 2**63 + 5, "step": 2**40},
+            "dropout_of_a_part": {"x": (2, 5, 3, 3), "rate": 0.4, "offset": 43},
             "dropout_of_nothing": {"x": (2, 5, 3, 3), "rate": 0.0},
         },
         anywhere={"x": (2, 41), "rate": 0.4},
@@ -303,11 +315,14 @@ _ROWS = (
             "rate": rng.random() * 0.9,
             "seed": rng.getrandbits(63),
             "step": rng.getrandbits(40),
+            "offset": rng.choice((0, rng.randrange(60), rng.getrandbits(50))),
         },
         counted={"dropout": {"x": (4, 16, 8, 8), "rate": 0.5}},
         bench={"dropout": {"x": (2, 3, 4, 5), "rate": 0.3}, "dropout_of_rows": {"x": (9, 11), "rate": 0.75}},
         refused={
             "of_everything": ({"rate": 1.0}, ParamError, "rate must be below 1, got rate=1.0"),
+            "offset_negative": ({"offset": -1}, ParamError, "offset must be", "offset=-1"),
+            "offset_a_float": ({"offset": 8.0}, ArgTypeError, "offset must be an int, got 8.0"),
             "rate_negative": ({"rate": -0.1}, ParamError, "rate must be", "rate=-0.1"),
             "rate_above_one": ({"rate": 1.5}, ParamError, "rate must be", "rate=1.5"),
             "rate_nan": ({"rate": float("nan")}, ParamError, "rate must be", "rate=nan"),
@@ -476,6 +491,57 @@ _ROWS = (
             "conv_of_signals": {"x": (2, 4, 9), "w": (6, 2, 3), "stride": 2, "pad": 1, "dilation": 2, "groups": 2},
             "conv_of_volumes": {"x": (1, 2, 4, 5, 3), "w": (3, 2, 2, 3, 2), "stride": (1, 2, 1), "pad": (1, 0, 1)},
             "conv_tap_always_in_padding": {"x": (1, 1, 2, 2), "w": (1, 1, 3, 3), "pad": 2, "stride": 3},
+        },
+    ),
+    Operator(
+        "conv_transpose",
+        {
+            "x": Array((2, 3, 4, 4), "whole"),
+            "w": Array((3, 4, 3, 3), "whole"),
+            "b": Array(lambda shapes: (shapes["w"][1],), "whole", optional=True),
+        },
+        dy="whole",
+        refers=("x", "w"),
+        calls={
+            "conv_transpose_few_channels": {"x": (2, 3, 4, 5), "w": (3, 4, 4, 4), "stride": 2, "pad": 1},
+            "conv_transpose_tiles": {"x": (2, 9, 4, 3), "w": (9, 17, 3, 3), "stride": 2, "pad": 1, "output_pad": 1},
+            "conv_transpose_tensor": {"x": (2, 16, 4, 3), "w": (16, 24, 2, 2), "stride": 2},
+            "conv_transpose_signals": {"x": (2, 3, 5), "w": (3, 4, 3), "stride": 2},
+            "conv_transpose_volumes": {"x": (1, 9, 2, 2, 3), "w": (9, 17, 2, 2, 2), "stride": 2},
+            "conv_transpose_volumes_few_channels": {"x": (1, 2, 2, 3, 2), "w": (2, 3, 2, 3, 2), "stride": (1, 2, 2)},
+        },
+        random=_any_conv_transpose,
+        bench={
+            "conv_transpose": {"x": (2, 3, 4, 5), "w": (3, 4, 4, 4), "stride": 2, "pad": 1},
+            "conv_transpose_every_option": {
+                "x": (2, 4, 3, 4),
+                "w": (4, 3, 3, 2),
+                "b": (6,),
+                "stride": (2, 3),
+                "pad": (1, 0),
+                "output_pad": (1, 2),
+                "dilation": (1, 2),
+                "groups": 2,
+            },
+        },
+        refused={
+            "output_pad_of_a_whole_stride": (
+                {"stride": 2, "output_pad": 2},
+                ParamError,
+                "output_pad must be less than stride or dilation: output_pad=(2, 2), stride=(2, 2)",
+            ),
+            "output_pad_negative": ({"output_pad": -1}, ParamError, "output_pad must be"),
+            "stride_zero": ({"stride": 0}, ParamError, "stride must be"),
+            "groups_that_do_not_divide": (
+                {"groups": 2},
+                ParamError,
+                "groups must divide the channels of x, got groups=2, C=3",
+            ),
+            "pad_that_leaves_nothing": (
+                {"pad": 3},
+                ParamError,
+                "pad must leave something of the output, 6x6 before it is cut: pad=(3, 3)",
+            ),
         },
     ),
     Operator(

@@ -18,9 +18,10 @@ import pytest
 from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
 
 from gpuconv import cli, data, doctor, train
+from gpuconv.backend import on_gpu
 from gpuconv.data import sources
 from gpuconv.errors import DatasetMissingError, DownloadError
-from gpuconv.runs import sealed
+from gpuconv.runs import evaluation, sealed
 from gpuconv.runs.settings import read
 from gpuconv.train import Run
 
@@ -312,6 +313,25 @@ def test_overfit_changes_what_stands_in_its_way_and_nothing_that_was_given(gpuco
     assert "of the 20 images it was trained on" in out
 
 
+NAMES = {
+    "preset": ([], "convnet"),
+    "another_preset": (["--preset", "three-layer"], "three-layer"),
+    "net_of_another_preset": (["--net", "three-layer"], "three-layer"),
+    "file": (["--net", "my_net.toml"], "my_net"),
+    "file_of_a_strange_name": (["--net", "nets/.My net (2).toml"], "My-net-2-"),
+    "given": (["--net", "my_net.toml", "--name", "mine"], "mine"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "name"), NAMES.values(), ids=NAMES.keys())
+def test_runs_are_called_by_their_nets(arguments, name, gpuconv, tmp_path):
+    (tmp_path / "nets").mkdir()
+    for file in ("my_net.toml", "nets/.My net (2).toml"):
+        (tmp_path / file).write_text('[[layer]]\nkind = "affine"\n')
+    assert gpuconv("train", *FLAGS[2:], *arguments, "--hidden", "4", "--filters", "2", "--max-steps", "1")[0] == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == [f"{name}-1"]
+
+
 def test_progress_none_is_silent(gpuconv):
     assert gpuconv("train", *FLAGS, "--progress", "none") == (0, "", "")
 
@@ -575,6 +595,32 @@ def test_eval_on_other_data_than_the_training_must_be_asked_for(name, said, gpuc
     code, out, err = gpuconv("eval", "x.safetensors", "--data", "shapes")
     assert (code, err) == (0, "")
     assert f"(the net was trained on {said})" in out
+
+
+def test_eval_as_json_has_what_the_table_says(gpuconv, finished):
+    code, out, err = gpuconv("eval", finished.folder, "--test-images", 60, "--json", "--device", "cpu")
+    assert (code, err) == (0, "")
+    found, record = json.loads(out), json.loads((finished.folder / "result.json").read_text())
+    assert (found["accuracy"], found["images"], found["notes"]) == (finished.test_accuracy, 60, [])
+    assert found["confusion"] == record["confusion"]
+    assert {row["class"]: row["accuracy"] for row in found["classes"]} == record["test_accuracy_by_class"]
+    assert sum(row["recognised"] for row in found["classes"]) == round(60 * finished.test_accuracy)
+
+
+def test_eval_computes_where_it_is_told_to(gpuconv, finished, emulated_gpu, monkeypatch):
+    seen, real = [], evaluation.evaluate_on
+
+    def watched(net, *arguments, **keywords):
+        seen.append(on_gpu(net.flat_params))
+        return real(net, *arguments, **keywords)
+
+    monkeypatch.setattr(evaluation, "evaluate_on", watched)
+    shown = {
+        device: gpuconv("eval", finished.folder, "--test-images", 2, "--device", device) for device in ("cpu", "cuda")
+    }
+    assert seen == [False, True]
+    assert [code for code, _, _ in shown.values()] == [0, 0]
+    assert shown["cpu"][1].splitlines()[-1].split()[1] == shown["cuda"][1].splitlines()[-1].split()[1]
 
 
 def test_eval_on_the_data_of_the_training_says_nothing_of_it(gpuconv, finished):

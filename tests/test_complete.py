@@ -40,6 +40,7 @@ def _plain(name):
 
 # Operators ----------------------------------------------------------------------------------------------------------
 
+_BY_KERNELS_OF = {"conv_transpose": "conv"}  # another operator's backward
 _FOR_NETS = {"batchnorm_fused", "conv_fused"}  # what nets run on a GPU in place of several operators: none of its own
 FILES = sorted({path.stem for path in (ROOT / "gpuconv/ops").glob("[!_]*.py")} - _FOR_NETS)
 PUBLIC = sorted({name.removesuffix("_forward").removesuffix("_backward") for name in ops.__all__})
@@ -49,7 +50,12 @@ _BY_SHAPE = ("spatial_batchnorm", "layernorm")
 # Of the package, not of its users: gradients without a forward, for gpuconv.cudnn, those that go where a net keeps them,
 # the batches of an epoch, and what an operator and one in its place check alike.
 _OF_THE_PACKAGE = {"input_gradient", "weight_gradient", "augment_batch", "checked_forward"}
-_OF_THE_PACKAGE |= {"affine_backward_into", "batchnorm_backward_into", "conv_backward_into"}
+_OF_THE_PACKAGE |= {
+    "affine_backward_into",
+    "batchnorm_backward_into",
+    "conv_backward_into",
+    "conv_transpose_backward_into",
+}
 _OF_THE_PACKAGE |= {"batchnorm_forward_across"}
 
 
@@ -64,7 +70,7 @@ def test_every_file_of_ops_has_its_fellows(file):
     fellows = [f"gpuconv/{layer}/{file}.py" for layer in ("naive", "cpu", "cuda")]
     row = OPERATORS.get(file)
     tests = [] if row and row.elementwise else [f"tests/test_{file}.py"]  # which test_elementwise.py may have whole
-    for path in (*fellows, f"kernels/{file}.cu", *tests):
+    for path in (*fellows, f"kernels/{_BY_KERNELS_OF.get(file, file)}.cu", *tests):
         assert (ROOT / path).exists(), f"add {path}, beside gpuconv/ops/{file}.py"
 
 
@@ -80,7 +86,7 @@ def test_every_function_of_ops_is_offered(file):
 def test_every_operator_is_offered_by(package):
     wanted, offered = set(ops.__all__), _functions(package)
     if package is gpuconv:
-        offered -= {"default_device", "free_memory", "use"}
+        offered -= {"default_device", "free_memory", "load", "use"}
     else:
         wanted = {name for name in wanted if not name.startswith(_BY_SHAPE)}
     where = f"{package.__name__.replace('.', '/')}/__init__.py"

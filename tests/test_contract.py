@@ -120,8 +120,15 @@ _ARROWS = {
     "export": {"nn"},
     "nn": {"ops"},
     "data": {"ops"},
+    "testing": {"nn"},
     "compat": {"ops", "data", "naive"},  # the courses' functions, among them the loops and the loaders
-    "__init__": {"ops", "train", "export", "compat"},  # all but ops for type checkers: they come on first touch
+    "__init__": {
+        "ops",
+        "train",
+        "export",
+        "compat",
+        "testing",
+    },  # all but ops for type checkers: they come on first touch
     "cudnn": {"ops"},  # the functions CuPy had until 13, by their names
     "ops": {"backend"},
     "backend": set(),  # which finds cpu and cuda by their names, when the first of their arrays arrives
@@ -143,9 +150,11 @@ _GROUND = {
     "interrupts",
     "placed",
     "plural",
+    "png",
     "random",
     "shapes",
     "tables",
+    "typing",
     "version",
 }
 

@@ -46,7 +46,7 @@ def computed(device, x, w, dy, z, *, dtype=None):
     """Return dw as a NumPy array of a dtype."""
     dy, x = (device.same_layout(channels_last(a)) for a in (dy, x))
     dw = device.empty(w.shape, dtype or w.dtype)
-    conv._weight_gradient(device, dy, x, dw, z, None)
+    conv.weight_gradient(device, dy, x, dw, z, None)
     return device.asnumpy(dw)
 
 

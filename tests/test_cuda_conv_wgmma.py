@@ -64,7 +64,7 @@ def computed(device, x, w, b, dy, z, *, arrange=channels_last, **epilogue):
     x, dy = (device.same_layout(arrange(a)) for a in (x, dy))
     w, b = (None if a is None else device.asarray(a) for a in (w, b))
     y = conv.convolve(x, w, b, z, **{"relu": False, **epilogue})
-    dx = conv._data_gradient(device, dy, w, z, None, channels_last=arrange is channels_last)
+    dx = conv.data_gradient(device, dy, w, z, None, channels_last=arrange is channels_last)
     return device.asnumpy(y), device.asnumpy(dx)
 
 
@@ -175,7 +175,7 @@ def test_views_that_start_anywhere(rng, monkeypatch):
     x_view, dy_view = (off_by_one(Place, a, "channels_last") for a in (x, dy))
     w, b = map(device.asarray, (w, b))
     y = conv.conv_forward(x_view, w, b, z)
-    dx = conv._data_gradient(device, dy_view, w, z, None, channels_last=True)
+    dx = conv.data_gradient(device, dy_view, w, z, None, channels_last=True)
     for actual, want in zip((y, dx), wanted(*map(device.asnumpy, (x_view, w, b, dy_view)), z), strict=True):
         assert_same(device.asnumpy(actual), want, dtype="float16")
 

@@ -49,6 +49,26 @@ def test_rule_of_the_draw(device):
     assert device.numpy(cache.kept).tolist() == [half >= round(0.3 * 2**32) for half in halves[:7]]
 
 
+@pytest.mark.parametrize("before", [1, 2, 5, 8, 24])
+def test_a_part_of_a_batch_drops_what_the_whole_batch_does(before, layout, dtype, device):
+    whole = np.ones((before + 3, 3, 1, 5), dtype)
+    _, expected = naive.dropout_forward(whole, rate=0.4, seed=6, step=2)
+    part = layout(whole[before:])
+    y, cache = gpuconv.dropout_forward(device.array(part), rate=0.4, seed=6, step=2, offset=before * 15)
+    np.testing.assert_array_equal(device.numpy(cache.kept), expected[before:])
+    np.testing.assert_array_equal(device.numpy(y) != 0, expected[before:])
+    _, there = naive.dropout_forward(part, rate=0.4, seed=6, step=2, offset=before * 15)
+    np.testing.assert_array_equal(there, expected[before:])
+
+
+@pytest.mark.parametrize("offset", [2**40, 2**63 - 1])
+def test_places_far_away_have_the_words_of_their_place(offset, device):
+    _, cache = gpuconv.dropout_forward(device.array(np.ones(9)), rate=0.5, seed=4, step=1, offset=offset)
+    drawn = words(6, seed=4, stream=Stream.DROPOUT, step=1, first=offset // 2).tolist()
+    halves = [half for word in drawn for half in (word & 0xFFFFFFFF, word >> 32)][offset % 2 :]
+    assert device.numpy(cache.kept).tolist() == [half >= 2**31 for half in halves[:9]]
+
+
 def test_places_are_counted_in_row_order_of_the_shape(layout, device, rng):
     """The same elements drop in every memory layout, forward and backward."""
     x, dy = normal(rng, (2, 3, 4, 5)), normal(rng, (2, 3, 4, 5))

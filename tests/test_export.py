@@ -42,6 +42,14 @@ def layers():
         "conv_stride_drops_last_row": (lambda: nn.Conv(4, 3, 2, stride=2), image),
         "conv_depthwise": (lambda: nn.Conv(4, 8, pad=1, groups=4), image),
         "conv_groups": (lambda: nn.Conv(4, 6, 1, groups=2), image),
+        "conv_transpose": (lambda: nn.ConvTranspose(4, 3, 2, stride=2), image),
+        "conv_transpose_no_bias": (lambda: nn.ConvTranspose(4, 3, 4, stride=2, pad=1, bias=False), image),
+        "conv_transpose_every_argument": (
+            lambda: nn.ConvTranspose(
+                4, 6, (3, 2), stride=(2, 3), pad=(1, 0), output_pad=(1, 2), dilation=(1, 2), groups=2
+            ),
+            image,
+        ),
         "affine": (lambda: nn.Affine(5, 3), row),
         "affine_no_bias": (lambda: nn.Affine(5, 3, bias=False), row),
         "affine_of_images": (lambda: nn.Affine(4 * 7 * 6, 3), image),
@@ -141,7 +149,7 @@ def made(name, rng, draw=normal, **settings):
 
 def by_onnx(net, x, **options):
     model = export.onnx_model(net, **options)
-    return onnx.reference.ReferenceEvaluator(model).run(None, {"images": x})[0]
+    return check.onnx_reference(model)(x)
 
 
 @pytest.fixture

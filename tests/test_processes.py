@@ -71,6 +71,8 @@ def _accuracies(folder):
 
 EXACT = {"dtype": "float64", "batch_norm": "synchronised"}
 RUNS = {preset: tiny(preset, max_steps=20, **EXACT) for preset in TINY}
+DROPOUT = {"net": str(Path(__file__).with_name("process_net.toml")), "widths": ()}
+RUNS["dropout"] = tiny("convnet", **DROPOUT, max_steps=20, **EXACT)
 # Parts of ten pictures, a clipped norm, an average of weights, a mirror that draws.
 RUNS["parts"] = tiny("convnet", accumulate=2, clip_norm=0.5, ema=0.9, flip_mode="random", max_steps=20, **EXACT)
 
@@ -113,15 +115,11 @@ def test_float32_is_as_near_to_float64_as_one_process_may_be(preset, tmp_path):
 @pytest.mark.processes
 def test_the_same_number_of_processes_gives_the_same_bits(tmp_path):
     """Batch norm in each, float16 beside float32 weights, dropout of a net of one's own: nothing depends on the moment."""
-    (tmp_path / "net.toml").write_text(
-        '[[layer]]\nkind = "conv"\nfilters = 4\npad = 1\n[[layer]]\nkind = "bn"\n[[layer]]\nkind = "relu"\n'
-        '[[layer]]\nkind = "dropout"\nrate = 0.3\n[[layer]]\nkind = "global-average-pool"\n[[layer]]\nkind = "affine"\n'
-    )
     runs = {
         "own": tiny("convnet"),
         "synchronised": tiny("resnet9", batch_norm="synchronised", max_steps=8),
         "float16": tiny("convnet", precision="float16", max_steps=8),
-        "dropout": tiny("convnet", net=str(tmp_path / "net.toml"), widths=(), max_steps=8),
+        "dropout": tiny("convnet", **DROPOUT, max_steps=8),
     }
     folders = [trainings(3, tmp_path / name, runs) for name in ("first", "second")]
     for name in runs:

@@ -24,7 +24,8 @@ from gpuconv.errors import CheckpointMismatchError, GpuconvError
 from gpuconv.export import torch_file
 from gpuconv.nn.layer import KINDS
 from gpuconv.runs import checkpoint, journal, machine, origin, sealed, settings
-from gpuconv.show import compare, curves, html
+from gpuconv.show import compare, html, screen
+from gpuconv.show.canvas import Style
 
 pytestmark = pytest.mark.long
 
@@ -340,7 +341,7 @@ def shown(folder):
     """Show a run in every way there is."""
     run = train.Run(folder)
     compare.compare_runs([run, run])
-    curves.text(run)
+    screen.of_run(run, 80, 24, Style())
     html.page(run, None)
     run._repr_html_()
 
@@ -451,7 +452,7 @@ def test_the_plan_of_several_runs(tmp_path):
     contents = written(path, json.loads(path.read_text()))
     once = ((key, kind, False) for key, kind, _ in contents if kind != "int")
     faults = try_all(
-        path.name, once, lambda: train.resume_seeds(folder, dataset=shapes(), progress="none"), lambda _: None
+        path.name, once, lambda: train.resume_several(folder, dataset=shapes(), progress="none"), lambda _: None
     )
     assert tried
     assert not faults, "\n".join(faults)

@@ -14,6 +14,8 @@ from ..clocks import Clock, HostClock, QueueClock
 from ..inputs import Inputs
 from .base import Calls, NotOffered, Peer
 
+_NOT_WRITTEN = ("affine", "batchnorm", "conv_transpose", "dropout", "groupnorm", "layernorm", "train_step")
+
 
 class Jax(Peer):
     label = "JAX"
@@ -40,7 +42,7 @@ class Jax(Peer):
     def calls(self, inputs: Inputs) -> Calls:
         import jax
 
-        if (op := inputs.case.op) in ("affine", "batchnorm", "dropout", "groupnorm", "layernorm", "train_step"):
+        if (op := inputs.case.op) in _NOT_WRITTEN:
             msg = f"its {op} is not written"
             raise NotOffered(msg)
         if len(inputs.case.x) not in (2, 4):

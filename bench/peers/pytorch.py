@@ -136,6 +136,11 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         options["padding"] = options.pop("pad", 0)
         conv = getattr(F, f"conv{axes}d")
         return lambda x, w, b: conv(x, w, b, **options)
+    if op == "conv_transpose":
+        renamed = {"pad": "padding", "output_pad": "output_padding"}
+        options = {renamed.get(name, name): value for name, value in options.items()}
+        transpose = getattr(F, f"conv_transpose{axes}d")
+        return lambda x, w, b: transpose(x, w, b, **options)
     if op in ("max_pool", "average_pool"):
         pool = getattr(F, f"{'max' if op == 'max_pool' else 'avg'}_pool{axes}d")
         window = of_axes(options["window"], axes)

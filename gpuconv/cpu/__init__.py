@@ -11,6 +11,7 @@ from .average_pool import (
 )
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import conv_backward, conv_forward
+from .conv_transpose import conv_transpose_backward, conv_transpose_forward
 from .dropout import dropout_backward, dropout_forward
 from .gelu import gelu_backward, gelu_forward
 from .groupnorm import groupnorm_backward, groupnorm_forward

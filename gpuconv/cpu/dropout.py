@@ -9,11 +9,15 @@ from .elementwise import elementwise
 from .layout import empty_as
 
 
-def dropout_forward(x: np.ndarray, *, rate: float, seed: int, step: int) -> tuple[np.ndarray, np.ndarray | None]:
+def dropout_forward(
+    x: np.ndarray, *, rate: float, seed: int, step: int, offset: int = 0
+) -> tuple[np.ndarray, np.ndarray | None]:
     if rate == 0.0:
         return x.copy(order="K"), None
-    draws = words(-(-x.size // 2), seed=seed, stream=Stream.DROPOUT, step=step).astype("<u8", copy=False)
-    kept = (draws.view("<u4")[: x.size] >= round(rate * 2**32)).reshape(x.shape)
+    first, before = divmod(offset, 2)
+    draws = words(-(-(before + x.size) // 2), seed=seed, stream=Stream.DROPOUT, step=step, first=first)
+    halves = draws.astype("<u8", copy=False).view("<u4")[before : before + x.size]
+    kept = (halves >= round(rate * 2**32)).reshape(x.shape)
     return elementwise("dropout", "scale_kept", [x, kept], empty_as(x), 1.0 / (1.0 - rate)), kept
 
 

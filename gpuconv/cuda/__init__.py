@@ -1,6 +1,6 @@
 """CuPy backend: our own CUDA kernels and the launchers that choose among them."""
 
-from . import across, arithmetic, batchnorm_fused, muon
+from . import across, arithmetic, batchnorm_fused, muon, turned
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (
@@ -11,6 +11,7 @@ from .average_pool import (
 )
 from .batchnorm import batchnorm_backward, batchnorm_forward
 from .conv import conv_backward, conv_forward
+from .conv_transpose import conv_transpose_backward, conv_transpose_forward
 from .dropout import dropout_backward, dropout_forward
 from .gelu import gelu_backward, gelu_forward
 from .groupnorm import groupnorm_backward, groupnorm_forward

@@ -137,7 +137,7 @@ def _countable(z: Sizes) -> bool:
 
 
 def conv_forward(x: Any, w: Any, b: Any, sizes: Sizes) -> Any:
-    return _forward(x, w, b, sizes, (False,) if isinstance(sizes, ConvSizes) else ())
+    return correlate(x, w, b, sizes, (False,) if isinstance(sizes, ConvSizes) else ())
 
 
 def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str | None = None) -> Any:
@@ -145,7 +145,7 @@ def convolve(x: Any, w: Any, b: Any, sizes: Sizes, *, relu: bool, precision: str
 
     precision "tf32": factors may be rounded to TF32.
     """
-    return _forward(x, w, b, sizes, (relu,) if isinstance(sizes, ConvSizes) else (), precision)
+    return correlate(x, w, b, sizes, (relu,) if isinstance(sizes, ConvSizes) else (), precision)
 
 
 def forward_unit(
@@ -168,7 +168,7 @@ def forward_unit(
     return made
 
 
-def _forward(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
+def correlate(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
     """Return y; epilogue: what the kernels of images are told besides: whether ReLU follows."""
     device = device_of(x)
     method = forward_method(z, x.dtype, device.arch, precision)
@@ -273,19 +273,19 @@ def conv_backward_into(
     turned = channels_last or (dw is not None and input_grad and _both_turn(sizes, x.dtype, device.arch, precision))
     dy = stored(dy, channels_last=turned)
     if dw is not None:
-        _weight_gradient(device, _images(dy, channels_last=turned), x, dw, sizes, precision)
+        weight_gradient(device, images(dy, channels_last=turned), x, dw, sizes, precision)
     if db is not None:
-        _bias_gradient(device, dy, db, sizes, channels_last=turned)
+        bias_gradient(device, dy, db, sizes.out, channels_last=turned)
     if not input_grad:
         return None
-    of_images = _images(dy, channels_last=turned)
+    of_images = images(dy, channels_last=turned)
     if plus is None:
-        return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
+        return data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
     tensor = data_method(sizes, x.dtype, device.arch, precision) == "tensor"
     if tensor and conv_tensor.adds(sizes.C // sizes.groups, x.dtype, mask, channels_last=channels_last):
         more = {"plus": plus, "mask": mask}
-        return _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last, **more)
-    dx = _data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
+        return data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last, **more)
+    dx = data_gradient(device, of_images, w, sizes, precision, channels_last=channels_last)
     return add(dx, plus) if mask is None else joined(plus, mask, dx)
 
 
@@ -295,22 +295,22 @@ def _both_turn(z: Sizes, dtype: np.dtype, arch: int, precision: str | None) -> b
     return all(method == "tensor" for method in methods)
 
 
-def _data_gradient(
-    device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool, **more: Any
+def data_gradient(
+    device: Device, dy: Any, w: Any, z: Sizes, precision: str | None, *, channels_last: bool, b: Any = None, **more: Any
 ) -> Any:
-    """Return dx in a memory format.   dy: images in any   more: what conv_tensor adds, where it `adds`"""
+    """Return dx in a memory format.   dy: images in any   b: is added to its channels   more: what conv_tensor adds, where it `adds`"""
     method = data_method(z, dy.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(dy.dtype, device.arch, precision)
         how = {"channels_last": channels_last, "products": products, **more}
         make = _on_tensor_cores(z, device, dy.dtype, data=True).data_gradient
-        return make(device, dy, w, z, _shape(z), **how)
+        return make(device, dy, w, b, z, _shape(z), **how)
     dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
     if method == "direct":
         templates = (dy.dtype, channels_last, _index(z))
-        kernel(device, templates, cover(device, elements(z.image)), dy, w, dx_stored, _shape(z))
+        kernel(device, templates, cover(device, elements(z.image)), dy, w, b, dx_stored, _shape(z))
         return dx
     columns, inner, phases = z.C // z.groups, z.K // z.groups, _phases(z)
     pixels = z.N * prod(-(-n // step) for n, step in zip(z.image[2:], z.stride, strict=True))  # of the largest phase
@@ -320,13 +320,13 @@ def _data_gradient(
     blocks = -(-pixels // tile.pixels) * -(-columns // tile.filters) * z.groups
     packed, special = _packed(device, w, z, tile, inner, columns, data=True, few=False)
     tap_steps = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
-    arguments = (dy, packed, dx_stored, _shape(z), w, special, special.size, *tap_steps)
+    arguments = (dy, packed, b, dx_stored, _shape(z), w, special, special.size, *tap_steps)
     wide = packs(device, dy, inner, tile.depth, channels_last=channels_last)
     kernel(device, (dy.dtype, channels_last, wide, *tile), (blocks, *phases), *arguments)
     return dx
 
 
-def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precision: str | None) -> None:
+def weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precision: str | None) -> None:
     """Fill dw.   dy, x: images in any memory format"""
     pixels, size = z.N * prod(z.out[2:]), dw.size
     filters, channels, taps = z.K // z.groups, z.C // z.groups, prod(z.window)
@@ -364,14 +364,16 @@ def _weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisi
     _add(device, partial, dw, taps=taps, channels=channels, stored=channels)
 
 
-def _bias_gradient(device: Device, dy: Any, db: Any, z: Sizes, *, channels_last: bool) -> None:
-    pixels = prod(z.out[2:])
-    slices, length = _slices(z.N * pixels, 32 * z.K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
-    partial = device.empty((slices, z.K), _sum_type(dy.dtype))
+def bias_gradient(device: Device, dy: Any, db: Any, shape: tuple[int, ...], *, channels_last: bool) -> None:
+    """Fill db.   dy: stored images, of a shape (N, K, ...)"""
+    N, K, *size = shape
+    pixels = prod(size)
+    slices, length = _slices(N * pixels, 32 * K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
+    partial = device.empty((slices, K), _sum_type(dy.dtype))
     if channels_last:
-        _BIAS_LAST(device, (dy.dtype,), slices * -(-z.K // 32), dy, partial, z.N * pixels, z.K, length)
+        _BIAS_LAST(device, (dy.dtype,), slices * -(-K // 32), dy, partial, N * pixels, K, length)
     else:
-        _BIAS_PLANAR(device, (dy.dtype,), slices * z.K, dy, partial, z.N, z.K, pixels, length)
+        _BIAS_PLANAR(device, (dy.dtype,), slices * K, dy, partial, N, K, pixels, length)
     _add(device, partial, db)
 
 
@@ -412,7 +414,7 @@ def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
     return max(1, -(-pixels // length)), length
 
 
-def _images(stored: Any, *, channels_last: bool) -> Any:
+def images(stored: Any, *, channels_last: bool) -> Any:
     """Return images (N, C, H, W) or volumes in a memory format from their C-contiguous form."""
     return stored.transpose(0, stored.ndim - 1, *range(1, stored.ndim - 1)) if channels_last else stored
 

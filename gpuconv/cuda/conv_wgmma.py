@@ -107,6 +107,7 @@ def data_gradient(
     device: Device,
     dy: Any,
     w: Any,
+    b: Any,
     z: ConvSizes,
     shape: np.void,
     *,
@@ -119,7 +120,7 @@ def data_gradient(
 
     def by_warps() -> Any:
         how = {"channels_last": channels_last, "products": products, "plus": plus, "mask": mask}
-        return conv_tensor.data_gradient(device, dy, w, z, shape, **how)
+        return conv_tensor.data_gradient(device, dy, w, b, z, shape, **how)
 
     tap_steps = _tap_steps(z)
     phases, pixels = prod(z.stride), z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
@@ -134,7 +135,8 @@ def data_gradient(
         return by_warps()
     dx_last = device.empty((z.N, z.H, z.W, z.C), dy.dtype)
     more = None if plus is None else conv_tensor.in_chunks(device, plus), None if mask is None else mask.bits
-    arguments = *maps, dy_last, w_last, dx_last, shape, *tap_steps, *(axis.lower for axis in axes), *more
+    bias = None if b is None else contiguous(b)
+    arguments = *maps, dy_last, w_last, bias, dx_last, shape, *tap_steps, *(axis.lower for axis in axes), *more
     _DATA(device, templates, (_blocks(tile, pixels, z.C), phases), *arguments, shared=_shared_bytes(tile))
     return conv_tensor.in_format(device, dx_last, channels_last=channels_last)
 

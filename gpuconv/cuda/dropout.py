@@ -20,19 +20,28 @@ _BACKWARD = Kernel("dropout.cu", "dropout_backward")
 _RUN = 8  # DROPOUT_RUN of kernels/dropout.cu
 
 
-def dropout_forward(x: Any, *, rate: float, seed: int, step: int | Count) -> tuple[Any, Any]:
+def dropout_forward(x: Any, *, rate: float, seed: int, step: int | Count, offset: int = 0) -> tuple[Any, Any]:
     device = device_of(x)
     if rate == 0.0:
         return copy(device, x), None
     (y, target), (kept, mask) = outputs(device, x, x.dtype, np.bool_)
     (values,) = same_storage(x, like=x)
-    draw = 1.0 / (1.0 - rate), round(rate * 2**32), seed, *placed_count(step)
+    draw = 1.0 / (1.0 - rate), round(rate * 2**32), offset, seed, *placed_count(step)
     if x.ndim == 4 and is_channels_last(x):
         N, C, H, W = x.shape
         runs = N * C * -(-H * W // _RUN)
         _FORWARD_LAST(device, (x.dtype,), cover(device, runs), values, target, mask, N, C, H * W, *draw)
     else:
-        _FORWARD(device, (x.dtype,), cover(device, -(-x.size // _RUN)), values, target, mask, x.size, *draw)
+        _FORWARD(
+            device,
+            (x.dtype, bool(offset % _RUN)),
+            cover(device, -(-x.size // _RUN)),
+            values,
+            target,
+            mask,
+            x.size,
+            *draw,
+        )
     return y, kept
 
 

@@ -41,6 +41,10 @@ def to_onnx(
 
     Raises ConfigError, before anything is written, for a path that does not end in .onnx or whose folder is missing,
     and for a file that is there, unless overwrite=True.
+
+    >>> export.to_onnx(nn.ConvNet(4, input_shape=(3, 8, 8)), "net.onnx")
+    >>> export.from_onnx("net.onnx").input_shape
+    (3, 8, 8)
     """
     path = walk.target(path, ".onnx")
     content = encode(onnx_model(net, classes=classes, mean=mean, std=std, scaling=scaling, input=input, dtype=dtype))
@@ -68,6 +72,10 @@ def onnx_model(
     convolution on the CPU: write such a net with dtype="float32".
     classes, mean, std and scaling, which says how pictures of other sizes are scaled, go into the metadata as JSON.
     Raises UnsupportedError for a layer without a writer here, and without the package onnx.
+
+    >>> model = export.onnx_model(nn.ConvNet(4, input_shape=(3, 8, 8)))
+    >>> [node.op_type for node in model.graph.node]
+    ['Conv', 'BatchNormalization', 'MaxPool', 'Relu', 'Flatten', 'Gemm']
     """
     walk.check_net(net)
     if input not in INPUTS:
@@ -233,6 +241,14 @@ def _conv(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ..
     return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **geometry)
 
 
+def _conv_transpose(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    settings = layer.settings
+    geometry = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
+    geometry["output_padding"] = _pair(settings["output_pad"])
+    weights = _weights(graph, name, layer, "w", "b")
+    return graph.node("ConvTranspose", name or "conv-transpose", value, *weights, **geometry)
+
+
 def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     if len(shape) > 1:
         value = graph.node("Flatten", walk.dotted(name, "rows"), value, axis=1)
@@ -356,6 +372,7 @@ _WRITERS: dict[str, _Writer] = {
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Dropout": _nothing,
     "Flatten": _flatten,
     "Gelu": _gelu,

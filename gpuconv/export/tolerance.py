@@ -91,6 +91,17 @@ def _conv(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) 
     return _products(x, e, w, arrays.get("b"), apply, rule, w[0].size + 1)
 
 
+def _conv_transpose(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    arrays = _wide(layer)
+    w = arrays["w"]
+
+    def apply(x: Any, w: Any, b: Any) -> Any:
+        return ops.conv_transpose_forward(x, w, b, **layer.geometry)[0]
+
+    terms = w[:, 0].size // layer.settings["groups"] + 1  # the most: with a stride fewer taps meet in a pixel
+    return _products(x, e, w, arrays.get("b"), apply, rule, terms)
+
+
 def _affine(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
     arrays = _wide(layer)
     w = arrays["w"]
@@ -199,6 +210,7 @@ _RULES: dict[str, _Rule] = {
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Dropout": _same,
     "Flatten": _flatten,
     "Gelu": _gelu,

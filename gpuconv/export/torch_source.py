@@ -268,6 +268,19 @@ def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: 
     return f"nn.Conv2d({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
 
 
+def _conv_transpose(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    s = {key: _plain(value) for key, value in layer.settings.items()}
+    settings = _settings(
+        stride=(s["stride"], 1),
+        padding=(s["pad"], 0),
+        output_padding=(s["output_pad"], 0),
+        groups=(s["groups"], 1),
+        bias=(s["bias"], True),
+        dilation=(s["dilation"], 1),
+    )
+    return f"nn.ConvTranspose2d({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
+
+
 def _affine(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     s = layer.settings
     cls = "nn.Linear"
@@ -346,6 +359,7 @@ _WRITERS: dict[str, Callable[[set[str], str, Any, tuple[int, ...], int], str]] =
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
     "Flatten": _flatten,
     "Gelu": _gelu,

@@ -10,16 +10,19 @@ from ..random import Stream, words
 from .loops import flat_floats
 
 
-def dropout_forward(x: Any, *, rate: float, seed: int, step: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """y[i] = x[i] / (1 - rate) where number i >= rate 2^32, else 0; returns (y, kept), kept None if rate is 0."""
+def dropout_forward(
+    x: Any, *, rate: float, seed: int, step: int, offset: int = 0
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """y[i] = x[i] / (1 - rate) where number offset + i >= rate 2^32, else 0; returns (y, kept), kept None if rate is 0."""
     values = flat_floats(x)
     if rate == 0:
         return np.reshape(np.array(values, dtype=np.float64), x.shape), None
-    drawn = words((len(values) + 1) // 2, seed=seed, stream=Stream.DROPOUT, step=step).tolist()
+    drawn = words((offset + len(values) + 1) // 2, seed=seed, stream=Stream.DROPOUT, step=step).tolist()
     threshold = round(rate * 2**32)
     y, kept = np.zeros(len(values)), np.zeros(len(values), dtype=bool)
     for i, value in enumerate(values):
-        number = (drawn[i // 2] >> 32 * (i % 2)) & 0xFFFFFFFF
+        place = offset + i
+        number = (drawn[place // 2] >> 32 * (place % 2)) & 0xFFFFFFFF
         if number >= threshold:
             y[i], kept[i] = value / (1 - rate), True
     return y.reshape(x.shape), kept.reshape(x.shape)

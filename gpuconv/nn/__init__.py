@@ -1,9 +1,10 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
-from . import layers, sample_norms
+from . import conv_transpose, layers, sample_norms, single_elements
 from .average import WeightAverage
 from .clip import clip_gradients
 from .containers import Residual, Sequential, kinds
+from .conv_transpose import *
 from .from_config import build, optimiser
 from .layer import Declared, Layer, build_layer
 from .layers import *
@@ -13,6 +14,7 @@ from .net import Net
 from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 from .sample_norms import *
 from .schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule
+from .single_elements import *
 from .spec import from_file
 
 __all__ = [
@@ -47,5 +49,7 @@ __all__ = [
     "optimiser",
     "schedule",
 ]
+__all__ += conv_transpose.__all__
+__all__ += single_elements.__all__
 __all__ += layers.__all__
 __all__ += sample_norms.__all__

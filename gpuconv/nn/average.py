@@ -25,6 +25,14 @@ class WeightAverage:
     state: the arrays of the average, for a checkpoint: "params", the flat vector, and "bn1.running_mean" and the like.
     Sources: the idea is Polyak and Juditsky's, Acceleration of stochastic approximation by averaging (1992), with equal
     weights for all steps; the moving average and its start are those of TensorFlow's ExponentialMovingAverage.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> average = nn.WeightAverage(net, decay=0.99)
+    >>> average.update(step=0)  # after each step of the optimiser
+    >>> with average.applied():
+    ...     scores = net.forward(np.ones((1, 3, 8, 8), np.float32))
+    >>> scores.shape
+    (1, 10)
     """
 
     def __init__(self, net: Any, decay: float = 0.99) -> None:

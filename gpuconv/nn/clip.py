@@ -14,6 +14,13 @@ def clip_gradients(net: Any, max_norm: float) -> float:
 
     The norm is summed in float64 on the host: the call waits for a GPU.  A norm that is no number changes nothing.
     Source: Pascanu et al., On the difficulty of training recurrent neural networks, arXiv 1211.5063.
+
+    >>> net = nn.Net(nn.Affine(2, 1, bias=False), (2,), dtype="float64")
+    >>> net.grads["w"][:, 0] = 3.0, 4.0
+    >>> nn.clip_gradients(net, max_norm=1.0)
+    5.0
+    >>> net.grads["w"].ravel()
+    array([0.6, 0.8])
     """
     max_norm = checks.real("max_norm", max_norm, low=0.0, open_low=True)
     norm = math.sqrt(square_sum(net.flat_grads))

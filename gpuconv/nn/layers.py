@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from .. import checks, ops
-from ..backend import in_format, multiple
+from ..backend import in_format
 from ..errors import ParamError, ShapeError
 from ..plural import counted
 from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
 from . import init as initialisers
+from .geometry import plain, stand_in
 from .layer import Declared, Layer, register
 
 __all__ = [
@@ -21,14 +19,9 @@ __all__ = [
     "AveragePool",
     "BatchNorm",
     "Conv",
-    "Dropout",
     "Flatten",
-    "Gelu",
     "GlobalAveragePool",
-    "LeakyRelu",
     "MaxPool",
-    "Relu",
-    "Scale",
 ]
 
 
@@ -39,6 +32,12 @@ class Conv(Layer):
     window, stride, pad and dilation are an int or a pair (vertical, horizontal).
     init: "he", "xavier", "uniform", "dirac" (groups=1), or the standard deviation of a normal distribution.
     frozen=True keeps w in `state`: it is saved and loaded but never updated; b still learns.
+
+    >>> layer = nn.Conv(3, 8, window=3, pad=1).create()
+    >>> layer.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 8, 32, 32)
+    >>> layer.params["w"].shape
+    (8, 3, 3, 3)
     """
 
     def __init__(
@@ -61,12 +60,12 @@ class Conv(Layer):
         groups = checks.integer("groups", groups, least=1)
         reach = checks.pair("dilation", dilation, least=1)
         # The smallest input that a window fits into has every argument but the image size checked here.
-        smallest = _stand_in(1, C, reach[0] * (R - 1) + 1, reach[1] * (S - 1) + 1)
+        smallest = stand_in(1, C, reach[0] * (R - 1) + 1, reach[1] * (S - 1) + 1)
         if C % groups:
             msg = f"groups must divide in_channels and filters, got groups={groups}, in_channels={C}, filters={K}"
             raise ParamError(msg)
         w = (K, C // groups, R, S)
-        z = conv_sizes(smallest, _stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
+        z = conv_sizes(smallest, stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
         self.geometry: dict[str, Any] = {"stride": z.stride, "pad": z.pad, "dilation": z.dilation, "groups": groups}
         bias, frozen = checks.flag("bias", bias), checks.flag("frozen", frozen)
         init = initialisers.check(init, ("he", "xavier", "uniform", "dirac"))
@@ -76,10 +75,10 @@ class Conv(Layer):
         super().__init__(
             in_channels=C,
             filters=K,
-            window=_plain(R, S),
-            stride=_plain(*z.stride),
-            pad=_plain(*z.pad),
-            dilation=_plain(*z.dilation),
+            window=plain(R, S),
+            stride=plain(*z.stride),
+            pad=plain(*z.pad),
+            dilation=plain(*z.dilation),
             groups=groups,
             bias=bias,
             init=init,
@@ -95,7 +94,7 @@ class Conv(Layer):
         return {"in_channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        z = conv_sizes(_stand_in(1, *shape), _stand_in(*self.w_shape), None, **self.geometry)
+        z = conv_sizes(stand_in(1, *shape), stand_in(*self.w_shape), None, **self.geometry)
         return z.K, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -118,6 +117,11 @@ class BatchNorm(Layer):
 
     state: running_mean (from 0) and running_var (from 1), updated by forward(training=True), used by training=False.
     scale=False keeps gamma at 1, in `state`: only beta learns.
+
+    >>> layer = nn.BatchNorm(2).create(dtype="float64")
+    >>> y = layer.forward(np.array([[0.0, 10.0], [2.0, 30.0]]), training=True)
+    >>> layer.state["running_mean"]
+    array([0.1, 2. ])
     """
 
     float32_params = True
@@ -158,67 +162,21 @@ class BatchNorm(Layer):
         return dx if input_grad else None
 
 
-@register("relu")
-class Relu(Layer):
-    """max(x, 0), for any shape."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.relu_forward(x)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.relu_backward(dy, cache)
-
-
-@register("leaky-relu")
-class LeakyRelu(Layer):
-    """x where it is above 0, else slope x, for any shape; slope=0 is Relu."""
-
-    def __init__(self, slope: float = 0.01) -> None:
-        super().__init__(slope=checks.real("slope", slope, low=0.0))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.leaky_relu_forward(x, **self.settings)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.leaky_relu_backward(dy, cache)
-
-
-@register("gelu")
-class Gelu(Layer):
-    """Gaussian error linear unit, for any shape: approximate="none" (exact) or "tanh"."""
-
-    def __init__(self, *, approximate: str = "none") -> None:
-        super().__init__(approximate=checks.choice("approximate", approximate, ("none", "tanh")))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.gelu_forward(x, **self.settings)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.gelu_backward(dy, cache)
-
-
 @register("max-pool")
 class MaxPool(Layer):
-    """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window."""
+    """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window.
+
+    >>> nn.MaxPool(2).forward(np.arange(16.0).reshape(1, 1, 4, 4))[0, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
 
     def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0) -> None:
         z = _checked_pool(window, stride, pad)
         super().__init__(**_pool_settings(z, stride))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        z = image_pool_sizes(_stand_in(1, *shape), **self.settings)
+        z = image_pool_sizes(stand_in(1, *shape), **self.settings)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -231,7 +189,11 @@ class MaxPool(Layer):
 
 @register("average-pool")
 class AveragePool(Layer):
-    """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window."""
+    """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window.
+
+    >>> nn.AveragePool(2).forward(np.ones((1, 3, 8, 8))).shape
+    (1, 3, 4, 4)
+    """
 
     def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0, count_pad: bool = True) -> None:
         z = _checked_pool(window, stride, pad)
@@ -239,7 +201,7 @@ class AveragePool(Layer):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
-        z = image_pool_sizes(_stand_in(1, *shape), **geometry)
+        z = image_pool_sizes(stand_in(1, *shape), **geometry)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -252,13 +214,17 @@ class AveragePool(Layer):
 
 @register("global-average-pool")
 class GlobalAveragePool(Layer):
-    """Mean of every channel of every image: (N, C, H, W) -> (N, C)."""
+    """Mean of every channel of every image: (N, C, H, W) -> (N, C).
+
+    >>> nn.GlobalAveragePool().forward(np.arange(8.0).reshape(1, 2, 2, 2))
+    array([[1.5, 5.5]])
+    """
 
     def __init__(self) -> None:
         super().__init__()
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_images("x", _stand_in(1, *shape))
+        check_images("x", stand_in(1, *shape))
         return shape[:1]
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -269,39 +235,13 @@ class GlobalAveragePool(Layer):
         return ops.global_average_pool_backward(dy, cache)
 
 
-@register("dropout")
-class Dropout(Layer):
-    """Zero each element with probability rate in training; do nothing otherwise.
-
-    The draw is a pure function of the net's seed, of step, and of which of the net's dropout layers this is.
-    """
-
-    random = True
-
-    def __init__(self, rate: float = 0.5) -> None:
-        rate = checks.real("rate", rate, low=0.0, high=1.0)
-        if rate == 1.0:
-            msg = "rate must be below 1, got rate=1.0: nothing would be left"
-            raise ParamError(msg)
-        super().__init__(rate=rate)
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        if not training:
-            return x, None
-        # One number for each pair (training step, dropout layer).
-        own_step = step * self.random_count + self.random_index
-        return ops.dropout_forward(x, rate=self.settings["rate"], seed=self.seed, step=own_step, training=True)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.dropout_backward(dy, cache)
-
-
 @register("flatten")
 class Flatten(Layer):
-    """Each sample as one row, in (C, H, W) row order whatever the memory format: (N, d1, ..., dk) -> (N, d1 ... dk)."""
+    """Each sample as one row, in (C, H, W) row order whatever the memory format: (N, d1, ..., dk) -> (N, d1 ... dk).
+
+    >>> nn.Flatten().forward(np.ones((2, 3, 4, 4))).shape
+    (2, 48)
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -332,6 +272,12 @@ class Affine(Layer):
     """Fully connected layer: w (in_features, out_features), b (out_features,); see gpuconv.affine_forward.
 
     init: "he", "xavier", "uniform", or the standard deviation of a normal distribution.
+
+    >>> layer = nn.Affine(3, 2).create()
+    >>> layer.forward(np.ones((5, 3), np.float32)).shape
+    (5, 2)
+    >>> layer.params["w"].shape, layer.params["b"].shape
+    ((3, 2), (2,))
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init: str | float = "he") -> None:
@@ -364,44 +310,15 @@ class Affine(Layer):
         return ops.affine.affine_backward_into(dy, cache, dw, db, input_grad=input_grad)
 
 
-@register("scale")
-class Scale(Layer):
-    """factor x, for any shape, with a factor that does not learn."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__(factor=checks.real("factor", factor, low=-math.inf))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        checks.common_dtype(x=x)
-        return multiple(x, self.settings["factor"]), (tuple(x.shape), x.dtype)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        checks.upstream(dy, *cache)
-        return multiple(dy, self.settings["factor"])
-
-
-def _stand_in(*shape: int) -> np.ndarray:
-    """Return an array of a shape, with room for one number: enough to ask what sizes a call would have."""
-    return np.broadcast_to(np.float32(0), shape)
-
-
 def _checked_pool(window: Any, stride: Any, pad: Any) -> PoolSizes:
     """Return the sizes of pooling an image as large as the window: checks every argument but the image size."""
     R, S = checks.pair("window", window, least=1)
-    return image_pool_sizes(_stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
+    return image_pool_sizes(stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
 
 
 def _pool_settings(z: PoolSizes, stride: Any) -> dict[str, Any]:
     return {
-        "window": _plain(z.R, z.S),
-        "stride": None if stride is None else _plain(*z.stride),
-        "pad": _plain(*z.pad),
+        "window": plain(z.R, z.S),
+        "stride": None if stride is None else plain(*z.stride),
+        "pad": plain(*z.pad),
     }
-
-
-def _plain(vertical: int, horizontal: int) -> int | list[int]:
-    """Return a pair as the user would write it."""
-    return vertical if vertical == horizontal else [vertical, horizontal]

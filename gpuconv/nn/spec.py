@@ -61,6 +61,14 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
 
     The config of the net is complete: a checkpoint needs the file no more.  Raises ConfigError that names the file,
     and the layer with its line.
+
+    >>> from pathlib import Path
+    >>> written = Path("linear.toml").write_text('layer = [{kind = "flatten"}, {kind = "affine"}]')
+    >>> nn.from_file("linear.toml", input_shape=(3, 8, 8), classes=10).body
+    layer                                     parameters
+    flatten1  Flatten()
+    affine1   Affine(192, 10, init='xavier')       1,930
+    total                                          1,930
     """
     path, input_shape, dtype = path_of(path, "the net"), sample_shape(input_shape), float_dtype(dtype)
     classes = checks.integer("classes", classes, least=1)

@@ -10,6 +10,7 @@ from .average_pool import (
 )
 from .batchnorm import batchnorm_backward, batchnorm_forward, spatial_batchnorm_backward, spatial_batchnorm_forward
 from .conv import conv_backward, conv_forward
+from .conv_transpose import conv_transpose_backward, conv_transpose_forward
 from .dropout import dropout_backward, dropout_forward
 from .gelu import gelu_backward, gelu_forward
 from .groupnorm import groupnorm_backward, groupnorm_forward, layernorm_backward, layernorm_forward
@@ -30,6 +31,8 @@ __all__ = [
     "batchnorm_forward",
     "conv_backward",
     "conv_forward",
+    "conv_transpose_backward",
+    "conv_transpose_forward",
     "dropout_backward",
     "dropout_forward",
     "gelu_backward",

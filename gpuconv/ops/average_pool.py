@@ -20,10 +20,12 @@ from ..shapes import (
     unfolded,
     with_axes_of,
 )
+from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AveragePoolCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class AveragePoolCache(Cache):
     """What average_pool_backward needs: sizes, the shape of y, and an empty array that says where forward ran."""
 
     like: Any
@@ -33,8 +35,8 @@ class AveragePoolCache:
     count_pad: bool
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GlobalAveragePoolCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class GlobalAveragePoolCache(Cache):
     """What global_average_pool_backward needs: the input's shape, its own and folded, dtype, memory format and place."""
 
     like: Any
@@ -45,8 +47,13 @@ class GlobalAveragePoolCache:
 
 
 def average_pool_forward(
-    x: Any, *, window: Any = 2, stride: Any = None, pad: Any = 0, count_pad: bool = True
-) -> tuple[Any, AveragePoolCache]:
+    x: Array,
+    *,
+    window: int | tuple[int, ...] = 2,
+    stride: int | tuple[int, ...] | None = None,
+    pad: int | tuple[int, ...] = 0,
+    count_pad: bool = True,
+) -> tuple[Array, AveragePoolCache]:
     """Take the mean of every window; return (y, cache).
 
     x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
@@ -56,6 +63,12 @@ def average_pool_forward(
     window, stride and pad are those of max_pool_forward (others say kernel_size, stride, padding), given by name.
     count_pad=True divides by R S (volumes: T R S) everywhere, zeros of the padding included (PyTorch's default); False divides by the
     number of real pixels under the window.  Sums are kept in float32 or wider.
+
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> y, cache = gpuconv.average_pool_forward(x, window=2)
+    >>> y[0, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
@@ -65,10 +78,15 @@ def average_pool_forward(
     return y, AveragePoolCache(checks.nothing_like(y), x.dtype, tuple(y.shape), sizes, count_pad)
 
 
-def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
+def average_pool_backward(dy: Array, cache: AveragePoolCache) -> Array:
     """Return dx: each entry of dy is shared equally among the pixels it averaged.
 
     dy: (N, C, P, Q)   ->   dx: (N, C, H, W); of signals and volumes in their shapes
+
+    >>> y, cache = gpuconv.average_pool_forward(np.ones((1, 1, 2, 4)), window=2)
+    >>> gpuconv.average_pool_backward(np.array([[[[4.0, 8.0]]]]), cache)[0, 0]
+    array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.]])
     """
     checks.cache_of(cache, AveragePoolCache, "average_pool_forward")
     backend = backend_of(dy=dy, cache=cache.like)
@@ -76,10 +94,15 @@ def average_pool_backward(dy: Any, cache: AveragePoolCache) -> Any:
     return with_axes_of(dy, backend.average_pool_backward(as_image(dy), cache.sizes, count_pad=cache.count_pad))
 
 
-def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
+def global_average_pool_forward(x: Array) -> tuple[Array, GlobalAveragePoolCache]:
     """Take the mean of every channel of every image; return (y, cache).   x: (N, C, H, W)  ->  y: (N, C).
 
     x may be (N, C, L) or (N, C, D, H, W) as well.
+
+    >>> x = np.arange(8.0).reshape(1, 2, 2, 2)
+    >>> y, cache = gpuconv.global_average_pool_forward(x)
+    >>> y
+    array([[1.5, 5.5]])
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
@@ -91,8 +114,14 @@ def global_average_pool_forward(x: Any) -> tuple[Any, GlobalAveragePoolCache]:
     return y, GlobalAveragePoolCache(checks.nothing_like(y), *shapes, x.dtype, is_channels_last(images))
 
 
-def global_average_pool_backward(dy: Any, cache: GlobalAveragePoolCache) -> Any:
-    """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: in the shape of x."""
+def global_average_pool_backward(dy: Array, cache: GlobalAveragePoolCache) -> Array:
+    """Return dx: each entry of dy spread evenly over its image.   dy: (N, C)  ->  dx: in the shape of x.
+
+    >>> y, cache = gpuconv.global_average_pool_forward(np.ones((1, 1, 2, 2)))
+    >>> gpuconv.global_average_pool_backward(np.array([[4.0]]), cache)[0, 0]
+    array([[1., 1.],
+           [1., 1.]])
+    """
     checks.cache_of(cache, GlobalAveragePoolCache, "global_average_pool_forward")
     backend = backend_of(dy=dy, cache=cache.like)
     checks.upstream(dy, cache.shape[:2], cache.dtype)

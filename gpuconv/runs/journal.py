@@ -7,10 +7,10 @@ A line that a killed process left unfinished, or that says something else than `
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict
@@ -69,6 +69,8 @@ class Event(_Named, total=False):
     images_per_second: float
 
 
+_LONGEST_LINE = 1 << 20
+_LAST_BYTES = 1 << 16  # that hold the last line, but for one with very many classes
 _MOST_STEPS = 1000  # step events of a run, whatever its length: enough for a curve, and a file that stays small
 
 
@@ -181,16 +183,31 @@ def read(folder: Path) -> list[dict[str, Any]]:
         lines = bounded.read(folder / EVENTS, bounded.LOG).split(b"\n")
     except OSError:
         return []
-    events = []
+    return list(_events(lines))
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the events in lines, without those that are damaged."""
     for line in lines:
         try:
             event = bounded.from_json(line)
-        except ValueError:
-            continue
-        with contextlib.suppress(ConfigError):
             records.check("", event, Event)
-            events.append(event)
-    return events
+        except (ValueError, ConfigError):
+            continue
+        yield event
+
+
+def ends(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how a run was begun, and the last thing that happened in it, without reading what lies between; {} for none."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+            last = file.read(_LAST_BYTES).split(b"\n")
+    except OSError:
+        return {}, {}
+    start = next(_events([first]), {})
+    return start if start.get("event") == "start" else {}, next(_events(reversed(last)), {})
 
 
 def _lies_before(event: Mapping[str, Any], step: int, epochs: int) -> bool:

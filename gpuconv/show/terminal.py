@@ -175,7 +175,7 @@ class Plain(Progress):
     def _print(self, text: str = "", style: str | None = None, rest: str = "") -> None:
         from rich.text import Text
 
-        self._console.print(Text(text, style or "") + Text(rest))
+        self._console.print(Text.assemble((text, style or ""), rest))
         self._spoke = time.perf_counter()
 
 

@@ -317,7 +317,7 @@ class Training:
                 labels,
                 mean=self.dataset.mean,
                 std=self.dataset.std,
-                classes=len(self.dataset.classes),
+                classes=self.dataset.classes,
                 tta=tta,
                 between=self.guard.check,
                 graph=self.config.graph,

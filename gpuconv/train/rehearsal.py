@@ -21,7 +21,13 @@ _STEPS = 2  # that are timed, after those that also warm up
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What a run would be: counts, bytes, and times in seconds."""
+    """What a run would be: counts, bytes, and times in seconds.
+
+    >>> config = train.Config(widths=(4,), epochs=2, batch_size=20, validation=20)
+    >>> rehearsal = train.rehearse(config, dataset=data.draw_shapes(100, 40), progress="none")
+    >>> rehearsal.steps, rehearsal.data_bytes
+    (8, 430080)
+    """
 
     steps: int
     step_seconds: float
@@ -38,6 +44,11 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> 
     The memory is what the run is known to hold; what operators need for a moment comes on top.
     Raises what `train` raises before its first step, NonFiniteLossError if that step or the test would, and DatasetMissingError for
     data that are still to be downloaded.
+
+    >>> config = train.Config(widths=(4,), epochs=2, batch_size=20, validation=20)
+    >>> rehearsal = train.rehearse(config, dataset=data.draw_shapes(100, 40), progress="none")
+    >>> rehearsal.steps, rehearsal.seconds > 0
+    (8, True)
     """
     with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
         if config.tensorboard:

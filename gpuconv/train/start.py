@@ -24,10 +24,11 @@ from ..runs.journal import EVENTS
 from ..runs.machine import began_with
 from ..runs.origin import same_paths
 from ..runs.result import Result, from_record
-from ..runs.settings import difference
+from ..runs.settings import difference, run_name
 from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
+from .listed import listed
 from .loop import Training
 from .place import check_place
 from .team import Alone, gathered
@@ -45,7 +46,7 @@ def train(
 ) -> Result:
     """Train a net from the beginning and return the Result; everything is kept in a new run folder.
 
-        folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
+        folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the net's).
         progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
     With config.weights the net starts from those of a run or checkpoint, as weights.py has it.
@@ -53,6 +54,14 @@ def train(
     raises of a dataset whose parts do not belong together, NonFiniteLossError (the last good checkpoint is kept),
     CheckpointWriteError, what loading the data raises, and Interrupted after the
     first SIGINT, SIGTERM or SIGHUP, with everything saved.
+
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> config = train.Config(widths=(4,), epochs=1, batch_size=20, validation=20)
+    >>> result = train.train(config, folder="runs/one", dataset=pictures, progress="none")
+    >>> result.steps, result.ended_by
+    (4, 'epochs')
+    >>> sorted(path.name for path in result.folder.glob("*.safetensors"))
+    ['best.safetensors', 'last.safetensors']
     """
     with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
         if config.tensorboard:
@@ -60,12 +69,16 @@ def train(
         training = begin(config, dataset, display, team)
         config = training.config
         path = None if folder is None else path_of(folder, "the run folder")
-        runs, name = path_of(runs, "the folder of runs"), name or config.preset
-        with team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder:
+        runs, name = path_of(runs, "the folder of runs"), name or run_name(config)
+        with (
+            listed(display, new=path is None, first=not team.rank) as begin_in_index,
+            team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder,
+        ):
             training.config = team.first(lambda: training.folder.start(config))
             training.folder.write_metrics([])
             training.open_journal()
             training.save_last()  # a disk that cannot be written shows now, not after the first epoch
+            begin_in_index(training.folder.path)
             return training.go()
 
 
@@ -121,11 +134,16 @@ def resume(
     run's is refused, for a run would be made around it: Config(weights=...) starts a new one from it.
     graph: the setting from now on, if it is to be another one; it changes no bit.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
+
+    >>> result = train.resume("runs/first", dataset=data.draw_shapes(100, 40), progress="none")
+    >>> result.steps, result.ended_by  # it was over: what it came to, and no step more
+    (4, 'epochs')
     """
     path = path_of(run, "the run")
     with (
         gathered() as team,
         terminal.progress(progress, team.rank) as display,
+        listed(display, new=False, first=not team.rank) as begin_in_index,
         team.folder(lambda: _to_go_on(path)) as folder,
     ):
         from_file = team.first(path.is_file)
@@ -152,6 +170,7 @@ def resume(
             training.note_saved()
             if config != written:  # it was not there, or says "auto"
                 folder.write_config(config)
+            begin_in_index(folder.path)
             return _go_on(training, snapshot, from_file=from_file, new=new)
 
 

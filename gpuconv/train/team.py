@@ -35,7 +35,6 @@ from ..backend import (
 )
 from ..errors import ConfigError, DriftError
 from ..plural import counted
-from ..random import Stream, words
 from ..runs.config import Config
 from ..runs.folder import RunFolder
 from ..runs.machine import host_versions
@@ -214,10 +213,8 @@ class Team(Alone):
             net.normalise_across(Across(self._messages, self._images))
         else:
             self._statistics = _one_vector(net)
-        if self.rank:
-            for _, leaf in net.body.leaves():
-                if leaf.random:  # what the first drops, the others do not drop again
-                    leaf.seed = int(words(1, seed=leaf.seed, stream=Stream.DROPOUT, step=2**64 - self.rank)[0])
+        for _, leaf in net.body.leaves():
+            leaf.samples_before = cuts[self.rank]
 
     def weigh(self, dscores: Any) -> None:
         scale(dscores.reshape(-1), self._images[self.rank] / sum(self._images))

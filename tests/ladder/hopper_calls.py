@@ -42,9 +42,11 @@ def _call(
     name: str,
     tile: conv_wgmma.WgmmaTile,
     of_weights: conv_weight_wgmma.WeightWgmmaTile = conv_weight_wgmma.SMALL,
+    *,
+    operator: str = "conv",
     **sizes: Any,
 ) -> Call:
-    call = of("conv", name, quick=False, settings=settings_of(tile, of_weights), **sizes)
+    call = of(operator, name, quick=False, settings=settings_of(tile, of_weights), **sizes)
     return dataclasses.replace(call, dtypes=("float16",), arch=conv_wgmma.ARCH)
 
 
@@ -74,12 +76,22 @@ _CALLS = (
     _call("hopper_conv_half_steps_tall", conv_wgmma.TALL, x=(2, 24, 9, 8), w=(24, 24, 3, 3), pad=1),
     _call("hopper_conv_half_steps_large", conv_wgmma.LARGE, x=(2, 24, 9, 8), w=(152, 24, 3, 3), pad=1),
     _call("hopper_conv_factors", conv_wgmma.SLIM, x=(1, 16, 13, 12), w=(16, 16, 3, 3), stride=4, pad=1, dilation=2),
+    _call(
+        "hopper_conv_transpose",
+        conv_wgmma.SLIM,
+        operator="conv_transpose",
+        x=(2, 24, 5, 4),
+        w=(24, 40, 3, 3),
+        stride=2,
+        pad=1,
+        output_pad=1,
+    ),
     _call("hopper_conv_phases_of_nothing", conv_wgmma.SLIM, x=(3, 16, 2, 7), w=(16, 16, 1, 1), stride=3),
     _call(
         "hopper_conv_infinite_tap",
         conv_wgmma.SLIM,
-        x=(2, 17, 5, 4),
-        w=(17, 17, 2, 2),
+        x=(2, 16, 5, 4),
+        w=(17, 16, 2, 2),
         stride=(1, 2),
         drawn={"w": infinite_tap},
     ),
@@ -94,7 +106,7 @@ _CALLS = (
         Call(name, run, "conv", False, ("float16",), formats, settings_of(conv_wgmma.SLIM), conv_wgmma.ARCH)
         for name, run, formats in (
             ("hopper_conv_relu", lambda d: conv_relu(d, 17), FORMATS),
-            ("hopper_conv_behind", lambda d: conv_behind(d, pool=False), ("NHWC",)),
+            ("hopper_conv_behind", lambda d: conv_behind(d, pool=False, N=5), ("NHWC",)),
         )
     ),
 )

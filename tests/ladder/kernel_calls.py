@@ -36,6 +36,7 @@ from gpuconv.cuda import (
     outcome,
     reduce,
     step,
+    turned,
     update,
 )
 from gpuconv.cuda import device as cuda_device
@@ -614,13 +615,13 @@ def _arithmetic(d: Inputs) -> Results:
     return *sums, v, copied, *there, *back
 
 
-def conv_behind(d: Inputs, *, pool: bool = True) -> Results:
+def conv_behind(d: Inputs, *, pool: bool = True, N: int = 2) -> Results:
     """A convolution, or its maxima, and a batch norm by moments made with it; gradients and another array, added up.
 
     The norm whose mask is taken gives beta: 1 for the first half of the channels, -1 for the others.
     """
-    x, plus = (d.whole(2, 16, 5, 7, layout="channels_last") for _ in range(2))
-    w, b, dy = d.whole(24, 16, 1, 2), d.whole(24), d.whole(2, 24, 5, 6)
+    x, plus = (d.whole(N, 16, 5, 7, layout="channels_last") for _ in range(2))
+    w, b, dy = d.whole(24, 16, 1, 2), d.whole(24), d.whole(N, 24, 5, 6)
     ones, zeros = (d.put(np.full(24, value, d.narrow)) for value in (1.0, 0.0))
     running = [d.put(np.zeros(24, d.narrow)) for _ in range(2)]
     settings: dict[str, Any] = {"training": True, "momentum": 0.5, "eps": 1e-5}
@@ -642,6 +643,18 @@ def conv_behind(d: Inputs, *, pool: bool = True) -> Results:
     _, norm = batchnorm_fused.fused_forward(plus, vectors[0], signs, *vectors[1:], **settings, activation="relu")
     sums = (conv_backward_into(dy, cache, None, None, plus=plus, mask=mask) for mask in (None, norm.told))
     return maxima, of_maxima.argmax if of_maxima else None, z, *running, *sums
+
+
+def _turned(d: Inputs) -> Results:
+    """Filters of three layers, channels-last, from a flat vector in which they begin anywhere; of 16 bits."""
+    shapes = {3: (16, 8, 3, 3), 1160: (8, 24, 1, 2), 1549: (8, 8, 1, 1)}
+    flat = d.normal(1620)
+    if d.wide or d.narrow.itemsize != 2:
+        return tuple(flat[start:][: math.prod(shape)].reshape(shape) for start, shape in shapes.items())
+    copies = turned.turned(flat, shapes)
+    assert copies is not None
+    copies.fill()
+    return tuple(copies.filters[start] for start in shapes)
 
 
 def _muon(d: Inputs) -> Results:
@@ -1259,6 +1272,7 @@ _SPECIAL = (
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     Call("augment_batch", _augment_batch, "augment"),
     Call("muon", _muon, "muon", formats=("NCHW",)),
+    Call("conv_turned", _turned, "conv", dtypes=("float16",), formats=("NCHW",)),
     Call(
         "conv_behind",
         conv_behind,

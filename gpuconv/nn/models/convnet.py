@@ -9,8 +9,9 @@ from ... import checks
 from ...errors import ParamError, ShapeError
 from ..containers import Sequential
 from ..layer import Layer
-from ..layers import Affine, BatchNorm, Conv, Flatten, MaxPool, Relu
+from ..layers import Affine, BatchNorm, Conv, Flatten, MaxPool
 from ..net import Net
+from ..single_elements import Relu
 from .common import image_shape
 
 
@@ -19,6 +20,10 @@ class ThreeLayerConvNet(Net):
 
     The convolution is padded by (window - 1) // 2.  Weights are normal with standard deviation weight_scale, or He's
     with weight_scale=None; biases are 0.
+
+    >>> net = nn.ThreeLayerConvNet(filters=4, window=3, hidden=20)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 10)
     """
 
     def __init__(
@@ -71,6 +76,12 @@ class ConvNet(Net):
     The last gamma starts at 16 / sqrt(features), at most 1, with so many features in front of the affine layer.  A step
     moves the scores by the rate times the squared norm of the features: with gamma 1 there, that of thousands of them makes
     the loss leap at the rates that batch norm allows.
+
+    >>> net = nn.ConvNet(8, 16, classes=5)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 5)
+    >>> net.flat_params.size
+    6541
     """
 
     def __init__(

@@ -8,8 +8,9 @@ from ... import checks
 from ...errors import ParamError
 from ..containers import Sequential
 from ..layer import Layer
-from ..layers import Affine, BatchNorm, Conv, GlobalAveragePool, MaxPool, Relu
+from ..layers import Affine, BatchNorm, Conv, GlobalAveragePool, MaxPool
 from ..net import Net
+from ..single_elements import Relu
 from .common import image_shape, large_enough
 
 
@@ -21,6 +22,10 @@ class VGG(Net):
     to the scores; one on all pixels, as in the paper, starts unsteady at the rates that batch norm allows.  Works for
     every image of at least 2^stages x 2^stages.
     Source: Simonyan and Zisserman, Very deep convolutional networks, arXiv 1409.1556 (its idea, at the size of CIFAR).
+
+    >>> net = nn.VGG(4, 4, 8, 8)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 10)
     """
 
     def __init__(
