@@ -167,6 +167,7 @@ _EMPTY = "ptx::mbarrier_wait(&ring.empty[turn.stage], turn.parity ^ 1);"
 _EXPECT = "ptx::mbarrier_arrive_expect_tx(&ring.full[turn.stage], STAGE);"
 _WAIT = "ptx::wgmma_wait<1>();  // the step before has been multiplied, its stage is free"
 _RELEASE = "if (step > first && lane == 0) ptx::mbarrier_arrive(&ring.empty[before]);"
+_EARLY = _RELEASE.replace("step > first && ", "").replace("[before]", "[turn.stage]")
 _LAST_RELEASE = "    if (lane == 0) ptx::mbarrier_arrive(&ring.empty[before]);\n#pragma"
 _A, _B = (f"ptx::wgmma_desc({name} + k, BOX, 8 * LINE, ptx::swizzle_128)" for name in "ab")
 
@@ -179,7 +180,7 @@ FAULTS = {
     "parity_of_empty": (_EMPTY, _EMPTY.replace(" ^ 1", ""), "no thread can continue"),
     "too_few_bytes_expected": (_EXPECT, _EXPECT.replace("STAGE)", "STAGE - 128)"), "mbarrier"),
     "too_many_bytes_expected": (_EXPECT, _EXPECT.replace("STAGE)", "STAGE + 128)"), "more bytes than were"),
-    "stage_released_early": (_RELEASE, _RELEASE.replace("step > first && ", "").replace("[before]", "[turn.stage]"), ""),
+    "stage_released_early": (_RELEASE, _EARLY, ""),
     "step_before_not_waited_for": (_WAIT, "", ""),
     "last_stage_of_a_run_not_released": (_LAST_RELEASE, "#pragma", "no thread can continue"),
     "sums_read_early": ("ptx::wgmma_wait<0>();", "", ""),
@@ -196,7 +197,7 @@ FAULTS = {
 
 
 def _run(device, rng, monkeypatch):
-    """Make dw of more boxes than a tile has, in slices of several runs and turns of the ring; return whether it is right."""
+    """Make dw of more boxes than a tile has, in slices of several runs and turns of the ring; say whether it is right."""
     force(monkeypatch, tile=conv_weight_wgmma.LARGE, slices=2, run=3)
     given, z = arrays(rng, ((11, 72, 9, 10), (72, 72, 3, 1), {"pad": (1, 0)}))
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Launches of the gradient of a convolution's filters by warpgroups, on Hopper alone: tiles, slices, runs, tensor maps."""
+"""Launches of the gradient of a convolution's filters by warpgroups, on Hopper alone: tiles, slices, runs, maps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SIDE = 64  # filters, or channels, of a box
 _BESIDE = 128  # bytes behind the stages: mbarriers
 _MOST_WAVES = 4  # of blocks; more slices than that cost more than they spread
 
-# The longest run of one accumulator, as in conv_weight_tensor: in square roots of the number of terms, and at least so many.
+# The longest run of one accumulator, as in conv_weight_tensor: in square roots of the number of terms, and the least.
 _LONGEST_RUN, _LEAST_RUN = 4, 64
 
 
@@ -43,8 +43,8 @@ SMALL = WeightWgmmaTile(64, 128, 64, 4)
 # products do (copies once, A and B once for each product).
 _TOGETHER = {LARGE: 1, FLAT: 1, TALL: 2, SMALL: 2}
 _CYCLES = {LARGE: 640, FLAT: 704, TALL: 448, SMALL: 448}
-# Of a block until its first step has landed; to write its sums, at 25 bytes a cycle of one multiprocessor; to write and to
-# read them, at 2500 bytes a cycle of all together.
+# Of a block until its first step has landed; to write its sums, at 25 bytes a cycle of one multiprocessor; to write and
+# to read them, at 2500 bytes a cycle of all together.
 _CYCLES_OF_START, _BYTES_OF_ONE, _BYTES_OF_ALL = 1500, 25, 2500
 
 
@@ -60,7 +60,7 @@ def tile_of(filters: int, boxes: int) -> WeightWgmmaTile:
 
 @functools.lru_cache(maxsize=1024)
 def slices_of(pixels: int, tiles: int, tile: WeightWgmmaTile, sm_count: int) -> tuple[int, int]:
-    """Return (number of slices, pixels in each), whole steps, that keep so many multiprocessors busy for the least time."""
+    """Return (number of slices, pixels in each), whole steps, that keep all multiprocessors busy for the least time."""
     steps, at_once = max(1, -(-pixels // tile.depth)), _TOGETHER[tile] * sm_count
     size = tile.filters * tile.columns * _FLOAT.itemsize
     of_ends = _CYCLES_OF_START + size // _BYTES_OF_ONE

@@ -51,8 +51,8 @@ TALL = WgmmaTile(256, 128, 64, 4)
 LARGE = WgmmaTile(128, 128, 64, 3)
 SLIM = WgmmaTile(128, 64, 64, 4)
 
-# Blocks on a multiprocessor, by registers and shared memory; cycles of a step, of which one of two is the longer: products
-# (2,048 a cycle), or passes of 128 bytes over shared memory (copies once, A and B once for each product).
+# Blocks on a multiprocessor, by registers and shared memory; cycles of a step, the longer of two: products (2,048 a cycle),
+# or passes of 128 bytes over shared memory (copies once, A and B once for each product): tests/ladder/wgmma_loops.json.
 _TOGETHER = {WIDE: 1, TALL: 1, LARGE: 2, SLIM: 2}
 _CYCLES = {WIDE: 1024, TALL: 1152, LARGE: 640, SLIM: 448}
 _CYCLES_OF_ENDS = 2500  # of a block, until its first step has landed and from its last to its outputs
@@ -162,7 +162,7 @@ def tile_of(pixels: int, columns: int, channels: int, taps: int, sm_count: int, 
 
 
 class Corners(NamedTuple):
-    """The windows' corners along an axis: from `lower` to the images' size + `upper` by steps; how far the last tap is."""
+    """The windows' corners along an axis: from `lower` to the size + `upper` by steps; how far the last tap is."""
 
     lower: int
     upper: int

@@ -32,8 +32,8 @@ class Boxes(NamedTuple):
 class Windows(NamedTuple):
     """Pixels of channels-last images (N, H, W, C) under a tap of a window: im2col, as the driver calls it.
 
-    Corners of windows are walked, image after image, from `lower` to the images' size + `upper`, both (across, down), by
-    steps; pixels outside an image are zeros.
+    Corners of windows are walked, image after image, from `lower` to the images' size + `upper`, by steps, all (across,
+    down); pixels outside an image are zeros.
     """
 
     lower: tuple[int, int]

@@ -1,7 +1,7 @@
-"""Calls that launch the kernels of Hopper's own instructions, which are off by default: on a device of that architecture.
+"""Calls that launch the kernels of Hopper's own instructions, off by default: on a device of that architecture.
 
-They are apart from the calls of kernel_calls.py, since no other GPU has these kernels, and the emulator by its g++ route
-alone.
+They are apart from the calls of kernel_calls.py, since no other GPU has these kernels, and the emulator by its g++
+route alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _two_slices(pixels: int, _: int, tile: conv_weight_wgmma.WeightWgmmaTile, __
 def settings_of(
     tile: conv_wgmma.WgmmaTile, of_weights: conv_weight_wgmma.WeightWgmmaTile = conv_weight_wgmma.SMALL
 ) -> Settings:
-    """Return what lets warpgroups serve each convolution that they can, by these tiles; filters' gradients in short runs.
+    """Return what lets warpgroups serve each convolution that they can, by these tiles; sums of dw in short runs.
 
     What does not compile is an error, and not left to other kernels.
     """

@@ -1,4 +1,4 @@
-"""Convolution by warpgroups on hardware, off by default: every call beside the definition, then layers beside those by warps.
+"""Convolution by warpgroups on hardware, off by default: calls beside the definition, layers beside those by warps.
 
 A kernel that waits for a copy which never lands does not end: then the section's process is ended, and what it found by
 then is kept.  Of a dry run some calls run in the emulator.

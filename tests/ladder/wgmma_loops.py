@@ -2,23 +2,23 @@
 
     python -m tests.ladder.wgmma_loops [--write | --show]
 
-Prints a table and compares it with wgmma_loops.json, or writes that; --show prints what is recorded and compiles nothing.
-Exit status 1: a loop needs over 3 % more cycles than recorded, or so many less that the table is out of date.
+Prints a table and compares it with wgmma_loops.json, or writes that; --show prints what is recorded.  Exit status 1: a
+loop needs over 3 % more cycles than recorded, or so many less that the table is out of date.
 
-It is the model of tensor_loops.py for loops of HGMMA, which sm_90a alone has.  Of a block and a step are counted, in cycles
-of a multiprocessor:
+It is the model of tensor_loops.py for loops of HGMMA, which sm_90a alone has.  Of a block and a step are counted, in
+cycles of a multiprocessor:
 
   issue    instructions of a turn, of each of the eight warps that multiply, over four schedulers
-  shared   passes over shared memory, at 128 bytes each: copies of a step written once, and what each HGMMA of each of two
-           warpgroups reads itself: 64 lines of A and N of B, 32 bytes each
+  shared   passes over shared memory, at 128 bytes each: copies of a step written once, and what each HGMMA of each of
+           two warpgroups reads itself: 64 lines of A and N of B, 32 bytes each
   tensor   HGMMA.64xNx16 at N / 2 cycles of all four tensor cores, of each of two warpgroups: the peak
 
-The largest is the bound, `alone` the share of the peak that the loop can reach if nothing else holds it up, `beside others`
-that times 0.75, as in hot_loops.py.  The launchers choose tiles by these bounds.
+The largest is the bound, `alone` the share of the peak that the loop can reach if nothing else holds it up, `beside
+others` that times 0.75, as in hot_loops.py.  The launchers choose tiles by these bounds.
 
 Sources: N / 2 cycles are 989 TFLOP/s on 132 multiprocessors at 1.83 GHz (NVIDIA H100 data sheet); 128 bytes: CUDA C++
-programming guide, 9.0.  What it does not know: how bulk copies share the passes with HGMMA, what the warp that has copied
-issues, how long a step is waited for.
+programming guide, 9.0.  What it does not know: how bulk copies share the passes with HGMMA, what the warp that has
+them made issues, how long a step is waited for.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class WgmmaLoop(NamedTuple):
 
 
 def instances() -> dict[str, Launched]:
-    """Return every kernel with every tile, by C++ name: of float16, which bfloat16 differs from in nothing that counts."""
+    """Return every kernel with every tile, by C++ name: of float16; bfloat16 differs in nothing that counts."""
     return hopper_calls.instances(("float16",))
 
 

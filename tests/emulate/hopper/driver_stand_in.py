@@ -1,4 +1,4 @@
-"""A stand-in for CUDA's driver with the documented signatures of cuTensorMapEncode*, which remembers what it is given."""
+"""A stand-in for CUDA's driver: cuTensorMapEncode* with the documented signatures, remembering what they are given."""
 
 from __future__ import annotations
 
