@@ -571,7 +571,9 @@ _ROWS = (
         },
         calls={
             "softmax": {"scores": (5, 10), "class_weights": None},
+            "softmax_smoothed": {"scores": (5, 10), "class_weights": None, "label_smoothing": 0.2},
             "softmax_weighted": {"scores": (5, 40), "label_smoothing": 0.1},
+            "softmax_ignored_in_a_mean": {"scores": (7, 5), "ignore": 0},
             "softmax_ignored": {"scores": (9, 4), "class_weights": None, "ignore": 1, "reduction": "sum"},
             "softmax_each": {"scores": (9, 4), "ignore": 2, "reduction": "none"},
         },
