@@ -216,7 +216,7 @@ def _shorter(words):
     given = {word for word in words if word.startswith("--")}
     flags = [pair for pair in zip(_SMALL[::2], _SMALL[1::2], strict=True) if pair[0] not in given]
     kept = [word for flag, value in flags if not (own and flag == "--widths") for word in (flag, value)]
-    return [*words, *kept, "--max-steps", "1"]
+    return [*words, *kept, *(("--steps", "10") if "find-lr" in words else ("--max-steps", "1"))]
 
 
 @pytest.mark.long
@@ -248,7 +248,7 @@ def test_commands_run(command, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cifar10, "OFFICIAL", tiny.spec())
     monkeypatch.setenv("GPUCONV_DATA", str(tmp_path / "cifar"))
     monkeypatch.chdir(folder)
-    words = _shorter(words[1:]) if words[1] == "train" else words[1:]
+    words = _shorter(words[1:]) if words[1] in ("train", "find-lr") else words[1:]
     assert cli.main(words) == 0, capsys.readouterr().err
 
 
