@@ -103,6 +103,9 @@ class Progress:
     def download(self, done: int, size: int) -> None:
         """So many bytes of a download have arrived."""
 
+    def search(self, done: int, steps: int, *, rate: float, loss: float | None) -> None:
+        """So many steps of a search for a learning rate are done, the last one at this rate."""
+
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
         """Say what is about to happen, in lines of (label, text)."""
 
@@ -203,6 +206,12 @@ class Bar(Plain):
         if self._bar is None:
             self._show("download", size, done)
         self._bar.update(self._task, completed=done, state=f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
+
+    def search(self, done: int, steps: int, *, rate: float, loss: float | None) -> None:
+        if self._bar is None:
+            self._show(f"step {done}/{steps}", steps, done)
+        state = f"rate {rate:.2g}  loss {_shown(loss)}"
+        self._bar.update(self._task, completed=done, description=f"step {done}/{steps}", state=state)
 
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
         self.__exit__(None, None, None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from ..data.dataset import Dataset
 from ..plural import counted
 from ..runs.board import check_tensorboard
 from ..runs.config import Config
@@ -42,7 +43,7 @@ class Rehearsal:
         return f"Rehearsal({counted(self.steps, 'step')}, about {words.duration(self.seconds)}, {memory:,.1f} MiB)"
 
 
-def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> Rehearsal:
+def rehearse(config: Config, *, progress: str = "auto", dataset: Dataset | None = None) -> Rehearsal:
     """Show what a run would be and how long it would take; nothing is written, and nothing downloaded.
 
     The memory is what the run is known to hold; what operators need for a moment comes on top.
