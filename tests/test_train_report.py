@@ -166,6 +166,9 @@ def test_a_notebook_shows_a_download_and_names_as_they_are(clock, monkeypatch):
         says.begin([("data", "<own> & others")], epochs=3, steps=30, done=0)
         assert "<b>data     </b>&lt;own&gt; &amp; others" in shown.last
         assert "MB" not in shown.last
+        clock[0] += 1
+        says.search(30, 100, rate=0.0123, loss=1.5)
+        assert 'value="0.3000"></progress> step 30/100, rate 0.012, loss 1.500' in shown.last
 
 
 @pytest.mark.parametrize(

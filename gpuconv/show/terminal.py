@@ -273,6 +273,9 @@ class Notebook(Plain):
     def download(self, done: int, size: int) -> None:
         self._show(f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size)
 
+    def search(self, done: int, steps: int, *, rate: float, loss: float | None) -> None:
+        self._show(f"step {done}/{steps}, rate {rate:.2g}, loss {_shown(loss)}", done / steps)
+
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
         self._state = ""
         super().begin(facts, epochs=epochs, steps=steps, done=done)
