@@ -34,7 +34,13 @@ _LOST = 0.25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RateSearch:
-    """The loss of each step at its rate, smoothed over its neighbours, and what that suggests."""
+    """The loss of each step at its rate, smoothed over its neighbours, and what that suggests.
+
+    >>> losses = [2.3, 1.8, 1.5, 1.6, 4.0]
+    >>> found = train.RateSearch([1e-3, 1e-2, 1e-1, 0.3, 1.0], losses, losses, "blown up")
+    >>> found.suggestion
+    0.3
+    """
 
     rates: list[float]
     losses: list[float]
@@ -90,6 +96,12 @@ def find_rate(
 
     It ends before the last step where the loss blows up.   progress, dataset: as of `train`.
     Raises ConfigError for rates and numbers of steps that make no curve, and what `train` raises before its first step.
+
+    >>> config = train.Config(widths=(4,), batch_size=20, validation=20)
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> found = train.find_rate(config, steps=10, lowest=1e-3, highest=1e-1, dataset=pictures, progress="none")
+    >>> [f"{rate:.2g}" for rate in found.rates[::3]]
+    ['0.001', '0.0046', '0.022', '0.1']
     """
     refuse_many("find-lr")
     _check(steps, lowest, highest)
