@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         description=(
             "Take some steps at learning rates that rise by a constant factor, until the loss\n"
             "blows up; show the losses, and the last rate before their smoothed curve has\n"
-            "lost a quarter of its fall again: the highest rate for a schedule.  Nothing is\n"
+            "lost a tenth of its fall again: the highest rate for a schedule.  Nothing is\n"
             "kept but the picture that --save asks for."
         ),
         epilog=_EXAMPLES + "\n" + EXIT_CODES,
