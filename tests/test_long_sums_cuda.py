@@ -25,7 +25,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gpuconv.cuda import average_pool, conv, conv_tensor, conv_tiles, conv_weight_tensor_float, muon, reduce
+from gpuconv.cuda import (
+    average_pool,
+    conv,
+    conv_slices,
+    conv_tensor,
+    conv_tiles,
+    conv_weight_tensor_float,
+    muon,
+    reduce,
+)
 
 U = 2.0**-24
 KERNELS = Path(__file__).parents[1] / "kernels"
@@ -120,25 +129,25 @@ def _one_run(terms: int, _: int) -> Order:
 
 
 def _sliced(terms: int, elements: int) -> Order:
-    slices, length = conv._slices(terms, elements)
+    slices, length = conv_slices.slices_of(terms, elements)
     return Order(slices, length)
 
 
 def _tiled(depth: int) -> Callable[[int, int], Order]:
     def order(terms: int, tiles: int) -> Order:
-        return Order(*conv._weight_slices(terms, tiles, depth))
+        return Order(*conv_slices.weight_slices(terms, tiles, depth))
 
     return order
 
 
 def _bias_planar(terms: int, filters: int) -> Order:
     threads = conv._BIAS_PLANAR.block[0]
-    slices, length = conv._slices(terms, 32 * filters, threads)
+    slices, length = conv_slices.slices_of(terms, 32 * filters, threads)
     return Order(slices, -(-length // threads), threads, "block")
 
 
 def _bias_last(terms: int, filters: int) -> Order:
-    slices, length = conv._slices(terms, 32 * filters, conv._BIAS_LINES)
+    slices, length = conv_slices.slices_of(terms, 32 * filters, conv._BIAS_LINES)
     return Order(slices, -(-length // conv._BIAS_LINES), conv._BIAS_LINES, "row")
 
 
