@@ -340,7 +340,9 @@ def test_nets(tmp_path):
 def shown(folder):
     """Show a run in every way there is."""
     run = train.Run(folder)
-    compare.compare_runs([run, run])
+    comparison = compare.compare_runs([run, run])
+    assert str(comparison)
+    assert comparison._repr_html_()
     screen.of_run(run, 80, 24, Style())
     html.page(run, None)
     run._repr_html_()
