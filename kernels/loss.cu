@@ -213,7 +213,7 @@ sigmoid_cross_entropy(
   const S divisor = static_cast<S>(total);
   for (long long run = static_cast<long long>(blockIdx.x) * LOSS_WARPS + threadIdx.x / 32; run * SIGMOID_RUN < count;
        run += static_cast<long long>(gridDim.x) * LOSS_WARPS) {
-    S loss = 0;
+    double loss = 0;
     for (long long i = run * SIGMOID_RUN + lane; i < min((run + 1) * SIGMOID_RUN, count); i += 32) {
       const S score = widen(scores[i]), target = widen(targets[i]), small = loss_exp(score < 0 ? score : -score);
       const S own = (score <= 0 ? 0 : score) - score * target + loss_log1p(small);
@@ -224,7 +224,7 @@ sigmoid_cross_entropy(
     }
     if (EACH) continue;
     loss = warp_sum(loss);
-    if (lane == 0) losses[run] = loss;
+    if (lane == 0) losses[run] = static_cast<S>(loss);
   }
 }
 

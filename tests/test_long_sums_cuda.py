@@ -332,7 +332,7 @@ TABLE = {
         beyond=(((87, None),),),
     ),
     "softmax": Row(
-        ("softmax_cross_entropy",),
+        ("softmax_cross_entropy", "softmax_cross_entropy_weighted"),
         _warp,
         (("loss.cu", "for (long long j = lane; j < classes; j += 32) {"), ("loss.cu", "total = warp_sum(total);")),
         beyond=(((65_249, None),),),
@@ -389,6 +389,8 @@ WIDE = {
     "across_coefficients",
     "across_moments",
     "loss_mean",
+    "loss_total",
+    "sigmoid_cross_entropy",
     "svm_loss",
     "channel_sums_merge",
     "batchnorm_forward_moments_merge",
