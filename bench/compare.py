@@ -40,7 +40,10 @@ class Then:
         for run in self.runs:
             there = run.machine
             if unlike := [name for name in _SAME if there.get(name) != machine.get(name)]:
-                facts = "; ".join(f"{name}: {there.get(name)} there, {machine.get(name)} here" for name in unlike)
+                facts = "; ".join(
+                    f"{name}: {there.get(name, 'not recorded')} there, {machine.get(name, 'none')} here"
+                    for name in unlike
+                )
                 msg = f"--compare: {self.names} is of another machine or other versions, with which times cannot be compared ({facts})"
                 raise ConfigError(msg)
         if not any(case in cases and regime in regimes for case, _, regime, _ in self.entries()):

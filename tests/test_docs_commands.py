@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -188,6 +189,12 @@ def prepared(tmp_path_factory):
         small = ("--data", "shapes", "--epochs", "2", "--progress", "none", *_SMALL)
         for name in ("convnet-1", "vgg-1"):
             assert cli.main(["train", "--run-dir", f"runs/{name}", *small]) == 0
+        assert (
+            cli.main(
+                ["train", "--run-dir", "runs/convnet-sweep-1", "--sweep", "lr=0.03,0.1", *small, "--max-steps", "1"]
+            )
+            == 0
+        )
         assert cli.main(["export", "runs/convnet-1", "--to", "torch", "-o", "net_torch.safetensors", "--no-check"]) == 0
         argv = ["import", "net_torch.safetensors", "--net", "runs/convnet-1", "-o", "mine.safetensors"]
         assert cli.main(argv) == 0
@@ -208,12 +215,16 @@ def _shorter(words):
     """Return the words of a training with flags that make it short."""
     if "--resume" in words:
         return words
+    if words[0] == "find-lr":
+        kept = _SMALL[2:] if "--net" in words else _SMALL
+        return [*words, *kept, "--steps", "10"]
     if "--dry-run" in words:
         return [*words, "--data", "shapes"]
     if "--overfit" in words or "pets/" in words:
         return [*words, "--max-steps", "1", "--batch-size", "5"]
     own = "--net" in words or "--weights" in words or "--preset" in words
     given = {word for word in words if word.startswith("--")}
+    given |= {f"--{word.partition('=')[0]}" for before, word in itertools.pairwise(words) if before == "--sweep"}
     flags = [pair for pair in zip(_SMALL[::2], _SMALL[1::2], strict=True) if pair[0] not in given]
     kept = [word for flag, value in flags if not (own and flag == "--widths") for word in (flag, value)]
     return [*words, *kept, *(("--steps", "10") if "find-lr" in words else ("--max-steps", "1"))]

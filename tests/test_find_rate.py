@@ -97,23 +97,34 @@ def test_smoothing_keeps_a_constant_and_lags_behind_nothing():
 # What it suggests ---------------------------------------------------------------------------------------------------
 
 
-def test_the_suggestion_is_the_last_rate_before_a_quarter_of_the_fall_is_lost():
-    found = search([2.3, 2.2, 1.8, 1.5, 1.69, 1.71, 1.6, 4.0])  # a fall of 0.8: up to 1.7
+def test_the_suggestion_is_the_last_rate_before_a_tenth_of_the_fall_is_lost():
+    found = search([2.3, 2.2, 1.8, 1.5, 1.57, 1.59, 1.5, 4.0])  # a fall of 0.8: up to 1.58
     assert found.suggestion == float(f"{found.rates[4]:.2g}") == 2.5e-5
-    assert "a quarter of its fall" in found.rule
+    assert "a tenth of its fall" in found.rule
     assert "try lr 2.5e-05" in found._repr_html_()
-    assert search([2.3, 1.5, 1.6, 2.0], "highest rate").suggestion == float(f"{found.rates[2]:.2g}")
+    assert search([2.3, 2.0, 1.5, 1.7], "highest rate").suggestion == float(f"{found.rates[2]:.2g}")
+
+
+def test_a_search_shows_in_a_line_and_as_a_curve():
+    found = search([2.3, 2.2, 1.8, 1.5, 1.69, 1.71, 1.6, 4.0])
+    assert repr(found) == f"RateSearch(try lr {found.suggestion:g}, after 8 steps)"
+    assert "<details><summary>losses</summary>" in found._repr_html_()
+    assert repr(search([2.3, 2.3])) == "RateSearch(no suggestion, after 2 steps)"
+    pytest.importorskip("matplotlib")
+    figure = found.plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.axes[0].get_xscale() == "log"
 
 
 def test_a_loss_that_is_no_number_at_once_leaves_the_rate_of_the_lowest():
-    found = search([2.3, 1.5, 1.6], "not finite")
+    found = search([2.3, 1.5, 1.55], "not finite")
     assert found.suggestion == float(f"{found.rates[1]:.2g}")
 
 
 WITHOUT = {
     "never_fell": ([2.3, 2.3, 2.5, 9.0], "blown up", "has not fallen at any rate"),
     "never_rose": ([2.3, 2.0, 1.5, 1.2], "highest rate", "has not risen up to the highest rate"),
-    "hardly_rose": ([2.3, 2.0, 1.2, 1.4], "highest rate", "has not risen up to the highest rate"),
+    "hardly_rose": ([2.3, 2.0, 1.2, 1.3], "highest rate", "has not risen up to the highest rate"),
     "nothing": ([], "not finite", "has not fallen at any rate"),
 }
 

@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         description=(
             "Take some steps at learning rates that rise by a constant factor, until the loss\n"
             "blows up; show the losses, and the last rate before their smoothed curve has\n"
-            "lost a quarter of its fall again: the highest rate for a schedule.  Nothing is\n"
+            "lost a tenth of its fall again: the highest rate for a schedule.  Nothing is\n"
             "kept but the picture that --save asks for."
         ),
         epilog=_EXAMPLES + "\n" + EXIT_CODES,
@@ -87,7 +87,7 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     else:
         _show(found)
     if arguments.save is not None:
-        plots.save(plots.rates(found.rates, found.losses, found.smoothed, found.suggestion), arguments.save)
+        plots.save(found.plot(), arguments.save)
         if not arguments.json:
             sys.stdout.write(f"{arguments.save} is written\n")
     return 0

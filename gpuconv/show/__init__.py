@@ -1,6 +1,6 @@
 """What people look at: a run in progress in the terminal; a run, or several, as report, picture or table.
 
-terminal  nothing, plain lines or a bar while a run goes on
+terminal  nothing, plain lines or a bar while a run goes on; in a notebook, too
 words     times, settings and outcomes in words
 compare   runs side by side
 sides     recipes side by side, means of several seeds

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import checks, tables
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
+from ..plural import counted
 from ..runs.config import Config
-from ..show import terminal
+from ..show import plots, terminal
 from .outcomes import Outcome
 from .processes import refuse_many
 from .start import begin
 from .team import gathered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STEPS, LOWEST, HIGHEST = 100, 1e-5, 10.0
 
@@ -27,14 +31,20 @@ _SPREAD = 0.03  # of all steps: the standard deviation of the weights by which l
 _KEPT = 0.8  # share of the losses before that a mean keeps, where it is seen whether they blow up
 _BLOWN_UP = 4.0  # times the lowest of these means
 _FALLEN = 0.02  # of the lowest smoothed loss: the start is so much above it, if the curve says anything
-# Of a fall, how much may be lost again.  At the lowest loss itself the rate was a third to a tenth of the best one of three in
-# a sweep (convnet, three-layer with Adam, 93 steps of CIFAR-10); here it was between the best and the second best.
-_LOST = 0.25
+# Of a fall, how much may be lost again.  At the lowest loss itself the rate was a third of the best one of three in a sweep, and
+# with a quarter lost seven times that (convnet, three-layer with Adam, 93 steps of CIFAR-10); here half of it to all of it.
+_LOST = 0.1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RateSearch:
-    """The loss of each step at its rate, smoothed over its neighbours, and what that suggests."""
+    """The loss of each step at its rate, smoothed over its neighbours, and what that suggests.
+
+    >>> losses = [2.3, 1.8, 1.5, 1.55, 4.0]
+    >>> found = train.RateSearch([1e-3, 1e-2, 1e-1, 0.3, 1.0], losses, losses, "blown up")
+    >>> found.suggestion
+    0.3
+    """
 
     rates: list[float]
     losses: list[float]
@@ -63,18 +73,29 @@ class RateSearch:
     def rule(self) -> str:
         """How the suggestion is made, or why there is none, in a sentence."""
         if self.suggestion is not None:
-            return "the last rate before the smoothed loss has lost a quarter of its fall again, as the highest of a schedule"
+            return "the last rate before the smoothed loss has lost a tenth of its fall again, as the highest of a schedule"
         if not self._has_fallen:
             return "the loss has not fallen at any rate: begin lower (--lowest), or look for a mistake in data or net"
         return "the loss has not risen up to the highest rate: go higher (--highest)"
 
+    def plot(self) -> Figure:
+        """Return a matplotlib Figure of the losses; ConfigError if matplotlib is not installed."""
+        return plots.rates(self.rates, self.losses, self.smoothed, self.suggestion)
+
+    def __repr__(self) -> str:
+        return f"RateSearch({self._found}, after {counted(len(self.rates), 'step')})"
+
+    @property
+    def _found(self) -> str:
+        return "no suggestion" if self.suggestion is None else f"try lr {self.suggestion:g}"
+
     def _repr_html_(self) -> str:
+        """Show the suggestion, and the losses on a click; `plot` shows them as a curve."""
         rows = [
             [f"{rate:.2g}", f"{loss:.4f}", f"{smooth:.4f}"]
             for rate, loss, smooth in zip(self.rates, self.losses, self.smoothed, strict=True)
         ]
-        found = "no suggestion" if self.suggestion is None else f"try lr {self.suggestion:g}"
-        return tables.html("Learning rates", found, ["rate", "loss", "smoothed"], rows)
+        return tables.html("Learning rates", self._found, ["rate", "loss", "smoothed"], rows, folded="losses")
 
 
 def find_rate(
@@ -90,6 +111,12 @@ def find_rate(
 
     It ends before the last step where the loss blows up.   progress, dataset: as of `train`.
     Raises ConfigError for rates and numbers of steps that make no curve, and what `train` raises before its first step.
+
+    >>> config = train.Config(widths=(4,), batch_size=20, validation=20)
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> found = train.find_rate(config, steps=10, lowest=1e-3, highest=1e-1, dataset=pictures, progress="none")
+    >>> [f"{rate:.2g}" for rate in found.rates[::3]]
+    ['0.001', '0.0046', '0.022', '0.1']
     """
     refuse_many("find-lr")
     _check(steps, lowest, highest)
