@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from pathlib import Path
 
 import doc_files
@@ -52,6 +53,12 @@ def test_every_page_is_in_the_table_of_contents():
     assert pages == {line for line in listed if line and not line.startswith(":")}
 
 
+def test_the_page_on_installing_says_what_each_extra_is_for():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/install.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(extras)
+
+
 # The reference --------------------------------------------------------------------------------------------------------
 
 NAMES = {
@@ -67,7 +74,7 @@ NAMES = {
 
 def _documented():
     text = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES if page.startswith("docs/reference/"))
-    return re.findall(r"^\.\. (?:auto|py:)\w+:: (\S+)$", text, flags=re.MULTILINE)
+    return re.findall(r"^\.\. (?:auto|py:)\w+:: ([\w.]+)(?:\(.*\))?$", text, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("module", NAMES)

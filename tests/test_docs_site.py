@@ -71,6 +71,11 @@ def test_arguments_in_a_line_are_a_paragraph_each(parts):
     assert shown == "name: that of a\nset.\n\nseed: of the draws.\n\nfolder: where it is.\n"
 
 
+def test_indented_arguments_are_prose_and_indented_tables_are_not(parts):
+    assert restructured(parts, "    folder: where it is.") == "folder: where it is.\n"
+    assert restructured(parts, "    a.py   the first").startswith(".. code-block:: text")
+
+
 def test_formulas_side_by_side_keep_their_columns(parts):
     assert restructured(parts, "g = dw + w;   v = m v + g").startswith(".. code-block:: text\n\n   g = dw + w;   v")
 

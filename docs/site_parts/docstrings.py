@@ -22,6 +22,7 @@ _PARTS = re.compile(r"\s{3,}(?=\w+(?:, \w+)*: )")
 _SIGNS = re.compile(r"([\\*`|_])")
 _CODE = re.compile(r"`+([^`]+)`+")
 _NAME = re.compile(r"\b(?:[a-z]+(?:_[a-z]+)+|[A-Z]\w+Error)\b")
+_ARGUMENT = re.compile(r"\w+(, \w+)*: [^( ]")
 _SECTION = re.compile(r"^(\w[\w ]*)\n[-=]{3,}$")
 
 
@@ -85,7 +86,9 @@ def _paragraph(lines: list[str], itself: str) -> list[str]:
         return [f".. rubric:: {section[1]}", ""]
     if sentence := _SENTENCE.match(lines[0]):
         return [*_paragraph([sentence[1]], itself), *_paragraph([lines[0][sentence.end() :], *lines[1:]], itself)]
-    if text.startswith((" ", "\t")) or _SHAPES.match(lines[0]):
+    if text.startswith(" ") and _ARGUMENT.match(text.lstrip()):
+        return _paragraph(textwrap.dedent(text).split("\n"), itself)
+    if text.startswith(" ") or _SHAPES.match(lines[0]):
         return _literal(lines)
     if _COLUMNS.search(text):
         parts = _PARTS.split(text)
