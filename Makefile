@@ -94,7 +94,7 @@ mutate-python: $(VENV)/.installed-$(EXTRAS) ## break the Python code in 200 plac
 bench: $(VENV)/.installed-test,torch,bench ## compare speed with every peer that is installed
 	$(BIN)/gpuconv bench $(ARGS)
 
-docs: $(VENV)/.installed-$(EXTRAS) ## the documentation as a site, in docs/_build: open its index.html; EXTRAS=docs installs no more than it needs
+docs: $(VENV)/.installed-$(if $(filter locked,$(EXTRAS)),locked,docs) ## the documentation as a site: open docs/_build/index.html
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 
 wheel: $(VENV)/.installed-$(EXTRAS) ## source archive and wheel in dist/

@@ -145,9 +145,9 @@ __device__ __forceinline__ bool any_unbounded(const T* __restrict__ filters, con
 }
 
 // Sums of each column of a tile over lines of threads: `own`, CHUNK columns of a thread, becomes those of the block.
-template <int FILTERS, int CHUNK>
+template <int THREADS, int FILTERS, int CHUNK>
 __device__ __forceinline__ void column_sums(float (&own)[CHUNK], float* area) {
-  constexpr int BESIDE = FILTERS / CHUNK, BELOW = TENSOR_THREADS / BESIDE;
+  constexpr int BESIDE = FILTERS / CHUNK, BELOW = THREADS / BESIDE, TOGETHER = BELOW > 16 ? 4 : BELOW;
   const int column = threadIdx.x % BESIDE * CHUNK;
   __syncthreads();
 #pragma unroll
@@ -156,17 +156,18 @@ __device__ __forceinline__ void column_sums(float (&own)[CHUNK], float* area) {
 #pragma unroll
   for (int v = 0; v < CHUNK; ++v) {
     own[v] = 0;
-#pragma unroll
+#pragma unroll TOGETHER
     for (int line = 0; line < BELOW; ++line) own[v] += area[line * FILTERS + column + v];
   }
 }
 
 // Writes a tile's share of partial, see Behind, from what its outputs went through: `values` lines, `apart` from each
 // other.   entry: of the tile's first column; size: from one row of partial to the next; columns: that are there
-template <int FILTERS, int CHUNK, typename T>
+template <int THREADS, int FILTERS, int CHUNK, typename T>
 __device__ __forceinline__ void tile_moments(const T* stages, float* area, int line_size, int values, float* entry,
                                              long long size, int columns) {
-  constexpr int BESIDE = FILTERS / CHUNK, BELOW = TENSOR_THREADS / BESIDE;
+  constexpr int BESIDE = FILTERS / CHUNK, BELOW = THREADS / BESIDE;
+  static_assert(THREADS % BESIDE == 0, "each column has as many threads");
   const int below = threadIdx.x / BESIDE, column = threadIdx.x % BESIDE * CHUNK;
   const auto at = [&](int line) { return *reinterpret_cast<const Pack<T, CHUNK>*>(stages + line * line_size + column); };
   const Pack<T, CHUNK> pivot = at(0);
@@ -176,7 +177,7 @@ __device__ __forceinline__ void tile_moments(const T* stages, float* area, int l
 #pragma unroll
     for (int v = 0; v < CHUNK; ++v) centre[v] += widen(pack.at[v]) - widen(pivot.at[v]);
   }
-  column_sums<FILTERS, CHUNK>(centre, area);
+  column_sums<THREADS, FILTERS, CHUNK>(centre, area);
 #pragma unroll
   for (int v = 0; v < CHUNK; ++v) centre[v] = widen(pivot.at[v]) + centre[v] / values;
   for (int line = below; line < values; line += BELOW) {
@@ -188,8 +189,8 @@ __device__ __forceinline__ void tile_moments(const T* stages, float* area, int l
       square[v] = multiply_add(deviation, deviation, square[v]);
     }
   }
-  column_sums<FILTERS, CHUNK>(mean, area);
-  column_sums<FILTERS, CHUNK>(square, area);
+  column_sums<THREADS, FILTERS, CHUNK>(mean, area);
+  column_sums<THREADS, FILTERS, CHUNK>(square, area);
   if (below != 0 || column >= columns) return;
 #pragma unroll
   for (int v = 0; v < CHUNK; ++v) {
@@ -459,6 +460,6 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
   const long long chunks = ceil_div(static_cast<long long>(z.N) * place.area, static_cast<long long>(PIXELS));
   float* const entry = behind.partial + static_cast<long long>(chunk) * outputs + first;
   const int values = static_cast<int>(min(place.pixels, static_cast<long long>(PIXELS))) / apart;
-  tile_moments<FILTERS, CHUNK>(stages, reinterpret_cast<float*>(pixels + PIXELS), OUT_LINE * apart, values, entry,
-                               chunks * outputs, outer - place.column);
+  tile_moments<THREADS, FILTERS, CHUNK>(stages, reinterpret_cast<float*>(pixels + PIXELS), OUT_LINE * apart, values,
+                                        entry, chunks * outputs, outer - place.column);
 }

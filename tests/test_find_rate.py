@@ -105,6 +105,17 @@ def test_the_suggestion_is_the_last_rate_before_a_tenth_of_the_fall_is_lost():
     assert search([2.3, 2.0, 1.5, 1.7], "highest rate").suggestion == float(f"{found.rates[2]:.2g}")
 
 
+def test_a_search_shows_in_a_line_and_as_a_curve():
+    found = search([2.3, 2.2, 1.8, 1.5, 1.69, 1.71, 1.6, 4.0])
+    assert repr(found) == f"RateSearch(try lr {found.suggestion:g}, after 8 steps)"
+    assert "<details><summary>losses</summary>" in found._repr_html_()
+    assert repr(search([2.3, 2.3])) == "RateSearch(no suggestion, after 2 steps)"
+    pytest.importorskip("matplotlib")
+    figure = found.plot()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert figure.axes[0].get_xscale() == "log"
+
+
 def test_a_loss_that_is_no_number_at_once_leaves_the_rate_of_the_lowest():
     found = search([2.3, 1.5, 1.55], "not finite")
     assert found.suggestion == float(f"{found.rates[1]:.2g}")

@@ -87,7 +87,7 @@ def _find_lr(arguments: argparse.Namespace) -> int:
     else:
         _show(found)
     if arguments.save is not None:
-        plots.save(plots.rates(found.rates, found.losses, found.smoothed, found.suggestion), arguments.save)
+        plots.save(found.plot(), arguments.save)
         if not arguments.json:
             sys.stdout.write(f"{arguments.save} is written\n")
     return 0

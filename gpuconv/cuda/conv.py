@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
-from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float
+from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float, conv_weight_wgmma, conv_wgmma
 from .arithmetic import add
 from .batchnorm_fused import joined
 from .conv_tiles import Tile, holds_large, packs, tile_of, weight_tile_of
@@ -114,6 +114,11 @@ def weight_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = 
     return "tensor" if takes else "tiled"
 
 
+def _on_tensor_cores(z: ConvSizes, device: Device, dtype: np.dtype, *, data: bool) -> Any:
+    """Return the module whose launchers make y, or dx with data: by warpgroups where a GPU has them, else by warps."""
+    return conv_wgmma if conv_wgmma.takes(z, device, dtype, data=data) else conv_tensor
+
+
 def _phases(z: Sizes) -> tuple[int, ...]:
     """Return the phases of the stride in rows and columns, and in depth: each is an axis of the grid of dx."""
     *deep, down, across = z.stride
@@ -158,7 +163,9 @@ def forward_unit(
         return None
     products = products_of(x.dtype, device.arch, precision)
     behind = {"pooled": pooled, "places": pooled and training, "moments": moments}
-    return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=False, products=products, **behind)
+    make = _on_tensor_cores(z, device, x.dtype, data=False).conv_forward
+    made: conv_tensor.Made = make(device, x, w, b, z, _shape(z), relu=False, products=products, **behind)
+    return made
 
 
 def correlate(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
@@ -167,7 +174,8 @@ def correlate(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], prec
     method = forward_method(z, x.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(x.dtype, device.arch, precision)
-        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products).y
+        make = _on_tensor_cores(z, device, x.dtype, data=False).conv_forward
+        return make(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products).y
     x, channels_last = in_own_format(x)
     y, y_stored = empty_images(device, z.out, x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)
@@ -295,7 +303,8 @@ def data_gradient(
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(dy.dtype, device.arch, precision)
         how = {"channels_last": channels_last, "products": products, **more}
-        return conv_tensor.data_gradient(device, dy, w, b, z, _shape(z), **how)
+        make = _on_tensor_cores(z, device, dy.dtype, data=True).data_gradient
+        return make(device, dy, w, b, z, _shape(z), **how)
     dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
@@ -329,7 +338,9 @@ def weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisio
             partial = conv_weight_tensor_float.partial_sums(device, dy, x, z, _shape(z), products)
         else:
             of_chunks = conv_weight_tensor.padded(z)
-            partial = conv_weight_tensor.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
+            warpgroups = conv_weight_wgmma.takes(of_chunks, device, x.dtype)
+            make = conv_weight_wgmma if warpgroups else conv_weight_tensor
+            partial = make.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
         _add(device, partial, dw, taps=taps, channels=channels, stored=partial.shape[-1])
         return
     x, channels_last = in_own_format(x)

@@ -142,7 +142,7 @@ def conv_forward(
     arguments = x_last, filters, None if b is None else contiguous(b), y_last, shape, pooled, of_maxima, partial
     shared = _shared_bytes(tile, x.dtype, moments=moments)
     _FORWARD(device, (x.dtype, products, relu, *tile), blocks, *arguments, shared=shared)
-    y = _in_format(device, y_last, channels_last=is_channels_last(x))
+    y = in_format(device, y_last, channels_last=is_channels_last(x))
     found = None if partial is None else Moments(partial, tile.pixels // half**2)
     return Made(y, None if of_maxima is None else of_maxima.transpose(0, 3, 1, 2), found)
 
@@ -184,7 +184,7 @@ def data_gradient(
     more = None if plus is None else in_chunks(device, plus), None if mask is None else mask.bits
     arguments = dy_last, filters, b, dx_last, shape, v, h, *more
     _DATA(device, (dy.dtype, products, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
-    return _in_format(device, dx_last, channels_last=channels_last)
+    return in_format(device, dx_last, channels_last=channels_last)
 
 
 def _blocks(tile: TensorTile, pixels: int, columns: int) -> int:
@@ -242,7 +242,7 @@ def in_chunks(device: Device, images: Any) -> Any:
     return copy
 
 
-def _in_format(device: Device, last: Any, *, channels_last: bool) -> Any:
+def in_format(device: Device, last: Any, *, channels_last: bool) -> Any:
     """Return images (N, H, W, C) as (N, C, H, W) in a memory format: a view, or a copy."""
     images = last.transpose(0, 3, 1, 2)
     if channels_last:

@@ -55,6 +55,7 @@ _SUMS = {
 }  # Accumulator<T>::type of common.cuh
 OPTIONS = ("-std=c++17", "-lineinfo")
 
+_TENSOR_MAP = "ptx::TensorMap"  # of ptx_hopper.cuh
 _MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 _MOST_THREADS = (1024, 1024, 64)
 _BLOCKS_PER_SM = 32  # enough to fill a multiprocessor several times over
@@ -86,7 +87,7 @@ class Kernel:
 
     block is the number of threads of a block, or their numbers along x, y, z.  Arrays must be C-contiguous but for
     the arguments named in `strided`, whose kernel is told the strides.  least_arch: the lowest compute capability that
-    has the kernel's instructions, without the dot.
+    has the kernel's instructions, without the dot; target: the only architecture that has them, such as "90a".
     """
 
     all: ClassVar[dict[str, Kernel]] = {}
@@ -99,8 +100,11 @@ class Kernel:
         block: int | tuple[int, ...] = 256,
         strided: tuple[str, ...] = (),
         least_arch: int = 0,
+        target: str | None = None,
     ) -> None:
-        self.file, self.name, self.strided, self.least_arch = file, name, strided, least_arch
+        self.file, self.name, self.strided, self.least_arch, self.target = file, name, strided, least_arch, target
+        # The GPU's own architecture is named after this one; a compiler that is given both takes the special one.
+        self.options = OPTIONS if target is None else (*OPTIONS, f"-arch=sm_{target}")
         self.block = _three(block)
         if any(not 1 <= size <= most for size, most in zip(self.block, _MOST_THREADS, strict=True)) or (
             math.prod(self.block) > _MOST_THREADS[0]
@@ -131,10 +135,7 @@ class Kernel:
                 return
             msg = f"{self.name}: a grid has at most {_MOST_BLOCKS} blocks, got {blocks}"
             raise SizeLimitError(msg)
-        ready = self._ready.get((device, templates))
-        if ready is None:
-            ready = self._prepare(device, templates)
-        function, converters = ready
+        function, converters = self._ready.get((device, templates)) or self.prepare(device, templates)
         if len(args) != len(converters):
             names = ", ".join(parameter.name for parameter in self.signature.parameters)
             msg = f"{self.name} takes {len(converters)} arguments ({names}), got {len(args)}"
@@ -187,14 +188,21 @@ class Kernel:
             return "true" if value else "false"
         return str(int(_scalar(what, C_TYPES[kind])(value)))
 
-    def _prepare(self, device: Device, templates: tuple[Any, ...]) -> tuple[Any, tuple[Converter, ...]]:
+    def prepare(self, device: Device, templates: tuple[Any, ...]) -> tuple[Any, tuple[Converter, ...]]:
+        """Compile the kernel for a device, unless it is; return the function, and what converts its arguments.
+
+        Raises GpuLaunchError where the device cannot have it.
+        """
+        ready = self._ready.get((device, templates))
+        if ready is not None:
+            return ready
         expression = self.expression(templates)
-        if device.arch < self.least_arch:
+        if device.arch < self.least_arch or (self.target is not None and device.arch != self.least_arch):
             needed, has = (f"{arch // 10}.{arch % 10}" for arch in (self.least_arch, device.arch))
             msg = f"{self.name} needs compute capability {needed}, {device.name} has {has}"
             raise GpuLaunchError(msg)
         try:
-            functions = device.compile(source(self.file), self.file, (expression,), OPTIONS)
+            functions = device.compile(source(self.file), self.file, (expression,), self.options)
         except Exception as error:
             if isinstance(error, (MemoryError, GpuFaultError, RecordingError)):
                 raise
@@ -211,6 +219,8 @@ class Kernel:
 
     def _converter(self, device: Device, parameter: _Parameter, bound: Mapping[str, str]) -> Converter:
         what = f"{self.name}: argument {parameter.name}"
+        if parameter.type == _TENSOR_MAP:
+            return _tensor_map(what, device)
         struct = self.signature.structs.get(parameter.type)
         if struct is not None:
             return _struct(what, struct)
@@ -223,8 +233,10 @@ class Kernel:
         """Return the launch in words, one line an argument."""
         lines = [f"  grid {blocks}, block {self.block}"]
         for parameter, arg in zip(self.signature.parameters, args, strict=True):
-            shown = f"{arg.dtype} {tuple(arg.shape)}" if hasattr(arg, "shape") else repr(arg)
-            lines.append(f"  {parameter.name}: {shown}")
+            of_map = parameter.type == _TENSOR_MAP
+            given = arg.array if of_map else arg
+            shown = f"{given.dtype} {tuple(given.shape)}" if hasattr(given, "shape") else repr(given)
+            lines.append(f"  {parameter.name}: {'map of ' * of_map}{shown}")
         return "\n".join(lines)
 
 
@@ -254,6 +266,20 @@ def _array(what: str, dtype: np.dtype, device: Device, *, any_strides: bool) -> 
             raise DTypeError(msg)
         if not any_strides and not value.flags.c_contiguous:
             msg = f"{what} must be C-contiguous, got shape {tuple(value.shape)} with strides {tuple(value.strides)}"
+            raise ArgTypeError(msg)
+        return value
+
+    return convert
+
+
+def _tensor_map(what: str, device: Device) -> Converter:
+    holds = device.holds
+
+    def convert(value: Any) -> Any:
+        array = getattr(value, "array", None)
+        if array is None or not holds(array):
+            cls = type(value)
+            msg = f"{what} must be a tensor map of an array on {device.name}, got {cls.__module__}.{cls.__qualname__}"
             raise ArgTypeError(msg)
         return value
 
@@ -379,7 +405,7 @@ def _declared(text: str) -> tuple[str, str]:
 
 def _parameter(text: str) -> _Parameter:
     kind, name = _declared(text.replace("*", " * ").replace("__restrict__", " "))
-    words = [word for word in kind.split() if word != "const"]
+    words = [word for word in kind.split() if word not in ("const", "__grid_constant__")]
     return _Parameter(name, " ".join(word for word in words if word != "*"), "*" in words)
 
 

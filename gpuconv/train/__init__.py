@@ -31,7 +31,7 @@ from ..runs.evaluation import Evaluation, evaluate
 from ..runs.prediction import Classifier, Prediction, Predictions
 from ..runs.result import Result
 from ..runs.settings import PRESETS
-from ..show.compare import compare_runs
+from ..show.compare import Comparison, compare_runs
 from ..show.run import Run
 from .feed import Batch
 from .later import ENDS, prolong
@@ -49,6 +49,7 @@ __all__ = [
     "PRESETS",
     "Batch",
     "Classifier",
+    "Comparison",
     "Config",
     "Evaluation",
     "Interrupted",

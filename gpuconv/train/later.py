@@ -18,6 +18,7 @@ from typing import Any
 from .. import durable
 from ..backend import using
 from ..data.check import check_dataset
+from ..data.dataset import Dataset
 from ..errors import ConfigError
 from ..folders import path_of
 from ..nn.spec import NET_FILES
@@ -51,7 +52,7 @@ def prolong(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> Result:

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import checks, tables
 from ..errors import ConfigError, GpuconvError, NonFiniteLossError
+from ..plural import counted
 from ..runs.config import Config
-from ..show import terminal
+from ..show import plots, terminal
 from .outcomes import Outcome
 from .processes import refuse_many
 from .start import begin
 from .team import gathered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STEPS, LOWEST, HIGHEST = 100, 1e-5, 10.0
 
@@ -32,7 +36,7 @@ _FALLEN = 0.02  # of the lowest smoothed loss: the start is so much above it, if
 _LOST = 0.1
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RateSearch:
     """The loss of each step at its rate, smoothed over its neighbours, and what that suggests.
 
@@ -74,13 +78,24 @@ class RateSearch:
             return "the loss has not fallen at any rate: begin lower (--lowest), or look for a mistake in data or net"
         return "the loss has not risen up to the highest rate: go higher (--highest)"
 
+    def plot(self) -> Figure:
+        """Return a matplotlib Figure of the losses; ConfigError if matplotlib is not installed."""
+        return plots.rates(self.rates, self.losses, self.smoothed, self.suggestion)
+
+    def __repr__(self) -> str:
+        return f"RateSearch({self._found}, after {counted(len(self.rates), 'step')})"
+
+    @property
+    def _found(self) -> str:
+        return "no suggestion" if self.suggestion is None else f"try lr {self.suggestion:g}"
+
     def _repr_html_(self) -> str:
+        """Show the suggestion, and the losses on a click; `plot` shows them as a curve."""
         rows = [
             [f"{rate:.2g}", f"{loss:.4f}", f"{smooth:.4f}"]
             for rate, loss, smooth in zip(self.rates, self.losses, self.smoothed, strict=True)
         ]
-        found = "no suggestion" if self.suggestion is None else f"try lr {self.suggestion:g}"
-        return tables.html("Learning rates", found, ["rate", "loss", "smoothed"], rows)
+        return tables.html("Learning rates", self._found, ["rate", "loss", "smoothed"], rows, folded="losses")
 
 
 def find_rate(

@@ -43,7 +43,7 @@ def train(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
 ) -> Result:
     """Train a net from the beginning and return the Result; everything is kept in a new run folder.
 
@@ -128,7 +128,7 @@ def resume(
     run: str | Path,
     *,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> Result:
