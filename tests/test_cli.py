@@ -805,7 +805,7 @@ def test_doctor_fits_the_terminal():
 
 def test_doctor_knows_every_extra_that_people_install_by_name():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    theirs = ("test", "bench", "torch", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
+    theirs = ("test", "bench", "docs", "torch", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
     assert {*doctor.EXTRAS} | {*theirs} >= {*project["optional-dependencies"]}
     for extra, (package, _) in doctor.EXTRAS.items():
         needed = project["optional-dependencies"][extra]

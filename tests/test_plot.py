@@ -209,7 +209,7 @@ def test_charts_fill_the_terminal_and_no_more(columns, lines, beside, charts, fi
 def test_of_several_runs_the_validation_is_drawn_in_a_line_each(group):
     page = plain(screen.of_runs(group, [Run(group / f"seed-{n}") for n in (0, 1)], 80, 24, MONO))
     text = "\n".join(page)
-    assert "2 of 2 runs finished" in text
+    assert "2 runs, 2 finished" in text
     assert "validation loss" in text
     for n in (0, 1):
         last = Run(group / f"seed-{n}").metrics[-1]

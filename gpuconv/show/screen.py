@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import tables
 from ..errors import ConfigError
+from ..plural import counted
 from ..runs.reading import Reading
 from .canvas import Chart, Style, draw
 from .curves import Line, curve_lines
@@ -78,7 +79,7 @@ def of_runs(folder: Path, runs: Sequence[Reading], columns: int, lines: int, sty
     what = " and ".join(sorted(names))
     done = sum(run.finished for run in runs)
     of_all = f", the first {len(shown)} with curves" if len(shown) < len(runs) else ""
-    head = f"{folder}: {done} of {len(runs)} runs finished{of_all}"
+    head = f"{folder}: {counted(len(runs), 'run')}, {done} finished{of_all}"
     charts = [Chart(f"{what} loss", parts[0], "{:.3g}".format), Chart(f"{what} accuracy", parts[1], _percent)]
     return _page(head, charts, columns, lines, style)
 
