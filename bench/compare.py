@@ -18,10 +18,12 @@ from gpuconv.errors import ConfigError
 from gpuconv.plural import counted
 
 from . import results
-from .results import MEASURED, OURS, Entry, Ratio, Result
+from .results import MEASURED, OURS, OURS_AGAIN, Entry, Ratio, Result
 
 LEAST_PROCESSES = 3
 _SAME = ("processor", "gpu", "system", "threads", "python", "numpy", "blas", "loops")
+
+_OURS = (OURS, OURS_AGAIN, "gpuconv-numpy")  # sides that run what has changed
 
 _Key = tuple[str, str, str, str]  # case, direction, regime, format
 
@@ -38,7 +40,10 @@ class Then:
         for run in self.runs:
             there = run.machine
             if unlike := [name for name in _SAME if there.get(name) != machine.get(name)]:
-                facts = "; ".join(f"{name}: {there.get(name)} there, {machine.get(name)} here" for name in unlike)
+                facts = "; ".join(
+                    f"{name}: {there.get(name, 'not recorded')} there, {machine.get(name, 'none')} here"
+                    for name in unlike
+                )
                 msg = f"--compare: {self.names} is of another machine or other versions, with which times cannot be compared ({facts})"
                 raise ConfigError(msg)
         if not any(case in cases and regime in regimes for case, _, regime, _ in self.entries()):
@@ -157,14 +162,15 @@ def means(now: Result, then: Then) -> list[str]:
     """Return a sentence of gpuconv, and one of each peer that is as it was: what it changed by, the machine did."""
     found = []
     for side in now.sides:
-        if side != OURS and not then.same_version(side, now):
+        ours = side in _OURS
+        if not ours and not then.same_version(side, now):
             continue
         ratios = [change.ratio.value for change in changes(now, then, side)]
         if ratios:
             found.append(
                 f"{now.label(side)} now / then: geometric mean {statistics.geometric_mean(ratios):.2f} of "
                 f"{counted(len(ratios), 'row')}, from {min(ratios):.2f} to {max(ratios):.2f}"
-                + ("" if side == OURS else ", the same version: a measure of the machine")
+                + ("" if ours else ", the same version: a measure of the machine")
             )
     return found
 

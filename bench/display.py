@@ -127,3 +127,5 @@ class Bar(Display):
     def end_case(self) -> None:
         super().end_case()
         self._bar.update(self._task, completed=self._done)
+        if self._done == self._total:
+            self._bar.update(self._task, description="measuring peaks once more")

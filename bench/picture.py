@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -22,6 +23,7 @@ _METADATA: dict[str, dict[str, None]] = {  # equal results give equal files
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
+_LETTERS = 15  # of the line below, to an inch
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _WIDE_TICKS = (0.0001, 0.001, 0.01, 0.1, 1, 10, 100, 1000)
 
@@ -88,6 +90,7 @@ def draw(result: Result, path: Path, regime: str = "float32") -> bool:
         panels[0].set_ylim(len(cases) - 0.5, -0.5)
         names, marks = panels[0].get_legend_handles_labels()[::-1]
         figure.legend(marks, names, loc="outside upper right", ncols=len(names), frameon=False)
-        figure.supxlabel(f"{setting(result)}; {regime}", fontsize=7, color="#555555")
+        letters = int(_LETTERS * figure.get_figwidth())
+        figure.supxlabel(textwrap.fill(f"{setting(result)}; {regime}", letters), fontsize=7, color="#555555")
         figure.savefig(path, dpi=150, metadata=_METADATA[path.suffix.lower()])
     return True

@@ -103,7 +103,8 @@ def bench(
                 repeated = _again(found, chosen, names, settings, watch)
         except harness.SideError as error:
             raise BenchError(str(error)) from None
-    watch.say("\n" + watch.wrapped(*tables.facts(result), quiet.after(result.machine)))
+    watch.say(watch.wrapped("", *tables.facts(result)))
+    watch.say(watch.wrapped(quiet.after(result.machine)))
     if save is not None:
         save.write_text(result.to_json(), encoding="utf-8")
         watch.say(watch.wrapped(f"kept in {save}"))
@@ -111,7 +112,7 @@ def bench(
         watch.say(watch.wrapped(_draw(result, picture, settings.regimes[0])))
     if then is None:
         return True
-    watch.say("\n" + watch.wrapped(*lines(result, then, fail_above)))
+    watch.say(watch.wrapped("", *lines(result, then, fail_above)))
     return fail_above is None or _judge(result, then, fail_above, found, repeated, watch)
 
 
@@ -155,7 +156,7 @@ def _again(
     suspects = {change.case for change in found}
     if not suspects:
         return None
-    watch.say(f"\n{counted(len(suspects), 'case')} once more, to be sure that what seems slower is:")
+    watch.say(watch.wrapped("", f"{counted(len(suspects), 'case')} once more, to be sure that what seems slower is:"))
     doubtful = [case for case in chosen if case.name in suspects]
     watch.begin(doubtful)
     return harness.run(doubtful, names, settings, watch)
@@ -206,7 +207,14 @@ class _Watch(harness.Watch):
         names: Sequence[str],
     ) -> None:
         self._shown, self._machine, self._settings = shown, machine, settings
-        self.table = Table(chosen, names, settings.regimes, width=shown.width, one_thread=settings.one_thread)
+        self.table = Table(
+            chosen,
+            names,
+            settings.regimes,
+            width=shown.width,
+            memory=settings.memory,
+            one_thread=settings.one_thread,
+        )
 
     def say(self, text: str) -> None:
         """Print text, if there is any."""
@@ -217,8 +225,8 @@ class _Watch(harness.Watch):
         """Return sentences as lines that fit the terminal."""
         width = self._shown.width
         if width is None:
-            return "\n".join(filter(None, sentences))
-        return "\n".join(line for text in sentences if text for line in wrapped(text, width, indent="  "))
+            return "\n".join(sentences)
+        return "\n".join(line for text in sentences for line in wrapped(text, width, indent="  "))
 
     def begin(self, chosen: Sequence[cases.Case]) -> None:
         """Begin anew, with these cases."""

@@ -16,7 +16,7 @@ _GAP = "  "
 class Table:
     """What a run prints of its rows.
 
-    width: the columns there are; None: as many as a line takes, for files and pipes.
+    width: the columns there are; None: as many as a line takes, for files and pipes.   memory: it is measured.
     one_thread: the ratio of processor times behind that of wall times.
     """
 
@@ -27,8 +27,10 @@ class Table:
         regimes: Sequence[str],
         *,
         width: int | None = None,
+        memory: bool = True,
         one_thread: bool = False,
     ) -> None:
+        self._memory = memory
         self._peers, self._one_thread = peers, one_thread
         self._regime = max(map(len, regimes)) if len(regimes) > 1 else 0  # nothing to tell apart: it is not shown
         self._case = max([_LEAST_CASE, *(len(case.name) for case in cases)])
@@ -56,11 +58,20 @@ class Table:
         cells = [f"{'case':{self._case}}", f"{'':{_DIRECTION}}", f"{'':{_LAYOUT}}"]
         if self._regime:
             cells.insert(1, f"{'regime':{self._regime}}")
-        cells += [f"{f'{OURS} ms':>{_MS}}", f"{'rate':>{_RATE}}", f"{'error':>{_ERROR}}", f"{'MB':>{_MEMORY}}"]
+        cells += self._titles(f"{OURS} ms", "rate")
         for peer in self._peers:
             cells += [f"{f'{peer} ms':>{self._peer(peer)}}", f"{'ratio (spread)':{_RATIO}}"]
             cells += [f"{'1 thread':>{_ALONE}}"] if self._one_thread else []
         return _GAP.join(cells).rstrip()
+
+    def _titles(self, ms: str, rate: str) -> list[str]:
+        """Return what stands above the cells of gpuconv's own entry."""
+        cells = [f"{ms:>{_MS}}", f"{rate:>{_RATE}}", f"{'error':>{_ERROR}}"]
+        return [*cells, f"{'MB':>{_MEMORY}}"] if self._memory else cells
+
+    def _ours(self, row: Row, entry: Entry) -> list[str]:
+        cells = [f"{entry.ms:{_MS}.3f}", _rate(row, entry), f"{error(entry):>{_ERROR}}"]
+        return [*cells, f"{_memory(entry):>{_MEMORY}}"] if self._memory else cells
 
     def _peer(self, peer: str) -> int:
         return max(_MS, len(f"{peer} ms"))
@@ -71,14 +82,9 @@ class Table:
             cells.insert(1, f"{row.regime:{self._regime}}")
         ours = row.entry(OURS, layout)
         if ours is None or not ours.measured:
-            cells.append(f"{word(ours):>{_MS + _RATE + _ERROR + _MEMORY + 3 * len(_GAP)}}")
+            cells.append(f"{word(ours):>{len(_GAP.join(self._titles('', '')))}}")
         else:
-            cells += [
-                f"{ours.ms:{_MS}.3f}",
-                _rate(row, ours),
-                f"{error(ours):>{_ERROR}}",
-                f"{_memory(ours):>{_MEMORY}}",
-            ]
+            cells += self._ours(row, ours)
         for peer in self._peers:
             theirs = row.entry(peer, layout)
             width = self._peer(peer)
@@ -91,8 +97,7 @@ class Table:
         return _GAP.join(cells).rstrip()
 
     def _stacked_head(self) -> str:
-        cells = [f"{'':{_DIRECTION}}", f"{'':{_LAYOUT}}", f"{'':{self._side}}", f"{'ms':>{_MS}}"]
-        cells += [f"{'rate; ratio':>{_RATE}}", f"{'error':>{_ERROR}}", f"{'MB':>{_MEMORY}}"]
+        cells = [f"{'':{_DIRECTION}}", f"{'':{_LAYOUT}}", f"{'':{self._side}}", *self._titles("ms", "rate; ratio")]
         return _GAP.join(cells)
 
     def _stacked(self, row: Row, layout: str, direction: str) -> list[str]:
@@ -104,8 +109,7 @@ class Table:
             if entry is None or not entry.measured:
                 cells.append(f"{word(entry):>{_MS}}")
             elif side == OURS:
-                cells += [f"{entry.ms:{_MS}.3f}", _rate(row, entry)]
-                cells += [f"{error(entry):>{_ERROR}}", f"{_memory(entry):>{_MEMORY}}"]
+                cells += self._ours(row, entry)
             else:
                 cells += [f"{entry.ms:{_MS}.3f}", f"{_ratio(row.ratio(side, layout)):>{_RATE + 2}}"]
                 if self._one_thread:

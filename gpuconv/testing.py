@@ -22,6 +22,7 @@ from .backend import asarray, asnumpy, backend_of, copy
 from .errors import ArgTypeError, DTypeError, GradientError, ParamError, ShapeError
 from .nn.layer import Layer
 from .plural import counted
+from .typing import AnyArray
 
 __all__ = ["gradcheck", "gradcheck_layer"]
 
@@ -31,11 +32,11 @@ _SMALL = 1e-3  # of the largest slope of an array: what a difference may change 
 
 def gradcheck(
     function: Callable[..., Any],
-    arrays: Sequence[Any],
-    gradients: Sequence[Any] | None = None,
+    arrays: Sequence[AnyArray],
+    gradients: Sequence[AnyArray | None] | None = None,
     *,
     backward: Callable[[Any, Any], Any] | None = None,
-    dy: Any = None,
+    dy: AnyArray | None = None,
     h: float | None = None,
     entries: int | None = None,
     seed: int = 0,
@@ -74,10 +75,10 @@ def gradcheck(
 
 def gradcheck_layer(
     layer: Layer,
-    x: Any,
+    x: AnyArray,
     *,
     step: int = 0,
-    dy: Any = None,
+    dy: AnyArray | None = None,
     h: float | None = None,
     entries: int | None = None,
     seed: int = 0,
@@ -307,14 +308,13 @@ def _compare(
             msg = f"the slope at {_entry(name, place)} cannot be told: it is {twice}: is there a kink or a tie near it?"
             raise GradientError(msg)
         change = max(change, slope.change)
-    errors = {
-        place: abs(float(gradient[place]) - slope.value) / (change + slope.rounding or 1.0)
-        for place, slope in slopes.items()
+    beyond = {
+        place: abs(float(gradient[place]) - slope.value) - (change + slope.rounding) for place, slope in slopes.items()
     }
-    wrong = [place for place, error in errors.items() if not error <= 1.0]
+    wrong = [place for place, error in beyond.items() if not error <= 0]
     if not wrong:
         return []
-    worst = max(wrong, key=lambda place: (np.isnan(errors[place]), errors[place]))
+    worst = max(wrong, key=lambda place: (np.isnan(beyond[place]), beyond[place]))
     slope, (below, above) = slopes[worst], _one_sided(call, k, worst, weights, h)
     kink = abs(above - below) > _SMALL * max(abs(above), abs(below)) + 2 * slope.rounding
     sides = f" ({below + 0.0:g} below it and {above + 0.0:g} above: a kink?)" if kink else ""

@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import gpuconv
-from gpuconv import data
+from gpuconv import data, testing
 from gpuconv.show import drawing
 from gpuconv.show.drawing import numbers, outline
 
@@ -267,6 +267,27 @@ plt.show()
 # u^(2/3) is 2e-11 and 2e-5; a hundred times that still tells a right gradient from a wrong one.
 assert double.min() < 100 * np.finfo(np.float64).eps ** (2 / 3)
 assert single.min() < 100 * np.finfo(np.float32).eps ** (2 / 3)
+
+# %% [markdown]
+# `gpuconv.testing.gradcheck` does so for every entry of every array. It chooses the step, and finds out how far a
+# difference can be off from what it changes by when the step is doubled. A wrong gradient is named with its array, the
+# entry and both values; `gradcheck_layer` does the same for a layer of your own and all its parameters.
+
+# %%
+arrays = [rng.integers(-3, 4, shape).astype(float) for shape in ((1, 2, 4, 4), (3, 2, 3, 3), (3,))]
+assert testing.gradcheck(gpuconv.conv_forward, arrays, backward=gpuconv.conv_backward)
+
+
+def forgetful(dy, cache):
+    """Return the gradients of a convolution whose last filter is taken for one without bias."""
+    dx, dw, db = gpuconv.conv_backward(dy, cache)
+    return dx, dw, db * [1, 1, 0]
+
+
+try:  # a convolution is linear in each of its arrays: a step of 1 is as good as any
+    testing.gradcheck(gpuconv.conv_forward, arrays, backward=forgetful, dy=np.ones((1, 3, 2, 2)), h=1.0)
+except AssertionError as error:
+    print(error)
 
 # %% [markdown]
 # ## Read on

@@ -124,6 +124,20 @@ def test_the_text_has_a_line_a_row_and_a_peer_as_measure_of_the_machine():
     ]
     now.sides["torch"]["version"] = "2.0"
     assert "PyTorch" not in "".join(compare.lines(now, older))
+
+
+def test_gpuconv_in_another_process_is_no_measure_of_the_machine():
+    now, older = measured([1.3] * 6, peer=2.0), measured(STEADY)
+    for one in (now, older):
+        one.sides["gpuconv-numpy"] = {**one.sides.pop("torch"), "label": "gpuconv, NumPy alone"}
+        one.rows[0].entries[1].side = "gpuconv-numpy"
+    assert compare.means(now, then(older))[1] == (
+        "gpuconv, NumPy alone now / then: geometric mean 2.00 of 1 row, from 2.00 to 2.00"
+    )
+
+
+def test_a_row_of_the_text_fits_80_columns():
+    lines = compare.lines(measured([1.3] * 6), then(measured(STEADY)), 1.1)
     assert max(map(len, lines[1:-2])) <= 80
 
 
@@ -254,6 +268,6 @@ def test_a_picture_of_no_peer_is_not_drawn(bench, tmp_path):
 
 def test_sentences_fit_the_terminal(monkeypatch):
     watch = run._Watch(run.Display(), MACHINE, harness.Settings(), [], [])
-    assert watch.wrapped("a " * 60, "", "b") == "a " * 60 + "\nb"
+    assert watch.wrapped("a " * 60, "", "b") == "a " * 60 + "\n\nb"
     monkeypatch.setattr(run.Display, "width", 20)
     assert watch.wrapped("a " * 12, "b").splitlines() == ["a a a a a a a a a a", "  a a", "b"]

@@ -400,10 +400,12 @@ def test_a_picture_has_a_panel_for_each_peer_and_a_dot_for_each_ratio(result, tm
 
     drawn = []
     monkeypatch.setattr(picture.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    result.machine["processor"] = "Abacus " * 30
     picture.draw(result, tmp_path / "x.png")
     (figure,) = drawn
     assert [panel.get_title() for panel in figure.axes] == ["gpuconv / PyTorch", "gpuconv / course im2col"]
     assert all(panel.get_xscale() == "log" for panel in figure.axes)
+    assert max(map(len, figure.get_supxlabel().splitlines())) <= 15 * figure.get_figwidth()  # at 7 points
     dots = {marks.get_label(): list(marks.lines[0].get_xdata()) for marks in figure.axes[0].containers}
     assert dots == {"forward": [2.0], "backward": [2.0], "step": [2.0]}
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["conv a", "train b"]

@@ -62,6 +62,20 @@ def test_a_column_that_tells_nothing_apart_is_left_out(row):
     assert several.head().index("gpuconv ms") == Table(CASES, PEERS, ["float32"]).head().index("gpuconv ms") + 9
 
 
+@pytest.mark.parametrize("width", [None, 80])
+def test_memory_that_is_not_measured_has_no_column(row, width):
+    with_it, without = (Table(CASES, PEERS, ["float32"], width=width, memory=memory) for memory in (True, False))
+    for row.direction in ("forward", "backward"):
+        lines = ["\n".join([table.head(), *table.lines(row)]) for table in (with_it, without)]
+        assert "1.5" in lines[0]
+        assert "1.5" not in lines[1]
+    assert "wrong" in lines[1]
+    row.entries[0] = Entry(OURS, "NCHW", "failed", "its process ended with status -9")
+    if width is None:
+        line, head = without.lines(row)[0], without.head()
+        assert line.index("failed") + len("failed") == head.index("error") + len("error")
+
+
 def test_one_thread_has_a_column(row):
     table = Table(CASES, PEERS, ["float32"], one_thread=True)
     nchw, _ = table.lines(row)
@@ -159,6 +173,9 @@ def test_in_a_terminal_a_bar_says_how_far_it_is(clock):
         shown.say("a row")
         (line,) = _drawn(shown)
         assert cell_len(line) <= 80
+        for _ in range(3):
+            shown.end_case()
+        assert _text(shown) == "measuring peaks once more"
     assert shown._bar is None
     assert "a row" in out.getvalue()
 

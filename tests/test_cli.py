@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -442,7 +443,7 @@ def test_a_mistake_of_the_program_keeps_its_traceback(gpuconv, monkeypatch):
 BAD = {
     "unknown_command": (["trian"], "invalid choice: 'trian'; did you mean train?\ngpuconv --help shows"),
     "command_of_another_name": (["evaluate", "x"], "invalid choice: 'evaluate'; did you mean eval?"),
-    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, eval, predict, plot"),
+    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, find-lr, runs, eval, predict, plot"),
     "unknown_data_command": (["data", "gett"], "invalid choice: 'gett'; did you mean get?"),
     "unknown_data_set": (["data", "get", "cifar1"], "invalid choice: 'cifar1'; did you mean cifar10?"),
     "unknown_flag": (
@@ -524,6 +525,8 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         [],
         ["--help"],
         ["train", "-h"],
+        ["find-lr", "-h"],
+        ["runs", "-h"],
         ["eval", "-h"],
         ["plot", "-h"],
         ["compare", "-h"],
@@ -784,9 +787,29 @@ def test_doctor_says_how_to_get_what_commands_need_beyond_the_rest(gpuconv, monk
     monkeypatch.setattr(importlib.metadata, "version", version)
     code, out, _ = gpuconv("doctor")
     assert code == 0
-    lines = [line.split(maxsplit=1) for line in out.splitlines()]
-    assert ["onnx", "not installed: pip install -e '.[onnx]' in the checkout"] in lines
-    assert ["matplotlib", "7.8.9"] in lines
+    lines = [line.split(maxsplit=2) for line in out.splitlines()]
+    command = "pip install -e '.[onnx]' in the checkout"
+    assert ["extra", "onnx", f"not installed, for nets as ONNX files: {command}"] in lines
+    assert ["extra", "plots", "matplotlib 7.8.9"] in lines
+    assert "in a checkout: pip install -e '.[NAME]'; from a wheel: pip install 'gpuconv[NAME] @ file://" in out
+
+
+def test_doctor_fits_the_terminal():
+    findings = [doctor.Finding("extra onnx", "not installed, " + "word " * 40), doctor.Finding("x", "y", ok=False)]
+    lines = doctor.as_text(findings, 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert {len(line) - len(line.lstrip()) for line in lines[1:-1]} == {len("extra onnx  ")}
+    assert lines[-1] == "x           y   <- problem"
+    assert " ".join(" ".join(lines[:-1]).split()) == f"extra onnx {findings[0].value}".strip()
+
+
+def test_doctor_knows_every_extra_that_people_install_by_name():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    theirs = ("test", "bench", "torch", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
+    assert {*doctor.EXTRAS} | {*theirs} >= {*project["optional-dependencies"]}
+    for extra, (package, _) in doctor.EXTRAS.items():
+        needed = project["optional-dependencies"][extra]
+        assert any(re.match(re.escape(package) + r"\b", each) for each in needed), extra
 
 
 def test_doctor_points_at_problems(gpuconv, monkeypatch):

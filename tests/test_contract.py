@@ -143,6 +143,7 @@ _GROUND = {
     "checks",
     "contents",
     "durable",
+    "elsewhere",
     "errors",
     "extras",
     "folders",

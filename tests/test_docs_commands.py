@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -24,41 +25,34 @@ from gpuconv import cli
 from gpuconv.data import cifar10
 from gpuconv.train import Stepper
 
-# What is not run here, by the beginning of a command, and why; all of it is parsed.
+# What is not run here, by a pattern of the beginning of a command, and why; all of it is parsed.
 APART = {
-    "python3 -m venv ": "makes an environment",
-    ". .venv/bin/activate": "is of the shell that it is typed in",
-    "pip install ": "asks an index of packages",
-    "make ": "installs, and takes minutes; CI runs them",
-    "ruff ": "is run by make style",
-    "nvidia-smi": "comes with a GPU's driver",
-    "mpiexec ": "starts processes: test_processes.py",
-    "srun ": "starts the processes of a cluster",
-    "pytest ": "takes minutes; CI runs it with --benchmark-disable",
-    "python -m pytest ": "runs tests",
-    "python -m tests.ladder.": "takes minutes; test_kernel_counters.py, test_kernels_compile.py and test_mutation.py try parts of it",
-    "python -m tests.cupy_emulated ": "takes minutes, by real CuPy: make cupy",
-    "python3 -m tests.ladder.gpu_run ": "needs a GPU; test_gpu_run.py",
-    "python -m bench.readme": "measures for an hour; test_bench_report.py",
-    "python -m bench.report FILE": "wants results of one's own; test_bench_report.py",
-    "gpuconv bench --s": "measures for minutes; test_bench_harness.py and test_bench_scaling.py",
-    "gpuconv bench --only": "measures for minutes; test_bench_harness.py",
-    "gpuconv bench --peers": "measures for minutes; test_bench_harness.py",
-    "gpuconv train --precision bfloat16": "needs a GPU; test_mixed_precision.py",
-    "gpuconv train --data cifar100": "downloads; test_data_cifar100.py",
-    "gpuconv data get": "downloads; test_data_download.py",
-}
-# The same of whole commands.
-WHOLE = {
-    "gpuconv bench": "measures for minutes; test_bench_harness.py",
-    "python -m bench.report": "writes files of the project; test_bench_report.py",
+    r"python3 -m venv ": "makes an environment",
+    r"\. \.venv/bin/activate": "is of the shell that it is typed in",
+    r"pip install ": "asks an index of packages",
+    r"make ": "installs, and takes minutes; CI runs them",
+    r"ruff ": "is run by make style",
+    r"nvidia-smi": "comes with a GPU's driver",
+    r"mpiexec ": "starts processes: test_processes.py",
+    r"srun ": "starts the processes of a cluster",
+    r"pytest ": "takes minutes; CI runs it with --benchmark-disable",
+    r"python -m pytest ": "runs tests",
+    r"python -m tests\.ladder\.": "takes minutes; test_kernel_counters.py, test_kernels_compile.py, test_mutation.py try parts of it",
+    r"python -m tests\.cupy_emulated ": "takes minutes, by real CuPy: make cupy",
+    r"python3 -m tests\.ladder\.gpu_run ": "needs a GPU; test_gpu_run.py",
+    r"python -m bench\.readme": "measures for an hour; test_bench_report.py",
+    r"python -m bench\.report( FILE|$)": "writes files of the project, or wants results of one's own; test_bench_report.py",
+    r"gpuconv bench(?! --list)": "measures for minutes; test_bench_harness.py, test_bench_scaling.py",
+    r"gpuconv train --precision bfloat16": "needs a GPU; test_mixed_precision.py",
+    r"gpuconv train --data cifar100": "downloads; test_data_cifar100.py",
+    r"gpuconv data get": "downloads; test_data_download.py",
 }
 COMMANDS = sorted({(command, page) for page in PAGES for command in doc_files.commands(page)})
 _SMALL = ("--widths", "4", "--train-images", "60", "--test-images", "20", "--validation", "20", "--batch-size", "20")
 
 
 def _apart(command):
-    return command in WHOLE or command.startswith(tuple(APART))
+    return any(re.match(start, command) for start in APART)
 
 
 # Parsed -----------------------------------------------------------------------------------------------------------------
@@ -145,8 +139,7 @@ def test_a_command_that_is_none_is_seen(command, capsys):
 
 def test_every_reason_is_that_of_a_command():
     commands = [command for command, _ in COMMANDS]
-    assert [start for start in APART if not any(command.startswith(start) for command in commands)] == []
-    assert set(WHOLE) <= set(commands)
+    assert [start for start in APART if not any(re.match(start, command) for command in commands)] == []
 
 
 def _named():
@@ -196,6 +189,12 @@ def prepared(tmp_path_factory):
         small = ("--data", "shapes", "--epochs", "2", "--progress", "none", *_SMALL)
         for name in ("convnet-1", "vgg-1"):
             assert cli.main(["train", "--run-dir", f"runs/{name}", *small]) == 0
+        assert (
+            cli.main(
+                ["train", "--run-dir", "runs/convnet-sweep-1", "--sweep", "lr=0.03,0.1", *small, "--max-steps", "1"]
+            )
+            == 0
+        )
         assert cli.main(["export", "runs/convnet-1", "--to", "torch", "-o", "net_torch.safetensors", "--no-check"]) == 0
         argv = ["import", "net_torch.safetensors", "--net", "runs/convnet-1", "-o", "mine.safetensors"]
         assert cli.main(argv) == 0
@@ -216,15 +215,19 @@ def _shorter(words):
     """Return the words of a training with flags that make it short."""
     if "--resume" in words:
         return words
+    if words[0] == "find-lr":
+        kept = _SMALL[2:] if "--net" in words else _SMALL
+        return [*words, *kept, "--steps", "10"]
     if "--dry-run" in words:
         return [*words, "--data", "shapes"]
     if "--overfit" in words or "pets/" in words:
         return [*words, "--max-steps", "1", "--batch-size", "5"]
     own = "--net" in words or "--weights" in words or "--preset" in words
     given = {word for word in words if word.startswith("--")}
+    given |= {f"--{word.partition('=')[0]}" for before, word in itertools.pairwise(words) if before == "--sweep"}
     flags = [pair for pair in zip(_SMALL[::2], _SMALL[1::2], strict=True) if pair[0] not in given]
     kept = [word for flag, value in flags if not (own and flag == "--widths") for word in (flag, value)]
-    return [*words, *kept, "--max-steps", "1"]
+    return [*words, *kept, *(("--steps", "10") if "find-lr" in words else ("--max-steps", "1"))]
 
 
 @pytest.mark.long
@@ -256,7 +259,7 @@ def test_commands_run(command, prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cifar10, "OFFICIAL", tiny.spec())
     monkeypatch.setenv("GPUCONV_DATA", str(tmp_path / "cifar"))
     monkeypatch.chdir(folder)
-    words = _shorter(words[1:]) if words[1] == "train" else words[1:]
+    words = _shorter(words[1:]) if words[1] in ("train", "find-lr") else words[1:]
     assert cli.main(words) == 0, capsys.readouterr().err
 
 

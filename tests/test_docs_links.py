@@ -9,7 +9,7 @@ import pytest
 from doc_files import PAGES, ROOT
 
 import gpuconv
-from gpuconv import compat, cudnn, data, export, nn, train
+from gpuconv import compat, cudnn, data, export, nn, testing, train
 from gpuconv.cudnn import refusals
 
 
@@ -60,6 +60,7 @@ NAMES = {
     "gpuconv.train": set(train.__all__),
     "gpuconv.data": set(data.__all__),
     "gpuconv.export": set(export.__all__),
+    "gpuconv.testing": set(testing.__all__),
     "gpuconv.compat": {name for name in compat.__all__ if getattr(compat, name) is not gpuconv.use},
 }
 

@@ -51,8 +51,14 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Return a folder for compiled loops, which all notebooks need."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path, cache):
     """Return what a kernel finds in os.environ: nobody's settings, no data set, our checkout first."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("GPUCONV_", "MPL"))}
     own = {
@@ -60,7 +66,7 @@ def environment(tmp_path):
         "PYTHONPATH": str(ROOT),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
-    return kept | own | {"GPUCONV_NOTEBOOK_QUICK": "1", "GPUCONV_CACHE": str(tmp_path)}
+    return kept | own | {"GPUCONV_NOTEBOOK_QUICK": "1", "GPUCONV_CACHE": str(cache)}
 
 
 def test_every_notebook_is_known():

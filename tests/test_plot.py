@@ -135,10 +135,22 @@ def test_the_last_values_stand_at_the_ends_of_lines_none_over_another():
         assert sum(f" {line.name} {line.points[-1][1]:g}" in text for text in lines) == 1
 
 
+def test_the_words_at_the_ends_keep_the_order_of_the_lines():
+    close = [Line(f"n{n}", [(0.0, 0.0), (1.0, 5.0 - 1e-3 * n)]) for n in (3, 0, 4, 1, 2)]
+    lines = plain(draw(chart(*close, Line("low", [(0.0, 0.0), (1.0, 1.0)])), 60, 12, MONO))
+    words = [word for text in lines for word in text.split() if word in ("n0", "n1", "n2", "n3", "n4", "low")]
+    assert words == ["n0", "n1", "n2", "n3", "n4", "low"]
+    for level in (0.0, 1.0):  # at the edges there is room on one side alone
+        same = [Line(f"n{n}", [(0.0, 1 - level), (1.0, level)]) for n in range(3)]
+        assert sum("n" in text for text in plain(draw(chart(*same), 60, 8, MONO))[1:-2]) == 3
+
+
 def test_the_first_steps_do_not_flatten_the_chart():
-    faint = Line("each step", [(step / 100, 1000.0 if step < 5 else 2.0) for step in range(100)], "faint")
+    faint = Line("each step", [(step / 100, 1000.0 if step < 9 else 2.0) for step in range(100)], "faint")
     lines = plain(draw(chart(faint, Line("training", [(0.5, 1.9), (1.0, 2.1)])), 60, 10, MONO))
     assert not any("1000" in line for line in lines)
+    assert len(inside(lines)[0][:20].split()) <= 1  # cut off, and not laid along the edge
+    assert len(inside(lines)[0][:20].strip()) <= 1
 
 
 def test_what_is_faint_gives_way():

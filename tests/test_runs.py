@@ -320,6 +320,17 @@ def test_a_page_that_cannot_be_written_ends_no_run(tmp_path, monkeypatch, capsys
     assert "index.html could not be written (No space left on device)" in capsys.readouterr().out
 
 
+def test_the_page_is_no_run_to_compare(tmp_path, gpuconv):
+    for _ in range(2):
+        train.train(change(max_steps=1), runs=tmp_path, dataset=shapes(), progress="none")
+    assert names(tmp_path) == ["convnet-1", "convnet-2", "index.html"]
+    code, out, err = gpuconv("compare", *sorted(tmp_path.iterdir()))
+    assert (code, err) == (0, "")
+    assert "convnet-2 against convnet-1" in out
+    (tmp_path / "index.html").write_text("mine")
+    assert gpuconv("compare", *sorted(tmp_path.iterdir()))[0] == 2
+
+
 def test_the_page_of_a_group_is_that_above(made, gpuconv):
     code, _, err = gpuconv("runs", made / "convnet-seeds-1", "--index")
     assert code == 2

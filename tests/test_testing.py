@@ -66,6 +66,14 @@ def test_each_wrong_array_has_a_line_with_both_values():
     ]
 
 
+def test_an_entry_that_does_nothing_has_no_gradient():
+    assert testing.gradcheck(lambda x: x[0] * 2, [np.ones(2)], [np.array([2.0, 0.0])])
+    with pytest.raises(
+        GradientError, match=r"x\[1\]: gradient 0.5, central difference 0, at most 0 off; 1 of 2 entries$"
+    ):
+        testing.gradcheck(lambda x: x[0] * 2, [np.ones(2)], [np.array([2.0, 0.5])], h=0.25)
+
+
 def test_a_scalar_of_python_and_arrays_without_axes_are_taken():
     assert testing.gradcheck(lambda x: float(x) ** 2, [np.array(3.0)], [np.array(6.0)])
 

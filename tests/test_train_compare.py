@@ -14,7 +14,7 @@ import pytest
 from train_helpers import TINY, shapes
 
 from gpuconv import cli, data, train
-from gpuconv.runs import evaluation
+from gpuconv.runs import evaluation, significance
 from gpuconv.runs.significance import mcnemar
 from gpuconv.train import Run, compare_runs
 
@@ -78,6 +78,33 @@ def test_p_of_large_counts_is_that_of_the_normal_curve():
 
 def test_p_of_the_most_uneven_counts_does_not_overflow():
     assert mcnemar(np.ones(10_000, bool), np.zeros(10_000, bool)).p == 0.0
+
+
+# Welch --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 1.0, 2.5, 12.7062, 100.0])
+def test_student_s_distribution_is_that_of_its_closed_forms(t):
+    assert significance._beyond(t, 1) == pytest.approx(1 - 2 / math.pi * math.atan(t), abs=1e-7)
+    assert significance._beyond(t, 2) == pytest.approx(1 - t / math.sqrt(2 + t**2), abs=1e-7)
+    assert significance._beyond(t, 1e7) == pytest.approx(math.erfc(t / math.sqrt(2)), abs=1e-6)
+
+
+def test_means_of_unequal_spreads_are_told_apart_by_their_degrees_of_freedom():
+    first, second = [0.80, 0.82, 0.81, 0.83], [0.70, 0.90]
+    parts = [np.var(values, ddof=1) / len(values) for values in (first, second)]
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 3 + parts[1] ** 2)
+    t = abs(np.mean(second) - np.mean(first)) / math.sqrt(sum(parts))
+    found = significance.welch(first, second)
+    assert found.difference == pytest.approx(np.mean(second) - np.mean(first))
+    assert found.p == pytest.approx(significance._beyond(t, freedom), rel=1e-9)
+    assert found.p == significance.welch(second, first).p
+    assert significance.welch([0.5, 0.51, 0.49], [0.8, 0.81, 0.79]).p < 1e-4
+
+
+def test_one_run_or_runs_that_are_alike_say_nothing_of_chance():
+    assert significance.welch([0.5], [0.6, 0.7]).p is None
+    assert significance.welch([0.5, 0.5], [0.6, 0.6]).p is None
 
 
 # As data, and in a notebook -----------------------------------------------------------------------------------------

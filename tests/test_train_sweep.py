@@ -240,7 +240,12 @@ def test_a_group_stands_beside_a_run(rates, gpuconv, tmp_path):
     assert mean["test_accuracy"] == pytest.approx(sum(result.test_accuracy for result in rates.results[2:]) / 2)
     assert document["against_the_first"][0]["difference"] == pytest.approx(mean["test_accuracy"] - alone.test_accuracy)
     assert document["against_the_first"][0]["p"] is None
-    assert "nothing says whether that can be chance" in gpuconv("compare", alone.folder, rates.folder)[1]
+    accuracies = [result.test_accuracy for result in rates.results[2:]]
+    assert mean["uncertainty"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+    share = alone.test_accuracy
+    assert first["uncertainty"] == pytest.approx((share * (1 - share) / 60) ** 0.5)
+    said = " ".join(gpuconv("compare", alone.folder, rates.folder)[1].split())
+    assert "nothing says whether that can be chance" in said
 
 
 def test_single_runs_as_json_are_told_from_chance_by_their_images(rates, gpuconv):

@@ -35,10 +35,12 @@ def add(commands: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..show import plots, sides
+    from ..show import index, plots, sides
     from ..show.run import Run
 
-    found = sides.sides_of(arguments.run_paths, Run)
+    # What a shell makes of runs/* holds the page of them, too.
+    paths = [path for path in arguments.run_paths if path.name != index.NAME or not index.is_ours(path)]
+    found = sides.sides_of(paths, Run)
     if len(found) < 2:
         named = ", ".join([str(run.path) for side in found for run in side.runs] or map(str, arguments.run_paths))
         msg = f"a comparison needs two runs or more, got {named} only"

@@ -17,7 +17,7 @@ _WAIT = 1.0  # seconds between two looks at a run that is followed
 _EXAMPLES = """\
 examples:
   gpuconv plot runs/convnet-1
-  gpuconv plot runs/convnet-1 --follow     while it is trained, in another terminal
+  gpuconv plot runs/convnet-1 --follow     in another terminal, as it is trained
   gpuconv plot runs/convnet-sweep-1 --save sweep.png
 """
 
@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
 
 def _plot(arguments: argparse.Namespace) -> int:
     from ..runs.folder import members
-    from ..show import plots
+    from ..show import plots, screen
     from ..show.run import Run
 
     path = arguments.run_path
@@ -63,7 +63,7 @@ def _plot(arguments: argparse.Namespace) -> int:
     if arguments.follow:
         _follow(path)
     elif arguments.text or not (arguments.report or arguments.save):
-        console = _console()
+        console = screen.console()
         for line in _page(path, console):
             console.print(line)
     return 0
@@ -78,12 +78,6 @@ def _begun(folder: Path, paths: Sequence[Path]) -> list[Any]:
         msg = f"{folder} has no curves yet: none of its runs has been begun"
         raise ConfigError(msg)
     return runs
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _page(path: Path, console: Any) -> list[Any]:
@@ -107,7 +101,7 @@ def _follow(path: Path, wait: Callable[[float], None] = time.sleep) -> None:
     from ..runs.folder import held
     from ..show import screen
 
-    console = _console()
+    console = screen.console()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         try:
             before = None

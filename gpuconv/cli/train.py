@@ -11,29 +11,10 @@ from ..data.sources import is_path
 from ..errors import ConfigError
 from ..nn import choice
 from ..runs.config import Config
-from ..runs.settings import PRESETS, from_values, read
+from ..runs.settings import PRESETS, from_values
 from ..show.terminal import PROGRESS
 from .parser import EXIT_CODES, named_path
-
-# Which fields of Config stand under which heading of `gpuconv train --help`.
-_GROUPS = {
-    "net": ("net", "widths", "filters", "window", "hidden", "weight_scale"),
-    "data": (
-        *("data", "data_dir", "download", "image_size", "skip_broken", "validation", "train_images", "test_images"),
-        *("flip", "flip_mode", "crop", "pad_mode", "cutout"),
-    ),
-    "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate", "batch_norm"),
-    "update": (
-        *("optimizer", "momentum", "nesterov", "muon_momentum", "muon_iterations"),
-        *("beta1", "beta2", "smoothing", "eps"),
-        *("weight_decay", "affine_lr", "bias_lr", "label_smoothing", "clip_norm", "ema"),
-    ),
-    "learning rate": (
-        *("lr", "schedule", "warmup", "warmup_steps", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
-    ),
-    "machine and arithmetic": ("device", "graph", "dtype", "precision", "seed"),
-    "saving and testing": ("checkpoint_every", "tta"),
-}
+from .settings import GROUPS, add_setting, base, given
 
 _EXAMPLES = """\
 examples:
@@ -82,46 +63,14 @@ def add(commands: Any) -> None:
         help="a run for each value of a setting, or combination: --sweep lr=0.01,0.03 --sweep net=convnet,vgg",
     )
     run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes and fetches nothing")
-    _add_setting(run, "weights")
-    _add_setting(run, "overfit")
-    _add_setting(run, "tensorboard")
-    for title, names in _GROUPS.items():
+    add_setting(run, "weights")
+    add_setting(run, "overfit")
+    add_setting(run, "tensorboard")
+    for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
         for name in names:
-            _add_setting(group, name)
+            add_setting(group, name)
     parser.set_defaults(run=_train)
-
-
-def _add_setting(group: Any, name: str) -> None:
-    """Add the flag of one field of Config; a flag that is not given is absent from the parsed arguments."""
-    spec = Config.__dataclass_fields__[name]
-    shown = spec.default
-    if isinstance(shown, tuple):
-        shown = ",".join(map(str, shown))
-    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": name, "help": spec.metadata["help"]}
-    if isinstance(spec.default, bool):
-        settings["action"] = argparse.BooleanOptionalAction
-        shown = "yes" if shown else "no"
-    else:
-        settings["type"] = _integers if isinstance(spec.default, tuple) else type(spec.default)
-        text = {"data": "NAME|DIR", "weights": "RUN|FILE"}.get(name, "DIR")
-        settings["metavar"] = {str: text, float: "X", int: "N", tuple: "N,N,..."}[type(spec.default)]
-        if spec.metadata["choices"]:
-            settings["metavar"] = "NAME"
-            settings["help"] += f": {', '.join(spec.metadata['choices'])}"
-        if name == "net":
-            shown = f"{Config().net}, or that of --weights"
-    if shown != "":
-        settings["help"] += f" [{shown}]"
-    group.add_argument(f"--{name.replace('_', '-')}", **settings)
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        msg = f"expected ints with commas between them, as in 32,64,128, got {text!r}"
-        raise argparse.ArgumentTypeError(msg) from None
 
 
 def _swept(text: str) -> tuple[str, list[Any]]:
@@ -184,7 +133,7 @@ def _train_alike(arguments: argparse.Namespace) -> int:
     """Do what the arguments say, in each of the processes that were given them."""
     from .. import train
 
-    settings = {name: value for name, value in vars(arguments).items() if name in Config.__dataclass_fields__}
+    settings = given(arguments)
     preset = settings.pop("preset")
     if arguments.resume is not None:
         _resume(arguments, preset, settings)
@@ -195,7 +144,7 @@ def _train_alike(arguments: argparse.Namespace) -> int:
     if arguments.run_dir is not None and arguments.name is not None:
         msg = "--run-dir and --name exclude each other: both say where the run is kept"
         raise ConfigError(msg)
-    config = from_values(settings, _base(arguments, preset, settings))
+    config = from_values(settings, base(arguments, preset, settings))
     if "data" in settings and "data_dir" in settings and is_path(config.data):
         msg = f"--data {config.data} is a folder itself: leave out --data-dir"
         raise ConfigError(msg)
@@ -214,17 +163,6 @@ def _train_alike(arguments: argparse.Namespace) -> int:
     else:
         train.train(config, **place)
     return 0
-
-
-def _base(arguments: argparse.Namespace, preset: str | None, settings: dict[str, Any]) -> Config:
-    """Return the settings that others are changes of: of a file, a preset, or of the weights that a run starts from."""
-    if arguments.config is not None:
-        return read(arguments.config)
-    if preset is None and settings.get("weights") and not {"net", "widths"} & set(settings):
-        from ..train.weights import recipe_of
-
-        return recipe_of(settings["weights"])
-    return from_values({} if preset is None else {"preset": preset})
 
 
 def _refuse_beside(flag: str, arguments: argparse.Namespace, *names: str) -> None:

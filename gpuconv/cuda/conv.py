@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from math import gcd, isqrt, prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
 from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float, conv_weight_wgmma, conv_wgmma
 from .arithmetic import add
 from .batchnorm_fused import joined
+from .conv_slices import slices_of, weight_slices
 from .conv_tiles import Tile, holds_large, packs, tile_of, weight_tile_of
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
@@ -52,15 +53,6 @@ _MOST_PHASES = 2**16 - 1  # of a stride, along an axis of the grid
 _TABLE = 512  # rows of the inner dimension that conv_forward_few keeps in its table
 _BIAS_LINES = 8  # pixels side by side in a block of conv_backward_bias_last
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tiled reads
-
-# Slices of the pixels, each summed by itself: enough threads to fill any GPU, a number that depends on sizes alone, so
-# that the order of adding never changes.
-_LEAST_PIXELS = 64  # of a slice
-_PARTIAL_SUMS = 2**18  # of all slices together, unless dw itself has more elements
-_ENOUGH_BLOCKS = 512  # of conv_backward_weight_tiled
-# The longest run, in square roots of the number of terms, within a slice and over the slices: a run of n equal terms is
-# off by up to n / 4 units, and the tolerance rule allows 2 sqrt(n).
-_LONGEST_RUN = 6
 
 
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
@@ -347,7 +339,7 @@ def weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisio
     dy = stored(dy, channels_last=channels_last)
     kernel = _kernels(z)["weight"][method]
     if method == "direct":
-        slices, length = _slices(pixels, size)
+        slices, length = slices_of(pixels, size)
         partial = device.empty((slices, size), _sum_type(x.dtype))
         kinds = x.dtype, channels_last, _index(z)
         kernel(device, kinds, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
@@ -355,7 +347,7 @@ def weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisio
         return
     tile = weight_tile_of(filters, channels * taps, x.dtype, isinstance(z, VolumeConvSizes))
     tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
-    slices, length = _weight_slices(pixels, tiles, tile.depth)
+    slices, length = weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
     wide_dy = packs(device, dy, filters, 4, channels_last=channels_last)
     wide_x = wide_dy and packs(device, x, channels, 4, channels_last=channels_last)
@@ -368,7 +360,7 @@ def bias_gradient(device: Device, dy: Any, db: Any, shape: tuple[int, ...], *, c
     """Fill db.   dy: stored images, of a shape (N, K, ...)"""
     N, K, *size = shape
     pixels = prod(size)
-    slices, length = _slices(N * pixels, 32 * K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
+    slices, length = slices_of(N * pixels, 32 * K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
     partial = device.empty((slices, K), _sum_type(dy.dtype))
     if channels_last:
         _BIAS_LAST(device, (dy.dtype,), slices * -(-K // 32), dy, partial, N * pixels, K, length)
@@ -396,22 +388,6 @@ def _add(device: Device, partial: Any, total: Any, *, taps: int = 1, channels: i
         channels,
         stored,
     )
-
-
-def _slices(pixels: int, sums: int, threads: int = 1) -> tuple[int, int]:
-    """Return (number of slices, pixels in each) for `pixels` terms of each of `sums` sums, `threads` to a slice."""
-    run = max(_LEAST_PIXELS, _LONGEST_RUN * isqrt(pixels))
-    wanted = min(-(-pixels // _LEAST_PIXELS), _PARTIAL_SUMS // sums, run)
-    wanted = max(1, wanted, -(-pixels // (run * threads)))
-    length = max(1, -(-pixels // wanted))
-    return max(1, -(-pixels // length)), length
-
-
-def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
-    """Return (number of slices, pixels in each), whole steps of conv_backward_weight_tiled, for so many tiles of dw."""
-    wanted = max(1, min(_ENOUGH_BLOCKS // tiles, -(-pixels // (4 * _LEAST_PIXELS))))
-    length = max(1, -(-pixels // (wanted * depth))) * depth
-    return max(1, -(-pixels // length)), length
 
 
 def images(stored: Any, *, channels_last: bool) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import backend_of, quiet, zeros
 from ..checks import given
 from ..shapes import folded, unfolded
-from ..typing import AnyArray
+from ..typing import AnyArray, Array
 from .checks import channels_second, floats, layout, lines
 from .constants import (
     CUDNN_BATCHNORM_PER_ACTIVATION,
@@ -113,7 +113,7 @@ def batch_normalization_forward_training_ex(
 
 @quiet
 def batch_normalization_forward_inference(
-    x: AnyArray,
+    x: Array,
     gamma: AnyArray,
     beta: AnyArray,
     mean: AnyArray,
@@ -122,7 +122,7 @@ def batch_normalization_forward_inference(
     is_for_conv2d: bool,
     cudnn_mode: int,
     d_layout: int = CUDNN_TENSOR_NCHW,
-) -> Any:
+) -> Array:
     """Return gamma (x - mean) / sqrt(var + eps) + beta.
 
     >>> x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
@@ -142,7 +142,7 @@ def batch_normalization_forward_inference(
 
 @quiet
 def batch_normalization_backward(
-    x: AnyArray,
+    x: Array,
     gamma: AnyArray,
     gy: AnyArray,
     mean: AnyArray,
@@ -154,7 +154,7 @@ def batch_normalization_backward(
     d_layout: int = CUDNN_TENSOR_NCHW,
     *,
     reserve_space: Any = None,
-) -> tuple[Any, Any, Any]:
+) -> tuple[Array, Array, Array]:
     """Return (gx, ggamma, gbeta); mean and inv_std are those that the training forward returned, eps is within them.
 
     >>> x, one = np.arange(4.0).reshape(4, 1, 1, 1), np.ones((1, 1, 1, 1))
@@ -169,8 +169,8 @@ def batch_normalization_backward(
     backend, data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors, gy=gy)
     given_dtype = vector_dtype if gamma.dtype == vector_dtype else x.dtype
     if not x.size:
-        none = (zeros(tuple(gamma.shape), given_dtype, beside=x) for _ in range(2))
-        return zeros(tuple(x.shape), x.dtype, beside=x), *none
+        ggamma, gbeta = (zeros(tuple(gamma.shape), given_dtype, beside=x) for _ in range(2))
+        return zeros(tuple(x.shape), x.dtype, beside=x), ggamma, gbeta
     upstream = _by_channel(gy, is_for_conv2d, d_layout)
     parameters = (_vector(vector, vector_dtype) for vector in vectors.values())
     gx, *sums = backend.batchnorm_backward(folded(upstream), folded(data), *parameters, training=True)

@@ -15,7 +15,7 @@ from ..backend import asarray, backend_of, copy, on_gpu, quiet, zeros
 from ..ops.average_pool import average_pool_forward
 from ..ops.max_pool import MaxPoolCache, max_pool_backward, max_pool_forward
 from ..shapes import as_image, out_size, pool_sizes, with_axes_of
-from ..typing import AnyArray
+from ..typing import AnyArray, Array
 from .checks import c_contiguous, floats, lines, one_dtype, tuples
 from .constants import (
     CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING,
@@ -31,8 +31,8 @@ _AVERAGES = (CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING, CUDNN_POOLING_AVERAGE_
 
 @quiet
 def pooling_forward(
-    x: AnyArray, y: AnyArray, ksize: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], mode: int
-) -> Any:
+    x: AnyArray, y: Array, ksize: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], mode: int
+) -> Array:
     """Pool x, of one to three axes after the channels, into y, which must be C-contiguous; return y.
 
     Whatever y held is overwritten.  A window without a number has -inf for its maximum, and 0 for its average where it
@@ -60,14 +60,14 @@ def pooling_forward(
 
 @quiet
 def pooling_backward(
-    x: AnyArray,
+    x: Array,
     y: AnyArray,
     gy: AnyArray,
     ksize: tuple[int, ...],
     stride: tuple[int, ...],
     pad: tuple[int, ...],
     mode: int,
-) -> Any:
+) -> Array:
     """Return the gradient for x.  That of a maximum goes to the first of equals, in row order; that of -inf to none.
 
     >>> x, y = np.array([[1.0, 2.0], [4.0, 3.0]]).reshape(1, 1, 2, 2), np.empty((1, 1, 1, 1))

@@ -6,7 +6,7 @@ import importlib.util
 import math
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,13 @@ class Agreement:
 
 
 def check_onnx(
-    net: nn.Net, model: Any, *, normalized: Any = None, pictures: Any = None, mean: Any = None, std: Any = None
+    net: nn.Net,
+    model: Any,
+    *,
+    normalized: np.ndarray | None = None,
+    pictures: np.ndarray | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Agreement:
     """Return how a model of `onnx_model` agrees with its net: in onnxruntime if it is installed, else onnx.reference.
 
@@ -58,13 +64,12 @@ def check_onnx(
     values = {prop.key: prop.value for prop in model.metadata_props}
     dtype = onnx_file.scores_dtype(model)
     x = _normalized(net, normalized, pictures, mean, std)
-    match values["input"]:
-        case "normalized":
-            feed, x_error = x.astype(dtype), 0.0
-        case "unit":
-            feed, x_error = _wide_input(pictures, dtype), _normalising(mean, std)
-        case _:
-            feed, x_error = pictures, _normalising(mean, std)
+    feed: Any = pictures
+    if values["input"] == "normalized":
+        feed = x.astype(dtype)
+    elif values["input"] == "unit":
+        feed = _wide_input(pictures, dtype)
+    x_error = 0.0 if values["input"] == "normalized" else _normalising(mean, std)
     program, run = _onnx_program(model)
     return _compare(program, net, x, run(feed), dtype, x_error)
 
@@ -74,10 +79,10 @@ def check_torch(
     weights: bytes,
     source: bytes,
     *,
-    normalized: Any = None,
-    pictures: Any = None,
-    mean: Any = None,
-    std: Any = None,
+    normalized: np.ndarray | None = None,
+    pictures: np.ndarray | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Agreement:
     """Return how the two files of to_torch agree with their net, in PyTorch; imports torch, through the module.
 

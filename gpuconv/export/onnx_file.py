@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import extras, nn
 from ..checks import float_dtype, shown
@@ -34,7 +35,7 @@ def to_onnx(
     std: Sequence[float] | None = None,
     scaling: str | None = None,
     input: str = "normalized",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a net as an ONNX file; see onnx_model.
@@ -59,7 +60,7 @@ def onnx_model(
     std: Sequence[float] | None = None,
     scaling: str | None = None,
     input: str = "normalized",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
 ) -> Any:
     """Return a net, as it is used (running statistics, no dropout), as an onnx.ModelProto.
 

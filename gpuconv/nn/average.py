@@ -10,6 +10,7 @@ from .. import checks
 from ..backend import copy
 from ..errors import ParamError
 from ..placed import Number
+from .net import Net
 from .store import check_fit, check_variances, copy_in
 from .vectors import copy_of, move_towards
 
@@ -35,7 +36,7 @@ class WeightAverage:
     (1, 10)
     """
 
-    def __init__(self, net: Any, decay: float = 0.99) -> None:
+    def __init__(self, net: Net, decay: float = 0.99) -> None:
         self.decay = checks.real("decay", decay, low=0.0, high=1.0)
         if self.decay == 1.0:
             msg = "decay must be below 1, got decay=1.0: the average would never leave the initial weights"

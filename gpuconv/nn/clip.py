@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from .. import checks
 from ..backend import scale, square_sum
+from .net import Net
 
 
-def clip_gradients(net: Any, max_norm: float) -> float:
+def clip_gradients(net: Net, max_norm: float) -> float:
     """Shorten net.flat_grads to a Euclidean norm of at most max_norm; return the norm it had.
 
     The norm is summed in float64 on the host: the call waits for a GPU.  A norm that is no number changes nothing.

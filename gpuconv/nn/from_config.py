@@ -72,7 +72,7 @@ def _with_head(config: Mapping[str, Any], shape: tuple[int, ...], classes: int) 
     raise ConfigError(msg)
 
 
-def optimiser(name: str, net: Any, /, **settings: Any) -> Optimiser:
+def optimiser(name: str, net: Net, /, **settings: Any) -> Optimiser:
     """Return an optimiser by name: "sgd", "rmsprop", "adam", "adamw" or "muon".
 
     Raises ConfigError for an unknown name or setting.

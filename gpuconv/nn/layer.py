@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy.typing as npt
+
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ArgTypeError, CacheError, ConfigError, ParamError
 from ..typing import Array, Gradient
 from . import choice
@@ -69,7 +72,7 @@ class Layer:
 
     # What the user calls --------------------------------------------------------------------------------------------
 
-    def create(self, *, seed: int = 0, dtype: Any = "float32") -> Self:
+    def create(self, *, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Self:
         """Give a layer that is in no Net its parameters; return it."""
         create(self, seed=seed, dtype=dtype)
         return self
@@ -210,6 +213,7 @@ def register(
 
     def remember(cls: type[L]) -> type[L]:
         cls.kind = toml.rpartition("-")[2]
+        setattr(cls, "__init__", says_ours()(vars(cls)["__init__"]))  # noqa: B010 - mypy takes no other assignment
         KINDS[toml] = Kind(cls, from_config or cls, from_toml or cls)
         return cls
 

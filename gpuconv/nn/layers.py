@@ -44,11 +44,11 @@ class Conv(Layer):
         self,
         in_channels: int,
         filters: int,
-        window: Any = 3,
+        window: int | tuple[int, ...] = 3,
         *,
-        stride: Any = 1,
-        pad: Any = 0,
-        dilation: Any = 1,
+        stride: int | tuple[int, ...] = 1,
+        pad: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = True,
         init: str | float = "he",
@@ -171,7 +171,13 @@ class MaxPool(Layer):
            [13., 15.]])
     """
 
-    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0) -> None:
+    def __init__(
+        self,
+        window: int | tuple[int, ...] = 2,
+        *,
+        stride: int | tuple[int, ...] | None = None,
+        pad: int | tuple[int, ...] = 0,
+    ) -> None:
         z = _checked_pool(window, stride, pad)
         super().__init__(**_pool_settings(z, stride))
 
@@ -195,7 +201,14 @@ class AveragePool(Layer):
     (1, 3, 4, 4)
     """
 
-    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0, count_pad: bool = True) -> None:
+    def __init__(
+        self,
+        window: int | tuple[int, ...] = 2,
+        *,
+        stride: int | tuple[int, ...] | None = None,
+        pad: int | tuple[int, ...] = 0,
+        count_pad: bool = True,
+    ) -> None:
         z = _checked_pool(window, stride, pad)
         super().__init__(**_pool_settings(z, stride), count_pad=checks.flag("count_pad", count_pad))
 

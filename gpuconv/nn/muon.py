@@ -10,6 +10,7 @@ from .. import checks, ops
 from ..backend import filter_banks
 from ..errors import ParamError
 from ..placed import Number
+from .net import Net
 from .optim import Optimiser, sgd_by_place
 
 # The quintic a s + b s^3 + c s^5 that takes every singular value s in (0, 1] towards 1, steeply rather than exactly.
@@ -43,7 +44,7 @@ class Muon(Optimiser):
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         momentum: float = 0.6,
         nesterov: bool = True,
         weight_decay: float = 0.0,

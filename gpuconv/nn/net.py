@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy.typing as npt
+
 from .. import checks
 from ..backend import backend_of, default_device, on_gpu
 from ..errors import ArgTypeError, DTypeError, ShapeError
@@ -37,7 +39,9 @@ class Net:
     {'affine1.w': (12, 2), 'affine1.b': (2,)}
     """
 
-    def __init__(self, body: Layer, input_shape: Any, *, seed: int = 0, dtype: Any = "float32") -> None:
+    def __init__(
+        self, body: Layer, input_shape: tuple[int, ...], *, seed: int = 0, dtype: npt.DTypeLike = "float32"
+    ) -> None:
         if not isinstance(body, Layer):
             msg = f"body must be a layer, got {type(body).__module__}.{type(body).__qualname__}"
             raise ArgTypeError(msg)

@@ -9,6 +9,7 @@ from .. import checks, ops
 from ..backend import backend_of, zeros_like
 from ..errors import ParamError, UnsupportedError
 from ..placed import Number
+from .net import Net
 from .store import check_fit, copy_in
 
 
@@ -31,7 +32,7 @@ class Optimiser:
     """
 
     def __init__(
-        self, net: Any, vectors: tuple[str, ...], weight_decay: float, bias_lr: float, **settings: Any
+        self, net: Net, vectors: tuple[str, ...], weight_decay: float, bias_lr: float, **settings: Any
     ) -> None:
         self.weight_decay = checks.real("weight_decay", weight_decay, low=0.0)
         self.bias_lr = checks.real("bias_lr", bias_lr, low=0.0)
@@ -140,7 +141,7 @@ class SGD(Optimiser):
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
@@ -175,7 +176,7 @@ class RMSprop(Optimiser):
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         smoothing: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -209,7 +210,7 @@ class Adam(Optimiser):
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -257,7 +258,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,

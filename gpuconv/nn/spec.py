@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy.typing as npt
+
 from .. import bounded, checks
 from ..checks import float_dtype
 from ..errors import ConfigError, GpuconvError
@@ -34,7 +36,9 @@ _DEEPEST = 32
 _LONGEST = 80  # letters of a kind in a message
 
 
-def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: Any = "float32") -> Net:
+def from_file(
+    path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: npt.DTypeLike = "float32"
+) -> Net:
     """Return the net that a .toml or .py file describes, with its initial weights.
 
     A .toml file is a list of layers, in order; what follows from the shape that reaches a layer is left out:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
+from ..elsewhere import says_ours
 from ..errors import ShapeError
 from ..typing import Array, Gradient
 from . import _precision
@@ -25,6 +26,7 @@ class AffineCache(Cache):
     precision: str | None = None
 
 
+@says_ours()
 def affine_forward(
     x: Array, w: Array, b: Array | None = None, *, precision: str | None = None
 ) -> tuple[Array, AffineCache]:

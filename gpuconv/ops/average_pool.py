@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..shapes import (
     SPATIAL,
     PoolSizes,
@@ -46,6 +47,7 @@ class GlobalAveragePoolCache(Cache):
     channels_last: bool
 
 
+@says_ours()
 def average_pool_forward(
     x: Array,
     *,

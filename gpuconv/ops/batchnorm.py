@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import asnumpy, backend_of, fill, on_gpu
+from ..elsewhere import says_ours
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
 from ..typing import AnyArray, Array
@@ -43,6 +44,7 @@ class Across(Protocol):
     def gather(self, array: Any) -> Any: ...
 
 
+@says_ours()
 def batchnorm_forward(
     x: Array,
     gamma: AnyArray,
@@ -88,6 +90,7 @@ def batchnorm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array, 
     return _backward(dy, cache, _ROWS, "batchnorm_forward")
 
 
+@says_ours()
 def spatial_batchnorm_forward(
     x: Array,
     gamma: AnyArray,

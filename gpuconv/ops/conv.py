@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
+from ..elsewhere import says_ours
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
@@ -36,6 +37,7 @@ class ConvCache(Cache):
     precision: str | None = None
 
 
+@says_ours(kernel_size="the shape of w says the window")
 def conv_forward(
     x: Array,
     w: Array,

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
+from ..elsewhere import says_ours
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, conv_transpose_sizes, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
@@ -26,15 +27,16 @@ class ConvTransposeCache(Cache):
     precision: str | None = None
 
 
+@says_ours(kernel_size="the shape of w says the window")
 def conv_transpose_forward(
     x: Array,
     w: Array,
     b: Array | None = None,
     *,
-    stride: Any = 1,
-    pad: Any = 0,
-    output_pad: Any = 0,
-    dilation: Any = 1,
+    stride: int | tuple[int, ...] = 1,
+    pad: int | tuple[int, ...] = 0,
+    output_pad: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     precision: str | None = None,
 ) -> tuple[Array, ConvTransposeCache]:

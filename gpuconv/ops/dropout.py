@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ParamError
 from ..typing import Array
 from ._cache import Cache
@@ -25,6 +26,7 @@ class DropoutCache(Cache):
     dtype: np.dtype
 
 
+@says_ours()
 def dropout_forward(
     x: Array, *, rate: float = 0.5, seed: int = 0, step: int = 0, offset: int = 0, training: bool = True
 ) -> tuple[Array, DropoutCache]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
 from ..typing import AnyArray, Array
@@ -28,6 +29,7 @@ class GroupNormCache(Cache):
     marks: dict[str, bytes] | None
 
 
+@says_ours()
 def groupnorm_forward(
     x: Array, gamma: AnyArray, beta: AnyArray, *, groups: int, eps: float = 1e-5
 ) -> tuple[Array, GroupNormCache]:
@@ -60,6 +62,7 @@ def groupnorm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array, 
     return _backward(dy, cache, SPATIAL, "groupnorm_forward")
 
 
+@says_ours()
 def layernorm_forward(x: Array, gamma: AnyArray, beta: AnyArray, *, eps: float = 1e-5) -> tuple[Array, GroupNormCache]:
     """Normalise each row, scale by gamma, shift by beta; otherwise as groupnorm_forward.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..typing import Array
 from ._cache import Cache
 
@@ -20,6 +21,7 @@ class LeakyReluCache(Cache):
     marks: dict[str, bytes] | None
 
 
+@says_ours()
 def leaky_relu_forward(x: Array, *, slope: float = 0.01) -> tuple[Array, LeakyReluCache]:
     """Return (x where x is above 0, else slope x; cache) for an array of any shape, in its memory format.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..shapes import PoolSizes, VolumePoolSizes, as_image, pool_sizes, with_axes_of
 from ..typing import Array
 from ._cache import Cache
@@ -31,6 +32,7 @@ class MaxPoolCache(Cache):
     marks: dict[str, bytes] | None
 
 
+@says_ours()
 def max_pool_forward(
     x: Array,
     *,

@@ -10,10 +10,12 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ParamError
 from ..typing import Array
 
 
+@says_ours()
 def sgd_update(
     w: Array,
     dw: Array,
@@ -49,6 +51,7 @@ def sgd_update(
     )
 
 
+@says_ours()
 def rmsprop_update(
     w: Array,
     dw: Array,
@@ -81,6 +84,7 @@ def rmsprop_update(
     )
 
 
+@says_ours()
 def adam_update(
     w: Array,
     dw: Array,

@@ -14,10 +14,12 @@ from ..backend import asarray, asnumpy, on_gpu, zeros_like
 from ..data.check import check_dataset
 from ..errors import CheckpointMismatchError, ParamError
 from ..nn.finite import check_scores
+from ..nn.net import Net
 from ..nn.replayed import Replayed, keep_quiet
 from ..ops.augmentation import augment
 from ..ops.loss import softmax_cross_entropy
 from ..plural import counted
+from ..typing import AnyArray
 from .dataset import first_test_images
 
 BATCH_SIZE = 250
@@ -97,9 +99,9 @@ class Evaluation:
 
 
 def evaluate(
-    net: Any,
-    images: Any,
-    labels: Any,
+    net: Net,
+    images: AnyArray,
+    labels: np.ndarray,
     *,
     mean: tuple[float, ...],
     std: tuple[float, ...],

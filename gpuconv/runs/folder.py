@@ -11,7 +11,7 @@ best.safetensors   the epoch with the best validation accuracy, of equals the lo
 result.json        the outcome, with data set, machine and versions; there when the run is finished
 report.html        all of it to look at, in one file
 <name>.toml, .py   the net, if a file describes it: a copy, which config.toml names
-tensorboard/       events for TensorBoard, if asked for
+tensorboard/       events for TensorBoard, if asked for: settings, and below them train/, validation/, test/
 """
 
 from __future__ import annotations

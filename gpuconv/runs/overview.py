@@ -189,7 +189,7 @@ def _planned(path: Path) -> int | None:
     try:
         values = [len(of) for of in (plan or {}).get("sweep", {}).values()]
         return int((plan or {})["count"]) * math.prod(values)
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return None
 
 

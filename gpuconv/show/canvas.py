@@ -69,10 +69,10 @@ def draw(chart: Chart, width: int, height: int, style: Style) -> list[Text]:
     cells, colours = _cells(frame, lines, named, across, down, style)
     edges = "│├└─┴" if style.braille else "|++-+"
 
-    def row_of(value: float) -> int:
-        return min(down - 1, max(0, round((frame.high - value) / (frame.high - frame.low) * (down - 1))))
+    def row_of(value: float) -> float:
+        return min(down - 1.0, max(0.0, (frame.high - value) / (frame.high - frame.low) * (down - 1)))
 
-    labels = {row_of(level): word for level, word in levels.items()}
+    labels = {round(row_of(level)): word for level, word in levels.items()}
     ends = _spread([row_of(line.points[-1][1]) for line in named], down)
     rows = [title]
     for row in range(down):
@@ -162,13 +162,15 @@ def _whole(left: float, right: float) -> list[tuple[float, str]]:
     return found
 
 
-def _spread(rows: Sequence[int], count: int) -> list[int]:
-    """Return rows for words that are wanted in rows, none in that of another: as near as there is room."""
-    given: dict[int, int] = {}
-    for number in sorted(range(len(rows)), key=lambda number: rows[number]):
-        free = sorted((abs(row - rows[number]), row) for row in range(count) if row not in given.values())
-        given[number] = free[0][1] if free else -1
-    return [given[number] for number in range(len(rows))]
+def _spread(wanted: Sequence[float], count: int) -> list[int]:
+    """Return rows for words that are wanted in rows, in the same order and none in that of another."""
+    order = sorted(range(len(wanted)), key=lambda number: wanted[number])
+    rows: list[int] = []
+    for number in order:
+        rows.append(max(round(wanted[number]), rows[-1] + 1 if rows else 0))
+    for place in reversed(range(len(rows))):  # what was pushed out at the bottom pushes up what is above it
+        rows[place] = min(rows[place], count - 1 if place == len(rows) - 1 else rows[place + 1] - 1)
+    return [rows[order.index(number)] for number in range(len(wanted))]
 
 
 def _colour(number: int, style: Style) -> str:

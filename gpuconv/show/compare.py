@@ -25,7 +25,12 @@ _SURE = 0.05
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Comparison:
-    """Runs held against the first of them: as text by print(), as tables in a notebook, and as data."""
+    """Runs held against the first of them: as text by print(), as tables in a notebook, and as data.
+
+    >>> comparison = train.compare_runs([train.Run("runs/first"), train.Run("runs/first")])
+    >>> [row["epochs"] for row in comparison.rows], comparison.settings
+    ([1, 1], {})
+    """
 
     rows: list[dict[str, Any]]
     """One dict per run, what is not known of it None: name, state, test_accuracy, standard_error, validation_accuracy,

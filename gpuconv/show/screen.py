@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,13 @@ _MOST_RUNS = 6
 def size() -> tuple[int, int]:
     """Return columns and lines of the terminal, or of the usual one where there is none."""
     return shutil.get_terminal_size((80, 24))
+
+
+def console() -> Any:
+    """Return what writes lines with colours to standard output, as they are."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def style_of(console: Any) -> Style:

@@ -18,7 +18,8 @@ from ..runs.significance import paired, standard_error, welch
 from .compare import compare_runs
 from .words import duration
 
-LEGEND = "\u00b1: of one run the standard error of its test accuracy, of several the deviation between them"
+LEGEND = "\u00b1: standard error of a run's test accuracy; of several runs their deviation"
+_WIDTH = 80  # columns of text; what stands in tables is as wide as it is
 _SURE = 0.05
 _MOST_CLASSES = 20
 
@@ -204,7 +205,7 @@ def _data(sides: Sequence[Side]) -> str:
     if not _same_data(sides):
         return "data: NOT the same, accuracies cannot be held against each other"
     facts = next(run.facts for side in sides for run in side.runs if run.finished)
-    return "\n".join(tables.wrapped(f"data: the same, {facts['data']}", 80, indent="  "))
+    return "\n".join(tables.wrapped(f"data: the same, {facts['data']}", _WIDTH, indent="  "))
 
 
 def _tests(sides: Sequence[Side]) -> str:
@@ -224,7 +225,7 @@ def _tests(sides: Sequence[Side]) -> str:
         verdict = "is more than chance" if held["p"] < _SURE else "can be chance"
         test = "Welch's t-test," if held["test"] == "Welch" else "McNemar"
         lines.append(f"  {test} p = {held['p']:.2g}: on these {what} the difference {verdict}")
-    return "\n".join(lines)
+    return "\n".join(part for line in lines for part in tables.wrapped(line, _WIDTH, indent="  "))
 
 
 def _classes(sides: Sequence[Side]) -> str:

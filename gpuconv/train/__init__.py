@@ -17,6 +17,7 @@ outcomes   what steps on a GPU came to, read every few of them
 listed     the page of all runs, as one begins and ends
 signals    Ctrl-C and `kill`, taken when nothing is half done
 rehearsal  a dry run
+rate_search  a learning rate to begin with
 several    several runs of one recipe, in one folder
 seeds      with several seeds
 sweep      with several values of settings
@@ -30,10 +31,11 @@ from ..runs.evaluation import Evaluation, evaluate
 from ..runs.prediction import Classifier, Prediction, Predictions
 from ..runs.result import Result
 from ..runs.settings import PRESETS
-from ..show.compare import compare_runs
+from ..show.compare import Comparison, compare_runs
 from ..show.run import Run
 from .feed import Batch
 from .later import ENDS, prolong
+from .rate_search import RateSearch, find_rate
 from .recipe import overfitting
 from .rehearsal import Rehearsal, rehearse
 from .seeds import Seeds, train_seeds
@@ -47,11 +49,13 @@ __all__ = [
     "PRESETS",
     "Batch",
     "Classifier",
+    "Comparison",
     "Config",
     "Evaluation",
     "Interrupted",
     "Prediction",
     "Predictions",
+    "RateSearch",
     "Rehearsal",
     "Result",
     "Run",
@@ -60,6 +64,7 @@ __all__ = [
     "Sweep",
     "compare_runs",
     "evaluate",
+    "find_rate",
     "load_net",
     "overfitting",
     "prolong",

@@ -22,6 +22,7 @@ from ..backend import asarray, on_gpu, threads
 from ..errors import StaleBatchError
 from ..placed import Count
 from ..runs.config import Config
+from ..typing import AnyArray
 from .team import Alone
 
 
@@ -35,7 +36,7 @@ class Batch:
     1
     """
 
-    parts: list[tuple[Any, Any]]
+    parts: list[tuple[AnyArray, AnyArray]]
     labels: np.ndarray
 
 

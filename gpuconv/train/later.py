@@ -18,6 +18,7 @@ from typing import Any
 from .. import durable
 from ..backend import using
 from ..data.check import check_dataset
+from ..data.dataset import Dataset
 from ..errors import ConfigError
 from ..folders import path_of
 from ..nn.spec import NET_FILES
@@ -51,7 +52,7 @@ def prolong(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> Result:
@@ -107,7 +108,7 @@ def prolong(
             ):
                 training.config = training.folder.start(config)
                 for relative, content in kept.items():
-                    (training.folder.path / relative).parent.mkdir(exist_ok=True)
+                    (training.folder.path / relative).parent.mkdir(parents=True, exist_ok=True)
                     durable.write(training.folder.path / relative, content)
                 if training.position.best_epoch:
                     checkpoint.copy(old.best, training.folder.best, training.config)
@@ -124,7 +125,7 @@ def prolong(
 
 def _files(folder: Path) -> dict[str, bytes]:
     """Return what a run has noted down as it went, by path, for the run that goes on."""
-    paths = [folder / EVENTS, folder / ENVIRONMENT, *sorted((folder / TENSORBOARD).glob("*"))]
+    paths = [folder / EVENTS, folder / ENVIRONMENT, *sorted((folder / TENSORBOARD).rglob("*"))]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from ..data.dataset import Dataset
 from ..plural import counted
 from ..runs.board import check_tensorboard
 from ..runs.config import Config
@@ -19,7 +20,7 @@ from .team import gathered
 _STEPS = 2  # that are timed, after those that also warm up
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rehearsal:
     """What a run would be: counts, bytes, and times in seconds.
 
@@ -37,8 +38,12 @@ class Rehearsal:
     activation_bytes: int  # outputs of the layers for one part of a batch
     data_bytes: int
 
+    def __repr__(self) -> str:
+        memory = (self.weight_bytes + self.activation_bytes + self.data_bytes) / 2**20
+        return f"Rehearsal({counted(self.steps, 'step')}, about {words.duration(self.seconds)}, {memory:,.1f} MiB)"
 
-def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> Rehearsal:
+
+def rehearse(config: Config, *, progress: str = "auto", dataset: Dataset | None = None) -> Rehearsal:
     """Show what a run would be and how long it would take; nothing is written, and nothing downloaded.
 
     The memory is what the run is known to hold; what operators need for a moment comes on top.

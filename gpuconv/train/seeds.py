@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import durable, tables
+from ..data.dataset import Dataset
 from ..plural import counted
 from ..runs.config import Config
 from ..runs.result import Result
@@ -52,7 +53,7 @@ def train_seeds(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
 ) -> Seeds:
     """Train with seeds config.seed to config.seed + count - 1, one after the other, and return their Results.
 

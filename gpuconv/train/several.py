@@ -145,6 +145,9 @@ def _read_plan(path: Path) -> Plan:
         records.check("", plan, Plan)
         checks.integer("count", plan["count"], least=1, most=_MOST_RUNS)
         _checked(Config(), plan.get("sweep", {}))
+        if plan.get("sweep") == {}:
+            msg = "sweep has no settings"
+            raise ConfigError(msg)
     except (OSError, ValueError, ConfigError) as error:
         msg = f"{path / PLAN} does not say which runs were to be trained ({error})"
         raise ConfigError(msg) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def train(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
 ) -> Result:
     """Train a net from the beginning and return the Result; everything is kept in a new run folder.
 
@@ -90,10 +91,16 @@ def check(config: Config, dataset: Any) -> None:
         begin(config, dataset, Progress())
 
 
-def begin(config: Config, dataset: Any, display: Progress, team: Alone | None = None) -> Training:
+def begin(
+    config: Config,
+    dataset: Any,
+    display: Progress,
+    team: Alone | None = None,
+    rate: Callable[[int], float] | None = None,
+) -> Training:
     """Return a new run before its first step, with its data and the weights it starts from, and without a folder.
 
-    team: the processes of the run, where they are many.
+    team: the processes of the run, where they are many.   rate: as of `Training`.
     """
     team = Alone() if team is None else team
     check_place(config)
@@ -110,7 +117,7 @@ def begin(config: Config, dataset: Any, display: Progress, team: Alone | None = 
         if config.batch_size > images:
             what = "is more than there are training images"
         display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
-    training = Training(fitted, dataset, display, weights=weights, team=team)
+    training = Training(fitted, dataset, display, weights=weights, team=team, rate=rate)
     training.prepare(weights)
     for note in training.notes:
         display.note(note)
@@ -121,7 +128,7 @@ def resume(
     run: str | Path,
     *,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> Result:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import tables
+from ..data.dataset import Dataset
 from ..errors import ConfigError
 from ..plural import counted
 from ..runs.config import Config
@@ -85,7 +86,7 @@ def train_sweep(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
 ) -> Sweep:
     """Train each combination of values of settings, with so many seeds from config.seed on, and return their Results.
 
@@ -146,7 +147,7 @@ def resume_several(
     folder: str | Path,
     *,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> seeds.Seeds | Sweep:

@@ -291,6 +291,13 @@ def _infinite_pixel(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     return x
 
 
+def _infinite_corner(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+    """Return gradients infinite in the last pixel of all, where windows reach over the border: no weight's is finite."""
+    dy = d.whole(*shapes["dy"])
+    dy[-1, :, -1, -1] = np.inf
+    return dy
+
+
 def _first_image_apart(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     """Return images of which the first is constant, far from the others: a centre taken from it is far from their mean."""
     x = d.normal(*shapes["x"])
@@ -1086,6 +1093,18 @@ _SPECIAL = (
         x=(2, 3, 9, 8),
         w=(19, 3, 3, 3),
         b=None,
+    ),
+    _float32_on_tensor_cores(
+        "conv_tensor_tf32_infinite_corner",
+        1,
+        conv_tensor.SMALL,
+        conv_weight_tensor_float.SMALL,
+        drawn={"dy": _infinite_corner},
+        x=(2, 16, 5, 6),
+        w=(32, 8, 3, 3),
+        b=None,
+        pad=1,
+        groups=2,
     ),
     _float32_on_tensor_cores(
         "conv_tensor_float32_slim",

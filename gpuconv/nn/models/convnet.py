@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+
+import numpy.typing as npt
 
 from ... import checks
 from ...errors import ParamError, ShapeError
@@ -28,7 +29,7 @@ class ThreeLayerConvNet(Net):
 
     def __init__(
         self,
-        input_shape: Any = (3, 32, 32),
+        input_shape: tuple[int, ...] = (3, 32, 32),
         filters: int = 32,
         window: int = 7,
         hidden: int = 100,
@@ -36,7 +37,7 @@ class ThreeLayerConvNet(Net):
         weight_scale: float | None = 1e-3,
         *,
         seed: int = 0,
-        dtype: Any = "float32",
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         input_shape = image_shape(input_shape)
         window = checks.integer("window", window, least=1)
@@ -85,7 +86,12 @@ class ConvNet(Net):
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         if not widths:
             msg = "ConvNet needs the filters of at least one stage, as in ConvNet(32, 64, 128)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy.typing as npt
 
 from ... import checks
 from ..containers import Residual, Sequential
@@ -27,7 +27,12 @@ class ResNet9(Net):
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         widths = checked_widths("ResNet9", widths, (64, 128, 256, 512))
         classes = checks.integer("classes", classes, least=1)
@@ -69,7 +74,12 @@ class ResNet18(Net):
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         widths = checked_widths("ResNet18", widths, (64, 128, 256, 512))
         classes = checks.integer("classes", classes, least=1)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from ... import checks
 from ...backend import asnumpy
@@ -41,7 +40,12 @@ class SpeedrunNet(Net):
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         widths = checked_widths("SpeedrunNet", widths, (64, 256, 256))
         classes = checks.integer("classes", classes, least=1)

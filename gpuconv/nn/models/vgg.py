@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy.typing as npt
 
 from ... import checks
 from ...errors import ParamError
@@ -29,7 +29,12 @@ class VGG(Net):
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         widths = tuple(checks.integer("widths", filters, least=1) for filters in widths) or (64, 64, 128, 128, 256, 256)
         classes = checks.integer("classes", classes, least=1)
