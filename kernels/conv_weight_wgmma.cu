@@ -2,11 +2,11 @@
 //
 //   dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n,c,i,j]        i = p stride - pad + r dilation, j likewise
 //
-// Layout: x is (N, H, W, C), dy (N, P, Q, K), without gaps and aligned to 16 bytes; C and K are multiples of 8, and there
-// is one group.  conv_backward_sum of conv.cu adds the slices of `partial` in order.
+// Layout: x is (N, H, W, C), dy (N, P, Q, K), without gaps and aligned to 16 bytes; C and K are multiples of 8, and
+// there is one group.  conv_backward_sum of conv.cu adds the slices of `partial` in order.
 //
-//   kernel                     | one block per                               | when
-//   conv_backward_weight_wgmma | FILTERS x COLUMNS of dw and slice of pixels | 16-bit types, windows that the box allows
+//   kernel                     | one block per                              | when
+//   conv_backward_weight_wgmma | FILTERS x COLUMNS of dw, slice of pixels   | 16-bit types, windows that a box allows
 //
 // A column is a tap and a channel; 64 channels of a tap come together, as a box, zeros behind the last channel.  A step
 // is DEPTH pixels: dy's by bulk copies of 64 filters, x's under the taps by others in im2col mode, see conv_wgmma.cuh.

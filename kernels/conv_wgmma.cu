@@ -2,8 +2,8 @@
 //
 // The sums are those of conv.cu, which has the formulas, kept in float32.  How a block makes its tile: conv_wgmma.cuh.
 //
-// Layout: images are (N, H, W, C) and filters the same, (K, R, S, C), without gaps and aligned to 16 bytes; channels are
-// whole chunks of 16 bytes, where necessary by zeros, but for those of y and dx.  There is one group.
+// Layout: images are (N, H, W, C) and filters the same, (K, R, S, C), without gaps and aligned to 16 bytes; channels
+// are whole chunks of 16 bytes, where necessary by zeros, but for those of y and dx.  There is one group.
 //
 //   kernel                   | one block per                    | when
 //   conv_forward_wgmma       | tile of pixels x filters         | strides, dilations and windows that the box allows
@@ -43,9 +43,10 @@ template <typename T, int PIXELS, int FILTERS, int DEPTH, int STAGES>
 __global__ void __launch_bounds__(288, BLOCKS_OF_WGMMA<PIXELS * FILTERS>)
 conv_backward_data_wgmma(const __grid_constant__ ptx::TensorMap map_dy, const __grid_constant__ ptx::TensorMap map_w,
                          const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
-                         T* __restrict__ dx, const ConvShape z, int tap_step_v, int tap_step_h, int lower_v, int lower_h,
-                         const T* __restrict__ plus, const unsigned char* __restrict__ mask) {
-  Beside<STAGES>& beside = begin_tile<true, PIXELS, FILTERS, DEPTH, STAGES>(z, tap_step_v, tap_step_h, lower_v, lower_h);
+                         T* __restrict__ dx, const ConvShape z, int tap_step_v, int tap_step_h, int lower_v,
+                         int lower_h, const T* __restrict__ plus, const unsigned char* __restrict__ mask) {
+  Beside<STAGES>& beside =
+      begin_tile<true, PIXELS, FILTERS, DEPTH, STAGES>(z, tap_step_v, tap_step_h, lower_v, lower_h);
   wgmma_tile<T, true, false, PIXELS, FILTERS, DEPTH, STAGES>(map_dy, map_w, dy, w, b, dx, z, beside,
                                                              Plus<T>{plus, mask}, nullptr);
 }

@@ -1,15 +1,18 @@
-// Convolution of images and its input gradient by warpgroups: the tile of conv_tensor.cuh, on Hopper's own instructions.
+// Convolution of images and its input gradient by warpgroups: the tile of conv_tensor.cuh by Hopper's instructions.
 //
-// A step is DEPTH channels of one tap.  Its pixels come by one bulk copy in im2col mode, which walks the windows' corners
-// in all images, shifted by the tap, and writes the zeros of the padding; its filters, (K, R S, C), by others.  Channels,
-// filters and images beyond the last are zeros, too.
+// A step is DEPTH channels of one tap.  Its pixels come by one bulk copy in im2col mode, which walks the windows'
+// corners in all images, shifted by the tap, and writes the zeros of the padding; its filters, (K, R S, C), by others.
+// Channels, filters and images beyond the last are zeros, too.
 //
-// In shared memory a line is a pixel's, or a filter's, share of a step, 128 or 64 bytes, swizzled as wgmma reads it.  For
-// dx filters are added up: a line is 64 channels of one of them, and wgmma reads lines downwards.
+// In shared memory a line is a pixel's, or a filter's, share of a step, 128 or 64 bytes, swizzled as wgmma reads it.
+// For dx filters are added up: a line is 64 channels of one of them, and wgmma reads lines downwards.
 //
-// The walk of dx: pixel i of phase f lies at  f + i stride  and meets  first(f) + i + t apart  with tap t, apart <= 0.  All
-// phases walk the same box, as far as the largest of them needs, from its `lower` corner on: what a phase and a tap are
-// further on is in the shift, which must not be negative.
+// A tile of 512 pixels x 64 filters is turned: filters are the rows of its products, and 256 pixels the columns of
+// each.  What wgmma reads of 64 pixels and 64 filters would keep shared memory busier than the tensor cores.
+//
+// The walk of dx: pixel i of phase f lies at  f + i stride  and meets  first(f) + i + t apart  with tap t, apart <= 0.
+// All phases walk the same box, as far as the largest of them needs, from its `lower` corner on: what a phase and a tap
+// are further on is in the shift, which must not be negative.
 //
 // Source: PTX ISA, tensor copies in im2col mode, swizzling modes, wgmma.mma_async; CUTLASS for the bounding box.
 #pragma once
@@ -50,7 +53,7 @@ __device__ __forceinline__ Walk find_walk(const ConvShape& z, int height, int wi
   return at;
 }
 
-// Where output `number` of all images, counted as the box is walked, lies among the pixels of the output; -1 for nowhere.
+// Where output `number` of all images, counted as the box is walked, lies among the pixels of the output, or -1.
 template <bool DATA>
 __device__ __forceinline__ int pixel_of(const ConvShape& z, const Walk& at, int number) {
   const int row = number / at.columns, q = number - row * at.columns, n = row / at.rows, p = row - n * at.rows;
@@ -108,18 +111,20 @@ __device__ __forceinline__ bool any_unbounded(const T* __restrict__ w, const Con
   return __syncthreads_or(found);
 }
 
-// y of z, or dx with DATA.   images, filters: maps of what is read, in boxes of a step; dy, w: what lies there, for DATA
+// y of z, or dx with DATA.   images, filters: maps of what is read, in boxes of a step; dy, w: that itself, for DATA
 template <typename T, bool DATA, bool RELU, int PIXELS, int FILTERS, int DEPTH, int STAGES>
 __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const ptx::TensorMap& filters,
                                            const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
                                            T* __restrict__ output, const ConvShape& z, Beside<STAGES>& beside,
                                            const Plus<T>& plus, float* __restrict__ partial) {
   constexpr int THREADS = WGMMA_THREADS, CHUNK = CHUNK_OF<T>, LINE = DEPTH * static_cast<int>(sizeof(T));
-  constexpr int DOWN = PIXELS / 128, OUT_LINE = FILTERS + CHUNK;  // products of a warpgroup below each other
+  constexpr bool TURNED = PIXELS == 512;
+  constexpr int OUT_LINE = FILTERS + CHUNK;
+  constexpr int DOWN = TURNED ? 1 : PIXELS / 128, WIDTH = TURNED ? 256 : FILTERS;  // of a warpgroup: products, columns
   constexpr int BYTES_A = PIXELS * LINE, STAGE = BYTES_A + FILTERS * LINE;
   constexpr int ACROSS = 64, BOX = DEPTH * ACROSS * static_cast<int>(sizeof(T));  // DATA: channels and bytes of a box
   constexpr int SWIZZLE = LINE == 128 ? ptx::swizzle_128 : ptx::swizzle_64;
-  static_assert(DOWN * 128 == PIXELS && CONSUMERS == 2 * WARPGROUP, "each warpgroup has as many times 64 pixels");
+  static_assert(TURNED ? FILTERS == 64 : DOWN * 128 == PIXELS, "each warpgroup makes half of the pixels");
   static_assert(LINE == 128 || LINE == 64, "a line is as long as a pattern of the swizzle is wide");
   static_assert(STAGE % (8 * LINE) == 0 && BYTES_A % (8 * LINE) == 0, "a tile begins where the pattern does");
   static_assert(PIXELS * (OUT_LINE * sizeof(T) + sizeof(int)) + THREADS * CHUNK * sizeof(float) <= STAGES * STAGE,
@@ -132,7 +137,7 @@ __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const p
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   Turn<STAGES> turn = {0, 0};
 
-  float sum[DOWN][FILTERS / 2];
+  float sum[DOWN][WIDTH / 2];
   if (warp == CONSUMERS / 32) {
     if (ptx::elect_one()) {
       ptx::tma_prefetch(&images);
@@ -152,8 +157,8 @@ __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const p
         if (DATA) {
 #pragma unroll
           for (int i = 0; i < FILTERS / ACROSS; ++i) {
-            ptx::tma_load_3d(to + BYTES_A + i * BOX, &filters, &beside.ring.full[turn.stage], at.column + i * ACROSS, tap,
-                             slice * DEPTH);
+            ptx::tma_load_3d(to + BYTES_A + i * BOX, &filters, &beside.ring.full[turn.stage], at.column + i * ACROSS,
+                             tap, slice * DEPTH);
           }
         } else {
           ptx::tma_load_3d(to + BYTES_A, &filters, &beside.ring.full[turn.stage], slice * DEPTH, tap, at.column);
@@ -167,7 +172,7 @@ __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const p
     }
     __syncwarp();
   } else {
-    const unsigned char* const mine = shared + thread / WARPGROUP * DOWN * 64 * LINE;
+    const unsigned char* const mine = shared + thread / WARPGROUP * (PIXELS / 2) * LINE;
     int before = 0;
     for (int step = 0; step < steps; ++step) {
       ptx::mbarrier_wait(&beside.ring.full[turn.stage], turn.parity);
@@ -176,12 +181,17 @@ __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const p
       ptx::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < LINE; k += 32) {
-        const unsigned long long right = DATA ? ptx::wgmma_desc(d + k / 32 * 16 * 128, BOX, 8 * 128, ptx::swizzle_128)
-                                              : ptx::wgmma_desc(d + k, 16, 8 * LINE, SWIZZLE);
+        const unsigned long long of_filters =
+            DATA ? ptx::wgmma_desc(d + k / 32 * 16 * 128, BOX, 8 * 128, ptx::swizzle_128)
+                 : ptx::wgmma_desc(d + k, 16, 8 * LINE, SWIZZLE);
 #pragma unroll
         for (int i = 0; i < DOWN; ++i) {
-          const unsigned long long factor = ptx::wgmma_desc(a + i * 64 * LINE + k, 16, 8 * LINE, SWIZZLE);
-          add_warpgroup_product<0, DATA>(T{}, sum[i], factor, right, step + k > 0);
+          const unsigned long long of_pixels = ptx::wgmma_desc(a + i * 64 * LINE + k, 16, 8 * LINE, SWIZZLE);
+          if constexpr (TURNED) {
+            add_warpgroup_product<DATA, 0>(T{}, sum[i], of_filters, of_pixels, step + k > 0);
+          } else {
+            add_warpgroup_product<0, DATA>(T{}, sum[i], of_pixels, of_filters, step + k > 0);
+          }
         }
       }
       ptx::wgmma_commit();
@@ -201,28 +211,26 @@ __device__ __forceinline__ void wgmma_tile(const ptx::TensorMap& images, const p
   for (int line = thread; line < PIXELS; line += THREADS) pixels[line] = pixel_of<DATA>(z, at, at.first + line);
   bool odd = false;
   if (warp < CONSUMERS / 32) {
-    const int top = warp / 4 * DOWN * 64 + warp % 4 * 16 + lane / 4;
+    const auto result = [&](float product, int column) {
+      const bool biased = b != nullptr && at.column + column < outer;
+      const float value = (steps > 0 ? product : 0) + (biased ? widen(b[at.column + column]) : 0);
+      odd = odd || value - value != 0;
+      return narrow<T>(RELU && value < 0 ? 0 : value);
+    };
+    const int top = warp / 4 * (TURNED ? 0 : DOWN * 64) + warp % 4 * 16 + lane / 4, left = lane % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < FILTERS / 8; ++j) {
-      const int column = 8 * j + lane % 4 * 2;
-      float bias[2];
+    for (int j = 0; j < WIDTH / 8; ++j) {
 #pragma unroll
-      for (int v = 0; v < 2; ++v) {
-        bias[v] = b != nullptr && at.column + column + v < outer ? widen(b[at.column + column + v]) : 0;
-      }
-#pragma unroll
-      for (int i = 0; i < DOWN; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          Pack<T, 2> pair;
-#pragma unroll
-          for (int v = 0; v < 2; ++v) {
-            float value = (steps > 0 ? sum[i][4 * j + 2 * half + v] : 0) + bias[v];
-            odd = odd || value - value != 0;
-            if (RELU) value = value < 0 ? 0 : value;
-            pair.at[v] = narrow<T>(value);
-          }
-          *reinterpret_cast<Pack<T, 2>*>(stages + (top + 64 * i + 8 * half) * OUT_LINE + column) = pair;
+      for (int i = 0; i < 2 * DOWN; ++i) {
+        const float first_sum = sum[i / 2][4 * j + i % 2 * 2], next_sum = sum[i / 2][4 * j + i % 2 * 2 + 1];
+        if constexpr (TURNED) {
+          T* const first = stages + (warp / 4 * WIDTH + 8 * j + left) * OUT_LINE + top + 8 * i;
+          first[0] = result(first_sum, top + 8 * i);
+          first[OUT_LINE] = result(next_sum, top + 8 * i);
+        } else {
+          const int line = top + i / 2 * 64 + i % 2 * 8, column = 8 * j + left;
+          *reinterpret_cast<Pack<T, 2>*>(stages + line * OUT_LINE + column) = {result(first_sum, column),
+                                                                              result(next_sum, column + 1)};
         }
       }
     }

@@ -1,8 +1,8 @@
 // Products by warpgroups of what bulk copies bring, compute capability 9.0 alone (sm_90a): what the kernels share.
 //
 // Two warpgroups multiply, one warp more has tiles copied.  A ring of stages lies between: `full` of a stage tells that
-// its copies have landed, `empty` that every warp is done with it.  wgmma reads shared memory by itself, asynchronously:
-// a stage is given back when the products that read it have been waited for.
+// its copies have landed, `empty` that every warp is done with it.  wgmma reads shared memory by itself,
+// asynchronously: a stage is given back when the products that read it have been waited for.
 #pragma once
 
 #include "pack.cuh"
@@ -22,7 +22,7 @@ __device__ __forceinline__ void add_warpgroup_product(bfloat16, float (&sum)[R],
   ptx::wgmma_m64k16_bf16<TRANS_A, TRANS_B>(sum, a, b, add);
 }
 
-// The stages of a ring in turn, and the parity of the phase that its user waits for: 0 of what fills, 1 of what empties.
+// The stages of a ring in turn, and the parity of the phase that its user waits for: 0 of what fills, else 1.
 template <int STAGES>
 struct Turn {
   int stage;

@@ -23,7 +23,7 @@ from gpuconv.shapes import conv_sizes
 
 pytestmark = pytest.mark.compilers
 
-TILES = {name: getattr(conv_wgmma, name.upper()) for name in ("wide", "tall", "large", "slim")}
+TILES = {name: getattr(conv_wgmma, name.upper()) for name in ("wide", "tall", "large", "slim", "turned")}
 # Cases of one group, and of their own: more steps than twice the stages, tiles that cross images, phases of unlike sizes.
 CASES = {name: case for name, case in CASES_OF_TILES.items() if "groups" not in case[2] and case[0][0]}
 CASES |= {
@@ -228,7 +228,7 @@ def test_rule(x, w, options, taken, monkeypatch):
 @pytest.mark.parametrize(
     ("pixels", "columns", "channels", "taps", "tile"),
     [
-        (2**17, 64, 64, 9, conv_wgmma.SLIM),
+        (2**17, 64, 64, 9, conv_wgmma.TURNED),
         (2**17, 128, 128, 9, conv_wgmma.TALL),
         (2**17, 256, 256, 9, conv_wgmma.WIDE),
         (2**13, 128, 64, 1, conv_wgmma.SLIM),

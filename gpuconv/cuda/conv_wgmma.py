@@ -50,11 +50,12 @@ WIDE = WgmmaTile(128, 256, 64, 4)
 TALL = WgmmaTile(256, 128, 64, 4)
 LARGE = WgmmaTile(128, 128, 64, 3)
 SLIM = WgmmaTile(128, 64, 64, 4)
+TURNED = WgmmaTile(512, 64, 64, 3)
 
 # Blocks on a multiprocessor, by registers and shared memory; cycles of a step, the longer of two: products (2,048 a cycle),
 # or passes of 128 bytes over shared memory (copies once, A and B once for each product): tests/ladder/wgmma_loops.json.
-_TOGETHER = {WIDE: 1, TALL: 1, LARGE: 2, SLIM: 2}
-_CYCLES = {WIDE: 1024, TALL: 1152, LARGE: 640, SLIM: 448}
+_TOGETHER = {WIDE: 1, TALL: 1, LARGE: 2, SLIM: 2, TURNED: 1}
+_CYCLES = {WIDE: 1024, TALL: 1152, LARGE: 640, SLIM: 448, TURNED: 1216}
 _CYCLES_OF_ENDS = 2500  # of a block, until its first step has landed and from its last to its outputs
 
 

@@ -72,6 +72,8 @@ _CALLS = (
         dilation=(2, 1),
     ),
     _call("hopper_conv_large", conv_wgmma.LARGE, conv_weight_wgmma.FLAT, x=(3, 130, 6, 8), w=(130, 130, 1, 1)),
+    _call("hopper_conv_turned", conv_wgmma.TURNED, x=(9, 64, 8, 8), w=(72, 64, 3, 1), pad=(1, 0)),
+    _call("hopper_conv_half_steps_turned", conv_wgmma.TURNED, x=(2, 24, 9, 8), w=(17, 24, 3, 3), stride=2, pad=1),
     _call("hopper_conv_half_steps_wide", conv_wgmma.WIDE, x=(2, 88, 5, 6), w=(80, 88, 3, 3), pad=1),
     _call("hopper_conv_half_steps_tall", conv_wgmma.TALL, x=(2, 24, 9, 8), w=(24, 24, 3, 3), pad=1),
     _call("hopper_conv_half_steps_large", conv_wgmma.LARGE, x=(2, 24, 9, 8), w=(152, 24, 3, 3), pad=1),
@@ -116,6 +118,7 @@ _TILES = {
     conv_wgmma.TALL: conv_weight_wgmma.FLAT,
     conv_wgmma.LARGE: conv_weight_wgmma.TALL,
     conv_wgmma.SLIM: conv_weight_wgmma.SMALL,
+    conv_wgmma.TURNED: conv_weight_wgmma.SMALL,
 }
 
 

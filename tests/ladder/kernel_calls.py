@@ -28,6 +28,7 @@ import gpuconv
 from gpuconv import backend, naive, nn
 from gpuconv.cuda import (
     conv,
+    conv_slices,
     conv_tensor,
     conv_tiles,
     conv_weight_tensor,
@@ -720,7 +721,7 @@ _LARGE_TILES = _in_tiles(conv_tiles.LARGE, conv_tiles.LARGE_WEIGHT)
 _SLIM_TILES = _in_tiles(conv_tiles.SLIM, conv_tiles.FLAT_WEIGHT)
 _NARROW_TILES = _in_tiles(conv_tiles.NARROW, conv_tiles.SMALL_WEIGHT)
 _SMALL_TILES = _in_tiles(conv_tiles.SMALL, conv_tiles.SMALL_WEIGHT)
-_FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
+_FEW_SLICES: Settings = ((conv_slices, "_PARTIAL_SUMS", 256),)
 
 
 def _on_tensor_cores(name: str, *, tile: conv_tensor.TensorTile | None = None, **sizes: Any) -> Call:
