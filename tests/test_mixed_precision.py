@@ -67,6 +67,23 @@ def test_an_update_leaves_the_weights_in_16_bits_too(rule, dtype, cuda, monkeypa
         assert_same_bits(copies.astype(np.float32), weights.astype(DTYPES[dtype]).astype(np.float32))
 
 
+@pytest.mark.parametrize(("rule", "layers"), [("sgd", 2), ("muon", 6)])
+def test_an_update_is_followed_by_filters_channels_last(rule, layers, cuda, monkeypatch):
+    """Of whole chunks, which the narrow nets of the test above have none of."""
+    monkeypatch.setattr(precision, "LossScale", functools.partial(precision.LossScale, 64.0))
+    stepper, (batch,) = _stepper(cuda, precision="float16", **RULES[rule], widths=(8, 16, 8))
+    if (turned := stepper.net.copies.turned) is None:
+        pytest.skip("this GPU has no tensor cores of ours")
+    assert len(turned.filters) == layers
+    before = [cuda.numpy(filters) for filters in turned.filters.values()]
+    stepper.step(batch, 0)
+    stepper.look()
+    after = [cuda.numpy(filters) for filters in turned.filters.values()]
+    assert all((old != new).any() for old, new in zip(before, after, strict=True))
+    for weights, copies in _weights(cuda, stepper.net):
+        assert_same_bits(copies, weights.astype(np.float16))
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_step_that_is_skipped_changes_neither_weights_nor_copies(rule, cuda, monkeypatch):
     monkeypatch.setattr(precision, "LossScale", functools.partial(precision.LossScale, 2.0**60))

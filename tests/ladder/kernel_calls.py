@@ -337,7 +337,8 @@ def fused(
         x, other = getattr(d, drawn)(*shape), d.normal(*shape)
         out = (*shape[:2], shape[2] // 2, shape[3] // 2) if pool else shape
         dy, masked = getattr(d, drawn)(*out), d.normal(*out)
-        gamma, beta, mean, var = (d.positive(shape[1]) for _ in range(4))
+        gamma, mean, var = (d.positive(shape[1]) for _ in range(3))
+        beta = (d.normal if pool else d.positive)(shape[1])  # of positive ones next to no maximum is below 0
         settings = {"training": True, "momentum": 0.9, "eps": 1e-5}
         if d.wide:
             return _in_layers(d, activation, pool, join, (x, gamma, beta, mean, var), other, dy, masked)
