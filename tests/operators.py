@@ -266,6 +266,21 @@ _ROWS = (
         },
     ),
     Operator(
+        "silu",
+        {"x": Array((2, 3))},
+        refers=("x",),
+        # s(x) and x s (1 - s) are at most about 1, and are known to a few units of the numbers they are made of.
+        elementwise=Elementwise(
+            lambda rng, shape: 4 * normal(rng, shape), lambda x, dy: (x, dy * (1 + x)), torch="silu"
+        ),
+        calls={"silu": {"x": (3, 701)}, "silu_special": {"x": (2, 3, 5, 3), "drawn": {"x": "special", "dy": "whole"}}},
+        anywhere={"x": (2, 41)},
+        rounds=lambda x: {"x": x},
+        random=lambda rng: {"x": _any_shape(rng)},
+        counted={"silu": {"x": (4, 16, 8, 8)}},
+        bench={"silu": {"x": (2, 3, 4, 5)}},
+    ),
+    Operator(
         "leaky_relu",
         {"x": Array((2, 3))},
         ways={"steep": {"slope": 3.0}, "of 0": {"slope": 0.0}},

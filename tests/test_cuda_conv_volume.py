@@ -54,7 +54,7 @@ def expected(x, w, b, dy, z):
 def test_every_index_and_number_of_slices(case, index, slices, stored, gpu, rng, monkeypatch):
     monkeypatch.setattr(conv, "_index", lambda _: index)
     monkeypatch.setattr(conv_slices, "_PARTIAL_SUMS", slices)
-    monkeypatch.setattr(conv, "_LEAST_PIXELS", 5)
+    monkeypatch.setattr(conv_slices, "_LEAST_PIXELS", 5)
     given, z = arrays(rng, case)
     got = computed(gpu, given, case[2], stored)
     for actual, want in zip(got, expected(*given, z), strict=True):

@@ -46,6 +46,7 @@ LAYERS = {
     "average_pool": (lambda: nn.AveragePool((2, 3), stride=1, pad=1, count_pad=False), (2, 2, 4, 4)),
     "global_average_pool": (nn.GlobalAveragePool, (2, 3, 2, 4)),
     "relu": (nn.Relu, (3, 4)),
+    "silu": (nn.Silu, (3, 4)),
     "leaky_relu": (nn.LeakyRelu, (3, 4)),
     "leaky_relu_steep": (lambda: nn.LeakyRelu(2.5), (2, 3, 2, 2)),
     "gelu": (nn.Gelu, (3, 4)),

@@ -336,6 +336,11 @@ def _leaky_relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
     return graph.node("LeakyRelu", name or "relu", value, alpha=slope)
 
 
+def _silu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    share = graph.node("Sigmoid", walk.dotted(name, "share"), value)
+    return graph.node("Mul", name or "silu", value, share)
+
+
 def _gelu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     """x/2 (1 + erf(x / sqrt 2)), or x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): opset 17 has no node for it."""
 
@@ -386,6 +391,7 @@ _WRITERS: dict[str, _Writer] = {
     "Residual": _residual,
     "Scale": _scale,
     "Sequential": _sequential,
+    "Silu": _silu,
 }
 
 

@@ -10,7 +10,7 @@ from ..backend import multiple
 from ..errors import ParamError
 from .layer import Layer, register
 
-__all__ = ["Dropout", "Gelu", "LeakyRelu", "Relu", "Scale"]
+__all__ = ["Dropout", "Gelu", "LeakyRelu", "Relu", "Scale", "Silu"]
 
 
 @register("relu")
@@ -137,3 +137,24 @@ class Scale(Layer):
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         checks.upstream(dy, *cache)
         return multiple(dy, self.settings["factor"])
+
+
+@register("silu")
+class Silu(Layer):
+    """x / (1 + exp(-x)), for any shape; others call it swish.
+
+    >>> nn.Silu().forward(np.array([-1.0, 0.0, 1.0])).round(4)
+    array([-0.2689,  0.    ,  0.7311])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        return ops.silu_forward(x)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.silu_backward(dy, cache)

@@ -18,6 +18,7 @@ from .leaky_relu import leaky_relu_backward, leaky_relu_forward
 from .loss import sigmoid_cross_entropy, softmax_cross_entropy, svm_loss
 from .max_pool import max_pool_backward, max_pool_forward
 from .relu import relu_backward, relu_forward
+from .silu import silu_backward, silu_forward
 from .update import adam_update, rmsprop_update, sgd_update
 
 __all__ = [
@@ -52,6 +53,8 @@ __all__ = [
     "rmsprop_update",
     "sgd_update",
     "sigmoid_cross_entropy",
+    "silu_backward",
+    "silu_forward",
     "softmax_cross_entropy",
     "spatial_batchnorm_backward",
     "spatial_batchnorm_forward",

@@ -698,7 +698,7 @@ def _muon(d: Inputs) -> Results:
 
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _PARTS_IN_A_BLOCK: Settings = ((reduce, "_ENOUGH_BLOCKS", 3),)
-_WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000), (conv_tensor, "FLOAT32_ARCHS", frozenset()))
+WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000), (conv_tensor, "FLOAT32_ARCHS", frozenset()))
 
 
 def _in_tiles(tile: conv_tiles.Tile, of_weights: conv_tiles.WeightTile) -> Settings:
@@ -715,7 +715,7 @@ def _in_tiles(tile: conv_tiles.Tile, of_weights: conv_tiles.WeightTile) -> Setti
         large = of_weights == conv_tiles.LARGE_WEIGHT
         return conv_tiles.FLAT_WEIGHT if large and (volumes or dtype != np.float32) else of_weights
 
-    return (conv, "tile_of", of_dtype), (conv, "weight_tile_of", of_weights_of_dtype), *_WITHOUT_TENSOR_CORES
+    return (conv, "tile_of", of_dtype), (conv, "weight_tile_of", of_weights_of_dtype), *WITHOUT_TENSOR_CORES
 
 
 _LARGE_TILES = _in_tiles(conv_tiles.LARGE, conv_tiles.LARGE_WEIGHT)
@@ -804,14 +804,14 @@ _SPECIAL = (
     of("conv", "conv_long_slices", x=(3, 2, 15, 13), w=(3, 2, 3, 3), settings=_FEW_SLICES),
     of("conv", "conv_long_slices_of_small_planes", x=(101, 1, 2, 3), w=(7, 1, 1, 1), settings=_FEW_SLICES),
     of("conv", "conv_depthwise", x=(2, 5, 6, 7), w=(5, 1, 3, 3), pad=1, groups=5, quick=False),
-    of("conv", "conv_in_tiles", x=(2, 8, 7, 5), w=(16, 8, 3, 3), pad=1, settings=_WITHOUT_TENSOR_CORES),
+    of("conv", "conv_in_tiles", x=(2, 8, 7, 5), w=(16, 8, 3, 3), pad=1, settings=WITHOUT_TENSOR_CORES),
     of(
         "conv",
         "conv_in_tiles_many_filters",
         x=(2, 8, 4, 6),
         w=(72, 8, 1, 1),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -819,7 +819,7 @@ _SPECIAL = (
         x=(1, 2, 17, 16),
         w=(8, 2, 16, 16),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -827,7 +827,7 @@ _SPECIAL = (
         x=(1, 2, 8, 5),
         w=(17, 2, 3, 3),
         drawn={"x": _infinite_pixel},
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -836,7 +836,7 @@ _SPECIAL = (
         w=(144, 8, 1, 1),
         groups=2,
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -845,7 +845,7 @@ _SPECIAL = (
         w=(8, 16, 1, 1),
         stride=3,
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -855,7 +855,7 @@ _SPECIAL = (
         b=None,
         stride=2,
         pad=1,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -865,7 +865,7 @@ _SPECIAL = (
         pad=(0, 1),
         groups=2,
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -873,7 +873,7 @@ _SPECIAL = (
         x=(3, 16, 5, 7),
         w=(40, 16, 1, 1),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -883,7 +883,7 @@ _SPECIAL = (
         stride=(1, 2),
         dilation=(2, 1),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -892,12 +892,12 @@ _SPECIAL = (
         w=(16, 16, 3, 2),
         stride=3,
         pad=(2, 1),
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
         "conv_in_tiles_infinite_filters",
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
         drawn={"w": "special"},
         x=(2, 17, 5, 4),
         w=(8, 17, 2, 2),
@@ -907,7 +907,7 @@ _SPECIAL = (
     of(
         "conv",
         "conv_in_tilesinfinite_tap",
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
         drawn={"w": infinite_tap},
         x=(2, 17, 5, 4),
         w=(9, 17, 2, 2),
@@ -1309,7 +1309,7 @@ _SPECIAL = (
     of(
         "conv",
         "conv_in_tiles_x_anywhere",
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
         drawn={"x": "shifted", "dy": "shifted"},
         x=(2, 16, 5, 4),
         w=(16, 16, 2, 2),
