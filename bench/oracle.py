@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import OPERATORS, of_axes
+from .cases import OPERATORS, of_axes, sides
 from .inputs import Inputs, draw
 
 _PLACES = 400  # sampled in each result
@@ -149,7 +149,8 @@ class _Sums:
         options = inputs.case.options
         self.size, self.positions = inputs.case.x[2:], inputs.case.y[2:]
         axes = len(self.size)
-        self.stride, self.pad = of_axes(options.get("stride", 1), axes), of_axes(options.get("pad", 0), axes)
+        self.stride = of_axes(options.get("stride", 1), axes)
+        self.pad = tuple(before for before, _ in sides(options.get("pad", 0), axes))
         self.dilation = of_axes(options.get("dilation", 1), axes)
         assert inputs.dy is not None
         self.x, self.dy = inputs.x, inputs.dy

@@ -22,7 +22,7 @@ _MOST_IN_WINDOW = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class ConvSizes:
-    """Sizes of one convolution."""
+    """Sizes of one convolution.  pad is what lies before the image; what lies behind it only makes P and Q larger."""
 
     N: int
     C: int
@@ -52,6 +52,11 @@ class ConvSizes:
     def out(self) -> tuple[int, int, int, int]:
         """The shape of y."""
         return self.N, self.K, self.P, self.Q
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """How far the image with its padding reaches along each axis: over all pixels, and all that windows read."""
+        return _padded(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,11 @@ class VolumeConvSizes:
     def out(self) -> tuple[int, int, int, int, int]:
         """The shape of y."""
         return self.N, self.K, self.Z, self.P, self.Q
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """How far the volume with its padding reaches along each axis: over all pixels, and all that windows read."""
+        return _padded(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +174,38 @@ _IMAGE_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 _FILTER_AXES = {1: "S", 2: "R, S", 3: "T, R, S"}
 
 
-def out_size(size: int, window: int, stride: int, pad: int, dilation: int = 1) -> int:
-    """Return the number of window positions along one axis; a last partial step is dropped (floor)."""
-    return (size + 2 * pad - dilation * (window - 1) - 1) // stride + 1
+def _padded(z: ConvSizes | VolumeConvSizes) -> tuple[int, ...]:
+    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, z.dilation, strict=True)
+    return tuple(max(n + p, (q - 1) * s + d * (r - 1) + 1) for n, q, r, s, p, d in axes)
+
+
+def out_size(size: int, window: int, stride: int, pad: int | tuple[int, int], dilation: int = 1) -> int:
+    """Return the number of window positions along one axis; a last partial step is dropped (floor).
+
+    pad: on either side, or (before, after)
+    """
+    both = 2 * pad if isinstance(pad, int) else sum(pad)
+    return (size + both - dilation * (window - 1) - 1) // stride + 1
+
+
+def sides_of(pad: Any, window: Any, stride: Any, dilation: Any) -> tuple[tuple[int, int], ...]:
+    """Return the padding (before, after) along each axis.
+
+    pad: what checks.each_side takes, or "same", which leaves the size of the image as it is: of an odd number of zeros
+    the last one lies behind, as in PyTorch.   window, stride, dilation: along each axis
+    """
+    if not (isinstance(pad, str) and pad == "same"):
+        return checks.each_side("pad", pad, len(window))
+    if max(stride) > 1:
+        msg = f'pad="same" needs stride=1, since no size stays the same under another, got stride={stride}'
+        raise ParamError(msg)
+    spans = (d * (r - 1) for r, d in zip(window, dilation, strict=True))
+    return tuple((span // 2, span - span // 2) for span in spans)
+
+
+def plain_sides(sides: tuple[tuple[int, int], ...]) -> tuple[int | tuple[int, int], ...]:
+    """Return padding as a user would write it: an int for an axis with as much on both sides."""
+    return tuple(before if before == after else (before, after) for before, after in sides)
 
 
 def conv_sizes(
@@ -183,8 +222,8 @@ def conv_sizes(
     if b is not None:
         checks.ndim("b", b, 1, "(K,)")
     stride = checks.each_axis("stride", stride, axes, least=1)
-    pad = checks.each_axis("pad", pad, axes, least=0)
     dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    sides = sides_of(pad, w.shape[2:], stride, dilation)
     groups = checks.integer("groups", groups, least=1)
     checks.not_empty("x", x, x_letters)
     if 0 in w.shape:
@@ -194,7 +233,7 @@ def conv_sizes(
     entries = K if b is None else b.shape[0]
     hint = ""
     if axes == 2 and (C_w * groups != C or entries != K):
-        hint = _other_order(x.shape, w.shape, None if b is None else entries, pad, dilation, groups)
+        hint = _other_order(x.shape, w.shape, None if b is None else entries, sides, dilation, groups)
     if C % groups or K % groups:
         msg = f"groups must divide the channels of x and the filters of w, got groups={groups}, C={C}, K={K}{hint}"
         raise ParamError(msg)
@@ -206,14 +245,15 @@ def conv_sizes(
         both = f"w has {counted(K, 'filter')} but b has {counted(entries, 'entry', 'entries')}"
         msg = f"{both}: w {tuple(w.shape)}, b {tuple(b.shape)}{hint}"
         raise ShapeError(msg)
-    out = [out_size(*axis) for axis in zip(size, window, stride, pad, dilation, strict=True)]
-    padded = [n + 2 * p for n, p in zip(size, pad, strict=True)]
+    out = [out_size(*axis) for axis in zip(size, window, stride, sides, dilation, strict=True)]
+    padded = [n + sum(both) for n, both in zip(size, sides, strict=True)]
     if min(out) < 1:
         reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
         dilated = f" (dilated to {_times(reach)})" if max(dilation) > 1 else ""
         msg = f"filter {_times(window)}{dilated} does not fit the padded input {_times(padded)}"
         raise ShapeError(msg)
-    given = pad[0] if axes == 1 else pad
+    given = plain_sides(sides)[0] if axes == 1 else plain_sides(sides)
+    pad = tuple(before for before, _ in sides)
     check_count("y", (N, K, *out), f"pad={given}")
     check_count("the padded x", (N, C, *padded), f"pad={given}")
     if axes == 3:
@@ -238,9 +278,9 @@ def conv_transpose_sizes(
     if b is not None:
         checks.ndim("b", b, 1, "(K,)")
     stride = checks.each_axis("stride", stride, axes, least=1)
-    pad = checks.each_axis("pad", pad, axes, least=0)
     more = checks.each_axis("output_pad", output_pad, axes, least=0)
     dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    sides = sides_of(pad, w.shape[2:], stride, dilation)
     groups = checks.integer("groups", groups, least=1)
     checks.not_empty("x", x, x_letters)
     if 0 in w.shape:
@@ -266,12 +306,13 @@ def conv_transpose_sizes(
     padded = [
         (n - 1) * s + d * (r - 1) + m + 1 for n, s, d, r, m in zip(size, stride, dilation, window, more, strict=True)
     ]
-    out = [n - 2 * p for n, p in zip(padded, pad, strict=True)]
+    out = [n - sum(both) for n, both in zip(padded, sides, strict=True)]
     if min(out) < 1:
-        msg = f"pad must leave something of the output, {_times(padded)} before it is cut: pad={pad}"
+        msg = f"pad must leave something of the output, {_times(padded)} before it is cut: pad={plain_sides(sides)}"
         raise ParamError(msg)
     check_count("y", (N, K, *out), f"x {tuple(x.shape)} and stride={stride}")
     check_count("y before pad is cut off", (N, K, *padded), f"x {tuple(x.shape)} and stride={stride}")
+    pad = tuple(before for before, _ in sides)
     if axes == 3:
         return VolumeConvSizes(N, K, *out, C, *window, *size, stride, pad, dilation, groups)  # type: ignore[call-arg]
     if axes == 1:
@@ -294,7 +335,7 @@ def _other_order(
     x: tuple[int, ...],
     w: tuple[int, ...],
     entries: int | None,
-    pad: tuple[int, int],
+    sides: tuple[tuple[int, int], ...],
     dilation: tuple[int, int],
     groups: int,
 ) -> str:
@@ -311,7 +352,7 @@ def _other_order(
         for of_x, (C, H, W) in images.items()
         for of_w, (K, C_w, R, S) in filters.items()
         if C_w * groups == C and K % groups == 0 and entries in (None, K)
-        if H + 2 * pad[0] > dilation[0] * (R - 1) and W + 2 * pad[1] > dilation[1] * (S - 1)
+        if H + sum(sides[0]) > dilation[0] * (R - 1) and W + sum(sides[1]) > dilation[1] * (S - 1)
     ]
     return f" ({min(fitting)[1]})" if fitting else ""
 

@@ -469,6 +469,9 @@ _ROWS = (
             "conv_first_layer": {"x": (2, 3, 6, 5), "w": (17, 3, 3, 3), "pad": 1},
             "conv_signals": {"x": (2, 3, 9), "w": (4, 3, 3), "stride": 2, "pad": 1},
             "conv_volumes": {"x": (2, 3, 3, 4, 5), "w": (3, 3, 2, 3, 2), "pad": 1},
+            "conv_padded_behind": {"x": (2, 3, 4, 5), "w": (3, 3, 2, 2), "pad": ((0, 2), (1, 3)), "stride": (1, 2)},
+            "conv_tiles_padded_behind": {"x": (1, 9, 4, 3), "w": (17, 9, 3, 2), "pad": ((0, 2), (0, 3))},
+            "conv_volumes_padded_behind": {"x": (1, 2, 2, 3, 3), "w": (3, 2, 2, 2, 2), "pad": ((0, 2), (0, 1), 0)},
         },
         counted={
             "conv 3x3, 16->32": {"x": (2, 16, 16, 16), "w": (32, 16, 3, 3), "pad": 1},
@@ -490,6 +493,7 @@ _ROWS = (
             },
             "conv_of_signals": {"x": (2, 4, 9), "w": (6, 2, 3), "stride": 2, "pad": 1, "dilation": 2, "groups": 2},
             "conv_of_volumes": {"x": (1, 2, 4, 5, 3), "w": (3, 2, 2, 3, 2), "stride": (1, 2, 1), "pad": (1, 0, 1)},
+            "conv_padded_behind": {"x": (2, 3, 6, 5), "w": (4, 3, 3, 3), "stride": 2, "pad": ((0, 1), (1, 2))},
             "conv_tap_always_in_padding": {"x": (1, 1, 2, 2), "w": (1, 1, 3, 3), "pad": 2, "stride": 3},
         },
     ),
@@ -509,6 +513,7 @@ _ROWS = (
             "conv_transpose_signals": {"x": (2, 3, 5), "w": (3, 4, 3), "stride": 2},
             "conv_transpose_volumes": {"x": (1, 9, 2, 2, 3), "w": (9, 17, 2, 2, 2), "stride": 2},
             "conv_transpose_volumes_few_channels": {"x": (1, 2, 2, 3, 2), "w": (2, 3, 2, 3, 2), "stride": (1, 2, 2)},
+            "conv_transpose_cut_behind": {"x": (1, 2, 3, 3), "w": (2, 3, 3, 3), "stride": 2, "pad": ((0, 1), (0, 2))},
         },
         random=_any_conv_transpose,
         bench={
@@ -522,6 +527,12 @@ _ROWS = (
                 "output_pad": (1, 2),
                 "dilation": (1, 2),
                 "groups": 2,
+            },
+            "conv_transpose_cut_on_one_side": {
+                "x": (1, 3, 3, 4),
+                "w": (3, 2, 3, 3),
+                "stride": 2,
+                "pad": ((0, 1), (2, 1)),
             },
         },
         refused={

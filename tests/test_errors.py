@@ -172,7 +172,7 @@ CONV = {
     "pad_pair_of_a_volume": (
         lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 3, 3, 3), pad=(1, 2)),
         ParamError,
-        "pad must be an int or a triple (depth, vertical, horizontal), got 2 values: (1, 2)",
+        "pad must be an int or a triple (depth, vertical, horizontal), each an int or a pair (before, after), got 2 values: (1, 2)",
     ),
     "dilation_tuple_of_one_of_a_volume": (
         lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 3, 3, 3), dilation=(1,)),
@@ -279,7 +279,19 @@ CONV = {
     "pad_negative": (lambda A: conv(A, pad=-1), ParamError, "pad must be", "pad=-1"),
     "pad_2_to_the_31": (lambda A: conv(A, pad=2**31), ParamError, "pad must be", f"pad={2**31}"),
     "pad_2_to_the_62": (lambda A: conv(A, pad=2**62), ParamError, "pad must be", f"pad={2**62}"),
-    "pad_word": (lambda A: conv(A, pad="same"), ArgTypeError, "pad must be an int", "'same'"),
+    "pad_word": (lambda A: conv(A, pad="valid"), ParamError, "pad must be numbers or \"same\", got 'valid'"),
+    "pad_same_with_a_stride": (
+        lambda A: conv(A, pad="same", stride=(1, 2)),
+        ParamError,
+        'pad="same" needs stride=1',
+        "got stride=(1, 2)",
+    ),
+    "pad_of_three_sides": (
+        lambda A: conv(A, pad=((1, 1, 1), 0)),
+        ParamError,
+        "pad must be an int or a pair (before, after) along an axis, got 3 values: (1, 1, 1)",
+    ),
+    "pad_of_one_side_negative": (lambda A: conv(A, pad=((0, -1), 0)), ParamError, "pad must be", "pad=-1"),
     "pad_per_side": (lambda A: conv(A, pad=(1, 1, 1, 1)), ParamError, "pad", "4 values: (1, 1, 1, 1)"),
     "dilation_zero": (lambda A: conv(A, dilation=0), ParamError, "dilation must be", "dilation=0"),
     "dilation_negative": (lambda A: conv(A, dilation=(1, -1)), ParamError, "dilation must be", "dilation=-1"),

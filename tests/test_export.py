@@ -42,7 +42,13 @@ def layers():
         "conv_stride_drops_last_row": (lambda: nn.Conv(4, 3, 2, stride=2), image),
         "conv_depthwise": (lambda: nn.Conv(4, 8, pad=1, groups=4), image),
         "conv_groups": (lambda: nn.Conv(4, 6, 1, groups=2), image),
+        "conv_padded_behind": (lambda: nn.Conv(4, 3, stride=2, pad=((0, 1), (2, 0))), image),
+        "conv_same": (lambda: nn.Conv(4, 3, (2, 3), pad="same", dilation=(1, 2)), image),
+        "conv_same_on_both_sides": (lambda: nn.Conv(4, 3, pad="same", bias=False), image),
+        "conv_frozen_padded_before": (lambda: nn.Conv(4, 3, pad=((1, 0), 0), frozen=True), image),
         "conv_transpose": (lambda: nn.ConvTranspose(4, 3, 2, stride=2), image),
+        "conv_transpose_cut_on_one_side": (lambda: nn.ConvTranspose(4, 3, stride=2, pad=((0, 1), (2, 1))), image),
+        "conv_transpose_same": (lambda: nn.ConvTranspose(4, 3, 2, pad="same"), image),
         "conv_transpose_no_bias": (lambda: nn.ConvTranspose(4, 3, 4, stride=2, pad=1, bias=False), image),
         "conv_transpose_every_argument": (
             lambda: nn.ConvTranspose(

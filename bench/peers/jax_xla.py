@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases import pair
+from ..cases import pair, sides
 from ..clocks import Clock, HostClock, QueueClock
 from ..inputs import Inputs
 from .base import Calls, NotOffered, Peer
@@ -92,7 +92,7 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
     last = inputs.channels_last
     rows, columns = (1, 2) if last else (2, 3)
     channel = (1, 1, 1, -1) if last else (1, -1, 1, 1)
-    pads = [(p, p) for p in pair(options.get("pad", 0))]
+    pads = sides(options.get("pad", 0), 2)
     if op == "conv":
         layout = "NHWC" if last else "NCHW"
 

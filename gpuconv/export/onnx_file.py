@@ -16,6 +16,7 @@ import numpy as np
 from .. import extras, nn
 from ..checks import float_dtype, shown
 from ..errors import ConfigError, ParamError, UnsupportedError
+from ..nn import geometry
 from . import walk
 
 OPSET, IR_VERSION = 17, 8
@@ -222,23 +223,24 @@ def _sizes(graph: _Graph, *sizes: int) -> str:
 
 def _window(settings: dict[str, Any]) -> dict[str, list[int]]:
     """Return window, stride and pad as ONNX wants them."""
-    window, pad = _pair(settings["window"]), _pair(settings["pad"])
+    window, (vertical, horizontal) = _pair(settings["window"]), geometry.sides(settings)
     stride = window if settings["stride"] is None else _pair(settings["stride"])
-    return {"kernel_shape": window, "strides": stride, "pads": [*pad, *pad]}
+    before, after = zip(vertical, horizontal, strict=True)
+    return {"kernel_shape": window, "strides": stride, "pads": [*before, *after]}
 
 
 def _conv(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     settings = layer.settings
-    geometry = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
-    return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **geometry)
+    windows = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
+    return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **windows)
 
 
 def _conv_transpose(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     settings = layer.settings
-    geometry = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
-    geometry["output_padding"] = _pair(settings["output_pad"])
+    windows = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
+    windows["output_padding"] = _pair(settings["output_pad"])
     weights = _weights(graph, name, layer, "w", "b")
-    return graph.node("ConvTranspose", name or "conv-transpose", value, *weights, **geometry)
+    return graph.node("ConvTranspose", name or "conv-transpose", value, *weights, **windows)
 
 
 def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import nn
 from ..errors import UnsupportedError
+from ..nn import geometry
 from . import walk
 
 _WIDTH = 120
@@ -146,6 +147,28 @@ class GlobalAveragePool(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
 ''',
+    "PaddedConv2d": '''
+class PaddedConv2d(nn.Conv2d):
+    """Convolution with zeros of (left, right, top, bottom) around its images."""
+
+    def __init__(self, *sizes, zeros, **settings):
+        super().__init__(*sizes, **settings)
+        self.zeros = zeros
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, self.zeros))
+''',
+    "CutConvTranspose2d": '''
+class CutConvTranspose2d(nn.ConvTranspose2d):
+    """Transposed convolution with (left, right, top, bottom) cut off its results."""
+
+    def __init__(self, *sizes, cut, **settings):
+        super().__init__(*sizes, **settings)
+        self.cut = cut
+
+    def forward(self, x):
+        return nn.functional.pad(super().forward(x), [-n for n in self.cut])
+''',
     "Rows": '''
 class Rows(nn.Linear):
     """Fully connected layer on flattened samples."""
@@ -256,29 +279,49 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _around(layer: Any) -> tuple[int, int, int, int] | None:
+    """Return the padding of a layer as (left, right, top, bottom), or None where it is the same on both sides."""
+    (top, bottom), (left, right) = geometry.sides(layer.settings)
+    return None if (top, left) == (bottom, right) else (left, right, top, bottom)
+
+
+def _padding(layer: Any) -> Any:
+    """Return the padding of a layer that has as much on both sides, as torch.nn takes it."""
+    (top, _), (left, _) = geometry.sides(layer.settings)
+    return _plain(geometry.plain(top, left))
+
+
 def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s = {key: _plain(value) for key, value in layer.settings.items()}
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    module = "nn.Conv2d" if around is None else "PaddedConv2d"
+    if around is not None:
+        used.add(module)
     settings = _settings(
+        zeros=(around, None),
         stride=(s["stride"], 1),
-        padding=(s["pad"], 0),
+        padding=(0 if around else _padding(layer), 0),
         dilation=(s["dilation"], 1),
         groups=(s["groups"], 1),
         bias=(s["bias"], True),
     )
-    return f"nn.Conv2d({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
+    return f"{module}({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
 
 
 def _conv_transpose(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s = {key: _plain(value) for key, value in layer.settings.items()}
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    module = "nn.ConvTranspose2d" if around is None else "CutConvTranspose2d"
+    if around is not None:
+        used.add(module)
     settings = _settings(
+        cut=(around, None),
         stride=(s["stride"], 1),
-        padding=(s["pad"], 0),
+        padding=(0 if around else _padding(layer), 0),
         output_padding=(s["output_pad"], 0),
         groups=(s["groups"], 1),
         bias=(s["bias"], True),
         dilation=(s["dilation"], 1),
     )
-    return f"nn.ConvTranspose2d({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
+    return f"{module}({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
 
 
 def _affine(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:

@@ -12,7 +12,7 @@ from ..errors import ParamError, ShapeError
 from ..plural import counted
 from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
 from . import init as initialisers
-from .geometry import plain, stand_in
+from .geometry import plain, plain_pad, stand_in
 from .layer import Declared, Layer, register
 
 __all__ = [
@@ -35,7 +35,8 @@ __all__ = [
 class Conv(Layer):
     """2-D convolution: w (filters, in_channels / groups, R, S), b (filters,); see gpuconv.conv_forward.
 
-    window, stride, pad and dilation are an int or a pair (vertical, horizontal).
+    window, stride, pad and dilation are an int or a pair (vertical, horizontal); pad may have a pair (before, after) for
+    an axis, or be "same".
     init: "he", "xavier", "uniform", "dirac" (groups=1), or the standard deviation of a normal distribution.
     frozen=True keeps w in `state`: it is saved and loaded but never updated; b still learns.
     """
@@ -66,7 +67,8 @@ class Conv(Layer):
             raise ParamError(msg)
         w = (K, C // groups, R, S)
         z = conv_sizes(smallest, stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
-        self.geometry: dict[str, Any] = {"stride": z.stride, "pad": z.pad, "dilation": z.dilation, "groups": groups}
+        pad = plain_pad(pad)
+        self.geometry: dict[str, Any] = {"stride": z.stride, "pad": pad, "dilation": z.dilation, "groups": groups}
         bias, frozen = checks.flag("bias", bias), checks.flag("frozen", frozen)
         init = initialisers.check(init, ("he", "xavier", "uniform", "dirac"))
         if init == "dirac" and groups > 1:
@@ -77,7 +79,7 @@ class Conv(Layer):
             filters=K,
             window=plain(R, S),
             stride=plain(*z.stride),
-            pad=plain(*z.pad),
+            pad=pad,
             dilation=plain(*z.dilation),
             groups=groups,
             bias=bias,

@@ -10,7 +10,7 @@ Every sample ends as one of these:
   refused   for the reason it is counted under: something that gpuconv has no argument for, or an error of its own
   wrong     computed, and not within the tolerance; or refused for a reason that is not in REASONS
 
-What gpuconv says in other words is translated: padding="valid", padding="same" where both sides get as many zeros,
+What gpuconv says in other words is translated: padding="valid",
 dilation=1 and divisor_override=None of pools, ceil_mode where it changes no size, a momentum that counts the other way
 round.  Running statistics are not compared, for gpuconv keeps the biased variance in them.  Inputs at which PyTorch
 must raise an error are counted apart: refused by gpuconv too, or taken.  Exit status 1: something was wrong.
@@ -58,11 +58,9 @@ NO_MOMENTUM = "momentum None"
 NO_WEIGHT = "batch norm without weight"
 MOMENTUM = "momentum outside 0 to 1"
 ONE_AXIS = "batch norm of one axis"
-UNEQUAL = 'padding="same" with unequal sides'
-STRIDED = 'padding="same" with a stride'
 REASONS = (
     *(CEIL_MODE, DILATION, DIVISOR, INDICES, INTEGERS, NO_STATISTICS),
-    *(NO_MOMENTUM, NO_WEIGHT, MOMENTUM, ONE_AXIS, UNEQUAL, STRIDED),
+    *(NO_MOMENTUM, NO_WEIGHT, MOMENTUM, ONE_AXIS),
 )
 
 
@@ -216,18 +214,8 @@ def _conv(sample: Sample) -> tuple[str, dict[str, Any]]:
     axes, options = AXES[sample.name], dict(sample.options)
     padding = options.pop("padding", 0)
     options |= {name: _tuple(options[name], axes) for name in ("stride", "dilation") if name in options}
-    if padding == "valid":
-        padding = 0
-    elif padding == "same":
-        if set(_tuple(options.get("stride", 1), axes)) != {1}:
-            raise Refused(STRIDED)
-        spans = [
-            d * (size - 1)
-            for d, size in zip(_tuple(options.get("dilation", 1), axes), sample.arrays["w"].shape[2:], strict=False)
-        ]
-        if any(span % 2 for span in spans):
-            raise Refused(UNEQUAL)
-        padding = tuple(span // 2 for span in spans)
+    if isinstance(padding, str):
+        return "conv", {**options, "pad": 0 if padding == "valid" else padding}
     return "conv", {**options, "pad": _tuple(padding, axes)}
 
 
