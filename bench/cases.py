@@ -116,8 +116,8 @@ def _windows(case: Case) -> tuple[int, ...]:
     else:
         window = of_axes(case.options.get("window", 2), len(size))
         stride = of_axes(case.options.get("stride", window), len(size))
-    pad = sides(case.options.get("pad", 0), len(size))
-    return N, C, *(out_size(*sizes) for sizes in zip(size, window, stride, pad, dilation, strict=True))
+    pad, ceil = sides(case.options.get("pad", 0), len(size)), case.options.get("ceil", False)
+    return N, C, *(out_size(*sizes, ceil=ceil) for sizes in zip(size, window, stride, pad, dilation, strict=True))
 
 
 def _transposed(case: Case) -> tuple[int, ...]:

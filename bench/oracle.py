@@ -304,13 +304,22 @@ class _MaxPool(_Pool):
 
 
 class _AveragePool(_Pool):
+    def count(self, p: tuple[int, ...]) -> int:
+        """Return how many taps of a window lie in the padded image."""
+        both = sides(self.case.options.get("pad", 0), len(self.size))
+        axes = zip(p, self.stride, self.dilation, self.window, self.size, both, strict=True)
+        return math.prod(
+            sum(at * stride + tap * apart < size + sum(pad) for tap in range(taps))
+            for at, stride, apart, taps, size, pad in axes
+        )
+
     def y(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
         taps = np.array([self.x[n, c, *i] for _, i in self.taps(p)], np.float64)
-        return _total(taps / math.prod(self.window))
+        return _total(taps / self.count(p))
 
     def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
-        shares = np.array([self.dy[n, c, *p] for _, p in self.windows(i)], np.float64)
-        return _total(shares / math.prod(self.window))
+        shares = np.array([float(self.dy[n, c, *p]) / self.count(p) for _, p in self.windows(i)])
+        return _total(shares)
 
 
 class _GlobalAveragePool(_Sums):

@@ -103,7 +103,10 @@ class VolumeConvSizes:
 
 @dataclass(frozen=True, slots=True)
 class PoolSizes:
-    """Sizes of one pooling call."""
+    """Sizes of one pooling call.  pad is what lies before the image, behind what lies behind it.
+
+    Windows may stick out of either: the last ones where ceil wants them.  Each has a tap in the image.
+    """
 
     N: int
     C: int
@@ -115,11 +118,18 @@ class PoolSizes:
     Q: int
     stride: tuple[int, int]
     pad: tuple[int, int]
+    behind: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
 
     @property
     def image(self) -> tuple[int, int, int, int]:
         """The shape of x."""
         return self.N, self.C, self.H, self.W
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The taps along each axis."""
+        return self.R, self.S
 
     @property
     def out(self) -> tuple[int, int, int, int]:
@@ -131,10 +141,15 @@ class PoolSizes:
         """How many pixels a window has."""
         return self.R * self.S
 
+    @property
+    def plain(self) -> bool:
+        """True if windows are without gaps, and none sticks out of an image with as much padding behind as before."""
+        return _plain(self)
+
 
 @dataclass(frozen=True, slots=True)
 class VolumePoolSizes:
-    """Sizes of one pooling call on volumes."""
+    """Sizes of one pooling call on volumes; as PoolSizes."""
 
     N: int
     C: int
@@ -149,11 +164,18 @@ class VolumePoolSizes:
     Q: int
     stride: tuple[int, int, int]
     pad: tuple[int, int, int]
+    behind: tuple[int, int, int] = (0, 0, 0)
+    dilation: tuple[int, int, int] = (1, 1, 1)
 
     @property
     def image(self) -> tuple[int, int, int, int, int]:
         """The shape of x."""
         return self.N, self.C, self.D, self.H, self.W
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """The taps along each axis."""
+        return self.T, self.R, self.S
 
     @property
     def out(self) -> tuple[int, int, int, int, int]:
@@ -164,6 +186,16 @@ class VolumePoolSizes:
     def places(self) -> int:
         """How many pixels a window has."""
         return self.T * self.R * self.S
+
+    @property
+    def plain(self) -> bool:
+        """True if windows are without gaps, and none sticks out of a volume with as much padding behind as before."""
+        return _plain(self)
+
+
+def _plain(z: PoolSizes | VolumePoolSizes) -> bool:
+    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, strict=True)
+    return max(z.dilation) == 1 and all((q - 1) * s + r <= n + 2 * p for n, q, r, s, p in axes)
 
 
 # What x may be where its pixels are of any number of axes, by the number of its own; what is meant most comes first.
@@ -179,13 +211,20 @@ def _padded(z: ConvSizes | VolumeConvSizes) -> tuple[int, ...]:
     return tuple(max(n + p, (q - 1) * s + d * (r - 1) + 1) for n, q, r, s, p, d in axes)
 
 
-def out_size(size: int, window: int, stride: int, pad: int | tuple[int, int], dilation: int = 1) -> int:
+def out_size(
+    size: int, window: int, stride: int, pad: int | tuple[int, int], dilation: int = 1, *, ceil: bool = False
+) -> int:
     """Return the number of window positions along one axis; a last partial step is dropped (floor).
 
-    pad: on either side, or (before, after)
+    pad: on either side, or (before, after).   ceil: it is kept, unless its window would begin behind the image: where
+    the padding behind it begins, or later, which is PyTorch's rule
     """
-    both = 2 * pad if isinstance(pad, int) else sum(pad)
-    return (size + both - dilation * (window - 1) - 1) // stride + 1
+    before, after = (pad, pad) if isinstance(pad, int) else pad
+    steps = size + before + after - dilation * (window - 1) - 1
+    if not ceil:
+        return steps // stride + 1
+    last = -(-steps // stride)
+    return last if last * stride >= size + before else last + 1
 
 
 def sides_of(pad: Any, window: Any, stride: Any, dilation: Any) -> tuple[tuple[int, int], ...]:
@@ -357,7 +396,9 @@ def _other_order(
     return f" ({min(fitting)[1]})" if fitting else ""
 
 
-def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes | VolumePoolSizes:
+def pool_sizes(
+    x: Any, *, window: Any, stride: Any, pad: Any, dilation: Any = 1, ceil: Any = False
+) -> PoolSizes | VolumePoolSizes:
     """Return the sizes of a pooling call on x; stride=None means the window.
 
     Those of a signal, where the window has to be a tuple of one, are the sizes of an image of one row: with an int it
@@ -374,29 +415,46 @@ def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes | Vol
         msg = f"window must have at most 2^31 - 1 elements, which is how far places in it are counted, got window={window}"
         raise SizeLimitError(msg)
     stride = window if stride is None else checks.each_axis("stride", stride, axes, least=1)
-    pad = checks.each_axis("pad", pad, axes, least=0)
+    dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    sides = sides_of(pad, window, stride, dilation)
+    ceil = checks.flag("ceil", ceil)
     checks.not_empty("x", x, letters)
     N, C, *size = x.shape
-    if any(2 * p > n for p, n in zip(pad, window, strict=True)):
-        msg = f"pad must be at most half the window, so that no window lies in the padding: pad={pad}, window={window}"
+    reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
+    dilated = f" (dilated to {_times(reach)})" if max(dilation) > 1 else ""
+    if any(2 * max(both) > n for both, n in zip(sides, reach, strict=True)):
+        of = f"pad={plain_sides(sides)}, window={window}{dilated}"
+        msg = f"pad must be at most half the window, so that no window lies in the padding: {of}"
         raise ParamError(msg)
-    out = [out_size(*axis) for axis in zip(size, window, stride, pad, strict=True)]
+    out = [out_size(*axis, ceil=ceil) for axis in zip(size, window, stride, sides, dilation, strict=True)]
     if min(out) < 1:
-        padded = [n + 2 * p for n, p in zip(size, pad, strict=True)]
-        msg = f"window {_times(window)} does not fit the padded input {_times(padded)}"
+        padded = [n + sum(both) for n, both in zip(size, sides, strict=True)]
+        msg = f"window {_times(window)}{dilated} does not fit the padded input {_times(padded)}"
         raise ShapeError(msg)
     check_count("y", (N, C, *out), f"x {tuple(x.shape)}")
+    pad, behind = zip(*sides, strict=True)
+    if any(_astride(*axis) for axis in zip(size, out, stride, pad, dilation, strict=True)):
+        of = f"x {tuple(x.shape)}, dilation={dilation}, pad={plain_sides(sides)}"
+        msg = f"a window would have the whole image between its taps, and all of them in the padding: {of}"
+        raise ParamError(msg)
     if axes == 3:
-        return VolumePoolSizes(N, C, *size, *window, *out, stride, pad)  # type: ignore[call-arg]
+        return VolumePoolSizes(N, C, *size, *window, *out, stride, pad, behind, dilation)  # type: ignore[call-arg]
     if axes == 1:
-        size, window, out, stride, pad = [1, *size], (1, *window), [1, *out], (1, *stride), (0, *pad)
-    return PoolSizes(N, C, *size, *window, *out, stride, pad)  # type: ignore[call-arg]
+        size, window, out, stride = [1, *size], (1, *window), [1, *out], (1, *stride)
+        pad, behind, dilation = (0, *pad), (0, *behind), (1, *dilation)
+    return PoolSizes(N, C, *size, *window, *out, stride, pad, behind, dilation)  # type: ignore[call-arg]
 
 
-def image_pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
+def _astride(size: int, windows: int, stride: int, pad: int, dilation: int) -> bool:
+    """Return whether a window that begins before the image has no tap in it, where that is narrower than a step of taps."""
+    before = range(min(windows, -(-pad // stride)))
+    return size < dilation and any((p * stride - pad) % dilation >= size for p in before)
+
+
+def image_pool_sizes(x: Any, **options: Any) -> PoolSizes:
     """Return the sizes of a pooling call for what knows images alone; x of other axes is refused."""
     check_images("x", x)
-    sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
+    sizes = pool_sizes(x, **options)
     assert isinstance(sizes, PoolSizes)
     return sizes
 

@@ -358,6 +358,30 @@ POOL = {
         ParamError,
         "pad must be at most half the window, so that no window lies in the padding: pad=(2,), window=(3,)",
     ),
+    "pad_above_half_of_a_dilated_window": (
+        lambda A: pool(A, window=2, pad=((0, 0), (0, 3)), dilation=4),
+        ParamError,
+        "pad must be at most half the window",
+        "pad=(0, (0, 3)), window=(2, 2) (dilated to 5x5)",
+    ),
+    "dilated_window_around_the_image": (
+        lambda A: pool(A, x=(2, 3, 8, 2), window=2, pad=(0, 1), dilation=(1, 3)),
+        ParamError,
+        "a window would have the whole image between its taps",
+        "dilation=(1, 3), pad=(0, 1)",
+    ),
+    "dilated_window_larger_than_the_image": (
+        lambda A: average(A, x=(2, 3, 4, 8), window=3, dilation=2),
+        ShapeError,
+        "window 3x3 (dilated to 5x5) does not fit the padded input 4x8",
+    ),
+    "dilation_of_no_step": (lambda A: pool(A, dilation=0), ParamError, "dilation must be", "dilation=0"),
+    "ceil_a_number": (lambda A: pool(A, ceil=1), ArgTypeError, "ceil must be True or False, got 1"),
+    "pool_same_with_the_window_for_a_stride": (
+        lambda A: pool(A, window=3, pad="same"),
+        ParamError,
+        'pad="same" needs stride=1',
+    ),
     "window_deeper_than_the_volume": (
         lambda A: pool(A, x=(2, 3, 1, 4, 4)),
         ShapeError,

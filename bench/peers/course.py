@@ -67,8 +67,8 @@ def layers(xp: Any, inputs: Inputs, put: Callable[[Any], Any]) -> Calls:
         case "max_pool":
             window = pair(options["window"])
             stride, pad = pair(options.get("stride", window)), sides(options.get("pad", 0), 2)
-            if pad != ((0, 0), (0, 0)):
-                msg = "pools without padding"
+            if pad != ((0, 0), (0, 0)) or options.get("ceil") or pair(options.get("dilation", 1)) != (1, 1):
+                msg = "pools without padding, windows that stick out and dilation"
                 raise NotOffered(msg)
             tiled = window == stride and not (x.shape[2] % window[0] or x.shape[3] % window[1])
             forward, backward = (_tiled_forward, _tiled_backward) if tiled else (_pool_forward, _pool_backward)

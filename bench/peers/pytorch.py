@@ -148,9 +148,13 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         return transposed
     if op in ("max_pool", "average_pool"):
         pool = getattr(F, f"{'max' if op == 'max_pool' else 'avg'}_pool{axes}d")
-        window = of_axes(options["window"], axes)
-        stride, pad = of_axes(options.get("stride", window), axes), of_axes(options.get("pad", 0), axes)
-        return lambda x: pool(x, window, stride, pad)
+        window, ceil = of_axes(options["window"], axes), options.get("ceil", False)
+        stride, (pad, frame) = of_axes(options.get("stride", window), axes), _padding(options.get("pad", 0), axes)
+        if op == "max_pool":
+            border, more = float("-inf"), (of_axes(options.get("dilation", 1), axes), ceil)
+        else:
+            border, more = 0.0, (ceil,)
+        return lambda x: pool(F.pad(x, frame, value=border) if frame else x, window, stride, pad, *more)
     if op == "global_average_pool":
         return lambda x: x.mean((2, 3))
     if op == "affine":

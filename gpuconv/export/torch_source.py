@@ -351,18 +351,47 @@ def _layer_norm(used: set[str], name: str, layer: Any, shape: tuple[int, ...], d
     return f"nn.LayerNorm({s['features']}{_settings(eps=(s['eps'], 1e-5))})"
 
 
-def _pool(layer: Any) -> str:
+def _pool(layer: Any, module: str, padding: Any, ceil: bool, **more: tuple[Any, Any]) -> str:
     s = {key: _plain(value) for key, value in layer.settings.items()}
-    return f"{s['window']!r}{_settings(stride=(s['stride'], None), padding=(s['pad'], 0))}"
+    settings = _settings(
+        stride=(s["stride"], None),
+        padding=(padding, 0),
+        dilation=(s.get("dilation", 1), 1),
+        ceil_mode=(ceil, False),
+        **more,
+    )
+    return f"nn.{module}({s['window']!r}{settings})"
 
 
 def _max_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return f"nn.MaxPool2d({_pool(layer)})"
+    (top, bottom), (left, right) = geometry.sides(layer.settings)
+    window = geometry.pair(layer.settings["window"])
+    within = 2 * top <= window[0] and 2 * left <= window[1]  # PyTorch counts no gaps between taps
+    if within and _around(layer) is None:
+        return _pool(layer, "MaxPool2d", _padding(layer), layer.settings.get("ceil", False))
+    down, across = geometry.beyond(layer, shape)
+    around = left, right + across, top, bottom + down
+    return f'nn.Sequential(nn.ConstantPad2d({around}, float("-inf")), {_pool(layer, "MaxPool2d", 0, False)})'
 
 
 def _average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    count = _settings(count_include_pad=(layer.settings["count_pad"], True))
-    return f"nn.AvgPool2d({_pool(layer)}{count})"
+    around, count, ceil = _around(layer), layer.settings["count_pad"], layer.settings.get("ceil", False)
+    more = {"count_include_pad": (count, True)}
+    if "dilation" in layer.settings:
+        msg = f"layer {name or 'pool'} is an average pool with dilation, which PyTorch does not have"
+        raise UnsupportedError(msg)
+    if around is None:
+        return _pool(layer, "AvgPool2d", _padding(layer), ceil, **more)
+    if not count:
+        msg = (
+            f"layer {name or 'pool'} is an average of real pixels amid padding of one side, which PyTorch does not have"
+        )
+        raise UnsupportedError(msg)
+    ceil = any(geometry.beyond(layer, shape))
+    if ceil and geometry.framed_out(layer, shape) != layer.output_shape(shape)[1:]:
+        msg = f"layer {name or 'pool'} is an average with ceil amid padding of one side, of which PyTorch keeps a window more"
+        raise UnsupportedError(msg)
+    return f"nn.Sequential(nn.ZeroPad2d({around}), {_pool(layer, 'AvgPool2d', 0, ceil, **more)})"
 
 
 def _global_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .. import checks
-from ..shapes import plain_sides, sides_of
+from ..shapes import out_size, plain_sides, sides_of
+from .layer import Layer
 
 Sides = tuple[tuple[int, int], tuple[int, int]]
 
@@ -43,3 +44,20 @@ def sides(settings: dict[str, Any]) -> Sides:
     stride = window if settings["stride"] is None else pair(settings["stride"])
     vertical, horizontal = sides_of(settings["pad"], window, stride, pair(settings.get("dilation", 1)))
     return vertical, horizontal
+
+
+def beyond(layer: Layer, shape: tuple[int, ...]) -> list[int]:
+    """Return how far a pool's last windows stick out of the padding behind, by ceil, down and across: mostly 0."""
+    settings, out = layer.settings, layer.output_shape(shape)[1:]
+    window, dilation = pair(settings["window"]), pair(settings.get("dilation", 1))
+    stride = window if settings["stride"] is None else pair(settings["stride"])
+    axes = zip(shape[1:], out, window, stride, sides(settings), dilation, strict=True)
+    return [max(0, (count - 1) * s + d * (r - 1) + 1 - n - sum(both)) for n, count, r, s, both, d in axes]
+
+
+def framed_out(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size that a pool with ceil has of images which its padding is made a part of."""
+    settings, window = layer.settings, pair(layer.settings["window"])
+    stride = window if settings["stride"] is None else pair(settings["stride"])
+    axes = zip(shape[1:], sides(settings), window, stride, strict=True)
+    return tuple(out_size(n + sum(both), r, s, 0, ceil=True) for n, both, r, s in axes)

@@ -10,7 +10,7 @@ from .. import checks, ops
 from ..backend import in_format, multiple
 from ..errors import ParamError, ShapeError
 from ..plural import counted
-from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
+from ..shapes import check_images, conv_sizes, image_pool_sizes, is_channels_last
 from . import init as initialisers
 from .geometry import plain, plain_pad, stand_in
 from .layer import Declared, Layer, register
@@ -214,9 +214,10 @@ class Gelu(Layer):
 class MaxPool(Layer):
     """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window."""
 
-    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0) -> None:
-        z = _checked_pool(window, stride, pad)
-        super().__init__(**_pool_settings(z, stride))
+    def __init__(
+        self, window: Any = 2, *, stride: Any = None, pad: Any = 0, dilation: Any = 1, ceil: bool = False
+    ) -> None:
+        super().__init__(**_pool_settings(window, stride, pad, dilation, ceil))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         z = image_pool_sizes(stand_in(1, *shape), **self.settings)
@@ -234,13 +235,22 @@ class MaxPool(Layer):
 class AveragePool(Layer):
     """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window."""
 
-    def __init__(self, window: Any = 2, *, stride: Any = None, pad: Any = 0, count_pad: bool = True) -> None:
-        z = _checked_pool(window, stride, pad)
-        super().__init__(**_pool_settings(z, stride), count_pad=checks.flag("count_pad", count_pad))
+    def __init__(
+        self,
+        window: Any = 2,
+        *,
+        stride: Any = None,
+        pad: Any = 0,
+        dilation: Any = 1,
+        ceil: bool = False,
+        count_pad: bool = True,
+    ) -> None:
+        settings = _pool_settings(window, stride, pad, dilation, ceil)
+        super().__init__(**settings, count_pad=checks.flag("count_pad", count_pad))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
-        z = image_pool_sizes(stand_in(1, *shape), **geometry)
+        windows = {name: value for name, value in self.settings.items() if name != "count_pad"}
+        z = image_pool_sizes(stand_in(1, *shape), **windows)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -385,15 +395,18 @@ class Scale(Layer):
         return multiple(dy, self.settings["factor"])
 
 
-def _checked_pool(window: Any, stride: Any, pad: Any) -> PoolSizes:
-    """Return the sizes of pooling an image as large as the window: checks every argument but the image size."""
-    R, S = checks.pair("window", window, least=1)
-    return image_pool_sizes(stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
+def _pool_settings(window: Any, stride: Any, pad: Any, dilation: Any, ceil: Any) -> dict[str, Any]:
+    """Return the settings of pooling, checked by the sizes of an image as large as the window.
 
-
-def _pool_settings(z: PoolSizes, stride: Any) -> dict[str, Any]:
+    Those that came later are there only where they are not as usual: nets that do without are written as before.
+    """
+    reach = zip(checks.pair("window", window, least=1), checks.pair("dilation", dilation, least=1), strict=True)
+    image = stand_in(1, 1, *(apart * (taps - 1) + 1 for taps, apart in reach))
+    z = image_pool_sizes(image, window=window, stride=stride, pad=pad, dilation=dilation, ceil=ceil)
+    later = {"dilation": (plain(*z.dilation), 1), "ceil": (bool(ceil), False)}
     return {
         "window": plain(z.R, z.S),
         "stride": None if stride is None else plain(*z.stride),
-        "pad": plain(*z.pad),
+        "pad": plain_pad(pad),
+        **{name: value for name, (value, usual) in later.items() if value != usual},
     }

@@ -45,21 +45,28 @@ class GlobalAveragePoolCache:
 
 
 def average_pool_forward(
-    x: Any, *, window: Any = 2, stride: Any = None, pad: Any = 0, count_pad: bool = True
+    x: Any,
+    *,
+    window: Any = 2,
+    stride: Any = None,
+    pad: Any = 0,
+    dilation: Any = 1,
+    ceil: bool = False,
+    count_pad: bool = True,
 ) -> tuple[Any, AveragePoolCache]:
     """Take the mean of every window; return (y, cache).
 
-    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
+    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1 for (R, S)
     x: (N, C, L)         ->   y: (N, C, Q)      for a window (S,), and
     x: (N, C, D, H, W)   ->   y: (N, C, Z, P, Q)   for (T, R, S): the other axes likewise
 
-    window, stride and pad are those of max_pool_forward (others say kernel_size, stride, padding), given by name.
-    count_pad=True divides by R S (volumes: T R S) everywhere, zeros of the padding included (PyTorch's default); False divides by the
-    number of real pixels under the window.  Sums are kept in float32 or wider.
+    window, stride, pad, dilation and ceil are those of max_pool_forward, given by name.
+    count_pad=True divides by R S (volumes: T R S), zeros of the padding included (PyTorch's default), but for what sticks
+    out of the padding by ceil; False divides by the number of real pixels under the window.  Sums are kept in float32 or wider.
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
-    sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
+    sizes = pool_sizes(x, window=window, stride=stride, pad=pad, dilation=dilation, ceil=ceil)
     count_pad = checks.flag("count_pad", count_pad)
     y = with_axes_of(x, backend.average_pool_forward(as_image(x), sizes, count_pad=count_pad))
     return y, AveragePoolCache(checks.nothing_like(y), x.dtype, tuple(y.shape), sizes, count_pad)
