@@ -13,7 +13,8 @@ from test_max_pool import BY_PYTORCH, CASES, poolings
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.shapes import is_channels_last, pool_sizes
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import is_channels_last
 
 COUNT_PAD = {"count_pad": True, "real_pixels": False}
 

@@ -143,6 +143,7 @@ _GROUND = {
     "interrupts",
     "placed",
     "plural",
+    "pool_shapes",
     "random",
     "shapes",
     "tables",

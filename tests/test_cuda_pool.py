@@ -10,7 +10,7 @@ import gpuconv
 from gpuconv import naive
 from gpuconv.cuda import average_pool, max_pool
 from gpuconv.cuda.layout import INT64
-from gpuconv.shapes import pool_sizes
+from gpuconv.pool_shapes import pool_sizes
 
 FLOAT16, FLOAT32, FLOAT64 = (np.dtype(name) for name in ("float16", "float32", "float64"))
 

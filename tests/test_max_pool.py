@@ -12,7 +12,8 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.shapes import is_channels_last, out_size, pool_sizes
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import is_channels_last, out_size
 
 # Windows that stick out behind, or have gaps: why the case exists: (x, options)
 ODD = {

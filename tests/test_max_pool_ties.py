@@ -9,7 +9,7 @@ from pairs import DEVICES, DTYPES, STORED, pairs
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.shapes import pool_sizes
+from gpuconv.pool_shapes import pool_sizes
 
 RULES = {"first": [[1, 0], [0, 0]], "split": [[0.25, 0.25], [0.25, 0.25]], "every": [[1, 1], [1, 1]]}
 

@@ -12,7 +12,8 @@ import gpuconv
 from gpuconv import naive
 from gpuconv.cuda import pool_volume
 from gpuconv.cuda.layout import INT64
-from gpuconv.shapes import image_of_signal, is_channels_last, pool_sizes, signal_of_image
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import image_of_signal, is_channels_last, signal_of_image
 
 pytestmark = pytest.mark.long  # the loops of the definition, in three more axes
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty
 from .memory import empty_array

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty, places_type, scratch_like
 from .parallel import BLOCK_ELEMENTS, for_each, quiet

@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes
+from ..pool_shapes import PoolSizes, VolumePoolSizes
 from .parallel import ranges
 
 Sizes = PoolSizes | VolumePoolSizes

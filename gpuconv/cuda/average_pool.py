@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, stored

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes
+from ..pool_shapes import PoolSizes, VolumePoolSizes
 from .kernel import Kernel
 from .layout import index_type
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes
+from ..pool_shapes import PoolSizes, VolumePoolSizes
 from .loops import every, floats
 from .max_pool import pixel, window
 from .pool_volume import volume_average_pool_backward, volume_average_pool_forward

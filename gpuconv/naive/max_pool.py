@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes
+from ..pool_shapes import PoolSizes, VolumePoolSizes
 from .loops import every, floats
 from .pool_volume import volume_max_pool_backward, volume_max_pool_forward
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import VolumePoolSizes
+from ..pool_shapes import VolumePoolSizes
 from .loops import every, floats
 
 

@@ -10,7 +10,8 @@ from .. import checks, ops
 from ..backend import in_format, multiple
 from ..errors import ParamError, ShapeError
 from ..plural import counted
-from ..shapes import check_images, conv_sizes, image_pool_sizes, is_channels_last
+from ..pool_shapes import image_pool_sizes
+from ..shapes import check_images, conv_sizes, is_channels_last
 from . import init as initialisers
 from .geometry import plain, plain_pad, stand_in
 from .layer import Declared, Layer, register

@@ -9,17 +9,8 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import (
-    SPATIAL,
-    PoolSizes,
-    VolumePoolSizes,
-    as_image,
-    folded,
-    is_channels_last,
-    pool_sizes,
-    unfolded,
-    with_axes_of,
-)
+from ..pool_shapes import PoolSizes, VolumePoolSizes, pool_sizes
+from ..shapes import SPATIAL, as_image, folded, is_channels_last, unfolded, with_axes_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,8 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import PoolSizes, VolumePoolSizes, as_image, pool_sizes, with_axes_of
+from ..pool_shapes import PoolSizes, VolumePoolSizes, pool_sizes
+from ..shapes import as_image, with_axes_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

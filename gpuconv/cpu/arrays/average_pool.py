@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...shapes import PoolSizes, is_channels_last
+from ...pool_shapes import PoolSizes
+from ...shapes import is_channels_last
 from ..layout import accumulator, scratch_images, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...shapes import PoolSizes, VolumePoolSizes
+from ...pool_shapes import PoolSizes, VolumePoolSizes
 from .. import pool_volume
 from ..layout import accumulator, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
