@@ -73,8 +73,9 @@ max_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place* __res
   }
 }
 
+// Bounds of 2 blocks a multiprocessor where windows are dilated, or ptxas spills some values.
 template <typename T, typename Place, bool CHANNELS_LAST, bool DILATED, int V, typename Index>
-__global__ void __launch_bounds__(256, DILATED ? 2 : 4)  // or ptxas spills some values
+__global__ void __launch_bounds__(256, DILATED ? 2 : 4)
 max_pool_backward_direct(const T* __restrict__ dy, const Place* __restrict__ argmax, T* __restrict__ dx,
                          const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share windows only if they are channels");
