@@ -1,4 +1,4 @@
-# One line each; every target makes the virtual environment it needs.  `make train ARGS="--preset three-layer"`
+# Every target makes the virtual environment it needs.  `make` alone lists them, from the comments behind ##.
 VENV   ?= .venv
 PYTHON ?= python3
 EXTRAS ?= test
@@ -22,7 +22,12 @@ MACHINE   = $(BIN)/python -c 'import platform, sys; \
 ON_ARRAYS := $(foreach name,conv winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
   batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
-.PHONY: train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench wheel lock clean
+.DEFAULT_GOAL := help
+.PHONY: help train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench docs wheel lock clean
+
+help:                              ## what there is to make
+	@awk -F ' *## ' '/^[a-z][a-z%-]*:.* ## / { split($$1, name, ":"); printf "make %-15s %s\n", name[1], $$2 }' $(MAKEFILE_LIST)
+	@echo 'With flags of the command: make train ARGS="--preset three-layer"'
 
 train: $(VENV)/.installed          ## train with the default preset
 	$(BIN)/gpuconv train $(ARGS)
@@ -42,7 +47,7 @@ test-processes: $(VENV)/.installed-$(EXTRAS) ## training in several processes: n
 test-compiling: $(VENV)/.installed-$(EXTRAS) ## loops compiled anew: machine code for other processors, narrower vectors, caches that fail
 	$(BIN)/python -m pytest -m compiling -n $(PROCESSES)
 
-check: test test-arrays test-long test-processes test-compiling style notebooks ## what CI runs: tests on both CPU ways, long ones, many processes, other processors, style, types, notebooks, benchmarks once, real CuPy
+check: test test-arrays test-long test-processes test-compiling style notebooks docs ## what CI runs: tests on both CPU ways, long ones, many processes, other processors, style, types, notebooks, the site, benchmarks once, real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
 	$(MAKE) cupy-core
 
@@ -89,6 +94,9 @@ mutate-python: $(VENV)/.installed-$(EXTRAS) ## break the Python code in 200 plac
 bench: $(VENV)/.installed-test,torch,bench ## compare speed with every peer that is installed
 	$(BIN)/gpuconv bench $(ARGS)
 
+docs: $(VENV)/.installed-$(if $(filter locked,$(EXTRAS)),locked,docs) ## the documentation as a site: open docs/_build/index.html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+
 wheel: $(VENV)/.installed-$(EXTRAS) ## source archive and wheel in dist/
 	$(BIN)/python -m build
 
@@ -101,7 +109,7 @@ lock: | $(BIN)/python              ## versions and hashes for CI: what pyproject
 	  $(MACHINE); cat $(LOCK); } > $(LOCK).new && mv $(LOCK).new $(LOCK)
 
 clean:                             ## remove what was built; runs/ and data stay
-	rm -rf $(VENV) .venv-cupy-* .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-cupy-* .venv-lock build dist docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -142,6 +142,7 @@ OPERATORS = {
     "leaky_relu": Operator(rereads_x=True),
     "max_pool": Operator(marks=True, output=_windows),
     "relu": Operator(rereads_x=True),
+    "silu": Operator(rereads_x=True),
     "spatial_batchnorm": Operator(_SCALES, rereads_x=True),
 }
 
@@ -233,6 +234,7 @@ _NETS = [
     Case("batchnorm of 4096 rows, 512", "batchnorm", (4096, 512)),
     Case("layernorm of 4096 rows, 512", "layernorm", (4096, 512)),
     Case("groupnorm 32 of 256, 16x16", "groupnorm", (64, 256, 16, 16), options={"groups": 32}),
+    Case("silu 64, 32x32", "silu", (128, 64, 32, 32)),
     Case("leaky_relu 64, 32x32", "leaky_relu", (128, 64, 32, 32)),
     Case("dropout 64, 32x32", "dropout", (128, 64, 32, 32), options={"rate": 0.5}),
     *_README[-2:],
@@ -311,6 +313,7 @@ _QUICK = [
     Case("quick global_average_pool 8, 16x16", "global_average_pool", (4, 8, 16, 16)),
     Case("quick spatial_batchnorm 8, 16x16", "spatial_batchnorm", (4, 8, 16, 16)),
     Case("quick relu 8, 16x16", "relu", (4, 8, 16, 16)),
+    Case("quick silu 8, 16x16", "silu", (4, 8, 16, 16)),
     Case("quick leaky_relu 8, 16x16", "leaky_relu", (4, 8, 16, 16)),
     Case("quick gelu 8, 16x16", "gelu", (4, 8, 16, 16)),
     Case("quick affine 8x8x8->10", "affine", (4, 8, 8, 8), (512, 10)),

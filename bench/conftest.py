@@ -15,6 +15,7 @@ from .results import OURS
 # Sides that are not among "all that are installed": gpuconv twice, gpuconv in a process with variables of its own, and
 # one that takes a minute to compile a case.
 _ONLY_BY_NAME = ("self", "gpuconv-numpy", "torch-compile")
+_PICTURES = ".benchmarks"  # where pytest-benchmark keeps results, too; ignored by git
 _COLUMNS = ["median", "iqr", "rounds"]  # of the table: what is left of 80 columns beside names
 
 
@@ -29,10 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the table of pytest-benchmark show less than it could, unless its columns are asked for."""
+    """Let the table of pytest-benchmark show less than it could, and put pictures beside results, unless asked otherwise."""
     asked = any(str(word).startswith("--benchmark-columns") for word in config.invocation_params.args)
     if hasattr(config.option, "benchmark_columns") and not asked:
         config.option.benchmark_columns = _COLUMNS
+    if "--benchmark-histogram" in config.invocation_params.args:  # without a name: the current folder is its default
+        config.option.benchmark_histogram = [f"{_PICTURES}/picture"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -162,8 +162,27 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, say: Callable[[Row], None]) -> Result:
-    """Measure cases in gpuconv and in peers; `say` hears of each row as it is done."""
+class Watch:
+    """What a run tells while it goes on; this one does not listen."""
+
+    def peaks(self, peaks: Mapping[str, float]) -> None:
+        """The machine has been measured for the first time."""
+
+    def case(self, case: Case, regime: str) -> None:
+        """A case begins."""
+
+    def doing(self, what: str) -> None:
+        """Something within it begins."""
+
+    def row(self, row: Row) -> None:
+        """A row is done."""
+
+    def end_case(self) -> None:
+        """The case is over."""
+
+
+def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, watch: Watch) -> Result:
+    """Measure cases in gpuconv and in peers."""
     other_work = OtherWork()
     started, known = _start([OURS, *names], settings)
     if known[OURS]["status"] != MEASURED:
@@ -173,11 +192,14 @@ def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, say: Ca
     try:
         ours = started[0]
         peaks = ours.ask("peaks")
+        watch.peaks(peaks)
         for regime in settings.regimes:
             for case in cases:
-                for row in compare(case, regime, started, settings, alone):
+                watch.case(case, regime)
+                for row in compare(case, regime, started, settings, alone, watch):
                     rows.append(row)
-                    say(row)
+                    watch.row(row)
+                watch.end_case()
         for name, value in ours.ask("peaks").items():  # the machine may have been busy the first time
             peaks[name] = max(value, peaks[name])
     finally:
@@ -208,12 +230,18 @@ def _start(names: Sequence[str], settings: Settings) -> tuple[list[Side], dict[s
 
 
 def compare(
-    case: Case, regime: str, sides: Sequence[Asked], settings: Settings, alone: Sequence[Asked] = ()
+    case: Case,
+    regime: str,
+    sides: Sequence[Asked],
+    settings: Settings,
+    alone: Sequence[Asked] = (),
+    watch: Watch | None = None,
 ) -> list[Row]:
     """Return a row for each direction of a case: every side in every memory format, checked, then timed in turn.
 
     alone: the same sides in processes of one thread, whose processor time is measured last; none: it is not.
     """
+    watch = watch or Watch()
     rows = {
         direction: Row(
             case.name,
@@ -229,6 +257,7 @@ def compare(
     expected = oracle.references(draw(case, regime=regime))  # the layout changes no number
     by_name = {side.name: side for side in sides}
     for side in sides:
+        watch.doing(f"checking {side.name}")
         for layout in case.layouts:
             for direction, entry in _checked(side, case, layout, regime, expected, settings).items():
                 rows[direction].entries.append(entry)
@@ -236,8 +265,10 @@ def compare(
         if process:
             _renew(sides, case, regime, list(rows.values()))
         for direction, row in rows.items():
+            watch.doing(f"timing {direction}")
             _time(row, direction, by_name, settings, process)
     if alone:
+        watch.doing("timing one thread")
         _time_one_thread(case, regime, rows, alone, expected)
     for side in (*sides, *alone):
         with contextlib.suppress(SideError):

@@ -437,6 +437,17 @@ class _Gelu(_Sums):
         return dy * (_normal_below(x) + x * density), abs(dy) * (1 + abs(x)), 4
 
 
+class _Silu(_Sums):
+    def y(self, *place: int) -> tuple[float, float, int]:
+        x = float(self.x[place])
+        return x / (1 + math.exp(-x)), abs(x), 4
+
+    def dx(self, *place: int) -> tuple[float, float, int]:
+        x, dy = float(self.x[place]), float(self.dy[place])
+        share = 1 / (1 + math.exp(-x))
+        return dy * share * (1 + x * (1 - share)), abs(dy) * (1 + abs(x)), 4
+
+
 class _Dropout(_Sums):
     def __init__(self, inputs: Inputs) -> None:
         super().__init__(inputs)
@@ -472,6 +483,7 @@ _DEFINITIONS = {
     "leaky_relu": _LeakyRelu,
     "max_pool": _MaxPool,
     "relu": _Relu,
+    "silu": _Silu,
     "spatial_batchnorm": _BatchNorm,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import matplotlib as mpl
@@ -17,16 +18,22 @@ _STYLES = {
     "backward": {"color": "#D55E00", "marker": "D", "offset": 0.18},
     "step": {"color": "#000000", "marker": "s", "offset": 0.0},
 }
+_METADATA: dict[str, dict[str, None]] = {  # equal results give equal files
+    ".png": {"Software": None},
+    ".svg": {"Date": None},
+    ".pdf": {"CreationDate": None},
+}
+_LETTERS = 15  # of the line below, to an inch
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 _WIDE_TICKS = (0.0001, 0.001, 0.01, 0.1, 1, 10, 100, 1000)
 
 
-def draw(result: Result, path: Path, regime: str = "float32") -> None:
-    """Write the picture of a result's best formats as a PNG; one without a peer gives no picture."""
+def draw(result: Result, path: Path, regime: str = "float32") -> bool:
+    """Write the picture of a result's best formats as .png, .svg or .pdf; return False if no peer is in it to draw."""
     peers = result.peers()
     rows = [row for row in result.rows if row.regime == regime and any(row.ratio(peer) for peer in peers)]
     if not rows:
-        return
+        return False
     cases = list(dict.fromkeys(row.case for row in rows))
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
         figure = Figure(figsize=(4.2 + 3.6 * len(peers), 1.4 + 0.27 * len(cases)), layout="constrained")
@@ -83,5 +90,7 @@ def draw(result: Result, path: Path, regime: str = "float32") -> None:
         panels[0].set_ylim(len(cases) - 0.5, -0.5)
         names, marks = panels[0].get_legend_handles_labels()[::-1]
         figure.legend(marks, names, loc="outside upper right", ncols=len(names), frameon=False)
-        figure.supxlabel(f"{setting(result)}; {regime}", fontsize=7, color="#555555")
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        letters = int(_LETTERS * figure.get_figwidth())
+        figure.supxlabel(textwrap.fill(f"{setting(result)}; {regime}", letters), fontsize=7, color="#555555")
+        figure.savefig(path, dpi=150, metadata=_METADATA[path.suffix.lower()])
+    return True

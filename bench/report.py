@@ -1,8 +1,8 @@
-"""Write the README's tables, and the full tables and pictures beside the JSON under bench/results/.
+"""Write the tables of README and docs/benchmarks.md, and the full tables and pictures beside the JSON under bench/results/.
 
 python -m bench.report                     writes them anew
 python -m bench.report --check             exits with 1 if that would change a table
-python -m bench.report FILE FILE FILE      prints the README's table of these runs, and writes nothing
+python -m bench.report FILE FILE FILE      prints the table of these runs, and writes nothing
 
 operators-cpu-DATE-1.json, -2, -3 are runs of one table, which shows their medians.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -28,13 +29,21 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
 _CPU = "operators-cpu-"
 
-# The README's lines: a middling convolution of each net, one of each other operator, a whole step; the slowest is among them.
+# The lines of docs/benchmarks.md: a middling convolution of each net, one of each other operator, a whole step; the slowest is among them.
 _SHOWN = (
     "conv convnet 3x3, 32->64, 16x16",
     "conv resnet 3x3, 64->64, 32x32",
     "max_pool 3x3 s2, 64, 112x112",
     "spatial_batchnorm 32, 32x32",
     "relu 32, 32x32",
+    "train convnet, batch 128",
+)
+# Those of the README, which has five.
+_SHORT = (
+    "conv convnet 3x3, 32->64, 16x16",
+    "conv resnet 3x3, 64->64, 32x32",
+    "max_pool 3x3 s2, 64, 112x112",
+    "spatial_batchnorm 32, 32x32",
     "train convnet, batch 128",
 )
 _SLOW_IN_PYTORCH = "conv three-layer 3x3, 3->64, 32x32"  # which flatters the mean
@@ -71,7 +80,7 @@ def _table_name(path: Path) -> str:
 
 
 def operators_table(paths: Sequence[Path]) -> str:
-    """Return the README's table of the runs in these files; below that of several, steps and noise of their day."""
+    """Return the table of the runs in these files; below that of several, steps and noise of their day."""
     runs = [results.read(path) for path in paths]
     result = results.middle(runs)
     if len(runs) == 1:
@@ -89,29 +98,51 @@ def operators_table(paths: Sequence[Path]) -> str:
     return "\n\n".join(text)
 
 
-def readme(text: str) -> str:
-    """Return the README with its tables replaced by those of the newest results; dates in names order them."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("train-*.json"))]
-    newest = max(name for name in groups() if name.startswith(_CPU))
-    here = "bench/results"
-    operators = [
-        operators_table(groups()[newest]),
-        "",
-        f"All cases, with every format, spread, error and byte: [{newest}.md]({here}/{newest}.md);",
-        f"as a picture: [{newest}.png]({here}/{newest}.png).",
-    ]
-    for name, table in (("training", training_table(runs)), ("operators", "\n".join(operators))):
+def filled(page: Path, text: str) -> str:
+    """Return a page with its tables replaced by those of the newest results; dates in names order them."""
+    for name, made in _TABLES.items():
         start, end = f"<!-- {name}: made by bench/report.py -->\n", f"<!-- end of {name} -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}{table}\n{end}{after}"
+        before, begun, rest = text.partition(start)
+        if begun:
+            text = f"{before}{start}{made(page)}\n{end}{rest.partition(end)[2]}"
     return text
+
+
+def _newest() -> str:
+    return max(name for name in groups() if name.startswith(_CPU))
+
+
+def _training(page: Path) -> str:
+    del page
+    return training_table(
+        [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("train-*.json"))]
+    )
+
+
+def _operators(page: Path) -> str:
+    newest, here = _newest(), Path(os.path.relpath(RESULTS, page.parent)).as_posix()
+    links = [
+        f"All cases, with every format, spread, error and byte: [{newest}.md]({here}/{newest}.md).  As a picture:",
+        "",
+        f"![Ratios of all cases, gpuconv to each peer]({here}/{newest}.png)",
+    ]
+    return "\n".join([operators_table(groups()[newest]), "", *links])
+
+
+def _speed(page: Path) -> str:
+    del page
+    return tables.short_table(results.middle([results.read(path) for path in groups()[_newest()]]), "torch", _SHORT)
+
+
+_TABLES = {"training": _training, "operators": _operators, "speed": _speed}
+_PAGES = ("README.md", "docs/benchmarks.md")
 
 
 def texts() -> dict[Path, str]:
     """Return every file of tables as it should be."""
-    path = ROOT / "README.md"
-    found = {path: readme(path.read_text(encoding="utf-8"))}
+    found = {}
+    for page in (ROOT / name for name in _PAGES):
+        found[page] = filled(page, page.read_text(encoding="utf-8"))
     for name, result in _results().items():
         found[RESULTS / f"{name}.md"] = tables.full_table(result)
     return found

@@ -1,4 +1,4 @@
-"""Results as text: lines for the terminal, Markdown for the README and beside the JSON."""
+"""Results as text: what is said below a table, and Markdown for the README and beside the JSON."""
 
 from __future__ import annotations
 
@@ -9,43 +9,6 @@ from gpuconv.plural import counted
 
 from . import load
 from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row, Summary
-
-# In the terminal ----------------------------------------------------------------------------------------------------
-
-
-def head(sides: Sequence[str], *, one_thread: bool = False) -> str:
-    """Return the heading of `lines`."""
-    alone = f" {'1 thread':>8s}" if one_thread else ""
-    columns = "".join(f"{side + ' ms':>20s} {'ratio':>5s} {'(spread)':11s}{alone}" for side in sides[1:])
-    return f"{'case':44s} {'direction':9s} {'regime':8s}{'':4s} {'gpuconv ms':>10s} {'rate':>15s} {'error':>7s} {'MB':>7s}{columns}"
-
-
-def lines(row: Row, peers: Sequence[str], *, one_thread: bool = False) -> list[str]:
-    """Return a line for each memory format of a row: gpuconv, then each peer in the same format.
-
-    one_thread: the ratio of processor times behind that of wall times.
-    """
-    found = []
-    for layout in dict.fromkeys(entry.layout for entry in row.entries):
-        ours = row.entry(OURS, layout)
-        text = f"{row.case:44s} {row.direction:9s} {row.regime:8s}{layout}"
-        if ours is None or not ours.measured:
-            text += f" {_word(ours):>42s}"
-        else:
-            rate, unit = row.rate(ours.ms)
-            memory = "" if ours.extra_bytes is None else f"{ours.extra_bytes / 1e6:.1f}"
-            text += f" {ours.ms:10.3f} {rate:7.1f} {unit:>7s} {_error(ours):>7s} {memory:>7s}"
-        for peer in peers:
-            theirs, ratio = row.entry(peer, layout), row.ratio(peer, layout)
-            if theirs is None or not theirs.measured:
-                text += f" {_word(theirs):>37s}"
-            else:
-                compared = f"{ratio.value:5.2f} {_spread(ratio):11s}" if ratio else ""
-                text += f" {theirs.ms:19.3f} {compared:17s}"
-            if one_thread:
-                text += f" {_number(row.one_thread_ratio(peer, layout)):>8s}"
-        found.append(text)
-    return found
 
 
 def facts(result: Result) -> list[str]:
@@ -99,22 +62,18 @@ def noise(result: Result) -> str:
     )
 
 
-def warning(cores: float | None) -> str:
-    """Return what to say before a run beside so much other work, or nothing."""
-    if cores is None or cores < load.NOTEWORTHY:
-        return ""
-    return f"warning: other work keeps {cores:.1f} cores busy: times show form, not speed"
-
-
-def _word(entry: Entry | None) -> str:
+def word(entry: Entry | None) -> str:
+    """Return what stands in the place of a time that there is not."""
     return "-" if entry is None else entry.status
 
 
-def _error(entry: Entry) -> str:
+def error(entry: Entry) -> str:
+    """Return how far a side is from the oracle."""
     return "" if entry.error is None else f"{entry.error:.0e}"
 
 
-def _spread(ratio: Ratio) -> str:
+def spread(ratio: Ratio) -> str:
+    """Return the spread of a ratio, if it has one."""
     return "" if ratio.low == ratio.high else f"({ratio.low:.2f}-{ratio.high:.2f})"
 
 
@@ -137,7 +96,7 @@ def setting(result: Result) -> str:
 
 
 def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (), apart: str = "") -> str:
-    """Return the README's table: a line a case, forward / backward, each side in the better of its memory formats.
+    """Return the table of docs/benchmarks.md: a line a case, forward / backward, each side in the better of its memory formats.
 
     shown: the cases that have a line, all where none of them was measured; the means below are those of all cases.
     apart: a case without which the means are given, too.
@@ -191,6 +150,32 @@ def best_table(result: Result, regime: str = "float32", shown: Sequence[str] = (
     return "\n".join(text)
 
 
+def short_table(result: Result, peer: str, shown: Sequence[str], regime: str = "float32") -> str:
+    """Return the README's table: forward / backward of some cases beside one peer, and the mean over all of them."""
+    table = [["forward / backward", "gpuconv, ms", f"{result.label(peer)}, ms", "ratio"], ["---"] + ["---:"] * 3]
+    cases: dict[str, list[Row]] = {}
+    for row in result.rows:
+        if row.regime == regime and row.entry(OURS) and row.entry(peer):
+            cases.setdefault(row.case, []).append(row)
+    for case in [case for case in shown if case in cases] or list(cases):
+        rows = cases[case]
+        sides = [[row.entry(side) for row in rows] for side in (OURS, peer)]
+        times = [_each(entries, lambda row, entry: f"{entry.ms:.2f}", rows) for entries in sides]
+        table.append([case, *times, _each(sides[1], lambda row, entry: _ratio(row.ratio(entry.side)), rows)])
+    machine, of_peer = result.machine, result.sides[peer]
+    loops = f"{machine['loops']}, " if "loops" in machine else ""
+    cases_in_all = len({row.case for row in result.rows if row.regime == regime})
+    mean = ""
+    if summary := result.summary(peer, regime):
+        mean = (
+            f"  Geometric mean of the ratios of all {counted(cases_in_all, 'case')}: {summary.best_mean:.2f}, "
+            f"worst {summary.best_worst:.2f}."
+        )
+    where = f"{regime}, {machine['processor']}, {counted(machine['threads'], 'thread')}, {loops}{of_peer['label']}"
+    lines = [f"| {' | '.join(cells)} |" for cells in table]
+    return "\n".join([*lines, "", f"{where} {of_peer['version']}, {machine['date']}.{mean}"])
+
+
 def _also(result: Result, peer: str, regime: str, apart: str) -> str:
     """Return the mean in one thread, and both means without the case that stands apart, each where there is one."""
     whole, rest = result.summary(peer, regime), result.summary(peer, regime, without=apart)
@@ -210,13 +195,15 @@ def full_table(result: Result) -> str:
     """Return every row, direction, regime and memory format, with all that was measured."""
     peers = [name for name in result.sides if name != OURS]
     alone = result.has_one_thread
-    spread = "ratio (least to largest of the runs)" if "runs" in result.machine else "ratio (10th to 90th percentile)"
+    ratio_title = (
+        "ratio (least to largest of the runs)" if "runs" in result.machine else "ratio (10th to 90th percentile)"
+    )
     titles = ["case", "direction", "regime", "format", "gpuconv, ms", "rate", "of peak", "error", "extra MB"]
     titles += ["one thread, ms"] if alone else []
     for peer in peers:
         titles += [
             f"{result.label(peer)}, ms",
-            spread,
+            ratio_title,
             "error",
             *(["one thread, ms", "ratio, one thread"] if alone else []),
         ]
@@ -226,20 +213,20 @@ def full_table(result: Result) -> str:
             cells = [row.case, row.direction, row.regime, layout]
             ours = row.entry(OURS, layout)
             if ours is None or not ours.measured:
-                cells += [_word(ours), "", "", "", ""]
+                cells += [word(ours), "", "", "", ""]
             else:
                 rate, unit = row.rate(ours.ms)
                 memory = "" if ours.extra_bytes is None else f"{ours.extra_bytes / 1e6:.1f}"
-                cells += [f"{ours.ms:.3f}", f"{rate:.1f} {unit}", _share(result, row, ours), _error(ours), memory]
+                cells += [f"{ours.ms:.3f}", f"{rate:.1f} {unit}", _share(result, row, ours), error(ours), memory]
             if alone:
                 cells.append(_number(row.one_thread_ms(OURS, layout), 3))
             for peer in peers:
                 theirs, ratio = row.entry(peer, layout), row.ratio(peer, layout)
                 if theirs is None or not theirs.measured:
-                    cells += [_word(theirs), "", ""]
+                    cells += [word(theirs), "", ""]
                 else:
-                    compared = f"{ratio.value:.2f} {_spread(ratio)}" if ratio else ""
-                    cells += [f"{theirs.ms:.3f}", compared, _error(theirs)]
+                    compared = f"{ratio.value:.2f} {spread(ratio)}" if ratio else ""
+                    cells += [f"{theirs.ms:.3f}", compared, error(theirs)]
                 if alone:
                     cells.append(_number(row.one_thread_ms(peer, layout), 3))
                     cells.append(_number(row.one_thread_ratio(peer, layout)))

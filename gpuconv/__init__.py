@@ -1,4 +1,23 @@
-"""Convolution, max-pooling and batch normalisation on NumPy arrays, and what a net needs around them."""
+"""Convolution, max-pooling and batch normalisation on NumPy arrays, and what a net needs around them.
+
+The operators are here: each has a `_forward`, which returns (y, cache), and a `_backward`, which takes (dy, cache).
+
+    nn        layers, nets, optimisers, learning rates
+    train     training, runs and what became of them
+    data      data sets, and the order in which an epoch shows them
+    export    nets as files for other programs, and back
+    testing   gradients held to central differences
+    typing    types of arrays, for signatures of one's own
+    errors    what is raised
+    compat    the modules of two courses by their names
+    cudnn     the functions that CuPy had until 13
+
+Examples in docstrings begin after
+
+    import numpy as np
+    import gpuconv
+    from gpuconv import compat, cudnn, data, export, nn, testing, train
+"""
 
 # The command `gpuconv` begins here, too: Ctrl-C, which ends it with 130, has no traceback to show for that.
 try:
@@ -27,15 +46,16 @@ if TYPE_CHECKING:
     from . import data as data
     from . import export as export
     from . import nn as nn
+    from . import testing as testing
     from . import train as train
     from .runs.prediction import load as load
 
     __version__: str
 else:
-    __all__ = ["GpuconvError", "default_device", "free_memory", "use"]
+    __all__ = ["GpuconvError", "default_device", "free_memory", "load", "use"]
     __all__ += ops.__all__
 
-    _PARTS = ("compat", "data", "export", "nn", "train")  # imported when first touched
+    _PARTS = ("compat", "data", "export", "nn", "testing", "train")  # imported when first touched
 
     def __getattr__(name):
         if name in _PARTS:

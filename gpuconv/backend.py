@@ -85,6 +85,12 @@ def use(device: str) -> None:
 
     Operators take no notice: the arrays they are given decide where they run.
     Raises ConfigError for another name, GpuUnavailableError for "cuda" where it cannot be used.
+
+    >>> gpuconv.use("cpu")
+    >>> gpuconv.default_device()
+    'cpu'
+    >>> gpuconv.nn.ConvNet(8).device
+    'cpu'
     """
     global _chosen  # noqa: PLW0603 - the one piece of state that `use` exists to set
     _chosen = resolve_device(device)
@@ -103,7 +109,12 @@ def using(device: str) -> Iterator[None]:
 
 
 def default_device() -> str:
-    """Return "cpu" or "cuda": what `use` chose, else the environment variable GPUCONV_DEVICE, else "auto"."""
+    """Return "cpu" or "cuda": what `use` chose, else the environment variable GPUCONV_DEVICE, else "auto".
+
+    >>> gpuconv.use("cpu")
+    >>> gpuconv.default_device()
+    'cpu'
+    """
     return _chosen or resolve_device(os.environ.get("GPUCONV_DEVICE", "auto"))
 
 
@@ -154,6 +165,12 @@ def free_memory() -> int:
 
     At most GPUCONV_KEEP_MB megabytes (1024) are kept, and only ever what arrays in use have needed before.  Memory on
     a GPU is CuPy's: cupy.get_default_memory_pool().free_all_blocks().
+
+    >>> y, cache = gpuconv.relu_forward(np.ones((4, 64, 64, 64), np.float32))
+    >>> del y, cache
+    >>> freed = gpuconv.free_memory()
+    >>> gpuconv.free_memory()
+    0
     """
     return _load("gpuconv.cpu.memory").free_memory()
 
@@ -240,6 +257,14 @@ def filter_banks(banks: list[tuple[int, int, int]], like: Any) -> Any:
     None where `like`, one of a net's flat vectors, is on the CPU, or where there are no banks.
     """
     return _cuda("muon").Banks(banks, like) if banks and on_gpu(like) else None
+
+
+def turned_filters(flat: Any, shapes: dict[int, tuple[int, ...]]) -> Any:
+    """Return the filters of a flat vector in the order in which its GPU reads them, a gpuconv.cuda.turned.Turned.
+
+    shapes: of arrays in the vector, by their starts.   None on the CPU, and where the GPU reads none in another order.
+    """
+    return _cuda("turned").turned(flat, shapes) if on_gpu(flat) else None
 
 
 def on_gpu(array: Any) -> bool:

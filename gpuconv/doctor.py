@@ -13,17 +13,22 @@ from typing import Any
 
 import rich
 
-from . import data, extras
+from . import data, extras, tables
 from .errors import GpuconvError
 from .runs.machine import host_versions, machine
 
-_EXTRA_OF = {
-    "mpi4py": "mpi",
-    "pillow": "pictures",
-    "matplotlib": "plots",
-    "onnx": "onnx",
-    "tensorboardX": "tensorboard",
-    "ml_dtypes": "bfloat16",
+# Of each extra that people install by name: the package that shows whether it is there, and what it is for.
+EXTRAS = {
+    "fast": ("numba", "compiled loops on the CPU"),
+    "cuda12x": ("cupy-cuda12x", "device cuda, by a driver of CUDA 12"),
+    "cuda13x": ("cupy-cuda13x", "device cuda, by a driver of CUDA 13"),
+    "mpi": ("mpi4py", "training in many processes"),
+    "pictures": ("pillow", "folders of pictures, and predicting on files"),
+    "onnx": ("onnx", "nets as ONNX files"),
+    "bfloat16": ("ml_dtypes", "that dtype on a GPU"),
+    "plots": ("matplotlib", "curves and grids as pictures"),
+    "tensorboard": ("tensorboardX", "events for TensorBoard"),
+    "notebooks": ("nbclient", "running the notebooks"),
 }
 
 
@@ -42,10 +47,13 @@ def examine() -> list[Finding]:
     return [*versions, *_machine(), _kernels(), *_cuda(), *_extras(), _mpiexec(), _data(), _terminal()]
 
 
-def as_text(findings: list[Finding]) -> str:
-    """Return the report as lines."""
+def as_text(findings: list[Finding], columns: int | None = None) -> str:
+    """Return the report as lines, of at most so many columns where there is such a limit."""
     width = max(len(finding.name) for finding in findings) + 2
-    return "\n".join(f"{f.name:<{width}}{f.value}{'' if f.ok else '   <- problem'}" for f in findings)
+    lines = [f"{f.name:<{width}}{f.value}{'' if f.ok else '   <- problem'}" for f in findings]
+    if columns is not None:
+        lines = [part for line in lines for part in tables.wrapped(line, columns, indent=" " * width)]
+    return "\n".join(lines)
 
 
 def as_json(findings: list[Finding]) -> str:
@@ -94,12 +102,13 @@ def _cuda() -> list[Finding]:
 def _extras() -> list[Finding]:
     """Look for what some commands need beyond the rest: none of it is a problem to lack."""
     findings = []
-    for package, extra in _EXTRA_OF.items():
+    for extra, (package, purpose) in EXTRAS.items():
         try:
-            findings.append(Finding(package, importlib.metadata.version(package)))
+            value = f"{package} {importlib.metadata.version(package)}"
         except importlib.metadata.PackageNotFoundError:
-            findings.append(Finding(package, f"not installed: {extras.install(extra)}"))
-    return findings
+            value = f"not installed, for {purpose}: {extras.install(extra)}"
+        findings.append(Finding(f"extra {extra}", value))
+    return [*findings, Finding("extras", f"{extras.OF_CHECKOUT}; {extras.OF_WHEEL}")]
 
 
 def _mpiexec() -> Finding:

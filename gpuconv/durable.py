@@ -95,6 +95,26 @@ def lock(file: IO[bytes]) -> None:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether another open file holds the lock of a file; one that is not there, or not ours to read, is free.
+
+    Looking holds the lock for a moment, shared with others who look.
+    """
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError:
+        return False
+    with file:
+        try:
+            if sys.platform == "win32":
+                lock(file)
+            else:
+                fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in TAKEN
+    return False
+
+
 def remove_stale(folder: Path) -> list[str]:
     """Delete the temporaries that killed writers left in a folder, and return their names.
 

@@ -38,6 +38,10 @@ class CacheError(GpuconvError, ValueError):
     """A backward call with a cache that its forward did not make, or that changed since."""
 
 
+class GradientError(GpuconvError, AssertionError):
+    """A gradient that is not the derivative of its function."""
+
+
 class UnsupportedError(GpuconvError, NotImplementedError):
     """Something gpuconv does not offer (yet)."""
 

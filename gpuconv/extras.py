@@ -7,6 +7,9 @@ import importlib.metadata
 import json
 from pathlib import Path
 
+OF_CHECKOUT = "in a checkout: pip install -e '.[NAME]'"
+OF_WHEEL = "from a wheel: pip install 'gpuconv[NAME] @ file:///FOLDER/gpuconv-....whl'"
+
 
 def install(extra: str) -> str:
     """Return the command that installs an extra: from the checkout that this is, or as this was installed."""

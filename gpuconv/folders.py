@@ -55,6 +55,11 @@ def cache_folder() -> Path:
     """Return the folder for downloads and compiled loops: GPUCONV_CACHE, else gpuconv in this user's cache folder.
 
     Raises ConfigError if that is in a home folder and there is none.
+
+    >>> import os
+    >>> os.environ["GPUCONV_CACHE"] = "/scratch/gpuconv"
+    >>> data.cache_folder().as_posix()
+    '/scratch/gpuconv'
     """
     chosen = os.environ.get("GPUCONV_CACHE")
     if chosen:

@@ -73,11 +73,28 @@ def columns(rows: Sequence[Sequence[str]], *, numbers: int) -> list[str]:
     ]
 
 
-def html(name: str, state: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return an HTML table below a line that says what it is of."""
+def shown(value: object) -> str:
+    """Return the value of a setting or a fact as a cell."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "-"
+
+
+def html(name: str, state: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, folded: str = "") -> str:
+    """Return an HTML table below a line that says what it is of; of no rows the line alone.
+
+    folded: what to click at to see the table.
+    """
+    table = html_table(head, rows) if rows else ""
+    if table and folded:
+        table = f"<details><summary>{escape(folded)}</summary>{table}</details>"
+    return f"<div><b>{escape(name)}</b>: {escape(state)}{table}</div>"
+
+
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return (
-        f"<div><b>{escape(name)}</b>: {escape(state)}"
-        f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"

@@ -9,10 +9,10 @@ struct ConvShape {
   int groups;
 };
 
-// dx[n,c,i,j], over real outputs only; dy is stored with K channels, z.K or more.
+// dx[n,c,i,j], over real outputs only.
 template <typename T, bool CHANNELS_LAST, typename Index>
 __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
-                                           const ConvShape& z, const Pixel<Index>& in, Index K) {
+                                           const ConvShape& z, const Pixel<Index>& in) {
   const Index P = z.P, Q = z.Q, channels = z.C / z.groups, filters = z.K / z.groups;
   const Index window = static_cast<Index>(z.R) * z.S, group = in.c / channels, first = group * filters;
   const T* taps = w + (first * channels + in.c - group * channels) * window;
@@ -24,16 +24,11 @@ __device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __
       const Index right = in.w + z.pad_h - static_cast<Index>(s) * z.dilation_h, q = right / z.stride_h;
       if (right < 0 || q >= Q || right != q * z.stride_h) continue;
       for (Index k = 0; k < filters; ++k) {
-        const Sum<T> gradient = widen(dy[place_of<CHANNELS_LAST, Index>(in.n, first + k, p, q, K, P, Q)]);
+        const Sum<T> gradient = widen(dy[place_of<CHANNELS_LAST, Index>(in.n, first + k, p, q, z.K, P, Q)]);
         sum += gradient * widen(taps[k * channels * window + static_cast<Index>(r) * z.S + s]);
       }
     }
   }
   if (b != nullptr) sum += widen(b[in.c]);
   return narrow<T>(sum);
-}
-template <typename T, bool CHANNELS_LAST, typename Index>
-__device__ __forceinline__ T data_gradient(const T* __restrict__ dy, const T* __restrict__ w, const T* __restrict__ b,
-                                           const ConvShape& z, const Pixel<Index>& in) {
-  return data_gradient<T, CHANNELS_LAST, Index>(dy, w, b, z, in, z.K);
 }

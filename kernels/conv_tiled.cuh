@@ -28,6 +28,12 @@ __device__ __forceinline__ Depth depth_of(const VolumeConvShape& z) {
   return {z.D, z.T, z.Z, z.stride_d, z.pad_d, z.dilation_d};
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool ROOM_FOR_PLACES = false;
+#else
+constexpr bool ROOM_FOR_PLACES = true;
+#endif
+
 // Far outside every image, but not so far that adding a pixel's place would overflow.
 constexpr int NOWHERE = -(1 << 30);
 
@@ -145,8 +151,9 @@ struct Correlation {
   static constexpr int SPOTS = PACKS ? PIXELS * DEPTH / 4 / TILE_THREADS : 1;  // pixels that a thread reads
   static constexpr int NUMBERS = PACKS ? 4 : PIXELS * DEPTH / TILE_THREADS;             // and numbers of each
   static constexpr int STRIPE = PACKS ? 1 : TILE_THREADS / PIXELS;  // distance of those numbers in the inner dimension
-  // Places in shared memory to write to are kept from step to step, unless 64 sums and single numbers take the registers.
-  static constexpr bool KEEPS_PLACES = WIDE || HEIGHT * WIDTH < 64;
+  // Places in shared memory to write to are kept from step to step, unless 64 sums take the registers: beside single
+  // numbers, and on compute capability 7.5, whose compiler needs some more.
+  static constexpr bool KEEPS_PLACES = (WIDE && ROOM_FOR_PLACES) || HEIGHT * WIDTH < 64;
   static constexpr bool EACH_READS = FILTERS * DEPTH == 4 * TILE_THREADS;  // a pack of filters
   static constexpr int TABLE = FEW ? 512 : 1;
   static_assert(PIXELS * DEPTH % (4 * TILE_THREADS) == 0, "threads must share the pixels evenly");

@@ -10,13 +10,13 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-import pictures
-from pictures import numbers, outline
 
 import gpuconv
-from gpuconv import data
+from gpuconv import data, testing
+from gpuconv.show import drawing
+from gpuconv.show.drawing import numbers, outline
 
-pictures.style()
+drawing.style()
 rng = np.random.default_rng(0)
 
 # %% [markdown]
@@ -39,12 +39,12 @@ patch = x[0, 0, p : p + 3, q : q + 3]
 assert y[0, 0, p, q] == (patch * w[0, 0]).sum()
 
 fig, axes = plt.subplots(1, 4, figsize=(9.5, 2.7), width_ratios=[6, 3.3, 3.3, 4.2])
-numbers(axes[0], x[0, 0], "image x, 6 x 6", cmap=pictures.AMOUNT)
-outline(axes[0], p, q, 3, 3, pictures.RED)
+numbers(axes[0], x[0, 0], "image x, 6 x 6", cmap=drawing.AMOUNT)
+outline(axes[0], p, q, 3, 3, drawing.RED)
 numbers(axes[1], w[0, 0], "filter w, 3 x 3")
 numbers(axes[2], patch * w[0, 0], f"window times w,\nsum {y[0, 0, p, q]:g}", limit=10)
 numbers(axes[3], y[0, 0], "output y, 4 x 4")
-outline(axes[3], p, q, color=pictures.RED)
+outline(axes[3], p, q, color=drawing.RED)
 plt.show()
 
 # %% [markdown]
@@ -76,7 +76,7 @@ for (top, bottom), geometry in zip(axes.T, settings, strict=True):
     if pad:
         top.add_patch(plt.Rectangle((-1.5, -1.5), 8, 8, color="#DDDDDD", zorder=-1))
     numbers(top, np.full((6, 6), np.nan), f"{name}\noutput {size} x {size}", limit=1)
-    for second, (color, face, area) in enumerate(((pictures.SKY, pictures.SKY, 75), (pictures.ORANGE, "none", 190))):
+    for second, (color, face, area) in enumerate(((drawing.SKY, drawing.SKY, 75), (drawing.ORANGE, "none", 190))):
         rows = np.repeat(np.arange(3) * dilation - pad, 3)
         columns = np.tile(np.arange(3) * dilation + second * stride - pad, 3)
         top.scatter(columns, rows, s=area, facecolor=face, edgecolor=color, linewidth=2.2, zorder=3)
@@ -87,7 +87,7 @@ for (top, bottom), geometry in zip(axes.T, settings, strict=True):
         inside = (rows >= 0) & (columns >= 0)
         assert set(zip(rows[inside], columns[inside], strict=True)) == set(zip(*np.nonzero(seen[0, 0]), strict=True))
     top.set(xlim=(-1.6, 6.6), ylim=(6.6, -1.6))
-    numbers(bottom, counts[0, 0], limit=9, cmap=pictures.AMOUNT)
+    numbers(bottom, counts[0, 0], limit=9, cmap=drawing.AMOUNT)
     bottom.set(xlim=(-1.6, 6.6), ylim=(5.6, -0.6))
 axes[0, 0].set_ylabel("what two outputs see")
 axes[1, 0].set_ylabel("seen by how many outputs")
@@ -121,14 +121,14 @@ np.testing.assert_allclose(half, y[:, :, ::2, ::2], rtol=0, atol=1e-15)
 
 fig, axes = plt.subplots(2, 5, figsize=(9.5, 4.2))
 axes[0, 0].imshow(picture.transpose(1, 2, 0))
-pictures.bare(axes[0, 0], "the picture")
+drawing.bare(axes[0, 0], "the picture")
 axes[1, 0].set_axis_off()
 for k, name in enumerate(bank):
     limit = np.abs(y[0, k]).max()
-    colours = {"cmap": "gray"} if name == "blur" else {"cmap": pictures.SIGNED, "vmin": -limit, "vmax": limit}
+    colours = {"cmap": "gray"} if name == "blur" else {"cmap": drawing.SIGNED, "vmin": -limit, "vmax": limit}
     for ax, channel, title in ((axes[0, k + 1], y[0, k], name), (axes[1, k + 1], half[0, k], "stride 2: 16 x 16")):
         ax.imshow(channel, **colours)
-        pictures.bare(ax, title)
+        drawing.bare(ax, title)
 plt.show()
 
 # %% [markdown]
@@ -149,7 +149,7 @@ w = np.arange(1.0, 10).reshape(1, 1, 3, 3)
 y, cache = gpuconv.conv_forward(x, w)
 
 fig, axes = plt.subplots(2, 4, figsize=(9.5, 4.6), width_ratios=[5, 3.2, 5, 3.2])
-numbers(axes[0, 0], x[0, 0], "x, what the forward saw", cmap=pictures.AMOUNT)
+numbers(axes[0, 0], x[0, 0], "x, what the forward saw", cmap=drawing.AMOUNT)
 numbers(axes[1, 0], w[0, 0], "w, the filter", limit=20)
 for row, places in zip(axes, ([(0, 0)], [(0, 0), (1, 1)]), strict=True):
     dy = np.zeros_like(y)
@@ -165,10 +165,10 @@ for row, places in zip(axes, ([(0, 0)], [(0, 0), (1, 1)]), strict=True):
     numbers(row[1], dy[0, 0], "dy", limit=2)
     numbers(row[2], dx[0, 0], "dx: stamps of w", limit=20)
     numbers(row[3], dw[0, 0], "dw: windows of x", limit=10)
-    for (p, q), color in zip(places, (pictures.BLUE, pictures.RED), strict=False):
+    for (p, q), color in zip(places, (drawing.BLUE, drawing.RED), strict=False):
         outline(row[1], p, q, color=color)
         outline(row[2], p, q, 3, 3, color)
-for (p, q), color in (((0, 0), pictures.BLUE), ((1, 1), pictures.RED)):
+for (p, q), color in (((0, 0), drawing.BLUE), ((1, 1), drawing.RED)):
     outline(axes[0, 0], p, q, 3, 3, color)
 plt.show()
 
@@ -198,14 +198,14 @@ for row, image, window, stride in zip(axes, (overlapping, tied), (3, 2), (2, 2),
     assert dx.sum() == shared.sum() == dy.sum()
 
     strongest = dx.max()
-    numbers(row[0], x[0, 0], f"x, windows of {window}, stride {stride}", cmap=pictures.AMOUNT)
-    numbers(row[1], y[0, 0], "y", cmap=pictures.AMOUNT)
+    numbers(row[0], x[0, 0], f"x, windows of {window}, stride {stride}", cmap=drawing.AMOUNT)
+    numbers(row[1], y[0, 0], "y", cmap=drawing.AMOUNT)
     numbers(row[2], dy[0, 0], "dy", limit=strongest)
     numbers(row[3], dx[0, 0], "dx, max-pooling", limit=strongest)
     numbers(row[4], shared[0, 0], "dx, average pooling", limit=strongest)
     for r, s in zip(*np.nonzero(dx[0, 0]), strict=True):
-        outline(row[0], r, s, color=pictures.RED)
-        outline(row[3], r, s, color=pictures.RED)
+        outline(row[0], r, s, color=drawing.RED)
+        outline(row[3], r, s, color=drawing.RED)
 assert dx[0, 0, 0, 0] == 4  # four equal zeros: the first one has it all
 plt.show()
 
@@ -259,7 +259,7 @@ double, single = relative_errors(np.float64, steps), relative_errors(np.float32,
 fig, ax = plt.subplots(figsize=(6.5, 3.6))
 ax.loglog(steps, double, "o-", label="float64")
 ax.loglog(steps[steps > 1e-6], single, "s-", label="float32")
-ax.loglog(steps[-9:], double[-3] * (steps[-9:] / steps[-3]) ** 2, "--", color=pictures.GREY, label="slope of $h^2$")
+ax.loglog(steps[-9:], double[-3] * (steps[-9:] / steps[-3]) ** 2, "--", color=drawing.GREY, label="slope of $h^2$")
 ax.set(xlabel="step h", ylabel="largest error / largest gradient", title="Central differences against backward")
 ax.legend()
 plt.show()
@@ -267,6 +267,27 @@ plt.show()
 # u^(2/3) is 2e-11 and 2e-5; a hundred times that still tells a right gradient from a wrong one.
 assert double.min() < 100 * np.finfo(np.float64).eps ** (2 / 3)
 assert single.min() < 100 * np.finfo(np.float32).eps ** (2 / 3)
+
+# %% [markdown]
+# `gpuconv.testing.gradcheck` does so for every entry of every array. It chooses the step, and finds out how far a
+# difference can be off from what it changes by when the step is doubled. A wrong gradient is named with its array, the
+# entry and both values; `gradcheck_layer` does the same for a layer of your own and all its parameters.
+
+# %%
+arrays = [rng.integers(-3, 4, shape).astype(float) for shape in ((1, 2, 4, 4), (3, 2, 3, 3), (3,))]
+assert testing.gradcheck(gpuconv.conv_forward, arrays, backward=gpuconv.conv_backward)
+
+
+def forgetful(dy, cache):
+    """Return the gradients of a convolution whose last filter is taken for one without bias."""
+    dx, dw, db = gpuconv.conv_backward(dy, cache)
+    return dx, dw, db * [1, 1, 0]
+
+
+try:  # a convolution is linear in each of its arrays: a step of 1 is as good as any
+    testing.gradcheck(gpuconv.conv_forward, arrays, backward=forgetful, dy=np.ones((1, 3, 2, 2)), h=1.0)
+except AssertionError as error:
+    print(error)
 
 # %% [markdown]
 # ## Read on

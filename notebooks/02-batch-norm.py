@@ -15,12 +15,12 @@ import os
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pictures
 
 import gpuconv
 from gpuconv import data, nn, ops
+from gpuconv.show import drawing
 
-pictures.style()
+drawing.style()
 QUICK = os.environ.get("GPUCONV_NOTEBOOK_QUICK") == "1"  # fewer training steps: for tests
 drawn = data.draw_shapes(3000, 500)
 
@@ -90,10 +90,10 @@ for position, size in enumerate((4, 16, 64)):
         y, _ = batch_norm(x[np.append(0, companions)], one, zero)
         seen.append(y[0, 1, 16, 16])
     spread.append(np.std(seen))
-    left.scatter(position + rng.uniform(-0.25, 0.25, 60), seen, s=14, alpha=0.6, color=pictures.BLUE)
+    left.scatter(position + rng.uniform(-0.25, 0.25, 60), seen, s=14, alpha=0.6, color=drawing.BLUE)
 assert spread[0] > spread[1] > spread[2]
 
-for momentum, color in ((0.9, pictures.BLUE), (0.99, pictures.GREEN)):
+for momentum, color in ((0.9, drawing.BLUE), (0.99, drawing.GREEN)):
     running_mean, running_var, track = np.zeros(4), np.ones(4), []
     batch_means = []
     for _ in range(300):
@@ -104,7 +104,7 @@ for momentum, color in ((0.9, pictures.BLUE), (0.99, pictures.GREEN)):
     if momentum == 0.9:
         right.plot(batch_means, ".", color="#999999", markersize=4, label="mean of each batch")
         y, _ = gpuconv.spatial_batchnorm_forward(x[:1], one, zero, running_mean, running_var, training=False)
-        left.axhline(y[0, 1, 16, 16], color=pictures.RED, label="training=False")
+        left.axhline(y[0, 1, 16, 16], color=drawing.RED, label="training=False")
     right.plot(track, color=color, label=f"running mean, momentum {momentum}")
 left.set(xticks=range(3), xticklabels=["4", "16", "64"], xlabel="pictures in the batch", ylabel="normalised value")
 left.set_title("One value of one picture")
@@ -159,9 +159,9 @@ fig, axes = plt.subplots(1, 3, figsize=(9.5, 2.9), sharey=True)
 sums = {"dy alone": itself, "and through the mean": itself + through_mean, "and through the deviation": dx}
 for ax, (title, bars) in zip(axes, sums.items(), strict=True):
     right_answer = np.allclose(bars[:, 0], numeric)
-    ax.bar(range(8), bars[:, 0], color=pictures.BLUE if right_answer else pictures.ORANGE)
-    ax.plot(range(8), numeric, "o", color=pictures.BLACK, markersize=5, label="central differences")
-    ax.axhline(0, color=pictures.BLACK, linewidth=0.8)
+    ax.bar(range(8), bars[:, 0], color=drawing.BLUE if right_answer else drawing.ORANGE)
+    ax.plot(range(8), numeric, "o", color=drawing.BLACK, markersize=5, label="central differences")
+    ax.axhline(0, color=drawing.BLACK, linewidth=0.8)
     ax.set(title=title, xlabel="i", xticks=range(8))
 axes[0].set_ylabel("dx")
 axes[0].legend()
@@ -241,9 +241,9 @@ with np.errstate(over="ignore", invalid="ignore"):
     losses = {on: np.array([final_loss(small_net(size, on), steps) for size in sizes]) for on in (False, True)}
 
 fig, ax = plt.subplots(figsize=(7, 3.6))
-ax.axhline(np.log(10), color=pictures.BLACK, linestyle=":", linewidth=1.2)
+ax.axhline(np.log(10), color=drawing.BLACK, linestyle=":", linewidth=1.2)
 for on, label, marker in ((False, "without", "s"), (True, "with batch norm", "o")):
-    color = pictures.BLUE if on else pictures.RED
+    color = drawing.BLUE if on else drawing.RED
     shown = np.where(losses[on] < 3, losses[on], np.nan)
     ax.semilogx(sizes, shown, marker=marker, color=color, base=2, label=label)
     lost = sizes[np.isnan(shown)]

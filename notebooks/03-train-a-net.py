@@ -15,11 +15,11 @@ import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pictures
 
 from gpuconv import data, nn, ops, train
+from gpuconv.show import drawing
 
-pictures.style()
+drawing.style()
 QUICK = os.environ.get("GPUCONV_NOTEBOOK_QUICK") == "1"  # a few steps on a few drawn shapes: for tests
 dataset = data.draw_shapes(1000, 300) if QUICK else data.load("auto", download=False)
 runs = tempfile.TemporaryDirectory()
@@ -79,7 +79,7 @@ net_conv
 
 # %%
 fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.5))
-for result, name, color in ((result_three, "three layers", pictures.RED), (result_conv, "convnet", pictures.BLUE)):
+for result, name, color in ((result_three, "three layers", drawing.RED), (result_conv, "convnet", drawing.BLUE)):
     epochs = [row["epoch"] for row in result.metrics]
     for which, line, marker in (("train", "--", "s"), ("validation", "-", "o")):
         style = {"color": color, "linestyle": line, "marker": marker, "label": f"{name}, {which}"}
@@ -124,12 +124,12 @@ fig, axes = plt.subplots(4, 12, figsize=(9.5, 3.3))
 for row, filters, name in zip(axes, (start, end, learned), ("first", "last", "difference"), strict=False):
     for ax, k in zip(row, most, strict=True):
         ax.imshow(0.5 + 0.5 * (filters[k] / np.abs(filters[k]).max()).transpose(1, 2, 0))
-        pictures.bare(ax)
+        drawing.bare(ax)
     row[0].set_ylabel(name, rotation=0, ha="right", va="center")
 for ax, k in zip(axes[3], most, strict=True):
     limit = np.abs(answers[0, k]).max()
-    ax.imshow(answers[0, k], cmap=pictures.SIGNED, vmin=-limit, vmax=limit)
-    pictures.bare(ax)
+    ax.imshow(answers[0, k], cmap=drawing.SIGNED, vmin=-limit, vmax=limit)
+    drawing.bare(ax)
 axes[3, 0].set_ylabel("answer", rotation=0, ha="right", va="center")
 plt.show()
 
@@ -155,7 +155,7 @@ mistakes = confusion - np.diag(np.diag(confusion))
 assert {names[index] for index in np.unravel_index(mistakes.argmax(), (10, 10))} == {"cat", "dog"} or not cifar
 
 fig, ax = plt.subplots(figsize=(6.6, 5.6))
-image = ax.imshow(share, cmap=pictures.AMOUNT, vmin=0, vmax=100)
+image = ax.imshow(share, cmap=drawing.AMOUNT, vmin=0, vmax=100)
 for (row, column), value in np.ndenumerate(share):
     if round(value):
         ax.text(column, row, f"{value:.0f}", ha="center", va="center", color="white" if value > 55 else "black")

@@ -8,12 +8,12 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-import pictures
 
 import gpuconv
 from gpuconv import data
+from gpuconv.show import drawing
 
-pictures.style()
+drawing.style()
 rng = np.random.default_rng(0)
 
 # %% [markdown]
@@ -156,7 +156,7 @@ for ax, picture, title in zip(
     strict=True,
 ):
     ax.imshow(np.clip(picture[0] + 0.5, 0, 1).transpose(1, 2, 0))
-    pictures.bare(ax, title)
+    drawing.bare(ax, title)
 plt.show()
 
 # %% [markdown]

@@ -3,13 +3,15 @@
     python notebooks/build.py                 all of them; the training wants CIFAR-10 (GPUCONV_DATA, or the cache)
     python notebooks/build.py 01-operators    one
 
-In a source, `# %%` begins a code cell and `# %% [markdown]` one of text, whose lines are comments.
+In a source, `# %%` begins a code cell and `# %% [markdown]` one of text, whose lines are comments.  A notebook runs in an
+empty folder: it needs the installed package and nothing beside itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ from nbclient import NotebookClient
 from nbformat import v4
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("01-operators", "02-batch-norm", "03-train-a-net", "04-deblur")
+NAMES = (
+    *("01-operators", "02-batch-norm", "03-train-a-net", "04-deblur"),
+    *("05-own-pictures", "06-course-code"),
+)
 
 
 def cells(text: str) -> list[tuple[str, str]]:
@@ -46,14 +51,15 @@ def notebook(name: str) -> Any:
 
 
 def execute(book: Any, environment: dict[str, str], timeout: int) -> None:
-    """Run a notebook from top to bottom, in place; raise nbclient's CellExecutionError for the first error.
+    """Run a notebook from top to bottom in an empty folder; raise nbclient's CellExecutionError for the first error.
 
     environment: what the kernel finds in os.environ   timeout: seconds for a cell
     """
-    client = NotebookClient(
-        book, timeout=timeout, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(HERE)}}
-    )
-    client.execute(env=environment)
+    with tempfile.TemporaryDirectory() as folder:
+        client = NotebookClient(
+            book, timeout=timeout, kernel_name="python3", record_timing=False, resources={"metadata": {"path": folder}}
+        )
+        client.execute(env=environment)
     # Whose machine it was is nobody's business, and the versions of a kernel would change with every build.
     book.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

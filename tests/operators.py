@@ -31,7 +31,7 @@ from compare import normal, whole
 from norm_scales import batchnorm_scales, groupnorm_scales
 
 import gpuconv
-from gpuconv.errors import ArgTypeError, ParamError
+from gpuconv.errors import ArgTypeError, ParamError, ShapeError
 from gpuconv.random import Stream, words
 
 Shape = tuple[int, ...]
@@ -264,6 +264,21 @@ _ROWS = (
             ),
             "approximation_a_flag": ({"approximate": True}, ParamError, "approximate must be", "True"),
         },
+    ),
+    Operator(
+        "silu",
+        {"x": Array((2, 3))},
+        refers=("x",),
+        # s(x) and x s (1 - s) are at most about 1, and are known to a few units of the numbers they are made of.
+        elementwise=Elementwise(
+            lambda rng, shape: 4 * normal(rng, shape), lambda x, dy: (x, dy * (1 + x)), torch="silu"
+        ),
+        calls={"silu": {"x": (3, 701)}, "silu_special": {"x": (2, 3, 5, 3), "drawn": {"x": "special", "dy": "whole"}}},
+        anywhere={"x": (2, 41)},
+        rounds=lambda x: {"x": x},
+        random=lambda rng: {"x": _any_shape(rng)},
+        counted={"silu": {"x": (4, 16, 8, 8)}},
+        bench={"silu": {"x": (2, 3, 4, 5)}},
     ),
     Operator(
         "leaky_relu",
@@ -628,10 +643,55 @@ _ROWS = (
     ),
     Operator(
         "softmax_cross_entropy",
-        {"scores": Array((2, 3)), "labels": labels("int64")},
-        calls={"softmax": {"scores": (5, 10)}},
-        rounds=lambda _: {"scores": (300, 7), "label_smoothing": 0.1},
-        random=lambda rng: {"scores": _rows(rng), "label_smoothing": rng.choice((0.0, 0.1))},
+        {
+            "scores": Array((2, 3)),
+            "labels": labels("int64"),
+            "class_weights": Array(lambda shapes: shapes["scores"][1:], "positive", optional=True),
+        },
+        calls={
+            "softmax": {"scores": (5, 10), "class_weights": None},
+            "softmax_smoothed": {"scores": (5, 10), "class_weights": None, "label_smoothing": 0.2},
+            "softmax_weighted": {"scores": (5, 40), "label_smoothing": 0.1},
+            "softmax_ignored_in_a_mean": {"scores": (7, 5), "ignore": 0},
+            "softmax_ignored": {"scores": (9, 4), "class_weights": None, "ignore": 1, "reduction": "sum"},
+            "softmax_each": {"scores": (9, 4), "ignore": 2, "reduction": "none"},
+        },
+        rounds=lambda _: {"scores": (300, 7), "label_smoothing": 0.1, "ignore": 3},
+        random=lambda rng: {
+            "scores": _rows(rng),
+            "label_smoothing": rng.choice((0.0, 0.1)),
+            "ignore": rng.choice((None, 0, 1)),
+            "reduction": rng.choice(("mean", "sum", "none")),
+            **rng.choice(({}, {"class_weights": None})),
+        },
+        refused={
+            "unknown_reduction": ({"reduction": "average"}, ParamError, 'reduction must be "mean", "sum" or "none"'),
+            "class_weights_of_other_classes": (
+                {"class_weights": np.ones(4, np.float32)},
+                ShapeError,
+                "class_weights must have one entry per class, (3,), got (4,)",
+            ),
+            "ignore_a_float": ({"ignore": 1.0}, ArgTypeError, "ignore must be an int, got 1.0"),
+        },
+    ),
+    Operator(
+        "sigmoid_cross_entropy",
+        {"scores": Array((2, 3)), "targets": Array(lambda shapes: shapes["scores"], "positive")},
+        calls={
+            "sigmoid_one_run": {"scores": (5, 10)},
+            "sigmoid_runs": {"scores": (3, 701), "reduction": "sum"},
+            "sigmoid_each": {"scores": (2, 3, 4, 5), "reduction": "none"},
+        },
+        rounds=lambda _: {"scores": (300, 7)},
+        random=lambda rng: {"scores": _any_shape(rng), "reduction": rng.choice(("mean", "sum", "none"))},
+        refused={
+            "unknown_reduction": ({"reduction": None}, ParamError, 'reduction must be "mean", "sum" or "none"'),
+            "targets_of_another_shape": (
+                {"targets": np.ones((2, 4), np.float32)},
+                ShapeError,
+                "targets must have the shape of scores, (2, 3), got (2, 4)",
+            ),
+        },
     ),
     Operator(
         "svm_loss",

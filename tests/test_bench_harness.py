@@ -70,6 +70,28 @@ class Pretender:
         self.log.append(("stop", self.name))
 
 
+class Noting(harness.Watch):
+    """Notes what it is told."""
+
+    def __init__(self, told):
+        self.told = told
+
+    def peaks(self, peaks):
+        self.told.append(("peaks", dict(peaks)))
+
+    def case(self, case, regime):
+        self.told.append(("case", case.name))
+
+    def doing(self, what):
+        self.told.append(("doing", what))
+
+    def row(self, row):
+        self.told.append(("row", row))
+
+    def end_case(self):
+        self.told.append(("end_case",))
+
+
 def compared(*sides, settings=QUICK, case=CASE, alone=()):
     return harness.compare(case, "float32", sides, settings, alone)
 
@@ -212,7 +234,7 @@ def test_memory_is_asked_only_when_wanted():
 
 
 def test_a_run_names_what_is_missing_and_keeps_the_rest(monkeypatch):
-    log, said = [], []
+    log, told = [], []
     monkeypatch.setattr(harness, "Side", lambda name, settings: Pretender(name, log, ms=2.0 if name == OURS else 1.0))
     real = peers.load
 
@@ -222,11 +244,17 @@ def test_a_run_names_what_is_missing_and_keeps_the_rest(monkeypatch):
         return peer
 
     monkeypatch.setattr(peers, "load", load)
-    result = harness.run([CASE], ["torch", "course"], QUICK, said.append)
+    result = harness.run([CASE], ["torch", "course"], QUICK, Noting(told))
     assert result.sides["torch"]["status"] == "not installed"
     assert result.sides["torch"]["why"] == "no package no_such_package_anywhere"
     assert result.peers() == ["course"]
-    assert said == result.rows
+    assert told == [
+        ("peaks", result.peaks),
+        ("case", "pretended"),
+        *(("doing", what) for what in ("checking gpuconv", "checking course", "timing forward", "timing backward")),
+        *(("row", row) for row in result.rows),
+        ("end_case",),
+    ]
     assert [row.ratio("course").value for row in result.rows] == [2.0, 2.0]
     assert {note[1] for note in log} == {OURS, "course"}
     assert log[-2:] == [("stop", OURS), ("stop", "course")]
@@ -250,7 +278,9 @@ def test_a_run_of_one_thread_has_a_second_process_of_each_side_that_started(monk
     for name in ("course", "scipy"):
         monkeypatch.setattr(type(peers.load(name)), "packages", ())
     settings = Settings(threads=2, rounds=4, memory=False, one_thread=True)
-    result = harness.run([CASE], ["course", "scipy"], settings, lambda row: None)
+    told = []
+    result = harness.run([CASE], ["course", "scipy"], settings, Noting(told))
+    assert ("doing", "timing one thread") in told
     assert [(side.name, threads) for side, threads in made] == [
         *((OURS, 2), ("course", 2), ("scipy", 2)),
         *((OURS, 1), ("course", 1)),
@@ -267,7 +297,7 @@ def test_a_run_whose_own_side_does_not_start_says_so(monkeypatch):
 
     monkeypatch.setattr(harness, "Side", lambda name, settings: Broken(name, []))
     with pytest.raises(SideError, match="gpuconv itself: ImportError: no numpy"):
-        harness.run([CASE], [], QUICK, lambda row: None)
+        harness.run([CASE], [], QUICK, harness.Watch())
 
 
 def test_a_side_lives_in_a_process_of_its_own(monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench import conftest as bench_options
-from bench import harness, load, peers, readme, report, results, run, tables
+from bench import harness, load, peers, quiet, readme, report, results, run, tables
 from bench.results import ONE_THREAD, OURS, Entry, Ratio, Result, Row
 from gpuconv import cli
 from gpuconv.errors import ConfigError
@@ -122,18 +122,6 @@ def test_what_is_no_json_is_refused():
         results.from_json("<html>")
 
 
-def test_the_terminal_shows_a_line_for_each_format(result):
-    nchw, nhwc = tables.lines(result.rows[0], ["torch", "course", "jax"])
-    assert nchw.split() == [
-        *("conv", "a", "forward", "float32", "NCHW", "4.000", "0.5", "GFLOP/s", "2e-07", "1.5"),
-        *("1.000", "4.00", "(4.00-8.00)", "20.000", "0.20", "(0.20-0.40)", "-"),
-    ]
-    assert "not offered" in nhwc
-    backward = tables.lines(result.rows[1], ["torch"])[0]
-    assert backward.split()[-1] == "wrong"
-    assert len(tables.head([OURS, "torch"])) > 80
-
-
 def test_facts_name_what_a_table_leaves_out(result):
     said = "\n".join(tables.facts(result))
     assert "JAX: not installed: no package jax, jaxlib" in said
@@ -141,7 +129,7 @@ def test_facts_name_what_a_table_leaves_out(result):
     assert "best format against best format 2.00 in geometric mean, worst 2.00" in said
 
 
-def test_the_readme_s_table_shows_best_formats(result):
+def test_the_table_of_the_benchmarks_page_shows_best_formats(result):
     table = tables.best_table(result).splitlines()
     assert table[0].startswith("Abacus, 2 threads, NumPy 2.0, PyTorch 1.0, course im2col 1.0, 2026-01-02; float32.")
     assert (
@@ -149,6 +137,18 @@ def test_the_readme_s_table_shows_best_formats(result):
         in table
     )
     assert "| train b | 64.00 | 2000 images/s |  | 32.00 | 2.00 |  |  |" in table
+
+
+def test_the_readme_s_table_has_one_peer_and_the_mean_over_all_cases(result):
+    text = tables.short_table(result, "torch", ["train b", "no such case"])
+    assert text.splitlines() == [
+        "| forward / backward | gpuconv, ms | PyTorch, ms | ratio |",
+        "| --- | ---: | ---: | ---: |",
+        "| train b | 64.00 | 32.00 | 2.00 |",
+        "",
+        "float32, Abacus, 2 threads, PyTorch 1.0, 2026-01-02.  Geometric mean of the ratios of all 2 cases: 2.00, worst 2.00.",
+    ]
+    assert "| conv a | 2.00 / 6.00 | 1.00 / 3.00 | 2.00 / 2.00 |" in tables.short_table(result, "torch", [])
 
 
 def test_the_full_table_has_every_format_and_peer(result):
@@ -222,14 +222,15 @@ def test_tables_say_which_ratio_is_which(alone):
     facts = "\n".join(tables.facts(alone))
     assert "times and ratios are of wall time, 2 threads; those of one thread are of processor time" in facts
     assert "worst 2.00; format by format 1.86, from 0.50 to 4.00; processor time of one thread 0.71" in facts
-    nchw, _ = tables.lines(alone.rows[0], ["torch", "course"], one_thread=True)
-    assert nchw.split()[-7:] == ["1.000", "4.00", "(4.00-8.00)", "1.50", "20.000", "0.20", "(0.20-0.40)"]
-    assert len(nchw) == len(tables.head([OURS, "torch", "course"], one_thread=True))
 
 
 def test_other_work_is_said_where_it_is_much(result):
-    assert tables.warning(None) == tables.warning(0.19) == ""
-    assert tables.warning(0.2) == "warning: other work keeps 0.2 cores busy: times show form, not speed"
+    assert quiet.before(None) == quiet.before(0.19) == ""
+    assert quiet.before(0.2) == "warning: other work keeps 0.2 cores busy: times show form, not speed"
+    assert quiet.after(result.machine) == quiet.after(result.machine | {"other_work": 0.19}) == ""
+    assert quiet.after(result.machine | {"other_work": 1.5}) == (
+        "warning: other work kept 1.5 of 2 cores busy while this was measured: times show form, not speed"
+    )
     for cores, said in ((None, False), (0.1, False), (1.25, True)):
         result.machine["other_work"] = cores
         assert ("2026-01-02, beside other work on 1.2 cores" in tables.setting(result)) is said
@@ -316,10 +317,12 @@ def test_noise_is_how_far_lower_quartiles_of_the_same_thing_differ(result):
 
 @pytest.fixture
 def folder(result, tmp_path, monkeypatch):
-    """A checkout with a README, runs of training, and two results, of which the second is newer."""
+    """A checkout with its pages of tables, runs of training, and two results, of which the second is newer."""
     kept = tmp_path / "bench" / "results"
     kept.mkdir(parents=True)
-    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
+    for page in ("README.md", "docs/benchmarks.md"):
+        shutil.copy(ROOT / page, tmp_path / page)
     for path in (ROOT / "bench" / "results").glob("train-*.json"):
         shutil.copy(path, kept)
     (kept / "operators-cpu-2026-01-02.json").write_text(result.to_json())
@@ -337,10 +340,11 @@ def test_the_report_writes_tables_and_pictures_and_then_has_nothing_to_say(folde
     assert "bench/results/operators-cpu-2026-01-03.md" in said
     assert said.endswith(": stale, run python -m bench.report\n")
     assert report.main([]) == 0
-    readme = (folder / "README.md").read_text()
-    assert "Slide rule" in readme
-    assert "Abacus" not in readme
-    assert "(bench/results/operators-cpu-2026-01-03.png)" in readme
+    readme, page = ((folder / name).read_text() for name in ("README.md", "docs/benchmarks.md"))
+    for text in (readme, page):
+        assert "Slide rule" in text
+        assert "Abacus" not in text
+    assert "(../bench/results/operators-cpu-2026-01-03.png)" in page
     assert report.main(["--check"]) == 0
     (folder / "README.md").write_text(readme.replace("64.00", "63.00"))
     assert report.main(["--check"]) == 1
@@ -357,8 +361,8 @@ def test_runs_of_one_table_are_shown_as_one(folder, alone, capsys):
         (kept / f"{name}.json").write_text(run_.to_json())
     assert report.groups()["operators-cpu-2026-01-04"] == [kept / f"{name}.json" for name in names]
     assert kept / "operators-cpu-2026-01-04.md" in report.texts()
-    text = report.texts()[folder / "README.md"]
-    assert "(bench/results/operators-cpu-2026-01-04.md)" in text
+    text = report.texts()[folder / "docs/benchmarks.md"]
+    assert "(../bench/results/operators-cpu-2026-01-04.md)" in text
     assert "2026-01-02, medians of 3 runs; float32." in text
     assert "Without conv three-layer 3x3, 3->64, 32x32: geometric mean 2.00." in text
     assert "Whole steps" not in text
@@ -370,7 +374,7 @@ def test_runs_of_one_table_are_shown_as_one(folder, alone, capsys):
     (kept / "aa-cpu-2026-01-04.json").write_text(alone.to_json())
     assert report.main([str(kept / f"{name}.json") for name in names]) == 0
     printed, _ = capsys.readouterr()
-    assert printed.rstrip() in report.texts()[folder / "README.md"]
+    assert printed.rstrip() in report.texts()[folder / "docs/benchmarks.md"]
     assert "float32.  Whole steps, each side in the better of its two memory formats:" in printed
     assert printed.endswith("Noise: " + tables.noise(results.read(kept / "aa-cpu-2026-01-04.json")) + ".\n")
 
@@ -396,10 +400,12 @@ def test_a_picture_has_a_panel_for_each_peer_and_a_dot_for_each_ratio(result, tm
 
     drawn = []
     monkeypatch.setattr(picture.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    result.machine["processor"] = "Abacus " * 30
     picture.draw(result, tmp_path / "x.png")
     (figure,) = drawn
     assert [panel.get_title() for panel in figure.axes] == ["gpuconv / PyTorch", "gpuconv / course im2col"]
     assert all(panel.get_xscale() == "log" for panel in figure.axes)
+    assert max(map(len, figure.get_supxlabel().splitlines())) <= 15 * figure.get_figwidth()  # at 7 points
     dots = {marks.get_label(): list(marks.lines[0].get_xdata()) for marks in figure.axes[0].containers}
     assert dots == {"forward": [2.0], "backward": [2.0], "step": [2.0]}
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["conv a", "train b"]
@@ -493,10 +499,11 @@ def test_the_list_shows_all_there_is(bench):
 def test_a_run_prints_its_table_and_keeps_its_json(bench, monkeypatch, tmp_path, result):
     given = {}
 
-    def run(cases, names, settings, say):
+    def run(cases, names, settings, watch):
         given.update(cases=[case.name for case in cases], names=names, settings=settings)
+        watch.peaks(result.peaks)
         for row in result.rows:
-            say(row)
+            watch.row(row)
         return result
 
     monkeypatch.setattr(harness, "run", run)
@@ -520,7 +527,7 @@ def test_a_run_beside_other_work_begins_with_a_warning(bench, monkeypatch, resul
     kept = tmp_path / "kept.json"
     code, out, err = bench("--set", "quick", "--peers", "torch", "--save", kept)
     assert (code, err) == (0, "")
-    assert out.startswith("warning: other work keeps 1.5 cores busy: times show form, not speed\ncase ")
+    assert out.startswith("warning: other work keeps 1.5 cores busy: times show form, not speed\n")
     assert results.read(kept).machine["other_work_before"] == 1.5
 
 
@@ -580,6 +587,23 @@ def test_pytest_bench_runs_each_case_once():
     run = subprocess.run([*command, *chosen], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     assert "6 passed, 2 skipped" in run.stdout  # the course knows one format
+
+
+@pytest.mark.parametrize(
+    ("asked", "prefixes"),
+    [
+        (["bench", "--benchmark-histogram"], [".benchmarks/picture"]),
+        (["bench", "--benchmark-histogram=mine"], ["mine"]),
+        (["bench"], []),
+    ],
+)
+def test_pictures_of_pytest_bench_lie_in_a_folder_that_git_ignores(asked, prefixes):
+    given = ["mine"] if "=mine" in asked[-1] else ["benchmark_today"] if len(asked) > 1 else []
+    option = types.SimpleNamespace(benchmark_columns=[], benchmark_histogram=given)
+    config = types.SimpleNamespace(option=option, invocation_params=types.SimpleNamespace(args=asked))
+    bench_options.pytest_configure(config)
+    assert option.benchmark_histogram == prefixes
+    assert ".benchmarks/" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_pytest_bench_refuses_a_set_that_is_not_there():

@@ -167,7 +167,7 @@ def test_names_that_are_none_are_refused(classes, folders, tmp_path):
 
 def test_compare_matches_by_name_and_says_so(folders):
     runs = [Run(folders / name) for name in ("plain", "turned")]
-    text = compare_runs(runs)
+    text = str(compare_runs(runs))
     lines = next(part for part in text.split("\n\n") if part.startswith("class ")).splitlines()
     assert lines[-1] == "(turned has the classes in another order: they are matched by name)"
     shares = [run.result["test_accuracy_by_class"] for run in runs]
@@ -178,12 +178,12 @@ def test_compare_matches_by_name_and_says_so(folders):
 
 def test_compare_names_the_classes_that_not_all_runs_have(folders, tmp_path):
     train.train(CONFIG, folder=tmp_path / "other", dataset=renamed(**{CLASSES[2]: "wolf"}), progress="none")
-    text = compare_runs([Run(folders / "plain"), Run(tmp_path / "other")])
+    text = str(compare_runs([Run(folders / "plain"), Run(tmp_path / "other")]))
     assert f"(left out, for not all runs have them: {', '.join(sorted([CLASSES[2], 'wolf']))})" in text
     assert "another order" not in text
     strange = {name: f"no {name}" for name in CLASSES}
     train.train(CONFIG, folder=tmp_path / "strange", dataset=renamed(**strange), progress="none")
-    assert "classes: no run has one of plain" in compare_runs([Run(folders / "plain"), Run(tmp_path / "strange")])
+    assert "classes: no run has one of plain" in str(compare_runs([Run(folders / "plain"), Run(tmp_path / "strange")]))
 
 
 # import and export --------------------------------------------------------------------------------------------------

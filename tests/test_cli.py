@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ import pytest
 from train_helpers import TINY, assert_same_run, metrics, names, run_state, shapes
 
 from gpuconv import cli, data, doctor, train
+from gpuconv.backend import on_gpu
 from gpuconv.data import sources
 from gpuconv.errors import DatasetMissingError, DownloadError
-from gpuconv.runs import sealed
+from gpuconv.runs import evaluation, sealed
 from gpuconv.runs.settings import read
 from gpuconv.train import Run
 
@@ -312,6 +314,25 @@ def test_overfit_changes_what_stands_in_its_way_and_nothing_that_was_given(gpuco
     assert "of the 20 images it was trained on" in out
 
 
+NAMES = {
+    "preset": ([], "convnet"),
+    "another_preset": (["--preset", "three-layer"], "three-layer"),
+    "net_of_another_preset": (["--net", "three-layer"], "three-layer"),
+    "file": (["--net", "my_net.toml"], "my_net"),
+    "file_of_a_strange_name": (["--net", "nets/.My net (2).toml"], "My-net-2-"),
+    "given": (["--net", "my_net.toml", "--name", "mine"], "mine"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "name"), NAMES.values(), ids=NAMES.keys())
+def test_runs_are_called_by_their_nets(arguments, name, gpuconv, tmp_path):
+    (tmp_path / "nets").mkdir()
+    for file in ("my_net.toml", "nets/.My net (2).toml"):
+        (tmp_path / file).write_text('[[layer]]\nkind = "affine"\n')
+    assert gpuconv("train", *FLAGS[2:], *arguments, "--hidden", "4", "--filters", "2", "--max-steps", "1")[0] == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()] == [f"{name}-1"]
+
+
 def test_progress_none_is_silent(gpuconv):
     assert gpuconv("train", *FLAGS, "--progress", "none") == (0, "", "")
 
@@ -422,7 +443,7 @@ def test_a_mistake_of_the_program_keeps_its_traceback(gpuconv, monkeypatch):
 BAD = {
     "unknown_command": (["trian"], "invalid choice: 'trian'; did you mean train?\ngpuconv --help shows"),
     "command_of_another_name": (["evaluate", "x"], "invalid choice: 'evaluate'; did you mean eval?"),
-    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, eval, predict, plot"),
+    "command_like_no_other": (["zzz"], "invalid choice: 'zzz'; choose from train, find-lr, runs, eval, predict, plot"),
     "unknown_data_command": (["data", "gett"], "invalid choice: 'gett'; did you mean get?"),
     "unknown_data_set": (["data", "get", "cifar1"], "invalid choice: 'cifar1'; did you mean cifar10?"),
     "unknown_flag": (
@@ -504,6 +525,8 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
         [],
         ["--help"],
         ["train", "-h"],
+        ["find-lr", "-h"],
+        ["runs", "-h"],
         ["eval", "-h"],
         ["plot", "-h"],
         ["compare", "-h"],
@@ -575,6 +598,32 @@ def test_eval_on_other_data_than_the_training_must_be_asked_for(name, said, gpuc
     code, out, err = gpuconv("eval", "x.safetensors", "--data", "shapes")
     assert (code, err) == (0, "")
     assert f"(the net was trained on {said})" in out
+
+
+def test_eval_as_json_has_what_the_table_says(gpuconv, finished):
+    code, out, err = gpuconv("eval", finished.folder, "--test-images", 60, "--json", "--device", "cpu")
+    assert (code, err) == (0, "")
+    found, record = json.loads(out), json.loads((finished.folder / "result.json").read_text())
+    assert (found["accuracy"], found["images"], found["notes"]) == (finished.test_accuracy, 60, [])
+    assert found["confusion"] == record["confusion"]
+    assert {row["class"]: row["accuracy"] for row in found["classes"]} == record["test_accuracy_by_class"]
+    assert sum(row["recognised"] for row in found["classes"]) == round(60 * finished.test_accuracy)
+
+
+def test_eval_computes_where_it_is_told_to(gpuconv, finished, emulated_gpu, monkeypatch):
+    seen, real = [], evaluation.evaluate_on
+
+    def watched(net, *arguments, **keywords):
+        seen.append(on_gpu(net.flat_params))
+        return real(net, *arguments, **keywords)
+
+    monkeypatch.setattr(evaluation, "evaluate_on", watched)
+    shown = {
+        device: gpuconv("eval", finished.folder, "--test-images", 2, "--device", device) for device in ("cpu", "cuda")
+    }
+    assert seen == [False, True]
+    assert [code for code, _, _ in shown.values()] == [0, 0]
+    assert shown["cpu"][1].splitlines()[-1].split()[1] == shown["cuda"][1].splitlines()[-1].split()[1]
 
 
 def test_eval_on_the_data_of_the_training_says_nothing_of_it(gpuconv, finished):
@@ -738,9 +787,29 @@ def test_doctor_says_how_to_get_what_commands_need_beyond_the_rest(gpuconv, monk
     monkeypatch.setattr(importlib.metadata, "version", version)
     code, out, _ = gpuconv("doctor")
     assert code == 0
-    lines = [line.split(maxsplit=1) for line in out.splitlines()]
-    assert ["onnx", "not installed: pip install -e '.[onnx]' in the checkout"] in lines
-    assert ["matplotlib", "7.8.9"] in lines
+    lines = [line.split(maxsplit=2) for line in out.splitlines()]
+    command = "pip install -e '.[onnx]' in the checkout"
+    assert ["extra", "onnx", f"not installed, for nets as ONNX files: {command}"] in lines
+    assert ["extra", "plots", "matplotlib 7.8.9"] in lines
+    assert "in a checkout: pip install -e '.[NAME]'; from a wheel: pip install 'gpuconv[NAME] @ file://" in out
+
+
+def test_doctor_fits_the_terminal():
+    findings = [doctor.Finding("extra onnx", "not installed, " + "word " * 40), doctor.Finding("x", "y", ok=False)]
+    lines = doctor.as_text(findings, 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert {len(line) - len(line.lstrip()) for line in lines[1:-1]} == {len("extra onnx  ")}
+    assert lines[-1] == "x           y   <- problem"
+    assert " ".join(" ".join(lines[:-1]).split()) == f"extra onnx {findings[0].value}".strip()
+
+
+def test_doctor_knows_every_extra_that_people_install_by_name():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    theirs = ("test", "bench", "torch", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
+    assert {*doctor.EXTRAS} | {*theirs} >= {*project["optional-dependencies"]}
+    for extra, (package, _) in doctor.EXTRAS.items():
+        needed = project["optional-dependencies"][extra]
+        assert any(re.match(re.escape(package) + r"\b", each) for each in needed), extra
 
 
 def test_doctor_points_at_problems(gpuconv, monkeypatch):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from train_helpers import TINY, names, run_state, shapes, write_format_1
 
-from gpuconv import data, export, train
-from gpuconv.errors import DatasetMissingError
+from gpuconv import data, export, load, train
+from gpuconv.errors import CheckpointCorruptError, DatasetMissingError
 from gpuconv.export import check, tolerance
 from gpuconv.runs import checkpoint, sealed
 from gpuconv.runs.settings import read
@@ -59,6 +59,34 @@ def test_onnx_is_checked_and_written_beside_the_checkpoint(gpuconv, run):
     assert out.count("the same class for all") == 2
     assert f"wrote run/net.onnx, {(run / 'net.onnx').stat().st_size:,} bytes" in out
     np.testing.assert_array_equal(export.from_onnx(run / "net.onnx").flat_params, flat(run / "best.safetensors"))
+
+
+def test_the_outcome_can_be_had_as_json(gpuconv, run):
+    code, out, err = gpuconv("export", "run", "--to", "onnx", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert found["files"] == {"run/net.onnx": (run / "net.onnx").stat().st_size}
+    assert [(check["inputs"], check["count"], check["same_class"]) for check in found["checks"]] == [
+        ("random inputs", 16, 16),
+        (f"test pictures of {shapes().name}", 16, 16),
+    ]
+    assert all(check["within"] and check["largest"] <= check["allowed"] for check in found["checks"])
+    assert (found["without"], found["notes"]) == ([], [])
+    found = json.loads(gpuconv("export", "run", "--to", "onnx", "--json", "--no-check", "--force")[1])
+    assert found["checks"] == []
+
+
+def test_an_exported_file_is_no_checkpoint_but_makes_one(gpuconv, run):
+    gpuconv("export", "run", "--to", "onnx", "--no-check")
+    code, out, err = gpuconv("eval", "run/net.onnx")
+    assert (code, out) == (1, "")
+    assert "corrupt" not in err
+    said = "run/net.onnx is an ONNX file and no checkpoint: `gpuconv import run/net.onnx --net RUN -o FILE.safetensors`"
+    assert said in err
+    with pytest.raises(CheckpointCorruptError, match="is an ONNX file and no checkpoint"):
+        load(run / "net.onnx")
+    assert gpuconv("import", "run/net.onnx", "--net", "run", "-o", "mine.safetensors")[0] == 0
+    assert gpuconv("eval", "mine.safetensors")[0] == 0
 
 
 def test_torch_is_checked_and_written_with_its_module(gpuconv, run):

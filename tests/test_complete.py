@@ -19,7 +19,7 @@ from gpuconv import cpu, cuda, naive, nn, ops
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.export import onnx_file, tolerance, torch_source
 from gpuconv.nn.layer import KINDS
-from tests.ladder import kernel_calls, kernel_counters
+from tests.ladder import hopper_calls, kernel_calls, kernel_counters
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -86,7 +86,7 @@ def test_every_function_of_ops_is_offered(file):
 def test_every_operator_is_offered_by(package):
     wanted, offered = set(ops.__all__), _functions(package)
     if package is gpuconv:
-        offered -= {"default_device", "free_memory", "use"}
+        offered -= {"default_device", "free_memory", "load", "use"}
     else:
         wanted = {name for name in wanted if not name.startswith(_BY_SHAPE)}
     where = f"{package.__name__.replace('.', '/')}/__init__.py"
@@ -215,7 +215,8 @@ def test_every_kernel_file_is_broken_somewhere(file):
 
 
 def test_every_kernel_is_launched():
-    missing = set(Kernel.all) - {one.kernel.name for one in kernel_calls.launched().values()}
+    every = kernel_calls.launched() | hopper_calls.instances()
+    missing = set(Kernel.all) - {one.kernel.name for one in every.values()}
     files = {Kernel.all[name].file for name in missing}
     assert not missing, (
         f"add a call that launches {', '.join(sorted(missing))} ({', '.join(sorted(files))}) to tests/operators.py: "

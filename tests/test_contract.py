@@ -120,8 +120,15 @@ _ARROWS = {
     "export": {"nn"},
     "nn": {"ops"},
     "data": {"ops"},
+    "testing": {"nn"},
     "compat": {"ops", "data", "naive"},  # the courses' functions, among them the loops and the loaders
-    "__init__": {"ops", "train", "export", "compat"},  # all but ops for type checkers: they come on first touch
+    "__init__": {
+        "ops",
+        "train",
+        "export",
+        "compat",
+        "testing",
+    },  # all but ops for type checkers: they come on first touch
     "cudnn": {"ops"},  # the functions CuPy had until 13, by their names
     "ops": {"backend"},
     "backend": set(),  # which finds cpu and cuda by their names, when the first of their arrays arrives
@@ -136,6 +143,7 @@ _GROUND = {
     "checks",
     "contents",
     "durable",
+    "elsewhere",
     "errors",
     "extras",
     "folders",
@@ -143,10 +151,12 @@ _GROUND = {
     "interrupts",
     "placed",
     "plural",
+    "png",
     "pool_shapes",
     "random",
     "shapes",
     "tables",
+    "typing",
     "version",
 }
 

@@ -87,6 +87,41 @@ def test_any_case_of_one_group_could_be_served(case, dtype, stored, gpu, rng, mo
         assert_same(actual, want, dtype=dtype)
 
 
+# Filters as they lie in memory --------------------------------------------------------------------------------------
+
+FILTERS = {  # the shape of w, groups -> kernels that make filters channels-last first, of y and dx in float16
+    "whole_chunks": ((24, 16, 3, 3), 1, ()),
+    "one_by_one": ((16, 24, 1, 1), 1, ()),
+    "groups": ((48, 16, 2, 2), 3, ()),
+    "channels_of_no_whole_chunk": ((16, 20, 3, 3), 1, ("conv_pad_tensor",) * 2),
+    "filters_of_no_whole_chunk": ((20, 16, 3, 3), 1, ("conv_pad_tensor",)),
+}
+
+
+@pytest.mark.parametrize(("shape", "groups", "made_first"), FILTERS.values(), ids=FILTERS.keys())
+def test_filters_channels_last_are_read_where_they_lie(shape, groups, made_first, rng, monkeypatch):
+    emulate = pytest.importorskip("emulate")
+    force(monkeypatch)
+    given, z = arrays(rng, ((2, shape[1] * groups, 6, 5), shape, {"groups": groups}), normal)
+    results = []
+    for stored in (np.asarray, channels_last):
+        device = emulate.EmulatedDevice("emulated")
+        monkeypatch.setattr(conv, "device_of", lambda array, device=device: device)
+        x, dy, b = (
+            device.asarray(channels_last(given[0])),
+            device.asarray(channels_last(given[3])),
+            device.asarray(given[2]),
+        )
+        w = device.asarray(stored(given[1]))
+        y = conv.conv_forward(x, w, b, z)
+        dx, _, _ = conv.conv_backward(dy, x, w, z, input_grad=True, weight_grad=False, bias_grad=False)
+        results.append([device.asnumpy(a).tobytes() for a in (y, dx)])
+        names = [launch.kernel.partition("<")[0] for launch in device.launches]
+    assert results[0] == results[1]
+    of_images = names.count("conv_pad_tensor") - len(made_first)
+    assert of_images == (shape[1] * groups % 8 > 0) + (shape[0] % 8 > 0)
+
+
 # Numbers, types, special values -------------------------------------------------------------------------------------
 
 

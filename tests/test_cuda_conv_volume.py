@@ -13,7 +13,7 @@ from test_cuda_conv import FLOAT32, TILES, each_format, force, off_by_one
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.cuda import conv, conv_tiles
+from gpuconv.cuda import conv, conv_slices, conv_tiles
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.cuda.layout import INT32, INT64
 from gpuconv.shapes import conv_sizes, is_channels_last
@@ -53,8 +53,8 @@ def expected(x, w, b, dy, z):
 )
 def test_every_index_and_number_of_slices(case, index, slices, stored, gpu, rng, monkeypatch):
     monkeypatch.setattr(conv, "_index", lambda _: index)
-    monkeypatch.setattr(conv, "_PARTIAL_SUMS", slices)
-    monkeypatch.setattr(conv, "_LEAST_PIXELS", 5)
+    monkeypatch.setattr(conv_slices, "_PARTIAL_SUMS", slices)
+    monkeypatch.setattr(conv_slices, "_LEAST_PIXELS", 5)
     given, z = arrays(rng, case)
     got = computed(gpu, given, case[2], stored)
     for actual, want in zip(got, expected(*given, z), strict=True):

@@ -1173,7 +1173,7 @@ WHOLE_NUMBERS = {name for row in OPERATORS.values() for name, array in row.array
 
 
 def test_table_covers_every_operator():
-    functions = set(gpuconv.__all__) - {"GpuconvError", "default_device", "free_memory", "use"}
+    functions = set(gpuconv.__all__) - {"GpuconvError", "default_device", "free_memory", "load", "use"}
     missing = functions - {op.split()[0] for op in _GOOD}
     assert not missing, f"add a row of {', '.join(sorted(missing))} to tests/operators.py"
 
@@ -1613,6 +1613,47 @@ def test_caches_are_frozen(op):
     for field in dataclasses.fields(cache):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(cache, field.name, None)
+
+
+@pytest.mark.parametrize("op", CACHES)
+def test_caches_show_in_a_line(op):
+    _, cache = _y_and_cache(op)
+    shown = repr(cache)
+    assert shown.startswith(f"{type(cache).__name__}(")
+    assert len(shown) < 120
+    assert "array" not in shown
+    assert "\n" not in shown
+
+
+_SHOWN = {
+    "conv": ("ConvCache(x 8x3x32x32, w 16x3x3x3, pad 1)", (8, 3, 32, 32), (16, 3, 3, 3), {"pad": 1}),
+    "conv_of_two_strides": (
+        "ConvCache(x 2x4x8x8, w 6x2x3x3, stride 2x1, groups 2)",
+        *((2, 4, 8, 8), (6, 2, 3, 3), {"stride": (2, 1), "groups": 2}),
+    ),
+    "conv_of_signals": ("ConvCache(x 2x3x9, w 4x3x3, stride 2)", (2, 3, 9), (4, 3, 3), {"stride": 2}),
+    "max_pool": ("MaxPoolCache(ties first, argmax 2x3x4x4, window 2)", (2, 3, 8, 8), None, {}),
+    "max_pool_of_signals": (
+        "MaxPoolCache(ties first, argmax 2x3x4, window 3, stride 2, pad 1)",
+        *((2, 3, 8), None, {"window": (3,), "stride": 2, "pad": 1}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("shown", "x", "w", "options"), _SHOWN.values(), ids=_SHOWN.keys())
+def test_a_cache_shows_shapes_and_options_that_are_not_the_usual_ones(shown, x, w, options):
+    forward = gpuconv.max_pool_forward if w is None else gpuconv.conv_forward
+    _, cache = forward(zeros(*x), *([] if w is None else [zeros(*w)]), **options)
+    assert repr(cache) == shown
+
+
+def test_what_is_off_or_not_there_is_not_shown():
+    one = np.ones(3, "float32")
+    arrays = zeros(2, 3, 4, 4), one, one, one.copy(), one.copy()
+    _, cache = gpuconv.spatial_batchnorm_forward(*arrays)
+    assert repr(cache) == "BatchNormCache(x 2x3x4x4, gamma 3, mean 3, inv std 3, training)"
+    _, cache = gpuconv.spatial_batchnorm_forward(*arrays, training=False)
+    assert repr(cache) == "BatchNormCache(x 2x3x4x4, gamma 3, mean 3, inv std 3)"
 
 
 def _referred(arrays, cache):

@@ -94,6 +94,7 @@ def layers():
         "leaky_relu": (nn.LeakyRelu, image),
         "leaky_relu_steep": (lambda: nn.LeakyRelu(2.5), row),
         "leaky_relu_quarter": (lambda: nn.LeakyRelu(0.25), row),
+        "silu": (nn.Silu, image),
         "gelu": (nn.Gelu, image),
         "gelu_tanh": (lambda: nn.Gelu(approximate="tanh"), row),
         "dropout": (lambda: nn.Dropout(0.3), row),
@@ -117,7 +118,7 @@ LAYERS = layers()
 EXACT = [
     name
     for name in LAYERS
-    if not name.startswith(("bn", "group_norm", "layer_norm", "gelu", "global", "average_pool_real"))
+    if not name.startswith(("bn", "group_norm", "layer_norm", "silu", "gelu", "global", "average_pool_real"))
 ]
 
 

@@ -23,6 +23,7 @@ from tests.ladder import (
     gpu_run,
     gpu_tests,
     groups,
+    hopper_calls,
     kernels,
     layer_times,
     layers,
@@ -30,6 +31,7 @@ from tests.ladder import (
     steps,
     torch_steps,
     training,
+    warpgroups,
 )
 from tests.ladder import hopper as hopper_section
 from tests.ladder.finished import LINES
@@ -711,6 +713,24 @@ def test_dry_calls_exist_and_launch_each_kind_of_kernel():
     chosen = calls.chosen(dry=True)
     assert {name for name, _, _ in chosen} == set(calls.DRY)
     assert len(calls.chosen(dry=False)) > 20 * len(chosen)
+
+
+@pytest.mark.compilers
+def test_convolution_by_warpgroups_runs_in_the_emulator(tmp_path):
+    work = _work(tmp_path, dry=True)
+    assert warpgroups.run(work) is True
+    assert work.found["done"] == len(warpgroups.items(dry=True)) == 4
+
+
+def test_every_call_by_warpgroups_is_held_before_a_layer_is_timed():
+    items = warpgroups.items(dry=False)
+    kinds = [kind for kind, _, _ in items]
+    assert kinds == sorted(kinds)
+    assert {what for kind, what, _ in items if kind == "call"} == set(hopper_calls.CALLS)
+    assert len(set(map(warpgroups.words, items))) == len(items)
+    found = warpgroups.row("64->64", "dx", [4.0, 4.0, 5.0], [2.0])
+    assert found["warps / warpgroups"] == 2.0
+    assert warpgroups.shown(found).endswith("4.0 us by warps      2.0 us by warpgroups, 2.00")
 
 
 def test_hopper_s_modules_are_known_before_they_run():

@@ -93,7 +93,7 @@ def test_each_part_imports_alone(module):
     assert not [event for event in found["events"] if not event.startswith("open")]
 
 
-PARTS = ("compat", "data", "export", "nn", "train")
+PARTS = ("compat", "data", "export", "nn", "testing", "train")
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -25,7 +25,16 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from gpuconv.cuda import average_pool, conv, conv_tensor, conv_tiles, conv_weight_tensor_float, muon, reduce
+from gpuconv.cuda import (
+    average_pool,
+    conv,
+    conv_slices,
+    conv_tensor,
+    conv_tiles,
+    conv_weight_tensor_float,
+    muon,
+    reduce,
+)
 
 U = 2.0**-24
 KERNELS = Path(__file__).parents[1] / "kernels"
@@ -120,25 +129,25 @@ def _one_run(terms: int, _: int) -> Order:
 
 
 def _sliced(terms: int, elements: int) -> Order:
-    slices, length = conv._slices(terms, elements)
+    slices, length = conv_slices.slices_of(terms, elements)
     return Order(slices, length)
 
 
 def _tiled(depth: int) -> Callable[[int, int], Order]:
     def order(terms: int, tiles: int) -> Order:
-        return Order(*conv._weight_slices(terms, tiles, depth))
+        return Order(*conv_slices.weight_slices(terms, tiles, depth))
 
     return order
 
 
 def _bias_planar(terms: int, filters: int) -> Order:
     threads = conv._BIAS_PLANAR.block[0]
-    slices, length = conv._slices(terms, 32 * filters, threads)
+    slices, length = conv_slices.slices_of(terms, 32 * filters, threads)
     return Order(slices, -(-length // threads), threads, "block")
 
 
 def _bias_last(terms: int, filters: int) -> Order:
-    slices, length = conv._slices(terms, 32 * filters, conv._BIAS_LINES)
+    slices, length = conv_slices.slices_of(terms, 32 * filters, conv._BIAS_LINES)
     return Order(slices, -(-length // conv._BIAS_LINES), conv._BIAS_LINES, "row")
 
 
@@ -323,7 +332,7 @@ TABLE = {
         beyond=(((87, None),),),
     ),
     "softmax": Row(
-        ("softmax_cross_entropy",),
+        ("softmax_cross_entropy", "softmax_cross_entropy_weighted"),
         _warp,
         (("loss.cu", "for (long long j = lane; j < classes; j += 32) {"), ("loss.cu", "total = warp_sum(total);")),
         beyond=(((65_249, None),),),
@@ -380,6 +389,8 @@ WIDE = {
     "across_coefficients",
     "across_moments",
     "loss_mean",
+    "loss_total",
+    "sigmoid_cross_entropy",
     "svm_loss",
     "channel_sums_merge",
     "batchnorm_forward_moments_merge",
@@ -418,8 +429,8 @@ NO_SUMS = {
     "batchnorm_forward_moments_stored",
     "batchnorm_forward_normalise",
     "conv_pack_filters",
-    "conv_pack_tensor",
     "conv_pad_tensor",
+    "conv_turn_tensor",
     "copy_dense",
     "copy_strided",
     "copy_transposed",

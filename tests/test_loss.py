@@ -63,6 +63,135 @@ def test_softmax_of_large_and_small_scores(size, device, dtype, rng):
     _check_softmax(device, scores, rng.integers(0, 10, 20))
 
 
+WEIGHTED = {
+    "weights": {"class_weights": True},
+    "weights_smoothed": {"class_weights": True, "label_smoothing": 0.2},
+    "ignored": {"ignore": 1},
+    "ignored_beyond_the_classes": {"ignore": -100},
+    "everything": {"class_weights": True, "ignore": 2, "label_smoothing": 0.1},
+    "nothing": {},
+}
+
+
+@pairs(
+    shape={name: case for name, case in CASES.items() if name != "one_of_each"},
+    options=WEIGHTED,
+    reduction=["mean", "sum", "none"],
+    kind=["int64", "int32", "uint8"],
+    device=DEVICES,
+    dtype=DTYPES,
+    together=[("options", "reduction")],
+)
+def test_softmax_of_weights_and_ignored_rows_matches_oracle(shape, options, reduction, kind, device, dtype, rng):
+    """As many units as of plain rows: each term of the target has a weight, and so has its scale."""
+    N, classes = shape
+    ignore = options.get("ignore")
+    if kind == "uint8" and ignore is not None:
+        ignore = abs(ignore)
+    scores, labels = 3 * normal(rng, (N, classes), dtype), rng.integers(0, classes, N).astype(kind)
+    if ignore is not None:
+        labels[::3] = ignore
+    weights = rng.uniform(0, 2, classes).astype(dtype) if "class_weights" in options else None
+    how = {"label_smoothing": options.get("label_smoothing", 0.0), "ignore": ignore, "reduction": reduction}
+    loss, dscores = gpuconv.softmax_cross_entropy(
+        device.array(scores),
+        device.array(labels),
+        **how,
+        class_weights=None if weights is None else device.array(weights),
+    )
+    ref, dref = naive.softmax_cross_entropy(scores, labels, **how, class_weights=weights)
+    size = 4 * (np.abs(scores.astype(np.float64)).max(initial=1) + np.log(classes))
+    each, _ = naive.softmax_cross_entropy(scores, labels, **how | {"reduction": "sum"}, class_weights=weights)
+    total = float(each) / float(ref) if reduction == "mean" and ref else 1.0
+    heavy = 2 * max(1.0, 0.0 if weights is None else float(weights.astype(np.float64).max()))
+    scale = heavy * size * (1 if reduction == "none" else N) / total
+    kind = "float64" if dtype == "float64" else "float32"
+    assert_close(
+        np.asarray(device.numpy(loss)),
+        ref,
+        scale=np.full(ref.shape, scale),
+        dtype=kind,
+        terms=N * classes,
+        zero_mean=False,
+    )
+    assert_close(device.numpy(dscores), dref, scale=np.full(dref.shape, heavy * size / total), dtype=dtype)
+    if ignore is not None:
+        assert not device.numpy(dscores)[labels == ignore].any()
+
+
+def test_an_ignored_row_may_hold_anything(device, dtype):
+    scores = np.array([[np.nan, np.inf, 1.0], [0.0, 0.0, 0.0]], dtype)
+    loss, dscores = gpuconv.softmax_cross_entropy(device.array(scores), device.array(np.array([-1, 2])), ignore=-1)
+    np.testing.assert_allclose(float(device.numpy(loss)), np.log(3), rtol=1e-6)
+    assert not device.numpy(dscores)[0].any()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_rows_that_are_all_ignored_have_no_loss(reduction, device, dtype):
+    labels = device.array(np.array([7, 7]))
+    loss, dscores = gpuconv.softmax_cross_entropy(
+        device.array(np.ones((2, 3), dtype)), labels, ignore=7, reduction=reduction
+    )
+    assert not device.numpy(loss).any()
+    assert not device.numpy(dscores).any()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_softmax_of_weights_and_ignored_rows_matches_pytorch(smoothing, reduction, rng):
+    torch = pytest.importorskip("torch")
+    scores, labels, weights = normal(rng, (50, 7)), rng.integers(0, 7, 50), rng.uniform(0, 2, 7)
+    labels[::4] = -100
+    tensor = torch.from_numpy(scores).requires_grad_()
+    how = {"label_smoothing": smoothing, "reduction": reduction}
+    theirs = torch.nn.functional.cross_entropy(
+        tensor, torch.from_numpy(labels), weight=torch.from_numpy(weights), ignore_index=-100, **how
+    )
+    theirs.sum().backward()
+    loss, dscores = gpuconv.softmax_cross_entropy(scores, labels, class_weights=weights, ignore=-100, **how)
+    np.testing.assert_allclose(loss, theirs.detach().numpy(), rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(dscores, tensor.grad.numpy(), rtol=1e-13, atol=1e-15)
+
+
+SIGMOID = {"one": (1,), "odd": (3, 7), "empty": (0, 4), "images": (2, 3, 5, 4), "more_than_one_run": (3, 700)}
+
+
+@pairs(shape=SIGMOID, reduction=["mean", "sum", "none"], device=DEVICES, dtype=DTYPES)
+def test_sigmoid_matches_oracle(shape, reduction, device, dtype, rng):
+    """A loss is known to u of its terms, which are positive for targets of 0 and 1; a gradient to u of its two."""
+    scores, targets = 5 * normal(rng, shape, dtype), rng.integers(0, 2, shape).astype(dtype)
+    loss, dscores = gpuconv.sigmoid_cross_entropy(device.array(scores), device.array(targets), reduction=reduction)
+    ref, dref = naive.sigmoid_cross_entropy(scores, targets, reduction=reduction)
+    divisor = max(1, scores.size) if reduction == "mean" else 1
+    sizes = np.maximum(scores.astype(np.float64), 0) + np.abs(scores.astype(np.float64) * targets) + 1
+    scale = sizes if reduction == "none" else np.asarray(sizes.sum() / divisor)
+    kind = "float64" if dtype == "float64" else "float32"
+    assert_close(np.asarray(device.numpy(loss)), ref, scale=scale, dtype=kind, terms=scores.size, zero_mean=False)
+    assert_close(device.numpy(dscores), dref, scale=np.full(dref.shape, 2 / divisor), dtype=dtype)
+
+
+def test_sigmoid_keeps_the_memory_format(layout, device, rng):
+    scores, targets = normal(rng, (2, 3, 4, 5)), rng.uniform(0, 1, (2, 3, 4, 5))
+    expected = gpuconv.sigmoid_cross_entropy(device.array(scores), device.array(targets), reduction="none")
+    view = layout(scores)
+    for found, wanted in zip(
+        gpuconv.sigmoid_cross_entropy(device.array(view), device.array(targets), reduction="none"),
+        expected,
+        strict=True,
+    ):
+        assert_same(device.numpy(found), device.numpy(wanted))
+
+
+def test_sigmoid_of_large_scores_overflows_nothing(device, dtype):
+    scores = np.array([60000, -60000, 60000, -60000, np.inf, np.nan], dtype)
+    targets = np.array([1, 0, 0, 1, 1, 1], dtype)
+    losses, dscores = gpuconv.sigmoid_cross_entropy(device.array(scores), device.array(targets), reduction="none")
+    size = float(scores[0])
+    assert_same(device.numpy(losses)[:4].astype(np.float64), np.array([0, 0, size, size]))
+    assert_same(device.numpy(dscores)[:4], np.array([0, 0, 1, -1]).astype(dtype))
+    assert np.isnan(device.numpy(losses)[4:]).all()
+
+
 def test_softmax_of_equal_scores_is_the_logarithm_of_the_classes(device, dtype):
     for value in (0, 1, -1000, 60000):
         loss, dscores = gpuconv.softmax_cross_entropy(

@@ -42,8 +42,10 @@ def _stepper(gpu, number=1, **settings):
 
 
 def _weights(gpu, net):
-    """Return every weight that there is a copy of, and its copy, on the host."""
+    """Return every weight that there is a copy of, and its copy, on the host; then those that layers compute with."""
     copies = [(net.flat_params, net.copies.flat), *net.copies.others]
+    for _, leaf in net.body.leaves():
+        copies += [(leaf.params.get(name, leaf.state.get(name)), copy) for name, copy in leaf.copies.items()]
     return [tuple(map(gpu.numpy, pair)) for pair in copies]
 
 

@@ -5,11 +5,16 @@ import base64
 import os
 import re
 import struct
+import subprocess
+import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
+from packaging.requirements import Requirement
 
 from notebooks import build
 
@@ -27,14 +32,33 @@ def code_cells(book):
 
 
 def shows(source):
-    """Return whether a code cell has something to show: it prints, draws, or ends in an expression."""
+    """Return whether a code cell has something to show: it prints, draws, or ends in an expression, a run's view at least."""
     last = ast.parse(source).body[-1]
-    called = isinstance(last, ast.Expr) and isinstance(last.value, ast.Call)
+    called = (
+        isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) and not ast.unparse(last).startswith("run.")
+    )
     return "plt.show()" in source or "print(" in source or (isinstance(last, ast.Expr) and not called)
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """Return a folder with what the wheel installs, and nothing else of the checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Return a folder for compiled loops, which all notebooks need."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path, cache):
     """Return what a kernel finds in os.environ: nobody's settings, no data set, our checkout first."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("GPUCONV_", "MPL"))}
     own = {
@@ -42,21 +66,39 @@ def environment(tmp_path):
         "PYTHONPATH": str(ROOT),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
-    return kept | own | {"GPUCONV_NOTEBOOK_QUICK": "1", "GPUCONV_CACHE": str(tmp_path)}
+    return kept | own | {"GPUCONV_NOTEBOOK_QUICK": "1", "GPUCONV_CACHE": str(cache)}
 
 
 def test_every_notebook_is_known():
     folder = ROOT / "notebooks"
     assert sorted(path.stem for path in folder.glob("*.ipynb")) == sorted(build.NAMES)
-    assert {path.stem for path in folder.glob("*.py")} == {*build.NAMES, "build", "pictures"}
+    assert {path.stem for path in folder.glob("*.py")} == {*build.NAMES, "build"}
+    readme = (folder / "README.md").read_text()
+    assert [name for name in build.NAMES if f"[`{name}.ipynb`]({name}.ipynb)" not in readme] == []
+
+
+@every_notebook
+def test_a_notebook_imports_what_the_extra_brings(name):
+    """And modules of the courses, which gpuconv.compat makes."""
+    trees = [ast.parse(cell.source) for cell in code_cells(build.notebook(name))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"cs231n", "nndl", "utils"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
+    brought = {Requirement(text).name for text in wanted}
+    assert {{"PIL": "pillow"}.get(top, top) for top in tops} <= {"gpuconv", *brought}
 
 
 @pytest.mark.notebook
 @every_notebook
-def test_runs_from_top_to_bottom(name, environment):
+def test_runs_in_an_empty_folder_with_nothing_but_the_wheel(name, environment, installed):
     book = build.notebook(name)
-    build.execute(book, environment, timeout=120)
-    for cell in code_cells(book):
+    where = f"import gpuconv\nassert gpuconv.__file__.startswith({str(installed)!r}), gpuconv.__file__"
+    book.cells.insert(0, nbformat.v4.new_code_cell(where))
+    build.execute(book, environment | {"PYTHONPATH": str(installed)}, timeout=120)
+    for cell in code_cells(book)[1:]:
         assert not [output.text for output in cell.outputs if output.get("name") == "stderr"]
         assert bool(cell.outputs) == shows(cell.source), cell.source
 
@@ -86,7 +128,7 @@ def test_stored_outputs_are_whole_and_in_order(name):
             assert output.output_type in ("display_data", "execute_result", "stream")
             assert output.get("name") != "stderr"
         pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
-        assert len(pictures) == cell.source.count("plt.show()")
+        assert len(pictures) == cell.source.count("plt.show()") + cell.source.count(".plot()")
         for output in pictures:
             png = base64.b64decode(output.data["image/png"])
             width, height = struct.unpack(">II", png[16:24])
@@ -103,7 +145,9 @@ def test_stored_notebook_is_small_and_tells_nothing_about_a_machine(name):
         assert not cell.metadata
         for output in cell.get("outputs", []):
             text = output.get("text", "") + "".join(
-                value for kind, value in output.get("data", {}).items() if kind.startswith("text/")
+                re.sub("<[^>]*>", " ", value) if kind == "text/html" else value
+                for kind, value in output.get("data", {}).items()
+                if kind.startswith("text/")
             )
             # A path from the root, from a home folder or of a drive; a path of ours in a text is relative.
             assert not re.search(r"(?<![\w.])(/|~/)\w|\b[A-Za-z]:\\", text), text

@@ -67,7 +67,8 @@ def test_source_archive_holds_what_the_tests_need(built):
         names("gpuconv", ".py", ".css")
         | names("kernels", ".cu", ".cuh")
         | names("tests", ".py")
-        | names("bench", ".py")
+        | names("bench", ".py", ".md", ".json")
+        | {name for name in names("docs", ".py", ".md", ".css", ".svg", ".png") if "_build" not in name}
     )
     wanted |= {
         "README.md",

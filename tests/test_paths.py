@@ -268,38 +268,38 @@ def project(home, gpuconv):
 
 def test_a_run_is_evaluated_from_anywhere(project, gpuconv, monkeypatch):
     monkeypatch.chdir(project)
-    at_home = gpuconv("eval", "runs/convnet-1")
+    at_home = gpuconv("eval", "runs/net-1")
     monkeypatch.chdir("../elsewhere")
-    code, out, err = gpuconv("eval", "../project/runs/convnet-1")
+    code, out, err = gpuconv("eval", "../project/runs/net-1")
     assert (code, err) == (0, "")
     assert out.splitlines()[1:] == at_home[1].splitlines()[1:]
-    run = Run("../project/runs/convnet-1")
+    run = Run("../project/runs/net-1")
     assert run.dataset().source == str(project / "pets")
-    assert run.config.net == "../project/runs/convnet-1/net.toml"
+    assert run.config.net == "../project/runs/net-1/net.toml"
 
 
 def test_a_folder_of_the_same_name_where_one_stands_is_not_taken_for_it(project, gpuconv, monkeypatch):
     monkeypatch.chdir("elsewhere")
     draw(Path("pets"), count=5)
-    assert gpuconv("eval", "../project/runs/convnet-1")[0] == 0
-    code, out, _ = gpuconv("eval", "../project/runs/convnet-1", "--data", "./pets")
+    assert gpuconv("eval", "../project/runs/net-1")[0] == 0
+    code, out, _ = gpuconv("eval", "../project/runs/net-1", "--data", "./pets")
     assert (code, "\n2 test images of pictures in pets" in out) == (0, True)
 
 
 def test_a_run_goes_on_and_is_repeated_from_anywhere(project, gpuconv, monkeypatch):
-    run = project / "runs" / "convnet-1"
+    run = project / "runs" / "net-1"
     (run / "result.json").unlink()
     settings = (run / "config.toml").read_bytes()
     monkeypatch.chdir("elsewhere")
     assert gpuconv("train", "--resume", run, "--progress", "none") == (0, "", "")
     assert (run / "config.toml").read_bytes() == settings
     assert gpuconv("train", "--config", run / "config.toml", "--progress", "none") == (0, "", "")
-    assert Run("runs/convnet-1").result["test_loss"] == Run(run).result["test_loss"]
+    assert Run("runs/net-1").result["test_loss"] == Run(run).result["test_loss"]
 
 
 def test_a_run_goes_on_at_home_after_it_has_elsewhere(project, gpuconv, monkeypatch):
     """The checkpoints that it made there spell its paths as they are from there."""
-    run = project / "runs" / "convnet-1"
+    run = project / "runs" / "net-1"
     settings = (run / "config.toml").read_bytes()
     arrays, values = sealed.read(run / "last.safetensors")
     values["config"]["data"] = str(project / "pets")
@@ -315,7 +315,7 @@ def test_a_run_goes_on_at_home_after_it_has_elsewhere(project, gpuconv, monkeypa
 
 def test_an_export_finds_the_pictures_from_anywhere(project, gpuconv, monkeypatch):
     monkeypatch.chdir("elsewhere")
-    code, out, _ = gpuconv("export", "../project/runs/convnet-1", "--to", "torch", "-o", "net.safetensors")
+    code, out, _ = gpuconv("export", "../project/runs/net-1", "--to", "torch", "-o", "net.safetensors")
     assert code == 0
     assert "without names of classes" not in out
 
@@ -323,7 +323,7 @@ def test_an_export_finds_the_pictures_from_anywhere(project, gpuconv, monkeypatc
 def test_seeds_go_on_from_anywhere(project, gpuconv, monkeypatch):
     monkeypatch.chdir(project)
     assert gpuconv("train", "--data", "pets", *QUICK, "--seeds", 2)[0] == 0
-    several = project / "runs" / "convnet-seeds-1"
+    several = project / "runs" / "net-seeds-1"
     kept = read(several / "seed-1" / "config.toml", find_files=False)
     for path in sorted((several / "seed-1").iterdir(), reverse=True):
         path.unlink()
@@ -335,15 +335,15 @@ def test_seeds_go_on_from_anywhere(project, gpuconv, monkeypatch):
 
 def test_a_project_may_be_moved_as_a_whole(project, gpuconv, monkeypatch):
     """What leads from a run inside it to the folder names nobody's folders, either."""
-    assert json.loads((project / "runs" / "convnet-1" / "origin.json").read_text()) == {"folder": "../.."}
+    assert json.loads((project / "runs" / "net-1" / "origin.json").read_text()) == {"folder": "../.."}
     project.rename("moved")
     monkeypatch.chdir("elsewhere")
-    assert gpuconv("eval", "../moved/runs/convnet-1")[0] == 0
+    assert gpuconv("eval", "../moved/runs/net-1")[0] == 0
 
 
 def test_pictures_that_are_gone_are_to_be_named_by_a_flag(project, gpuconv):
     (project / "pets").rename("pets-now")
-    run = project / "runs" / "convnet-1"
+    run = project / "runs" / "net-1"
     code, _, err = gpuconv("eval", run)
     assert code == 1
     assert "does not exist: if it has moved, or the run was begun in another folder, name it by --data-dir" in err
@@ -357,7 +357,7 @@ def test_pictures_that_are_gone_are_to_be_named_by_a_flag(project, gpuconv):
     "content", ["", "[]", '{"folder": 3}', '{"folder": "nowhere"}', '{"folder": "a\\u0000b"}', "{"]
 )
 def test_a_damaged_origin_is_as_good_as_none(content, project, gpuconv, monkeypatch):
-    (project / "runs" / "convnet-1" / "origin.json").write_text(content)
-    assert "--data-dir" in gpuconv("eval", project / "runs" / "convnet-1")[2]
+    (project / "runs" / "net-1" / "origin.json").write_text(content)
+    assert "--data-dir" in gpuconv("eval", project / "runs" / "net-1")[2]
     monkeypatch.chdir(project)
-    assert gpuconv("eval", "runs/convnet-1")[0] == 0
+    assert gpuconv("eval", "runs/net-1")[0] == 0

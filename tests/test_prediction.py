@@ -29,7 +29,7 @@ from gpuconv.errors import (
     ShapeError,
     UnsupportedError,
 )
-from gpuconv.runs import checkpoint, prediction, sealed
+from gpuconv.runs import checkpoint, evaluation, prediction, sealed
 from gpuconv.runs.inputs import Inputs
 from gpuconv.runs.prediction import Prediction, Predictions
 from gpuconv.show import grid, plots
@@ -396,6 +396,22 @@ def test_lines_fit_80_columns(classes, name, top, each):
     assert len({line.index("%") for line in lines[::each]}) == 1
 
 
+def test_probabilities_are_those_of_scores_averaged_over_views(home, call):
+    picture = home / "moved" / "val" / "red" / "0.png"
+    net = gpuconv.load(home / "run")
+    images = prediction.read([picture], net.input_shape).images
+    scores = evaluation.scores_of(net.net, images, mean=net.mean, std=net.std, tta="flip+shift")
+    shares = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()
+    for found in (net.predict(picture, tta="flip+shift"), Run(home / "run").predict(picture, tta="flip+shift")):
+        assert found[0].probabilities == pytest.approx(sorted(shares[0], reverse=True))
+    assert net.predict(picture)[0].probabilities != found[0].probabilities
+    document = json.loads(call("predict", home / "run", picture, "--tta", "flip+shift", "--json")[1])
+    assert document["tta"] == "flip+shift"
+    assert document["predictions"][0]["probabilities"] == list(found[0].probabilities)
+    with pytest.raises(ParamError, match="tta must be one of"):
+        net.predict(picture, tta="all")
+
+
 def test_lines_are_aligned_and_names_keep_their_end(home, call):
     code, out, _ = call("predict", home / "run", home / "moved" / "val" / "red", "--top", "2")
     assert code == 0
@@ -446,6 +462,7 @@ def test_a_grid_of_very_many_shows_the_first(home, call, tmp_path, monkeypatch):
 BAD = {
     "suffix": (["--save", "grid.gif"], "must end in .png, .svg, .pdf, got grid.gif"),
     "folder": (["--save", "no/grid.png"], "there is no folder no to write grid.png into"),
+    "views": (["--tta", "all"], "tta must be one of none, flip, flip+shift, got 'all'"),
     "top": (["--top", "0"], "--top must be 1 or more, got 0"),
     "device": (["--device", "tpu"], "invalid choice: 'tpu'"),
     "checkpoint": (["--checkpoint", "first"], "invalid choice: 'first'"),

@@ -83,7 +83,7 @@ def _by_pass(own):
     """
     counts = Counter()
     for name, count in own.items():
-        if name not in ("conv_pad_tensor", "conv_pack_filters", "conv_pack_tensor", "batchnorm_forward_moments"):
+        if name not in ("conv_pad_tensor", "conv_pack_filters", "batchnorm_forward_moments"):
             method = r"_(tensor_float|tensor|tiled|few|direct)$" if name.startswith("conv_") else r"$"
             counts[re.sub(method, "", name)] += count
     return counts

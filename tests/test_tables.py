@@ -110,7 +110,7 @@ def test_a_comparison_fits_80_columns_at_the_names_runs_get(tmp_path):
         run = train.Run(folder)
         run.result.update(test_images=10_000, seconds=3599.0, images_per_second=12_345.6, parameters=11_173_962)
         runs.append(run)
-    lines = compare.compare_runs(runs).splitlines()
+    lines = str(compare.compare_runs(runs)).splitlines()
     assert max(map(cell_len, lines)) <= 80
     assert lines[0].split() == ["run", "test", "\u00b1", "validation", "best", "time", "images/s", "parameters"]
     assert lines[2].split()[0] == "convnet-1"

@@ -425,6 +425,9 @@ HELD = {
 def test_a_dry_run_counts_what_a_run_holds(settings, bytes_a_weight, size):
     config = change(**settings)
     found = train.rehearse(config, progress="none", dataset=shapes())
+    megabytes = (found.weight_bytes + found.activation_bytes + found.data_bytes) / 2**20
+    assert repr(found).startswith(f"Rehearsal({found.steps} steps, about ")
+    assert repr(found).endswith(f", {megabytes:.1f} MiB)")
     weights = 4 * 3 * 9 + 2 * 4 + (4 * 16 * 16 + 1) * 10
     statistics = 2 * 4 * size * (2 if config.ema else 1)
     assert found.weight_bytes == weights * bytes_a_weight + statistics

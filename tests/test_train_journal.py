@@ -324,30 +324,69 @@ def board_events(path: Path) -> list:
     return found
 
 
-def test_tensorboard_gets_steps_epochs_and_the_test(tmp_path):
-    pytest.importorskip("tensorboardX")
-    result = go(tmp_path / "run", tensorboard=True)
-    (path,) = (tmp_path / "run" / "tensorboard").iterdir()
+def board_values(folder: Path) -> dict[tuple[int, str], float]:
+    """Return the numbers in the one file of a folder by step and tag."""
+    (path,) = folder.glob("events.out.*")
     assert platform.node() not in path.name
     first, *others = board_events(path)
     assert first.file_version == "brain.Event:2"
-    values = {(each.step, value.tag): value.simple_value for each in others for value in each.summary.value}
+    return {(each.step, value.tag): value.simple_value for each in others for value in each.summary.value}
+
+
+def test_tensorboard_has_train_validation_and_test_by_one_tag(tmp_path):
+    pytest.importorskip("tensorboardX")
+    result = go(tmp_path / "run", tensorboard=True)
+    values = {part: board_values(tmp_path / "run" / "tensorboard" / part) for part in ("train", "validation", "test")}
     for row in result.metrics:
-        assert values[row["step"], "epoch/train_loss"] == pytest.approx(row["train_loss"], rel=1e-6)  # a float32
-    assert values[20, "test/accuracy"] == pytest.approx(result.test_accuracy, rel=1e-6)
-    assert sum(tag == "step/loss" for _, tag in values) == 20
+        for part in ("train", "validation"):
+            for name in ("loss", "accuracy"):
+                wanted = pytest.approx(row[f"{part}_{name}"], rel=1e-6)  # a float32
+                assert values[part][row["step"], f"epoch/{name}"] == wanted
+        assert values["train"][row["step"], "epoch/learning_rate"] == pytest.approx(row["learning_rate"], rel=1e-6)
+    assert values["test"] == {
+        (20, "epoch/accuracy"): pytest.approx(result.test_accuracy, rel=1e-6),
+        (20, "epoch/loss"): pytest.approx(result.test_loss, rel=1e-6),
+    }
+    assert sum(tag == "step/loss" for _, tag in values["train"]) == 20
+    assert {tag for _, tag in values["validation"]} == {"epoch/loss", "epoch/accuracy"}
+
+
+def test_tensorboard_knows_the_settings_and_where_their_results_are(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto import plugin_hparams_pb2
+
+    go(tmp_path / "run", tensorboard=True, data_dir="")
+    (path,) = (tmp_path / "run" / "tensorboard").glob("events.out.*")
+    found = {}
+    for event in board_events(path):
+        for value in event.summary.value:
+            assert value.metadata.plugin_data.plugin_name == "hparams"
+            content = value.metadata.plugin_data.content
+            found[value.tag] = plugin_hparams_pb2.HParamsPluginData.FromString(content)
+    assert [*found] == [f"_hparams_/{name}" for name in ("experiment", "session_start_info", "session_end_info")]
+    experiment = found["_hparams_/experiment"].experiment
+    assert {(metric.name.group, metric.name.tag) for metric in experiment.metric_infos} == {
+        (part, f"epoch/{name}") for part in ("train", "validation", "test") for name in ("loss", "accuracy")
+    }
+    values = found["_hparams_/session_start_info"].session_start_info.hparams
+    assert values["lr"].number_value == 0.02
+    assert values["flip"].bool_value is True
+    assert values["widths"].string_value == "4"
+    assert {info.name for info in experiment.hparam_infos} == set(values)
+    assert "data_dir" not in values
+    assert found["_hparams_/session_end_info"].session_end_info.status == 1
 
 
 def test_tensorboard_forgets_what_lies_after_the_checkpoint(tmp_path):
     pytest.importorskip("tensorboardX")
     for resumed in (None, 7):
-        with Journal(tmp_path, steps=20, resumed_step=resumed, tensorboard=True) as events:
+        with Journal(tmp_path, steps=20, resumed_step=resumed, tensorboard={"lr": 0.1}) as events:
             events.epoch({"epoch": 1, "step": 10, "validation_accuracy": None, "train_loss": 1.5}, best=False)
-    first, second = sorted((tmp_path / "tensorboard").iterdir())
+    first, second = sorted((tmp_path / "tensorboard" / "train").iterdir())
     assert not any(event.HasField("session_log") for event in board_events(first))
     mark = board_events(second)[1]
     assert (mark.step, mark.session_log.status) == (8, mark.session_log.START)
-    assert [value.tag for value in board_events(second)[2].summary.value] == ["epoch/train_loss"]
+    assert [value.tag for value in board_events(second)[2].summary.value] == ["epoch/loss"]
 
 
 def test_tensorboard_that_is_not_installed_is_said_before_anything_starts(tmp_path, monkeypatch):

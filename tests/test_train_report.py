@@ -111,6 +111,74 @@ def test_a_download_gives_way_to_the_training_bar(clock):
     assert "50 of 100 MB" in target.file.getvalue()
 
 
+class Shown:
+    """Outputs of a cell: what each showed, one after the other."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.outputs: list[list[str]] = []
+        monkeypatch.setattr(pytest.importorskip("IPython.display"), "display", self.display)
+
+    def display(self, page, *, display_id):
+        assert display_id
+        self.outputs.append([page.data])
+        return self
+
+    def update(self, page):
+        self.outputs[-1].append(page.data)
+
+    @property
+    def last(self) -> str:
+        return self.outputs[-1][-1]
+
+
+def test_a_notebook_has_one_output_that_ends_as_the_plain_lines(clock, monkeypatch):
+    shown = Shown(monkeypatch)
+    play(terminal.Notebook(console(terminal=False)), clock, step_seconds=0.1)
+    assert len(shown.outputs) == 1
+    plain = console(terminal=False)
+    play(terminal.Plain(plain), clock, step_seconds=0.1)
+    assert re.sub("<[^>]*>", "", shown.last) == plain.file.getvalue().removesuffix("\n")
+    assert "<b>gpuconv  </b>0.1.0" in shown.last
+    assert "<progress" not in shown.last
+
+
+def test_a_notebook_shows_how_far_it_is_twice_a_second_at_most(clock, monkeypatch):
+    shown = Shown(monkeypatch)
+    with terminal.Notebook(console(terminal=False)) as says:
+        says.begin(FACTS, epochs=3, steps=30, done=10)
+        begun = len(shown.outputs[0])
+        for _ in range(10):
+            clock[0] += 0.3
+            says.step(epoch=2, images=20, loss=1.5)
+        assert len(shown.outputs[0]) == begun + 5
+        assert 'value="0.6667"></progress> epoch 2/3, loss 1.500, 67 images/s, 3.0 s left' in shown.last
+        clock[0] += 1
+        says.validating()
+        assert 'value="0.6667"></progress> validating' in shown.last
+    assert "<progress" not in shown.last
+
+
+def test_a_notebook_shows_a_download_and_names_as_they_are(clock, monkeypatch):
+    shown = Shown(monkeypatch)
+    with terminal.Notebook(console(terminal=False)) as says:
+        says.download(50 * 10**6, 100 * 10**6)
+        assert 'value="0.5000"></progress> 50 of 100 MB' in shown.last
+        says.begin([("data", "<own> & others")], epochs=3, steps=30, done=0)
+        assert "<b>data     </b>&lt;own&gt; &amp; others" in shown.last
+        assert "MB" not in shown.last
+        clock[0] += 1
+        says.search(30, 100, rate=0.0123, loss=1.5)
+        assert 'value="0.3000"></progress> step 30/100, rate 0.012, loss 1.500' in shown.last
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("auto", "Notebook"), ("bar", "Notebook"), ("plain", "Plain"), ("none", "Progress")]
+)
+def test_a_kernel_gets_the_notebooks_display(name, kind, monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert type(terminal.progress(name)).__name__ == kind
+
+
 def test_silence(clock, capsys):
     play(terminal.progress("none"), clock, step_seconds=100)
     assert capsys.readouterr() == ("", "")

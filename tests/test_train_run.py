@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import io
-import itertools
 import json
 import re
 import shutil
@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from train_helpers import TINY, shapes
 
-from gpuconv import cli, data, nn, train
+from gpuconv import cli, data, nn, png, train
 from gpuconv.errors import ConfigError, DatasetMissingError
 from gpuconv.runs import evaluation, settings
 from gpuconv.runs.settings import read
-from gpuconv.show import chart, curves, html, pictures, plots
+from gpuconv.show import chart, filters, html, plots
 from gpuconv.show.chart import ticks
 from gpuconv.show.curves import Line
 from gpuconv.train import Run
@@ -252,7 +252,7 @@ def test_paths_in_settings_are_cut_to_their_last_part(finished, tmp_path, monkey
 def test_the_pictures_are_those_of_the_mistakes(finished):
     sources = page(finished.folder).addresses
     for source, (image, *_) in zip(sources, Run(finished.folder).result["mistakes"], strict=False):
-        assert source == pictures.data_uri(shapes().x_test[image].transpose(1, 2, 0))
+        assert source == png.data_uri(shapes().x_test[image].transpose(1, 2, 0))
 
 
 HOSTILE = "<script>alert('&\"</script>"
@@ -285,7 +285,9 @@ def test_runs_of_every_kind_have_report_text_and_picture(settings, tmp_path, cap
     assert ("averaged views" in text) == ("tta" in settings)
     assert "Filters of the first layer" in text
     assert cli.main(["plot", str(tmp_path / "run"), "--text"]) == 0
-    assert "loss, training" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("loss") for line in lines)
+    assert any("training 0" in line or "training 1" in line or "training 2" in line for line in lines)
     pytest.importorskip("matplotlib")
     assert len(Run(tmp_path / "run").plot().axes) == 3
 
@@ -351,14 +353,14 @@ def test_a_report_that_fails_does_not_lose_the_run(tmp_path, monkeypatch, capsys
 
 def test_the_filters_are_those_that_see_the_picture():
     net = nn.Net(nn.Sequential(nn.Relu(), nn.Conv(3, 5, 3), nn.Conv(5, 3, 3)), (3, 8, 8))
-    name, weights = pictures.first_filters(net)
+    name, weights = filters.first_filters(net)
     assert name == "conv1"
     np.testing.assert_array_equal(weights, net.params["conv1.w"])
 
 
 def test_a_net_without_a_first_convolution_has_no_filters():
     net = nn.Net(nn.Sequential(nn.Flatten(), nn.Affine(12, 3)), (3, 2, 2))
-    assert pictures.first_filters(net) is None
+    assert filters.first_filters(net) is None
 
 
 TILES = {
@@ -371,7 +373,7 @@ TILES = {
 
 @pytest.mark.parametrize(("weights", "wanted"), TILES.values(), ids=TILES.keys())
 def test_zero_is_grey_in_a_filter(weights, wanted):
-    assert pictures.tile(weights).tolist() == wanted
+    assert filters.tile(weights).tolist() == wanted
 
 
 # Drawing ------------------------------------------------------------------------------------------------------------
@@ -380,7 +382,7 @@ def test_zero_is_grey_in_a_filter(weights, wanted):
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (4, 7, 3)])
 def test_a_png_holds_the_picture(shape, rng):
     picture = rng.integers(0, 256, shape, np.uint8)
-    content, chunks = pictures.png(picture)[8:], {}
+    content, chunks = png.png(picture)[8:], {}
     while content:
         (size,) = struct.unpack(">I", content[:4])
         name, body = content[4:8], content[8 : 8 + size]
@@ -390,7 +392,7 @@ def test_a_png_holds_the_picture(shape, rng):
     rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(shape[0], -1)
     assert not rows[:, 0].any()
     np.testing.assert_array_equal(rows[:, 1:].reshape(shape), picture)
-    plots_read = pytest.importorskip("matplotlib.image").imread(io.BytesIO(pictures.png(picture)), format="png")
+    plots_read = pytest.importorskip("matplotlib.image").imread(io.BytesIO(png.png(picture)), format="png")
     np.testing.assert_array_equal(np.rint(plots_read[..., : picture.shape[-1]] * 255) if len(shape) == 3 else
                                   np.rint(plots_read * 255), picture)  # fmt: skip
 
@@ -431,17 +433,6 @@ def test_a_chart_of_nothing_is_nothing():
     assert chart.chart("t", [Line("a", [])], x="epoch", y=str) == ""
 
 
-def test_a_curve_as_text_rises_where_the_values_do():
-    lines = curves.text_curve([(i, float(i)) for i in range(5)], width=5, height=5, write="{:g}".format).splitlines()
-    assert lines == ["4 |    *", "  |   *", "  |  *", "  | *", "0 |*"]
-    many = curves.text_curve([(i, float(i)) for i in range(1000)], width=60, height=6).splitlines()
-    assert max(map(len, many)) <= 60 + 8
-    starts = [line.index("*") for line in many]
-    assert all(above > below for above, below in itertools.pairwise(starts))
-    flat = curves.text_curve([(0, 2.0), (1, 2.0)], height=5).splitlines()
-    assert [line for line in flat if "*" in line] == [flat[2]]
-
-
 # The command --------------------------------------------------------------------------------------------------------
 
 
@@ -477,9 +468,10 @@ def test_plot_draws_in_the_terminal_without_matplotlib(gpuconv, finished, monkey
     monkeypatch.setattr(plots, "available", lambda: False)
     code, out, err = gpuconv("plot", finished.folder)
     assert (code, err) == (0, "")
-    for title in ("loss, training", "loss, validation", "accuracy, validation", "learning rate"):
-        assert title in out
-    assert max(map(len, out.splitlines()[1:])) <= 80
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines if line[:1].isalpha()] == ["loss", "accuracy"]
+    assert len(lines) <= 23  # and a prompt
+    assert max(map(len, lines[len(lines) - 20 :])) < 80
 
 
 BAD = {
@@ -513,6 +505,8 @@ def test_runs_results_and_nets_show_as_tables(finished):
     for shown in (Run(finished.folder)._repr_html_(), finished._repr_html_()):
         assert Page(shown).tags.count("tr") == 3
         assert f"{finished.test_accuracy:.2%}" in shown
+    assert repr(finished) == f"Result(run: {finished.state})"
+    assert finished.state == f"test accuracy {finished.test_accuracy:.2%}, best epoch {finished.best_epoch} of 2"
     net = Run(finished.folder).net()
     shown = Page(net._repr_html_())
     assert shown.tags.count("tr") == len(net.summary().splitlines()) - 1
@@ -526,11 +520,10 @@ def test_curves_show_as_a_picture_without_the_inline_backend(finished):
     assert len(picture) > 1000
 
 
-def test_a_comparison_shows_in_lines(finished):
-    text = train.compare_runs([Run(finished.folder)] * 2)
-    assert repr(text) == str(text)
-    assert text.count("\n") > 10
-    assert Page(text._repr_html_()).tags.count("pre") == 1
+def test_the_epochs_of_a_result_are_folded_away_for_training_has_shown_them(finished):
+    opened, folded = Page(Run(finished.folder)._repr_html_()), Page(finished._repr_html_())
+    assert "details" not in opened.tags
+    assert folded.tags.index("details") < folded.tags.index("summary") < folded.tags.index("table")
 
 
 def test_settings_show_what_differs_from_their_defaults():
@@ -538,6 +531,51 @@ def test_settings_show_what_differs_from_their_defaults():
     config = train.Config(lr=0.3, widths=(4, 8), flip=False)
     assert repr(config) == "Config(widths=(4, 8), flip=False, lr=0.3)"
     assert eval(repr(config), {"Config": train.Config}) == config
+
+
+def test_settings_show_beside_those_of_their_preset():
+    assert Page(train.PRESETS["resnet9"]._repr_html_()).text == "Config: preset resnet9, 0 settings changed"
+    config = dataclasses.replace(train.PRESETS["resnet9"], lr=0.3, flip=False, widths=(8, 16))
+    shown = Page(config._repr_html_())
+    assert "preset resnet9, 3 settings changed" in shown.text
+    rows = re.findall(r"<tr>(.*?)</tr>", config._repr_html_())
+    cells = [re.findall(r"<t[dh]>(.*?)</t[dh]>", row) for row in rows]
+    assert cells == [
+        ["setting", "here", "resnet9"],
+        ["widths", "8, 16", "-"],
+        ["flip", "no", "yes"],
+        ["lr", "0.3", "0.2"],
+    ]
+
+
+def test_a_data_set_shows_pictures_of_each_class():
+    dataset = shapes()
+    html = dataset._repr_html_()
+    shown = Page(html)
+    assert all(name in shown.text for name in dataset.classes)
+    assert "300" not in shown.text.replace(dataset.name, "")
+    sources = re.findall(r"<td>([^<]*)</td><td>(\d+)</td><td>(\d+)</td><td>(.*?)</td>", html)
+    assert [name for name, *_ in sources] == list(dataset.classes)
+    for label, (_, train_count, test_count, pictures) in enumerate(sources):
+        own = dataset.x_train[dataset.y_train == label]
+        assert (int(train_count), int(test_count)) == (len(own), (dataset.y_test == label).sum())
+        wanted = [png.data_uri(png.image(pixels)) for pixels in own[:6]]
+        assert re.findall(r'src="(.*?)"', pictures) == wanted
+
+
+def test_large_pictures_and_many_classes_of_a_data_set_are_shown_in_part():
+    names = tuple(f"class {number:02}" for number in range(12))
+    x = np.zeros((12, 1, 130, 100), np.uint8)
+    dataset = data.Dataset("<own>", names, x, np.arange(12), x[:1], np.zeros(1, int), (0.5,), (0.5,), "", validation=2)
+    shown = Page(dataset._repr_html_())
+    assert "<own>" in shown.text
+    assert "class 09" in shown.text
+    assert "class 10" not in shown.text
+    assert shown.text.endswith("and 2 classes more")
+    assert "pictures of 100 x 130 (width x height), 1 channel" in shown.text
+    assert shown.text.count("validation") == 1
+    content = base64.b64decode(re.findall(r"base64,(.*?)\"", dataset._repr_html_())[0])
+    assert struct.unpack(">II", content[16:24]) == (34, 44)
 
 
 def test_a_data_set_shows_in_a_line():
@@ -549,6 +587,7 @@ def test_an_evaluation_shows_as_a_table(finished, here):
     shown = Page(found._repr_html_())
     assert shown.tags.count("tr") == 11
     assert f"accuracy {found.accuracy:.2%}" in shown.text
+    assert repr(found) == f"Evaluation({found.state} of 10 classes)"
     assert f"{found.class_accuracy[3]:.2%}" in shown.text
     assert all(name in shown.text for name in shapes().classes)
 

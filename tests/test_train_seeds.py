@@ -12,7 +12,7 @@ from gpuconv.errors import CheckpointWriteError, ConfigError
 from gpuconv.runs import board, checkpoint
 from gpuconv.runs.folder import RunFolder, members
 from gpuconv.runs.settings import read
-from gpuconv.train import Run, loop, seeds
+from gpuconv.train import Run, loop, several
 
 OWN = """
 [[layer]]
@@ -31,7 +31,7 @@ def go(config, folder, count=2):
 
 
 def again(folder):
-    return train.resume_seeds(folder, dataset=shapes(), progress="none")
+    return train.resume_several(folder, dataset=shapes(), progress="none")
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_files_that_no_run_wrote_are_not_cleared_away(tmp_path, group):
 
 
 def test_one_process_at_a_time_goes_on_with_a_group(tmp_path, monkeypatch):
-    tried, real = [], seeds.train
+    tried, real = [], several.train
 
     def second(*arguments, **keywords):
         with pytest.raises(ConfigError, match="in use by another gpuconv process"):
@@ -104,7 +104,7 @@ def test_one_process_at_a_time_goes_on_with_a_group(tmp_path, monkeypatch):
         tried.append(None)
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(seeds, "train", second)
+    monkeypatch.setattr(several, "train", second)
     go(SHORT, tmp_path / "all")
     assert len(tried) == 2
     with RunFolder(tmp_path / "all"):
@@ -118,7 +118,7 @@ def test_the_plan_says_how_many_and_the_settings_which(group):
 
 def test_a_damaged_plan_is_named(tmp_path):
     (tmp_path / "plan.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"plan\.json does not say how many seeds"):
+    with pytest.raises(ConfigError, match=r"plan\.json does not say which runs were to be trained \(it has no count\)"):
         again(tmp_path)
 
 
@@ -150,9 +150,7 @@ def test_a_group_without_tensorboard_leaves_no_folder(tmp_path, monkeypatch):
 # Several runs are not one -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "command", [["plot"], ["eval"], ["export", "--to", "onnx"], ["export", "--to", "torch", "--checkpoint", "last"]]
-)
+@pytest.mark.parametrize("command", [["export", "--to", "onnx"], ["export", "--to", "torch", "--checkpoint", "last"]])
 def test_what_is_for_one_run_names_those_of_a_group(command, gpuconv, group):
     code, out, err = gpuconv(*command, group.folder)
     assert (code, out) == (2, "")

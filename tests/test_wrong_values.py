@@ -23,8 +23,9 @@ from gpuconv.cli import import_
 from gpuconv.errors import CheckpointMismatchError, GpuconvError
 from gpuconv.export import torch_file
 from gpuconv.nn.layer import KINDS
-from gpuconv.runs import checkpoint, journal, machine, origin, sealed, settings
-from gpuconv.show import compare, curves, html
+from gpuconv.runs import checkpoint, journal, machine, origin, overview, sealed, settings
+from gpuconv.show import compare, html, index, listing, screen
+from gpuconv.show.canvas import Style
 
 pytestmark = pytest.mark.long
 
@@ -339,10 +340,15 @@ def test_nets(tmp_path):
 def shown(folder):
     """Show a run in every way there is."""
     run = train.Run(folder)
-    compare.compare_runs([run, run])
-    curves.text(run)
+    comparison = compare.compare_runs([run, run])
+    assert str(comparison)
+    assert comparison._repr_html_()
+    screen.of_run(run, 80, 24, Style())
     html.page(run, None)
     run._repr_html_()
+    entries = overview.overview(folder)
+    listing.listing(folder, entries, 80)
+    index.page(folder, entries)
 
 
 def test_results(run):
@@ -451,9 +457,25 @@ def test_the_plan_of_several_runs(tmp_path):
     contents = written(path, json.loads(path.read_text()))
     once = ((key, kind, False) for key, kind, _ in contents if kind != "int")
     faults = try_all(
-        path.name, once, lambda: train.resume_seeds(folder, dataset=shapes(), progress="none"), lambda _: None
+        path.name, once, lambda: train.resume_several(folder, dataset=shapes(), progress="none"), lambda _: None
     )
     assert tried
+    assert not faults, "\n".join(faults)
+
+
+def test_the_plan_of_a_sweep(tmp_path):
+    config = change(epochs=1, max_steps=1, train_images=20, test_images=20, validation=20, widths=(2,))
+    folder = tmp_path / "sweep"
+    train.train_sweep(config, {"lr": [0.1], "widths": [(2,)]}, folder=folder, dataset=shapes(), progress="none")
+    path = folder / "plan.json"
+    contents = written(path, json.loads(path.read_text()))
+    once = ((key, kind, False) for key, kind, _ in contents if kind not in ("int", "unknown", "fraction"))
+
+    def go_on():
+        overview.overview(tmp_path)
+        return train.resume_several(folder, dataset=shapes(), progress="none")
+
+    faults = try_all(path.name, once, go_on, lambda _: None)
     assert not faults, "\n".join(faults)
 
 

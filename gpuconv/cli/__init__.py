@@ -126,9 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
     # Imported here, where Ctrl-C meets no traceback.
-    from . import bench, compare, data, doctor, eval, export, import_, plot, predict, train
+    from . import bench, compare, data, doctor, eval, export, find_lr, import_, plot, predict, runs, train
 
-    for command in (train, eval, predict, plot, compare, export, import_, data, doctor, bench):
+    for command in (train, find_lr, runs, eval, predict, plot, compare, export, import_, data, doctor, bench):
         command.add(commands)
     return parser
 

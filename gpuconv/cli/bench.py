@@ -11,6 +11,13 @@ from typing import Any
 from ..errors import ConfigError
 from .parser import named_path, words
 
+_EXAMPLES = """\
+examples:
+  gpuconv bench --only resnet --peers torch --picture ratios.png
+  gpuconv bench --ops conv --processes 3 --save before.json      then change something
+  gpuconv bench --ops conv --processes 3 --compare before.json --fail-above 1.1
+"""
+
 
 def add(commands: Any) -> None:
     """Add the command."""
@@ -21,6 +28,7 @@ def add(commands: Any) -> None:
             "Time every case in gpuconv and its peers, in one run, by turns; nothing wrong is\n"
             "timed, and a peer that is not installed is named.  Needs a checkout of the source."
         ),
+        epilog=_EXAMPLES,
     )
     parser.add_argument("--set", dest="set_name", metavar="NAME", default="readme", help="set of cases [readme]")
     parser.add_argument("--ops", metavar="A,B", type=words, default=(), help="only these operators")
@@ -36,6 +44,21 @@ def add(commands: Any) -> None:
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True, help="peak memory [yes]")
     parser.add_argument("--one-thread", action="store_true", help="processor time of one thread, too")
     parser.add_argument("--save", metavar="FILE", type=named_path, help="keep every round as JSON")
+    parser.add_argument("--picture", metavar="FILE", type=named_path, help="draw the ratios: .png, .svg or .pdf")
+    parser.add_argument(
+        "--compare",
+        metavar="FILE",
+        type=named_path,
+        nargs="+",
+        default=(),
+        help="show gpuconv's times beside those kept by --save: on this machine, with these versions",
+    )
+    parser.add_argument(
+        "--fail-above",
+        metavar="X",
+        type=float,
+        help="with --compare: exit with 1 if a row takes more than X times as long in every process, measured twice",
+    )
     parser.add_argument(
         "--scaling",
         action="store_true",
@@ -60,5 +83,4 @@ def _bench(arguments: argparse.Namespace) -> int:
         return 0
     others = ("run", "listing", "version", "scaling")
     settings = {name: value for name, value in vars(arguments).items() if name not in others}
-    run.bench(**settings)
-    return 0
+    return 0 if run.bench(**settings) else 1

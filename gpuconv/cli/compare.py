@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .parser import named_path
+from .parser import add_json, document, named_path
 
 
 def add(commands: Any) -> None:
@@ -18,33 +17,42 @@ def add(commands: Any) -> None:
         help="runs side by side: settings, results, what can be chance",
         description=(
             "Hold runs against the first: settings that differ, accuracies, times, classes,\n"
-            "and whether the difference can be chance (McNemar's test, on the same images)."
+            "and whether the difference can be chance (McNemar's test, on the same images).\n"
+            "A folder of --seeds stands for its mean (Welch's test), one of --sweep for each\n"
+            "of its combinations; alone, for its runs."
         ),
     )
     parser.add_argument(
-        "run_paths", metavar="RUN", type=named_path, nargs="+", help="run folders, two or more, or one of --seeds"
+        "run_paths",
+        metavar="RUN",
+        type=named_path,
+        nargs="+",
+        help="run folders, two or more, or one of --seeds, --sweep",
     )
     parser.add_argument("--save", metavar="FILE", type=named_path, help="picture of all curves: .png, .svg or .pdf")
+    add_json(parser)
     parser.set_defaults(run=_compare)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..runs import folder
-    from ..show import compare, plots
+    from ..show import index, plots, sides
     from ..show.run import Run
 
-    paths: list[Path] = []
-    for path in arguments.run_paths:
-        several = folder.members(path)
-        paths += [path] if several is None else several
-    if len(paths) < 2:
-        msg = f"a comparison needs two runs or more, got {', '.join(map(str, paths or arguments.run_paths))} only"
+    # What a shell makes of runs/* holds the page of them, too.
+    paths = [path for path in arguments.run_paths if path.name != index.NAME or not index.is_ours(path)]
+    found = sides.sides_of(paths, Run)
+    if len(found) < 2:
+        named = ", ".join([str(run.path) for side in found for run in side.runs] or map(str, arguments.run_paths))
+        msg = f"a comparison needs two runs or more, got {named} only"
         raise ConfigError(msg)
-    runs = [Run(path) for path in paths]
     if arguments.save is not None:
         plots.check(arguments.save)
-    sys.stdout.write(compare.compare_runs(runs) + "\n")
+    if arguments.json:
+        sys.stdout.write(document(sides.values(found)) + "\n")
+    else:
+        sys.stdout.write(sides.compare_sides(found) + "\n")
     if arguments.save is not None:
-        plots.save(plots.curves(runs), arguments.save)
-        sys.stdout.write(f"\n{arguments.save} is written\n")
+        plots.save(plots.curves([run for side in found for run in side.runs]), arguments.save)
+        if not arguments.json:
+            sys.stdout.write(f"\n{arguments.save} is written\n")
     return 0

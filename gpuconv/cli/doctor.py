@@ -17,7 +17,9 @@ def add(commands: Any) -> None:
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from .. import doctor
+    from ..show import screen
 
     findings = doctor.examine()
-    sys.stdout.write((doctor.as_json(findings) if arguments.json else doctor.as_text(findings)) + "\n")
+    columns = screen.size()[0] if sys.stdout.isatty() else None
+    sys.stdout.write((doctor.as_json(findings) if arguments.json else doctor.as_text(findings, columns)) + "\n")
     return 0 if all(finding.ok for finding in findings) else 1

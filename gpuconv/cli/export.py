@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ConfigError, ExportCheckError, GpuconvError
-from .parser import named_path
+from .parser import add_json, document, named_path
 
 if TYPE_CHECKING:
     from ..runs.inputs import Inputs
@@ -51,6 +52,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--data-dir", metavar="DIR", help="folder that the run's data set is in now")
     parser.add_argument("--force", action="store_true", help="overwrite what is there")
+    add_json(parser)
     parser.set_defaults(run=_export)
 
 
@@ -109,43 +111,56 @@ def _export(arguments: argparse.Namespace) -> int:
     else:
         contents = list(torch_file.encode(net, output.name, **facts))
         written = tuple(contents)
-    lines = [f"{path}, after epoch {len(snapshot.position.rows)}"]
     left_out = {"names of classes": inputs.classes, "mean and std": inputs.mean, "test pictures": data or not checked}
-    if unknown := [what for what, value in left_out.items() if not value]:
-        lines.append(f"without {', '.join(unknown)}: {snapshot.data_name} is not here")
-    if data is not None:
-        lines += [f"({note})" for note in data.notes]
+    unknown = [what for what, value in left_out.items() if not value]
+    checks = []
     if checked:
         compare = export.check_onnx if to_onnx else export.check_torch
         if wanted == "normalized":
-            lines.append(_verdict("random inputs", compare(net, *written, normalized=check.samples(net))))
+            checks.append(_agreed("random inputs", compare(net, *written, normalized=check.samples(net))))
         else:
             noise = np.random.default_rng(_SEED).integers(0, 256, (check.SAMPLES, *inputs.shape), dtype=np.uint8)
-            lines.append(_verdict("random pictures", compare(net, *written, pictures=noise, **statistics)))
+            checks.append(_agreed("random pictures", compare(net, *written, pictures=noise, **statistics)))
         if data is not None:
             agreement = compare(net, *written, pictures=data.pictures, **statistics)
-            lines.append(_verdict(f"test pictures of {data.name}", agreement))
-    else:
-        asked = arguments.check is False
-        lines.append("not checked" if asked else "not checked: PyTorch is not installed")
+            checks.append(_agreed(f"test pictures of {data.name}", agreement))
     walk.write(dict(zip(outputs, contents, strict=True)), overwrite=arguments.force)
-    lines += [f"wrote {name}, {len(content):,} bytes" for name, content in zip(outputs, contents, strict=True)]
+    epoch, notes = len(snapshot.position.rows), [] if data is None else data.notes
+    files = {str(name): len(content) for name, content in zip(outputs, contents, strict=True)}
+    if arguments.json:
+        agreements = [{"inputs": what, **dataclasses.asdict(agreement)} for what, agreement in checks]
+        values = {"checkpoint": str(path), "epoch": epoch, "files": files, "checks": agreements}
+        sys.stdout.write(document({**values, "without": unknown, "notes": notes}) + "\n")
+        return 0
+    lines = [f"{path}, after epoch {epoch}"]
+    if unknown:
+        lines.append(f"without {', '.join(unknown)}: {snapshot.data_name} is not here")
+    lines += [f"({note})" for note in notes]
+    lines += [_verdict(what, agreement) for what, agreement in checks]
+    if not checked:
+        lines.append("not checked" if arguments.check is False else "not checked: PyTorch is not installed")
+    lines += [f"wrote {name}, {size:,} bytes" for name, size in files.items()]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 
+def _agreed(what: str, agreement: Any) -> tuple[str, Any]:
+    """Return what an agreement is on, and the agreement; raise ExportCheckError if it is none."""
+    if not agreement.within:
+        worst = f"rounding explains {agreement.allowed:.2g} where it is worst"
+        msg = f"{_verdict(what, agreement)}; {worst}: nothing was written"
+        raise ExportCheckError(msg)
+    return what, agreement
+
+
 def _verdict(what: str, agreement: Any) -> str:
-    """Return one line on an agreement, or raise ExportCheckError if there is none."""
+    """Return one line on an agreement."""
     classes = (
         "the same class for all"
         if agreement.same_class == agreement.count
         else f"the same class for {agreement.same_class} of them"
     )
-    line = f"{agreement.program}, {agreement.count} {what}: scores differ by at most {agreement.largest:.2g}, {classes}"
-    if not agreement.within:
-        msg = f"{line}; rounding explains {agreement.allowed:.2g} where it is worst: nothing was written"
-        raise ExportCheckError(msg)
-    return line
+    return f"{agreement.program}, {agreement.count} {what}: scores differ by at most {agreement.largest:.2g}, {classes}"
 
 
 def _data(snapshot: Any, folder: str | None) -> tuple[_Data | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 from ..errors import ConfigError
 from ..folders import path_of
 from ..nn.choice import nearest
+from ..runs.evaluation import TTA
 
 EXIT_CODES = """\
 exit codes:
@@ -61,6 +63,37 @@ class Parser(argparse.ArgumentParser):
 def _meant(names: Sequence[str]) -> str:
     """Return the end of a message: the question whether these were meant, if there are any."""
     return f"; did you mean {' '.join(names)}?" if names else ""
+
+
+def add_json(parser: Any) -> None:
+    """Add the flag that asks for what `document` writes."""
+    parser.add_argument("--json", action="store_true", help="write one JSON document")
+
+
+def document(values: Any) -> str:
+    """Return plain values as a JSON document."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def add_device(parser: Any) -> None:
+    """Add the flag that says where to compute."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute: auto, cpu, cuda [auto]"
+    )
+
+
+def add_views(parser: Any) -> None:
+    """Add the flag that names the views of a picture whose scores are averaged."""
+    parser.add_argument(
+        "--tta", metavar="NAME", default="none", help=f"average the scores of views: {', '.join(TTA)} [none]"
+    )
+
+
+def check_views(arguments: argparse.Namespace) -> None:
+    """Raise ConfigError for views that there are not."""
+    if arguments.tta not in TTA:
+        msg = f"tta must be one of {', '.join(TTA)}, got {arguments.tta!r}"
+        raise ConfigError(msg)
 
 
 def named_path(text: str) -> Path:

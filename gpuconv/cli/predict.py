@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from .. import tables
 from ..backend import using
 from ..data.sources import to_stderr
 from ..errors import ConfigError
-from .parser import EXIT_CODES, Parser, named_path
+from .parser import EXIT_CODES, Parser, add_device, add_json, add_views, check_views, document, named_path
 
 _EXAMPLES = """\
 examples:
@@ -46,16 +45,15 @@ def add(commands: Any) -> None:
         help="pictures, and folders that are searched for them",
     )
     parser.add_argument("--top", metavar="N", type=int, default=3, help="classes to name for each picture [3]")
-    parser.add_argument("--json", action="store_true", help="write one JSON document")
+    add_json(parser)
     parser.add_argument(
         "--save", metavar="FILE", type=named_path, help="draw the pictures with their classes: .png, .svg, .pdf"
     )
     parser.add_argument("--force", action="store_true", help="with --save: overwrite what is there")
     parser.add_argument("--skip-broken", action="store_true", help="leave out pictures that cannot be read")
     parser.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which of the run's [best]")
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute: auto, cpu, cuda [auto]"
-    )
+    add_views(parser)
+    add_device(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="of a run of an earlier version: its data set's folder")
     parser.set_defaults(run=_predict)
 
@@ -66,6 +64,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.top < 1:
         msg = f"--top must be 1 or more, got {arguments.top}"
         raise ConfigError(msg)
+    check_views(arguments)
     if arguments.save is not None:
         _check_target(arguments.save, overwrite=arguments.force)
     with using(arguments.device):
@@ -74,13 +73,13 @@ def _predict(arguments: argparse.Namespace) -> int:
         pictures = prediction.read(
             arguments.pictures, net.input_shape, skip_broken=arguments.skip_broken, notice=to_stderr
         )
-        predictions = net.predictions(pictures)
+        predictions = net.predictions(pictures, tta=arguments.tta)
     if arguments.save is not None:
         from ..show import grid
 
         grid.save(pictures, predictions, arguments.save)
     if arguments.json:
-        sys.stdout.write(_document(net, pictures, predictions, arguments.top) + "\n")
+        sys.stdout.write(_document(net, pictures, predictions, arguments.top, arguments.tta) + "\n")
         return 0
     lines = _lines(predictions, arguments.top)
     if arguments.save is not None:
@@ -103,11 +102,12 @@ def _check_target(path: Path, *, overwrite: bool) -> None:
         walk.refuse_existing(path)
 
 
-def _document(net: Any, pictures: Any, predictions: Any, top: int) -> str:
+def _document(net: Any, pictures: Any, predictions: Any, top: int, tta: str) -> str:
     """Return the predictions as JSON."""
     values = {
         "checkpoint": str(net.path),
         "classes": list(net.classes),
+        "tta": tta,
         "predictions": [
             {
                 "picture": one.name,
@@ -118,7 +118,7 @@ def _document(net: Any, pictures: Any, predictions: Any, top: int) -> str:
         ],
         "left_out": {str(path): reason for path, reason in pictures.left_out.items()},
     }
-    return json.dumps(values, indent=2, allow_nan=False)
+    return document(values)
 
 
 def _lines(predictions: Sequence[Any], top: int) -> list[str]:

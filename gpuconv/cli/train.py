@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..data.sources import is_path
 from ..errors import ConfigError
+from ..nn import choice
 from ..runs.config import Config
-from ..runs.settings import PRESETS, from_values, read
+from ..runs.settings import PRESETS, from_values
 from ..show.terminal import PROGRESS
 from .parser import EXIT_CODES, named_path
-
-# Which fields of Config stand under which heading of `gpuconv train --help`.
-_GROUPS = {
-    "net": ("net", "widths", "filters", "window", "hidden", "weight_scale"),
-    "data": (
-        *("data", "data_dir", "download", "image_size", "skip_broken", "validation", "train_images", "test_images"),
-        *("flip", "flip_mode", "crop", "pad_mode", "cutout"),
-    ),
-    "length": ("epochs", "max_steps", "max_minutes", "patience", "batch_size", "accumulate", "batch_norm"),
-    "update": (
-        *("optimizer", "momentum", "nesterov", "muon_momentum", "muon_iterations"),
-        *("beta1", "beta2", "smoothing", "eps"),
-        *("weight_decay", "affine_lr", "bias_lr", "label_smoothing", "clip_norm", "ema"),
-    ),
-    "learning rate": (
-        *("lr", "schedule", "warmup", "warmup_steps", "lr_start", "lr_end", "lr_curve", "lr_every", "lr_factor"),
-    ),
-    "machine and arithmetic": ("device", "graph", "dtype", "precision", "seed"),
-    "saving and testing": ("checkpoint_every", "tta"),
-}
+from .settings import GROUPS, add_setting, base, given
 
 _EXAMPLES = """\
 examples:
@@ -39,6 +22,7 @@ examples:
   gpuconv train --dry-run --batch-size 512   how long, how much memory? no run
   gpuconv train --overfit 100                can it learn 100 images? (~100 %)
   gpuconv train --epochs 20 --ema 0.99 --tta flip --seeds 5
+  gpuconv train --sweep lr=0.03,0.1,0.3 --seeds 3   which rate? nine runs
   gpuconv train --resume runs/convnet-1      go on where Ctrl-C stopped it
   gpuconv train --weights runs/convnet-1 --data pets/   fine-tune its net
 """
@@ -67,51 +51,67 @@ def add(commands: Any) -> None:
         type=named_path,
         help="go on with the run in this folder, bit for bit; with a later end (--max-minutes 0): in a new run",
     )
-    run.add_argument("--name", help="keep the run in runs/NAME-<number> [the preset]")
+    run.add_argument("--name", help="keep the run in runs/NAME-<number> [the net]")
     run.add_argument("--run-dir", metavar="DIR", type=named_path, help="keep the run in this new or empty folder")
     run.add_argument("--progress", metavar="NAME", default="auto", help=f"what to show: {', '.join(PROGRESS)} [auto]")
     run.add_argument("--seeds", metavar="N", type=int, help="N runs with seeds from --seed on: mean, deviation")
+    run.add_argument(
+        "--sweep",
+        metavar="NAME=X,Y",
+        action="append",
+        type=_swept,
+        help="a run for each value of a setting, or combination: --sweep lr=0.01,0.03 --sweep net=convnet,vgg",
+    )
     run.add_argument("--dry-run", action="store_true", help="net, memory, estimated time; writes and fetches nothing")
-    _add_setting(run, "weights")
-    _add_setting(run, "overfit")
-    _add_setting(run, "tensorboard")
-    for title, names in _GROUPS.items():
+    add_setting(run, "weights")
+    add_setting(run, "overfit")
+    add_setting(run, "tensorboard")
+    for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
         for name in names:
-            _add_setting(group, name)
+            add_setting(group, name)
     parser.set_defaults(run=_train)
 
 
-def _add_setting(group: Any, name: str) -> None:
-    """Add the flag of one field of Config; a flag that is not given is absent from the parsed arguments."""
-    spec = Config.__dataclass_fields__[name]
-    shown = spec.default
-    if isinstance(shown, tuple):
-        shown = ",".join(map(str, shown))
-    settings: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": name, "help": spec.metadata["help"]}
-    if isinstance(spec.default, bool):
-        settings["action"] = argparse.BooleanOptionalAction
-        shown = "yes" if shown else "no"
-    else:
-        settings["type"] = _integers if isinstance(spec.default, tuple) else type(spec.default)
-        text = {"data": "NAME|DIR", "weights": "RUN|FILE"}.get(name, "DIR")
-        settings["metavar"] = {str: text, float: "X", int: "N", tuple: "N,N,..."}[type(spec.default)]
-        if spec.metadata["choices"]:
-            settings["metavar"] = "NAME"
-            settings["help"] += f": {', '.join(spec.metadata['choices'])}"
-        if name == "net":
-            shown = f"{Config().net}, or that of --weights"
-    if shown != "":
-        settings["help"] += f" [{shown}]"
-    group.add_argument(f"--{name.replace('_', '-')}", **settings)
-
-
-def _integers(text: str) -> tuple[int, ...]:
+def _swept(text: str) -> tuple[str, list[Any]]:
+    """Return the name and the values in a flag such as lr=0.01,0.03; a value of several numbers is 32:64:128."""
+    name, sign, values = text.partition("=")
+    name = name.strip().removeprefix("--").replace("-", "_")
+    if not sign or not name or not values:
+        msg = f"expected a setting and values with commas between them, as in lr=0.01,0.03, got {text!r}"
+        raise argparse.ArgumentTypeError(msg)
+    spec = Config.__dataclass_fields__.get(name)
+    if spec is None:
+        raise argparse.ArgumentTypeError(choice.unknown("setting", name, Config.__dataclass_fields__))
     try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        msg = f"expected ints with commas between them, as in 32,64,128, got {text!r}"
+        return name, [_value(spec.default, word.strip()) for word in values.split(",")]
+    except ValueError as error:
+        msg = f"{name} takes no such values: {error}"
         raise argparse.ArgumentTypeError(msg) from None
+
+
+def _value(default: Any, text: str) -> Any:
+    """Return a word as a value of a setting of the kind of its default."""
+    if isinstance(default, bool):
+        if text not in ("yes", "no"):
+            msg = f"expected yes or no, got {text!r}"
+            raise ValueError(msg)
+        return text == "yes"
+    if isinstance(default, tuple):
+        return tuple(int(part) for part in text.split(":"))
+    return type(default)(text)
+
+
+def _sweep(given: Sequence[tuple[str, list[Any]]], settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the values of each setting that is swept; raise ConfigError where one is given twice."""
+    sweep: dict[str, list[Any]] = {}
+    for name, values in given:
+        if name in sweep or name in settings:
+            flag = f"--{name.replace('_', '-')}" if name in settings else f"another --sweep {name}="
+            msg = f"--sweep {name}=... says which values to try: leave out {flag}"
+            raise ConfigError(msg)
+        sweep[name] = values
+    return sweep
 
 
 def _short_difference(name: str) -> str:
@@ -133,7 +133,7 @@ def _train_alike(arguments: argparse.Namespace) -> int:
     """Do what the arguments say, in each of the processes that were given them."""
     from .. import train
 
-    settings = {name: value for name, value in vars(arguments).items() if name in Config.__dataclass_fields__}
+    settings = given(arguments)
     preset = settings.pop("preset")
     if arguments.resume is not None:
         _resume(arguments, preset, settings)
@@ -144,33 +144,25 @@ def _train_alike(arguments: argparse.Namespace) -> int:
     if arguments.run_dir is not None and arguments.name is not None:
         msg = "--run-dir and --name exclude each other: both say where the run is kept"
         raise ConfigError(msg)
-    config = from_values(settings, _base(arguments, preset, settings))
+    config = from_values(settings, base(arguments, preset, settings))
     if "data" in settings and "data_dir" in settings and is_path(config.data):
         msg = f"--data {config.data} is a folder itself: leave out --data-dir"
         raise ConfigError(msg)
     if config.overfit and "overfit" in settings:
         config = train.overfitting(config, given=settings)
     if arguments.dry_run:
-        _refuse_beside("--dry-run", arguments, "seeds", "run_dir", "name")
+        _refuse_beside("--dry-run", arguments, "seeds", "sweep", "run_dir", "name")
         train.rehearse(config, progress=arguments.progress)
         return 0
     place = {"folder": arguments.run_dir, "name": arguments.name, "progress": arguments.progress}
-    if arguments.seeds is not None:
+    if arguments.sweep:
+        sweep = _sweep(arguments.sweep, settings)
+        train.train_sweep(config, sweep, seeds=1 if arguments.seeds is None else arguments.seeds, **place)
+    elif arguments.seeds is not None:
         train.train_seeds(config, arguments.seeds, **place)
     else:
         train.train(config, **place)
     return 0
-
-
-def _base(arguments: argparse.Namespace, preset: str | None, settings: dict[str, Any]) -> Config:
-    """Return the settings that others are changes of: of a file, a preset, or of the weights that a run starts from."""
-    if arguments.config is not None:
-        return read(arguments.config)
-    if preset is None and settings.get("weights") and not {"net", "widths"} & set(settings):
-        from ..train.weights import recipe_of
-
-        return recipe_of(settings["weights"])
-    return from_values({} if preset is None else {"preset": preset})
 
 
 def _refuse_beside(flag: str, arguments: argparse.Namespace, *names: str) -> None:
@@ -188,7 +180,7 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
     # What may be another one now, and changes no bit.
     kept = {name: settings.pop(name, None) for name in ("data_dir", "graph")}
     end = {name: settings.pop(name) for name in train.ENDS if name in settings}
-    given = {"preset": preset, "config": arguments.config, "seeds": arguments.seeds}
+    given = {"preset": preset, "config": arguments.config, "seeds": arguments.seeds, "sweep": arguments.sweep}
     given |= {"dry-run": arguments.dry_run or None}
     if not end:
         given |= {"run-dir": arguments.run_dir, "name": arguments.name}
@@ -205,6 +197,6 @@ def _resume(arguments: argparse.Namespace, preset: str | None, settings: dict[st
         place = {"folder": arguments.run_dir, "name": arguments.name, "progress": arguments.progress}
         train.prolong(arguments.resume, end, **kept, **place)
     elif folder.members(arguments.resume) is not None:
-        train.resume_seeds(arguments.resume, progress=arguments.progress, **kept)
+        train.resume_several(arguments.resume, progress=arguments.progress, **kept)
     else:
         train.resume(arguments.resume, progress=arguments.progress, **kept)

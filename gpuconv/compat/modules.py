@@ -80,6 +80,12 @@ def install(*names: str, device: str | None = None, dropout_p: str | None = None
 
     Call it before the notebook's own imports: names that are bound already stay what they are.
     Raises ConfigError for a name that no course has.
+
+    >>> compat.install()
+    >>> from nndl.layers import affine_forward
+    >>> y, cache = affine_forward(np.ones((2, 3)), np.ones((3, 4)), np.zeros(4))
+    >>> y.shape
+    (2, 4)
     """
     chosen = [name for name in MODULES if not names or name in names or name.rpartition(".")[2] in names]
     for name in names:
@@ -101,7 +107,15 @@ def install(*names: str, device: str | None = None, dropout_p: str | None = None
 
 
 def uninstall() -> None:
-    """Put back what install has replaced."""
+    """Put back what install has replaced.
+
+    >>> compat.install()
+    >>> compat.uninstall()
+    >>> import nndl
+    Traceback (most recent call last):
+        ...
+    ModuleNotFoundError: No module named 'nndl'
+    """
     for name, module in _before.items():
         sys.modules.pop(name, None)
         if module is not None:

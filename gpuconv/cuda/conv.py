@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from math import gcd, isqrt, prod
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
-from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float
+from . import conv_tensor, conv_weight_tensor, conv_weight_tensor_float, conv_weight_wgmma, conv_wgmma
 from .arithmetic import add
 from .batchnorm_fused import joined
+from .conv_slices import slices_of, weight_slices
 from .conv_tiles import Tile, holds_large, packs, tile_of, weight_tile_of
 from .conv_volume import VOLUME_KERNELS
 from .copy import contiguous
@@ -52,15 +53,6 @@ _MOST_PHASES = 2**16 - 1  # of a stride, along an axis of the grid
 _TABLE = 512  # rows of the inner dimension that conv_forward_few keeps in its table
 _BIAS_LINES = 8  # pixels side by side in a block of conv_backward_bias_last
 _PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tiled reads
-
-# Slices of the pixels, each summed by itself: enough threads to fill any GPU, a number that depends on sizes alone, so
-# that the order of adding never changes.
-_LEAST_PIXELS = 64  # of a slice
-_PARTIAL_SUMS = 2**18  # of all slices together, unless dw itself has more elements
-_ENOUGH_BLOCKS = 512  # of conv_backward_weight_tiled
-# The longest run, in square roots of the number of terms, within a slice and over the slices: a run of n equal terms is
-# off by up to n / 4 units, and the tolerance rule allows 2 sqrt(n).
-_LONGEST_RUN = 6
 
 
 # The rule: which kernel serves which sizes --------------------------------------------------------------------------
@@ -114,6 +106,11 @@ def weight_method(z: Sizes, dtype: np.dtype, arch: int, precision: str | None = 
     return "tensor" if takes else "tiled"
 
 
+def _on_tensor_cores(z: ConvSizes, device: Device, dtype: np.dtype, *, data: bool) -> Any:
+    """Return the module whose launchers make y, or dx with data: by warpgroups where a GPU has them, else by warps."""
+    return conv_wgmma if conv_wgmma.takes(z, device, dtype, data=data) else conv_tensor
+
+
 def _phases(z: Sizes) -> tuple[int, ...]:
     """Return the phases of the stride in rows and columns, and in depth: each is an axis of the grid of dx."""
     *deep, down, across = z.stride
@@ -158,7 +155,9 @@ def forward_unit(
         return None
     products = products_of(x.dtype, device.arch, precision)
     behind = {"pooled": pooled, "places": pooled and training, "moments": moments}
-    return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=False, products=products, **behind)
+    make = _on_tensor_cores(z, device, x.dtype, data=False).conv_forward
+    made: conv_tensor.Made = make(device, x, w, b, z, _shape(z), relu=False, products=products, **behind)
+    return made
 
 
 def correlate(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], precision: str | None = None) -> Any:
@@ -167,7 +166,8 @@ def correlate(x: Any, w: Any, b: Any, z: Sizes, epilogue: tuple[bool, ...], prec
     method = forward_method(z, x.dtype, device.arch, precision)
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(x.dtype, device.arch, precision)
-        return conv_tensor.conv_forward(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products).y
+        make = _on_tensor_cores(z, device, x.dtype, data=False).conv_forward
+        return make(device, x, w, b, z, _shape(z), relu=epilogue[0], products=products).y
     x, channels_last = in_own_format(x)
     y, y_stored = empty_images(device, z.out, x.dtype, channels_last=channels_last)
     w, b = contiguous(w), None if b is None else contiguous(b)
@@ -295,7 +295,8 @@ def data_gradient(
     if method == "tensor" and isinstance(z, ConvSizes):
         products = products_of(dy.dtype, device.arch, precision)
         how = {"channels_last": channels_last, "products": products, **more}
-        return conv_tensor.data_gradient(device, dy, w, b, z, _shape(z), **how)
+        make = _on_tensor_cores(z, device, dy.dtype, data=True).data_gradient
+        return make(device, dy, w, b, z, _shape(z), **how)
     dy, w = stored(dy, channels_last=channels_last), contiguous(w)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=channels_last)
     kernel = _kernels(z)["data"][method]
@@ -329,14 +330,16 @@ def weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisio
             partial = conv_weight_tensor_float.partial_sums(device, dy, x, z, _shape(z), products)
         else:
             of_chunks = conv_weight_tensor.padded(z)
-            partial = conv_weight_tensor.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
+            warpgroups = conv_weight_wgmma.takes(of_chunks, device, x.dtype)
+            make = conv_weight_wgmma if warpgroups else conv_weight_tensor
+            partial = make.partial_sums(device, dy, x, of_chunks, _shape(of_chunks))
         _add(device, partial, dw, taps=taps, channels=channels, stored=partial.shape[-1])
         return
     x, channels_last = in_own_format(x)
     dy = stored(dy, channels_last=channels_last)
     kernel = _kernels(z)["weight"][method]
     if method == "direct":
-        slices, length = _slices(pixels, size)
+        slices, length = slices_of(pixels, size)
         partial = device.empty((slices, size), _sum_type(x.dtype))
         kinds = x.dtype, channels_last, _index(z)
         kernel(device, kinds, cover(device, slices * size), dy, x, partial, _shape(z), slices, length)
@@ -344,7 +347,7 @@ def weight_gradient(device: Device, dy: Any, x: Any, dw: Any, z: Sizes, precisio
         return
     tile = weight_tile_of(filters, channels * taps, x.dtype, isinstance(z, VolumeConvSizes))
     tiles = -(-filters // tile.filters) * -(-channels * taps // tile.columns) * z.groups
-    slices, length = _weight_slices(pixels, tiles, tile.depth)
+    slices, length = weight_slices(pixels, tiles, tile.depth)
     partial = device.empty((slices, size), _sum_type(x.dtype))
     wide_dy = packs(device, dy, filters, 4, channels_last=channels_last)
     wide_x = wide_dy and packs(device, x, channels, 4, channels_last=channels_last)
@@ -357,7 +360,7 @@ def bias_gradient(device: Device, dy: Any, db: Any, shape: tuple[int, ...], *, c
     """Fill db.   dy: stored images, of a shape (N, K, ...)"""
     N, K, *size = shape
     pixels = prod(size)
-    slices, length = _slices(N * pixels, 32 * K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
+    slices, length = slices_of(N * pixels, 32 * K, _BIAS_LINES if channels_last else _BIAS_PLANAR.block[0])
     partial = device.empty((slices, K), _sum_type(dy.dtype))
     if channels_last:
         _BIAS_LAST(device, (dy.dtype,), slices * -(-K // 32), dy, partial, N * pixels, K, length)
@@ -385,22 +388,6 @@ def _add(device: Device, partial: Any, total: Any, *, taps: int = 1, channels: i
         channels,
         stored,
     )
-
-
-def _slices(pixels: int, sums: int, threads: int = 1) -> tuple[int, int]:
-    """Return (number of slices, pixels in each) for `pixels` terms of each of `sums` sums, `threads` to a slice."""
-    run = max(_LEAST_PIXELS, _LONGEST_RUN * isqrt(pixels))
-    wanted = min(-(-pixels // _LEAST_PIXELS), _PARTIAL_SUMS // sums, run)
-    wanted = max(1, wanted, -(-pixels // (run * threads)))
-    length = max(1, -(-pixels // wanted))
-    return max(1, -(-pixels // length)), length
-
-
-def _weight_slices(pixels: int, tiles: int, depth: int) -> tuple[int, int]:
-    """Return (number of slices, pixels in each), whole steps of conv_backward_weight_tiled, for so many tiles of dw."""
-    wanted = max(1, min(_ENOUGH_BLOCKS // tiles, -(-pixels // (4 * _LEAST_PIXELS))))
-    length = max(1, -(-pixels // (wanted * depth))) * depth
-    return max(1, -(-pixels // length)), length
 
 
 def images(stored: Any, *, channels_last: bool) -> Any:

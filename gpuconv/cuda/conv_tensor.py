@@ -1,4 +1,4 @@
-"""Launches of convolution and its input gradient on tensor cores: tiles, packed filters, images as they want them."""
+"""Launches of convolution and its input gradient on tensor cores: tiles, filters and images as they want them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ _THREADS = 128
 
 _FORWARD = Kernel("conv_tensor.cu", "conv_forward_tensor", block=_THREADS, least_arch=LEAST_ARCH)
 _DATA = Kernel("conv_tensor.cu", "conv_backward_data_tensor", block=_THREADS, least_arch=LEAST_ARCH)
-_PACK = Kernel("conv_tensor.cu", "conv_pack_tensor", least_arch=LEAST_ARCH)
 _PAD = Kernel("conv_tensor.cu", "conv_pad_tensor", least_arch=LEAST_ARCH)
 
 _INT, _FLOAT, _BYTE = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.uint8)
@@ -30,7 +29,6 @@ _INT, _FLOAT, _BYTE = np.dtype(np.int32), np.dtype(np.float32), np.dtype(np.uint
 LONGEST_SUM = 2**13
 _LARGEST_WINDOW = 15  # rows or columns of taps, a bit each
 _LARGEST_PLACE = 2**30  # chunks of all images together
-_PACK_BLOCKS = 256  # each leaves one flag, which every block of conv_backward_data_tensor reads
 
 # Terms of a sum of float32, by the products that a term takes.  Three: from these on a block has more to compute than to
 # wait for memory, and what three products lose of a term is below what the tolerance rule allows for any data; the
@@ -137,14 +135,14 @@ def conv_forward(
     y_last = device.empty((z.N, z.P // half, z.Q // half, z.K), x.dtype)
     pixels, columns = z.N * z.P * z.Q, z.K // z.groups
     tile = tile_of(pixels, columns, z.groups, device.sm_count, x.dtype, products)
-    packed, _, steps = _packed(device, contiguous(w), z, shape, tile, data=False, tap_steps=(1, 1))
+    filters = _filters(device, w)
     blocks = _blocks(tile, pixels, columns) * z.groups
     of_maxima = device.empty(tuple(y_last.shape), _BYTE) if places else None
     partial = device.empty((3, -(-pixels // tile.pixels), z.K), _FLOAT) if moments else None
-    arguments = x_last, packed, None if b is None else contiguous(b), y_last, shape, steps, pooled, of_maxima, partial
+    arguments = x_last, filters, None if b is None else contiguous(b), y_last, shape, pooled, of_maxima, partial
     shared = _shared_bytes(tile, x.dtype, moments=moments)
     _FORWARD(device, (x.dtype, products, relu, *tile), blocks, *arguments, shared=shared)
-    y = _in_format(device, y_last, channels_last=is_channels_last(x))
+    y = in_format(device, y_last, channels_last=is_channels_last(x))
     found = None if partial is None else Moments(partial, tile.pixels // half**2)
     return Made(y, None if of_maxima is None else of_maxima.transpose(0, 3, 1, 2), found)
 
@@ -181,13 +179,12 @@ def data_gradient(
     pixels = z.N * -(-z.H // z.stride[0]) * -(-z.W // z.stride[1])  # of the largest phase
     tile = tile_of(pixels, columns, phases * z.groups, device.sm_count, dy.dtype, products)
     v, h = (step // gcd(step, dilation) for step, dilation in zip(z.stride, z.dilation, strict=True))
-    w = contiguous(w)
-    packed, special, steps = _packed(device, w, z, shape, tile, data=True, tap_steps=(v, h))
+    filters = _filters(device, w, downwards=True) if w.dtype.itemsize == 2 else _turned(device, w, z)
     blocks = _blocks(tile, pixels, columns) * z.groups
     more = None if plus is None else in_chunks(device, plus), None if mask is None else mask.bits
-    arguments = dy_last, packed, b, dx_last, shape, w, special, special.size, steps, v, h, *more
+    arguments = dy_last, filters, b, dx_last, shape, v, h, *more
     _DATA(device, (dy.dtype, products, *tile), (blocks, phases), *arguments, shared=_shared_bytes(tile, dy.dtype))
-    return _in_format(device, dx_last, channels_last=channels_last)
+    return in_format(device, dx_last, channels_last=channels_last)
 
 
 def _blocks(tile: TensorTile, pixels: int, columns: int) -> int:
@@ -200,35 +197,43 @@ def _shared_bytes(tile: TensorTile, dtype: np.dtype, *, moments: bool = False) -
     return max(stages, outputs + (_THREADS * chunk_of(dtype) * _FLOAT.itemsize if moments else 0))
 
 
-def _packed(
-    device: Device, w: Any, z: ConvSizes, shape: np.void, tile: TensorTile, *, data: bool, tap_steps: tuple[int, int]
-) -> tuple[Any, Any, int]:
-    """Return the filters slice by slice for each phase with taps, flags for what is infinite or NaN, and steps a phase."""
-    inner, outer = z.C // z.groups, z.K // z.groups
-    if data:
-        inner, outer = outer, inner
-    chunk, tiles = chunk_of(w.dtype), -(-outer // tile.filters)
-    per_tap = -(-inner // chunk)
-    taps = prod(-(-n // step) for n, step in zip(z.window, tap_steps, strict=True))  # of the phase with most of them
-    phases = prod(min(n, step) for n, step in zip(z.window, tap_steps, strict=True))
-    steps = -(-taps * per_tap * chunk // tile.depth)
-    packed = device.empty((phases, z.groups, tiles, steps, tile.filters, tile.depth), w.dtype)
-    blocks = min(cover(device, phases * z.groups * tiles * tile.filters * per_tap), _PACK_BLOCKS)
-    special = device.empty((blocks,), _INT) if data else None
-    how = tiles, steps, tile.filters, tile.depth, *tap_steps
-    _PACK(device, (w.dtype, data), blocks, w, packed, special, shape, *how)
-    return packed, special, steps
+def _filters(device: Device, w: Any, *, downwards: bool = False) -> Any:
+    """Return filters as (K, R, S, channels up to whole chunks), on 16 bytes: a view if it can be.
+
+    downwards: with whole chunks of filters, too, of zeros where there is none
+    """
+    (K, C, R, S), chunk = w.shape, chunk_of(w.dtype)
+    rows = -(-K // chunk) * chunk if downwards else K
+    last = w.transpose(0, 2, 3, 1)
+    if (rows, C % chunk) == (K, 0) and last.flags.c_contiguous and device.is_aligned(last, _CHUNK):
+        return last
+    make = device.empty if rows == K else device.zeros
+    return _pad(device, w, make((rows, R, S, -(-C // chunk) * chunk), w.dtype))
+
+
+def _turned(device: Device, w: Any, z: ConvSizes) -> Any:
+    """Return filters as (groups, C / groups, R, S, filters of a group up to whole chunks)."""
+    filters, channels = z.K // z.groups, z.C // z.groups
+    chunks = -(-filters // chunk_of(w.dtype))
+    turned = device.empty((z.groups, channels, *z.window, chunks * chunk_of(w.dtype)), w.dtype)
+    how = contiguous(w), turned, z.groups, filters, channels * prod(z.window)
+    _PAD(device, (w.dtype, False), cover(device, turned.size // chunk_of(w.dtype)), *how)
+    return turned
+
+
+def _pad(device: Device, images: Any, padded: Any) -> Any:
+    """Fill images (N, H, W, channels up to whole chunks) from (N, C, H, W) in any memory format, and return them."""
+    (N, C, H, W), channels_last = images.shape, is_channels_last(images)
+    how = stored(images, channels_last=channels_last), padded, N, C, H * W
+    _PAD(device, (images.dtype, channels_last), cover(device, padded.size // chunk_of(images.dtype)), *how)
+    return padded
 
 
 def in_chunks(device: Device, images: Any) -> Any:
     """Return images as (N, H, W, channels up to whole chunks), without gaps and on 16 bytes: a view if it can be."""
     (N, C, H, W), chunk = images.shape, chunk_of(images.dtype)
     if C % chunk:
-        channels_last = is_channels_last(images)
-        padded = device.empty((N, H, W, -(-C // chunk) * chunk), images.dtype)
-        how = stored(images, channels_last=channels_last), padded, N, C, H * W
-        _PAD(device, (images.dtype, channels_last), cover(device, padded.size // chunk), *how)
-        return padded
+        return _pad(device, images, device.empty((N, H, W, -(-C // chunk) * chunk), images.dtype))
     last = stored(images, channels_last=True)
     if device.is_aligned(last, _CHUNK):
         return last
@@ -237,7 +242,7 @@ def in_chunks(device: Device, images: Any) -> Any:
     return copy
 
 
-def _in_format(device: Device, last: Any, *, channels_last: bool) -> Any:
+def in_format(device: Device, last: Any, *, channels_last: bool) -> Any:
     """Return images (N, H, W, C) as (N, C, H, W) in a memory format: a view, or a copy."""
     images = last.transpose(0, 3, 1, 2)
     if channels_last:

@@ -17,6 +17,7 @@ from ..errors import ArgTypeError, GpuFaultError, GpuLaunchError, GpuUnavailable
 from .installed import gpu_status
 from .products import Products
 from .recording import CupyRecording, Recording, active, forbid
+from .tensor_map import Form, Maps, TensorMap
 
 
 class Device(Protocol):
@@ -44,13 +45,19 @@ class Device(Protocol):
         An expression names a kernel with its template arguments: "conv_forward_direct<float, true, int>".
         """
 
+    def tensor_map(self, array: Any, form: Form) -> Any:
+        """Return how a kernel's bulk copies find boxes of such a form in a C-contiguous array: `array` of it is that.
+
+        Raises GpuLaunchError where the driver makes no such map.
+        """
+
     def launch(
         self, function: Any, grid: tuple[int, int, int], block: tuple[int, int, int], args: tuple[Any, ...], shared: int
     ) -> None:
         """Start a kernel with `shared` bytes of dynamic shared memory.
 
         An argument is an array, of which the kernel gets the address of the first element, whatever its strides;
-        None, a null pointer; or a NumPy scalar, np.void for a struct, passed by value.
+        None, a null pointer; a NumPy scalar, np.void for a struct, passed by value; or what tensor_map returned.
         """
 
     def matmul(self, a: Any, b: Any, out: Any, *, tf32: bool = False) -> None:
@@ -92,7 +99,7 @@ class CupyDevice:
         self._place = _Place(gpu, self.name)
         self.arch = int(gpu.compute_capability)
         self.sm_count = int(gpu.attributes["MultiProcessorCount"])
-        self._products = Products(cupy, self.arch)
+        self._products, self._maps = Products(cupy, self.arch), Maps()
         self._granted: dict[Any, int] = {}  # dynamic shared memory by kernel, as far as it has been asked for
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -120,12 +127,15 @@ class CupyDevice:
             module = self._cupy.RawModule(code=text, options=options, name_expressions=expressions)
             return {expression: module.get_function(expression) for expression in expressions}
 
+    def tensor_map(self, array: Any, form: Form) -> TensorMap:
+        return self._maps.of(array, form)
+
     def launch(
         self, function: Any, grid: tuple[int, int, int], block: tuple[int, int, int], args: tuple[Any, ...], shared: int
     ) -> None:
-        passed = tuple([_passed(arg) if arg is None or type(arg) is np.void else arg for arg in args])
+        passed = tuple([_PASSED[type(arg)](arg) if type(arg) in _PASSED else arg for arg in args])
         if (recording := active()) is not None:
-            recording.keep(args)
+            recording.keep(tuple(arg.array if type(arg) is TensorMap else arg for arg in args))
         if shared > self._granted.get(function, 0):
             with self._place:
                 if shared + function.shared_size_bytes > _SHARED_BY_DEFAULT:
@@ -242,10 +252,12 @@ def _fault(error: BaseException) -> tuple[int | None, BaseException]:
     return None, error
 
 
-def _passed(arg: np.void | None) -> Any:
-    """Return a null pointer, or a struct by value, as CuPy passes it: that must be a NumPy array of one element."""
-    return np.uint64(0) if arg is None else np.asarray(arg)
-
+# What CuPy is given for arguments that it does not take: what is passed by value must be a NumPy array of one element.
+_PASSED: dict[type, Callable[[Any], Any]] = {
+    type(None): lambda arg: np.uint64(0),
+    np.void: np.asarray,
+    TensorMap: lambda arg: np.asarray(arg.encoded),
+}
 
 _SHARED_BY_DEFAULT = 48 * 1024  # bytes of shared memory, static and dynamic, that need no permission
 

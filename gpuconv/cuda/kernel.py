@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import bfloat16, checks
+from .. import checks
 from ..errors import (
     ArgTypeError,
     DeviceMismatchError,
@@ -27,34 +25,12 @@ from ..errors import (
     SizeLimitError,
 )
 from .device import Device
+from .signature import C_NAMES, C_TYPES, Parameter, Signature, read_signature, resolved
 from .source import source
 
-# C++ types that kernels take, in memory and by value.
-C_TYPES = {
-    "bool": np.dtype(np.bool_),
-    "signed char": np.dtype(np.int8),
-    "unsigned char": np.dtype(np.uint8),
-    "short": np.dtype(np.int16),
-    "unsigned short": np.dtype(np.uint16),
-    "int": np.dtype(np.int32),
-    "unsigned": np.dtype(np.uint32),
-    "long long": np.dtype(np.int64),
-    "unsigned long long": np.dtype(np.uint64),
-    "half16": np.dtype(np.float16),
-    "float": np.dtype(np.float32),
-    "double": np.dtype(np.float64),
-}
-if (_bfloat16 := bfloat16.found()) is not None:
-    C_TYPES["bfloat16"] = _bfloat16
-_C_NAMES = {dtype: name for name, dtype in C_TYPES.items()}
-_SUMS = {
-    "half16": "float",
-    "bfloat16": "float",
-    "float": "float",
-    "double": "double",
-}  # Accumulator<T>::type of common.cuh
 OPTIONS = ("-std=c++17", "-lineinfo")
 
+_TENSOR_MAP = "ptx::TensorMap"  # of ptx_hopper.cuh
 _MOST_BLOCKS = (2**31 - 1, 65_535, 65_535)
 _MOST_THREADS = (1024, 1024, 64)
 _BLOCKS_PER_SM = 32  # enough to fill a multiprocessor several times over
@@ -65,28 +41,12 @@ _INT = {int}
 Converter = Callable[[Any], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameter:
-    """One parameter of a kernel as its source declares it."""
-
-    name: str
-    type: str
-    pointer: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Signature:
-    templates: tuple[tuple[str, str], ...]  # (kind, name): ("typename", "T"), ("int", "R"), ("bool", "RELU")
-    parameters: tuple[_Parameter, ...]
-    structs: Mapping[str, np.dtype]
-
-
 class Kernel:
     """A `__global__` function of kernels/<file>, compiled at its first launch on each device, once per set of types.
 
     block is the number of threads of a block, or their numbers along x, y, z.  Arrays must be C-contiguous but for
     the arguments named in `strided`, whose kernel is told the strides.  least_arch: the lowest compute capability that
-    has the kernel's instructions, without the dot.
+    has the kernel's instructions, without the dot; target: the only architecture that has them, such as "90a".
     """
 
     all: ClassVar[dict[str, Kernel]] = {}
@@ -99,8 +59,11 @@ class Kernel:
         block: int | tuple[int, ...] = 256,
         strided: tuple[str, ...] = (),
         least_arch: int = 0,
+        target: str | None = None,
     ) -> None:
-        self.file, self.name, self.strided, self.least_arch = file, name, strided, least_arch
+        self.file, self.name, self.strided, self.least_arch, self.target = file, name, strided, least_arch, target
+        # The GPU's own architecture is named after this one; a compiler that is given both takes the special one.
+        self.options = OPTIONS if target is None else (*OPTIONS, f"-arch=sm_{target}")
         self.block = _three(block)
         if any(not 1 <= size <= most for size, most in zip(self.block, _MOST_THREADS, strict=True)) or (
             math.prod(self.block) > _MOST_THREADS[0]
@@ -131,10 +94,7 @@ class Kernel:
                 return
             msg = f"{self.name}: a grid has at most {_MOST_BLOCKS} blocks, got {blocks}"
             raise SizeLimitError(msg)
-        ready = self._ready.get((device, templates))
-        if ready is None:
-            ready = self._prepare(device, templates)
-        function, converters = ready
+        function, converters = self._ready.get((device, templates)) or self.prepare(device, templates)
         if len(args) != len(converters):
             names = ", ".join(parameter.name for parameter in self.signature.parameters)
             msg = f"{self.name} takes {len(converters)} arguments ({names}), got {len(args)}"
@@ -154,9 +114,9 @@ class Kernel:
             raise GpuLaunchError(msg) from _origin(error)
 
     @functools.cached_property
-    def signature(self) -> _Signature:
+    def signature(self) -> Signature:
         """The kernel's template parameters and arguments, as its source declares them."""
-        return _read_signature(source(self.file), self.file, self.name)
+        return read_signature(source(self.file), self.file, self.name)
 
     def pack(self, parameter: str, fields: Mapping[str, Any]) -> np.void:
         """Return a struct argument from its fields, checked: for launchers that keep it from call to call."""
@@ -176,10 +136,10 @@ class Kernel:
     def _template_argument(self, kind: str, name: str, value: Any) -> str:
         what = f"{self.name}: template argument {name}"
         if kind == "typename":
-            if not isinstance(value, np.dtype) or value not in _C_NAMES:
+            if not isinstance(value, np.dtype) or value not in C_NAMES:
                 msg = f"{what} must be a dtype that kernels know, got {value!r}"
                 raise DTypeError(msg)
-            return _C_NAMES[value]
+            return C_NAMES[value]
         if kind == "bool":
             if not isinstance(value, bool):
                 msg = f"{what} must be True or False, got {value!r}"
@@ -187,21 +147,28 @@ class Kernel:
             return "true" if value else "false"
         return str(int(_scalar(what, C_TYPES[kind])(value)))
 
-    def _prepare(self, device: Device, templates: tuple[Any, ...]) -> tuple[Any, tuple[Converter, ...]]:
+    def prepare(self, device: Device, templates: tuple[Any, ...]) -> tuple[Any, tuple[Converter, ...]]:
+        """Compile the kernel for a device, unless it is; return the function, and what converts its arguments.
+
+        Raises GpuLaunchError where the device cannot have it.
+        """
+        ready = self._ready.get((device, templates))
+        if ready is not None:
+            return ready
         expression = self.expression(templates)
-        if device.arch < self.least_arch:
+        if device.arch < self.least_arch or (self.target is not None and device.arch != self.least_arch):
             needed, has = (f"{arch // 10}.{arch % 10}" for arch in (self.least_arch, device.arch))
             msg = f"{self.name} needs compute capability {needed}, {device.name} has {has}"
             raise GpuLaunchError(msg)
         try:
-            functions = device.compile(source(self.file), self.file, (expression,), OPTIONS)
+            functions = device.compile(source(self.file), self.file, (expression,), self.options)
         except Exception as error:
             if isinstance(error, (MemoryError, GpuFaultError, RecordingError)):
                 raise
             msg = f"{expression} of kernels/{self.file} does not compile for {device.name}: {_origin(error)}"
             raise GpuLaunchError(msg) from _origin(error)
         bound = {
-            name: _C_NAMES[value]
+            name: C_NAMES[value]
             for (kind, name), value in zip(self.signature.templates, templates, strict=True)
             if kind == "typename"
         }
@@ -209,12 +176,14 @@ class Kernel:
         self._ready[device, templates] = functions[expression], converters
         return functions[expression], converters
 
-    def _converter(self, device: Device, parameter: _Parameter, bound: Mapping[str, str]) -> Converter:
+    def _converter(self, device: Device, parameter: Parameter, bound: Mapping[str, str]) -> Converter:
         what = f"{self.name}: argument {parameter.name}"
+        if parameter.type == _TENSOR_MAP:
+            return _tensor_map(what, device)
         struct = self.signature.structs.get(parameter.type)
         if struct is not None:
             return _struct(what, struct)
-        dtype = C_TYPES[_resolved(what, parameter.type, bound)]
+        dtype = C_TYPES[resolved(what, parameter.type, bound)]
         if parameter.pointer:
             return _array(what, dtype, device, any_strides=parameter.name in self.strided)
         return _scalar(what, dtype)
@@ -223,8 +192,10 @@ class Kernel:
         """Return the launch in words, one line an argument."""
         lines = [f"  grid {blocks}, block {self.block}"]
         for parameter, arg in zip(self.signature.parameters, args, strict=True):
-            shown = f"{arg.dtype} {tuple(arg.shape)}" if hasattr(arg, "shape") else repr(arg)
-            lines.append(f"  {parameter.name}: {shown}")
+            of_map = parameter.type == _TENSOR_MAP
+            given = arg.array if of_map else arg
+            shown = f"{given.dtype} {tuple(given.shape)}" if hasattr(given, "shape") else repr(given)
+            lines.append(f"  {parameter.name}: {'map of ' * of_map}{shown}")
         return "\n".join(lines)
 
 
@@ -254,6 +225,20 @@ def _array(what: str, dtype: np.dtype, device: Device, *, any_strides: bool) -> 
             raise DTypeError(msg)
         if not any_strides and not value.flags.c_contiguous:
             msg = f"{what} must be C-contiguous, got shape {tuple(value.shape)} with strides {tuple(value.strides)}"
+            raise ArgTypeError(msg)
+        return value
+
+    return convert
+
+
+def _tensor_map(what: str, device: Device) -> Converter:
+    holds = device.holds
+
+    def convert(value: Any) -> Any:
+        array = getattr(value, "array", None)
+        if array is None or not holds(array):
+            cls = type(value)
+            msg = f"{what} must be a tensor map of an array on {device.name}, got {cls.__module__}.{cls.__qualname__}"
             raise ArgTypeError(msg)
         return value
 
@@ -346,76 +331,6 @@ def _struct(what: str, dtype: np.dtype) -> Converter:
         return packed[()]
 
     return convert
-
-
-# Reading the source -------------------------------------------------------------------------------------------------
-
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_LAUNCH_BOUNDS = r"(?:__launch_bounds__\s*\([^()]*\)\s*)?"
-_STRUCT = re.compile(r"\bstruct\s+(\w+)\s*\{([^{}()]*)\}\s*;")
-_FIELD = re.compile(r"(\w+)\s*(?:\[\s*(\d+)\s*\])?$")
-
-
-def _read_signature(text: str, file: str, name: str) -> _Signature:
-    """Find `template <...> __global__ void name(...)` in a kernel file."""
-    text = _COMMENT.sub(" ", text)
-    text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
-    pattern = rf"(?:template\s*<([^<>]*)>\s*)?__global__\s+{_LAUNCH_BOUNDS}void\s+{_LAUNCH_BOUNDS}{name}\s*\(([^()]*)\)"
-    heads = re.findall(pattern, text)
-    if len(heads) != 1:
-        msg = f"kernels/{file} must define the kernel {name} once, found {len(heads)}"
-        raise ArgTypeError(msg)
-    template_text, parameter_text = heads[0]
-    templates = tuple(_declared(part) for part in template_text.split(",") if part.strip())
-    parameters = tuple(_parameter(part) for part in parameter_text.split(",") if part.strip())
-    return _Signature(templates, parameters, _structs(text))
-
-
-def _declared(text: str) -> tuple[str, str]:
-    """Split "long long total" into its type and its name."""
-    *kind, name = text.split()
-    return " ".join(kind), name
-
-
-def _parameter(text: str) -> _Parameter:
-    kind, name = _declared(text.replace("*", " * ").replace("__restrict__", " "))
-    words = [word for word in kind.split() if word != "const"]
-    return _Parameter(name, " ".join(word for word in words if word != "*"), "*" in words)
-
-
-def _resolved(what: str, kind: str, bound: Mapping[str, str]) -> str:
-    """Return the C++ type that a parameter's type is, once the template arguments are known."""
-    inner = re.fullmatch(r"Sum<(\w+)>", kind.replace(" ", ""))
-    if inner is not None:
-        return _SUMS[bound.get(inner[1], inner[1])]
-    kind = bound.get(kind, kind)
-    if kind not in C_TYPES:
-        msg = f"{what} has the type {kind}, which launches do not know"
-        raise ArgTypeError(msg)
-    return kind
-
-
-def _structs(text: str) -> dict[str, np.dtype]:
-    """Return the structs of plain numbers that a file defines: field by field, padded as C++ pads them."""
-    structs = {}
-    for name, body in _STRUCT.findall(text):
-        fields: list[Any] = []
-        for statement in filter(None, map(str.strip, body.split(";"))):
-            first, *more = (part.strip() for part in statement.split(","))
-            kind, first = first.rsplit(None, 1)
-            kind = " ".join(word for word in kind.split() if word != "const")
-            if kind not in C_TYPES:
-                break
-            for field in (first, *more):
-                match = _FIELD.match(field)
-                if match is None:
-                    break
-                field_name, count = match.groups()
-                fields.append((field_name, C_TYPES[kind], int(count)) if count else (field_name, C_TYPES[kind]))
-        else:
-            if fields:
-                structs[name] = np.dtype(fields, align=True)
-    return structs
 
 
 def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:

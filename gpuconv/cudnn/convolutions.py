@@ -10,16 +10,17 @@ import numpy as np
 from ..backend import backend_of, copy
 from ..ops.conv import conv_forward, input_gradient, weight_gradient
 from ..shapes import out_size
+from ..typing import AnyArray
 from .checks import c_contiguous, channels_second, floats, layout, lines, one_dtype, tuples
 from .constants import CUDNN_TENSOR_NCHW
 from .errors import BAD_PARAM, CuDNNError
 
 
 def convolution_forward(
-    x: Any,
-    W: Any,
-    b: Any,
-    y: Any,
+    x: AnyArray,
+    W: AnyArray,
+    b: AnyArray | None,
+    y: AnyArray,
     pad: tuple[int, ...],
     stride: tuple[int, ...],
     dilation: tuple[int, ...] | None,
@@ -33,6 +34,13 @@ def convolution_forward(
     """Write x correlated with W, and b added, into y, which must be C-contiguous: whatever it held is overwritten.
 
     auto_tune and tensor_core choose among cuDNN's algorithms, which are not here: they change nothing.
+
+    >>> x, w, b = np.arange(9.0).reshape(1, 1, 3, 3), np.ones((1, 1, 2, 2)), np.array([100.0])
+    >>> y = np.empty((1, 1, 2, 2))
+    >>> cudnn.convolution_forward(x, w, b, y, (0, 0), (1, 1), (1, 1), 1, auto_tune=True, tensor_core="auto")
+    >>> y[0, 0]
+    array([[108., 112.],
+           [120., 124.]])
     """
     arrays = {"x": x, "W": W, "b": b, "y": y}
     options = _options(arrays, "y", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
@@ -43,10 +51,10 @@ def convolution_forward(
 
 
 def convolution_backward_data(
-    W: Any,
-    x: Any,
-    b: Any,
-    y: Any,
+    W: AnyArray,
+    x: AnyArray,
+    b: AnyArray | None,
+    y: AnyArray,
     pad: tuple[int, ...],
     stride: tuple[int, ...],
     dilation: tuple[int, ...] | None,
@@ -61,6 +69,14 @@ def convolution_backward_data(
     """Write the gradient for a convolution's input into y; x is the upstream gradient, b is added to every channel.
 
     Every result is reproducible, so that deterministic, too, changes nothing.
+
+    >>> w, upstream, dx = np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), np.empty((1, 1, 3, 3))
+    >>> how = {"deterministic": True, "auto_tune": True, "tensor_core": "auto"}
+    >>> cudnn.convolution_backward_data(w, upstream, None, dx, (0, 0), (1, 1), (1, 1), 1, **how)
+    >>> dx[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
     """
     arrays = {"W": W, "x": x, "b": b, "y": y}
     options = _options(arrays, "y", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
@@ -79,9 +95,9 @@ def convolution_backward_data(
 
 
 def convolution_backward_filter(
-    x: Any,
-    gy: Any,
-    gW: Any,
+    x: AnyArray,
+    gy: AnyArray,
+    gW: AnyArray,
     pad: tuple[int, ...],
     stride: tuple[int, ...],
     dilation: tuple[int, ...] | None,
@@ -93,7 +109,15 @@ def convolution_backward_filter(
     d_layout: int = CUDNN_TENSOR_NCHW,
     w_layout: int = CUDNN_TENSOR_NCHW,
 ) -> None:
-    """Write the gradient for a convolution's filters into gW, which must be C-contiguous."""
+    """Write the gradient for a convolution's filters into gW, which must be C-contiguous.
+
+    >>> x, upstream, dw = np.arange(9.0).reshape(1, 1, 3, 3), np.ones((1, 1, 2, 2)), np.empty((1, 1, 2, 2))
+    >>> how = {"deterministic": True, "auto_tune": True, "tensor_core": "auto"}
+    >>> cudnn.convolution_backward_filter(x, upstream, dw, (0, 0), (1, 1), (1, 1), 1, **how)
+    >>> dw[0, 0]
+    array([[ 8., 12.],
+           [20., 24.]])
+    """
     arrays = {"x": x, "gy": gy, "gW": gW}
     options = _options(arrays, "gW", pad, stride, dilation, groups, tensor_core, d_layout, w_layout)
     data, upstream = channels_second(x, d_layout), channels_second(gy, d_layout)

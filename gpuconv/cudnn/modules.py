@@ -60,6 +60,12 @@ def install() -> bool:
     """Make cupy.cudnn, cupyx.cudnn and cupy.cuda.cudnn importable; call it before a client is imported.
 
     Returns False, and says so, where CuPy has modules of its own.  Twice is as good as once.  Raises ImportError without CuPy.
+
+    >>> cudnn.install()
+    True
+    >>> from cupy import cudnn as as_before
+    >>> as_before.convolution_forward is cudnn.convolution_forward
+    True
     """
     if _FINDER in sys.meta_path:
         return True
@@ -82,7 +88,16 @@ def install() -> bool:
 
 
 def uninstall() -> None:
-    """Take away what install() added; names that a client has bound already go on working."""
+    """Take away what install() added; names that a client has bound already go on working.
+
+    >>> cudnn.install()
+    True
+    >>> cudnn.uninstall()
+    >>> import cupy.cudnn
+    Traceback (most recent call last):
+        ...
+    ModuleNotFoundError: No module named 'cupy.cudnn'
+    """
     if _FINDER in sys.meta_path:
         sys.meta_path.remove(_FINDER)
     for name, module in _modules.items():
@@ -96,7 +111,13 @@ def uninstall() -> None:
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Install inside a with block; what was installed before stays."""
+    """Install inside a with block; what was installed before stays.
+
+    >>> with cudnn.installed():
+    ...     from cupy import cudnn as as_before
+    >>> as_before.get_handle()
+    1
+    """
     before = _FINDER in sys.meta_path
     install()
     try:

@@ -11,6 +11,7 @@ import numpy as np
 from ..backend import backend_of, quiet, zeros
 from ..checks import given
 from ..shapes import folded, unfolded
+from ..typing import AnyArray, Array
 from .checks import channels_second, floats, layout, lines
 from .constants import (
     CUDNN_BATCHNORM_PER_ACTIVATION,
@@ -24,13 +25,13 @@ from .errors import BAD_PARAM, CuDNNError
 
 @quiet
 def batch_normalization_forward_training(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
-    mean: Any,
-    inv_std: Any,
+    x: AnyArray,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray | None,
+    running_var: AnyArray | None,
+    mean: AnyArray | None,
+    inv_std: AnyArray | None,
     eps: float,
     decay: float,
     is_for_conv2d: bool,
@@ -44,6 +45,13 @@ def batch_normalization_forward_training(
     value per channel counts as one; decay=1 leaves the running arrays alone, and they may then be beta, too.  Both may
     be None, which cupy.cudnn did not take.
     is_for_conv2d says that channels are second, or last by d_layout; otherwise the last axis is the channel.
+
+    >>> x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+    >>> gamma, beta, mean, var = (np.full((1, 1, 1, 1), value) for value in (1.0, 0.0, 0.0, 1.0))
+    >>> settings = 1e-5, 0.5, True, cudnn.CUDNN_BATCHNORM_SPATIAL, False
+    >>> y, *_ = cudnn.batch_normalization_forward_training(x, gamma, beta, mean, var, None, None, *settings)
+    >>> y.ravel().round(3), mean.item(), var.item()
+    (array([-1.,  1.]), 1.0, 1.5)
     """
     del debug
     running = _both_or_none(running_mean=running_mean, running_var=running_var)
@@ -67,18 +75,19 @@ def batch_normalization_forward_training(
         y, saved_mean, saved_inv_std = zeros(tuple(x.shape), x.dtype, beside=x), batch_mean, batch_var
     if not saved:
         return y, *(v.astype(vector_dtype).reshape(gamma.shape) for v in (saved_mean, saved_inv_std))
-    mean[...], inv_std[...] = saved_mean.reshape(mean.shape), saved_inv_std.reshape(inv_std.shape)
+    for target, value in zip(saved.values(), (saved_mean, saved_inv_std), strict=True):
+        target[...] = value.reshape(target.shape)
     return y
 
 
 def batch_normalization_forward_training_ex(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
-    mean: Any,
-    inv_std: Any,
+    x: AnyArray,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray | None,
+    running_var: AnyArray | None,
+    mean: AnyArray | None,
+    inv_std: AnyArray | None,
     eps: float,
     decay: float,
     is_for_conv2d: bool,
@@ -86,7 +95,15 @@ def batch_normalization_forward_training_ex(
     debug: bool,
     d_layout: int = CUDNN_TENSOR_NCHW,
 ) -> tuple[Any, ...]:
-    """Return what batch_normalization_forward_training does, after the reserve space, which is None: none is needed."""
+    """Return what batch_normalization_forward_training does, after the reserve space, which is None: none is needed.
+
+    >>> x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+    >>> gamma, beta, mean, var = (np.full((1, 1, 1, 1), value) for value in (1.0, 0.0, 0.0, 1.0))
+    >>> settings = 1e-5, 0.5, True, cudnn.CUDNN_BATCHNORM_SPATIAL, False
+    >>> results = cudnn.batch_normalization_forward_training_ex(x, gamma, beta, mean, var, None, None, *settings)
+    >>> results[0], results[1].ravel().round(3)
+    (None, array([-1.,  1.]))
+    """
     statistics = running_mean, running_var, mean, inv_std, eps, decay
     results = batch_normalization_forward_training(
         x, gamma, beta, *statistics, is_for_conv2d, cudnn_mode, debug, d_layout
@@ -96,17 +113,24 @@ def batch_normalization_forward_training_ex(
 
 @quiet
 def batch_normalization_forward_inference(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    mean: Any,
-    var: Any,
+    x: Array,
+    gamma: AnyArray,
+    beta: AnyArray,
+    mean: AnyArray,
+    var: AnyArray,
     eps: float,
     is_for_conv2d: bool,
     cudnn_mode: int,
     d_layout: int = CUDNN_TENSOR_NCHW,
-) -> Any:
-    """Return gamma (x - mean) / sqrt(var + eps) + beta."""
+) -> Array:
+    """Return gamma (x - mean) / sqrt(var + eps) + beta.
+
+    >>> x = np.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+    >>> gamma, beta, mean, var = (np.full((1, 1, 1, 1), value) for value in (1.0, 10.0, 0.0, 1.0))
+    >>> settings = 1e-5, True, cudnn.CUDNN_BATCHNORM_SPATIAL
+    >>> cudnn.batch_normalization_forward_inference(x, gamma, beta, mean, var, *settings).ravel().round(3)
+    array([11., 13.])
+    """
     vectors = {"gamma": gamma, "beta": beta, "mean": mean, "var": var}
     backend, data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors)
     if not x.size:
@@ -118,11 +142,11 @@ def batch_normalization_forward_inference(
 
 @quiet
 def batch_normalization_backward(
-    x: Any,
-    gamma: Any,
-    gy: Any,
-    mean: Any,
-    inv_std: Any,
+    x: Array,
+    gamma: AnyArray,
+    gy: AnyArray,
+    mean: AnyArray,
+    inv_std: AnyArray,
     eps: float,
     is_for_conv2d: bool,
     cudnn_mode: int,
@@ -130,15 +154,23 @@ def batch_normalization_backward(
     d_layout: int = CUDNN_TENSOR_NCHW,
     *,
     reserve_space: Any = None,
-) -> tuple[Any, Any, Any]:
-    """Return (gx, ggamma, gbeta); mean and inv_std are those that the training forward returned, eps is within them."""
+) -> tuple[Array, Array, Array]:
+    """Return (gx, ggamma, gbeta); mean and inv_std are those that the training forward returned, eps is within them.
+
+    >>> x, one = np.arange(4.0).reshape(4, 1, 1, 1), np.ones((1, 1, 1, 1))
+    >>> forward, how = cudnn.batch_normalization_forward_training, (True, cudnn.CUDNN_BATCHNORM_SPATIAL, False)
+    >>> y, mean, inv_std = forward(x, one, one, None, None, None, None, 1e-5, 1.0, *how)
+    >>> gx, ggamma, gbeta = cudnn.batch_normalization_backward(x, one, np.ones_like(x), mean, inv_std, 1e-5, *how)
+    >>> gx.shape, gbeta.ravel()
+    ((4, 1, 1, 1), array([4.]))
+    """
     del eps, debug, reserve_space
     vectors = {"gamma": gamma, "mean": mean, "inv_std": inv_std}
     backend, data, vector_dtype = _checked(x, is_for_conv2d, cudnn_mode, d_layout, vectors, gy=gy)
     given_dtype = vector_dtype if gamma.dtype == vector_dtype else x.dtype
     if not x.size:
-        none = (zeros(tuple(gamma.shape), given_dtype, beside=x) for _ in range(2))
-        return zeros(tuple(x.shape), x.dtype, beside=x), *none
+        ggamma, gbeta = (zeros(tuple(gamma.shape), given_dtype, beside=x) for _ in range(2))
+        return zeros(tuple(x.shape), x.dtype, beside=x), ggamma, gbeta
     upstream = _by_channel(gy, is_for_conv2d, d_layout)
     parameters = (_vector(vector, vector_dtype) for vector in vectors.values())
     gx, *sums = backend.batchnorm_backward(folded(upstream), folded(data), *parameters, training=True)

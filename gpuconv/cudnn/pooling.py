@@ -16,6 +16,7 @@ from ..ops.average_pool import average_pool_forward
 from ..ops.max_pool import MaxPoolCache, max_pool_backward, max_pool_forward
 from ..pool_shapes import pool_sizes
 from ..shapes import as_image, out_size, with_axes_of
+from ..typing import AnyArray, Array
 from .checks import c_contiguous, floats, lines, one_dtype, tuples
 from .constants import (
     CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING,
@@ -31,12 +32,17 @@ _AVERAGES = (CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING, CUDNN_POOLING_AVERAGE_
 
 @quiet
 def pooling_forward(
-    x: Any, y: Any, ksize: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], mode: int
-) -> Any:
+    x: AnyArray, y: Array, ksize: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], mode: int
+) -> Array:
     """Pool x, of one to three axes after the channels, into y, which must be C-contiguous; return y.
 
     Whatever y held is overwritten.  A window without a number has -inf for its maximum, and 0 for its average where it
     lies wholly in the padding.
+
+    >>> x, y = np.arange(16.0).reshape(1, 1, 4, 4), np.empty((1, 1, 2, 2))
+    >>> cudnn.pooling_forward(x, y, (2, 2), (2, 2), (0, 0), cudnn.CUDNN_POOLING_MAX)[0, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
     """
     _check(ksize, stride, pad, mode, x=x, y=y)
     c_contiguous("y", y)
@@ -55,21 +61,36 @@ def pooling_forward(
 
 @quiet
 def pooling_backward(
-    x: Any, y: Any, gy: Any, ksize: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], mode: int
-) -> Any:
-    """Return the gradient for x.  That of a maximum goes to the first of equals, in row order; that of -inf to none."""
+    x: Array,
+    y: AnyArray,
+    gy: AnyArray,
+    ksize: tuple[int, ...],
+    stride: tuple[int, ...],
+    pad: tuple[int, ...],
+    mode: int,
+) -> Array:
+    """Return the gradient for x.  That of a maximum goes to the first of equals, in row order; that of -inf to none.
+
+    >>> x, y = np.array([[1.0, 2.0], [4.0, 3.0]]).reshape(1, 1, 2, 2), np.empty((1, 1, 1, 1))
+    >>> how = (2, 2), (2, 2), (0, 0), cudnn.CUDNN_POOLING_MAX
+    >>> y = cudnn.pooling_forward(x, y, *how)
+    >>> cudnn.pooling_backward(x, y, np.full_like(y, 5.0), *how)[0, 0]
+    array([[0., 0.],
+           [5., 0.]])
+    """
     _check(ksize, stride, pad, mode, x=x, y=y, gy=gy)
     if tuple(gy.shape) != tuple(y.shape):
         raise CuDNNError(BAD_PARAM, f"gy must have the shape of y, {tuple(y.shape)}, got {tuple(gy.shape)}")
     if not y.size or not x.size:
         return zeros(tuple(x.shape), x.dtype, beside=x)
     source, options, shares = _source(x, y, ksize, stride, pad, mode)
+    upstream: Any = gy
     if mode in _MAXIMA:
         maxima, cache = _maxima(source, options)
-        gx = max_pool_backward(np.where(maxima == -np.inf, gy.dtype.type(0), gy), cache)
+        gx = max_pool_backward(np.where(maxima == -np.inf, upstream.dtype.type(0), upstream), cache)
     else:
         count_pad = mode == CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING
-        upstream = gy.astype(source.dtype, copy=False)
+        upstream = upstream.astype(source.dtype, copy=False)
         upstream = as_image(upstream if shares is None else upstream * shares)
         sizes = pool_sizes(source, **options)
         gx = with_axes_of(x, backend_of(gy=gy).average_pool_backward(upstream, sizes, count_pad=count_pad))

@@ -9,13 +9,24 @@ from ..errors import UnsupportedError
 SERVED = "convolutions, batch normalisation, pooling, activations, softmax and dropout"
 
 
+_DOCSTRING = """Raise UnsupportedError: there is no such function here.
+
+>>> cudnn.{name}()
+Traceback (most recent call last):
+    ...
+gpuconv.errors.UnsupportedError: {message}
+"""
+
+
 def _refusal(name: str) -> Any:
+    message = f"gpuconv.cudnn has no {name}: it has {SERVED}"
+
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         del args, kwargs
-        msg = f"gpuconv.cudnn has no {name}: it has {SERVED}"
-        raise UnsupportedError(msg)
+        raise UnsupportedError(message)
 
     refuse.__name__ = refuse.__qualname__ = name
+    refuse.__doc__ = _DOCSTRING.format(name=name, message=message)
     return refuse
 
 

@@ -21,6 +21,11 @@ def epoch_batches(
 
     No index comes twice.  drop_last leaves out a last smaller batch; without it every index comes once.
     shuffle=False keeps the order 0, 1, 2, ...; seed and epoch then do not matter.
+
+    >>> data.epoch_batches(5, 2, seed=0, epoch=0, shuffle=False, drop_last=False)
+    [array([0, 1]), array([2, 3]), array([4])]
+    >>> [batch.tolist() for batch in data.epoch_batches(6, 3, seed=0, epoch=1)]
+    [[1, 4, 0], [2, 3, 5]]
     """
     count = checks.integer("count", count, least=1)
     batch_size = checks.integer("batch_size", batch_size, least=1)
@@ -47,6 +52,13 @@ def epoch_draws(count: int, *, seed: int, epoch: int, alternate_flip: bool = Fal
     alternate_flip: the pictures mirrored in epoch 0, at random, are those mirrored in every even epoch, and the others
     in every odd one, so that two epochs show both sides of each.  Only bit 32 of the words differs.
     Source of the alternating flip: Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (arXiv 2404.00498).
+
+    >>> draws = data.epoch_draws(4, seed=0, epoch=0)
+    >>> draws.shape, draws.dtype
+    ((4,), dtype('uint64'))
+    >>> images = np.zeros((4, 3, 32, 32), np.uint8)
+    >>> gpuconv.augment(images, draws, mean=[0.5] * 3, std=[0.25] * 3, pad=4, flip=True).shape
+    (4, 3, 32, 32)
     """
     count = checks.integer("count", count, least=0)
     seed, epoch = checks.word("seed", seed), checks.word("epoch", epoch)

@@ -23,6 +23,14 @@ def check_dataset(dataset: Any) -> None:
 
     Pictures must be (N, C, H, W) uint8 and labels (N,) integers, one for each picture, that number the classes from 0;
     training and test pictures must have one size, and mean and std one number for each channel, of pictures / 255.
+
+    >>> import dataclasses
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> data.check_dataset(pictures)
+    >>> data.check_dataset(dataclasses.replace(pictures, y_test=pictures.y_test[:5]))
+    Traceback (most recent call last):
+        ...
+    gpuconv.errors.ShapeError: x_test has 40 pictures but y_test 5 labels: each picture needs one
     """
     if not isinstance(dataset, Dataset):
         msg = f"dataset must be a gpuconv.data.Dataset, got {class_in_words(dataset)}"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 
 from .. import checks
 from ..errors import DTypeError, ShapeError
 from ..plural import counted
+from ..png import data_uri, image
+
+_MOST_CLASSES, _MOST_PICTURES = 10, 6  # in HTML
+_MOST_PIXELS, _HIGH = 64, 40  # of a picture there: stored, and how high it is drawn
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -18,6 +23,13 @@ class Dataset:
     x_train, x_test: (N, C, H, W) uint8   y_train, y_test: (N,) int64
 
     Nothing is checked here: what takes a data set asks `check_dataset` whether its parts belong together.
+
+    >>> x, y = np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+    >>> mean, std = data.channel_statistics(x)
+    >>> mine = data.Dataset("mine", ("black", "dark"), x, y, x[:2], y[:2], mean, std, "made here")
+    >>> data.check_dataset(mine)
+    >>> mine.classes, mine.x_train.shape
+    (('black', 'dark'), (4, 3, 8, 8))
     """
 
     name: str
@@ -41,6 +53,31 @@ class Dataset:
         )
         return f"{type(self).__name__}({self.name!r}, {counts})"
 
+    def _repr_html_(self) -> str:
+        """Show the first pictures of each class, or of the first classes where there are many."""
+        parts = class_counts(self)
+        _, channels, height, width = self.x_train.shape
+        rows = []
+        for label, name in enumerate(self.classes[:_MOST_CLASSES]):
+            cells = "".join(f"<td>{counts[label]:,}</td>" for counts in parts.values())
+            first = np.flatnonzero(self.y_train == label)[:_MOST_PICTURES]
+            rows.append(f"<tr><td>{escape(name)}</td>{cells}<td>{''.join(map(_img, self.x_train[first]))}</td></tr>")
+        head = "".join(f"<th>{part}</th>" for part in ("class", *parts, "pictures"))
+        left_out = len(self.classes) - len(rows)
+        more = f"and {counted(left_out, 'class', 'classes')} more" if left_out else ""
+        size = f"pictures of {width} x {height} (width x height), {counted(channels, 'channel')}"
+        return (
+            f"<div><b>{escape(self.name)}</b>: {counted(len(self.classes), 'class', 'classes')}, {size}"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{more}</div>"
+        )
+
+
+def _img(pixels: np.ndarray) -> str:
+    """Return a picture (C, H, W) as an element of a page, with fewer pixels if it has many."""
+    step = -(-max(pixels.shape[1:]) // _MOST_PIXELS)
+    style = f"display:inline;height:{_HIGH}px;margin:1px;image-rendering:pixelated"
+    return f'<img style="{style}" src="{data_uri(image(pixels[:, ::step, ::step]))}">'
+
 
 def class_counts(dataset: Dataset) -> dict[str, np.ndarray]:
     """Return how many pictures of each class there are to train and test on, and to validate if the set says which."""
@@ -58,6 +95,10 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     images: (N, C, H, W) uint8   ->   C floats, C floats
 
     A channel of one value everywhere has the deviation 1: normalised, it is 0.
+
+    >>> images = np.array([0, 255, 255, 0], np.uint8).reshape(1, 1, 2, 2)
+    >>> data.channel_statistics(images)
+    ((0.5,), (0.5,))
     """
     if images.dtype != np.uint8:
         msg = f"images must be uint8, got {images.dtype}"

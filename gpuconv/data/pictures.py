@@ -65,6 +65,15 @@ def read_pictures(
     (Dataset.validation); of train and val alone, val is the test set.  Mean and standard deviation are those of x_train.
     Raises DatasetMissingError for a folder that is not there or holds no class, DatasetCorruptError, with the names of
     all files concerned, for what cannot be used, UnsupportedError without Pillow (extra `pictures`).
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+    ...     Path("pets", name).parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.new("RGB", (8, 8)).save(Path("pets", name))
+    >>> pictures = data.read_pictures("pets")
+    >>> pictures.classes, pictures.x_train.shape, pictures.x_test.shape
+    (('cat', 'dog'), (2, 3, 8, 8), (2, 3, 8, 8))
     """
     root = path_of(folder, "the folder of pictures")
     image_size = checks.integer("image_size", image_size, least=0)

@@ -70,6 +70,10 @@ def load(
     DatasetMissingError, or DownloadError with what each mirror said.  progress(bytes done, bytes in all) follows a
     download.
     Raises DatasetCorruptError or UnsafeArchiveError for files that are there and wrong, whatever the name.
+
+    >>> pictures = data.load("cifar10")
+    >>> pictures.classes[:3], pictures.x_train.shape[1:], pictures.x_train.dtype
+    (('airplane', 'automobile', 'bird'), (3, 32, 32), dtype('uint8'))
     """
     if name not in NAMES and (is_path(name) or (name and Path(name).is_dir())):
         if folder is not None:
@@ -122,7 +126,11 @@ def load(
 
 
 def verify(folder: str | os.PathLike[str] | None = None, *, name: str = "cifar10") -> list[FileFacts]:
-    """Return what is true of every file of the CIFAR that `load` would read; raise DatasetMissingError for none."""
+    """Return what is true of every file of the CIFAR that `load` would read; raise DatasetMissingError for none.
+
+    >>> [file.name for file in data.verify() if file.ok][:2]
+    ['cifar-10-binary.tar.gz', 'data_batch_1.bin']
+    """
     spec = _spec(name)
     source = _find(spec, folder)
     if source is None:
@@ -134,6 +142,9 @@ def find_cifar10(folder: str | os.PathLike[str] | None = None) -> Source | None:
     """Return where CIFAR-10 lies: in folder, else in GPUCONV_DATA, else in the cache; None if there is no cached one.
 
     Raises DatasetMissingError if a folder was named, by either way, and holds none.
+
+    >>> data.find_cifar10().path.name
+    'cifar-10-binary.tar.gz'
     """
     return _find(_spec("cifar10"), folder)
 
@@ -179,6 +190,9 @@ def download_cifar10(
     """Return the path of the binary archive in folder (or the cache), fetched and checked if it is not there yet.
 
     GPUCONV_CIFAR10_URL replaces the mirrors by one URL of the same file.  Raises DownloadError, see `fetch`.
+
+    >>> data.download_cifar10().name  # which lies in the cache afterwards
+    'cifar-10-binary.tar.gz'
     """
     return _download(_spec("cifar10"), folder, notice, progress, patience)
 
@@ -190,7 +204,11 @@ def download_cifar100(
     progress: Progress | None = None,
     patience: Patience | None = None,
 ) -> Path:
-    """Return the path of CIFAR-100's binary archive, as `download_cifar10` does; GPUCONV_CIFAR100_URL replaces its URL."""
+    """Return the path of CIFAR-100's binary archive, as `download_cifar10` does; GPUCONV_CIFAR100_URL replaces its URL.
+
+    >>> data.download_cifar100().name  # which lies in the cache afterwards
+    'cifar-100-binary.tar.gz'
+    """
     return _download(_spec("cifar100"), folder, notice, progress, patience)
 
 

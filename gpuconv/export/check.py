@@ -6,7 +6,7 @@ import importlib.util
 import math
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,13 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How the scores of another program compare with ours on the same inputs."""
+    """How the scores of another program compare with ours on the same inputs.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> agreement = export.check_onnx(net, export.onnx_model(net), normalized=np.ones((2, 3, 8, 8), np.float32))
+    >>> agreement.within, agreement.count, agreement.same_class
+    (True, 2, 2)
+    """
 
     program: str  # with its version
     count: int  # inputs
@@ -37,23 +43,33 @@ class Agreement:
 
 
 def check_onnx(
-    net: nn.Net, model: Any, *, normalized: Any = None, pictures: Any = None, mean: Any = None, std: Any = None
+    net: nn.Net,
+    model: Any,
+    *,
+    normalized: np.ndarray | None = None,
+    pictures: np.ndarray | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Agreement:
     """Return how a model of `onnx_model` agrees with its net: in onnxruntime if it is installed, else onnx.reference.
 
     normalized: (N, *input_shape) inputs of the net, on the host; or pictures: (N, C, H, W) uint8, with mean and std.
     The scores may differ by what rounding can do to either; see tolerance.py.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> model = export.onnx_model(net)
+    >>> export.check_onnx(net, model, normalized=np.ones((2, 3, 8, 8), np.float32)).within
+    True
     """
     values = {prop.key: prop.value for prop in model.metadata_props}
     dtype = onnx_file.scores_dtype(model)
     x = _normalized(net, normalized, pictures, mean, std)
-    match values["input"]:
-        case "normalized":
-            feed, x_error = x.astype(dtype), 0.0
-        case "unit":
-            feed, x_error = _wide_input(pictures, dtype), _normalising(mean, std)
-        case _:
-            feed, x_error = pictures, _normalising(mean, std)
+    feed: Any = pictures
+    if values["input"] == "normalized":
+        feed = x.astype(dtype)
+    elif values["input"] == "unit":
+        feed = _wide_input(pictures, dtype)
+    x_error = 0.0 if values["input"] == "normalized" else _normalising(mean, std)
     program, run = _onnx_program(model)
     return _compare(program, net, x, run(feed), dtype, x_error)
 
@@ -63,12 +79,20 @@ def check_torch(
     weights: bytes,
     source: bytes,
     *,
-    normalized: Any = None,
-    pictures: Any = None,
-    mean: Any = None,
-    std: Any = None,
+    normalized: np.ndarray | None = None,
+    pictures: np.ndarray | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Agreement:
-    """Return how the two files of to_torch agree with their net, in PyTorch; imports torch, through the module."""
+    """Return how the two files of to_torch agree with their net, in PyTorch; imports torch, through the module.
+
+    >>> from pathlib import Path
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> export.to_torch(net, "net.safetensors")
+    >>> weights, module = (Path(name).read_bytes() for name in ("net.safetensors", "net.py"))
+    >>> export.check_torch(net, weights, module, normalized=np.ones((2, 3, 8, 8), np.float32)).within
+    True
+    """
     x = _normalized(net, normalized, pictures, mean, std)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "exported.safetensors"

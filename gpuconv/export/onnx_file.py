@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import extras, nn
 from ..checks import float_dtype, shown
@@ -35,13 +36,17 @@ def to_onnx(
     std: Sequence[float] | None = None,
     scaling: str | None = None,
     input: str = "normalized",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write a net as an ONNX file; see onnx_model.
 
     Raises ConfigError, before anything is written, for a path that does not end in .onnx or whose folder is missing,
     and for a file that is there, unless overwrite=True.
+
+    >>> export.to_onnx(nn.ConvNet(4, input_shape=(3, 8, 8)), "net.onnx")
+    >>> export.from_onnx("net.onnx").input_shape
+    (3, 8, 8)
     """
     path = walk.target(path, ".onnx")
     content = encode(onnx_model(net, classes=classes, mean=mean, std=std, scaling=scaling, input=input, dtype=dtype))
@@ -56,7 +61,7 @@ def onnx_model(
     std: Sequence[float] | None = None,
     scaling: str | None = None,
     input: str = "normalized",
-    dtype: Any = None,
+    dtype: npt.DTypeLike | None = None,
 ) -> Any:
     """Return a net, as it is used (running statistics, no dropout), as an onnx.ModelProto.
 
@@ -69,6 +74,10 @@ def onnx_model(
     convolution on the CPU: write such a net with dtype="float32".
     classes, mean, std and scaling, which says how pictures of other sizes are scaled, go into the metadata as JSON.
     Raises UnsupportedError for a layer without a writer here, and without the package onnx.
+
+    >>> model = export.onnx_model(nn.ConvNet(4, input_shape=(3, 8, 8)))
+    >>> [node.op_type for node in model.graph.node]
+    ['Conv', 'BatchNormalization', 'MaxPool', 'Relu', 'Flatten', 'Gemm']
     """
     walk.check_net(net)
     if input not in INPUTS:
@@ -347,6 +356,11 @@ def _leaky_relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
     return graph.node("LeakyRelu", name or "relu", value, alpha=slope)
 
 
+def _silu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    share = graph.node("Sigmoid", walk.dotted(name, "share"), value)
+    return graph.node("Mul", name or "silu", value, share)
+
+
 def _gelu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     """x/2 (1 + erf(x / sqrt 2)), or x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): opset 17 has no node for it."""
 
@@ -397,6 +411,7 @@ _WRITERS: dict[str, _Writer] = {
     "Residual": _residual,
     "Scale": _scale,
     "Sequential": _sequential,
+    "Silu": _silu,
 }
 
 

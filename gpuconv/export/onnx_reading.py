@@ -24,6 +24,11 @@ def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net
     bit.  Not supported: files of other programs, or changed by one (an optimiser or converter renames and fuses).
     Raises ConfigError for a missing file, CheckpointCorruptError for one that is no ONNX file, CheckpointMismatchError
     if the graph is another net's; the net is untouched then.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8), seed=1)
+    >>> export.to_onnx(net, "net.onnx")
+    >>> np.array_equal(export.from_onnx("net.onnx").params["conv1.w"], net.params["conv1.w"])
+    True
     """
     path = path_of(path, "the file")
     if net is not None:

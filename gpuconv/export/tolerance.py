@@ -21,7 +21,7 @@ from . import walk
 
 _ROUNDOFF = {"float16": 2.0**-11, "float32": 2.0**-24, "float64": 2.0**-53}
 _TINY = {"float16": 2.0**-25, "float32": 2.0**-150, "float64": 0.0}  # half the distance of the smallest numbers
-_STEEPEST_GELU = 1.13  # the largest slope
+_STEEPEST_GELU, _STEEPEST_SILU = 1.13, 1.1  # the largest slopes
 
 
 def error_bound(net: nn.Net, x: Any, *, dtype: Any, x_error: float = 0.0) -> np.ndarray:
@@ -186,6 +186,11 @@ def _leaky_relu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Roun
     return y, max(1.0, slope) * e + 2 * rule.u * np.abs(y) + rule.tiny
 
 
+def _silu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y = ops.silu_forward(x)[0]
+    return y, _STEEPEST_SILU * e + rule.of(np.abs(x), y)
+
+
 def _gelu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
     y = ops.gelu_forward(x, **layer.settings)[0]
     # 1 + erf(a) is rounded at the size of 1: where it is small, at the left, the error is relative to x.
@@ -223,4 +228,5 @@ _RULES: dict[str, _Rule] = {
     "Residual": _residual,
     "Scale": _scale,
     "Sequential": _sequential,
+    "Silu": _silu,
 }

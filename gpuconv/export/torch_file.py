@@ -45,6 +45,11 @@ def to_torch(
     scaled, become constants of the module; with mean and std it has `normalize`.
     Raises ConfigError, before anything is written, for a path that cannot be used and, without overwrite=True, if one
     of the files is there; UnsupportedError for a layer that has no counterpart.
+
+    >>> from pathlib import Path
+    >>> export.to_torch(nn.ConvNet(4, input_shape=(3, 8, 8)), "net.safetensors")
+    >>> sorted(path.name for path in Path().glob("net.*"))
+    ['net.py', 'net.safetensors']
     """
     path = walk.target(path, ".safetensors")
     weights, source = encode(net, path.name, classes=classes, mean=mean, std=std, scaling=scaling)
@@ -58,6 +63,11 @@ def from_torch(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Ne
     safetensors.torch.save_file(model.state_dict(), path) of a model with the names that to_torch gives.
     Raises ConfigError for a missing file or one that is no safetensors, CheckpointMismatchError for names, shapes or
     dtypes that are not the net's, and for NaN or infinity; the net is untouched then.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8), seed=1)
+    >>> export.to_torch(net, "net.safetensors")
+    >>> np.array_equal(export.from_torch("net.safetensors").params["conv1.w"], net.params["conv1.w"])
+    True
     """
     path = path_of(path, "the file")
     if net is not None:

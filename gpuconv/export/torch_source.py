@@ -407,6 +407,10 @@ def _leaky_relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], d
     return f"nn.LeakyReLU({layer.settings['slope']!r})"
 
 
+def _silu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    return "nn.SiLU()"
+
+
 def _gelu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     way = layer.settings["approximate"]
     return "nn.GELU()" if way == "none" else f"nn.GELU(approximate={_quoted(way)})"
@@ -444,4 +448,5 @@ _WRITERS: dict[str, Callable[[set[str], str, Any, tuple[int, ...], int], str]] =
     "Residual": _residual,
     "Scale": _scale,
     "Sequential": _sequential,
+    "Silu": _silu,
 }

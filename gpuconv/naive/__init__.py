@@ -15,7 +15,8 @@ from .dropout import dropout_backward, dropout_forward
 from .gelu import gelu_backward, gelu_forward
 from .groupnorm import groupnorm_backward, groupnorm_forward
 from .leaky_relu import leaky_relu_backward, leaky_relu_forward
-from .loss import softmax_cross_entropy, svm_loss
+from .loss import sigmoid_cross_entropy, softmax_cross_entropy, svm_loss
 from .max_pool import max_pool_backward, max_pool_forward
 from .relu import relu_backward, relu_forward
+from .silu import silu_backward, silu_forward
 from .update import adam_update, rmsprop_update, sgd_update

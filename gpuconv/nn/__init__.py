@@ -1,6 +1,6 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
-from . import conv_transpose, layers, sample_norms
+from . import conv_transpose, layers, sample_norms, single_elements
 from .average import WeightAverage
 from .clip import clip_gradients
 from .containers import Residual, Sequential, kinds
@@ -14,6 +14,7 @@ from .net import Net
 from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 from .sample_norms import *
 from .schedules import Constant, Cosine, OneCycle, Schedule, Step, schedule
+from .single_elements import *
 from .spec import from_file
 
 __all__ = [
@@ -49,5 +50,6 @@ __all__ = [
     "schedule",
 ]
 __all__ += conv_transpose.__all__
+__all__ += single_elements.__all__
 __all__ += layers.__all__
 __all__ += sample_norms.__all__

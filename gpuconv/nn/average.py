@@ -10,6 +10,7 @@ from .. import checks
 from ..backend import copy
 from ..errors import ParamError
 from ..placed import Number
+from .net import Net
 from .store import check_fit, check_variances, copy_in
 from .vectors import copy_of, move_towards
 
@@ -25,9 +26,17 @@ class WeightAverage:
     state: the arrays of the average, for a checkpoint: "params", the flat vector, and "bn1.running_mean" and the like.
     Sources: the idea is Polyak and Juditsky's, Acceleration of stochastic approximation by averaging (1992), with equal
     weights for all steps; the moving average and its start are those of TensorFlow's ExponentialMovingAverage.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> average = nn.WeightAverage(net, decay=0.99)
+    >>> average.update(step=0)  # after each step of the optimiser
+    >>> with average.applied():
+    ...     scores = net.forward(np.ones((1, 3, 8, 8), np.float32))
+    >>> scores.shape
+    (1, 10)
     """
 
-    def __init__(self, net: Any, decay: float = 0.99) -> None:
+    def __init__(self, net: Net, decay: float = 0.99) -> None:
         self.decay = checks.real("decay", decay, low=0.0, high=1.0)
         if self.decay == 1.0:
             msg = "decay must be below 1, got decay=1.0: the average would never leave the initial weights"

@@ -9,6 +9,7 @@ from typing import Any
 from .. import checks
 from ..backend import add
 from ..errors import ArgTypeError, ConfigError, ParamError, ShapeError
+from ..typing import Array, Gradient
 from .layer import KINDS, Layer, build_layer, register
 from .summary import summary
 
@@ -37,6 +38,11 @@ class Residual(Container):
     """y = body(x) + shortcut(x), or body(x) + x with shortcut=None.
 
     Source: He et al., Deep residual learning for image recognition, arXiv 1512.03385.
+
+    >>> body = nn.Sequential(nn.Conv(4, 4, pad=1), nn.Relu())
+    >>> layer = nn.Residual(body).create()
+    >>> layer.forward(np.ones((1, 4, 8, 8), np.float32)).shape
+    (1, 4, 8, 8)
     """
 
     def __init__(self, body: Layer, shortcut: Layer | None = None) -> None:
@@ -63,13 +69,13 @@ class Residual(Container):
             raise ShapeError(msg)
         return long
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         y = self.body.forward(x, training=training, step=step)
         short = x if self.shortcut is None else self.shortcut.forward(x, training=training, step=step)
         checks.same_shape("shortcut", short, y.shape, "the shape of the body's output")
         return add(y, short)  # a new array: the body may have remembered its y
 
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Gradient[Array]:
         dx = self.body.backward(dy, input_grad=input_grad)
         short = dy if self.shortcut is None else self.shortcut.backward(dy, input_grad=input_grad)
         return add(dx, short) if input_grad else None
@@ -94,6 +100,12 @@ class Sequential(Container):
 
     Sequential(Conv(3, 8), Relu(), Conv(8, 8)) names them by kind and number: conv1, relu1, conv2.
     Sequential(first=Conv(3, 8), act=Relu()) takes the names given.
+
+    >>> layers = nn.Sequential(nn.Conv(3, 8, pad=1), nn.Relu(), nn.MaxPool(2), nn.Flatten())
+    >>> layers.output_shape((3, 32, 32))
+    (2048,)
+    >>> list(layers.children())
+    ['conv1', 'relu1', 'pool1', 'flatten1']
     """
 
     chained = True
@@ -122,12 +134,12 @@ class Sequential(Container):
                 raise ShapeError(msg) from None
         return shape
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         for layer in self.layers.values():
             x = layer.forward(x, training=training, step=step)
         return x
 
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Gradient[Array]:
         return backward_through(list(self.layers.values()), dy, input_grad=input_grad)
 
 
@@ -166,6 +178,10 @@ def _layer(name: str, layer: Any) -> Layer:
 
 
 def kinds() -> dict[str, type[Layer]]:
-    """Return the layers that a .toml file may ask for, by their kinds there, those made of layers last."""
+    """Return the layers that a .toml file may ask for, by their kinds there, those made of layers last.
+
+    >>> nn.kinds()["max-pool"]
+    <class 'gpuconv.nn.layers.MaxPool'>
+    """
     classes = {kind: KINDS[kind].cls for kind in KINDS}
     return dict(sorted(classes.items(), key=lambda item: issubclass(item[1], (Residual, Sequential))))

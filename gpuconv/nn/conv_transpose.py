@@ -22,18 +22,21 @@ class ConvTranspose(Layer):
     (before, after) for an axis, or be "same".
     init: "he", "xavier", "uniform", with filters / groups R S inputs as PyTorch counts them, or the standard deviation
     of a normal distribution.
+
+    >>> nn.ConvTranspose(64, 32, 4, stride=2, pad=1).output_shape((64, 8, 8))
+    (32, 16, 16)
     """
 
     def __init__(
         self,
         in_channels: int,
         filters: int,
-        window: Any = 3,
+        window: int | tuple[int, ...] = 3,
         *,
-        stride: Any = 1,
-        pad: Any = 0,
-        output_pad: Any = 0,
-        dilation: Any = 1,
+        stride: int | tuple[int, ...] = 1,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+        output_pad: int | tuple[int, ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = True,
         init: str | float = "he",

@@ -17,7 +17,13 @@ from .optim import SGD, Adam, AdamW, Optimiser, RMSprop
 
 
 def build(config: Mapping[str, Any]) -> Net:
-    """Return the net whose `config` this is, with its initial weights; raise ConfigError if there is none."""
+    """Return the net whose `config` this is, with its initial weights; raise ConfigError if there is none.
+
+    >>> net = nn.ConvNet(4, 8, classes=5)
+    >>> again = nn.build(net.config)
+    >>> all(np.array_equal(again.params[name], net.params[name]) for name in net.params)
+    True
+    """
     try:
         return choice.make("net", _NETS, *split_config("net", config))
     except RecursionError:
@@ -66,10 +72,13 @@ def _with_head(config: Mapping[str, Any], shape: tuple[int, ...], classes: int) 
     raise ConfigError(msg)
 
 
-def optimiser(name: str, net: Any, /, **settings: Any) -> Optimiser:
+def optimiser(name: str, net: Net, /, **settings: Any) -> Optimiser:
     """Return an optimiser by name: "sgd", "rmsprop", "adam", "adamw" or "muon".
 
     Raises ConfigError for an unknown name or setting.
+
+    >>> nn.optimiser("sgd", nn.ConvNet(4), momentum=0.5)
+    SGD(momentum=0.5, nesterov=False, weight_decay=0.0)
     """
     return choice.make("optimiser", _OPTIMISERS, name, settings, net)
 

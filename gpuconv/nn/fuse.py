@@ -19,7 +19,8 @@ from ..ops.batchnorm_fused import fused_backward_into, fused_forward, joined
 from ..ops.conv_fused import conv_forward_fused
 from .containers import Residual, Sequential, backward_through
 from .layer import Layer
-from .layers import BatchNorm, Conv, Gelu, MaxPool, Relu
+from .layers import BatchNorm, Conv, MaxPool
+from .single_elements import Gelu, Relu
 
 FUSED = True  # False: nets run layer by layer on a GPU, too
 

@@ -7,16 +7,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
+import numpy.typing as npt
+
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ArgTypeError, CacheError, ConfigError, ParamError
+from ..typing import Array, Gradient
 from . import choice
 from .store import create
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """An array that a layer asks for.  Its memory comes later, from `create`, so that a net's arrays lie together."""
+    """An array that a layer asks for.  Its memory comes later, from `create`, so that a net's arrays lie together.
+
+    >>> nn.Conv(3, 8).declared["w"]
+    Declared(shape=(8, 3, 3, 3), init='he', decayed=True)
+    """
 
     shape: tuple[int, ...]
     init: str | float
@@ -28,6 +36,16 @@ class Layer:
 
     A constructor checks its arguments and declares arrays; `params`, `grads` and `state` (running statistics, weights
     that do not learn) are empty until a Net, or `create` for a layer on its own, gives them memory.
+
+    >>> class Double(nn.Layer):
+    ...     def output_shape(self, shape):
+    ...         return shape
+    ...     def _forward(self, x, training, step):
+    ...         return 2 * x, "nothing to remember"
+    ...     def _backward(self, dy, cache, input_grad):
+    ...         return 2 * dy
+    >>> Double().forward(np.array([1.0, 2.0]))
+    array([2., 4.])
     """
 
     kind: ClassVar[str] = "layer"  # the first half of its name in a Sequential: conv1, conv2, ...
@@ -54,12 +72,12 @@ class Layer:
 
     # What the user calls --------------------------------------------------------------------------------------------
 
-    def create(self, *, seed: int = 0, dtype: Any = "float32") -> Self:
+    def create(self, *, seed: int = 0, dtype: npt.DTypeLike = "float32") -> Self:
         """Give a layer that is in no Net its parameters; return it."""
         create(self, seed=seed, dtype=dtype)
         return self
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         """Return y.  training=True remembers what backward needs; step (0, 1, ...) numbers the draws of dropout."""
         self._cache = None
         training = checks.flag("training", training)
@@ -72,7 +90,7 @@ class Layer:
             self._cache = cache
         return y
 
-    def backward(self, dy: Any, *, input_grad: bool = True) -> Any:
+    def backward(self, dy: Array, *, input_grad: bool = True) -> Gradient[Array]:
         """Overwrite `grads` and return dx (None with input_grad=False), for the last forward(training=True).
 
         The memory of that forward is given back: each backward needs a forward of its own, else CacheError.
@@ -195,6 +213,7 @@ def register(
 
     def remember(cls: type[L]) -> type[L]:
         cls.kind = toml.rpartition("-")[2]
+        setattr(cls, "__init__", says_ours()(vars(cls)["__init__"]))  # noqa: B010 - mypy takes no other assignment
         KINDS[toml] = Kind(cls, from_config or cls, from_toml or cls)
         return cls
 
@@ -202,7 +221,14 @@ def register(
 
 
 def build_layer(config: Mapping[str, Any]) -> Layer:
-    """Return the layer whose `config` this is, without parameters yet; raise ConfigError if there is none."""
+    """Return the layer whose `config` this is, without parameters yet; raise ConfigError if there is none.
+
+    >>> config = nn.MaxPool(2).config
+    >>> config
+    {'layer': 'MaxPool', 'window': 2, 'stride': None, 'pad': 0}
+    >>> nn.build_layer(config)
+    MaxPool()
+    """
     makers = {kind.cls.__name__: kind.from_config for kind in KINDS.values()}
     return choice.make("layer", dict(sorted(makers.items())), *split_config("layer", config))
 

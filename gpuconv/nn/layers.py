@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from math import prod
 from typing import Any
 
 from .. import checks, ops
-from ..backend import in_format, multiple
+from ..backend import in_format
 from ..errors import ParamError, ShapeError
 from ..plural import counted
 from ..pool_shapes import image_pool_sizes
@@ -21,14 +20,9 @@ __all__ = [
     "AveragePool",
     "BatchNorm",
     "Conv",
-    "Dropout",
     "Flatten",
-    "Gelu",
     "GlobalAveragePool",
-    "LeakyRelu",
     "MaxPool",
-    "Relu",
-    "Scale",
 ]
 
 
@@ -40,17 +34,23 @@ class Conv(Layer):
     an axis, or be "same".
     init: "he", "xavier", "uniform", "dirac" (groups=1), or the standard deviation of a normal distribution.
     frozen=True keeps w in `state`: it is saved and loaded but never updated; b still learns.
+
+    >>> layer = nn.Conv(3, 8, window=3, pad=1).create()
+    >>> layer.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 8, 32, 32)
+    >>> layer.params["w"].shape
+    (8, 3, 3, 3)
     """
 
     def __init__(
         self,
         in_channels: int,
         filters: int,
-        window: Any = 3,
+        window: int | tuple[int, ...] = 3,
         *,
-        stride: Any = 1,
-        pad: Any = 0,
-        dilation: Any = 1,
+        stride: int | tuple[int, ...] = 1,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = True,
         init: str | float = "he",
@@ -120,6 +120,11 @@ class BatchNorm(Layer):
 
     state: running_mean (from 0) and running_var (from 1), updated by forward(training=True), used by training=False.
     scale=False keeps gamma at 1, in `state`: only beta learns.
+
+    >>> layer = nn.BatchNorm(2).create(dtype="float64")
+    >>> y = layer.forward(np.array([[0.0, 10.0], [2.0, 30.0]]), training=True)
+    >>> layer.state["running_mean"]
+    array([0.1, 2. ])
     """
 
     float32_params = True
@@ -160,63 +165,23 @@ class BatchNorm(Layer):
         return dx if input_grad else None
 
 
-@register("relu")
-class Relu(Layer):
-    """max(x, 0), for any shape."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.relu_forward(x)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.relu_backward(dy, cache)
-
-
-@register("leaky-relu")
-class LeakyRelu(Layer):
-    """x where it is above 0, else slope x, for any shape; slope=0 is Relu."""
-
-    def __init__(self, slope: float = 0.01) -> None:
-        super().__init__(slope=checks.real("slope", slope, low=0.0))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.leaky_relu_forward(x, **self.settings)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.leaky_relu_backward(dy, cache)
-
-
-@register("gelu")
-class Gelu(Layer):
-    """Gaussian error linear unit, for any shape: approximate="none" (exact) or "tanh"."""
-
-    def __init__(self, *, approximate: str = "none") -> None:
-        super().__init__(approximate=checks.choice("approximate", approximate, ("none", "tanh")))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        return ops.gelu_forward(x, **self.settings)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.gelu_backward(dy, cache)
-
-
 @register("max-pool")
 class MaxPool(Layer):
-    """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window."""
+    """Maximum of every window; see gpuconv.max_pool_forward.  stride=None: the window.
+
+    >>> nn.MaxPool(2).forward(np.arange(16.0).reshape(1, 1, 4, 4))[0, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
 
     def __init__(
-        self, window: Any = 2, *, stride: Any = None, pad: Any = 0, dilation: Any = 1, ceil: bool = False
+        self,
+        window: int | tuple[int, ...] = 2,
+        *,
+        stride: int | tuple[int, ...] | None = None,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        ceil: bool = False,
     ) -> None:
         super().__init__(**_pool_settings(window, stride, pad, dilation, ceil))
 
@@ -234,15 +199,19 @@ class MaxPool(Layer):
 
 @register("average-pool")
 class AveragePool(Layer):
-    """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window."""
+    """Mean of every window; see gpuconv.average_pool_forward.  stride=None: the window.
+
+    >>> nn.AveragePool(2).forward(np.ones((1, 3, 8, 8))).shape
+    (1, 3, 4, 4)
+    """
 
     def __init__(
         self,
-        window: Any = 2,
+        window: int | tuple[int, ...] = 2,
         *,
-        stride: Any = None,
-        pad: Any = 0,
-        dilation: Any = 1,
+        stride: int | tuple[int, ...] | None = None,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
         ceil: bool = False,
         count_pad: bool = True,
     ) -> None:
@@ -264,7 +233,11 @@ class AveragePool(Layer):
 
 @register("global-average-pool")
 class GlobalAveragePool(Layer):
-    """Mean of every channel of every image: (N, C, H, W) -> (N, C)."""
+    """Mean of every channel of every image: (N, C, H, W) -> (N, C).
+
+    >>> nn.GlobalAveragePool().forward(np.arange(8.0).reshape(1, 2, 2, 2))
+    array([[1.5, 5.5]])
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -281,40 +254,13 @@ class GlobalAveragePool(Layer):
         return ops.global_average_pool_backward(dy, cache)
 
 
-@register("dropout")
-class Dropout(Layer):
-    """Zero each element with probability rate in training; do nothing otherwise.
-
-    The draw is a pure function of the net's seed, of step, and of which of the net's dropout layers this is.
-    """
-
-    random = True
-
-    def __init__(self, rate: float = 0.5) -> None:
-        rate = checks.real("rate", rate, low=0.0, high=1.0)
-        if rate == 1.0:
-            msg = "rate must be below 1, got rate=1.0: nothing would be left"
-            raise ParamError(msg)
-        super().__init__(rate=rate)
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        if not training:
-            return x, None
-        # One number for each pair (training step, dropout layer).
-        own_step = step * self.random_count + self.random_index
-        offset = self.samples_before * math.prod(x.shape[1:])
-        return ops.dropout_forward(x, rate=self.settings["rate"], seed=self.seed, step=own_step, offset=offset)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        return ops.dropout_backward(dy, cache)
-
-
 @register("flatten")
 class Flatten(Layer):
-    """Each sample as one row, in (C, H, W) row order whatever the memory format: (N, d1, ..., dk) -> (N, d1 ... dk)."""
+    """Each sample as one row, in (C, H, W) row order whatever the memory format: (N, d1, ..., dk) -> (N, d1 ... dk).
+
+    >>> nn.Flatten().forward(np.ones((2, 3, 4, 4))).shape
+    (2, 48)
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -345,6 +291,12 @@ class Affine(Layer):
     """Fully connected layer: w (in_features, out_features), b (out_features,); see gpuconv.affine_forward.
 
     init: "he", "xavier", "uniform", or the standard deviation of a normal distribution.
+
+    >>> layer = nn.Affine(3, 2).create()
+    >>> layer.forward(np.ones((5, 3), np.float32)).shape
+    (5, 2)
+    >>> layer.params["w"].shape, layer.params["b"].shape
+    ((3, 2), (2,))
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, init: str | float = "he") -> None:
@@ -375,25 +327,6 @@ class Affine(Layer):
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         dw, db = self.grads["w"], self.grads.get("b")
         return ops.affine.affine_backward_into(dy, cache, dw, db, input_grad=input_grad)
-
-
-@register("scale")
-class Scale(Layer):
-    """factor x, for any shape, with a factor that does not learn."""
-
-    def __init__(self, factor: float) -> None:
-        super().__init__(factor=checks.real("factor", factor, low=-math.inf))
-
-    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return shape
-
-    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
-        checks.common_dtype(x=x)
-        return multiple(x, self.settings["factor"]), (tuple(x.shape), x.dtype)
-
-    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
-        checks.upstream(dy, *cache)
-        return multiple(dy, self.settings["factor"])
 
 
 def _pool_settings(window: Any, stride: Any, pad: Any, dilation: Any, ceil: Any) -> dict[str, Any]:

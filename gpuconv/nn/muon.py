@@ -10,6 +10,7 @@ from .. import checks, ops
 from ..backend import filter_banks
 from ..errors import ParamError
 from ..placed import Number
+from .net import Net
 from .optim import Optimiser, sgd_by_place
 
 # The quintic a s + b s^3 + c s^5 that takes every singular value s in (0, 1] towards 1, steeply rather than exactly.
@@ -34,11 +35,16 @@ class Muon(Optimiser):
     step of all banks together and reads nothing back.
     Sources: Jordan et al., Muon: an optimizer for hidden layers in neural networks (2024), and the speed run
     airbench94_muon, whose momenta, coefficients and number of iterations the defaults are.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> nn.Muon(net, momentum=0.6).step(lr=0.1)
+    >>> float(np.linalg.norm(net.params["conv1.w"]).round(3))  # of 4 filters: renormalised to sqrt(4)
+    2.0
     """
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         momentum: float = 0.6,
         nesterov: bool = True,
         weight_decay: float = 0.0,
@@ -91,8 +97,8 @@ class Muon(Optimiser):
         rates, shrinks = super().told(lr)
         return [*rates, float(lr)], [*shrinks, 1.0]  # the last ones are those of the filter banks
 
-    def step_by_place(self, numbers: Any) -> None:
-        super().step_by_place(numbers)
+    def _update_all_by_place(self, numbers: Any) -> None:
+        super()._update_all_by_place(numbers)
         if self._on_gpu is not None:
             self._turn_all(numbers.rate(len(self._parts)))
 

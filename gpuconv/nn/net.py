@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy.typing as npt
+
 from .. import checks
 from ..backend import backend_of, default_device, on_gpu
 from ..errors import ArgTypeError, DTypeError, ShapeError
 from ..ops._precision import check as check_precision
 from ..ops.batchnorm import Across
+from ..typing import AnyArray, Array
 from . import fuse
 from .layer import Layer
 from .layers import BatchNorm
@@ -27,9 +30,18 @@ class Net:
     so an update of the vector is an update of every layer.  The first `decayed` entries of the vectors are the weights
     of convolutions and affine layers; biases, gamma and beta follow.  state maps "bn1.running_mean" and the like: running
     statistics, and weights that do not learn.
+
+    >>> net = nn.Net(nn.Sequential(nn.Flatten(), nn.Affine(12, 2)), input_shape=(3, 2, 2))
+    >>> scores = net.forward(np.ones((5, 3, 2, 2), np.float32), training=True)
+    >>> loss, dscores = gpuconv.softmax_cross_entropy(scores, np.array([0, 1, 0, 1, 0]))
+    >>> net.backward(dscores)
+    >>> {name: gradient.shape for name, gradient in net.grads.items()}
+    {'affine1.w': (12, 2), 'affine1.b': (2,)}
     """
 
-    def __init__(self, body: Layer, input_shape: Any, *, seed: int = 0, dtype: Any = "float32") -> None:
+    def __init__(
+        self, body: Layer, input_shape: tuple[int, ...], *, seed: int = 0, dtype: npt.DTypeLike = "float32"
+    ) -> None:
         if not isinstance(body, Layer):
             msg = f"body must be a layer, got {type(body).__module__}.{type(body).__qualname__}"
             raise ArgTypeError(msg)
@@ -59,7 +71,7 @@ class Net:
         del self.config["body"]
         self.config |= {"net": name, **settings}
 
-    def prepare(self, x: Any) -> None:
+    def prepare(self, x: AnyArray) -> None:
         """Look at normalised training images before the first step of a new run; here there is nothing to learn.
 
         x: (N, *input_shape), up to 5000 images without augmentation
@@ -97,7 +109,7 @@ class Net:
                 leaf.across = across
         self._fused = fuse.fused(self.body)
 
-    def forward(self, x: Any, *, training: bool = False, step: int = 0) -> Any:
+    def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
         """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).
 
         training=True normalises by the batch, drops, and remembers what backward needs; step is the number of the
@@ -113,7 +125,7 @@ class Net:
         self._ran = self._fused if fuse.FUSED and on_gpu(x) else self.body
         return self._ran.forward(x, training=training, step=checks.step_word("step", step))
 
-    def backward(self, dscores: Any) -> None:
+    def backward(self, dscores: AnyArray) -> None:
         """Overwrite the gradients, for the last forward(training=True).   dscores: (N, classes)."""
         self._ran.backward(dscores, input_grad=False)
 

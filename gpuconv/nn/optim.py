@@ -9,6 +9,7 @@ from .. import checks, ops
 from ..backend import backend_of, zeros_like
 from ..errors import ParamError, UnsupportedError
 from ..placed import Number
+from .net import Net
 from .store import check_fit, copy_in
 
 
@@ -22,10 +23,16 @@ class Optimiser:
 
     A rule of your own is a subclass: it names its vectors and defines `_update`.  Steps of `gpuconv.train.Stepper` on a
     GPU, which are recorded, need the same from numbers that lie there: `_update_by_place`.
+
+    >>> net = nn.ConvNet(4, input_shape=(3, 8, 8))
+    >>> optimiser = nn.SGD(net, momentum=0.9)
+    >>> optimiser.step(lr=0.1)  # along net.grads, which a net's backward writes
+    >>> optimiser.steps, list(optimiser.state)
+    (1, ['velocity'])
     """
 
     def __init__(
-        self, net: Any, vectors: tuple[str, ...], weight_decay: float, bias_lr: float, **settings: Any
+        self, net: Net, vectors: tuple[str, ...], weight_decay: float, bias_lr: float, **settings: Any
     ) -> None:
         self.weight_decay = checks.real("weight_decay", weight_decay, low=0.0)
         self.bias_lr = checks.real("bias_lr", bias_lr, low=0.0)
@@ -60,8 +67,9 @@ class Optimiser:
 
     def step_by_place(self, numbers: Any) -> None:
         """Take one step on a GPU, by numbers that lie there, a gpuconv.cuda.StepNumbers; whoever calls this counts it."""
-        for k, (arrays, where, weight_decay, _) in enumerate(self._parts):
-            self._update_by_place(arrays, weight_decay, numbers, k, self._copy(where))
+        self._update_all_by_place(numbers)
+        if self._net.copies is not None:
+            self._net.copies.follow()
 
     def check_by_place(self) -> None:
         """Raise UnsupportedError where the rule is another by numbers than by their place: only one was defined anew."""
@@ -96,6 +104,10 @@ class Optimiser:
         for arrays, _, weight_decay, factor in self._parts:
             self._update(arrays, lr * factor, weight_decay)
 
+    def _update_all_by_place(self, numbers: Any) -> None:
+        for k, (arrays, where, weight_decay, _) in enumerate(self._parts):
+            self._update_by_place(arrays, weight_decay, numbers, k, self._copy(where))
+
     def _update(self, arrays: list[Any], lr: float, weight_decay: float) -> None:
         """Update one part: arrays are w, dw and the state vectors, all of one length."""
         raise NotImplementedError
@@ -116,11 +128,20 @@ class Optimiser:
 
 
 class SGD(Optimiser):
-    """Gradient descent with momentum (heavy ball, or Nesterov's); see gpuconv.sgd_update."""
+    """Gradient descent with momentum (heavy ball, or Nesterov's); see gpuconv.sgd_update.
+
+    >>> net = nn.Net(nn.Affine(1, 1, init=0.0), (1,), dtype="float64")
+    >>> optimiser = nn.SGD(net, momentum=0.5)
+    >>> net.grads["w"][...] = 1.0
+    >>> optimiser.step(lr=0.1)
+    >>> optimiser.step(lr=0.1)
+    >>> net.params["w"]
+    array([[-0.25]])
+    """
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
@@ -143,11 +164,19 @@ class SGD(Optimiser):
 
 
 class RMSprop(Optimiser):
-    """Steps divided by a running root mean square of the gradient; see gpuconv.rmsprop_update."""
+    """Steps divided by a running root mean square of the gradient; see gpuconv.rmsprop_update.
+
+    >>> net = nn.Net(nn.Affine(1, 1, init=0.0), (1,), dtype="float64")
+    >>> optimiser = nn.RMSprop(net, smoothing=0.75)
+    >>> net.grads["w"][...] = 8.0
+    >>> optimiser.step(lr=0.1)
+    >>> net.params["w"].round(3)
+    array([[-0.2]])
+    """
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         smoothing: float = 0.99,
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -167,13 +196,21 @@ class RMSprop(Optimiser):
 
 
 class Adam(Optimiser):
-    """Momentum divided by a running root mean square, both corrected for their start; see gpuconv.adam_update."""
+    """Momentum divided by a running root mean square, both corrected for their start; see gpuconv.adam_update.
+
+    >>> net = nn.Net(nn.Affine(1, 1, init=0.0), (1,), dtype="float64")
+    >>> optimiser = nn.Adam(net)
+    >>> net.grads["w"][...] = 8.0
+    >>> optimiser.step(lr=0.1)
+    >>> net.params["w"].round(3)
+    array([[-0.1]])
+    """
 
     decoupled: ClassVar[bool] = False
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
@@ -208,13 +245,20 @@ class Adam(Optimiser):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the weights directly, apart from the gradient."""
+    """Adam whose weight decay shrinks the weights directly, apart from the gradient.
+
+    >>> net = nn.Net(nn.Affine(1, 1, init=0.0), (1,), dtype="float64")
+    >>> net.params["w"][...] = 1.0
+    >>> nn.AdamW(net, weight_decay=0.5).step(lr=0.1)  # no gradient: only the decay
+    >>> net.params["w"].round(3)
+    array([[0.95]])
+    """
 
     decoupled = True
 
     def __init__(
         self,
-        net: Any,
+        net: Net,
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,

@@ -19,6 +19,12 @@ class GroupNorm(Layer):
     """Group normalisation of images (N, C, H, W): gamma, beta (C,); see gpuconv.groupnorm_forward.
 
     groups divides channels: 1 normalises whole images, groups=channels every channel of an image by itself.
+
+    >>> layer = nn.GroupNorm(4, groups=2).create()
+    >>> layer.forward(np.ones((2, 4, 8, 8), np.float32)).shape
+    (2, 4, 8, 8)
+    >>> layer
+    GroupNorm(4, 2)
     """
 
     float32_params = True
@@ -59,7 +65,13 @@ class GroupNorm(Layer):
 
 @register("layer-norm")
 class LayerNorm(Layer):
-    """Layer normalisation of rows (N, D): gamma, beta (D,); see gpuconv.layernorm_forward."""
+    """Layer normalisation of rows (N, D): gamma, beta (D,); see gpuconv.layernorm_forward.
+
+    >>> layer = nn.LayerNorm(2).create(dtype="float64")
+    >>> layer.forward(np.array([[1.0, 3.0], [10.0, 30.0]])).round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    """
 
     float32_params = True
 

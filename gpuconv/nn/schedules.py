@@ -21,7 +21,12 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Constant:
-    """The same rate at every step."""
+    """The same rate at every step.
+
+    >>> rate = nn.Constant(0.1)
+    >>> rate(0), rate(1000)
+    (0.1, 0.1)
+    """
 
     lr: float
 
@@ -35,7 +40,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Step:
-    """lr factor^(step // every): steps 0 to every - 1 have lr, step `every` is the first to have lr factor."""
+    """lr factor^(step // every): steps 0 to every - 1 have lr, step `every` is the first to have lr factor.
+
+    >>> rate = nn.Step(0.5, every=10, factor=0.5)
+    >>> rate(9), rate(10), rate(20)
+    (0.5, 0.25, 0.125)
+    """
 
     lr: float
     every: int
@@ -56,6 +66,10 @@ class Cosine:
 
     With a warm-up of m steps, step i < m has lr (i + 1) / (m + 1), step m is the first to have lr, and step `total`
     has floor.   Source: Loshchilov and Hutter, SGDR, arXiv 1608.03983 (one cycle of it).
+
+    >>> rate = nn.Cosine(0.5, total=100, warmup=10)
+    >>> round(rate(0), 4), rate(10), rate(100)
+    (0.0455, 0.5, 0.0)
     """
 
     lr: float
@@ -81,6 +95,10 @@ class OneCycle:
 
     With a warm-up of m steps, step 0 has start (None: lr / 25), step m has lr, and step `total` has floor.
     Source: Smith and Topin, Super-convergence, arXiv 1708.07120.
+
+    >>> rate = nn.OneCycle(1.0, total=100, warmup=0.25, start=0.5)
+    >>> rate(0), rate(25), rate(100)
+    (0.5, 1.0, 0.0)
     """
 
     lr: float
@@ -107,7 +125,11 @@ class OneCycle:
 
 
 def schedule(name: str, /, **settings: Any) -> Schedule:
-    """Return a schedule by name: "constant", "step", "cosine" or "one-cycle"; ConfigError for an unknown one."""
+    """Return a schedule by name: "constant", "step", "cosine" or "one-cycle"; ConfigError for an unknown one.
+
+    >>> nn.schedule("step", lr=0.5, every=10)
+    Step(lr=0.5, every=10, factor=0.1)
+    """
     return choice.make("schedule", _SCHEDULES, name, settings)
 
 

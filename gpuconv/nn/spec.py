@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy.typing as npt
+
 from .. import bounded, checks
 from ..checks import float_dtype
 from ..errors import ConfigError, GpuconvError
@@ -34,7 +36,9 @@ _DEEPEST = 32
 _LONGEST = 80  # letters of a kind in a message
 
 
-def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: Any = "float32") -> Net:
+def from_file(
+    path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: npt.DTypeLike = "float32"
+) -> Net:
     """Return the net that a .toml or .py file describes, with its initial weights.
 
     A .toml file is a list of layers, in order; what follows from the shape that reaches a layer is left out:
@@ -61,6 +65,14 @@ def from_file(path: str | Path, *, input_shape: Shape, classes: int, seed: int =
 
     The config of the net is complete: a checkpoint needs the file no more.  Raises ConfigError that names the file,
     and the layer with its line.
+
+    >>> from pathlib import Path
+    >>> written = Path("linear.toml").write_text('layer = [{kind = "flatten"}, {kind = "affine"}]')
+    >>> nn.from_file("linear.toml", input_shape=(3, 8, 8), classes=10).body
+    layer                                     parameters
+    flatten1  Flatten()
+    affine1   Affine(192, 10, init='xavier')       1,930
+    total                                          1,930
     """
     path, input_shape, dtype = path_of(path, "the net"), sample_shape(input_shape), float_dtype(dtype)
     classes = checks.integer("classes", classes, least=1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import checks
-from ..backend import asarray, asnumpy, backend_of, cast_into, quiet, zeros
+from ..backend import asarray, asnumpy, backend_of, cast_into, quiet, turned_filters, zeros
 from ..errors import CheckpointMismatchError, ParamError
 from ..random import Stream, generator
 from . import init
@@ -36,16 +36,18 @@ class Copies:
     """A net's weights once more, in 16 bits: what steps compute with, while the optimiser goes on in float32.
 
     flat: of all parameters, in the order of the flat vectors, so that an update fills it as it goes.   others: pairs of
-    weights that do not learn and their copies.
+    weights that do not learn and their copies.   turned: filters of `flat` as a GPU reads them, None where there are none.
     """
 
     params: Any
     flat: Any
     others: list[tuple[Any, Any]]
+    turned: Any = None
 
     @property
     def nbytes(self) -> int:
-        return int(self.flat.nbytes) + sum(int(copy.nbytes) for _, copy in self.others)
+        of_turned = 0 if self.turned is None else self.turned.nbytes
+        return int(self.flat.nbytes) + sum(int(copy.nbytes) for _, copy in self.others) + of_turned
 
     @quiet
     def renew(self) -> None:
@@ -53,6 +55,12 @@ class Copies:
         cast_into(self.params, self.flat)
         for weight, copy in self.others:
             cast_into(weight, copy)
+        self.follow()
+
+    def follow(self) -> None:
+        """Let those that are kept besides `flat` be what an update has left there."""
+        if self.turned is not None:
+            self.turned.fill()
 
 
 def copies_for(layer: Layer, store: Store, dtype: np.dtype) -> Copies:
@@ -61,10 +69,13 @@ def copies_for(layer: Layer, store: Store, dtype: np.dtype) -> Copies:
     Layers that keep float32 parameters beside 16 bits are left without.
     """
     leaves = [leaf for _, leaf in layer.leaves()]
-    copies = Copies(store.params, zeros(tuple(store.params.shape), dtype), [])
-    for leaf, name, array, where in _places(leaves, store.decayed):
-        if not leaf.float32_params:
-            leaf.copies[name] = copies.flat[where].reshape(array.shape)
+    flat = zeros(tuple(store.params.shape), dtype)
+    places = [place for place in _places(leaves, store.decayed) if not place[0].float32_params]
+    turned = turned_filters(flat, {where.start: array.shape for _, _, array, where in places})
+    copies = Copies(store.params, flat, [], turned)
+    filters = {} if turned is None else turned.filters
+    for leaf, name, array, where in places:
+        leaf.copies[name] = filters.get(where.start, flat[where].reshape(array.shape))
     for leaf in leaves:
         for name, weight in leaf.state.items() if not leaf.float32_params else ():
             leaf.copies[name] = zeros(tuple(weight.shape), dtype)

@@ -8,29 +8,31 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .. import checks
 from ..backend import backend_of, on_gpu
 from ..errors import ArgTypeError, DTypeError, ParamError, ShapeError
 from ..placed import Count
 from ..shapes import check_count
+from ..typing import AnyArray, Array
 
 PAD_MODES = ("zero", "reflect")
 
 
 def augment(
-    images: Any,
-    draws: Any = None,
+    images: Array,
+    draws: AnyArray | None = None,
     *,
-    mean: Any,
-    std: Any,
+    mean: npt.ArrayLike,
+    std: npt.ArrayLike,
     pad: int = 0,
     pad_mode: str = "zero",
     flip: bool = False,
     cutout: int = 0,
-    dtype: Any = "float32",
+    dtype: npt.DTypeLike = "float32",
     channels_last: bool = False,
-) -> Any:
+) -> Array:
     """Return images as normalised floats, each shifted by up to pad pixels, mirrored and cut into at random.
 
     images: (N, C, H, W) uint8   draws: (N,) uint64 or None   ->   (N, C, H, W) of dtype
@@ -45,6 +47,15 @@ def augment(
     is a pure function of d, the same on every backend.  draws=None leaves the pictures as they are.  channels_last
     chooses the memory format of the result.
     Source of cutout: DeVries and Taylor, Improved Regularization of CNNs with Cutout (arXiv 1708.04552).
+
+    >>> images = np.array([[[[0, 51, 102], [153, 204, 255]]]], np.uint8)
+    >>> gpuconv.augment(images, mean=[0.0], std=[0.2])[0, 0]
+    array([[0., 1., 2.],
+           [3., 4., 5.]], dtype=float32)
+    >>> mirrored = np.array([1 << 32], np.uint64)
+    >>> gpuconv.augment(images, mirrored, mean=[0.0], std=[0.2], flip=True)[0, 0]
+    array([[2., 1., 0.],
+           [5., 4., 3.]], dtype=float32)
     """
     checks.given(images=images)
     backend = backend_of(images=images, draws=draws)

@@ -10,14 +10,17 @@ import numpy as np
 
 from .. import checks
 from ..backend import asnumpy, backend_of, fill, on_gpu
+from ..elsewhere import says_ours
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
+from ..typing import AnyArray, Array
+from ._cache import Cache
 
 _ROWS = {2: "(N, C)"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class BatchNormCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class BatchNormCache(Cache):
     """What the backward needs: the input by reference, and the mean and 1 / sqrt(variance + eps) it was scaled by."""
 
     x: Any
@@ -41,17 +44,18 @@ class Across(Protocol):
     def gather(self, array: Any) -> Any: ...
 
 
+@says_ours()
 def batchnorm_forward(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
+    x: Array,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray,
+    running_var: AnyArray,
     *,
     training: bool = True,
     momentum: float = 0.9,
     eps: float = 1e-5,
-) -> tuple[Any, BatchNormCache]:
+) -> tuple[Array, BatchNormCache]:
     """Normalise every column over the batch, scale by gamma, shift by beta; return (y, cache).
 
     x: (N, C)   gamma, beta, running_mean, running_var: (C,)   ->   y: (N, C)
@@ -61,40 +65,70 @@ def batchnorm_forward(
     The four vectors share one dtype: that of x, or float32 where x has 16 bits.  An empty batch in training changes
     no running statistic.
     Raises ShapeError (a training batch of one row, too), ParamError, DTypeError, AliasError before any work.
+
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> mean, var = np.zeros(2), np.ones(2)
+    >>> y, cache = gpuconv.batchnorm_forward(x, np.ones(2), np.zeros(2), mean, var, momentum=0.5)
+    >>> y.round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]])
+    >>> mean, var
+    (array([ 1., 10.]), array([ 1. , 50.5]))
     """
     return _forward(_ROWS, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
 
 
-def batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
-    """Return (dx, dgamma, dbeta).   dy: (N, C)  ->  dx: (N, C)   dgamma, dbeta: (C,)."""
+def batchnorm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array, Array]:
+    """Return (dx, dgamma, dbeta).   dy: (N, C)  ->  dx: (N, C)   dgamma, dbeta: (C,).
+
+    >>> x = np.array([[1.0], [2.0], [3.0]])
+    >>> y, cache = gpuconv.batchnorm_forward(x, np.ones(1), np.zeros(1), np.zeros(1), np.ones(1))
+    >>> dx, dgamma, dbeta = gpuconv.batchnorm_backward(np.array([[0.0], [0.0], [2.0]]), cache)
+    >>> dx.shape, dgamma.round(2), dbeta
+    ((3, 1), array([2.45]), array([2.]))
+    """
     return _backward(dy, cache, _ROWS, "batchnorm_forward")
 
 
+@says_ours()
 def spatial_batchnorm_forward(
-    x: Any,
-    gamma: Any,
-    beta: Any,
-    running_mean: Any,
-    running_var: Any,
+    x: Array,
+    gamma: AnyArray,
+    beta: AnyArray,
+    running_mean: AnyArray,
+    running_var: AnyArray,
     *,
     training: bool = True,
     momentum: float = 0.9,
     eps: float = 1e-5,
-) -> tuple[Any, BatchNormCache]:
+) -> tuple[Array, BatchNormCache]:
     """Normalise every channel over the batch and all axes after the channels; otherwise as batchnorm_forward.
 
     x: (N, C, H, W)   gamma, beta, running_mean, running_var: (C,)   ->   y: (N, C, H, W), in the memory format of x
 
     x may be (N, C, L) or (N, C, D, H, W) as well, and y is then.  A channel of one constant value gives exactly beta.  In
     training there must be more than one value of a channel: N H W above 1.
+
+    >>> x = np.array([1.0, 3.0, 5.0, 7.0]).reshape(1, 1, 2, 2)
+    >>> gamma, beta, mean, var = np.ones(1), np.zeros(1), np.zeros(1), np.ones(1)
+    >>> y, cache = gpuconv.spatial_batchnorm_forward(x, gamma, beta, mean, var)
+    >>> y[0, 0].round(3)
+    array([[-1.342, -0.447],
+           [ 0.447,  1.342]])
     """
     return _forward(SPATIAL, x, gamma, beta, running_mean, running_var, training=training, momentum=momentum, eps=eps)
 
 
-def spatial_batchnorm_backward(dy: Any, cache: BatchNormCache) -> tuple[Any, Any, Any]:
+def spatial_batchnorm_backward(dy: Array, cache: BatchNormCache) -> tuple[Array, Array, Array]:
     """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,).
 
     dy: (N, C, L) or (N, C, D, H, W), where x was, gives dx likewise.
+
+    >>> x, one = np.arange(24.0).reshape(2, 3, 2, 2), np.ones(3)
+    >>> y, cache = gpuconv.spatial_batchnorm_forward(x, one, np.zeros(3), np.zeros(3), np.ones(3))
+    >>> dx, dgamma, dbeta = gpuconv.spatial_batchnorm_backward(np.ones_like(y), cache)
+    >>> dx.shape, dgamma.shape, dbeta
+    ((2, 3, 2, 2), (3,), array([8., 8., 8.]))
     """
     return _backward(dy, cache, SPATIAL, "spatial_batchnorm_forward")
 

@@ -11,13 +11,14 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
+from ._cache import Cache
 from .batchnorm import BatchNormCache, checked_forward
 
 _AXES = {2: "(N, C)", 4: "(N, C, H, W)"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FusedCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FusedCache(Cache):
     """What the backward needs.
 
     norm: of the batch norm.   told: where the output was above 0, or the places of the maxima.   shape: of the output

@@ -8,8 +8,11 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
+from ..elsewhere import says_ours
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
+from ..typing import Array, Gradient
 from . import _precision
+from ._cache import Cache
 from ._complex_conv import (
     COMPLEX,
     complex_channels,
@@ -22,8 +25,8 @@ from ._complex_conv import (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConvCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ConvCache(Cache):
     """What conv_backward needs: the inputs, by reference (change them and the gradient changes with them)."""
 
     x: Any
@@ -34,17 +37,18 @@ class ConvCache:
     precision: str | None = None
 
 
+@says_ours(kernel_size="the shape of w says the window")
 def conv_forward(
-    x: Any,
-    w: Any,
-    b: Any = None,
+    x: Array,
+    w: Array,
+    b: Array | None = None,
     *,
-    stride: Any = 1,
-    pad: Any = 0,
-    dilation: Any = 1,
+    stride: int | tuple[int, ...] = 1,
+    pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     precision: str | None = None,
-) -> tuple[Any, ConvCache]:
+) -> tuple[Array, ConvCache]:
     """Correlate a batch of images, or of signals or volumes, with a bank of filters; return (y, cache).
 
     x: (N, C, H, W)     w: (K, C / groups, R, S)      b: (K,) or None   ->   y: (N, K, P, Q)
@@ -76,6 +80,13 @@ def conv_forward(
 
     Raises ShapeError, ParamError, DTypeError, ArgTypeError, DeviceMismatchError, or UnsupportedError where precision is
     given and cannot be had, before any work.
+
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> w = np.ones((1, 1, 3, 3))
+    >>> y, cache = gpuconv.conv_forward(x, w, pad=1, stride=2)
+    >>> y[0, 0]
+    array([[10., 24.],
+           [51., 90.]])
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
@@ -89,8 +100,8 @@ def conv_forward(
 
 
 def conv_backward(
-    dy: Any, cache: ConvCache, *, input_grad: bool = True, weight_grad: bool = True
-) -> tuple[Any, Any, Any]:
+    dy: Array, cache: ConvCache, *, input_grad: bool = True, weight_grad: bool = True
+) -> tuple[Gradient[Array], Gradient[Array], Gradient[Array]]:
     """Return (dx, dw, db), the gradients of sum(dy * y) for conv_forward's inputs, in their shapes.
 
     dy: (N, K, P, Q)   ->   dx: (N, C, H, W)   dw: (K, C / groups, R, S)   db: (K,)
@@ -100,6 +111,12 @@ def conv_backward(
 
     dx is None with input_grad=False (the first layer of a net needs none), dw with weight_grad=False (filters that stay
     as they are); db is None where forward had no b.
+
+    >>> x, w = np.ones((2, 3, 8, 8)), np.ones((4, 3, 3, 3))
+    >>> y, cache = gpuconv.conv_forward(x, w, np.zeros(4))
+    >>> dx, dw, db = gpuconv.conv_backward(np.ones_like(y), cache)
+    >>> dx.shape, dw.shape, db
+    ((2, 3, 8, 8), (4, 3, 3, 3), array([72., 72., 72., 72.]))
     """
     backend, x, w, z = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)

@@ -8,12 +8,15 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of, fill, on_gpu
+from ..elsewhere import says_ours
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, conv_transpose_sizes, with_axes_of
+from ..typing import Array, Gradient
 from . import _precision
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ConvTransposeCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ConvTransposeCache(Cache):
     """What conv_transpose_backward needs: the inputs, by reference (change them and the gradient changes with them)."""
 
     x: Any
@@ -24,18 +27,19 @@ class ConvTransposeCache:
     precision: str | None = None
 
 
+@says_ours(kernel_size="the shape of w says the window")
 def conv_transpose_forward(
-    x: Any,
-    w: Any,
-    b: Any = None,
+    x: Array,
+    w: Array,
+    b: Array | None = None,
     *,
-    stride: Any = 1,
-    pad: Any = 0,
-    output_pad: Any = 0,
-    dilation: Any = 1,
+    stride: int | tuple[int, ...] = 1,
+    pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+    output_pad: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     precision: str | None = None,
-) -> tuple[Any, ConvTransposeCache]:
+) -> tuple[Array, ConvTransposeCache]:
     """Send each pixel, times a bank of filters, to the window of a larger image; return (y, cache).
 
     x: (N, C, H, W)     w: (C, K / groups, R, S)      b: (K,) or None   ->   y: (N, K, P, Q)
@@ -54,6 +58,14 @@ def conv_transpose_forward(
 
     Raises ShapeError, ParamError, DTypeError, ArgTypeError, DeviceMismatchError, or UnsupportedError where precision is
     given and cannot be had, before any work.
+
+    >>> x = np.array([[[[1.0, 2.0], [3.0, 4.0]]]])
+    >>> y, cache = gpuconv.conv_transpose_forward(x, np.ones((1, 1, 2, 2)), stride=2)
+    >>> y[0, 0]
+    array([[1., 1., 2., 2.],
+           [1., 1., 2., 2.],
+           [3., 3., 4., 4.],
+           [3., 3., 4., 4.]])
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
@@ -71,13 +83,19 @@ def conv_transpose_forward(
 
 
 def conv_transpose_backward(
-    dy: Any, cache: ConvTransposeCache, *, input_grad: bool = True, weight_grad: bool = True
-) -> tuple[Any, Any, Any]:
+    dy: Array, cache: ConvTransposeCache, *, input_grad: bool = True, weight_grad: bool = True
+) -> tuple[Gradient[Array], Gradient[Array], Gradient[Array]]:
     """Return (dx, dw, db), the gradients of sum(dy * y) for conv_transpose_forward's inputs, in their shapes.
 
     dy: (N, K, P, Q)   ->   dx: (N, C, H, W)   dw: (C, K / groups, R, S)   db: (K,); signals and volumes in their shapes
 
     dx is None with input_grad=False, dw with weight_grad=False; db is None where forward had no b.
+
+    >>> x, w = np.ones((2, 3, 4, 4)), np.ones((3, 5, 4, 4))
+    >>> y, cache = gpuconv.conv_transpose_forward(x, w, stride=2, pad=1)
+    >>> dx, dw, db = gpuconv.conv_transpose_backward(np.ones_like(y), cache)
+    >>> y.shape, dx.shape, dw.shape, db
+    ((2, 5, 8, 8), (2, 3, 4, 4), (3, 5, 4, 4), None)
     """
     backend = _checked(dy, cache)
     input_grad = checks.flag("input_grad", input_grad)

@@ -9,11 +9,14 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ParamError
+from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DropoutCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class DropoutCache(Cache):
     """What dropout_backward needs: which elements stay (None: all), the factor they were scaled by, where."""
 
     like: Any
@@ -23,9 +26,10 @@ class DropoutCache:
     dtype: np.dtype
 
 
+@says_ours()
 def dropout_forward(
-    x: Any, *, rate: float = 0.5, seed: int = 0, step: int = 0, offset: int = 0, training: bool = True
-) -> tuple[Any, DropoutCache]:
+    x: Array, *, rate: float = 0.5, seed: int = 0, step: int = 0, offset: int = 0, training: bool = True
+) -> tuple[Array, DropoutCache]:
     """Zero each element with probability rate and scale the rest by 1 / (1 - rate); return (y, cache).
 
     x: any shape   ->   y: the same.  training=False (or rate=0) returns the values unchanged.
@@ -34,6 +38,12 @@ def dropout_forward(
     the same on every backend and in either memory format.  Give each call of a run its own step.  Where x is the part of
     a batch that begins offset elements after its first, the draw is that of the whole batch.
     Source of the generator: Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011); see gpuconv.random.
+
+    >>> y, cache = gpuconv.dropout_forward(np.ones(8), rate=0.5, seed=0, step=0)
+    >>> y
+    array([2., 0., 2., 2., 0., 0., 0., 0.])
+    >>> np.array_equal(y, gpuconv.dropout_forward(np.ones(8), rate=0.5, seed=0, step=0)[0])
+    True
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
@@ -50,8 +60,13 @@ def dropout_forward(
     return y, DropoutCache(checks.nothing_like(y), kept, scale, tuple(x.shape), x.dtype)
 
 
-def dropout_backward(dy: Any, cache: DropoutCache) -> Any:
-    """Return dx: dy, scaled, where forward kept the element; else 0."""
+def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
+    """Return dx: dy, scaled, where forward kept the element; else 0.
+
+    >>> y, cache = gpuconv.dropout_forward(np.ones(4), rate=0.5, seed=0, step=1)
+    >>> y, gpuconv.dropout_backward(np.array([1.0, 2.0, 3.0, 4.0]), cache)
+    (array([0., 2., 0., 0.]), array([0., 4., 0., 0.]))
+    """
     checks.cache_of(cache, DropoutCache, "dropout_forward")
     backend = backend_of(dy=dy, cache=cache.like)
     checks.upstream(dy, cache.shape, cache.dtype)

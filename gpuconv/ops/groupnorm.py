@@ -9,14 +9,17 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import CacheError, DTypeError, ParamError, ShapeError
 from ..shapes import SPATIAL, folded, unfolded
+from ..typing import AnyArray, Array
+from ._cache import Cache
 
 _ROWS = {2: "(N, D)"}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class GroupNormCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class GroupNormCache(Cache):
     """What the backward needs: the input by reference, and (N, groups) means and 1 / sqrt(variance + eps)."""
 
     x: Any
@@ -26,7 +29,10 @@ class GroupNormCache:
     marks: dict[str, bytes] | None
 
 
-def groupnorm_forward(x: Any, gamma: Any, beta: Any, *, groups: int, eps: float = 1e-5) -> tuple[Any, GroupNormCache]:
+@says_ours()
+def groupnorm_forward(
+    x: Array, gamma: AnyArray, beta: AnyArray, *, groups: int, eps: float = 1e-5
+) -> tuple[Array, GroupNormCache]:
     """Normalise each image over groups of neighbouring channels, scale by gamma, shift by beta; return (y, cache).
 
     x: (N, C, H, W)   gamma, beta: (C,)   ->   y: (N, C, H, W), in the memory format of x
@@ -35,27 +41,51 @@ def groupnorm_forward(x: Any, gamma: Any, beta: Any, *, groups: int, eps: float 
     beta have the dtype of x, or float32 where x has 16 bits.
     Raises ShapeError (a group of one value, too), ParamError, DTypeError before any work.
     Source: Wu and He, Group normalization, arXiv 1803.08494.
+
+    >>> x = np.array([1.0, 3.0, 10.0, 30.0]).reshape(1, 4, 1, 1)
+    >>> y, cache = gpuconv.groupnorm_forward(x, np.ones(4), np.zeros(4), groups=2)
+    >>> y.ravel().round(3)
+    array([-1.,  1., -1.,  1.])
     """
     return _forward(SPATIAL, x, gamma, beta, groups=groups, eps=eps)
 
 
-def groupnorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
-    """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,)."""
+def groupnorm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array, Array]:
+    """Return (dx, dgamma, dbeta).   dy: (N, C, H, W)  ->  dx: (N, C, H, W)   dgamma, dbeta: (C,).
+
+    >>> x = np.arange(16.0).reshape(1, 4, 2, 2)
+    >>> y, cache = gpuconv.groupnorm_forward(x, np.ones(4), np.zeros(4), groups=2)
+    >>> dx, dgamma, dbeta = gpuconv.groupnorm_backward(np.ones_like(y), cache)
+    >>> dx.shape, dgamma.shape, dbeta
+    ((1, 4, 2, 2), (4,), array([4., 4., 4., 4.]))
+    """
     return _backward(dy, cache, SPATIAL, "groupnorm_forward")
 
 
-def layernorm_forward(x: Any, gamma: Any, beta: Any, *, eps: float = 1e-5) -> tuple[Any, GroupNormCache]:
+@says_ours()
+def layernorm_forward(x: Array, gamma: AnyArray, beta: AnyArray, *, eps: float = 1e-5) -> tuple[Array, GroupNormCache]:
     """Normalise each row, scale by gamma, shift by beta; otherwise as groupnorm_forward.
 
     x: (N, D)   gamma, beta: (D,)   ->   y: (N, D)
 
     Source: Ba, Kiros and Hinton, Layer normalization, arXiv 1607.06450.
+
+    >>> y, cache = gpuconv.layernorm_forward(np.array([[1.0, 3.0], [10.0, 30.0]]), np.ones(2), np.zeros(2))
+    >>> y.round(3)
+    array([[-1.,  1.],
+           [-1.,  1.]])
     """
     return _forward(_ROWS, x, gamma, beta, groups=1, eps=eps)
 
 
-def layernorm_backward(dy: Any, cache: GroupNormCache) -> tuple[Any, Any, Any]:
-    """Return (dx, dgamma, dbeta).   dy: (N, D)  ->  dx: (N, D)   dgamma, dbeta: (D,)."""
+def layernorm_backward(dy: Array, cache: GroupNormCache) -> tuple[Array, Array, Array]:
+    """Return (dx, dgamma, dbeta).   dy: (N, D)  ->  dx: (N, D)   dgamma, dbeta: (D,).
+
+    >>> y, cache = gpuconv.layernorm_forward(np.arange(6.0).reshape(2, 3), np.ones(3), np.zeros(3))
+    >>> dx, dgamma, dbeta = gpuconv.layernorm_backward(np.ones((2, 3)), cache)
+    >>> dx.shape, dgamma.shape, dbeta
+    ((2, 3), (3,), array([2., 2., 2.]))
+    """
     return _backward(dy, cache, _ROWS, "layernorm_forward")
 
 

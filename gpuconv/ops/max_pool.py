@@ -9,12 +9,15 @@ import numpy as np
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..pool_shapes import PoolSizes, VolumePoolSizes, pool_sizes
 from ..shapes import as_image, with_axes_of
+from ..typing import Array
+from ._cache import Cache
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class MaxPoolCache:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MaxPoolCache(Cache):
     """What max_pool_backward needs.
 
     argmax: for each output, the place of its maximum in the window, counted in row order (of volumes plane by plane);
@@ -30,16 +33,17 @@ class MaxPoolCache:
     marks: dict[str, bytes] | None
 
 
+@says_ours()
 def max_pool_forward(
-    x: Any,
+    x: Array,
     *,
-    window: Any = 2,
-    stride: Any = None,
-    pad: Any = 0,
-    dilation: Any = 1,
+    window: int | tuple[int, ...] = 2,
+    stride: int | tuple[int, ...] | None = None,
+    pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
     ceil: bool = False,
     ties: str = "first",
-) -> tuple[Any, MaxPoolCache]:
+) -> tuple[Array, MaxPoolCache]:
     """Take the maximum of every window; return (y, cache).
 
     x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1 for (R, S)
@@ -57,6 +61,11 @@ def max_pool_forward(
     plane), all an equal part of it ("split"), or "every" one the whole of it, which is no gradient but what some code
     does.  With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
     Raises ShapeError, ParamError (pad above half the dilated window), DTypeError or ArgTypeError before any work.
+
+    >>> x = np.array([[1.0, 2.0, 5.0, 6.0], [4.0, 3.0, 8.0, 7.0]]).reshape(1, 1, 2, 4)
+    >>> y, cache = gpuconv.max_pool_forward(x, window=2)
+    >>> y
+    array([[[[4., 8.]]]])
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
@@ -68,10 +77,16 @@ def max_pool_forward(
     return y, MaxPoolCache(ties, None, x, y, x.dtype, sizes, checks.mark(x=x, y=y))
 
 
-def max_pool_backward(dy: Any, cache: MaxPoolCache) -> Any:
+def max_pool_backward(dy: Array, cache: MaxPoolCache) -> Array:
     """Return dx: each entry of dy goes to the place its maximum came from; overlapping windows add up.
 
     dy: (N, C, P, Q)   ->   dx: (N, C, H, W); of signals and volumes in their shapes
+
+    >>> x = np.array([[1.0, 2.0, 5.0, 6.0], [4.0, 3.0, 8.0, 7.0]]).reshape(1, 1, 2, 4)
+    >>> y, cache = gpuconv.max_pool_forward(x, window=2)
+    >>> gpuconv.max_pool_backward(np.array([[[[10.0, 20.0]]]]), cache)[0, 0]
+    array([[ 0.,  0.,  0.,  0.],
+           [10.,  0., 20.,  0.]])
     """
     checks.cache_of(cache, MaxPoolCache, "max_pool_forward")
     backend = backend_of(dy=dy, cache=cache.argmax, x=cache.x)

@@ -10,13 +10,16 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
+from ..elsewhere import says_ours
 from ..errors import ParamError
+from ..typing import Array
 
 
+@says_ours()
 def sgd_update(
-    w: Any,
-    dw: Any,
-    velocity: Any = None,
+    w: Array,
+    dw: Array,
+    velocity: Array | None = None,
     *,
     lr: float,
     momentum: float = 0.0,
@@ -27,6 +30,11 @@ def sgd_update(
 
     g = dw + weight_decay w;   velocity = momentum velocity + g;   w -= lr velocity, or with nesterov
     w -= lr (g + momentum velocity).   w, dw, velocity: (n,).
+
+    >>> w, velocity = np.array([1.0, 2.0]), np.zeros(2)
+    >>> gpuconv.sgd_update(w, np.array([10.0, 20.0]), velocity, lr=0.1, momentum=0.9)
+    >>> w, velocity
+    (array([0., 0.]), array([10., 20.]))
     """
     backend = _checked(w, dw, velocity=velocity)
     if velocity is None and momentum:
@@ -43,10 +51,11 @@ def sgd_update(
     )
 
 
+@says_ours()
 def rmsprop_update(
-    w: Any,
-    dw: Any,
-    square: Any,
+    w: Array,
+    dw: Array,
+    square: Array,
     *,
     lr: float,
     smoothing: float = 0.99,
@@ -57,6 +66,11 @@ def rmsprop_update(
 
     g = dw + weight_decay w;   square = smoothing square + (1 - smoothing) g^2;   w -= lr g / (sqrt(square) + eps).
     w, dw, square: (n,).   Source: Hinton, Neural Networks for Machine Learning, lecture 6e (2012).
+
+    >>> w, square = np.array([1.0, 2.0]), np.zeros(2)
+    >>> gpuconv.rmsprop_update(w, np.array([4.0, -4.0]), square, lr=0.5, smoothing=0.75)
+    >>> w.round(3), square
+    (array([0., 3.]), array([4., 4.]))
     """
     backend = _checked(w, dw, square=square)
     backend.rmsprop_update(
@@ -70,11 +84,12 @@ def rmsprop_update(
     )
 
 
+@says_ours()
 def adam_update(
-    w: Any,
-    dw: Any,
-    m: Any,
-    v: Any,
+    w: Array,
+    dw: Array,
+    m: Array,
+    v: Array,
     *,
     step: int,
     lr: float,
@@ -90,6 +105,11 @@ def adam_update(
     m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;
     w -= lr m' / (sqrt(v') + eps)   with m' = m / (1 - beta1^step), v' = v / (1 - beta2^step).
     w, dw, m, v: (n,).   Sources: Kingma and Ba, arXiv 1412.6980; Loshchilov and Hutter, arXiv 1711.05101.
+
+    >>> w, m, v = np.array([1.0, 2.0]), np.zeros(2), np.zeros(2)
+    >>> gpuconv.adam_update(w, np.array([5.0, -5.0]), m, v, step=1, lr=0.1)
+    >>> w.round(3), m.round(3)
+    (array([0.9, 2.1]), array([ 0.5, -0.5]))
     """
     backend = _checked(w, dw, m=m, v=v)
     for name, value in (("beta1", beta1), ("beta2", beta2)):

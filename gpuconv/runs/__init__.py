@@ -2,6 +2,7 @@
 
 folder        the folder of a run, and which files it holds
 config        the settings: one dataclass
+recipes       the presets
 settings      settings by name and on disk: presets, config.toml
 inputs        what a net takes and what its scores mean
 checkpoint    a run at one moment, to and from a file: weights, optimiser, position
@@ -12,6 +13,7 @@ metrics       metrics.csv: a line per epoch
 result        result.json: what a finished run came to
 machine       env.json: what it was measured on
 reading       all of this, read
+overview      all runs of a folder, in a few words each
 dataset       the data set of a run, found again
 evaluation    how well a net does on pictures
 prediction    what a net takes pictures for

@@ -265,7 +265,12 @@ def _settings(values: Mapping[str, Any], folder: Path) -> Config:
 
 
 def load_net(path: str | Path) -> nn.Net:
-    """Return the net of a checkpoint, with its weights: ready for forward."""
+    """Return the net of a checkpoint, with its weights: ready for forward.
+
+    >>> net = train.load_net("runs/first/best.safetensors")
+    >>> net.forward(np.zeros((2, 3, 32, 32), np.float32)).shape
+    (2, 10)
+    """
     return net_of(load(path_of(path)))
 
 

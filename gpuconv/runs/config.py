@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from .. import checks
+from .. import checks, tables
 from ..data.sources import NAMES, folder_of_that_name, is_path
 from ..errors import ConfigError, GpuconvError
 from ..folders import is_folder
@@ -20,6 +20,8 @@ from ..nn import choice
 from ..nn.muon import MOST_ITERATIONS
 from ..nn.spec import NET_FILES
 from ..ops.augmentation import PAD_MODES
+from ..plural import counted
+from .recipes import RECIPES
 
 
 def _setting(
@@ -37,7 +39,7 @@ def _setting(
 
 
 SIXTEEN_BITS = ("float16", "bfloat16")  # precisions whose activations are so
-_NETS = ("convnet", "three-layer", "vgg", "resnet9", "resnet18", "speedrun")  # each has a preset of its name
+_NETS = tuple(RECIPES)  # each preset is a net's, and has its name
 OF_WEIGHTS = "weights"  # the net that is the one of the weights which a run starts from
 
 
@@ -46,6 +48,16 @@ class Config:
     """Every setting of a training run.  Construction checks each one and raises ConfigError.
 
     net left out is "convnet"; of a run that starts from weights, and says no widths, it is "weights": the net of these.
+
+    >>> config = train.Config(net="vgg", epochs=3)
+    >>> config
+    Config(net='vgg', epochs=3)
+    >>> config.batch_size, config.lr
+    (128, 0.1)
+    >>> train.Config(epochs=0)
+    Traceback (most recent call last):
+        ...
+    gpuconv.errors.ConfigError: epochs must be an int from 1 to 2^31 - 1, got epochs=0
     """
 
     preset: str = _setting("convnet", "the recipe the other settings start from", choices=_NETS)
@@ -167,6 +179,14 @@ class Config:
         defaults = {spec.name: spec.default for spec in dataclasses.fields(self)} | {"net": self._net_left_out()}
         given = [f"{name}={value!r}" for name, value in vars(self).items() if value != defaults[name]]
         return f"Config({', '.join(given)})"
+
+    def _repr_html_(self) -> str:
+        """Show the settings that differ from the preset's, beside these."""
+        usual = Config(preset=self.preset, **RECIPES[self.preset])
+        pairs = ((name, value, getattr(usual, name)) for name, value in vars(self).items())
+        rows = [[name, *map(tables.shown, (value, other))] for name, value, other in pairs if value != other]
+        changed = counted(len(rows), "setting changed", "settings changed")
+        return tables.html("Config", f"preset {self.preset}, {changed}", ["setting", "here", self.preset], rows)
 
     @property
     def computes_in(self) -> str:

@@ -11,7 +11,7 @@ best.safetensors   the epoch with the best validation accuracy, of equals the lo
 result.json        the outcome, with data set, machine and versions; there when the run is finished
 report.html        all of it to look at, in one file
 <name>.toml, .py   the net, if a file describes it: a copy, which config.toml names
-tensorboard/       events for TensorBoard, if asked for
+tensorboard/       events for TensorBoard, if asked for: settings, and below them train/, validation/, test/
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import re
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +40,13 @@ from .origin import ORIGIN, located, write_origin
 from .settings import read, to_toml
 
 CONFIG = "config.toml"
-PLAN = "plan.json"  # makes a folder one of several runs, see train/seeds.py
+PLAN = "plan.json"  # makes a folder one of several runs, see train/several.py
+LOCK = ".lock"
+
+_MEMBER = re.compile(r"(?:[a-z]\w*=[^,]+,)*(?:seed-\d+|[a-z]\w*=[^,]+)")
+_NUMBER = re.compile(r"((?<![\d.])\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
+_WAIT = 0.05  # seconds until a folder is tried again that somebody may only look at
+_TRIES = 3
 
 
 class RunFolder:
@@ -80,17 +88,29 @@ class RunFolder:
         if not config.net.endswith(NET_FILES):
             self.write_config(config)
             return config
-        file = path_of(config.net, "the net")
+        name, content = self._net_file(config.net)
+        config = dataclasses.replace(config, net=name)
+        self.write_config(config)
+        durable.write(self.path / name, content)
+        return config
+
+    def keep(self, setting: str, value: Any) -> Any:
+        """Return the value of a setting for a run in here; of a net's file that is the name of a copy."""
+        if setting != "net" or not value.endswith(NET_FILES):
+            return value
+        name, content = self._net_file(value)
+        durable.write(self.path / name, content)
+        return name
+
+    def _net_file(self, net: str) -> tuple[str, bytes]:
+        """Return what a copy of a net's file is called, and what is in it."""
+        file = path_of(net, "the net")
         try:
             content = bounded.read(file, bounded.TEXT)
         except OSError as error:
             msg = f"net {file} could not be read ({error.strerror or error})"
             raise ConfigError(msg) from error
-        name = f"net-{file.name}" if file.name.lower() == self._config.name else file.name
-        config = dataclasses.replace(config, net=name)
-        self.write_config(config)
-        durable.write(self.path / name, content)
-        return config
+        return f"net-{file.name}" if file.name.lower() == self._config.name else file.name, content
 
     def write_config(self, config: Config) -> None:
         """Write config.toml, and origin.json unless it is there."""
@@ -185,7 +205,10 @@ def new_folder(path: Path | None, *, runs: Path, name: str) -> RunFolder:
 
 
 def members(path: Path) -> list[Path] | None:
-    """Return the run folders that a folder of several runs holds, in the order of their seeds; None of any other."""
+    """Return the run folders that a folder of several runs holds, in the order of their numbers; None of any other.
+
+    They are called by what is their own: seed-3, lr=0.01, or lr=0.01,seed-3.
+    """
     try:
         if not (path / PLAN).is_file():
             return None
@@ -193,9 +216,20 @@ def members(path: Path) -> list[Path] | None:
     except OSError as error:
         msg = f"{path} could not be read ({error.strerror or error})"
         raise ConfigError(msg) from error
-    entries = ((re.fullmatch(r"seed-(\d+)", entry.name), entry) for entry in inside)
-    seeds = [(int(match[1]), entry) for match, entry in entries if match and entry.is_dir()]
-    return [entry for _, entry in sorted(seeds)]
+    runs = [entry for entry in inside if _MEMBER.fullmatch(entry.name) and entry.is_dir()]
+    return sorted(runs, key=lambda entry: in_order(entry.name))
+
+
+def in_order(name: str) -> tuple[tuple[str, float], ...]:
+    """Return what names are sorted by, their numbers by size: lr=0.03 before lr=0.1, vgg-2 before vgg-10."""
+    parts = _NUMBER.split(name)
+    numbers = [*map(float, parts[1::2]), math.inf]
+    return tuple(zip(parts[::2], numbers, strict=True))
+
+
+def held(path: Path) -> bool:
+    """Return whether a process works on the run, or the runs, of a folder at this moment."""
+    return durable.is_locked(path / LOCK)
 
 
 def refuse_several(path: Path) -> None:
@@ -239,7 +273,7 @@ def way_to_start_again(path: Path) -> str:
 
 def _holds_files(path: Path) -> bool:
     """Return whether there is more in a folder than a lock, which stays when nobody holds it any more."""
-    return any(entry.name != ".lock" for entry in path.iterdir())
+    return any(entry.name != LOCK for entry in path.iterdir())
 
 
 def _in_use(path: Path) -> ConfigError:
@@ -256,12 +290,12 @@ def _lock(path: Path) -> IO[bytes]:
     closes it.
     """
     try:
-        file = (path / ".lock").open("a+b", buffering=0)
+        file = (path / LOCK).open("a+b", buffering=0)
     except OSError as error:
         msg = f"{path} cannot be written to ({error.strerror or error})"
         raise ConfigError(msg) from error
     try:
-        durable.lock(file)
+        _lock_soon(file)
     except OSError as error:
         file.close()
         msg = f"{path} is in use by another gpuconv process, or cannot be locked ({error.strerror or error})"
@@ -270,3 +304,15 @@ def _lock(path: Path) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+def _lock_soon(file: IO[bytes]) -> None:
+    """Lock a file that others may hold for a moment, as `held` does; OSError if it is held for longer."""
+    for _ in range(_TRIES - 1):
+        try:
+            durable.lock(file)
+        except OSError:
+            time.sleep(_WAIT)
+        else:
+            return
+    durable.lock(file)

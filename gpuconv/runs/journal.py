@@ -7,10 +7,10 @@ A line that a killed process left unfinished, or that says something else than `
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypedDict
@@ -69,6 +69,8 @@ class Event(_Named, total=False):
     images_per_second: float
 
 
+_LONGEST_LINE = 1 << 20
+_LAST_BYTES = 1 << 16  # that hold the last line, but for one with very many classes
 _MOST_STEPS = 1000  # step events of a run, whatever its length: enough for a curve, and a file that stays small
 
 
@@ -105,6 +107,7 @@ class Journal(NoJournal):
     steps: those of the whole run; of its training steps, about a thousand at most are written down.
     resumed_step, epochs: where the checkpoint stands that a run goes on from, and how many epochs had ended there; what
     lies after it is cut, as metrics.csv is.   epoch: the one in progress, if not the next.
+    tensorboard: the settings of the run, if it writes TensorBoard's files, too.
     Every method raises CheckpointWriteError if the disk is full or the like.
     """
 
@@ -116,14 +119,14 @@ class Journal(NoJournal):
         resumed_step: int | None = None,
         epochs: int = 0,
         epoch: int | None = None,
-        tensorboard: bool = False,
+        tensorboard: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = path / EVENTS
         self.every = max(1, steps // _MOST_STEPS)
         self._step, self._epoch = resumed_step or 0, epochs + 1 if epoch is None else epoch
         kept = [] if resumed_step is None else [e for e in read(path) if _lies_before(e, resumed_step, epochs)]
         durable.write(self.path, b"".join(_line(event) for event in kept))
-        self._board = Board(path / TENSORBOARD, resumed_step) if tensorboard else None
+        self._board = None if tensorboard is None else Board(path / TENSORBOARD, resumed_step, tensorboard)
         if resumed_step is not None:
             self.event("resumed")
 
@@ -144,7 +147,7 @@ class Journal(NoJournal):
         numbers = values()
         self._write("step", {"step": step, "epoch": epoch, **numbers}, flush=False)
         if self._board is not None:
-            self._board.scalars(step, {f"step/{name}": value for name, value in numbers.items()})
+            self._board.step(step, numbers)
 
     def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
         self._step, self._epoch = row["step"], row["epoch"]
@@ -152,8 +155,7 @@ class Journal(NoJournal):
         if best:
             self.event("best", validation_accuracy=row["validation_accuracy"])
         if self._board is not None:
-            values = {f"epoch/{name}": value for name, value in row.items() if name not in ("epoch", "step")}
-            self._board.scalars(row["step"], values)
+            self._board.epoch(row)
 
     def end(self, result: Mapping[str, Any]) -> None:
         kept = {
@@ -163,9 +165,7 @@ class Journal(NoJournal):
         }
         self.event("end", **kept)
         if self._board is not None:
-            self._board.scalars(
-                self._step, {f"test/{name}": result.get(f"test_{name}") for name in ("accuracy", "loss")}
-            )
+            self._board.end(self._step, result)
 
     def event(self, kind: str, **values: Any) -> None:
         self._write(kind, {"step": self._step, "epoch": self._epoch, **values})
@@ -181,16 +181,31 @@ def read(folder: Path) -> list[dict[str, Any]]:
         lines = bounded.read(folder / EVENTS, bounded.LOG).split(b"\n")
     except OSError:
         return []
-    events = []
+    return list(_events(lines))
+
+
+def _events(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Yield the events in lines, without those that are damaged."""
     for line in lines:
         try:
             event = bounded.from_json(line)
-        except ValueError:
-            continue
-        with contextlib.suppress(ConfigError):
             records.check("", event, Event)
-            events.append(event)
-    return events
+        except (ValueError, ConfigError):
+            continue
+        yield event
+
+
+def ends(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return how a run was begun, and the last thing that happened in it, without reading what lies between; {} for none."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            first = file.readline(_LONGEST_LINE)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+            last = file.read(_LAST_BYTES).split(b"\n")
+    except OSError:
+        return {}, {}
+    start = next(_events([first]), {})
+    return start if start.get("event") == "start" else {}, next(_events(reversed(last)), {})
 
 
 def _lies_before(event: Mapping[str, Any], step: int, epochs: int) -> bool:

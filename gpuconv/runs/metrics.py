@@ -70,11 +70,12 @@ def _number(text: str | None) -> Any:
         return text
 
 
-def html(name: str, state: str, rows: list[dict[str, Any]]) -> str:
-    """Return an HTML table of a run's epochs, for notebooks."""
+def html(name: str, state: str, rows: list[dict[str, Any]], *, folded: bool = False) -> str:
+    """Return an HTML table of a run's epochs, for notebooks.   folded: it opens by a click."""
     shown = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "seconds")
     head = [column.replace("_", " ") for column in shown]
-    return tables.html(name, state, head, [[_cell(column, row[column]) for column in shown] for row in rows])
+    cells = [[_cell(column, row[column]) for column in shown] for row in rows]
+    return tables.html(name, state, head, cells, folded="epochs" if folded else "")
 
 
 def _cell(column: str, value: float | None) -> str:

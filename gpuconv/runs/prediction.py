@@ -22,7 +22,7 @@ from ..plural import counted
 from .checkpoint import Snapshot, net_of
 from .checkpoint import load as load_snapshot
 from .dataset import load_dataset
-from .evaluation import BATCH_SIZE, scores_of
+from .evaluation import BATCH_SIZE, check_views, scores_of
 from .folder import checkpoint_in
 from .inputs import Inputs
 
@@ -31,7 +31,15 @@ _SHOWN = 3  # classes of a picture, where it is shown in a line
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
-    """What a net takes one picture for: every class, the most probable first."""
+    """What a net takes one picture for: every class, the most probable first.
+
+    >>> classifier = gpuconv.load("runs/first")
+    >>> prediction = classifier.predict(np.zeros((1, 3, 32, 32), np.uint8))[0]
+    >>> prediction.label == prediction.classes[0], len(prediction.probabilities)
+    (True, 10)
+    >>> round(sum(prediction.probabilities), 6)
+    1.0
+    """
 
     name: str
     """The picture's path, or its number in the array."""
@@ -58,7 +66,12 @@ class Prediction:
 
 
 class Predictions(list[Prediction]):
-    """Predictions in the order of their pictures, a line each."""
+    """Predictions in the order of their pictures, a line each.
+
+    >>> predictions = gpuconv.load("runs/first").predict(np.zeros((2, 3, 32, 32), np.uint8))
+    >>> [prediction.name for prediction in predictions]
+    ['picture 0', 'picture 1']
+    """
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self)) or "[]"
@@ -72,7 +85,14 @@ class Predictions(list[Prediction]):
 
 
 class Classifier:
-    """A trained net, the names of its scores, and how pictures become its inputs: what `gpuconv.load` returns."""
+    """A trained net, the names of its scores, and how pictures become its inputs: what `gpuconv.load` returns.
+
+    >>> classifier = gpuconv.load("runs/first")
+    >>> len(classifier.classes), classifier.input_shape
+    (10, (3, 32, 32))
+    >>> len(classifier.predict(np.zeros((5, 3, 32, 32), np.uint8)))
+    5
+    """
 
     def __init__(self, path: Path, net: nn.Net, inputs: Inputs) -> None:
         assert inputs.classes is not None
@@ -84,27 +104,35 @@ class Classifier:
         self.input_shape = inputs.shape
 
     def predict(
-        self, pictures: Any, *, batch_size: int = BATCH_SIZE, skip_broken: bool = False, notice: Notice | None = None
+        self,
+        pictures: Any,
+        *,
+        batch_size: int = BATCH_SIZE,
+        skip_broken: bool = False,
+        tta: str = "none",
+        notice: Notice | None = None,
     ) -> Predictions:
         """Return what the net takes each picture for.
 
         pictures: a path or several, of pictures and of folders, which are searched through; or an array
-        (N, *input_shape) of uint8.   skip_broken: leave out files that cannot be read.   notice(text) hears what was
-        left out or passed over.
+        (N, *input_shape) of uint8.   skip_broken: leave out files that cannot be read.   tta: the views of each picture
+        that scores are averaged over, as of `evaluate`.   notice(text) hears what was left out or passed over.
         Files are read and scaled as those that the net was trained on: the largest part in the middle counts.
         Raises DatasetMissingError for a path that is not there and a folder without pictures, DatasetCorruptError,
         with the names of all, for files that cannot be read, NonFiniteScoresError for scores that are no numbers,
         UnsupportedError without Pillow (extra `pictures`).
         """
-        return self.predictions(read(pictures, self.input_shape, skip_broken=skip_broken, notice=notice), batch_size)
+        found = read(pictures, self.input_shape, skip_broken=skip_broken, notice=notice)
+        return self.predictions(found, batch_size, tta=tta)
 
-    def predictions(self, pictures: Pictures, batch_size: int = BATCH_SIZE) -> Predictions:
+    def predictions(self, pictures: Pictures, batch_size: int = BATCH_SIZE, *, tta: str = "none") -> Predictions:
         """Return what the net takes pictures for that have been read."""
         batch_size = checks.integer("batch_size", batch_size, least=1)
+        check_views(tta)
         predictions = Predictions()
         for start in range(0, len(pictures.names), batch_size):
             batch = slice(start, start + batch_size)
-            scores = scores_of(self.net, pictures.images[batch], mean=self.mean, std=self.std)
+            scores = scores_of(self.net, pictures.images[batch], mean=self.mean, std=self.std, tta=tta)
             shares = _softmax(asnumpy(scores).astype(np.float64))
             for name, share in zip(pictures.names[batch], shares, strict=True):
                 order = np.argsort(-share, kind="stable")
@@ -128,6 +156,13 @@ def load(
     alone needs it, for it does not hold mean and standard deviation.
     Raises ConfigError for a path that is neither, and what reading a checkpoint raises: CheckpointCorruptError,
     CheckpointMismatchError, CheckpointVersionError.
+
+    >>> classifier = gpuconv.load("runs/first")
+    >>> classifier.input_shape, classifier.classes[:3]
+    ((3, 32, 32), ('disc', 'ring', 'crescent'))
+    >>> predictions = classifier.predict(np.zeros((5, 3, 32, 32), np.uint8))
+    >>> len(predictions)
+    5
     """
     file = checkpoint_file(path_of(path, "the run or checkpoint"), checkpoint)
     return classifier(load_snapshot(file), data_dir=None if data_dir is None else os.fspath(data_dir))

@@ -136,11 +136,17 @@ class Reading:
         return evaluate_on(net_of(snapshot), snapshot.inputs.fitted(dataset), test_images=count, tta=tta)
 
     def predict(
-        self, pictures: Any, *, checkpoint: str = "best", batch_size: int = BATCH_SIZE, skip_broken: bool = False
+        self,
+        pictures: Any,
+        *,
+        checkpoint: str = "best",
+        batch_size: int = BATCH_SIZE,
+        skip_broken: bool = False,
+        tta: str = "none",
     ) -> Predictions:
         """Return what the net of a checkpoint takes each picture for; see `Classifier.predict`."""
         net = classifier(load(self._checkpoint(checkpoint)))
-        return net.predict(pictures, batch_size=batch_size, skip_broken=skip_broken)
+        return net.predict(pictures, batch_size=batch_size, skip_broken=skip_broken, tta=tta)
 
     @property
     def trained_on(self) -> tuple[str, str] | None:

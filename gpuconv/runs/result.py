@@ -59,9 +59,16 @@ class Record(_Required, total=False):
 _SHARES = ("validation_accuracy", "test_accuracy", "test_accuracy_tta")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Result:
-    """The outcome of a finished run.  Test numbers are those of its best epoch."""
+    """The outcome of a finished run.  Test numbers are those of its best epoch.
+
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> config = train.Config(widths=(4,), epochs=2, batch_size=20, validation=20)
+    >>> result = train.train(config, folder="second", dataset=pictures, progress="none")
+    >>> result.steps, result.ended_by, [row["epoch"] for row in result.metrics]
+    (8, 'epochs', [1, 2])
+    """
 
     folder: Path
     data: str
@@ -76,8 +83,17 @@ class Result:
     test_accuracy_tta: float | None  # with the views that config.tta asks for; None without
     ended_by: str  # "epochs", "max-steps", "max-minutes" or "patience"
 
+    def __repr__(self) -> str:
+        return f"Result({self.folder.name}: {self.state})"
+
+    @property
+    def state(self) -> str:
+        """The outcome in words."""
+        return f"test accuracy {self.test_accuracy:.2%}, best epoch {self.best_epoch} of {len(self.metrics)}"
+
     def _repr_html_(self) -> str:
-        return metrics.html(self.folder.name, f"test accuracy {self.test_accuracy:.2%}", self.metrics)
+        """Show the outcome, and the epochs, which training has shown one by one, on a click."""
+        return metrics.html(self.folder.name, self.state, self.metrics, folded=True)
 
 
 def record(result: Result, test: Evaluation, config: Config, about: Mapping[str, Any], skipped: int) -> dict[str, Any]:

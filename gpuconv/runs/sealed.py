@@ -151,6 +151,9 @@ def _corrupt(name: str, why: str) -> CheckpointCorruptError:
 def _no_checkpoint(content: bytes, name: str, why: str) -> CheckpointCorruptError:
     """Return the error for bytes that were no checkpoint from the beginning, if it can be told what they are."""
     start = content[: contents.HEAD]
+    if contents.is_onnx(start):
+        way_out = f"`gpuconv import {name} --net RUN -o FILE.safetensors` makes one of it, where gpuconv exported it"
+        return CheckpointCorruptError(f"{name} is an ONNX file and no checkpoint: {way_out}")
     if contents.kind(start):
         why = f"it {contents.in_words(start)}; `gpuconv import` takes PyTorch's weights, saved as safetensors"
     elif words := contents.stand_in(start):

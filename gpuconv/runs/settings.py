@@ -13,45 +13,11 @@ from .. import bounded
 from ..errors import ConfigError
 from ..nn import choice
 from ..nn.spec import NET_FILES
-from .config import Config
+from .config import OF_WEIGHTS, Config
 from .origin import located
+from .recipes import RECIPES
 
-PRESETS = {
-    "convnet": Config(),
-    "three-layer": Config(
-        preset="three-layer",
-        net="three-layer",
-        optimizer="adam",
-        lr=1e-3,
-        epochs=8,
-        crop=0,
-        flip_mode="random",
-        weight_decay=0.0,
-    ),
-    "vgg": Config(preset="vgg", net="vgg", epochs=10),
-    "resnet9": Config(preset="resnet9", net="resnet9", epochs=10, batch_size=256, lr=0.2),
-    "resnet18": Config(preset="resnet18", net="resnet18", epochs=10),
-    # Rates, momenta and weight decay of airbench94_muon, from its sum over a batch to a mean over 512: a rate of SGD
-    # grows by 512.  Filters 0.24, which Muon makes blind to that; biases 0.053 x 512 / 0.24 = 113; the head 0.67 x 512 /
-    # 0.24, less the square of what its first weights are smaller by here (0.0361: 1 / 16 / sqrt 3 against 1), = 1.86.
-    # Decay: 0.004 of its batch of 2000 is 2e-6 an image, 512 of them by the head's rate of 0.446, = 2.3e-3.  That run
-    # decays biases, too, and freezes the whitening's after three epochs.
-    "speedrun": Config(
-        preset="speedrun",
-        net="speedrun",
-        epochs=5,
-        batch_size=512,
-        optimizer="muon",
-        lr=0.24,
-        momentum=0.85,
-        affine_lr=1.86,
-        bias_lr=113.0,
-        weight_decay=2.3e-3,
-        label_smoothing=0.2,
-        warmup=0.0,
-        tta="flip+shift",
-    ),
-}
+PRESETS = {name: Config(preset=name, **values) for name, values in RECIPES.items()}
 
 
 def preset(name: str) -> Config:
@@ -59,6 +25,19 @@ def preset(name: str) -> Config:
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(choice.unknown("preset", name, PRESETS))
     return PRESETS[name]
+
+
+def run_name(config: Config) -> str:
+    """Return what a run's folder is called, before its number: its net, or the file of that; of weights' net the preset.
+
+    Of a file's name what `new_folder` takes is kept.
+    """
+    if config.net == OF_WEIGHTS:
+        return config.preset
+    if not config.net.endswith(NET_FILES):
+        return config.net
+    stem = re.split(r"[/\\]", config.net)[-1].rpartition(".")[0]
+    return re.sub(r"[^\w.+-]+", "-", stem).lstrip(".+-") or "net"
 
 
 def from_values(values: Mapping[str, Any], base: Config | None = None) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 from .curves import Line
@@ -12,22 +13,41 @@ _WIDTH, _HEIGHT = 560, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 38
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a chart shows: its edges, and the values that have a label at the left."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+    rows: list[float]
+
+
+def frame_of(lines: Sequence[Line], *, zero: bool = False) -> Frame | None:
+    """Return the frame of lines; None if they have no points.   zero: it begins at 0."""
+    every = [point for line in lines for point in line.points]
+    if not every:
+        return None
+    right = max(point[0] for point in every)
+    left = min(0.0, *(point[0] for point in every))
+    right = right if right > left else left + 1
+    low = 0.0 if zero else min(point[1] for point in every)
+    high = max(_upper(line) for line in lines if line.points)
+    rows = [row for row in ticks(low, high) if row >= 0 or low < 0]  # no accuracy below 0
+    return Frame(left, right, min(low, rows[0]), max(high, rows[-1]), rows)
+
+
 def chart(title: str, lines: Sequence[Line], *, x: str, y: Callable[[float], str], zero: bool = False) -> str:
     """Return an SVG chart; its colours come from the page's CSS, so that they follow a dark page.
 
     y: how to write a value of the axis.   zero: the axis begins at 0.
     """
     lines = [line for line in lines if line.points]
-    every = [point for line in lines for point in line.points]
-    if not every:
+    frame = frame_of(lines, zero=zero)
+    if frame is None:
         return ""
-    right = max(point[0] for point in every)
-    left = min(0.0, *(point[0] for point in every))
-    right = right if right > left else left + 1
-    low = 0.0 if zero else min(point[1] for point in every)
-    high = max(_upper(line) for line in lines)
-    rows = [row for row in ticks(low, high) if row >= 0 or low < 0]  # no accuracy below 0
-    low, high = min(low, rows[0]), max(high, rows[-1])
+    left, right, low, high, rows = frame.left, frame.right, frame.low, frame.high, frame.rows
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         across = _LEFT + (point[0] - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)

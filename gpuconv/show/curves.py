@@ -1,14 +1,10 @@
-"""The curves of a run: lines of points, and as text in a terminal."""
+"""The curves of a run: lines of points."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..errors import ConfigError
 from ..runs.reading import Reading
 
 Points = Sequence[tuple[float, float]]
@@ -50,47 +46,3 @@ def curve_lines(run: Reading) -> tuple[list[Line], list[Line], list[Line]]:
     rates = of_steps("learning_rate") or column("learning_rate")
     rate = [Line("learning rate", rates)]
     return loss, accuracy, rate
-
-
-def text(run: Reading) -> str:
-    """Return all curves of a run as text; raise ConfigError if it has none yet."""
-    loss, accuracy, rate = curve_lines(run)
-    if not any(line.points for line in loss):
-        msg = f"{run.path} has no curves yet: no step of it is done"
-        raise ConfigError(msg)
-    parts = [f"{run.path}: {run.state}"]
-    for title, lines, write in (
-        ("loss", loss, "{:.3f}".format),
-        ("accuracy", accuracy, "{:.1%}".format),
-        ("learning rate", rate, "{:.3g}".format),
-    ):
-        for line in lines:
-            if not line.points:
-                continue
-            last = write(line.points[-1][1])
-            name = title if line.name == title else f"{title}, {line.name}"
-            parts.append(f"{name} (last {last})\n{text_curve(line.points, height=8, write=write)}")
-    return "\n\n".join(parts)
-
-
-def text_curve(
-    points: Points, *, width: int = 60, height: int = 10, write: Callable[[float], str] = "{:.3g}".format
-) -> str:
-    """Return a curve as lines of text, its highest and lowest value at the left; points are evenly spaced."""
-    values = [value for _, value in points]
-    if not values:
-        return ""
-    columns = min(width, max(len(values), 1))
-    edges = np.linspace(0, len(values), columns + 1).round().astype(int)
-    means = [float(np.mean(values[start:stop])) for start, stop in itertools.pairwise(edges)]
-    low, high = min(means), max(means)
-    span = (high - low) or 1.0
-    rows = [round((value - low) / span * (height - 1)) if high > low else height // 2 for value in means]
-    stretch = max(1, width // columns)
-    labels = {height - 1: write(high), 0: write(low)} if high > low else {height // 2: write(low)}
-    margin = max(map(len, labels.values()))
-    lines = []
-    for level in range(height - 1, -1, -1):
-        marks = "".join(("*" if row == level else " ") + " " * (stretch - 1) for row in rows)
-        lines.append(f"{labels.get(level, ''):>{margin}} |{marks}".rstrip())
-    return "\n".join(lines)

@@ -6,9 +6,9 @@ import warnings
 from pathlib import Path
 
 from .. import tables
+from ..png import image
 from ..runs.prediction import Pictures, Predictions
 from . import plots
-from .pictures import image
 
 MOST = 100  # pictures in a grid
 

@@ -14,13 +14,15 @@ from .. import durable
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
 from ..plural import counted
+from ..png import data_uri, image
 from ..runs.reading import Reading
 from ..runs.settings import shareable, to_values, values_to_toml
 from ..runs.significance import standard_error
+from ..tables import shown
 from .chart import chart
 from .curves import Line, curve_lines
-from .pictures import data_uri, first_filters, image, tile
-from .words import duration, shown
+from .filters import first_filters, tile
+from .words import duration
 
 NAME = "report.html"
 
@@ -142,7 +144,7 @@ def _confusion(run: Reading) -> str:
             for true, taken, count in pairs
         ]
         head = ["class", "taken for", "images", "of the class"]
-        parts.append(f"<div><h3>Most confused</h3>{_table(head, rows, numbers=2)}</div>")
+        parts.append(f"<div><h3>Most confused</h3>{table(head, rows, numbers=2)}</div>")
     if not pairs:
         parts.append("<p>No test image was taken for another class.</p>")
     return _section("Confusion", f'<div class="beside">{"".join(parts)}</div>')
@@ -314,7 +316,7 @@ def _legend(lines: Sequence[Line]) -> str:
     return "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in shown)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) -> str:
     """Return a table; the last `numbers` columns are numbers."""
     first = len(head) - numbers
 

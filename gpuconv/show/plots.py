@@ -65,6 +65,27 @@ def curves(runs: Sequence[Reading]) -> Figure:
     return figure
 
 
+def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], chosen: float | None) -> Figure:
+    """Return a Figure with the losses of steps at learning rates, and the rate that was chosen."""
+    check()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(values, losses, color="C0", alpha=0.3, linewidth=0.8, label="each step")
+    axes.plot(values, smoothed, color="C0", label="smoothed")
+    if chosen is not None:
+        axes.axvline(chosen, color="C1", linestyle=":", label=f"lr {chosen:g}")
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
 def _png(figure: Figure) -> bytes:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=80)

@@ -21,6 +21,14 @@ class Run(Reading):
 
     Each file is read when it is first asked for, and once; `Run(path)` again sees what is new.
     Raises ConfigError if the folder is not there, is not a run's or holds several.
+
+    >>> run = train.Run("runs/first")
+    >>> run.finished, run.config.widths, run.result["epochs"]
+    (True, (4,), 1)
+    >>> [row["step"] for row in run.metrics]
+    [4]
+    >>> run.report("first.html").name
+    'first.html'
     """
 
     def plot(self) -> Figure:

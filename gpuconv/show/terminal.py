@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -16,12 +17,14 @@ from .words import duration, labelled
 
 PROGRESS = ("auto", "bar", "plain", "none")
 
+_PRE = "font-family:monospace;line-height:normal"  # pages that show outputs forget it
+_DRAW_SECONDS = 0.5  # in a notebook, between two states
 _QUIET_SECONDS = 30.0  # plain lines within an epoch come no closer than this
 _HEADING = f"{'epoch':<7}{'train loss':>13}{'validation':>13}{'learning rate':>16}{'seconds':>10}"
 
 
 def progress(name: str, rank: int = 0) -> Progress:
-    """Return the display of a name; auto is the bar in a terminal, and plain lines elsewhere.
+    """Return the display of a name; auto is the bar in a terminal or a notebook, and plain lines elsewhere.
 
     rank: of the process, where a run has many: the first one shows.
     """
@@ -34,6 +37,8 @@ def progress(name: str, rank: int = 0) -> Progress:
 
     output: Any = _Output(sys.stdout)
     console = Console(file=output, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if console.is_jupyter and name != "plain":
+        return Notebook(console)
     if name == "bar" or (name == "auto" and console.is_terminal and not console.is_dumb_terminal):
         return Bar(console)
     return Plain(console)
@@ -97,6 +102,9 @@ class Progress:
 
     def download(self, done: int, size: int) -> None:
         """So many bytes of a download have arrived."""
+
+    def search(self, done: int, steps: int, *, rate: float, loss: float | None) -> None:
+        """So many steps of a search for a learning rate are done, the last one at this rate."""
 
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
         """Say what is about to happen, in lines of (label, text)."""
@@ -175,7 +183,7 @@ class Plain(Progress):
     def _print(self, text: str = "", style: str | None = None, rest: str = "") -> None:
         from rich.text import Text
 
-        self._console.print(Text(text, style or "") + Text(rest))
+        self._console.print(Text.assemble((text, style or ""), rest))
         self._spoke = time.perf_counter()
 
 
@@ -198,6 +206,12 @@ class Bar(Plain):
         if self._bar is None:
             self._show("download", size, done)
         self._bar.update(self._task, completed=done, state=f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB")
+
+    def search(self, done: int, steps: int, *, rate: float, loss: float | None) -> None:
+        if self._bar is None:
+            self._show(f"step {done}/{steps}", steps, done)
+        state = f"rate {rate:.2g}  loss {_shown(loss)}"
+        self._bar.update(self._task, completed=done, description=f"step {done}/{steps}", state=state)
 
     def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
         self.__exit__(None, None, None)
@@ -237,6 +251,72 @@ class Bar(Plain):
             description=f"epoch {epoch}/{self._epochs}",
             state=f"loss {_shown(loss)}  {speed:,.0f} images/s  {left} left",
         )
+
+
+class Notebook(Plain):
+    """The same lines as one output of a cell, which is renewed as they come, and below them a bar with the time left."""
+
+    def __init__(self, console: Any) -> None:
+        super().__init__(console)
+        self._lines: list[str] = []
+        self._state, self._share = "", 0.0
+        self._drew = 0.0
+        self._output: Any = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._state:
+            self._state = ""
+            self._draw()
+
+    def download(self, done: int, size: int) -> None:
+        self._show(f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size)
+
+    def search(self, done: int, steps: int, *, rate: float, loss: float | None) -> None:
+        self._show(f"step {done}/{steps}, rate {rate:.2g}, loss {_shown(loss)}", done / steps)
+
+    def begin(self, facts: Sequence[tuple[str, str]], *, epochs: int, steps: int, done: int) -> None:
+        self._state = ""
+        super().begin(facts, epochs=epochs, steps=steps, done=done)
+
+    def step(self, *, epoch: int, images: int, loss: float | None) -> None:
+        super().step(epoch=epoch, images=images, loss=loss)
+        self._status(epoch, loss)
+
+    def validating(self) -> None:
+        self._show("validating", self._share)
+
+    def end(self, lines: Sequence[str]) -> None:
+        self._state = ""
+        super().end(lines)
+
+    def _status(self, epoch: int, loss: float | None) -> None:
+        speed, left = self._pace()
+        state = f"epoch {epoch}/{self._epochs}, loss {_shown(loss)}, {speed:,.0f} images/s, {left} left"
+        self._show(state, self._done / max(self._steps, 1))
+
+    def _show(self, state: str, share: float) -> None:
+        """Show a state of things, if the last was not just now."""
+        self._state, self._share = state, share
+        if time.perf_counter() - self._drew >= _DRAW_SECONDS:
+            self._draw()
+
+    def _print(self, text: str = "", style: str | None = None, rest: str = "") -> None:
+        self._lines.append((f"<b>{escape(text)}</b>" if style else escape(text)) + escape(rest))
+        self._draw()
+        self._spoke = time.perf_counter()
+
+    def _draw(self) -> None:
+        from IPython.display import HTML, display
+
+        bar = f'<div><progress value="{self._share:.4f}"></progress> {escape(self._state)}</div>' if self._state else ""
+        shown = HTML(f"<pre style={_PRE!r}>" + "\n".join(self._lines) + f"</pre>{bar}")
+        if self._output is None:
+            self._output = display(shown, display_id=True)
+        else:
+            self._output.update(shown)
+        self._drew = time.perf_counter()
 
 
 def _shown(loss: float | None) -> str:

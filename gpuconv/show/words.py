@@ -122,15 +122,6 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
     ]
 
 
-def shown(value: object) -> str:
-    """Return the value of a setting or a fact as words."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return f"{value:g}" if isinstance(value, float) else str(value) or "-"
-
-
 def labelled(facts: Sequence[tuple[str, str]]) -> list[str]:
     """Return (label, text) as lines of at most 80 columns, the text from the tenth on."""
     return [

@@ -22,14 +22,21 @@ from ..backend import asarray, on_gpu, threads
 from ..errors import StaleBatchError
 from ..placed import Count
 from ..runs.config import Config
+from ..typing import AnyArray
 from .team import Alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """The images of a step in its parts: normalised images and labels, and all the labels on the host."""
+    """The images of a step in its parts: normalised images and labels, and all the labels on the host.
 
-    parts: list[tuple[Any, Any]]
+    >>> x, labels = np.zeros((8, 3, 32, 32), np.float32), np.zeros(8, np.int64)
+    >>> batch = train.Batch([(x, labels)], labels)
+    >>> len(batch.parts)
+    1
+    """
+
+    parts: list[tuple[AnyArray, AnyArray]]
     labels: np.ndarray
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from .. import durable
 from ..backend import using
 from ..data.check import check_dataset
+from ..data.dataset import Dataset
 from ..errors import ConfigError
 from ..folders import path_of
 from ..nn.spec import NET_FILES
@@ -29,9 +30,10 @@ from ..runs.folder import CONFIG, RunFolder, new_folder
 from ..runs.journal import EVENTS, TENSORBOARD
 from ..runs.machine import ENVIRONMENT
 from ..runs.result import Result
-from ..runs.settings import difference
+from ..runs.settings import difference, run_name
 from ..show import terminal, words
 from . import recipe
+from .listed import listed
 from .loop import Training
 from .place import check_place
 from .processes import refuse_many
@@ -50,7 +52,7 @@ def prolong(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> Result:
@@ -63,6 +65,13 @@ def prolong(
     graph: as of `resume`.
     Raises ConfigError, before anything is written, for an end that is none or would have changed what is done; and what
     `resume` raises.
+
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> config = train.Config(widths=(4,), epochs=1, batch_size=20, validation=20, schedule="constant", lr=0.01)
+    >>> first = train.train(config, folder="short", dataset=pictures, progress="none")
+    >>> longer = train.prolong("short", {"epochs": 2}, folder="longer", dataset=pictures, progress="none")
+    >>> first.steps, longer.steps
+    (4, 8)
     """
     path, target = path_of(run, "the run"), None if folder is None else path_of(folder, "the run folder")
     refuse_many("a later end")
@@ -92,11 +101,14 @@ def prolong(
             training.restore(snapshot)
             training.position = position
             changed = difference(before, dataclasses.replace(config, net=before.net))
-            name = name or config.preset
-            with new_folder(target, runs=path_of(runs, "the folder of runs"), name=name) as training.folder:
+            name = name or run_name(config)
+            with (
+                listed(display, new=target is None) as begin_in_index,
+                new_folder(target, runs=path_of(runs, "the folder of runs"), name=name) as training.folder,
+            ):
                 training.config = training.folder.start(config)
                 for relative, content in kept.items():
-                    (training.folder.path / relative).parent.mkdir(exist_ok=True)
+                    (training.folder.path / relative).parent.mkdir(parents=True, exist_ok=True)
                     durable.write(training.folder.path / relative, content)
                 if training.position.best_epoch:
                     checkpoint.copy(old.best, training.folder.best, training.config)
@@ -107,12 +119,13 @@ def prolong(
                 for message in filter(None, (note, other_way(training.folder.path))):
                     training.journal.event("notice", message=message)
                     display.note(f"{training.folder.path}: {message}")
+                begin_in_index(training.folder.path)
                 return training.go()
 
 
 def _files(folder: Path) -> dict[str, bytes]:
     """Return what a run has noted down as it went, by path, for the run that goes on."""
-    paths = [folder / EVENTS, folder / ENVIRONMENT, *sorted((folder / TENSORBOARD).glob("*"))]
+    paths = [folder / EVENTS, folder / ENVIRONMENT, *sorted((folder / TENSORBOARD).rglob("*"))]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
 
 

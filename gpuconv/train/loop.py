@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ..runs.journal import Journal, NoJournal
 from ..runs.journal import read as read_events
 from ..runs.machine import without_paths, write_environment
 from ..runs.result import Result
+from ..runs.settings import shareable
 from ..show import words
 from ..show.terminal import Progress
 from . import recipe
@@ -62,10 +63,12 @@ class Training:
         snapshot: Snapshot | None = None,
         weights: Weights | None = None,
         team: Alone | None = None,
+        rate: Callable[[int], float] | None = None,
     ) -> None:
         """Make everything a run needs; of one that goes on, the net and what it takes are those of the snapshot.
 
         weights: those that a new run starts from: what it normalises pictures by, too.   team: of many processes.
+        rate: the learning rate of a step, in place of the schedule's.
         """
         built = None if snapshot is None else snapshot.net
         of_weights = None if weights is None else weights.net.config
@@ -85,7 +88,7 @@ class Training:
         self.plan = recipe.plan(config, len(self.split.y_train))
         self.net = recipe.net(config, tuple(dataset.x_train.shape[1:]), len(dataset.classes), built, of_weights)
         self.notes: list[str] = []  # what is said of the weights that a new run starts from
-        self.rate = recipe.schedule(config, self.plan)
+        self.rate = recipe.schedule(config, self.plan) if rate is None else rate
         self.stepper = Stepper(self.net, config, self.rate, self._note, self.tell, team=self.team)
         statistics = {"mean": dataset.mean, "std": dataset.std}
         self.feed = Feed(self.split.x_train, self.split.y_train, config, **statistics, team=self.team)
@@ -183,7 +186,7 @@ class Training:
             resumed_step=self.steps_done if resumed else None,
             epochs=self.position.epoch,
             epoch=self.epoch,
-            tensorboard=self.config.tensorboard,
+            tensorboard=self._hparams() if self.config.tensorboard else None,
         )
         self.warned = any(event["event"] == "warning" for event in read_events(self.folder.path))
         if not resumed:
@@ -191,6 +194,10 @@ class Training:
             for note in self.notes:
                 journal.event("weights", message=note)
             write_environment(self.folder.path)
+
+    def _hparams(self) -> dict[str, Any]:
+        """Return the settings that TensorBoard shows beside results, as anyone may see them."""
+        return {**shareable(self.config), "data": self.dataset.name, "parameters": int(self.net.flat_params.size)}
 
     def restore(self, snapshot: Snapshot) -> None:
         if (snapshot.data_name, snapshot.data_fingerprint) != (self.dataset.name, self.fingerprint):
@@ -317,7 +324,7 @@ class Training:
                 labels,
                 mean=self.dataset.mean,
                 std=self.dataset.std,
-                classes=len(self.dataset.classes),
+                classes=self.dataset.classes,
                 tta=tta,
                 between=self.guard.check,
                 graph=self.config.graph,

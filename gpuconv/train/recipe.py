@@ -59,6 +59,10 @@ def overfitting(config: Config, given: Iterable[str] = ()) -> Config:
     """Return the settings of a run that must learn its `overfit` images by heart, changed only where not `given`.
 
     Batches of at most as many images, nothing that makes it harder to learn them, and at least 300 steps.
+
+    >>> config = train.overfitting(train.Config(overfit=32))
+    >>> config.batch_size, config.epochs, config.flip, config.weight_decay
+    (32, 300, False, 0.0)
     """
     if not config.overfit:
         msg = "overfit must say how many images are to be learnt, got overfit=0"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from ..data.dataset import Dataset
 from ..plural import counted
 from ..runs.board import check_tensorboard
 from ..runs.config import Config
@@ -19,9 +20,15 @@ from .team import gathered
 _STEPS = 2  # that are timed, after those that also warm up
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Rehearsal:
-    """What a run would be: counts, bytes, and times in seconds."""
+    """What a run would be: counts, bytes, and times in seconds.
+
+    >>> config = train.Config(widths=(4,), epochs=2, batch_size=20, validation=20)
+    >>> rehearsal = train.rehearse(config, dataset=data.draw_shapes(100, 40), progress="none")
+    >>> rehearsal.steps, rehearsal.data_bytes
+    (8, 430080)
+    """
 
     steps: int
     step_seconds: float
@@ -31,13 +38,22 @@ class Rehearsal:
     activation_bytes: int  # outputs of the layers for one part of a batch
     data_bytes: int
 
+    def __repr__(self) -> str:
+        memory = (self.weight_bytes + self.activation_bytes + self.data_bytes) / 2**20
+        return f"Rehearsal({counted(self.steps, 'step')}, about {words.duration(self.seconds)}, {memory:,.1f} MiB)"
 
-def rehearse(config: Config, *, progress: str = "auto", dataset: Any = None) -> Rehearsal:
+
+def rehearse(config: Config, *, progress: str = "auto", dataset: Dataset | None = None) -> Rehearsal:
     """Show what a run would be and how long it would take; nothing is written, and nothing downloaded.
 
     The memory is what the run is known to hold; what operators need for a moment comes on top.
     Raises what `train` raises before its first step, NonFiniteLossError if that step or the test would, and DatasetMissingError for
     data that are still to be downloaded.
+
+    >>> config = train.Config(widths=(4,), epochs=2, batch_size=20, validation=20)
+    >>> rehearsal = train.rehearse(config, dataset=data.draw_shapes(100, 40), progress="none")
+    >>> rehearsal.steps, rehearsal.seconds > 0
+    (8, True)
     """
     with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
         if config.tensorboard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from ..runs.journal import EVENTS
 from ..runs.machine import began_with
 from ..runs.origin import same_paths
 from ..runs.result import Result, from_record
-from ..runs.settings import difference
+from ..runs.settings import difference, run_name
 from ..show import terminal
 from ..show.terminal import Progress
 from . import recipe
+from .listed import listed
 from .loop import Training
 from .place import check_place
 from .team import Alone, gathered
@@ -41,11 +43,11 @@ def train(
     runs: str | Path = "runs",
     name: str | None = None,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
 ) -> Result:
     """Train a net from the beginning and return the Result; everything is kept in a new run folder.
 
-        folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the preset).
+        folder: the run folder itself, new or empty (None: the next free runs/<name>-<number>; name None: the net's).
         progress: "auto", "bar", "plain" or "none".   dataset: a gpuconv.data.Dataset in place of the one config names.
 
     With config.weights the net starts from those of a run or checkpoint, as weights.py has it.
@@ -53,6 +55,14 @@ def train(
     raises of a dataset whose parts do not belong together, NonFiniteLossError (the last good checkpoint is kept),
     CheckpointWriteError, what loading the data raises, and Interrupted after the
     first SIGINT, SIGTERM or SIGHUP, with everything saved.
+
+    >>> pictures = data.draw_shapes(100, 40)
+    >>> config = train.Config(widths=(4,), epochs=1, batch_size=20, validation=20)
+    >>> result = train.train(config, folder="runs/one", dataset=pictures, progress="none")
+    >>> result.steps, result.ended_by
+    (4, 'epochs')
+    >>> sorted(path.name for path in result.folder.glob("*.safetensors"))
+    ['best.safetensors', 'last.safetensors']
     """
     with gathered(config) as team, team.placed(config.device), terminal.progress(progress, team.rank) as display:
         if config.tensorboard:
@@ -60,12 +70,16 @@ def train(
         training = begin(config, dataset, display, team)
         config = training.config
         path = None if folder is None else path_of(folder, "the run folder")
-        runs, name = path_of(runs, "the folder of runs"), name or config.preset
-        with team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder:
+        runs, name = path_of(runs, "the folder of runs"), name or run_name(config)
+        with (
+            listed(display, new=path is None, first=not team.rank) as begin_in_index,
+            team.folder(lambda: new_folder(path, runs=runs, name=name)) as training.folder,
+        ):
             training.config = team.first(lambda: training.folder.start(config))
             training.folder.write_metrics([])
             training.open_journal()
             training.save_last()  # a disk that cannot be written shows now, not after the first epoch
+            begin_in_index(training.folder.path)
             return training.go()
 
 
@@ -77,10 +91,16 @@ def check(config: Config, dataset: Any) -> None:
         begin(config, dataset, Progress())
 
 
-def begin(config: Config, dataset: Any, display: Progress, team: Alone | None = None) -> Training:
+def begin(
+    config: Config,
+    dataset: Any,
+    display: Progress,
+    team: Alone | None = None,
+    rate: Callable[[int], float] | None = None,
+) -> Training:
     """Return a new run before its first step, with its data and the weights it starts from, and without a folder.
 
-    team: the processes of the run, where they are many.
+    team: the processes of the run, where they are many.   rate: as of `Training`.
     """
     team = Alone() if team is None else team
     check_place(config)
@@ -97,7 +117,7 @@ def begin(config: Config, dataset: Any, display: Progress, team: Alone | None = 
         if config.batch_size > images:
             what = "is more than there are training images"
         display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
-    training = Training(fitted, dataset, display, weights=weights, team=team)
+    training = Training(fitted, dataset, display, weights=weights, team=team, rate=rate)
     training.prepare(weights)
     for note in training.notes:
         display.note(note)
@@ -108,7 +128,7 @@ def resume(
     run: str | Path,
     *,
     progress: str = "auto",
-    dataset: Any = None,
+    dataset: Dataset | None = None,
     data_dir: str | None = None,
     graph: str | None = None,
 ) -> Result:
@@ -121,11 +141,16 @@ def resume(
     run's is refused, for a run would be made around it: Config(weights=...) starts a new one from it.
     graph: the setting from now on, if it is to be another one; it changes no bit.
     Raises CheckpointCorruptError, -MismatchError or -VersionError if that cannot be done, and what train raises.
+
+    >>> result = train.resume("runs/first", dataset=data.draw_shapes(100, 40), progress="none")
+    >>> result.steps, result.ended_by  # it was over: what it came to, and no step more
+    (4, 'epochs')
     """
     path = path_of(run, "the run")
     with (
         gathered() as team,
         terminal.progress(progress, team.rank) as display,
+        listed(display, new=False, first=not team.rank) as begin_in_index,
         team.folder(lambda: _to_go_on(path)) as folder,
     ):
         from_file = team.first(path.is_file)
@@ -152,6 +177,7 @@ def resume(
             training.note_saved()
             if config != written:  # it was not there, or says "auto"
                 folder.write_config(config)
+            begin_in_index(folder.path)
             return _go_on(training, snapshot, from_file=from_file, new=new)
 
 

@@ -50,6 +50,13 @@ class Stepper:
     team: the processes that share each step, in parts of their own; batches hold those of this one.
 
     On a GPU the optimiser's count of steps and the loss scale are those of the last step that was looked at.
+
+    >>> config, outcomes = train.Config(widths=(4,)), []
+    >>> stepper = train.Stepper(nn.ConvNet(4), config, lambda step: 0.1, outcomes.append)
+    >>> x, labels = np.zeros((8, 3, 32, 32), np.float32), np.zeros(8, np.int64)
+    >>> stepper.step(train.Batch([(x, labels)], labels), 0)
+    >>> stepper.optimiser.steps, round(outcomes[0].loss, 4)
+    (1, 2.3026)
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from .build import DYNAMIC_SHARED
 from .cubin import MULTIPROCESSORS
 from .emulator import Function, LaunchRecord, Settings, from_ptx, from_source
 from .errors import BuildError, EmulationError
+from .hopper.tensor_map import TensorMap
 from .memory import allocation
 from .recording import EmulatedRecording, uninitialised
 from .source import host_text
@@ -122,13 +124,26 @@ class EmulatedDevice:
             module = from_source(host_text(text), file, expressions, (*options, *target), self.mode)
         return {e: module.function(e) for e in expressions}
 
+    def tensor_map(self, array: EmulatedArray, form: Any) -> TensorMap:
+        """Return a map of a form: what has a `box`, or the corners of an im2col walk."""
+        how = form._asdict()
+        if "box" in how:
+            return TensorMap.tiled(array, how.pop("box"), **how)
+        return TensorMap.im2col(array, strides=how.pop("steps"), **how)
+
     def launch(
         self, function: Function, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
     ) -> None:
         """Run a kernel to its end; raise EmulationError if it misbehaves."""
         self._check_shared(function, shared)
         if (recording := active()) is not None:
-            recording.add(lambda *now: self.launch(function, grid, block, now, shared), *args)
+            forms = {i: dataclasses.replace(m, array=None) for i, m in enumerate(args) if isinstance(m, TensorMap)}
+
+            def again(*now: Any) -> None:
+                mapped = [dataclasses.replace(forms[i], array=arg) if i in forms else arg for i, arg in enumerate(now)]
+                self.launch(function, grid, block, mapped, shared)
+
+            recording.add(again, *(arg.array if isinstance(arg, TensorMap) else arg for arg in args))
             return
         self.launches.append(function.launch(grid, block, args, shared, self.settings))
 

@@ -81,10 +81,10 @@ def _instances(*, dry: bool) -> list[tuple[str, str]]:
     return sorted(todo, key=lambda one: (not one[0].startswith(_SLOW), one))
 
 
-def compile_one(file: str, expression: str) -> float:
+def compile_one(file: str, expression: str, options: tuple[str, ...] = OPTIONS) -> float:
     """Compile a kernel as its launcher would, into CuPy's cache or from it; return the seconds that took."""
     start = time.monotonic()
-    cuda_device.current().compile(source(file), file, (expression,), OPTIONS)
+    cuda_device.current().compile(source(file), file, (expression,), options)
     return time.monotonic() - start
 
 

@@ -70,12 +70,13 @@ COMMANDS = {
         Section("compile", 25, "what is not in CuPy's cache yet", "ahead:compile_all"),
         Section("failed", 26, "what failed in A, with CUDA_LAUNCH_BLOCKING=1 and GPUCONV_DEBUG=1", "failed:run"),
         Section("hopper", 30, "the emulator's examples of tensor cores and TMA", "hopper:run"),
-        Section("sanitizer", 60, "memcheck and racecheck over quick calls, after planted faults", "sanitizer:run"),
+        Section("warpgroups", 22, "convolution by warpgroups, off by default, beside that by warps", "warpgroups:run"),
+        Section("sanitizer", 48, "memcheck and racecheck over quick calls, after planted faults", "sanitizer:run"),
         Section("repeats", 15, "quick calls again and again, bit for bit", "calls:repeats"),
         Section("random", 15, "random calls beside the oracle", "calls:random_calls"),
         Section("memory", 5, "a refused allocation, and the call after it", "memory:refused"),
         Section("large", 27, "2^31 elements, 131,072 images, 100,000 channels", "memory:large"),
-        Section("counters", 25, "hardware counters of four kernels in float32 and float16, by ncu", "counters:run"),
+        Section("counters", 15, "hardware counters of four kernels in float32 and float16, by ncu", "counters:run"),
     ],
 }
 # Seconds for all of a command, of 300 and 240: what is left is for Python to start, and for the table at the end.

@@ -28,6 +28,7 @@ import gpuconv
 from gpuconv import backend, naive, nn
 from gpuconv.cuda import (
     conv,
+    conv_slices,
     conv_tensor,
     conv_tiles,
     conv_weight_tensor,
@@ -36,6 +37,7 @@ from gpuconv.cuda import (
     outcome,
     reduce,
     step,
+    turned,
     update,
 )
 from gpuconv.cuda import device as cuda_device
@@ -134,6 +136,7 @@ class Call:
     dtypes: tuple[str, ...] = DTYPES
     formats: tuple[str, ...] = FORMATS
     settings: Settings = ()
+    arch: int = 80  # of the emulated device that has its kernels
 
     def takes(self, dtype: str) -> bool:
         """Return whether it runs in a dtype: in bfloat16, of which the CPU knows nothing, wherever in float16."""
@@ -275,7 +278,7 @@ def _drawn(d: Inputs, name: str, shapes: Shapes, sizes: Sizes, how: Draw) -> Any
     return how(d, shapes, layout) if callable(how) else getattr(d, how)(*shapes[name], layout=layout)
 
 
-def _infinite_tap(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+def infinite_tap(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     """Return filters with one infinite tap: dx is NaN or infinite just where that tap reaches it."""
     w = d.whole(*shapes["w"])
     w[0, 0, 0, 0] = np.inf
@@ -287,6 +290,13 @@ def _infinite_pixel(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     x = d.whole(*shapes["x"])
     x[0, 0, -1, 0] = np.inf
     return x
+
+
+def _infinite_corner(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+    """Return gradients infinite in the last pixel of all, where windows reach over the border: no weight's is finite."""
+    dy = d.whole(*shapes["dy"])
+    dy[-1, :, -1, -1] = np.inf
+    return dy
 
 
 def _first_image_apart(d: Inputs, shapes: Shapes, _: str | None) -> Any:
@@ -301,7 +311,7 @@ def _minus_infinity(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     return d.put(np.full(shapes["x"], -np.inf, d.narrow))
 
 
-def _conv_relu(d: Inputs, filters: int = 4) -> Results:
+def conv_relu(d: Inputs, filters: int = 4) -> Results:
     """The epilogue with ReLU, which no operator of the public face asks for."""
     x, w, b = d.whole(2, 3, 5, 4), d.whole(filters, 3, 2, 2), d.whole(filters)
     if isinstance(x, np.ndarray) and type(x) is np.ndarray:
@@ -613,33 +623,46 @@ def _arithmetic(d: Inputs) -> Results:
     return *sums, v, copied, *there, *back
 
 
-def _conv_behind(d: Inputs) -> Results:
-    """Maxima of a convolution, and a batch norm of them by moments made with them; gradients and another array, added up.
+def conv_behind(d: Inputs, *, pool: bool = True, N: int = 2) -> Results:
+    """A convolution, or its maxima, and a batch norm by moments made with it; gradients and another array, added up.
 
     The norm whose mask is taken gives beta: 1 for the first half of the channels, -1 for the others.
     """
-    x, plus = (d.whole(2, 16, 5, 7, layout="channels_last") for _ in range(2))
-    w, b, dy = d.whole(24, 16, 1, 2), d.whole(24), d.whole(2, 24, 5, 6)
+    x, plus = (d.whole(N, 16, 5, 7, layout="channels_last") for _ in range(2))
+    w, b, dy = d.whole(24, 16, 1, 2), d.whole(24), d.whole(N, 24, 5, 6)
     ones, zeros = (d.put(np.full(24, value, d.narrow)) for value in (1.0, 0.0))
     running = [d.put(np.zeros(24, d.narrow)) for _ in range(2)]
     settings: dict[str, Any] = {"training": True, "momentum": 0.5, "eps": 1e-5}
     y, cache = gpuconv.conv_forward(x, w, b)
     if d.wide:
-        maxima, of_maxima = gpuconv.max_pool_forward(y)
+        maxima, of_maxima = gpuconv.max_pool_forward(y) if pool else (y, None)
         z, _ = gpuconv.spatial_batchnorm_forward(maxima, ones, zeros, *running, **settings)
         dx, _, _ = gpuconv.conv_backward(dy, cache)
         masked = plus * (np.arange(16) < 8).reshape(16, 1, 1)
-        return maxima, of_maxima.argmax, np.maximum(z, 0.0), *running, dx + plus, dx + masked
-    how = {"precision": None, "pool": True, "training": True, "moments": True}
+        places = of_maxima.argmax if of_maxima else None
+        return maxima, places, np.maximum(z, 0.0), *running, dx + plus, dx + masked
+    how = {"precision": None, "pool": pool, "training": True, "moments": True}
     maxima, _, of_maxima, moments = conv_forward_fused(x, w, b, **how)
     assert moments is not None
-    assert of_maxima is not None
+    assert (of_maxima is not None) == pool
     z, _ = batchnorm_fused.fused_forward(maxima, ones, zeros, *running, **settings, activation="relu", given=moments)
     signs = d.put(np.where(np.arange(16) < 8, 1.0, -1.0).astype(d.narrow))
     vectors = [d.put(np.full(16, value, d.narrow)) for value in (0.0, 0.0, 1.0)]
     _, norm = batchnorm_fused.fused_forward(plus, vectors[0], signs, *vectors[1:], **settings, activation="relu")
     sums = (conv_backward_into(dy, cache, None, None, plus=plus, mask=mask) for mask in (None, norm.told))
-    return maxima, of_maxima.argmax, z, *running, *sums
+    return maxima, of_maxima.argmax if of_maxima else None, z, *running, *sums
+
+
+def _turned(d: Inputs) -> Results:
+    """Filters of three layers, channels-last, from a flat vector in which they begin anywhere; of 16 bits."""
+    shapes = {3: (16, 8, 3, 3), 1160: (8, 24, 1, 2), 1549: (8, 8, 1, 1)}
+    flat = d.normal(1620)
+    if d.wide or d.narrow.itemsize != 2:
+        return tuple(flat[start:][: math.prod(shape)].reshape(shape) for start, shape in shapes.items())
+    copies = turned.turned(flat, shapes)
+    assert copies is not None
+    copies.fill()
+    return tuple(copies.filters[start] for start in shapes)
 
 
 def _muon(d: Inputs) -> Results:
@@ -674,7 +697,7 @@ def _muon(d: Inputs) -> Results:
 
 _ONE_THREAD_MERGES_LITTLE: Settings = ((reduce, "_MERGED_BY_ONE_THREAD", 1),)
 _PARTS_IN_A_BLOCK: Settings = ((reduce, "_ENOUGH_BLOCKS", 3),)
-_WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000), (conv_tensor, "FLOAT32_ARCHS", frozenset()))
+WITHOUT_TENSOR_CORES: Settings = ((conv_tensor, "LEAST_ARCH", 1_000), (conv_tensor, "FLOAT32_ARCHS", frozenset()))
 
 
 def _in_tiles(tile: conv_tiles.Tile, of_weights: conv_tiles.WeightTile) -> Settings:
@@ -691,14 +714,14 @@ def _in_tiles(tile: conv_tiles.Tile, of_weights: conv_tiles.WeightTile) -> Setti
         large = of_weights == conv_tiles.LARGE_WEIGHT
         return conv_tiles.FLAT_WEIGHT if large and (volumes or dtype != np.float32) else of_weights
 
-    return (conv, "tile_of", of_dtype), (conv, "weight_tile_of", of_weights_of_dtype), *_WITHOUT_TENSOR_CORES
+    return (conv, "tile_of", of_dtype), (conv, "weight_tile_of", of_weights_of_dtype), *WITHOUT_TENSOR_CORES
 
 
 _LARGE_TILES = _in_tiles(conv_tiles.LARGE, conv_tiles.LARGE_WEIGHT)
 _SLIM_TILES = _in_tiles(conv_tiles.SLIM, conv_tiles.FLAT_WEIGHT)
 _NARROW_TILES = _in_tiles(conv_tiles.NARROW, conv_tiles.SMALL_WEIGHT)
 _SMALL_TILES = _in_tiles(conv_tiles.SMALL, conv_tiles.SMALL_WEIGHT)
-_FEW_SLICES: Settings = ((conv, "_PARTIAL_SUMS", 256),)
+_FEW_SLICES: Settings = ((conv_slices, "_PARTIAL_SUMS", 256),)
 
 
 def _on_tensor_cores(name: str, *, tile: conv_tensor.TensorTile | None = None, **sizes: Any) -> Call:
@@ -780,14 +803,14 @@ _SPECIAL = (
     of("conv", "conv_long_slices", x=(3, 2, 15, 13), w=(3, 2, 3, 3), settings=_FEW_SLICES),
     of("conv", "conv_long_slices_of_small_planes", x=(101, 1, 2, 3), w=(7, 1, 1, 1), settings=_FEW_SLICES),
     of("conv", "conv_depthwise", x=(2, 5, 6, 7), w=(5, 1, 3, 3), pad=1, groups=5, quick=False),
-    of("conv", "conv_in_tiles", x=(2, 8, 7, 5), w=(16, 8, 3, 3), pad=1, settings=_WITHOUT_TENSOR_CORES),
+    of("conv", "conv_in_tiles", x=(2, 8, 7, 5), w=(16, 8, 3, 3), pad=1, settings=WITHOUT_TENSOR_CORES),
     of(
         "conv",
         "conv_in_tiles_many_filters",
         x=(2, 8, 4, 6),
         w=(72, 8, 1, 1),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -795,7 +818,7 @@ _SPECIAL = (
         x=(1, 2, 17, 16),
         w=(8, 2, 16, 16),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -803,7 +826,7 @@ _SPECIAL = (
         x=(1, 2, 8, 5),
         w=(17, 2, 3, 3),
         drawn={"x": _infinite_pixel},
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -812,7 +835,7 @@ _SPECIAL = (
         w=(144, 8, 1, 1),
         groups=2,
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -821,7 +844,7 @@ _SPECIAL = (
         w=(8, 16, 1, 1),
         stride=3,
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -831,7 +854,7 @@ _SPECIAL = (
         b=None,
         stride=2,
         pad=1,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -841,7 +864,7 @@ _SPECIAL = (
         pad=(0, 1),
         groups=2,
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -849,7 +872,7 @@ _SPECIAL = (
         x=(3, 16, 5, 7),
         w=(40, 16, 1, 1),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -859,7 +882,7 @@ _SPECIAL = (
         stride=(1, 2),
         dilation=(2, 1),
         quick=False,
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
@@ -868,12 +891,12 @@ _SPECIAL = (
         w=(16, 16, 3, 2),
         stride=3,
         pad=(2, 1),
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
     ),
     of(
         "conv",
         "conv_in_tiles_infinite_filters",
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
         drawn={"w": "special"},
         x=(2, 17, 5, 4),
         w=(8, 17, 2, 2),
@@ -882,9 +905,9 @@ _SPECIAL = (
     ),
     of(
         "conv",
-        "conv_in_tiles_infinite_tap",
-        settings=_WITHOUT_TENSOR_CORES,
-        drawn={"w": _infinite_tap},
+        "conv_in_tilesinfinite_tap",
+        settings=WITHOUT_TENSOR_CORES,
+        drawn={"w": infinite_tap},
         x=(2, 17, 5, 4),
         w=(9, 17, 2, 2),
         stride=(1, 2),
@@ -910,7 +933,7 @@ _SPECIAL = (
     of("conv", "conv_volumes_long_slices", x=(3, 2, 5, 7, 4), w=(3, 2, 3, 2, 1), settings=_FEW_SLICES),
     of("conv", "conv_volumes_depthwise", x=(2, 5, 3, 4, 3), w=(5, 1, 2, 3, 1), pad=1, groups=5, quick=False),
     of("conv", "conv_volumes_nan_and_inf", x=(1, 2, 3, 4, 3), w=(2, 2, 2, 3, 2), pad=1, drawn={"x": "special"}),
-    of("conv", "conv_volumes_infinite_tap", x=(1, 2, 3, 4, 3), w=(3, 2, 2, 2, 2), pad=1, drawn={"w": _infinite_tap}),
+    of("conv", "conv_volumesinfinite_tap", x=(1, 2, 3, 4, 3), w=(3, 2, 2, 2, 2), pad=1, drawn={"w": infinite_tap}),
     of("conv", "conv_volumes_in_tiles", x=(2, 17, 3, 5, 4), w=(19, 17, 2, 3, 2), b=None, stride=2, pad=1),
     of("conv", "conv_volumes_one_channel", x=(2, 1, 3, 5, 4), w=(17, 1, 3, 3, 3), pad=1),
     of(
@@ -957,8 +980,8 @@ _SPECIAL = (
     ),
     of(
         "conv",
-        "conv_volumes_in_tiles_infinite_tap",
-        drawn={"w": _infinite_tap},
+        "conv_volumes_in_tilesinfinite_tap",
+        drawn={"w": infinite_tap},
         x=(1, 17, 4, 4, 3),
         w=(9, 17, 2, 2, 2),
         stride=(1, 2, 1),
@@ -997,7 +1020,7 @@ _SPECIAL = (
         quick=False,
         settings=_NARROW_TILES,
     ),
-    Call("conv_relu", _conv_relu, "conv"),
+    Call("conv_relu", conv_relu, "conv"),
     _on_tensor_cores("conv_tensor", x=(2, 16, 7, 5), w=(24, 16, 3, 3), pad=1),
     _on_tensor_cores("conv_tensor_padded_channels", x=(2, 19, 6, 7), w=(21, 19, 3, 2), stride=2, pad=1),
     _on_tensor_cores("conv_tensor_groups", x=(1, 48, 5, 4), w=(48, 16, 2, 3), b=None, stride=(1, 2), groups=3),
@@ -1008,7 +1031,7 @@ _SPECIAL = (
     _on_tensor_cores("conv_tensor_largest_window", x=(1, 16, 10, 9), w=(16, 16, 15, 15), pad=3),
     _on_tensor_cores("conv_tensor_phases_of_nothing", x=(3, 16, 2, 7), w=(16, 16, 1, 1), stride=3),
     _on_tensor_cores(
-        "conv_tensor_infinite_tap", x=(2, 17, 5, 4), w=(17, 17, 2, 2), stride=(1, 2), drawn={"w": _infinite_tap}
+        "conv_tensorinfinite_tap", x=(2, 17, 5, 4), w=(17, 17, 2, 2), stride=(1, 2), drawn={"w": infinite_tap}
     ),
     _on_tensor_cores(
         "conv_tensor_anywhere", x=(1, 16, 5, 4), w=(16, 16, 2, 2), drawn={"x": "shifted", "dy": "shifted"}
@@ -1032,7 +1055,7 @@ _SPECIAL = (
     _filters_on_tensor_cores(
         "conv_tensor_filters_small", conv_weight_tensor.SMALL, x=(3, 3, 13, 12), w=(19, 3, 3, 3), dilation=(1, 2), pad=1
     ),
-    Call("conv_tensor_relu", lambda d: _conv_relu(d, 17), "conv", quick=False, dtypes=("float16",)),
+    Call("conv_tensor_relu", lambda d: conv_relu(d, 17), "conv", quick=False, dtypes=("float16",)),
     _float32_on_tensor_cores(
         "conv_tensor_tf32_large",
         1,
@@ -1073,6 +1096,18 @@ _SPECIAL = (
         b=None,
     ),
     _float32_on_tensor_cores(
+        "conv_tensor_tf32_infinite_corner",
+        1,
+        conv_tensor.SMALL,
+        conv_weight_tensor_float.SMALL,
+        drawn={"dy": _infinite_corner},
+        x=(2, 16, 5, 6),
+        w=(32, 8, 3, 3),
+        b=None,
+        pad=1,
+        groups=2,
+    ),
+    _float32_on_tensor_cores(
         "conv_tensor_float32_slim",
         3,
         conv_tensor.SLIM,
@@ -1098,7 +1133,7 @@ _SPECIAL = (
         3,
         conv_tensor.SMALL,
         conv_weight_tensor_float.FLAT,
-        drawn={"w": _infinite_tap},
+        drawn={"w": infinite_tap},
         x=(3, 32, 6, 5),
         w=(40, 16, 3, 3),
         b=None,
@@ -1109,7 +1144,7 @@ _SPECIAL = (
     *(
         Call(
             f"conv_tensor_relu_by_{products}",
-            lambda d: _conv_relu(d, 17),
+            lambda d: conv_relu(d, 17),
             "conv",
             quick=False,
             dtypes=("float32",),
@@ -1257,9 +1292,10 @@ _SPECIAL = (
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     Call("augment_batch", _augment_batch, "augment"),
     Call("muon", _muon, "muon", formats=("NCHW",)),
+    Call("conv_turned", _turned, "conv", dtypes=("float16",), formats=("NCHW",)),
     Call(
         "conv_behind",
-        _conv_behind,
+        conv_behind,
         "conv",
         dtypes=("float16", "float32"),
         formats=("NHWC",),
@@ -1272,7 +1308,7 @@ _SPECIAL = (
     of(
         "conv",
         "conv_in_tiles_x_anywhere",
-        settings=_WITHOUT_TENSOR_CORES,
+        settings=WITHOUT_TENSOR_CORES,
         drawn={"x": "shifted", "dy": "shifted"},
         x=(2, 16, 5, 4),
         w=(16, 16, 2, 2),
@@ -1465,6 +1501,7 @@ def launched(
     recorder = _Recorder()
     with emulated_on(recorder) as place:
         for call in calls or CALLS.values():
+            recorder.arch = call.arch
             for dtype in filter(call.takes, dtypes):
                 for memory in set(formats) & set(call.formats):
                     call.on(place, dtype, memory)

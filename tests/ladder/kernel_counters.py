@@ -23,12 +23,12 @@ from emulate import LaunchRecord, build
 from emulate.cubin import compile_cubin
 from emulate.nvrtc import nvrtc
 from emulate.sass import disassemble, hottest_loop
-from operators import OPERATORS
+from operators import OPERATORS, Operator
 
 from gpuconv.cuda.kernel import OPTIONS
 from gpuconv.cuda.source import source
 
-from .kernel_calls import CALLS, Call, GroupedDevice, emulated_on, fused, launched, rough
+from .kernel_calls import CALLS, WITHOUT_TENSOR_CORES, Call, GroupedDevice, emulated_on, fused, launched, rough
 
 TABLE = Path(__file__).parent / "kernel_counters.json"
 PARTS = ("traffic", "share of multiply-adds", "share of FFMA in the hottest loop")
@@ -51,10 +51,18 @@ _FUSED: dict[str, dict[str, Any]] = {
     "batchnorm, pool and relu": {"activation": "relu", "pool": True},
 }
 
+
+def _way(row: Operator) -> dict[str, Any]:
+    """Return how calls of an operator are counted: single elements in one format, convolution in float32 as FFMA has it."""
+    if row.elementwise:
+        return _ONE_FORMAT
+    return {"settings": WITHOUT_TENSOR_CORES} if row.name == "conv" else {}
+
+
 # What the rows of operators.py count, in the memory formats that the kernels differ in, and calls that stand for more.
 _MEASURED = (
     *(
-        dataclasses.replace(rough(row.name, name, **sizes), **(_ONE_FORMAT if row.elementwise else {}))
+        dataclasses.replace(rough(row.name, name, **sizes), **_way(row))
         for row in OPERATORS.values()
         for name, sizes in row.counted.items()
     ),

@@ -30,7 +30,7 @@ from emulate.nvrtc import nvrtc
 from gpuconv.cuda.kernel import OPTIONS, Kernel
 from gpuconv.cuda.source import source
 
-from . import kernel_files
+from . import hopper_calls, kernel_files
 from .kernel_calls import TILED_DTYPES, Launched, calls_of_tiles, launched
 
 TABLE = Path(__file__).parent / "kernel_resources.json"
@@ -45,7 +45,7 @@ def instances() -> dict[str, Launched]:
 
     Tiled convolutions are taken with every tile: which one serves a call depends on the multiprocessors.  A kernel that counts in 32 bits is taken with 64 bits, too: arrays that need them are too large for the calls.
     """
-    every = {**launched(), **launched(list(calls_of_tiles()), TILED_DTYPES)}
+    every = {**launched(), **launched(list(calls_of_tiles()), TILED_DTYPES), **hopper_calls.instances()}
     for one in list(every.values()):
         kinds = [name for _, name in one.kernel.signature.templates]
         if "Index" in kinds:
@@ -98,13 +98,15 @@ def measure_each(chosen: dict[str, dict[str, Launched]]) -> dict[str, dict[str, 
 def _measured(arch: str, one: Launched) -> dict[str, int]:
     file, text = one.kernel.file, source(one.kernel.file)
     code = [Path(module).read_text(encoding="utf-8") for module in (__file__, cubin.__file__)]
-    key = digest([*code, nvrtc().version, arch, text, one.expression, f"{one.kernel.block} {one.shared}", *OPTIONS])
+    key = digest(
+        [*code, nvrtc().version, arch, text, one.expression, f"{one.kernel.block} {one.shared}", *one.kernel.options]
+    )
     kept = cache_folder() / f"{key}.resources.json"
     if kept.exists():
         kept.touch()  # it is in use
         return dict(json.loads(kept.read_text(encoding="utf-8")))
     try:
-        compiled = cubin.compile_cubin(text, file, (one.expression,), arch, OPTIONS)
+        compiled = cubin.compile_cubin(text, file, (one.expression,), arch, one.kernel.options)
     except BuildError as error:
         lines = "\n".join(line for line in str(error).splitlines() if "error" in line)
         msg = f"{one.expression} of kernels/{file} does not compile for sm_{arch}:\n{lines}"

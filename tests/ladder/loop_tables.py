@@ -73,16 +73,18 @@ def differences(before: Rows[R], now: Rows[R]) -> list[str]:
     return lines
 
 
-def shown(rows: Rows[R], columns: Iterable[str], counts: Callable[[R], list[str]]) -> str:
+def shown(rows: Rows[R], columns: Iterable[str], counts: Callable[[R], list[str]], of: str = "a warp") -> str:
     """Return a table to be read, as Markdown: by architecture, with what bounds each loop.
 
-    columns: what `counts` says of a loop, then its bounds, in the order of its cycles.
+    columns: what `counts` says of a loop, then its bounds, in the order of its cycles.   of: whose cycles they are
     """
     titles = ["kernel", *columns, "bound by", "registers, blocks", "share"]
     text = []
     for arch in ARCHS:
+        if not any(arch in of_archs for of_archs in rows.values()):
+            continue
         text += [
-            f"sm_{arch}: of a warp and a step, in cycles of a multiprocessor; share of peak alone and beside others",
+            f"sm_{arch}: of {of} and a step, in cycles of a multiprocessor; share of peak alone and beside others",
             "",
             f"| {' | '.join(titles)} |",
             f"| {' | '.join('---' for _ in titles)} |",

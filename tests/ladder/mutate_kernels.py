@@ -39,9 +39,10 @@ from gpuconv.cuda import kernel
 from gpuconv.cuda.source import kernel_dir, source
 from gpuconv.errors import GpuconvError
 
-from . import kernel_files
-from .kernel_calls import CALLS, DTYPES, FORMATS, GroupedDevice, assert_as_expected, emulated_on, launched
+from . import hopper_calls, kernel_calls, kernel_files
+from .kernel_calls import DTYPES, FORMATS, GroupedDevice, assert_as_expected, emulated_on, launched
 
+CALLS = kernel_calls.CALLS | hopper_calls.CALLS
 SCORE = Path(__file__).parent / "mutation_score.json"
 REASONS = Path(__file__).parent / "mutation_survivors.toml"
 GOAL = 0.95
@@ -226,9 +227,15 @@ def run(plan: Plan, mutant: Mutant, folder: Path) -> tuple[str, str]:
             if mutant.file.endswith(".cu"):
                 unique = [one for one in unique if one.kernel.file == mutant.file]
             for order, blocks in _WAYS:
-                device = GroupedDevice("emulated-check", unique, order=order, timeout=_LAUNCH_SECONDS)
-                with emulated_on(device, blocks=blocks) as place:
-                    for name, memory in product(calls, FORMATS):
+                how = {"order": order, "timeout": _LAUNCH_SECONDS}
+                devices = {
+                    arch: GroupedDevice("emulated-check", unique, arch=arch, **how)
+                    for arch in {CALLS[name].arch for name in calls}
+                }
+                for name, memory in product(calls, FORMATS):
+                    if memory not in CALLS[name].formats:
+                        continue
+                    with emulated_on(devices[CALLS[name].arch], blocks=blocks) as place:
                         try:
                             got = CALLS[name].on(place, dtype, memory)
                             assert_as_expected(got, plan.expected[name, dtype, memory])

@@ -33,6 +33,14 @@ class NullArray(np.ndarray):
 
 
 @dataclass(frozen=True, slots=True)
+class NullMap:
+    """How bulk copies find boxes in an array."""
+
+    array: NullArray
+    form: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A launch: kernel, C++ name and template arguments, blocks, bytes of its arrays, and what comes by value.
 
@@ -84,6 +92,9 @@ class NullDevice:
         del text, file, options
         return {expression: expression for expression in expressions}
 
+    def tensor_map(self, array: NullArray, form: Any) -> NullMap:
+        return NullMap(array, form)
+
     def launch(
         self, function: str, grid: tuple[int, int, int], block: tuple[int, int, int], args: tuple[Any, ...], shared: int
     ) -> None:
@@ -93,6 +104,10 @@ class NullDevice:
         sizes: dict[str, int] = {}
         values: dict[str, Any] = {}
         for parameter, value in zip(signature.parameters, args, strict=True):
+            if isinstance(value, NullMap):
+                sizes[parameter.name] = value.array.nbytes
+                values[parameter.name] = value.form
+                continue
             if isinstance(value, NullArray):
                 sizes[parameter.name] = value.nbytes
             if not isinstance(value, NullArray):

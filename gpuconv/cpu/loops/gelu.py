@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numba import float32, int32, types
+from numba import float32, types
 
 from .atomic import COUNTER, blocks
+from .exponential import exponential
 from .jit import NUMBER, compiled_pass, loop, read, write
 
 BLOCK = 64 * 1024
@@ -19,36 +19,7 @@ _ZERO_BEYOND = float32(40.0)  # exp(-a^2 / 2) is 0 from there on, and infinity w
 _INFINITY = float32(math.inf)
 _NAN = float32(math.nan)
 
-# exp(a) = 2^n exp(r), r = a - n log 2 in two steps, |r| <= log 2 / 2; the coefficients are those of expf in Cephes.
-_LOWEST, _HIGHEST = float32(-104.0), float32(89.0)  # 0 and infinity begin there
-_PER_LOG_2 = float32(1.44269504088896341)
-_ROUNDING = float32(1.5 * 2**23)  # numbers of this size have no fraction
-_LOG_2, _LOG_2_REST = float32(0.693359375), float32(-2.12194440e-4)
-_P = tuple(
-    map(
-        float32,
-        (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1),
-    )
-)
 _ONE, _TWO, _HALF, _ZERO = float32(1), float32(2), float32(0.5), float32(0)
-
-
-@loop
-def _exp(a):
-    """Return exp(a), float32, to two units or so."""
-    b = a if a > _LOWEST else _LOWEST  # of NaN, too
-    b = b if b < _HIGHEST else _HIGHEST
-    n = (b * _PER_LOG_2 + _ROUNDING) - _ROUNDING  # the nearest whole number
-    r = b - n * _LOG_2
-    r = r - n * _LOG_2_REST
-    p = ((((_P[0] * r + _P[1]) * r + _P[2]) * r + _P[3]) * r + _P[4]) * r + _P[5]
-    p = p * (r * r) + r + _ONE
-    # In two factors: 2^n may be no normal number.
-    whole = int32(n)
-    half = whole >> int32(1)
-    power = np.int32((half + int32(127)) << int32(23)).view(np.float32) * p
-    power = power * np.int32((whole - half + int32(127)) << int32(23)).view(np.float32)
-    return power if a == a else a
 
 
 @loop
@@ -68,7 +39,7 @@ def forward(x, y, tail, block, counter):
             v = source[i]
             size = abs(v)
             size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
-            lower = _tail(size, tail) * _exp(size * size * -_HALF) * size
+            lower = _tail(size, tail) * exponential(size * size * -_HALF) * size
             upper = _ZERO if v <= _ZERO else v
             target[i] = _NAN if v == -_INFINITY else upper - lower
 
@@ -81,7 +52,7 @@ def backward(dy, x, dx, tail, block, counter):
             v = source[i]
             size = abs(v)
             size = _ZERO_BEYOND if size > _ZERO_BEYOND else size
-            r = (_tail(size, tail) - size * _DENSITY) * _exp(size * size * -_HALF)
+            r = (_tail(size, tail) - size * _DENSITY) * exponential(size * size * -_HALF)
             slope = r if v < _ZERO else _ONE - r
             target[i] = _NAN if abs(v) == _INFINITY else slope * upstream[i]
 
@@ -93,7 +64,7 @@ def forward_tanh(x, y, block, counter):
         for i in range(len(target)):
             v = source[i]
             u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
-            target[i] = v * (_ONE / (_ONE + _exp(-_TWO * u)))  # (1 + tanh u) / 2
+            target[i] = v * (_ONE / (_ONE + exponential(-_TWO * u)))  # (1 + tanh u) / 2
 
 
 @compiled_pass(read(1), read(1), write(1), NUMBER, COUNTER)
@@ -103,6 +74,6 @@ def backward_tanh(dy, x, dx, block, counter):
         for i in range(len(target)):
             v = source[i]
             u = _TANH_SCALE * (v + _TANH_CUBIC * v * v * v)
-            s = _ONE / (_ONE + _exp(-_TWO * u))
+            s = _ONE / (_ONE + exponential(-_TWO * u))
             slope = _TWO * _TANH_SCALE * (_ONE + float32(3) * _TANH_CUBIC * v * v)
             target[i] = upstream[i] * (s + v * (s * (_ONE - s)) * slope)

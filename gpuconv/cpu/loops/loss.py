@@ -51,6 +51,61 @@ def _softmax_cross_entropy(scores, labels, losses, dscores, row, smoothing, coun
             dscores[i, j] = gradient / count
 
 
+def weighted_softmax_cross_entropy(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    losses: np.ndarray,
+    dscores: np.ndarray,
+    weights: np.ndarray,
+    smoothing: float,
+    share: float,
+) -> None:
+    """Fill losses (n,), float64, and dscores (n, classes), times share; weights (classes,) float64 of the target."""
+    row = scratch("row", scores.shape[1:], _FLOAT64)
+    _weighted_softmax_cross_entropy(scores, labels, losses, dscores, weights, row, smoothing, share)
+
+
+@compiled_pass(
+    *(read(2), read(1, types.intp), write(1, float64), write(2), read(1, float64), write(1, float64), float64, float64)
+)
+def _weighted_softmax_cross_entropy(scores, labels, losses, dscores, weights, row, smoothing, share):
+    """row (classes,): exponentials."""
+    n, classes = scores.shape
+    for i in range(n):
+        top = float64(scores[i, 0])
+        for j in range(1, classes):
+            score = float64(scores[i, j])
+            if score > top or score != score:  # NaN stays
+                top = score
+        total = 0.0
+        for j in range(classes):
+            row[j] = math.exp(float64(scores[i, j]) - top)
+            total += row[j]
+        log_total = math.log(total)
+        label = labels[i]
+        loss = asked = 0.0
+        for j in range(classes):
+            target = weights[j] * (smoothing / classes + (1.0 - smoothing if j == label else 0.0))
+            asked += target
+            if target != 0:  # what is not asked for may be infinite
+                loss -= target * (float64(scores[i, j]) - top - log_total)
+        losses[i] = loss
+        for j in range(classes):
+            target = weights[j] * (smoothing / classes + (1.0 - smoothing if j == label else 0.0))
+            dscores[i, j] = (row[j] / total * asked - target) * share
+
+
+@compiled_pass(read(1), read(1), write(1, float64), write(1), float64)
+def sigmoid_cross_entropy(scores, targets, losses, dscores, share):
+    """Fill losses, float64, and dscores, times share, of single elements."""
+    for i in range(len(scores)):
+        score, target = float64(scores[i]), float64(targets[i])
+        small = math.exp(-abs(score))
+        losses[i] = (0.0 if score <= 0 else score) - score * target + math.log1p(small)
+        likely = (1.0 if score >= 0 else small) / (1.0 + small)
+        dscores[i] = (likely - target) * share
+
+
 @compiled_pass(read(2), read(1, types.intp), write(1, float64), write(2), float64, NUMBER)
 def svm(scores, labels, losses, dscores, margin, count):
     """Fill losses (n,), float64, and dscores (n, classes), divided by count; labels (n,) are indices."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+
+import numpy.typing as npt
 
 from ... import checks
 from ...errors import ParamError, ShapeError
 from ..containers import Sequential
 from ..layer import Layer
-from ..layers import Affine, BatchNorm, Conv, Flatten, MaxPool, Relu
+from ..layers import Affine, BatchNorm, Conv, Flatten, MaxPool
 from ..net import Net
+from ..single_elements import Relu
 from .common import image_shape
 
 
@@ -19,11 +21,15 @@ class ThreeLayerConvNet(Net):
 
     The convolution is padded by (window - 1) // 2.  Weights are normal with standard deviation weight_scale, or He's
     with weight_scale=None; biases are 0.
+
+    >>> net = nn.ThreeLayerConvNet(filters=4, window=3, hidden=20)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 10)
     """
 
     def __init__(
         self,
-        input_shape: Any = (3, 32, 32),
+        input_shape: tuple[int, ...] = (3, 32, 32),
         filters: int = 32,
         window: int = 7,
         hidden: int = 100,
@@ -31,7 +37,7 @@ class ThreeLayerConvNet(Net):
         weight_scale: float | None = 1e-3,
         *,
         seed: int = 0,
-        dtype: Any = "float32",
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         input_shape = image_shape(input_shape)
         window = checks.integer("window", window, least=1)
@@ -71,10 +77,21 @@ class ConvNet(Net):
     The last gamma starts at 16 / sqrt(features), at most 1, with so many features in front of the affine layer.  A step
     moves the scores by the rate times the squared norm of the features: with gamma 1 there, that of thousands of them makes
     the loss leap at the rates that batch norm allows.
+
+    >>> net = nn.ConvNet(8, 16, classes=5)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 5)
+    >>> net.flat_params.size
+    6541
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         if not widths:
             msg = "ConvNet needs the filters of at least one stage, as in ConvNet(32, 64, 128)"

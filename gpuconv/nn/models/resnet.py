@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy.typing as npt
 
 from ... import checks
 from ..containers import Residual, Sequential
 from ..layer import Layer
-from ..layers import Affine, BatchNorm, Conv, Flatten, GlobalAveragePool, MaxPool, Relu, Scale
+from ..layers import Affine, BatchNorm, Conv, Flatten, GlobalAveragePool, MaxPool
 from ..net import Net
+from ..single_elements import Relu, Scale
 from .common import checked_widths, image_shape, large_enough
 
 
@@ -19,10 +20,19 @@ class ResNet9(Net):
     [conv 3x3 - batch norm - 2x2 max pool - relu]; the first and third add relu(bn(conv(relu(bn(conv(x)))))) to its x.
     The scores are an affine layer without bias, times 1/8.  Works for every image of at least 8x8.
     Source: Page, How to train your ResNet (2018), the net of cifar10-fast.
+
+    >>> net = nn.ResNet9(4, 8, 8, 8)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 10)
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         widths = checked_widths("ResNet9", widths, (64, 128, 256, 512))
         classes = checks.integer("classes", classes, least=1)
@@ -57,10 +67,19 @@ class ResNet18(Net):
     place of x.  Works for images of every size.
     Source: He et al., Deep residual learning for image recognition, arXiv 1512.03385; the stem is that of its nets for
     CIFAR-10.
+
+    >>> net = nn.ResNet18(4, 8, 8, 8, classes=100)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 100)
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         widths = checked_widths("ResNet18", widths, (64, 128, 256, 512))
         classes = checks.integer("classes", classes, least=1)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy.typing as npt
 
 from ... import checks
 from ...errors import ParamError
 from ..containers import Sequential
 from ..layer import Layer
-from ..layers import Affine, BatchNorm, Conv, GlobalAveragePool, MaxPool, Relu
+from ..layers import Affine, BatchNorm, Conv, GlobalAveragePool, MaxPool
 from ..net import Net
+from ..single_elements import Relu
 from .common import image_shape, large_enough
 
 
@@ -21,10 +22,19 @@ class VGG(Net):
     to the scores; one on all pixels, as in the paper, starts unsteady at the rates that batch norm allows.  Works for
     every image of at least 2^stages x 2^stages.
     Source: Simonyan and Zisserman, Very deep convolutional networks, arXiv 1409.1556 (its idea, at the size of CIFAR).
+
+    >>> net = nn.VGG(4, 4, 8, 8)
+    >>> net.forward(np.ones((2, 3, 32, 32), np.float32)).shape
+    (2, 10)
     """
 
     def __init__(
-        self, *widths: int, input_shape: Any = (3, 32, 32), classes: int = 10, seed: int = 0, dtype: Any = "float32"
+        self,
+        *widths: int,
+        input_shape: tuple[int, ...] = (3, 32, 32),
+        classes: int = 10,
+        seed: int = 0,
+        dtype: npt.DTypeLike = "float32",
     ) -> None:
         widths = tuple(checks.integer("widths", filters, least=1) for filters in widths) or (64, 64, 128, 128, 256, 256)
         classes = checks.integer("classes", classes, least=1)

@@ -199,7 +199,9 @@ def _described(array: Any, dtype: str | None) -> tuple[str, tuple[int, ...], tup
     _require(array.flags.c_contiguous, "the array is not C-contiguous")
     name = dtype or {"uint16": "bfloat16"}.get(str(array.dtype), str(array.dtype))
     _require(name in _TYPES, f"unknown dtype {name}")
-    return name, tuple(reversed(array.shape)), tuple(reversed(array.strides[:-1]))
+    sizes = tuple(reversed(array.shape))
+    # Of an axis of one element NumPy's stride may be anything.
+    return name, sizes, tuple(array.itemsize * math.prod(sizes[: i + 1]) for i in range(len(sizes) - 1))
 
 
 def _c_array(kind: Any, values: tuple[int, ...]) -> Any:

@@ -2,13 +2,13 @@
 
 import ctypes
 import itertools
-import subprocess
 
 import numpy as np
 import pytest
 
-from emulate import BuildError, EmulatedDevice, EmulationError, build
+from emulate import BuildError, EmulatedDevice, EmulationError
 from emulate.fragments import offset_in
+from emulate.hopper.driver_stand_in import stand_in
 from emulate.hopper.examples import (
     ALL_KERNELS,
     ALL_TILES,
@@ -407,56 +407,9 @@ def test_impossible_maps_are_refused(make, message):
         make()
 
 
-_STAND_IN = r"""
-#include <cstdint>
-#include <cstring>
-static int64_t seen_values[64];
-static int count;
-static void note(int64_t value) { seen_values[count++] = value; }
-template <class T>
-static void note_all(const T* values, int n) { for (int i = 0; i < n; i++) note(values[i]); }
-static void begin(void* map, int type, uint32_t rank, void* address, const uint64_t* sizes, const uint64_t* strides) {
-  count = 0;
-  memset(map, 7, 128);
-  note((int64_t)map % 64); note(type); note(rank); note((int64_t)address);
-  note_all(sizes, rank);
-  note_all(strides, rank - 1);
-}
-static void end(uint32_t rank, const uint32_t* steps, int interleave, int swizzle, int promotion, int fill) {
-  note_all(steps, rank);
-  note(interleave); note(swizzle); note(promotion); note(fill);
-}
-extern "C" const int64_t* seen() { return seen_values; }
-extern "C" int cuTensorMapEncodeTiled(void* map, int type, uint32_t rank, void* address, const uint64_t* sizes,
-    const uint64_t* strides, const uint32_t* box, const uint32_t* steps, int interleave, int swizzle, int promotion,
-    int fill) {
-  begin(map, type, rank, address, sizes, strides);
-  note_all(box, rank);
-  end(rank, steps, interleave, swizzle, promotion, fill);
-  return 0;
-}
-extern "C" int cuTensorMapEncodeIm2col(void* map, int type, uint32_t rank, void* address, const uint64_t* sizes,
-    const uint64_t* strides, const int* lower, const int* upper, uint32_t channels, uint32_t pixels,
-    const uint32_t* steps, int interleave, int swizzle, int promotion, int fill) {
-  begin(map, type, rank, address, sizes, strides);
-  note_all(lower, rank - 2);
-  note_all(upper, rank - 2);
-  note(channels); note(pixels);
-  end(rank, steps, interleave, swizzle, promotion, fill);
-  return 0;
-}
-"""
-
-
 @pytest.fixture(scope="module")
 def libcuda(tmp_path_factory):
-    """A stand-in for libcuda with the documented signatures, which remembers what it is given."""
-    folder = tmp_path_factory.mktemp("libcuda")
-    (folder / "cuda.cpp").write_text(_STAND_IN)
-    subprocess.run([build.compiler(), "-shared", "-fPIC", "-o", folder / "cuda.so", folder / "cuda.cpp"], check=True)
-    library = ctypes.CDLL(str(folder / "cuda.so"))
-    library.seen.restype = ctypes.POINTER(ctypes.c_int64)
-    return library
+    return stand_in(tmp_path_factory.mktemp("libcuda"))
 
 
 def test_real_maps_are_encoded_as_documented(libcuda):

@@ -1,4 +1,4 @@
-"""How the notebooks draw: one style, colours that stay apart for every eye, and grids of numbers."""
+"""How our notebooks draw, by matplotlib: one style, colours that stay apart for every eye, and grids of numbers."""
 
 from __future__ import annotations
 

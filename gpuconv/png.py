@@ -1,4 +1,4 @@
-"""Pictures in a page: images of a data set and the filters of a net, as PNG in an address."""
+"""Pictures as PNG, in a page or a notebook."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import struct
 import zlib
 
 import numpy as np
-
-from .. import nn
-from ..backend import asnumpy
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -37,23 +34,3 @@ def data_uri(picture: np.ndarray) -> str:
 def image(pixels: np.ndarray) -> np.ndarray:
     """Return a stored picture as one to draw.   pixels: (C, H, W) uint8; C other than 3: the first channel in grey."""
     return np.ascontiguousarray(pixels.transpose(1, 2, 0)) if len(pixels) == 3 else np.ascontiguousarray(pixels[0])
-
-
-def first_filters(net: nn.Net) -> tuple[str, np.ndarray] | None:
-    """Return name and weights (K, C, R, S) of the first convolution that sees the picture; None if there is none."""
-    for name, leaf in net.body.leaves():
-        weights = leaf.params.get("w", leaf.state.get("w"))
-        if weights is None:
-            continue
-        on_host = asnumpy(weights)
-        sees = on_host.ndim == 4 and on_host.shape[1] == net.input_shape[0]
-        return (name or "conv", np.asarray(on_host, np.float64)) if sees else None
-    return None
-
-
-def tile(weights: np.ndarray) -> np.ndarray:
-    """Return a filter as a picture.   weights: (C, R, S) -> (R, S, 3) uint8 if C is 3, else (R, S)."""
-    flat = weights if len(weights) == 3 else weights.mean(axis=0, keepdims=True)
-    scale = np.abs(flat).max() or 1.0
-    pixels = np.rint(127.5 + 127.5 * flat / scale).astype(np.uint8)
-    return image(pixels)

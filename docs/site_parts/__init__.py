@@ -1,0 +1,1 @@
+"""What the site adds to Sphinx: formulas, docstrings and tables made from the package."""
