@@ -294,8 +294,7 @@ def _padding(layer: Any) -> Any:
 def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
     module = "nn.Conv2d" if around is None else "PaddedConv2d"
-    if around is not None:
-        used.add(module)
+    used.add(module)
     settings = _settings(
         zeros=(around, None),
         stride=(s["stride"], 1),
@@ -310,8 +309,7 @@ def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: 
 def _conv_transpose(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
     module = "nn.ConvTranspose2d" if around is None else "CutConvTranspose2d"
-    if around is not None:
-        used.add(module)
+    used.add(module)
     settings = _settings(
         cut=(around, None),
         stride=(s["stride"], 1),
@@ -365,13 +363,12 @@ def _pool(layer: Any, module: str, padding: Any, ceil: bool, **more: tuple[Any, 
 
 def _max_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     (top, bottom), (left, right) = geometry.sides(layer.settings)
-    window = geometry.pair(layer.settings["window"])
-    within = 2 * top <= window[0] and 2 * left <= window[1]  # PyTorch counts no gaps between taps
-    if within and _around(layer) is None:
+    R, S = geometry.pair(layer.settings["window"])
+    if 2 * top <= R and 2 * left <= S and _around(layer) is None:  # to PyTorch a window has no gaps
         return _pool(layer, "MaxPool2d", _padding(layer), layer.settings.get("ceil", False))
     down, across = geometry.beyond(layer, shape)
-    around = left, right + across, top, bottom + down
-    return f'nn.Sequential(nn.ConstantPad2d({around}, float("-inf")), {_pool(layer, "MaxPool2d", 0, False)})'
+    border = f'nn.ConstantPad2d({(left, right + across, top, bottom + down)}, float("-inf"))'
+    return f"nn.Sequential({border}, {_pool(layer, 'MaxPool2d', 0, False)})"
 
 
 def _average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
