@@ -93,9 +93,18 @@ def pair(value: Any) -> tuple[int, int]:
     return tuple(value) if isinstance(value, (tuple, list)) else (value, value)  # type: ignore[return-value]
 
 
+Sides = tuple[tuple[int, int], ...]  # before and after, along each axis
+
+
 def of_axes(value: Any, axes: int) -> tuple[int, ...]:
     """Return an option as a tuple of one for each axis after the channels."""
     return tuple(value) if isinstance(value, (tuple, list)) else (value,) * axes
+
+
+def sides(pad: Any, axes: int) -> Sides:
+    """Return padding as (before, after) for each axis."""
+    both = ([*each] if isinstance(each, (tuple, list)) else [each, each] for each in of_axes(pad, axes))
+    return tuple((before, after) for before, after in both)
 
 
 def _windows(case: Case) -> tuple[int, ...]:
@@ -107,8 +116,8 @@ def _windows(case: Case) -> tuple[int, ...]:
     else:
         window = of_axes(case.options.get("window", 2), len(size))
         stride = of_axes(case.options.get("stride", window), len(size))
-    pad = of_axes(case.options.get("pad", 0), len(size))
-    return N, C, *(out_size(*sizes) for sizes in zip(size, window, stride, pad, dilation, strict=True))
+    pad, ceil = sides(case.options.get("pad", 0), len(size)), case.options.get("ceil", False)
+    return N, C, *(out_size(*sizes, ceil=ceil) for sizes in zip(size, window, stride, pad, dilation, strict=True))
 
 
 def _transposed(case: Case) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .cases import OPERATORS, of_axes
+from .cases import OPERATORS, of_axes, sides
 from .inputs import Inputs, draw
 
 _PLACES = 400  # sampled in each result
@@ -149,7 +149,8 @@ class _Sums:
         options = inputs.case.options
         self.size, self.positions = inputs.case.x[2:], inputs.case.y[2:]
         axes = len(self.size)
-        self.stride, self.pad = of_axes(options.get("stride", 1), axes), of_axes(options.get("pad", 0), axes)
+        self.stride = of_axes(options.get("stride", 1), axes)
+        self.pad = tuple(before for before, _ in sides(options.get("pad", 0), axes))
         self.dilation = of_axes(options.get("dilation", 1), axes)
         assert inputs.dy is not None
         self.x, self.dy = inputs.x, inputs.dy
@@ -303,13 +304,22 @@ class _MaxPool(_Pool):
 
 
 class _AveragePool(_Pool):
+    def count(self, p: tuple[int, ...]) -> int:
+        """Return how many taps of a window lie in the padded image."""
+        both = sides(self.case.options.get("pad", 0), len(self.size))
+        axes = zip(p, self.stride, self.dilation, self.window, self.size, both, strict=True)
+        return math.prod(
+            sum(at * stride + tap * apart < size + sum(pad) for tap in range(taps))
+            for at, stride, apart, taps, size, pad in axes
+        )
+
     def y(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
         taps = np.array([self.x[n, c, *i] for _, i in self.taps(p)], np.float64)
-        return _total(taps / math.prod(self.window))
+        return _total(taps / self.count(p))
 
     def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
-        shares = np.array([self.dy[n, c, *p] for _, p in self.windows(i)], np.float64)
-        return _total(shares / math.prod(self.window))
+        shares = np.array([float(self.dy[n, c, *p]) / self.count(p) for _, p in self.windows(i)])
+        return _total(shares)
 
 
 class _GlobalAveragePool(_Sums):

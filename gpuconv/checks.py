@@ -55,6 +55,31 @@ def each_axis(name: str, value: Any, axes: int, *, least: int) -> tuple[int, ...
     return (integer(name, value, least=least),) * axes
 
 
+def each_side(name: str, value: Any, axes: int) -> tuple[tuple[int, int], ...]:
+    """Return (before, after) for each of 1 to 3 spatial axes.
+
+    value: an int for all sides, or a tuple with an entry for each axis: an int for both of its sides, or a pair.
+    """
+    if isinstance(value, str):
+        msg = f'{name} must be numbers or "same", got {shown(value)}'
+        raise ParamError(msg)
+    entries = value if isinstance(value, (tuple, list)) else (value,) * axes
+    if len(entries) != axes:
+        values = counted(len(entries), "value")
+        msg = f"{name} must be an int or {_EACH_AXIS[axes]}, each an int or a pair (before, after), got {values}: {shown(value)}"
+        raise ParamError(msg)
+    sides = []
+    for entry in entries:
+        both = entry if isinstance(entry, (tuple, list)) else (entry, entry)
+        if len(both) != 2:
+            values = counted(len(both), "value")
+            msg = f"{name} must be an int or a pair (before, after) along an axis, got {values}: {shown(entry)}"
+            raise ParamError(msg)
+        before, after = (integer(name, number, least=0) for number in both)
+        sides.append((before, after))
+    return tuple(sides)
+
+
 def pair(name: str, value: Any, *, least: int) -> tuple[int, int]:
     """Return (vertical, horizontal) of an int or a pair of ints."""
     vertical, horizontal = each_axis(name, value, 2, least=least)

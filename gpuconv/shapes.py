@@ -17,12 +17,10 @@ from .plural import counted
 
 _MOST_ELEMENTS = 2**60 - 1  # NumPy counts bytes up to 2^63 - 1, eight of them in a float64
 
-_MOST_IN_WINDOW = 2**31 - 1
-
 
 @dataclass(frozen=True, slots=True)
 class ConvSizes:
-    """Sizes of one convolution."""
+    """Sizes of one convolution.  pad is what lies before the image; what lies behind it only makes P and Q larger."""
 
     N: int
     C: int
@@ -52,6 +50,11 @@ class ConvSizes:
     def out(self) -> tuple[int, int, int, int]:
         """The shape of y."""
         return self.N, self.K, self.P, self.Q
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """How far the image with its padding reaches along each axis: over all pixels, and all that windows read."""
+        return _padded(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,83 +93,59 @@ class VolumeConvSizes:
         """The shape of y."""
         return self.N, self.K, self.Z, self.P, self.Q
 
-
-@dataclass(frozen=True, slots=True)
-class PoolSizes:
-    """Sizes of one pooling call."""
-
-    N: int
-    C: int
-    H: int
-    W: int
-    R: int
-    S: int
-    P: int
-    Q: int
-    stride: tuple[int, int]
-    pad: tuple[int, int]
-
     @property
-    def image(self) -> tuple[int, int, int, int]:
-        """The shape of x."""
-        return self.N, self.C, self.H, self.W
-
-    @property
-    def out(self) -> tuple[int, int, int, int]:
-        """The shape of y."""
-        return self.N, self.C, self.P, self.Q
-
-    @property
-    def places(self) -> int:
-        """How many pixels a window has."""
-        return self.R * self.S
-
-
-@dataclass(frozen=True, slots=True)
-class VolumePoolSizes:
-    """Sizes of one pooling call on volumes."""
-
-    N: int
-    C: int
-    D: int
-    H: int
-    W: int
-    T: int
-    R: int
-    S: int
-    Z: int
-    P: int
-    Q: int
-    stride: tuple[int, int, int]
-    pad: tuple[int, int, int]
-
-    @property
-    def image(self) -> tuple[int, int, int, int, int]:
-        """The shape of x."""
-        return self.N, self.C, self.D, self.H, self.W
-
-    @property
-    def out(self) -> tuple[int, int, int, int, int]:
-        """The shape of y."""
-        return self.N, self.C, self.Z, self.P, self.Q
-
-    @property
-    def places(self) -> int:
-        """How many pixels a window has."""
-        return self.T * self.R * self.S
+    def padded(self) -> tuple[int, ...]:
+        """How far the volume with its padding reaches along each axis: over all pixels, and all that windows read."""
+        return _padded(self)
 
 
 # What x may be where its pixels are of any number of axes, by the number of its own; what is meant most comes first.
 SPATIAL = {4: "(N, C, H, W)", 3: "(N, C, L)", 5: "(N, C, D, H, W)"}
 
 # The axes of images after batch and channels, of filters after theirs, by their number.
-_IMAGE_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+IMAGE_AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
 _FILTER_AXES = {1: "S", 2: "R, S", 3: "T, R, S"}
 
 
-def out_size(size: int, window: int, stride: int, pad: int, dilation: int = 1) -> int:
-    """Return the number of window positions along one axis; a last partial step is dropped (floor)."""
-    return (size + 2 * pad - dilation * (window - 1) - 1) // stride + 1
+def _padded(z: ConvSizes | VolumeConvSizes) -> tuple[int, ...]:
+    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, z.dilation, strict=True)
+    return tuple(max(n + p, (q - 1) * s + d * (r - 1) + 1) for n, q, r, s, p, d in axes)
+
+
+def out_size(
+    size: int, window: int, stride: int, pad: int | tuple[int, int], dilation: int = 1, *, ceil: bool = False
+) -> int:
+    """Return the number of window positions along one axis; a last partial step is dropped (floor).
+
+    pad: on either side, or (before, after).   ceil: it is kept, unless its window would begin behind the image: where
+    the padding behind it begins, or later, which is PyTorch's rule
+    """
+    before, after = (pad, pad) if isinstance(pad, int) else pad
+    steps = size + before + after - dilation * (window - 1) - 1
+    if not ceil:
+        return steps // stride + 1
+    last = -(-steps // stride)
+    return last if last * stride >= size + before else last + 1
+
+
+def sides_of(pad: Any, window: Any, stride: Any, dilation: Any) -> tuple[tuple[int, int], ...]:
+    """Return the padding (before, after) along each axis.
+
+    pad: what checks.each_side takes, or "same", which leaves the size of the image as it is: of an odd number of zeros
+    the last one lies behind, as in PyTorch.   window, stride, dilation: along each axis
+    """
+    if not (isinstance(pad, str) and pad == "same"):
+        return checks.each_side("pad", pad, len(window))
+    if max(stride) > 1:
+        msg = f'pad="same" needs stride=1, since no size stays the same under another, got stride={stride}'
+        raise ParamError(msg)
+    spans = (d * (r - 1) for r, d in zip(window, dilation, strict=True))
+    return tuple((span // 2, span - span // 2) for span in spans)
+
+
+def plain_sides(sides: tuple[tuple[int, int], ...]) -> tuple[int | tuple[int, int], ...]:
+    """Return padding as a user would write it: an int for an axis with as much on both sides."""
+    return tuple(before if before == after else (before, after) for before, after in sides)
 
 
 def conv_sizes(
@@ -177,14 +156,14 @@ def conv_sizes(
     Those of a signal are the sizes of an image of one row.
     """
     axes = _conv_axes(x, w)
-    x_letters = f"(N, C, {_IMAGE_AXES[axes]})"
+    x_letters = f"(N, C, {IMAGE_AXES[axes]})"
     checks.ndim("x", x, axes + 2, x_letters)
     checks.ndim("w", w, axes + 2, f"(K, C / groups, {_FILTER_AXES[axes]})")
     if b is not None:
         checks.ndim("b", b, 1, "(K,)")
     stride = checks.each_axis("stride", stride, axes, least=1)
-    pad = checks.each_axis("pad", pad, axes, least=0)
     dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    sides = sides_of(pad, w.shape[2:], stride, dilation)
     groups = checks.integer("groups", groups, least=1)
     checks.not_empty("x", x, x_letters)
     if 0 in w.shape:
@@ -194,7 +173,7 @@ def conv_sizes(
     entries = K if b is None else b.shape[0]
     hint = ""
     if axes == 2 and (C_w * groups != C or entries != K):
-        hint = _other_order(x.shape, w.shape, None if b is None else entries, pad, dilation, groups)
+        hint = _other_order(x.shape, w.shape, None if b is None else entries, sides, dilation, groups)
     if C % groups or K % groups:
         msg = f"groups must divide the channels of x and the filters of w, got groups={groups}, C={C}, K={K}{hint}"
         raise ParamError(msg)
@@ -206,14 +185,15 @@ def conv_sizes(
         both = f"w has {counted(K, 'filter')} but b has {counted(entries, 'entry', 'entries')}"
         msg = f"{both}: w {tuple(w.shape)}, b {tuple(b.shape)}{hint}"
         raise ShapeError(msg)
-    out = [out_size(*axis) for axis in zip(size, window, stride, pad, dilation, strict=True)]
-    padded = [n + 2 * p for n, p in zip(size, pad, strict=True)]
+    out = [out_size(*axis) for axis in zip(size, window, stride, sides, dilation, strict=True)]
+    padded = [n + sum(both) for n, both in zip(size, sides, strict=True)]
     if min(out) < 1:
         reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
-        dilated = f" (dilated to {_times(reach)})" if max(dilation) > 1 else ""
-        msg = f"filter {_times(window)}{dilated} does not fit the padded input {_times(padded)}"
+        dilated = f" (dilated to {spoken(reach)})" if max(dilation) > 1 else ""
+        msg = f"filter {spoken(window)}{dilated} does not fit the padded input {spoken(padded)}"
         raise ShapeError(msg)
-    given = pad[0] if axes == 1 else pad
+    given = plain_sides(sides)[0] if axes == 1 else plain_sides(sides)
+    pad = tuple(before for before, _ in sides)
     check_count("y", (N, K, *out), f"pad={given}")
     check_count("the padded x", (N, C, *padded), f"pad={given}")
     if axes == 3:
@@ -232,15 +212,15 @@ def conv_transpose_sizes(
     Its input is y and its output x: C counts the channels of y, K those of x.
     """
     axes = _conv_axes(x, w)
-    x_letters = f"(N, C, {_IMAGE_AXES[axes]})"
+    x_letters = f"(N, C, {IMAGE_AXES[axes]})"
     checks.ndim("x", x, axes + 2, x_letters)
     checks.ndim("w", w, axes + 2, f"(C, K / groups, {_FILTER_AXES[axes]})")
     if b is not None:
         checks.ndim("b", b, 1, "(K,)")
     stride = checks.each_axis("stride", stride, axes, least=1)
-    pad = checks.each_axis("pad", pad, axes, least=0)
     more = checks.each_axis("output_pad", output_pad, axes, least=0)
     dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    sides = sides_of(pad, w.shape[2:], stride, dilation)
     groups = checks.integer("groups", groups, least=1)
     checks.not_empty("x", x, x_letters)
     if 0 in w.shape:
@@ -266,12 +246,13 @@ def conv_transpose_sizes(
     padded = [
         (n - 1) * s + d * (r - 1) + m + 1 for n, s, d, r, m in zip(size, stride, dilation, window, more, strict=True)
     ]
-    out = [n - 2 * p for n, p in zip(padded, pad, strict=True)]
+    out = [n - sum(both) for n, both in zip(padded, sides, strict=True)]
     if min(out) < 1:
-        msg = f"pad must leave something of the output, {_times(padded)} before it is cut: pad={pad}"
+        msg = f"pad must leave something of the output, {spoken(padded)} before it is cut: pad={plain_sides(sides)}"
         raise ParamError(msg)
     check_count("y", (N, K, *out), f"x {tuple(x.shape)} and stride={stride}")
     check_count("y before pad is cut off", (N, K, *padded), f"x {tuple(x.shape)} and stride={stride}")
+    pad = tuple(before for before, _ in sides)
     if axes == 3:
         return VolumeConvSizes(N, K, *out, C, *window, *size, stride, pad, dilation, groups)  # type: ignore[call-arg]
     if axes == 1:
@@ -285,7 +266,7 @@ def _conv_axes(x: Any, w: Any) -> int:
     return next((axes for axes in (2, 1, 3) if axes + 2 in (x.ndim, w.ndim)), 2)
 
 
-def _times(sizes: Any) -> str:
+def spoken(sizes: Any) -> str:
     """Return sizes as they are spoken: 3x3."""
     return "x".join(map(str, sizes))
 
@@ -294,7 +275,7 @@ def _other_order(
     x: tuple[int, ...],
     w: tuple[int, ...],
     entries: int | None,
-    pad: tuple[int, int],
+    sides: tuple[tuple[int, int], ...],
     dilation: tuple[int, int],
     groups: int,
 ) -> str:
@@ -311,60 +292,9 @@ def _other_order(
         for of_x, (C, H, W) in images.items()
         for of_w, (K, C_w, R, S) in filters.items()
         if C_w * groups == C and K % groups == 0 and entries in (None, K)
-        if H + 2 * pad[0] > dilation[0] * (R - 1) and W + 2 * pad[1] > dilation[1] * (S - 1)
+        if H + sum(sides[0]) > dilation[0] * (R - 1) and W + sum(sides[1]) > dilation[1] * (S - 1)
     ]
     return f" ({min(fitting)[1]})" if fitting else ""
-
-
-def pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes | VolumePoolSizes:
-    """Return the sizes of a pooling call on x; stride=None means the window.
-
-    Those of a signal, where the window has to be a tuple of one, are the sizes of an image of one row: with an int it
-    may be an image that lacks its batch axis.
-    """
-    axes = _pool_axes(x, window)
-    letters = f"(N, C, {_IMAGE_AXES[axes]})"
-    if x.ndim != axes + 2:
-        signal = ", or, to pool (N, C, L), window must be a tuple of one, as in (2,)" if x.ndim == 3 else ""
-        msg = f"x must be {letters}, got shape {tuple(x.shape)}{signal}"
-        raise ShapeError(msg)
-    window = checks.each_axis("window", window, axes, least=1)
-    if prod(window) > _MOST_IN_WINDOW:
-        msg = f"window must have at most 2^31 - 1 elements, which is how far places in it are counted, got window={window}"
-        raise SizeLimitError(msg)
-    stride = window if stride is None else checks.each_axis("stride", stride, axes, least=1)
-    pad = checks.each_axis("pad", pad, axes, least=0)
-    checks.not_empty("x", x, letters)
-    N, C, *size = x.shape
-    if any(2 * p > n for p, n in zip(pad, window, strict=True)):
-        msg = f"pad must be at most half the window, so that no window lies in the padding: pad={pad}, window={window}"
-        raise ParamError(msg)
-    out = [out_size(*axis) for axis in zip(size, window, stride, pad, strict=True)]
-    if min(out) < 1:
-        padded = [n + 2 * p for n, p in zip(size, pad, strict=True)]
-        msg = f"window {_times(window)} does not fit the padded input {_times(padded)}"
-        raise ShapeError(msg)
-    check_count("y", (N, C, *out), f"x {tuple(x.shape)}")
-    if axes == 3:
-        return VolumePoolSizes(N, C, *size, *window, *out, stride, pad)  # type: ignore[call-arg]
-    if axes == 1:
-        size, window, out, stride, pad = [1, *size], (1, *window), [1, *out], (1, *stride), (0, *pad)
-    return PoolSizes(N, C, *size, *window, *out, stride, pad)  # type: ignore[call-arg]
-
-
-def image_pool_sizes(x: Any, *, window: Any, stride: Any, pad: Any) -> PoolSizes:
-    """Return the sizes of a pooling call for what knows images alone; x of other axes is refused."""
-    check_images("x", x)
-    sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
-    assert isinstance(sizes, PoolSizes)
-    return sizes
-
-
-def _pool_axes(x: Any, window: Any) -> int:
-    """Return how many spatial axes pooling is meant to have."""
-    if x.ndim == 3 and isinstance(window, (tuple, list)) and len(window) == 1:
-        return 1
-    return 3 if x.ndim == 5 else 2
 
 
 def check_images(name: str, x: Any) -> None:

@@ -1,6 +1,6 @@
 // 2-D average pooling, over windows and over whole images, and the gradients.
 //
-//   y[n,c,p,q]  = sum of the real pixels under the window / their number, or with COUNT_PAD / (R S)
+//   y[n,c,p,q]  = sum of the real pixels under the window / their number, with COUNT_PAD that of its taps in the padded image
 //   dx[n,c,i,j] = sum over the windows (p,q) over (i,j) of dy[n,c,p,q] / what the window was divided by
 //   global:  y[n,c] = sum over i,j of x[n,c,i,j] / (H W)     dx[n,c,i,j] = dy[n,c] / (H W)
 //
@@ -18,14 +18,8 @@
 #include "pack.cuh"
 #include "pool.cuh"
 
-// Number of real pixels under a window along one axis: from `first` on, `window` long, cut off at 0 and `size`.
-template <typename Index>
-__device__ __forceinline__ int real_pixels(Index first, Index window, Index size) {
-  return static_cast<int>(min(first + window, size) - max(first, Index(0)));
-}
-
 template <typename T, bool CHANNELS_LAST, bool COUNT_PAD, int V, typename Index>
-__global__ void __launch_bounds__(256, 4)
+__global__ void __launch_bounds__(256, 3)
 average_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share a window only if they are channels");
   const Index H = z.H, W = z.W;
@@ -36,17 +30,20 @@ average_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, const Po
     const Spot<CHANNELS_LAST, Index> out = spot_of<CHANNELS_LAST, V, Index>(static_cast<Index>(i), z.C, z.P, z.Q);
     const T* image = x + out.start(z.C, H, W);
     const Index top = out.h * z.stride_v - z.pad_v, left = out.w * z.stride_h - z.pad_h;
+    const Range<Index> high = taps_inside<Index>(top, z.R, z.dilation_v, H);
+    const Range<Index> wide = taps_inside<Index>(left, z.S, z.dilation_h, W);
     Sum<T> sum[V] = {};
-    for (Index h = max(top, Index(0)); h < min(top + z.R, H); ++h) {
-      for (Index w = max(left, Index(0)); w < min(left + z.S, W); ++w) {
-        const Pack<T, V> pixel = load_pack<V>(image + (h * W + w) * step, aligned);
+    for (Index r = high.first; r < high.end; ++r) {
+      const Index row = (top + r * z.dilation_v) * W + left;
+      for (Index s = wide.first; s < wide.end; ++s) {
+        const Pack<T, V> pixel = load_pack<V>(image + (row + s * z.dilation_h) * step, aligned);
 #pragma unroll
         for (int v = 0; v < V; ++v) sum[v] += widen(pixel.at[v]);
       }
     }
-    const int rows = COUNT_PAD ? z.R : real_pixels<Index>(top, z.R, H);
-    const int columns = COUNT_PAD ? z.S : real_pixels<Index>(left, z.S, W);
-    const Sum<T> count = static_cast<Sum<T>>(rows) * columns;
+    const Index rows = COUNT_PAD ? taps_before<Index>(top, z.R, z.dilation_v, H + z.behind_v) : high.end - high.first;
+    const Index columns = COUNT_PAD ? taps_before<Index>(left, z.S, z.dilation_h, W + z.behind_h) : wide.end - wide.first;
+    const Sum<T> count = static_cast<Sum<T>>(rows) * static_cast<Sum<T>>(columns);
     Pack<T, V> mean;
 #pragma unroll
     for (int v = 0; v < V; ++v) mean.at[v] = narrow<T>(sum[v] / count);
@@ -54,7 +51,7 @@ average_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, const Po
   }
 }
 
-template <typename T, bool CHANNELS_LAST, bool COUNT_PAD, int V, typename Index>
+template <typename T, bool CHANNELS_LAST, bool COUNT_PAD, bool DILATED, int V, typename Index>
 __global__ void __launch_bounds__(256, 3)
 average_pool_backward_direct(const T* __restrict__ dy, T* __restrict__ dx, const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share windows only if they are channels");
@@ -65,15 +62,20 @@ average_pool_backward_direct(const T* __restrict__ dy, T* __restrict__ dx, const
   for (long long i = thread_index(); i < total; i += thread_count()) {
     const Spot<CHANNELS_LAST, Index> in = spot_of<CHANNELS_LAST, V, Index>(static_cast<Index>(i), z.C, z.H, z.W);
     const T* gradients = dy + in.start(z.C, z.P, z.Q);
-    const Range<Index> rows = windows_over<Index>(in.h, z.R, z.stride_v, z.pad_v, z.P);
-    const Range<Index> columns = windows_over<Index>(in.w, z.S, z.stride_h, z.pad_h, z.Q);
+    const Range<Index> rows = windows_over<DILATED, Index>(in.h, z.R, z.dilation_v, z.stride_v, z.pad_v, z.P);
+    const Range<Index> columns = windows_over<DILATED, Index>(in.w, z.S, z.dilation_h, z.stride_h, z.pad_h, z.Q);
     Sum<T> sum[V] = {};
     for (Index p = rows.first; p < rows.end; ++p) {
+      const Index top = p * z.stride_v - z.pad_v;
+      if (DILATED && tap_at<DILATED, Index>(in.h - top, z.dilation_v) < 0) continue;
+      const Index down = counted<DILATED, COUNT_PAD, Index>(top, z.R, z.dilation_v, z.H, z.behind_v);
       for (Index q = columns.first; q < columns.end; ++q) {
+        const Index left = q * z.stride_h - z.pad_h;
+        if (DILATED && tap_at<DILATED, Index>(in.w - left, z.dilation_h) < 0) continue;
+        const Index across = counted<DILATED, COUNT_PAD, Index>(left, z.S, z.dilation_h, z.W, z.behind_h);
         Sum<T> share = whole;
-        if (!COUNT_PAD) {
-          const int down = real_pixels<Index>(p * z.stride_v - z.pad_v, z.R, z.H);
-          share = 1 / (static_cast<Sum<T>>(down) * real_pixels<Index>(q * z.stride_h - z.pad_h, z.S, z.W));
+        if (!COUNT_PAD || down != z.R || across != z.S) {
+          share = 1 / (static_cast<Sum<T>>(down) * static_cast<Sum<T>>(across));
         }
         const Pack<T, V> gradient = load_pack<V>(gradients + (p * z.Q + q) * step, aligned);
 #pragma unroll

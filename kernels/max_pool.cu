@@ -11,14 +11,14 @@
 //   kernel                     | one thread per                                  | when
 //   max_pool_forward_direct    | V outputs side by side, channels of one pixel   | every case; V > 1: channels-last, V divides C
 //   max_pool_backward_direct   | V entries of dx, likewise                       | every case; V likewise
-//   max_pool_forward_halving   | 16 bytes in each of two rows of x               | NCHW, 2 x 2 windows side by side, no
-//   max_pool_backward_halving  | 16 bytes in each of two rows of dx              |   padding, rows of whole 16 bytes
+//   max_pool_forward_halving   | 16 bytes in each of two rows of x               | NCHW, whole 2 x 2 windows side by side,
+//   max_pool_backward_halving  | 16 bytes in each of two rows of dx              |   no padding, rows of whole 16 bytes
 //
 // Launchers: gpuconv/cuda/max_pool.py.
 #include "pack.cuh"
 #include "pool.cuh"
 
-// WINDOW: R = S = WINDOW, known to the compiler; 0: any.
+// WINDOW: R = S = WINDOW, known to the compiler, without dilation; 0: any.
 template <typename T, typename Place, bool CHANNELS_LAST, int V, int WINDOW, typename Index>
 __global__ void __launch_bounds__(256, 4)
 max_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place* __restrict__ argmax, const PoolShape z) {
@@ -26,26 +26,29 @@ max_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place* __res
   const Index H = z.H, W = z.W;
   const Index step = CHANNELS_LAST ? z.C : 1;
   const int R = WINDOW > 0 ? WINDOW : z.R, S = WINDOW > 0 ? WINDOW : z.S;
+  const Index down = WINDOW > 0 ? 1 : z.dilation_v, across = WINDOW > 0 ? 1 : z.dilation_h;
   const long long total = static_cast<long long>(z.N) * z.C * z.P * z.Q / V;
   const bool aligned = is_aligned<V>(x), aligned_out = is_aligned<V>(y) && is_aligned<V>(argmax);
   for (long long i = thread_index(); i < total; i += thread_count()) {
     const Spot<CHANNELS_LAST, Index> out = spot_of<CHANNELS_LAST, V, Index>(static_cast<Index>(i), z.C, z.P, z.Q);
     const T* image = x + out.start(z.C, H, W);
     const Index top = out.h * z.stride_v - z.pad_v, left = out.w * z.stride_h - z.pad_h;
+    const int first = static_cast<int>(taps_inside<Index>(top, R, down, H).first) * S +
+                      static_cast<int>(taps_inside<Index>(left, S, across, W).first);
     Sum<T> best[V];
     int place[V];
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       best[v] = -infinity<Sum<T>>();
-      place[v] = static_cast<int>(max(Index(0), -top)) * S + static_cast<int>(max(Index(0), -left));
+      place[v] = first;
     }
 #pragma unroll
     for (int r = 0; r < R; ++r) {
-      const Index h = top + r;
+      const Index h = top + r * down;
       if (h < 0 || h >= H) continue;
 #pragma unroll
       for (int s = 0; s < S; ++s) {
-        const Index w = left + s;
+        const Index w = left + s * across;
         if (w < 0 || w >= W) continue;
         const Pack<T, V> pixel = load_pack<V>(image + (h * W + w) * step, aligned);
 #pragma unroll
@@ -70,8 +73,9 @@ max_pool_forward_direct(const T* __restrict__ x, T* __restrict__ y, Place* __res
   }
 }
 
-template <typename T, typename Place, bool CHANNELS_LAST, int V, typename Index>
-__global__ void __launch_bounds__(256, 4)
+// Bounds of 2 blocks a multiprocessor where windows are dilated, or ptxas spills some values.
+template <typename T, typename Place, bool CHANNELS_LAST, bool DILATED, int V, typename Index>
+__global__ void __launch_bounds__(256, DILATED ? 2 : 4)
 max_pool_backward_direct(const T* __restrict__ dy, const Place* __restrict__ argmax, T* __restrict__ dx,
                          const PoolShape z) {
   static_assert(CHANNELS_LAST || V == 1, "neighbours in memory share windows only if they are channels");
@@ -81,13 +85,16 @@ max_pool_backward_direct(const T* __restrict__ dy, const Place* __restrict__ arg
   for (long long i = thread_index(); i < total; i += thread_count()) {
     const Spot<CHANNELS_LAST, Index> in = spot_of<CHANNELS_LAST, V, Index>(static_cast<Index>(i), z.C, z.H, z.W);
     const Index start = in.start(z.C, z.P, z.Q);
-    const Range<Index> rows = windows_over<Index>(in.h, z.R, z.stride_v, z.pad_v, z.P);
-    const Range<Index> columns = windows_over<Index>(in.w, z.S, z.stride_h, z.pad_h, z.Q);
+    const Range<Index> rows = windows_over<DILATED, Index>(in.h, z.R, z.dilation_v, z.stride_v, z.pad_v, z.P);
+    const Range<Index> columns = windows_over<DILATED, Index>(in.w, z.S, z.dilation_h, z.stride_h, z.pad_h, z.Q);
     Sum<T> sum[V] = {};
     for (Index p = rows.first; p < rows.end; ++p) {
-      const int row = static_cast<int>(in.h + z.pad_v - p * z.stride_v) * z.S;
+      const int r = tap_at<DILATED, Index>(in.h + z.pad_v - p * z.stride_v, z.dilation_v);
+      if (DILATED && r < 0) continue;
       for (Index q = columns.first; q < columns.end; ++q) {
-        const int place = row + static_cast<int>(in.w + z.pad_h - q * z.stride_h);
+        const int s = tap_at<DILATED, Index>(in.w + z.pad_h - q * z.stride_h, z.dilation_h);
+        if (DILATED && s < 0) continue;
+        const int place = r * z.S + s;
         const Index at = start + (p * z.Q + q) * step;
         const Pack<Place, V> winners = load_pack<V>(argmax + at, aligned);
         const Pack<T, V> gradient = load_pack<V>(dy + at, aligned);

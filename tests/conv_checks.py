@@ -93,7 +93,8 @@ def _of_group(group, z):
 
 
 def _padded(x, z):
-    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), *((p, p) for p in z.pad)))
+    axes = zip(z.pad, z.padded, z.image[2:], strict=True)
+    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), *((p, padded - p - n) for p, padded, n in axes)))
 
 
 def _under(tap, padded, z):

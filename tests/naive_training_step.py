@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from gpuconv import data, naive
-from gpuconv.shapes import conv_sizes, pool_sizes
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import conv_sizes
 
 Arrays = dict[str, np.ndarray]
 Near = Callable[[np.ndarray], np.ndarray]

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pairs import DEVICES, DTYPES, STORED, pairs
 from places import LAYOUTS
-from test_max_pool import CASES, poolings
+from test_max_pool import BY_PYTORCH, CASES, poolings
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.shapes import is_channels_last, pool_sizes
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import is_channels_last
 
 COUNT_PAD = {"count_pad": True, "real_pixels": False}
 
@@ -82,7 +83,7 @@ def test_backward_is_the_adjoint(device, case, seed, count_pad):
     y, dx = _computed(device, x, dy, {**options, "count_pad": count_pad})
     size = np.vdot(*absolute(dy, naive.average_pool_forward(np.abs(x), z, count_pad=count_pad)))
     assert abs(np.vdot(dy, y) - np.vdot(dx, x)) <= 16 * 2.0**-53 * size
-    if not count_pad or z.pad == (0, 0):
+    if not count_pad or z.pad == z.behind == (0, 0):
         assert abs(dx.sum() - dy.sum()) <= (8 + dx.size) * 2.0**-53 * np.abs(dy).sum()
 
 
@@ -109,6 +110,33 @@ def test_layers_of_real_nets_match_pytorch(shape, options, count_pad, device, dt
         _computed(device, x, dy, {**options, "count_pad": count_pad}), refs, scales, strict=True
     ):
         assert_close(actual, ref, scale=scale, dtype=dtype)
+
+
+@pytest.mark.parametrize("count_pad", [True, False])
+@pytest.mark.parametrize("name", [name for name, (_, options) in BY_PYTORCH.items() if "dilation" not in options])
+def test_the_oracle_of_odd_windows_is_pytorchs(name, count_pad, rng):
+    torch = pytest.importorskip("torch")
+    shape, options = BY_PYTORCH[name]
+    x = normal(rng, shape, "float64")
+    z = _sizes(x, options)
+    dy = normal(rng, z.out, "float64")
+    t = torch.from_numpy(x).requires_grad_()
+    y = torch.nn.functional.avg_pool2d(t, z.window, z.stride, z.pad, ceil_mode=True, count_include_pad=count_pad)
+    (dx,) = torch.autograd.grad(y, t, torch.from_numpy(dy))
+    ours = (
+        naive.average_pool_forward(x, z, count_pad=count_pad),
+        naive.average_pool_backward(dy, z, count_pad=count_pad),
+    )
+    for actual, theirs in zip(ours, (y.detach(), dx), strict=True):
+        np.testing.assert_allclose(actual, theirs.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_padding_of_one_side_counts_on_that_side(device):
+    """A window of 3 over (0) 1 1 1 (0), and one that ceil adds, of which one tap lies behind the padding."""
+    x = device.array(np.ones((1, 1, 3)))
+    for pad, expected in {0: [1], (1, 0): [2 / 3, 1], (0, 1): [1, 1 / 2], (1, 1): [2 / 3, 2 / 3]}.items():
+        y, _ = gpuconv.average_pool_forward(x, window=(3,), stride=2, pad=(pad,), ceil=True)
+        assert device.numpy(y)[0, 0].tolist() == pytest.approx(expected, abs=1e-15), pad
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -174,6 +174,12 @@ def test_nothing_is_left_for_passes_of_their_own(emulated_gpu):
     assert names.count("batchnorm_backward_joined") == 5
 
 
+@pytest.mark.parametrize("more", [{"ceil": True}, {"dilation": 2}, {"pad": ((0, 1), 0)}, {"pad": 1}], ids=str)
+def test_only_plain_windows_of_2x2_are_pooled_behind_a_norm(more):
+    assert fuse._kind(nn.MaxPool(2)) == fuse._kind(nn.MaxPool(2, stride=2, ceil=False)) == "pool"
+    assert fuse._kind(nn.MaxPool(2, **more)) == ""
+
+
 def test_where_tensor_cores_make_a_gradient_the_other_is_added_there(emulated_gpu):
     """A ResNet-18 in 16 bits: neither the gradients of its shortcuts nor those of the sums have a pass of their own."""
     with backend.using("cuda"):

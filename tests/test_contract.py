@@ -152,6 +152,7 @@ _GROUND = {
     "placed",
     "plural",
     "png",
+    "pool_shapes",
     "random",
     "shapes",
     "tables",

@@ -13,8 +13,25 @@ import gpuconv
 from gpuconv import naive
 from gpuconv.shapes import conv_sizes, is_channels_last
 
+# Padding that is another before than behind: why the case exists: (x, w, options)
+ONE_SIDED = {
+    "padded_behind_with_stride": ((2, 3, 6, 8), (4, 3, 3, 3), {"pad": ((0, 1), (0, 1)), "stride": 2}),
+    "padded_before": ((2, 3, 5, 6), (17, 3, 2, 3), {"pad": ((1, 0), (2, 0))}),
+    "padded_behind_beyond_every_pixel": (
+        (2, 3, 4, 3),
+        (3, 3, 2, 2),
+        {"pad": ((1, 5), (0, 4)), "stride": (2, 1), "dilation": (1, 3)},
+    ),
+    "one_by_one_padded_behind": ((2, 3, 5, 6), (4, 3, 1, 1), {"pad": ((0, 1), (2, 0))}),
+    "depthwise_padded_behind": ((2, 5, 7, 8), (5, 1, 3, 3), {"groups": 5, "pad": ((0, 2), 1)}),
+    "many_channels_padded_behind": ((1, 16, 5, 6), (17, 16, 3, 3), {"pad": ((0, 1), (1, 2)), "stride": (1, 2)}),
+    "same_under_an_even_window": ((2, 3, 5, 4), (4, 3, 2, 4), {"pad": "same"}),
+    "same_under_a_dilated_window": ((2, 4, 5, 6), (4, 2, 3, 2), {"pad": "same", "dilation": (2, 3), "groups": 2}),
+}
+
 # why the case exists: (x, w, options)
 CASES = {
+    **ONE_SIDED,
     "one_pixel": ((1, 1, 1, 1), (1, 1, 1, 1), {}),
     "empty_batch": ((0, 3, 8, 8), (4, 3, 3, 3), {"pad": 1}),
     "batch_of_one": ((1, 3, 6, 6), (4, 3, 3, 3), {}),
@@ -73,6 +90,24 @@ CASES = {
         for p in range(3)
     },
 }
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")  # of an odd number of zeros, which makes a copy
+@pytest.mark.parametrize("name", ONE_SIDED)
+def test_one_sided_padding_is_that_of_a_framed_image(name, rng):
+    torch = pytest.importorskip("torch")
+    x, w, b, dy, z = arrays_of(ONE_SIDED[name], rng, "float64", normal)
+    options = {**ONE_SIDED[name][2]}
+    pad, frame = options.pop("pad"), [0, 0, 0, 0]
+    if pad != "same":
+        sides = [side if isinstance(side, tuple) else (side, side) for side in pad]
+        pad, frame = 0, [*sides[1], *sides[0]]
+    inputs = [torch.from_numpy(a).requires_grad_() for a in (x, w, b)]
+    framed = torch.nn.functional.pad(inputs[0], frame)
+    y = torch.nn.functional.conv2d(framed, *inputs[1:], padding=pad, **options)
+    expected = y, *torch.autograd.grad(y, inputs, torch.from_numpy(dy))
+    for actual, want in zip(by_oracle(x, w, b, dy, z), expected, strict=True):
+        np.testing.assert_allclose(actual, want.detach().numpy(), rtol=1e-12, atol=1e-12)
 
 
 # Against the oracle -------------------------------------------------------------------------------------------------
@@ -300,8 +335,8 @@ def convolutions(draw):
 
     groups = draw(st.integers(1, 3))
     R, S = pair(1, 4)
-    stride, pad, dilation = pair(1, 4), pair(0, 4), pair(1, 3)
-    least = (max(1, dilation[0] * (R - 1) + 1 - 2 * pad[0]), max(1, dilation[1] * (S - 1) + 1 - 2 * pad[1]))
+    stride, pad, dilation = pair(1, 4), (pair(0, 4), pair(0, 4)), pair(1, 3)
+    least = (max(1, dilation[0] * (R - 1) + 1 - sum(pad[0])), max(1, dilation[1] * (S - 1) + 1 - sum(pad[1])))
     H, W = draw(st.integers(least[0], least[0] + 6)), draw(st.integers(least[1], least[1] + 6))
     N, C, K = draw(st.integers(0, 3)), groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
     options = {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups}

@@ -27,6 +27,11 @@ CASES = {
     "groups": ((2, 6, 3, 4), (6, 2, 3, 3), {"groups": 2, "stride": 2, "pad": 1}),
     "depthwise": ((2, 5, 4, 3), (5, 1, 4, 4), {"groups": 5, "stride": 2, "pad": 1}),
     "many_channels": ((2, 24, 3, 3), (24, 17, 3, 3), {"stride": 2, "pad": 1, "output_pad": 1}),
+    "cut_on_one_side": ((2, 3, 4, 5), (3, 4, 3, 4), {"stride": 2, "pad": ((0, 1), (2, 1)), "output_pad": 1}),
+    "cut_behind_of_many_channels": ((2, 24, 3, 3), (24, 17, 3, 3), {"stride": 2, "pad": ((0, 3), (1, 2))}),
+    "same": ((2, 3, 4, 5), (3, 4, 2, 3), {"pad": "same", "dilation": (1, 2)}),
+    "signal_cut_behind": ((2, 3, 5), (3, 4, 4), {"stride": 2, "pad": ((0, 2),)}),
+    "volume_cut_on_one_side": ((1, 2, 2, 3, 2), (2, 3, 2, 3, 2), {"stride": 2, "pad": ((1, 0), (0, 1), 0)}),
     "signal": ((2, 3, 5), (3, 4, 4), {"stride": 2, "pad": 1}),
     "volume": ((1, 2, 2, 3, 2), (2, 3, 2, 3, 2), {"stride": 2, "pad": (0, 1, 0), "output_pad": 1}),
     "volume_of_many_channels": ((1, 9, 2, 2, 3), (9, 17, 2, 2, 2), {"stride": 2}),
@@ -166,10 +171,12 @@ def test_infinity_and_nan_go_where_their_windows_are(device, rng):
 def test_the_oracle_is_pytorchs(name, rng):
     torch = pytest.importorskip("torch")
     (x, w, b, dy), sizes = _arrays(CASES[name], rng, "float64", normal)
-    options = {{"pad": "padding", "output_pad": "output_padding"}.get(key, key): o for key, o in CASES[name][2].items()}
+    options = {"output_padding" if key == "output_pad" else key: o for key, o in CASES[name][2].items() if key != "pad"}
     function = getattr(torch.nn.functional, f"conv_transpose{x.ndim - 2}d")
     tensors = [torch.from_numpy(array).requires_grad_() for array in (x, w, b)]
-    y = function(*tensors, **options)
+    whole_y = function(*tensors, **options)
+    ends = zip(sizes.pad[-(x.ndim - 2) :], dy.shape[2:], strict=True)
+    y = whole_y[(..., *(slice(before, before + size) for before, size in ends))]
     y.backward(torch.from_numpy(dy))
     expected = y.detach(), *(tensor.grad for tensor in tensors)
     for actual, theirs in zip(_by_oracle(x, w, b, dy, sizes), expected, strict=True):

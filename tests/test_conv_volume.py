@@ -62,6 +62,14 @@ CASES = {
     "one_channel": ((2, 1, 4, 5, 5), (3, 1, 3, 3, 3), {"pad": 1}),
     "one_filter": ((2, 4, 4, 4, 4), (1, 4, 3, 3, 3), {"pad": 1}),
     "more_channels_than_few": ((1, 7, 3, 4, 5), (5, 7, 2, 3, 3), {"pad": 1}),
+    "padded_on_one_side": (
+        (1, 2, 4, 5, 3),
+        (3, 2, 2, 3, 2),
+        {"pad": ((0, 2), (1, 0), (0, 1)), "stride": (1, 2, 1), "dilation": (2, 1, 1)},
+    ),
+    "one_tap_in_depth_padded_behind": ((2, 3, 3, 4, 4), (4, 3, 1, 1, 3), {"pad": ((0, 1), (0, 2), 1)}),
+    "deep_filter_padded_behind": ((2, 3, 5, 3, 4), (3, 3, 3, 1, 1), {"pad": (1, (0, 1), (0, 2))}),
+    "same_of_an_even_window": ((1, 2, 3, 4, 3), (3, 2, 2, 3, 4), {"pad": "same"}),
     "many_small_volumes": ((37, 2, 2, 2, 3), (2, 2, 2, 2, 2), {}),
 }
 

@@ -10,7 +10,7 @@ import gpuconv
 from gpuconv import naive
 from gpuconv.cuda import average_pool, max_pool
 from gpuconv.cuda.layout import INT64
-from gpuconv.shapes import pool_sizes
+from gpuconv.pool_shapes import pool_sizes
 
 FLOAT16, FLOAT32, FLOAT64 = (np.dtype(name) for name in ("float16", "float32", "float64"))
 
@@ -29,6 +29,11 @@ HALVING = {  # shape, options, dtype, channels-last -> the kernel for 2 x 2 wind
     "channels_last": ((2, 3, 6, 8), {}, FLOAT32, True, False),
     "overlapping": ((2, 3, 6, 8), {"stride": 1}, FLOAT32, False, False),
     "padded": ((2, 3, 6, 8), {"pad": 1}, FLOAT32, False, False),
+    "a_row_more_by_ceil": ((2, 3, 7, 8), {"ceil": True}, FLOAT32, False, False),
+    "ceil_adds_nothing": ((2, 3, 6, 8), {"ceil": True}, FLOAT32, False, True),
+    "padding_behind_that_no_window_reaches": ((2, 3, 6, 8), {"pad": (0, (0, 1))}, FLOAT32, False, True),
+    "padded_behind_to_a_column_more": ((2, 3, 7, 8), {"pad": ((0, 1), 0)}, FLOAT32, False, False),
+    "dilated": ((2, 3, 6, 8), {"dilation": 2}, FLOAT32, False, False),
     "larger_window": ((2, 3, 6, 8), {"window": 3, "stride": 2}, FLOAT32, False, False),
 }
 

@@ -172,7 +172,7 @@ CONV = {
     "pad_pair_of_a_volume": (
         lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 3, 3, 3), pad=(1, 2)),
         ParamError,
-        "pad must be an int or a triple (depth, vertical, horizontal), got 2 values: (1, 2)",
+        "pad must be an int or a triple (depth, vertical, horizontal), each an int or a pair (before, after), got 2 values: (1, 2)",
     ),
     "dilation_tuple_of_one_of_a_volume": (
         lambda A: conv(A, x=(2, 3, 4, 8, 8), w=(4, 3, 3, 3, 3), dilation=(1,)),
@@ -279,7 +279,19 @@ CONV = {
     "pad_negative": (lambda A: conv(A, pad=-1), ParamError, "pad must be", "pad=-1"),
     "pad_2_to_the_31": (lambda A: conv(A, pad=2**31), ParamError, "pad must be", f"pad={2**31}"),
     "pad_2_to_the_62": (lambda A: conv(A, pad=2**62), ParamError, "pad must be", f"pad={2**62}"),
-    "pad_word": (lambda A: conv(A, pad="same"), ArgTypeError, "pad must be an int", "'same'"),
+    "pad_word": (lambda A: conv(A, pad="valid"), ParamError, "pad must be numbers or \"same\", got 'valid'"),
+    "pad_same_with_a_stride": (
+        lambda A: conv(A, pad="same", stride=(1, 2)),
+        ParamError,
+        'pad="same" needs stride=1',
+        "got stride=(1, 2)",
+    ),
+    "pad_of_three_sides": (
+        lambda A: conv(A, pad=((1, 1, 1), 0)),
+        ParamError,
+        "pad must be an int or a pair (before, after) along an axis, got 3 values: (1, 1, 1)",
+    ),
+    "pad_of_one_side_negative": (lambda A: conv(A, pad=((0, -1), 0)), ParamError, "pad must be", "pad=-1"),
     "pad_per_side": (lambda A: conv(A, pad=(1, 1, 1, 1)), ParamError, "pad", "4 values: (1, 1, 1, 1)"),
     "dilation_zero": (lambda A: conv(A, dilation=0), ParamError, "dilation must be", "dilation=0"),
     "dilation_negative": (lambda A: conv(A, dilation=(1, -1)), ParamError, "dilation must be", "dilation=-1"),
@@ -345,6 +357,30 @@ POOL = {
         lambda A: average(A, x=(2, 3, 8), window=(3,), pad=2),
         ParamError,
         "pad must be at most half the window, so that no window lies in the padding: pad=(2,), window=(3,)",
+    ),
+    "pad_above_half_of_a_dilated_window": (
+        lambda A: pool(A, window=2, pad=((0, 0), (0, 3)), dilation=4),
+        ParamError,
+        "pad must be at most half the window",
+        "pad=(0, (0, 3)), window=(2, 2) (dilated to 5x5)",
+    ),
+    "dilated_window_around_the_image": (
+        lambda A: pool(A, x=(2, 3, 8, 2), window=2, pad=(0, 1), dilation=(1, 3)),
+        ParamError,
+        "a window would have the whole image between its taps",
+        "dilation=(1, 3), pad=(0, 1)",
+    ),
+    "dilated_window_larger_than_the_image": (
+        lambda A: average(A, x=(2, 3, 4, 8), window=3, dilation=2),
+        ShapeError,
+        "window 3x3 (dilated to 5x5) does not fit the padded input 4x8",
+    ),
+    "dilation_of_no_step": (lambda A: pool(A, dilation=0), ParamError, "dilation must be", "dilation=0"),
+    "ceil_a_number": (lambda A: pool(A, ceil=1), ArgTypeError, "ceil must be True or False, got 1"),
+    "pool_same_with_the_window_for_a_stride": (
+        lambda A: pool(A, window=3, pad="same"),
+        ParamError,
+        'pad="same" needs stride=1',
     ),
     "window_deeper_than_the_volume": (
         lambda A: pool(A, x=(2, 3, 1, 4, 4)),

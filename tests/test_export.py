@@ -42,7 +42,13 @@ def layers():
         "conv_stride_drops_last_row": (lambda: nn.Conv(4, 3, 2, stride=2), image),
         "conv_depthwise": (lambda: nn.Conv(4, 8, pad=1, groups=4), image),
         "conv_groups": (lambda: nn.Conv(4, 6, 1, groups=2), image),
+        "conv_padded_behind": (lambda: nn.Conv(4, 3, stride=2, pad=((0, 1), (2, 0))), image),
+        "conv_same": (lambda: nn.Conv(4, 3, (2, 3), pad="same", dilation=(1, 2)), image),
+        "conv_same_on_both_sides": (lambda: nn.Conv(4, 3, pad="same", bias=False), image),
+        "conv_frozen_padded_before": (lambda: nn.Conv(4, 3, pad=((1, 0), 0), frozen=True), image),
         "conv_transpose": (lambda: nn.ConvTranspose(4, 3, 2, stride=2), image),
+        "conv_transpose_cut_on_one_side": (lambda: nn.ConvTranspose(4, 3, stride=2, pad=((0, 1), (2, 1))), image),
+        "conv_transpose_same": (lambda: nn.ConvTranspose(4, 3, 2, pad="same"), image),
         "conv_transpose_no_bias": (lambda: nn.ConvTranspose(4, 3, 4, stride=2, pad=1, bias=False), image),
         "conv_transpose_every_argument": (
             lambda: nn.ConvTranspose(
@@ -62,6 +68,24 @@ def layers():
         "layer_norm_eps": (lambda: nn.Sequential(nn.LayerNorm(5, eps=1e-2), nn.Relu()), row),
         "max_pool": (nn.MaxPool, image),
         "max_pool_pairs": (lambda: nn.MaxPool((3, 2), stride=(2, 1), pad=1), image),
+        "max_pool_ceil": (lambda: nn.MaxPool((2, 4), stride=2, ceil=True), image),
+        "max_pool_ceil_drops_a_window": (lambda: nn.MaxPool((2, 3), stride=(7, 2), pad=(1, 0), ceil=True), image),
+        "max_pool_padded_behind": (lambda: nn.MaxPool(3, stride=2, pad=((0, 1), (1, 0))), image),
+        "max_pool_padded_behind_ceil": (lambda: nn.MaxPool(3, stride=(3, 2), pad=((0, 1), (0, 1)), ceil=True), image),
+        "max_pool_same": (lambda: nn.MaxPool(2, stride=1, pad="same"), image),
+        "max_pool_dilated": (lambda: nn.MaxPool(2, stride=(1, 2), pad=1, dilation=(2, 3)), image),
+        "max_pool_dilated_pad": (lambda: nn.MaxPool(2, stride=1, pad=2, dilation=3, ceil=True), image),
+        "average_pool_ceil": (lambda: nn.AveragePool(4, stride=(7, 6), pad=1, ceil=True), image),
+        "average_pool_ceil_without_pad": (lambda: nn.AveragePool((2, 4), stride=(2, 1), ceil=True), image),
+        "average_pool_padded_behind": (lambda: nn.AveragePool(2, stride=2, pad=((0, 1), 0)), image),
+        "average_pool_padded_behind_ceil": (
+            lambda: nn.AveragePool((2, 4), stride=(3, 4), pad=((1, 0), 0), ceil=True),
+            image,
+        ),
+        "average_pool_real_pixels_ceil": (
+            lambda: nn.AveragePool((2, 4), stride=(2, 1), pad=(0, 1), ceil=True, count_pad=False),
+            image,
+        ),
         "average_pool": (nn.AveragePool, image),
         "average_pool_pad": (lambda: nn.AveragePool(4, stride=(1, 2), pad=(2, 1)), image),
         "average_pool_real_pixels": (lambda: nn.AveragePool(3, stride=2, pad=1, count_pad=False), image),
@@ -551,6 +575,32 @@ def test_a_layer_without_a_writer_is_named(write, layer, tmp_path):
     with pytest.raises(UnsupportedError, match=rf"layer sequential1\.odd is a {layer.__name__}, .* known: Affine, "):
         write(net, tmp_path / f"net{suffix}")
     assert not list(tmp_path.iterdir())
+
+
+AVERAGES = {
+    "dilation": (nn.AveragePool(2, stride=1, dilation=2), "ot", "an average pool with dilation"),
+    "one_sided_real_pixels": (
+        nn.AveragePool(2, pad=((0, 1), 0), count_pad=False),
+        "t",
+        "an average of real pixels amid padding",
+    ),
+    "one_sided_dropped_window": (
+        nn.AveragePool((2, 3), stride=(2, 3), pad=((1, 0), (0, 1)), ceil=True),
+        "t",
+        "an average with ceil amid padding of one side",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pool", "formats", "words"), AVERAGES.values(), ids=AVERAGES)
+def test_averages_that_a_format_does_not_have_are_named(pool, formats, words, tmp_path):
+    net = nn.Net(nn.Sequential(mean=pool, rows=nn.Flatten()), (2, 6, 6))
+    for write, suffix in ((export.to_onnx, ".onnx"), (export.to_torch, ".safetensors")):
+        if write.__name__.removeprefix("to_")[0] in formats:
+            with pytest.raises(UnsupportedError, match=f"layer mean is {words}"):
+                write(net, tmp_path / f"net{suffix}")
+        else:
+            write(net, tmp_path / f"net{suffix}")
 
 
 def test_a_subclass_that_computes_the_same_is_written(rng):

@@ -1,5 +1,7 @@
 """Max-pooling, forward and backward: values and places bit for bit, gradients where they belong."""
 
+import itertools
+
 import numpy as np
 import pytest
 from compare import absolute, assert_close, assert_same, assert_same_bits, normal, whole
@@ -10,10 +12,30 @@ from places import LAYOUTS
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.shapes import is_channels_last, pool_sizes
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import is_channels_last, out_size
+
+# Windows that stick out behind, or have gaps: why the case exists: (x, options)
+ODD = {
+    "ceil_adds_a_row_and_a_column": ((2, 3, 6, 8), {"window": 3, "stride": 2, "ceil": True}),
+    "ceil_adds_to_tiles": ((2, 3, 7, 8), {"ceil": True}),
+    "ceil_adds_nothing": ((2, 3, 6, 8), {"ceil": True}),
+    "ceil_drops_a_window_behind_the_image": ((2, 3, 5, 6), {"window": 2, "stride": (3, 2), "pad": 1, "ceil": True}),
+    "ceil_of_a_window_larger_than_the_image": ((1, 2, 2, 3), {"window": 5, "stride": 7, "pad": 1, "ceil": True}),
+    "padded_behind": ((2, 3, 6, 7), {"window": 3, "stride": 2, "pad": ((0, 1), (1, 0))}),
+    "padded_behind_to_whole_tiles": ((2, 3, 6, 8), {"pad": ((0, 0), (0, 1))}),
+    "same": ((2, 3, 5, 6), {"window": (2, 3), "stride": 1, "pad": "same"}),
+    "same_and_dilated": ((2, 8, 5, 6), {"window": (2, 3), "stride": 1, "pad": "same", "dilation": (3, 2)}),
+    "dilated": ((2, 3, 9, 8), {"window": 3, "stride": 1, "dilation": 2}),
+    "dilated_apart": ((2, 3, 9, 8), {"window": 2, "stride": 4, "dilation": 3}),
+    "dilated_padded_with_stride": ((2, 3, 8, 9), {"window": 3, "stride": 2, "pad": (1, 0), "dilation": (1, 3)}),
+    "dilated_with_ceil": ((2, 3, 8, 8), {"window": (3, 2), "stride": 3, "pad": 1, "dilation": 2, "ceil": True}),
+    "dilated_wider_than_the_image": ((1, 2, 3, 4), {"window": 3, "stride": 1, "pad": 4, "dilation": 4}),
+}
 
 # why the case exists: (x, options)
 CASES = {
+    **ODD,
     "one_pixel": ((1, 1, 1, 1), {"window": 1}),
     "empty_batch": ((0, 3, 8, 8), {}),
     "halving": ((2, 3, 8, 8), {}),
@@ -73,7 +95,9 @@ def _full(options):
 
 
 def _overlap(z):
-    return z.stride[0] < z.R or z.stride[1] < z.S
+    return any(
+        stride < (taps - 1) * apart + 1 for stride, taps, apart in zip(z.stride, z.window, z.dilation, strict=True)
+    )
 
 
 @pairs(case=CASES, make={"random": normal, "with_ties": whole}, stored=STORED, device=DEVICES, dtype=DTYPES)
@@ -238,6 +262,52 @@ def test_random_specials_match_oracle(options, device, dtype, rng):
         assert_same(dx, naive.max_pool_backward(dy, places, z), dtype=dtype)
 
 
+# PyTorch's own words for windows that stick out or have gaps; it refuses padding above half of the taps.
+BY_PYTORCH = {name: case for name, case in ODD.items() if not ({"same"} & {case[1].get("pad")} or "behind" in name)}
+
+
+@pytest.mark.parametrize("name", set(BY_PYTORCH) - {"dilated_wider_than_the_image"})
+def test_the_oracle_of_odd_windows_is_pytorchs(name, rng):
+    torch = pytest.importorskip("torch")
+    shape, options = BY_PYTORCH[name]
+    x = whole(rng, shape)
+    z = _sizes(x, options)
+    dy = whole(rng, z.out)
+    y, places = naive.max_pool_forward(x, z)
+    t = torch.from_numpy(x).requires_grad_()
+    theirs = torch.nn.functional.max_pool2d(t, z.window, z.stride, z.pad, z.dilation, options.get("ceil", False))
+    (dx,) = torch.autograd.grad(theirs, t, torch.from_numpy(dy))
+    assert_same(y, theirs.detach().numpy())
+    assert_same(naive.max_pool_backward(dy, places, z), dx.numpy())
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+def test_ceil_keeps_the_windows_that_pytorch_keeps(size):
+    torch = pytest.importorskip("torch")
+    for window, stride, pad, dilation in itertools.product((1, 2, 3, 4), (1, 2, 3, 5), (0, 1, 2), (1, 2)):
+        if 2 * pad > window:
+            continue
+        try:
+            theirs = torch.nn.functional.max_pool1d(
+                torch.ones(1, 1, size), window, stride, pad, dilation, ceil_mode=True
+            )
+        except RuntimeError:  # no window fits
+            theirs = None
+        count = out_size(size, window, stride, pad, dilation, ceil=True)
+        assert count == theirs.shape[-1] if theirs is not None else count < 1
+
+
+@pytest.mark.parametrize("name", ["padded_behind", "same", "same_and_dilated"])
+def test_one_sided_padding_is_that_of_a_framed_image(name, device, rng):
+    shape, options = ODD[name]
+    x = whole(rng, shape)
+    (top, left), (bottom, right) = _sizes(x, options).pad, _sizes(x, options).behind
+    framed = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=-np.inf)
+    y, _ = gpuconv.max_pool_forward(device.array(x), **options)
+    expected, _ = gpuconv.max_pool_forward(device.array(framed), **{**options, "pad": 0})
+    assert_same(device.numpy(y), device.numpy(expected))
+
+
 # Second oracles, algebra, determinism -------------------------------------------------------------------------------
 
 
@@ -275,11 +345,19 @@ def poolings(draw):
     def pair(low, high):
         return draw(st.tuples(st.integers(low, high), st.integers(low, high)))
 
-    window, stride = pair(1, 5), pair(1, 5)
-    pad = tuple(draw(st.integers(0, size // 2)) for size in window)
-    H, W = (max(1, size - 2 * p) + draw(st.integers(0, 6)) for size, p in zip(window, pad, strict=True))
+    window, stride, dilation, ceil = (
+        pair(1, 5),
+        pair(1, 5),
+        draw(st.sampled_from([(1, 1), (2, 1), (3, 2)])),
+        draw(st.booleans()),
+    )
+    reach = [(size - 1) * apart + 1 for size, apart in zip(window, dilation, strict=True)]
+    pad = tuple((draw(st.integers(0, size // 2)), draw(st.integers(0, size // 2))) for size in reach)
+    axes = zip(reach, pad, dilation, strict=True)
+    H, W = (max(apart, size - sum(both)) + draw(st.integers(0, 6)) for size, both, apart in axes)
     N, C = draw(st.integers(0, 3)), draw(st.integers(1, 3))
-    return (N, C, H, W), {"window": window, "stride": stride, "pad": pad}
+    options = {"window": window, "stride": stride, "pad": pad, "dilation": dilation, "ceil": ceil}
+    return (N, C, H, W), options
 
 
 @given(poolings(), st.integers(0, 2**32), st.sampled_from(["c_order", "channels_last"]))

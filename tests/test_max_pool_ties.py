@@ -9,7 +9,7 @@ from pairs import DEVICES, DTYPES, STORED, pairs
 
 import gpuconv
 from gpuconv import naive
-from gpuconv.shapes import pool_sizes
+from gpuconv.pool_shapes import pool_sizes
 
 RULES = {"first": [[1, 0], [0, 0]], "split": [[0.25, 0.25], [0.25, 0.25]], "every": [[1, 1], [1, 1]]}
 
@@ -20,6 +20,8 @@ CASES = {
     "every_pixel": ((1, 2, 6, 5), {"window": 3, "stride": 1}),
     "gaps": ((1, 2, 8, 7), {"window": 2, "stride": 3}),
     "window_not_square": ((2, 8, 9, 8), {"window": (2, 5), "stride": (3, 1), "pad": (1, 2)}),
+    "ceil": ((2, 3, 6, 8), {"window": 3, "stride": 2, "ceil": True}),
+    "dilated": ((2, 3, 7, 8), {"window": (2, 3), "stride": (1, 2), "pad": ((0, 1), 1), "dilation": (3, 2)}),
     "empty_batch": ((0, 3, 4, 4), {"window": 2}),
 }
 
@@ -34,7 +36,7 @@ def _check(device, x, dy, ties, options):
     y, cache = gpuconv.max_pool_forward(device.array(x), ties=ties, **options)
     assert_same(device.numpy(y), device.numpy(gpuconv.max_pool_forward(device.array(x), **options)[0]))
     dx = device.numpy(gpuconv.max_pool_backward(device.array(dy), cache))
-    z = pool_sizes(x, window=options["window"], stride=options.get("stride"), pad=options.get("pad", 0))
+    z = pool_sizes(x, **{"stride": None, "pad": 0, **options})
     top = naive.max_pool_forward(x, z)[0]
     ref, scale = (naive.max_pool_backward(a, None, z, ties=ties, x=x, y=top) for a in (dy, np.abs(dy)))
     assert_close(dx, ref, scale=scale, dtype=x.dtype)
@@ -55,7 +57,7 @@ def test_matches_oracle(case, ties, stored, device, dtype, rng):
     """Small whole numbers: most windows hold ties."""
     shape, options = case
     x = whole(rng, shape, dtype)
-    z = pool_sizes(x, window=options["window"], stride=options.get("stride"), pad=options.get("pad", 0))
+    z = pool_sizes(x, **{"stride": None, "pad": 0, **options})
     dy = normal(rng, (z.N, z.C, z.P, z.Q), dtype)
     if stored == "channels_last":
         x, dy = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for a in (x, dy))

@@ -9,7 +9,8 @@ from operators import OPERATORS
 
 from gpuconv import backend, naive
 from gpuconv.errors import ParamError
-from gpuconv.shapes import conv_sizes, image_of_signal, pool_sizes, signal_of_image
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import conv_sizes, image_of_signal, signal_of_image
 
 
 def _normal(rng, *shapes):

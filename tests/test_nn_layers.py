@@ -19,6 +19,9 @@ LAYERS = {
         lambda: nn.Conv(4, 6, (2, 3), stride=(1, 2), pad=(0, 2), dilation=(2, 1), groups=2, init="xavier"),
         (2, 4, 5, 4),
     ),
+    "conv_padded_behind": (lambda: nn.Conv(2, 3, stride=2, pad=((0, 1), 1)), (2, 2, 4, 5)),
+    "conv_same": (lambda: nn.Conv(2, 3, (2, 3), pad="same", dilation=(1, 2)), (2, 2, 3, 4)),
+    "conv_transpose_cut_behind": (lambda: nn.ConvTranspose(2, 3, stride=2, pad=((0, 1), (1, 0))), (2, 2, 3, 2)),
     "conv_transpose": (lambda: nn.ConvTranspose(2, 3, 2, stride=2), (2, 2, 3, 4)),
     "conv_transpose_without_bias": (lambda: nn.ConvTranspose(2, 3, pad=1, bias=False), (2, 2, 3, 4)),
     "conv_transpose_every_argument": (
@@ -43,6 +46,13 @@ LAYERS = {
     "layernorm_eps": (lambda: nn.LayerNorm(3, eps=0.1), (2, 3)),
     "max_pool": (nn.MaxPool, (2, 2, 4, 4)),
     "max_pool_overlapping": (lambda: nn.MaxPool(3, stride=2, pad=1), (2, 2, 5, 6)),
+    "max_pool_of_odd_windows": (
+        lambda: nn.MaxPool((2, 3), stride=2, pad=((0, 1), 1), dilation=(2, 1), ceil=True),
+        (2, 2, 5, 6),
+    ),
+    "max_pool_same": (lambda: nn.MaxPool(2, stride=1, pad="same"), (2, 2, 3, 4)),
+    "average_pool_of_odd_windows": (lambda: nn.AveragePool(3, stride=2, pad=((1, 0), 0), ceil=True), (2, 2, 4, 6)),
+    "average_pool_dilated": (lambda: nn.AveragePool(2, stride=1, dilation=(1, 2), count_pad=False), (2, 2, 4, 5)),
     "average_pool": (lambda: nn.AveragePool((2, 3), stride=1, pad=1, count_pad=False), (2, 2, 4, 4)),
     "global_average_pool": (nn.GlobalAveragePool, (2, 3, 2, 4)),
     "relu": (nn.Relu, (3, 4)),
@@ -125,6 +135,15 @@ def test_inference_keeps_no_cache_and_backward_gives_it_back(rng, make, shape):
     assert len(remembered()) == len(list(layer.leaves()))
     layer.backward(dy, input_grad=False)
     assert not remembered()
+
+
+def test_what_a_pool_does_without_is_not_written():
+    """Configs of nets without later settings are those of older checkpoints."""
+    assert nn.MaxPool(2, dilation=1, ceil=False).config == {"layer": "MaxPool", "window": 2, "stride": None, "pad": 0}
+    assert set(nn.AveragePool(2).settings) == {"window", "stride", "pad", "count_pad"}
+    assert nn.MaxPool(2, stride=1, pad=((0, 1), 1), dilation=(1, 2), ceil=True).settings == {
+        "window": 2, "stride": 1, "pad": [[0, 1], 1], "dilation": [1, 2], "ceil": True,
+    }  # fmt: skip
 
 
 @each_layer
@@ -311,6 +330,9 @@ BAD = {
     "stride_zero": (lambda: nn.Conv(3, 8, stride=0), ParamError, "stride"),
     "pad_negative": (lambda: nn.Conv(3, 8, pad=-1), ParamError, "pad"),
     "pad_float": (lambda: nn.Conv(3, 8, pad=1.0), ArgTypeError, "pad"),
+    "pad_of_four_sides": (lambda: nn.Conv(3, 8, pad=(1, 1, 1, 1)), ParamError, "pad must be an int or a pair"),
+    "pad_valid": (lambda: nn.Conv(3, 8, pad="valid"), ParamError, 'pad must be numbers or "same"'),
+    "pad_same_with_a_stride": (lambda: nn.Conv(3, 8, stride=2, pad="same"), ParamError, 'pad="same" needs stride=1'),
     "dilation_zero": (lambda: nn.Conv(3, 8, dilation=0), ParamError, "dilation"),
     "groups_do_not_divide_channels": (lambda: nn.Conv(3, 8, groups=2), ParamError, "groups=2"),
     "groups_do_not_divide_filters": (lambda: nn.Conv(4, 7, groups=2), ParamError, "groups=2"),
@@ -338,6 +360,9 @@ BAD = {
     "pool_pad_above_half_the_window": (lambda: nn.MaxPool(2, pad=2), ParamError, "pad"),
     "pool_window_zero": (lambda: nn.AveragePool(0), ParamError, "window"),
     "pool_stride_zero": (lambda: nn.MaxPool(2, stride=0), ParamError, "stride"),
+    "pool_dilation_zero": (lambda: nn.MaxPool(2, dilation=0), ParamError, "dilation"),
+    "pool_ceil_a_number": (lambda: nn.AveragePool(2, ceil=1), ArgTypeError, "ceil"),
+    "pool_same_with_a_stride": (lambda: nn.MaxPool(2, pad="same"), ParamError, 'pad="same" needs stride=1'),
     "count_pad_text": (lambda: nn.AveragePool(2, count_pad="yes"), ArgTypeError, "count_pad"),
     "leaky_relu_slope_negative": (lambda: nn.LeakyRelu(-0.1), ParamError, "slope"),
     "leaky_relu_slope_text": (lambda: nn.LeakyRelu("0.1"), ArgTypeError, "slope"),

@@ -67,6 +67,17 @@ stride = 1
 pad = 1
 
 [[layer]]
+kind = "conv"
+filters = 8
+window = 2
+pad = "same"
+[[layer]]
+kind = "max-pool"
+stride = 1
+pad = [[0, 1], [1, 0]]
+dilation = [1, 2]
+ceil = true
+[[layer]]
 kind = "flatten"
 [[layer]]
 kind = "affine"
@@ -96,8 +107,10 @@ def by_hand():
         residual2=nn.Residual(nn.Sequential(nn.Conv(6, 6, pad=1), nn.Relu())),
         residual3=nn.Residual(nn.Sequential(nn.Conv(6, 8, stride=2, pad=1)), nn.Sequential(nn.Conv(6, 8, 1, stride=2))),
         sequential1=nn.Sequential(nn.MaxPool(), nn.AveragePool(2, stride=1, pad=1)),
+        conv2=nn.Conv(8, 8, 2, pad="same"),
+        pool1=nn.MaxPool(stride=1, pad=((0, 1), (1, 0)), dilation=(1, 2), ceil=True),
         flatten1=nn.Flatten(),
-        affine1=nn.Affine(48, 7, init="xavier"),
+        affine1=nn.Affine(24, 7, init="xavier"),
         norm2=nn.LayerNorm(7, eps=1e-3),
         dropout1=nn.Dropout(0.25),
         affine2=nn.Affine(7, 4, bias=False, init="xavier"),

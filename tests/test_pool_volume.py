@@ -12,7 +12,8 @@ import gpuconv
 from gpuconv import naive
 from gpuconv.cuda import pool_volume
 from gpuconv.cuda.layout import INT64
-from gpuconv.shapes import image_of_signal, is_channels_last, pool_sizes, signal_of_image
+from gpuconv.pool_shapes import pool_sizes
+from gpuconv.shapes import image_of_signal, is_channels_last, signal_of_image
 
 pytestmark = pytest.mark.long  # the loops of the definition, in three more axes
 
@@ -27,6 +28,10 @@ CASES = {
     "overlapping_on_every_pixel": ((1, 3, 4, 4, 5), {"window": 3, "stride": 1}),
     "every_axis_differs": ((2, 3, 6, 9, 5), {"window": (2, 5, 3), "stride": (3, 2, 1), "pad": (1, 2, 0)}),
     "planes_alone": ((2, 3, 3, 6, 6), {"window": (1, 2, 2)}),
+    "ceil": ((2, 3, 4, 5, 6), {"window": (2, 3, 3), "stride": (3, 2, 2), "pad": (1, 0, 1), "ceil": True}),
+    "padded_on_one_side": ((1, 3, 4, 5, 6), {"window": (2, 3, 2), "stride": (1, 2, 2), "pad": ((0, 1), (1, 0), 0)}),
+    "dilated": ((2, 3, 5, 6, 7), {"window": (2, 3, 2), "stride": 1, "pad": (1, 0, 1), "dilation": (2, 1, 3)}),
+    "dilated_with_ceil": ((1, 2, 5, 6, 5), {"window": 2, "stride": 3, "pad": (0, 1, 0), "dilation": 2, "ceil": True}),
     "depth_alone": ((2, 3, 6, 3, 2), {"window": (3, 1, 1), "stride": (2, 1, 1), "pad": (1, 0, 0)}),
     "pad_is_half_the_window": ((2, 2, 3, 4, 2), {"window": (2, 4, 2), "stride": 2, "pad": (1, 2, 1)}),
     "window_larger_than_the_volume": ((2, 3, 2, 2, 2), {"window": 4, "pad": 1}),
@@ -47,6 +52,7 @@ SIGNALS = {
     "halving": ((2, 3, 8), {"window": (2,)}),
     "drops_a_value": ((2, 3, 9), {"window": [2]}),
     "overlapping": ((2, 3, 11), {"window": (3,), "stride": 2, "pad": (1,)}),
+    "dilated": ((2, 3, 11), {"window": (3,), "stride": 2, "pad": 1, "dilation": (2,), "ceil": True}),
     "window_longer_than_the_signal": ((2, 3, 2), {"window": (4,), "pad": 1}),
     "stride_larger_than_window": ((2, 8, 9), {"window": (2,), "stride": (4,)}),
     "more_than_256_places": ((1, 2, 300), {"window": (270,), "stride": (7,)}),
@@ -299,12 +305,16 @@ def test_float16_sums_are_rounded_once(device):
 @st.composite
 def _volumes(draw):
     window = tuple(draw(st.integers(1, 3)) for _ in range(3))
+    dilation = draw(st.sampled_from([(1, 1, 1), (2, 1, 3)]))
     options = {
         "window": window,
         "stride": tuple(draw(st.integers(1, 3)) for _ in range(3)),
-        "pad": tuple(draw(st.integers(0, size // 2)) for size in window),
+        "pad": tuple((draw(st.integers(0, size // 2)), draw(st.integers(0, size // 2))) for size in window),
+        "dilation": dilation,
+        "ceil": draw(st.booleans()),
     }
-    return (2, draw(st.integers(1, 4)), *(size + draw(st.integers(0, 3)) for size in window)), options
+    reach = ((size - 1) * apart + 1 for size, apart in zip(window, dilation, strict=True))
+    return (2, draw(st.integers(1, 4)), *(size + draw(st.integers(0, 3)) for size in reach)), options
 
 
 @given(_volumes(), st.integers(0, 2**32))
@@ -377,17 +387,17 @@ def test_same_bits_for_any_number_of_threads(device, rng, monkeypatch):
 
 def _torch_places(index, z, axes):
     """Return PyTorch's indices into the image as places in the windows."""
-    size, window, stride, pad = (values[3 - axes :] for values in _triples(z))
+    size, window, stride, pad, dilation = (values[3 - axes :] for values in _triples(z))
     pixels = np.unravel_index(index, size)
     out = np.indices(index.shape)[2:]
-    inside = [i - (o * s - p) for i, o, s, p in zip(pixels, out, stride, pad, strict=True)]
-    return np.ravel_multi_index(inside, window)
+    taps = [(i - (o * s - p)) // d for i, o, s, p, d in zip(pixels, out, stride, pad, dilation, strict=True)]
+    return np.ravel_multi_index(taps, window)
 
 
 def _triples(z):
     if hasattr(z, "D"):
-        return (z.D, z.H, z.W), (z.T, z.R, z.S), z.stride, z.pad
-    return (1, z.H, z.W), (1, z.R, z.S), (1, *z.stride), (0, *z.pad)
+        return (z.D, z.H, z.W), (z.T, z.R, z.S), z.stride, z.pad, z.dilation
+    return (1, z.H, z.W), (1, z.R, z.S), (1, *z.stride), (0, *z.pad), (1, *z.dilation)
 
 
 @pytest.mark.parametrize("name", [*CASES, *(f"signal_{name}" for name in SIGNALS)])
@@ -399,10 +409,12 @@ def test_oracle_agrees_with_pytorch(name, rng):
     axes = len(shape) - 2
     x = whole(rng, shape)
     z = _sizes(x, options)
-    _, window, stride, pad = (values[3 - axes :] for values in _triples(z))
-    pooled = torch.from_numpy(x).requires_grad_()
+    if z.pad != z.behind:
+        pytest.skip("PyTorch's pools have as much padding on both sides")
+    _, window, stride, pad, dilation = (values[3 - axes :] for values in _triples(z))
+    pooled, ceil = torch.from_numpy(x).requires_grad_(), options.get("ceil", False)
     function = getattr(torch.nn.functional, f"max_pool{axes}d")
-    y, index = function(pooled, window, stride, pad, return_indices=True)
+    y, index = function(pooled, window, stride, pad, dilation, ceil, return_indices=True)
     dy = whole(rng, tuple(y.shape))
 
     image, gradient = (image_of_signal(a) if axes == 1 else a for a in (x, dy))
@@ -413,11 +425,11 @@ def test_oracle_agrees_with_pytorch(name, rng):
     np.testing.assert_array_equal(got, y.detach().numpy())
     np.testing.assert_array_equal(places, _torch_places(index.numpy(), z, axes))
     np.testing.assert_array_equal(dx, torch.autograd.grad(y, pooled, torch.from_numpy(dy))[0].numpy())
-    if name == "window_larger_than_the_volume":
+    if name == "window_larger_than_the_volume" or "dilation" in options:
         return  # which PyTorch refuses to average
     for count_pad in (True, False):
         average = getattr(torch.nn.functional, f"avg_pool{axes}d")
-        y = average(pooled, window, stride, pad, count_include_pad=count_pad)
+        y = average(pooled, window, stride, pad, ceil, count_pad)
         got = naive.average_pool_forward(image, z, count_pad=count_pad)
         dx = naive.average_pool_backward(gradient, z, count_pad=count_pad)
         (size,), (size_dy,) = absolute(image), absolute(gradient)

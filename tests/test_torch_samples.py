@@ -5,7 +5,7 @@ import pytest
 
 import gpuconv
 from tests.ladder import torch_samples
-from tests.ladder.torch_samples import CEIL_MODE, REASONS, UNEQUAL, Refused, Sample
+from tests.ladder.torch_samples import DIVISOR, REASONS, Refused, Sample
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.long
@@ -55,26 +55,14 @@ def test_what_gpuconv_says_in_other_words_is_translated():
     x, w = np.ones((1, 1, 7)), np.ones((1, 1, 3))
     assert torch_samples._conv(Sample("conv1d", {"x": x, "w": w}, {"padding": "same", "dilation": (2,)})) == (
         "conv",
-        {"dilation": (2,), "pad": (2,)},
+        {"dilation": (2,), "pad": "same"},
     )
-    with pytest.raises(Refused, match=UNEQUAL):
-        torch_samples._conv(Sample("conv1d", {"x": x, "w": w[..., :2]}, {"padding": "same"}))
-    fits = {"kernel_size": 3, "stride": 2, "ceil_mode": True}
-    assert torch_samples._pool(Sample("max_pool1d", {"x": x}, fits))[1]["window"] == (3,)
-    with pytest.raises(Refused, match=CEIL_MODE):
-        torch_samples._pool(Sample("max_pool1d", {"x": x[..., :6]}, fits))
-
-
-@pytest.mark.parametrize("length", range(3, 12))
-def test_ceil_mode_adds_a_window_where_pytorch_has_one_more(length):
-    for window, stride, pad in ((3, 2, 0), (3, 2, 1), (2, 3, 1), (4, 3, 2)):
-        if length + 2 * pad >= window:
-            sizes = [
-                torch.nn.functional.max_pool1d(torch.ones(1, 1, length), window, stride, pad, ceil_mode=ceil).shape[-1]
-                for ceil in (False, True)
-            ]
-            adds = torch_samples._ceil_mode_adds((length,), (window,), (stride,), (pad,))
-            assert sizes[1] == sizes[0] + adds
+    assert torch_samples._conv(Sample("conv1d", {"x": x, "w": w}, {"padding": "valid"})) == ("conv", {"pad": 0})
+    windows = {"kernel_size": 3, "stride": 2, "ceil_mode": True, "dilation": 2}
+    translated = {"window": (3,), "stride": (2,), "pad": (0,), "ceil": True, "dilation": (2,)}
+    assert torch_samples._pool(Sample("max_pool1d", {"x": x}, windows)) == ("max_pool", translated)
+    with pytest.raises(Refused, match=DIVISOR):
+        torch_samples._pool(Sample("avg_pool1d", {"x": x}, {"kernel_size": 3, "divisor_override": 2}))
 
 
 def test_complex_reference_is_pytorchs_complex_convolution():

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases import pair
+from ..cases import Sides, pair, sides
 from ..inputs import Inputs
 from ..memory import Meter, numpy_meter
 from .base import Calls, NotOffered, Peer
@@ -58,7 +58,7 @@ def layers(xp: Any, inputs: Inputs, put: Callable[[Any], Any]) -> Calls:
                 msg = f"its columns would take {needed / 1e9:.1f} GB"
                 raise NotOffered(msg)
             w, b = put(inputs.w), put(inputs.b)
-            stride, pad = pair(options.get("stride", 1)), pair(options.get("pad", 0))
+            stride, pad = pair(options.get("stride", 1)), sides(options.get("pad", 0), 2)
             _, columns = conv_forward(xp, x, w, b, stride, pad)
             return {
                 "forward": lambda: conv_forward(xp, x, w, b, stride, pad)[:1],
@@ -66,9 +66,9 @@ def layers(xp: Any, inputs: Inputs, put: Callable[[Any], Any]) -> Calls:
             }
         case "max_pool":
             window = pair(options["window"])
-            stride, pad = pair(options.get("stride", window)), pair(options.get("pad", 0))
-            if pad != (0, 0):
-                msg = "pools without padding"
+            stride, pad = pair(options.get("stride", window)), sides(options.get("pad", 0), 2)
+            if pad != ((0, 0), (0, 0)) or options.get("ceil") or pair(options.get("dilation", 1)) != (1, 1):
+                msg = "pools without padding, windows that stick out and dilation"
                 raise NotOffered(msg)
             tiled = window == stride and not (x.shape[2] % window[0] or x.shape[3] % window[1])
             forward, backward = (_tiled_forward, _tiled_backward) if tiled else (_pool_forward, _pool_backward)
@@ -129,11 +129,11 @@ def _fold(xp: Any, taps: Any, shape: tuple[int, ...], stride: tuple[int, int]) -
     return images
 
 
-def _padded(xp: Any, x: Any, pad: tuple[int, int]) -> Any:
-    return xp.pad(x, ((0, 0), (0, 0), (pad[0],) * 2, (pad[1],) * 2))
+def _padded(xp: Any, x: Any, pad: Sides) -> Any:
+    return xp.pad(x, ((0, 0), (0, 0), *pad))
 
 
-def conv_forward(xp: Any, x: Any, w: Any, b: Any, stride: tuple[int, int], pad: tuple[int, int]) -> tuple[Any, Any]:
+def conv_forward(xp: Any, x: Any, w: Any, b: Any, stride: tuple[int, int], pad: Sides) -> tuple[Any, Any]:
     """Return (y, columns)."""
     K, C, R, S = w.shape
     view = _unfold(xp, _padded(xp, x, pad), (R, S), stride)
@@ -144,15 +144,16 @@ def conv_forward(xp: Any, x: Any, w: Any, b: Any, stride: tuple[int, int], pad: 
 
 
 def conv_backward(
-    xp: Any, dy: Any, shape: tuple[int, ...], w: Any, columns: Any, stride: tuple[int, int], pad: tuple[int, int]
+    xp: Any, dy: Any, shape: tuple[int, ...], w: Any, columns: Any, stride: tuple[int, int], pad: Sides
 ) -> tuple[Any, Any, Any]:
     """Return (dx, dw, db)."""
     (N, C, H, W), (K, _, R, S), (P, Q) = shape, w.shape, dy.shape[2:]
     rows = dy.transpose(1, 0, 2, 3).reshape(K, -1)
     dw = (rows @ columns.T).reshape(w.shape)
     taps = (w.reshape(K, -1).T @ rows).reshape(C, R, S, N, P, Q)
-    padded = _fold(xp, taps, (N, C, H + 2 * pad[0], W + 2 * pad[1]), stride)
-    return padded[:, :, pad[0] : pad[0] + H, pad[1] : pad[1] + W], dw, dy.sum((0, 2, 3))
+    (top, bottom), (left, right) = pad
+    padded = _fold(xp, taps, (N, C, top + H + bottom, left + W + right), stride)
+    return padded[:, :, top : top + H, left : left + W], dw, dy.sum((0, 2, 3))
 
 
 def _tiled_forward(xp: Any, x: Any, window: tuple[int, int], stride: tuple[int, int]) -> tuple[Any, Any]:

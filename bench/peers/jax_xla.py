@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases import pair
+from ..cases import pair, sides
 from ..clocks import Clock, HostClock, QueueClock
 from ..inputs import Inputs
 from .base import Calls, NotOffered, Peer
@@ -92,7 +92,7 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
     last = inputs.channels_last
     rows, columns = (1, 2) if last else (2, 3)
     channel = (1, 1, 1, -1) if last else (1, -1, 1, 1)
-    pads = [(p, p) for p in pair(options.get("pad", 0))]
+    pads = sides(options.get("pad", 0), 2)
     if op == "conv":
         layout = "NHWC" if last else "NCHW"
 
@@ -120,8 +120,18 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
             return tuple(full)
 
         window_, stride_, pads_ = spread(window, 1), spread(stride, 1), spread(pads, (0, 0))
+        apart, ceil = pair(options.get("dilation", 1)), options.get("ceil", False)
         if op == "max_pool":
-            return lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window_, stride_, pads_)
+            axes = zip(inputs.case.x[2:], inputs.case.y[2:], window, stride, pads, apart, strict=True)
+            reach = [
+                (before, max(after, (q - 1) * s + d * (r - 1) + 1 - n - before))
+                for n, q, r, s, (before, after), d in axes
+            ]
+            pads_, apart_ = spread(reach, (0, 0)), spread(apart, 1)
+            return lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window_, stride_, pads_, window_dilation=apart_)
+        if ceil or apart != (1, 1):
+            msg = "divides sums over windows by their size"
+            raise NotOffered(msg)
         return lambda x: lax.reduce_window(x, 0.0, lax.add, window_, stride_, pads_) / (window[0] * window[1])
     if op == "global_average_pool":
         return lambda x: x.mean((rows, columns))

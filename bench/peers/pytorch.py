@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases import of_axes
+from ..cases import of_axes, sides
 from ..clocks import FLUSH_BYTES, Clock, EventClock, HostClock
 from ..inputs import Inputs
 from ..memory import Meter
@@ -133,19 +133,28 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
 
     op, options, axes = inputs.case.op, dict(inputs.case.options), len(inputs.case.x) - 2
     if op == "conv":
-        options["padding"] = options.pop("pad", 0)
+        options["padding"], frame = _padding(options.pop("pad", 0), axes)
         conv = getattr(F, f"conv{axes}d")
-        return lambda x, w, b: conv(x, w, b, **options)
+        return lambda x, w, b: conv(F.pad(x, frame) if frame else x, w, b, **options)
     if op == "conv_transpose":
-        renamed = {"pad": "padding", "output_pad": "output_padding"}
-        options = {renamed.get(name, name): value for name, value in options.items()}
-        transpose = getattr(F, f"conv_transpose{axes}d")
-        return lambda x, w, b: transpose(x, w, b, **options)
+        options["padding"], frame = _padding(options.pop("pad", 0), axes)
+        options["output_padding"] = options.pop("output_pad", 0)
+        transpose, cut = getattr(F, f"conv_transpose{axes}d"), [-n for n in frame]
+
+        def transposed(x: Any, w: Any, b: Any) -> Any:
+            y = transpose(x, w, b, **options)
+            return F.pad(y, cut) if cut else y
+
+        return transposed
     if op in ("max_pool", "average_pool"):
         pool = getattr(F, f"{'max' if op == 'max_pool' else 'avg'}_pool{axes}d")
-        window = of_axes(options["window"], axes)
-        stride, pad = of_axes(options.get("stride", window), axes), of_axes(options.get("pad", 0), axes)
-        return lambda x: pool(x, window, stride, pad)
+        window, ceil = of_axes(options["window"], axes), options.get("ceil", False)
+        stride, (pad, frame) = of_axes(options.get("stride", window), axes), _padding(options.get("pad", 0), axes)
+        if op == "max_pool":
+            border, more = float("-inf"), (of_axes(options.get("dilation", 1), axes), ceil)
+        else:
+            border, more = 0.0, (ceil,)
+        return lambda x: pool(F.pad(x, frame, value=border) if frame else x, window, stride, pad, *more)
     if op == "global_average_pool":
         return lambda x: x.mean((2, 3))
     if op == "affine":
@@ -161,6 +170,14 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
     if op == "dropout":
         return lambda x: F.dropout(x, options["rate"])
     return partial(getattr(F, op), **options)  # a function of single elements has the same name there
+
+
+def _padding(pad: Any, axes: int) -> tuple[Any, list[int]]:
+    """Return the padding that a function takes itself, and what F.pad adds before where the sides differ: else none."""
+    both = sides(pad, axes)
+    if all(before == after for before, after in both):
+        return tuple(before for before, _ in both), []
+    return 0, [n for side in reversed(both) for n in side]
 
 
 def net_of(inputs: Inputs) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases import pair
+from ..cases import pair, sides
 from ..inputs import Inputs
 from .base import Calls, NotOffered, Peer
 
@@ -41,14 +41,14 @@ class SciPy(Peer):
         if case.x[0] * case.y[1] > _MOST_CALLS:
             msg = f"would need {case.x[0] * case.y[1]:,} calls"
             raise NotOffered(msg)
-        stride, pad = pair(options.get("stride", 1)), pair(options.get("pad", 0))
+        stride, pad = pair(options.get("stride", 1)), sides(options.get("pad", 0), 2)
         x, w, b = inputs.x, inputs.w, inputs.b
         assert w is not None
         assert b is not None
 
         def forward() -> Sequence[Any]:
             y = np.empty(case.y, x.dtype)
-            padded = np.pad(x, ((0, 0), (0, 0), (pad[0],) * 2, (pad[1],) * 2))
+            padded = np.pad(x, ((0, 0), (0, 0), *pad))
             for n, image in enumerate(padded):
                 for k, kernel in enumerate(w):
                     y[n, k] = correlate(image, kernel, mode="valid")[0, :: stride[0], :: stride[1]] + b[k]

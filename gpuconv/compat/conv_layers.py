@@ -8,7 +8,8 @@ import numpy as np
 
 from .. import checks, naive, ops
 from ..errors import ShapeError
-from ..shapes import check_images, conv_sizes, image_pool_sizes
+from ..pool_shapes import image_pool_sizes
+from ..shapes import check_images, conv_sizes
 from . import border
 from .params import batchnorm, conv_options, pool_options, unpacked
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty
 from .memory import empty_array
 from .parallel import quiet
 from .pool_volume import volume_average_pool_backward, volume_average_pool_forward
 from .runs import FEW
-from .taps import taps
+from .taps import counts
 
 
 def average_pool_forward(x: np.ndarray, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
@@ -19,7 +20,7 @@ def average_pool_forward(x: np.ndarray, sizes: PoolSizes | VolumePoolSizes, *, c
         return volume_average_pool_forward(x, sizes, count_pad=count_pad)
     z = sizes
     # Loops add up a window in one running sum, which must be short: see runs.py.
-    run = passes("average_pool", x.dtype, served=z.R * z.S <= FEW)
+    run = passes("average_pool", x.dtype, served=z.places <= FEW and z.plain)
     y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
     share = _shares(z, count_pad=count_pad).astype(accumulator(x.dtype))
     run.forward(x, y, share, z)
@@ -30,7 +31,7 @@ def average_pool_backward(dy: np.ndarray, sizes: PoolSizes | VolumePoolSizes, *,
     if isinstance(sizes, VolumePoolSizes):
         return volume_average_pool_backward(dy, sizes, count_pad=count_pad)
     z = sizes
-    run = passes("average_pool", dy.dtype, served=z.R * z.S <= FEW)
+    run = passes("average_pool", dy.dtype, served=z.places <= FEW and z.plain)
     dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(dy))
     share = _shares(z, count_pad=count_pad).astype(accumulator(dy.dtype))
     run.backward(dy, dx, share, z)
@@ -55,9 +56,5 @@ def global_average_pool_backward(
 
 def _shares(z: PoolSizes, *, count_pad: bool) -> np.ndarray:
     """Return 1 / (number of pixels averaged) for every window, float64 (P, Q)."""
-    if count_pad:
-        return np.full((z.P, z.Q), 1.0 / (z.R * z.S))
-    counts = np.zeros((1, 1, z.P, z.Q))
-    for _, _, target in taps(z):
-        counts[target] += 1
-    return 1.0 / counts[0, 0]
+    rows, columns = counts(z, count_pad=count_pad)
+    return 1.0 / np.outer(rows, columns)

@@ -113,10 +113,10 @@ def _folded(
 ) -> tuple[ConvSizes, np.ndarray, np.ndarray, np.ndarray] | None:
     """Return a convolution of images that is the same, its sizes, x, w and y as views; None where there is none."""
     (sd, sh, sw), (pd, ph, pw), (dd, dh, dw) = z.stride, z.pad, z.dilation
-    if z.T == z.R == sd == sh == 1 and pd == ph == 0:  # planes under each other
+    if z.T == z.R == sd == sh == 1 and (z.Z, z.P) == (z.D, z.H):  # planes under each other
         axis, image, window, out = 2, (z.D * z.H, z.W), (1, z.S), (z.Z * z.P, z.Q)
         options = (sh, sw), (ph, pw), (dh, dw)
-    elif z.R == z.S == sh == sw == 1 and ph == pw == 0:  # each plane a row
+    elif z.R == z.S == sh == sw == 1 and (z.P, z.Q) == (z.H, z.W):  # each plane a row
         axis, image, window, out = 3, (z.D, z.H * z.W), (z.T, 1), (z.Z, z.P * z.Q)
         options = (sd, sh), (pd, ph), (dd, dh)
     else:

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty, places_type, scratch_like
 from .parallel import BLOCK_ELEMENTS, for_each, quiet
 from .runs import FEW, RunningSum
-from .taps import column_taps, first_taps, image_ranges, plane_taps, row_taps, taps
+from .taps import counts, first_taps, image_ranges, taps
 
 _BOOL = np.dtype(bool)
 
@@ -83,14 +84,16 @@ def volume_average_pool_backward(dy: np.ndarray, z: VolumePoolSizes, *, count_pa
 def _planes(z: VolumePoolSizes, last: bool) -> PoolSizes:
     """Return the sizes of pooling every plane of a volume; last: it is stored as (N, D, H, W, C)."""
     N, C = (z.N * z.D, z.C) if last else (z.N * z.C, z.D)
-    (_, down, across), (_, above, before) = z.stride, z.pad
-    return PoolSizes(N, C, z.H, z.W, z.R, z.S, z.P, z.Q, (down, across), (above, before))
+    (_, *stride), (_, *pad), (_, *behind), (_, *dilation) = z.stride, z.pad, z.behind, z.dilation
+    options = tuple(stride), tuple(pad), tuple(behind), tuple(dilation)
+    return PoolSizes(N, C, z.H, z.W, z.R, z.S, z.P, z.Q, *options)  # type: ignore[arg-type]
 
 
 def _depths(z: VolumePoolSizes, last: bool) -> PoolSizes:
     """Return the sizes of pooling pooled planes over their depth."""
     N, row = (z.N, z.P * z.Q * z.C) if last else (z.N * z.C, z.P * z.Q)
-    return PoolSizes(N, 1, z.D, row, z.T, 1, z.Z, row, (z.stride[0], 1), (z.pad[0], 0))
+    options = (z.stride[0], 1), (z.pad[0], 0), (z.behind[0], 0), (z.dilation[0], 1)
+    return PoolSizes(N, 1, z.D, row, z.T, 1, z.Z, row, *options)
 
 
 def _pooled_planes(z: VolumePoolSizes, dtype: np.dtype, last: bool) -> np.ndarray:
@@ -118,7 +121,7 @@ def _stored(volume: np.ndarray, last: bool) -> np.ndarray:
 
 
 def _passes(operator: str, dtype: np.dtype, z: PoolSizes) -> Any:
-    return passes(operator, dtype, served=z.places <= FEW)
+    return passes(operator, dtype, served=z.places <= FEW and z.plain)
 
 
 # What the passes of images leave to be done ------------------------------------------------------------------------------
@@ -165,16 +168,6 @@ def _part(
 
 def _shares(z: VolumePoolSizes, last: bool, *, count_pad: bool) -> np.ndarray:
     """Return 1 / (number of pixels averaged) for every window, float64, as the windows lie over depths."""
-    counts = np.full((z.Z, z.P, z.Q), float(z.places))
-    if not count_pad:
-        counts[...] = _real(plane_taps(z), z.Z)[:, None, None]
-        counts *= _real(row_taps(z), z.P)[:, None] * _real(column_taps(z), z.Q)
-    return 1.0 / np.repeat(counts.reshape(z.Z, -1), z.C if last else 1, axis=1)
-
-
-def _real(axis_taps: list[tuple[int, Any, Any]], windows: int) -> np.ndarray:
-    """Return how many pixels of the image each window has along an axis."""
-    counts = np.zeros(windows)
-    for _, _, index in axis_taps:
-        counts[index] += 1
-    return counts
+    planes, rows, columns = counts(z, count_pad=count_pad)
+    averaged = np.outer(planes, np.outer(rows, columns))
+    return 1.0 / np.repeat(averaged, z.C if last else 1, axis=1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .copy import contiguous
 from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, index_type, stored
-from .pool import pack_of, pool_index, pool_shape
+from .pool import is_dilated, pack_of, pool_index, pool_shape
 from .pool_volume import volume_average_pool_backward, volume_average_pool_forward
 
 _FORWARD = Kernel("average_pool.cu", "average_pool_forward_direct")
@@ -43,7 +44,7 @@ def average_pool_backward(dy: Any, sizes: PoolSizes | VolumePoolSizes, *, count_
     dy, channels_last = in_own_format(dy)
     dx, dx_stored = empty_images(device, (z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
     pack = pack_of(dy.dtype, z.C) if channels_last else 1
-    templates = (dy.dtype, channels_last, count_pad, pack, pool_index(z))
+    templates = (dy.dtype, channels_last, count_pad, is_dilated(z), pack, pool_index(z))
     _BACKWARD(device, templates, cover(device, elements(dx.shape) // pack), dy, dx_stored, pool_shape(_BACKWARD, z))
     return dx
 

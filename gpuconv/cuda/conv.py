@@ -406,8 +406,7 @@ def _kernels(z: Sizes) -> dict[str, dict[str, Kernel]]:
 
 def _reach(z: Sizes) -> list[int]:
     """Return how far the taps reach along each axis, with room to spare."""
-    axes = zip(z.image[2:], z.pad, z.dilation, z.window, strict=True)
-    return [size + 2 * pad + dilation * taps for size, pad, dilation, taps in axes]
+    return [size + dilation * taps for size, dilation, taps in zip(z.padded, z.dilation, z.window, strict=True)]
 
 
 def _index(z: Sizes) -> np.dtype:

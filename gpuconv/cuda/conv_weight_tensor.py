@@ -53,8 +53,8 @@ _CYCLES_OF_MEMORY = 52  # to write and to read them, at 2500 bytes a cycle of al
 def serves(z: ConvSizes, dtype: np.dtype, arch: int) -> bool:
     """True if tensor cores of this compute capability can make the gradient of such filters."""
     whole = z.groups == 1 or (z.K // z.groups) % CHUNK == 0
-    spread = zip(z.image[2:], z.pad, z.dilation, z.window, strict=True)
-    reach = max(size + 2 * pad + dilation * taps for size, pad, dilation, taps in spread)
+    spread = zip(z.padded, z.dilation, z.window, strict=True)
+    reach = max(size + dilation * taps for size, dilation, taps in spread)
     return (
         dtype.itemsize == 2
         and arch >= LEAST_ARCH

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes, is_channels_last
+from ..pool_shapes import PoolSizes, VolumePoolSizes
+from ..shapes import is_channels_last
 from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, stored
-from .pool import pack_of, places_type, pool_index, pool_shape
+from .pool import is_dilated, pack_of, places_type, pool_index, pool_shape
 from .pool_volume import volume_max_pool_backward, volume_max_pool_backward_ties, volume_max_pool_forward
 
 _FORWARD_DIRECT = Kernel("max_pool.cu", "max_pool_forward_direct")
@@ -38,7 +39,7 @@ def max_pool_forward(x: Any, sizes: PoolSizes | VolumePoolSizes) -> tuple[Any, A
         _FORWARD_HALVING(device, (x.dtype, pool_index(z)), blocks, x, y, argmax, z.N * z.C, z.H, z.W)
         return y, argmax
     pack = pack_of(x.dtype, z.C) if channels_last and place == _BYTE else 1
-    window = z.R if z.R == z.S and z.R in _UNROLLED else 0
+    window = z.R if z.R == z.S and z.R in _UNROLLED and not is_dilated(z) else 0
     templates = (x.dtype, place, channels_last, pack, window, pool_index(z))
     _FORWARD_DIRECT(
         device,
@@ -72,7 +73,7 @@ def max_pool_backward(
         _BACKWARD_HALVING(device, (dy.dtype, pool_index(z)), blocks, dy, argmax, dx, z.N * z.C, z.H, z.W)
         return dx
     pack = pack_of(dy.dtype, z.C) if channels_last and argmax.dtype == _BYTE else 1
-    templates = (dy.dtype, argmax.dtype, channels_last, pack, pool_index(z))
+    templates = (dy.dtype, argmax.dtype, channels_last, is_dilated(z), pack, pool_index(z))
     blocks = cover(device, elements(dx.shape) // pack)
     _BACKWARD_DIRECT(device, templates, blocks, dy, argmax, dx_stored, pool_shape(_BACKWARD_DIRECT, z))
     return dx
@@ -84,13 +85,13 @@ def _shared(dy: Any, x: Any, y: Any, z: PoolSizes, *, split: bool) -> Any:
     x, channels_last = in_own_format(x)
     dy, y = stored(dy, channels_last=channels_last), stored(y, channels_last=channels_last)
     dx, dx_stored = empty_images(device, (z.N, z.C, z.H, z.W), dy.dtype, channels_last=channels_last)
-    templates = (dy.dtype, split, channels_last, pool_index(z))
+    templates = (dy.dtype, split, channels_last, is_dilated(z), pool_index(z))
     blocks = cover(device, elements(x.shape))
     _BACKWARD_TIES(device, templates, blocks, dy, x, y, dx_stored, pool_shape(_BACKWARD_TIES, z))
     return dx
 
 
 def _halves(z: PoolSizes, dtype: np.dtype, *, channels_last: bool) -> bool:
-    """True for 2 x 2 windows side by side on rows of whole 16 bytes."""
-    tiles = (z.R, z.S) == z.stride == (2, 2) and z.pad == (0, 0)
-    return tiles and not channels_last and z.W % (16 // dtype.itemsize) == 0
+    """True for whole 2 x 2 windows side by side on rows of whole 16 bytes."""
+    tiles = z.window == z.stride == (2, 2) and z.pad == (0, 0) and z.dilation == (1, 1)
+    return tiles and (z.P, z.Q) == (z.H // 2, z.W // 2) and not channels_last and z.W % (16 // dtype.itemsize) == 0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 
-from ..shapes import PoolSizes
+from ..pool_shapes import PoolSizes, VolumePoolSizes
 from .kernel import Kernel
 from .layout import index_type
 
@@ -15,15 +17,25 @@ from .layout import index_type
 def pool_shape(kernel: Kernel, z: PoolSizes) -> np.void:
     """Return PoolShape of kernels/pool.cuh, which every kernel of pooling calls z."""
     fields = {name: getattr(z, name) for name in ("N", "C", "H", "W", "R", "S", "P", "Q")}
-    for name in ("stride", "pad"):
+    for name in ("stride", "pad", "behind", "dilation"):
         fields[f"{name}_v"], fields[f"{name}_h"] = getattr(z, name)
     return kernel.pack("z", fields)
 
 
 def pool_index(z: PoolSizes) -> np.dtype:
     """Return the type that counts the elements and the places of a pooling call."""
-    reach = (n + 2 * p + step + r for n, p, step, r in zip((z.H, z.W), z.pad, z.stride, (z.R, z.S), strict=True))
-    return index_type(z.N * z.C * z.H * z.W, z.N * z.C * z.P * z.Q, *reach)
+    return index_type(prod(z.image), prod(z.out), *reach(z))
+
+
+def reach(z: PoolSizes | VolumePoolSizes) -> Iterator[int]:
+    """Yield how far windows reach along each axis, with room to spare."""
+    axes = zip(z.image[2:], z.pad, z.behind, z.stride, z.dilation, z.window, strict=True)
+    return (n + before + behind + step + apart * taps for n, before, behind, step, apart, taps in axes)
+
+
+def is_dilated(z: PoolSizes | VolumePoolSizes) -> bool:
+    """Return DILATED of kernels: whether taps of a window lie apart."""
+    return max(z.dilation) > 1
 
 
 def places_type(places: int) -> np.dtype:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import VolumePoolSizes, is_channels_last
+from ..pool_shapes import VolumePoolSizes
+from ..shapes import is_channels_last
 from .device import device_of
 from .kernel import Kernel, cover
 from .layout import elements, empty_images, in_own_format, index_type, stored
-from .pool import places_type
+from .pool import is_dilated, places_type, reach
 
 _MAX_FORWARD = Kernel("pool_volume.cu", "max_pool_volume_forward_direct")
 _MAX_BACKWARD = Kernel("pool_volume.cu", "max_pool_volume_backward_direct")
@@ -34,7 +35,10 @@ def volume_max_pool_backward(dy: Any, argmax: Any, z: VolumePoolSizes) -> Any:
     device, last = device_of(dy), is_channels_last(argmax)
     dy, argmax = stored(dy, channels_last=last), stored(argmax, channels_last=last)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=last)
-    blocks, templates = cover(device, elements(z.image)), (dy.dtype, argmax.dtype, last, volume_pool_index(z))
+    blocks, templates = (
+        cover(device, elements(z.image)),
+        (dy.dtype, argmax.dtype, last, is_dilated(z), volume_pool_index(z)),
+    )
     _MAX_BACKWARD(device, templates, blocks, dy, argmax, dx_stored, _shape(_MAX_BACKWARD, z))
     return dx
 
@@ -45,7 +49,7 @@ def volume_max_pool_backward_ties(dy: Any, x: Any, y: Any, z: VolumePoolSizes, *
     x, last = in_own_format(x)
     dy, y = stored(dy, channels_last=last), stored(y, channels_last=last)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=last)
-    blocks, templates = cover(device, elements(z.image)), (dy.dtype, split, last, volume_pool_index(z))
+    blocks, templates = cover(device, elements(z.image)), (dy.dtype, split, last, is_dilated(z), volume_pool_index(z))
     _MAX_BACKWARD_TIES(device, templates, blocks, dy, x, y, dx_stored, _shape(_MAX_BACKWARD_TIES, z))
     return dx
 
@@ -63,7 +67,10 @@ def volume_average_pool_backward(dy: Any, z: VolumePoolSizes, *, count_pad: bool
     device = device_of(dy)
     dy, last = in_own_format(dy)
     dx, dx_stored = empty_images(device, z.image, dy.dtype, channels_last=last)
-    blocks, templates = cover(device, elements(z.image)), (dy.dtype, last, count_pad, volume_pool_index(z))
+    blocks, templates = (
+        cover(device, elements(z.image)),
+        (dy.dtype, last, count_pad, is_dilated(z), volume_pool_index(z)),
+    )
     _AVERAGE_BACKWARD(device, templates, blocks, dy, dx_stored, _shape(_AVERAGE_BACKWARD, z))
     return dx
 
@@ -72,12 +79,11 @@ def volume_average_pool_backward(dy: Any, z: VolumePoolSizes, *, count_pad: bool
 def _shape(kernel: Kernel, z: VolumePoolSizes) -> np.void:
     """Return VolumePoolShape of kernels/pool_volume.cu, which every kernel there calls z."""
     fields = {name: getattr(z, name) for name in ("N", "C", "D", "H", "W", "T", "R", "S", "Z", "P", "Q")}
-    for name in ("stride", "pad"):
+    for name in ("stride", "pad", "behind", "dilation"):
         fields[f"{name}_d"], fields[f"{name}_v"], fields[f"{name}_h"] = getattr(z, name)
     return kernel.pack("z", fields)
 
 
 def volume_pool_index(z: VolumePoolSizes) -> np.dtype:
     """Return the type that counts the elements and the places of a pooling call."""
-    axes = zip((z.D, z.H, z.W), z.pad, z.stride, (z.T, z.R, z.S), strict=True)
-    return index_type(elements(z.image), elements(z.out), *(n + 2 * pad + step + r for n, pad, step, r in axes))
+    return index_type(elements(z.image), elements(z.out), *reach(z))

@@ -14,7 +14,8 @@ import numpy as np
 from ..backend import asarray, backend_of, copy, on_gpu, quiet, zeros
 from ..ops.average_pool import average_pool_forward
 from ..ops.max_pool import MaxPoolCache, max_pool_backward, max_pool_forward
-from ..shapes import as_image, out_size, pool_sizes, with_axes_of
+from ..pool_shapes import pool_sizes
+from ..shapes import as_image, out_size, with_axes_of
 from ..typing import AnyArray, Array
 from .checks import c_contiguous, floats, lines, one_dtype, tuples
 from .constants import (

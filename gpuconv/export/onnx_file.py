@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .. import extras, nn
 from ..checks import float_dtype, shown
 from ..errors import ConfigError, ParamError, UnsupportedError
+from ..nn import geometry
 from . import walk
 
 OPSET, IR_VERSION = 17, 8
@@ -231,23 +232,24 @@ def _sizes(graph: _Graph, *sizes: int) -> str:
 
 def _window(settings: dict[str, Any]) -> dict[str, list[int]]:
     """Return window, stride and pad as ONNX wants them."""
-    window, pad = _pair(settings["window"]), _pair(settings["pad"])
+    window, (vertical, horizontal) = _pair(settings["window"]), geometry.sides(settings)
     stride = window if settings["stride"] is None else _pair(settings["stride"])
-    return {"kernel_shape": window, "strides": stride, "pads": [*pad, *pad]}
+    before, after = zip(vertical, horizontal, strict=True)
+    return {"kernel_shape": window, "strides": stride, "pads": [*before, *after]}
 
 
 def _conv(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     settings = layer.settings
-    geometry = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
-    return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **geometry)
+    windows = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
+    return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **windows)
 
 
 def _conv_transpose(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     settings = layer.settings
-    geometry = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
-    geometry["output_padding"] = _pair(settings["output_pad"])
+    windows = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
+    windows["output_padding"] = _pair(settings["output_pad"])
     weights = _weights(graph, name, layer, "w", "b")
-    return graph.node("ConvTranspose", name or "conv-transpose", value, *weights, **geometry)
+    return graph.node("ConvTranspose", name or "conv-transpose", value, *weights, **windows)
 
 
 def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
@@ -312,12 +314,30 @@ def _normalised(graph: _Graph, name: str, value: str, eps: float) -> str:
 
 
 def _max_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
-    return graph.node("MaxPool", name or "pool", value, **_window(layer.settings))
+    windows: dict[str, Any] = _window(layer.settings)
+    if any(geometry.beyond(layer, shape)):  # else, where a window would begin behind the image, only PyTorch drops it
+        windows["ceil_mode"] = 1
+    if "dilation" in layer.settings:
+        windows["dilations"] = _pair(layer.settings["dilation"])
+    return graph.node("MaxPool", name or "pool", value, **windows)
 
 
 def _average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
-    count = int(layer.settings["count_pad"])
-    return graph.node("AveragePool", name or "pool", value, **_window(layer.settings), count_include_pad=count)
+    """What ceil adds is padding that is never counted: where other padding is, that becomes part of the image."""
+    if "dilation" in layer.settings:
+        msg = (
+            f"layer {name or 'pool'} is an average pool with dilation, which ONNX has from opset 19 on, not in {OPSET}"
+        )
+        raise UnsupportedError(msg)
+    windows, count, added = _window(layer.settings), int(layer.settings["count_pad"]), geometry.beyond(layer, shape)
+    before, after = windows["pads"][:2], windows["pads"][2:]
+    if any(added) and count:
+        if any(windows["pads"]):
+            pads = graph.array(walk.dotted(name, "zeros"), [0, 0, *before, 0, 0, *after], np.dtype(np.int64))
+            value, before, after = graph.node("Pad", walk.dotted(name, "padded"), value, pads), [0, 0], [0, 0]
+        count = 0
+    windows["pads"] = [*before, *(sum(both) for both in zip(after, added, strict=True))]
+    return graph.node("AveragePool", name or "pool", value, **windows, count_include_pad=count)
 
 
 def _global_average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import nn
 from ..errors import UnsupportedError
+from ..nn import geometry
 from . import walk
 
 _WIDTH = 120
@@ -146,6 +147,28 @@ class GlobalAveragePool(nn.Module):
     def forward(self, x):
         return x.mean((2, 3))
 ''',
+    "PaddedConv2d": '''
+class PaddedConv2d(nn.Conv2d):
+    """Convolution with zeros of (left, right, top, bottom) around its images."""
+
+    def __init__(self, *sizes, zeros, **settings):
+        super().__init__(*sizes, **settings)
+        self.zeros = zeros
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, self.zeros))
+''',
+    "CutConvTranspose2d": '''
+class CutConvTranspose2d(nn.ConvTranspose2d):
+    """Transposed convolution with (left, right, top, bottom) cut off its results."""
+
+    def __init__(self, *sizes, cut, **settings):
+        super().__init__(*sizes, **settings)
+        self.cut = cut
+
+    def forward(self, x):
+        return nn.functional.pad(super().forward(x), [-n for n in self.cut])
+''',
     "Rows": '''
 class Rows(nn.Linear):
     """Fully connected layer on flattened samples."""
@@ -256,29 +279,47 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _around(layer: Any) -> tuple[int, int, int, int] | None:
+    """Return the padding of a layer as (left, right, top, bottom), or None where it is the same on both sides."""
+    (top, bottom), (left, right) = geometry.sides(layer.settings)
+    return None if (top, left) == (bottom, right) else (left, right, top, bottom)
+
+
+def _padding(layer: Any) -> Any:
+    """Return the padding of a layer that has as much on both sides, as torch.nn takes it."""
+    (top, _), (left, _) = geometry.sides(layer.settings)
+    return _plain(geometry.plain(top, left))
+
+
 def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s = {key: _plain(value) for key, value in layer.settings.items()}
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    module = "nn.Conv2d" if around is None else "PaddedConv2d"
+    used.add(module)
     settings = _settings(
+        zeros=(around, None),
         stride=(s["stride"], 1),
-        padding=(s["pad"], 0),
+        padding=(0 if around else _padding(layer), 0),
         dilation=(s["dilation"], 1),
         groups=(s["groups"], 1),
         bias=(s["bias"], True),
     )
-    return f"nn.Conv2d({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
+    return f"{module}({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
 
 
 def _conv_transpose(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s = {key: _plain(value) for key, value in layer.settings.items()}
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    module = "nn.ConvTranspose2d" if around is None else "CutConvTranspose2d"
+    used.add(module)
     settings = _settings(
+        cut=(around, None),
         stride=(s["stride"], 1),
-        padding=(s["pad"], 0),
+        padding=(0 if around else _padding(layer), 0),
         output_padding=(s["output_pad"], 0),
         groups=(s["groups"], 1),
         bias=(s["bias"], True),
         dilation=(s["dilation"], 1),
     )
-    return f"nn.ConvTranspose2d({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
+    return f"{module}({s['in_channels']}, {s['filters']}, {s['window']!r}{settings})"
 
 
 def _affine(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
@@ -308,18 +349,46 @@ def _layer_norm(used: set[str], name: str, layer: Any, shape: tuple[int, ...], d
     return f"nn.LayerNorm({s['features']}{_settings(eps=(s['eps'], 1e-5))})"
 
 
-def _pool(layer: Any) -> str:
+def _pool(layer: Any, module: str, padding: Any, ceil: bool, **more: tuple[Any, Any]) -> str:
     s = {key: _plain(value) for key, value in layer.settings.items()}
-    return f"{s['window']!r}{_settings(stride=(s['stride'], None), padding=(s['pad'], 0))}"
+    settings = _settings(
+        stride=(s["stride"], None),
+        padding=(padding, 0),
+        dilation=(s.get("dilation", 1), 1),
+        ceil_mode=(ceil, False),
+        **more,
+    )
+    return f"nn.{module}({s['window']!r}{settings})"
 
 
 def _max_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return f"nn.MaxPool2d({_pool(layer)})"
+    (top, bottom), (left, right) = geometry.sides(layer.settings)
+    R, S = geometry.pair(layer.settings["window"])
+    if 2 * top <= R and 2 * left <= S and _around(layer) is None:  # to PyTorch a window has no gaps
+        return _pool(layer, "MaxPool2d", _padding(layer), layer.settings.get("ceil", False))
+    down, across = geometry.beyond(layer, shape)
+    border = f'nn.ConstantPad2d({(left, right + across, top, bottom + down)}, float("-inf"))'
+    return f"nn.Sequential({border}, {_pool(layer, 'MaxPool2d', 0, False)})"
 
 
 def _average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    count = _settings(count_include_pad=(layer.settings["count_pad"], True))
-    return f"nn.AvgPool2d({_pool(layer)}{count})"
+    around, count, ceil = _around(layer), layer.settings["count_pad"], layer.settings.get("ceil", False)
+    more = {"count_include_pad": (count, True)}
+    if "dilation" in layer.settings:
+        msg = f"layer {name or 'pool'} is an average pool with dilation, which PyTorch does not have"
+        raise UnsupportedError(msg)
+    if around is None:
+        return _pool(layer, "AvgPool2d", _padding(layer), ceil, **more)
+    if not count:
+        msg = (
+            f"layer {name or 'pool'} is an average of real pixels amid padding of one side, which PyTorch does not have"
+        )
+        raise UnsupportedError(msg)
+    ceil = any(geometry.beyond(layer, shape))
+    if ceil and geometry.framed_out(layer, shape) != layer.output_shape(shape)[1:]:
+        msg = f"layer {name or 'pool'} is an average with ceil amid padding of one side, of which PyTorch keeps a window more"
+        raise UnsupportedError(msg)
+    return f"nn.Sequential(nn.ZeroPad2d({around}), {_pool(layer, 'AvgPool2d', 0, ceil, **more)})"
 
 
 def _global_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:

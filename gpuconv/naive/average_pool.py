@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes
+from ..pool_shapes import PoolSizes, VolumePoolSizes
 from .loops import every, floats
-from .max_pool import window
+from .max_pool import pixel, window
 from .pool_volume import volume_average_pool_backward, volume_average_pool_forward
 
 
 def average_pool_forward(x: Any, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
-    """y[n, c, p, q] = sum of the real pixels under the window / their number (count_pad: / R S)."""
+    """y[n, c, p, q] = sum of the real pixels under the window / their number (count_pad: that of taps in the padded image)."""
     if isinstance(sizes, VolumePoolSizes):
         return volume_average_pool_forward(x, sizes, count_pad=count_pad)
     z = sizes
@@ -67,4 +67,7 @@ def global_average_pool_backward(dy: Any, shape: tuple[int, int, int, int], *, c
 
 
 def _divisor(p: int, q: int, z: PoolSizes, count_pad: bool) -> int:
-    return z.R * z.S if count_pad else sum(1 for _ in window(p, q, z))
+    if not count_pad:
+        return sum(1 for _ in window(p, q, z))
+    places = (pixel(p, q, r, s, z) for r, s in every(z.R, z.S))
+    return sum(1 for i, j in places if i < z.H + z.behind[0] and j < z.W + z.behind[1])

@@ -76,8 +76,9 @@ def conv_backward(
 
 def _padded(x: Any, z: ConvSizes) -> np.ndarray:
     """Return x with its border of zeros, which take part in the sums: 0 * inf is NaN there too."""
-    top, left = z.pad
-    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), (top, top), (left, left)))
+    (top, left), (height, width) = z.pad, z.padded
+    border = (0, 0), (0, 0), (top, height - top - z.H), (left, width - left - z.W)
+    return np.pad(x.astype(np.float64), border)
 
 
 def _first_channel(k: int, z: ConvSizes) -> int:

@@ -30,7 +30,7 @@ def volume_conv_backward(
     """Each output's gradient times what its sum multiplied: w goes to dx, x to dw, 1 to db."""
     dy, x, w = floats(dy), floats(_padded(x, z)), floats(w)
     shapes = (
-        (z.N, z.C, *(size + 2 * pad for size, pad in zip((z.D, z.H, z.W), z.pad, strict=True))),
+        (z.N, z.C, *z.padded),
         _filters(z),
         (z.K,),
     )
@@ -65,7 +65,9 @@ def _inside(pixel: tuple[int, ...], z: VolumeConvSizes) -> bool:
 
 def _padded(x: Any, z: VolumeConvSizes) -> np.ndarray:
     """Return x with its border of zeros, which take part in the sums: 0 * inf is NaN there too."""
-    return np.pad(x.astype(np.float64), ((0, 0), (0, 0), *((pad, pad) for pad in z.pad)))
+    axes = zip(z.padded, z.pad, z.image[2:], strict=True)
+    border = (0, 0), (0, 0), *((before, padded - before - size) for padded, before, size in axes)
+    return np.pad(x.astype(np.float64), border)
 
 
 def _first_channel(k: int, z: VolumeConvSizes) -> int:

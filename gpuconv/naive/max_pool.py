@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import PoolSizes, VolumePoolSizes
+from ..pool_shapes import PoolSizes, VolumePoolSizes
 from .loops import every, floats
 from .pool_volume import volume_max_pool_backward, volume_max_pool_forward
 
@@ -48,7 +48,7 @@ def max_pool_backward(
     for n, c, p, q in every(z.N, z.C, z.P, z.Q):
         if ties == "first":
             r, s = divmod(argmax[n][c][p][q], z.S)
-            winners = [(p * z.stride[0] + r - z.pad[0], q * z.stride[1] + s - z.pad[1])]
+            winners = [pixel(p, q, r, s, z)]
         else:
             winners = [(i, j) for _, _, i, j in window(p, q, z) if x[n][c][i][j] == y[n][c][p][q]]
         for i, j in winners:
@@ -60,6 +60,11 @@ def max_pool_backward(
 def window(p: int, q: int, z: PoolSizes) -> Iterator[tuple[int, int, int, int]]:
     """Yield (r, s, i, j), place in the window and pixel of the image, for all real pixels under window (p, q)."""
     for r, s in every(z.R, z.S):
-        i, j = p * z.stride[0] + r - z.pad[0], q * z.stride[1] + s - z.pad[1]
+        i, j = pixel(p, q, r, s, z)
         if 0 <= i < z.H and 0 <= j < z.W:
             yield r, s, i, j
+
+
+def pixel(p: int, q: int, r: int, s: int, z: PoolSizes) -> tuple[int, int]:
+    """Return the pixel under tap (r, s) of window (p, q), which may lie outside the image."""
+    return p * z.stride[0] + r * z.dilation[0] - z.pad[0], q * z.stride[1] + s * z.dilation[1] - z.pad[1]

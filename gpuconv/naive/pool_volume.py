@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..shapes import VolumePoolSizes
+from ..pool_shapes import VolumePoolSizes
 from .loops import every, floats
 
 
@@ -42,7 +42,7 @@ def volume_max_pool_backward(dy: Any, argmax: Any, z: VolumePoolSizes, *, ties: 
 
 
 def volume_average_pool_forward(x: Any, z: VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
-    """y[n, c, o, p, q] = sum of the real pixels under the window / their number (count_pad: / T R S)."""
+    """y[n, c, o, p, q] = sum of the real pixels under the window / their number (count_pad: that of taps in the padded volume)."""
     x = floats(x)
     y = np.zeros(z.out)
     for n, c, *output in every(*y.shape):
@@ -50,7 +50,7 @@ def volume_average_pool_forward(x: Any, z: VolumePoolSizes, *, count_pad: bool) 
         total = 0.0
         for pixel in pixels:
             total += pixel
-        y[n, c, *output] = total / (z.places if count_pad else len(pixels))
+        y[n, c, *output] = total / (_padded_taps(output, z) if count_pad else len(pixels))
     return y
 
 
@@ -60,14 +60,26 @@ def volume_average_pool_backward(dy: Any, z: VolumePoolSizes, *, count_pad: bool
     for n, c, *output in every(*z.out):
         window = list(_window(output, z))
         for _, *pixel in window:
-            dx[n, c, *pixel] += float(dy[n, c, *output]) / (z.places if count_pad else len(window))
+            dx[n, c, *pixel] += float(dy[n, c, *output]) / (_padded_taps(output, z) if count_pad else len(window))
     return dx
 
 
 def _window(output: Any, z: VolumePoolSizes) -> Iterator[tuple[int, int, int, int]]:
     """Yield (place in the window, and pixel d, i, j of the volume) for all real pixels under the window of an output."""
-    corner = [o * step - pad for o, step, pad in zip(output, z.stride, z.pad, strict=True)]
     for t, r, s in every(z.T, z.R, z.S):
-        d, i, j = corner[0] + t, corner[1] + r, corner[2] + s
+        d, i, j = _pixel(output, (t, r, s), z)
         if 0 <= d < z.D and 0 <= i < z.H and 0 <= j < z.W:
             yield (t * z.R + r) * z.S + s, d, i, j
+
+
+def _padded_taps(output: Any, z: VolumePoolSizes) -> int:
+    """Return how many taps of the window of an output lie in the padded volume."""
+    ends = [size + behind for size, behind in zip(z.image[2:], z.behind, strict=True)]
+    places = (_pixel(output, tap, z) for tap in every(*z.window))
+    return sum(1 for place in places if all(at < end for at, end in zip(place, ends, strict=True)))
+
+
+def _pixel(output: Any, tap: tuple[int, ...], z: VolumePoolSizes) -> tuple[int, ...]:
+    """Return the pixel under a tap of the window of an output, which may lie outside the volume."""
+    axes = zip(output, tap, z.stride, z.dilation, z.pad, strict=True)
+    return tuple(o * step + t * apart - pad for o, t, step, apart, pad in axes)

@@ -8,7 +8,7 @@ from .. import checks, ops
 from ..errors import ParamError
 from ..shapes import conv_transpose_sizes
 from . import init as initialisers
-from .geometry import plain, stand_in
+from .geometry import plain, plain_pad, stand_in
 from .layer import Declared, Layer, register
 
 __all__ = ["ConvTranspose"]
@@ -18,7 +18,8 @@ __all__ = ["ConvTranspose"]
 class ConvTranspose(Layer):
     """Transposed 2-D convolution: w (in_channels, filters / groups, R, S), b (filters,); see conv_transpose_forward.
 
-    window, stride, pad, output_pad and dilation are an int or a pair (vertical, horizontal).
+    window, stride, pad, output_pad and dilation are an int or a pair (vertical, horizontal); pad may have a pair
+    (before, after) for an axis, or be "same".
     init: "he", "xavier", "uniform", with filters / groups R S inputs as PyTorch counts them, or the standard deviation
     of a normal distribution.
 
@@ -33,7 +34,7 @@ class ConvTranspose(Layer):
         window: int | tuple[int, ...] = 3,
         *,
         stride: int | tuple[int, ...] = 1,
-        pad: int | tuple[int, ...] = 0,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
         output_pad: int | tuple[int, ...] = 0,
         dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
@@ -48,12 +49,13 @@ class ConvTranspose(Layer):
             msg = f"groups must divide in_channels and filters, got groups={groups}, in_channels={C}, filters={K}"
             raise ParamError(msg)
         geometry = {"stride": stride, "pad": pad, "output_pad": output_pad, "dilation": dilation, "groups": groups}
-        padded = checks.pair("pad", pad, least=0)
+        pad = plain_pad(pad)
         # An input that the padding leaves something of has every argument but the image size checked here.
-        w, large = (C, K // groups, R, S), stand_in(1, C, *(1 + 2 * p for p in padded))
+        cut = (0, 0) if pad == "same" else (sum(both) for both in checks.each_side("pad", pad, 2))
+        w, large = (C, K // groups, R, S), stand_in(1, C, *(1 + n for n in cut))
         z = conv_transpose_sizes(large, stand_in(*w), None, **geometry)
         more = checks.pair("output_pad", output_pad, least=0)
-        pairs = {"stride": z.stride, "pad": z.pad, "output_pad": more, "dilation": z.dilation}
+        pairs = {"stride": z.stride, "pad": pad, "output_pad": more, "dilation": z.dilation}
         self.geometry: dict[str, Any] = {**pairs, "groups": groups}
         bias, init = checks.flag("bias", bias), initialisers.check(init)
         super().__init__(
@@ -61,7 +63,7 @@ class ConvTranspose(Layer):
             filters=K,
             window=plain(R, S),
             stride=plain(*z.stride),
-            pad=plain(*z.pad),
+            pad=pad,
             output_pad=plain(*more),
             dilation=plain(*z.dilation),
             groups=groups,

@@ -271,5 +271,6 @@ def _kind(layer: Layer) -> str:
     if type(layer) is Gelu:
         return "gelu" if layer.settings["approximate"] == "none" else "gelu-tanh"
     if type(layer) is MaxPool and layer.settings["stride"] in (None, 2):
-        return "pool" if (layer.settings["window"], layer.settings["pad"]) == (2, 0) else ""
+        windows = {name: value for name, value in layer.settings.items() if name != "stride"}
+        return "pool" if windows == {"window": 2, "pad": 0} else ""
     return ""

@@ -174,7 +174,7 @@ class Layer:
         """Print the call that makes this layer, without the arguments that have their default value."""
         shown = []
         for name, parameter in inspect.signature(type(self)).parameters.items():
-            value = self.settings[name]
+            value = self.settings.get(name, parameter.default)
             if parameter.default is parameter.empty:
                 shown.append(repr(value))
             elif value != parameter.default:

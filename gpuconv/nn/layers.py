@@ -9,9 +9,10 @@ from .. import checks, ops
 from ..backend import in_format
 from ..errors import ParamError, ShapeError
 from ..plural import counted
-from ..shapes import PoolSizes, check_images, conv_sizes, image_pool_sizes, is_channels_last
+from ..pool_shapes import image_pool_sizes
+from ..shapes import check_images, conv_sizes, is_channels_last
 from . import init as initialisers
-from .geometry import plain, stand_in
+from .geometry import plain, plain_pad, stand_in
 from .layer import Declared, Layer, register
 
 __all__ = [
@@ -29,7 +30,8 @@ __all__ = [
 class Conv(Layer):
     """2-D convolution: w (filters, in_channels / groups, R, S), b (filters,); see gpuconv.conv_forward.
 
-    window, stride, pad and dilation are an int or a pair (vertical, horizontal).
+    window, stride, pad and dilation are an int or a pair (vertical, horizontal); pad may have a pair (before, after) for
+    an axis, or be "same".
     init: "he", "xavier", "uniform", "dirac" (groups=1), or the standard deviation of a normal distribution.
     frozen=True keeps w in `state`: it is saved and loaded but never updated; b still learns.
 
@@ -47,7 +49,7 @@ class Conv(Layer):
         window: int | tuple[int, ...] = 3,
         *,
         stride: int | tuple[int, ...] = 1,
-        pad: int | tuple[int, ...] = 0,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
         dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = True,
@@ -66,7 +68,8 @@ class Conv(Layer):
             raise ParamError(msg)
         w = (K, C // groups, R, S)
         z = conv_sizes(smallest, stand_in(*w), None, stride=stride, pad=pad, dilation=dilation, groups=groups)
-        self.geometry: dict[str, Any] = {"stride": z.stride, "pad": z.pad, "dilation": z.dilation, "groups": groups}
+        pad = plain_pad(pad)
+        self.geometry: dict[str, Any] = {"stride": z.stride, "pad": pad, "dilation": z.dilation, "groups": groups}
         bias, frozen = checks.flag("bias", bias), checks.flag("frozen", frozen)
         init = initialisers.check(init, ("he", "xavier", "uniform", "dirac"))
         if init == "dirac" and groups > 1:
@@ -77,7 +80,7 @@ class Conv(Layer):
             filters=K,
             window=plain(R, S),
             stride=plain(*z.stride),
-            pad=plain(*z.pad),
+            pad=pad,
             dilation=plain(*z.dilation),
             groups=groups,
             bias=bias,
@@ -176,10 +179,11 @@ class MaxPool(Layer):
         window: int | tuple[int, ...] = 2,
         *,
         stride: int | tuple[int, ...] | None = None,
-        pad: int | tuple[int, ...] = 0,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        ceil: bool = False,
     ) -> None:
-        z = _checked_pool(window, stride, pad)
-        super().__init__(**_pool_settings(z, stride))
+        super().__init__(**_pool_settings(window, stride, pad, dilation, ceil))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         z = image_pool_sizes(stand_in(1, *shape), **self.settings)
@@ -206,15 +210,17 @@ class AveragePool(Layer):
         window: int | tuple[int, ...] = 2,
         *,
         stride: int | tuple[int, ...] | None = None,
-        pad: int | tuple[int, ...] = 0,
+        pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+        dilation: int | tuple[int, ...] = 1,
+        ceil: bool = False,
         count_pad: bool = True,
     ) -> None:
-        z = _checked_pool(window, stride, pad)
-        super().__init__(**_pool_settings(z, stride), count_pad=checks.flag("count_pad", count_pad))
+        settings = _pool_settings(window, stride, pad, dilation, ceil)
+        super().__init__(**settings, count_pad=checks.flag("count_pad", count_pad))
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        geometry = {name: self.settings[name] for name in ("window", "stride", "pad")}
-        z = image_pool_sizes(stand_in(1, *shape), **geometry)
+        windows = {name: value for name, value in self.settings.items() if name != "count_pad"}
+        z = image_pool_sizes(stand_in(1, *shape), **windows)
         return z.C, z.P, z.Q
 
     def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
@@ -323,15 +329,18 @@ class Affine(Layer):
         return ops.affine.affine_backward_into(dy, cache, dw, db, input_grad=input_grad)
 
 
-def _checked_pool(window: Any, stride: Any, pad: Any) -> PoolSizes:
-    """Return the sizes of pooling an image as large as the window: checks every argument but the image size."""
-    R, S = checks.pair("window", window, least=1)
-    return image_pool_sizes(stand_in(1, 1, R, S), window=window, stride=stride, pad=pad)
+def _pool_settings(window: Any, stride: Any, pad: Any, dilation: Any, ceil: Any) -> dict[str, Any]:
+    """Return the settings of pooling, checked by the sizes of an image as large as the window.
 
-
-def _pool_settings(z: PoolSizes, stride: Any) -> dict[str, Any]:
+    Those that came later are there only where they are not as usual: nets that do without are written as before.
+    """
+    reach = zip(checks.pair("window", window, least=1), checks.pair("dilation", dilation, least=1), strict=True)
+    image = stand_in(1, 1, *(apart * (taps - 1) + 1 for taps, apart in reach))
+    z = image_pool_sizes(image, window=window, stride=stride, pad=pad, dilation=dilation, ceil=ceil)
+    later = {"dilation": (plain(*z.dilation), 1), "ceil": (bool(ceil), False)}
     return {
         "window": plain(z.R, z.S),
         "stride": None if stride is None else plain(*z.stride),
-        "pad": plain(*z.pad),
+        "pad": plain_pad(pad),
+        **{name: value for name, (value, usual) in later.items() if value != usual},
     }

@@ -10,17 +10,8 @@ import numpy as np
 from .. import checks
 from ..backend import backend_of
 from ..elsewhere import says_ours
-from ..shapes import (
-    SPATIAL,
-    PoolSizes,
-    VolumePoolSizes,
-    as_image,
-    folded,
-    is_channels_last,
-    pool_sizes,
-    unfolded,
-    with_axes_of,
-)
+from ..pool_shapes import PoolSizes, VolumePoolSizes, pool_sizes
+from ..shapes import SPATIAL, as_image, folded, is_channels_last, unfolded, with_axes_of
 from ..typing import Array
 from ._cache import Cache
 
@@ -53,18 +44,20 @@ def average_pool_forward(
     *,
     window: int | tuple[int, ...] = 2,
     stride: int | tuple[int, ...] | None = None,
-    pad: int | tuple[int, ...] = 0,
+    pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    ceil: bool = False,
     count_pad: bool = True,
 ) -> tuple[Array, AveragePoolCache]:
     """Take the mean of every window; return (y, cache).
 
-    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
+    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1 for (R, S)
     x: (N, C, L)         ->   y: (N, C, Q)      for a window (S,), and
     x: (N, C, D, H, W)   ->   y: (N, C, Z, P, Q)   for (T, R, S): the other axes likewise
 
-    window, stride and pad are those of max_pool_forward (others say kernel_size, stride, padding), given by name.
-    count_pad=True divides by R S (volumes: T R S) everywhere, zeros of the padding included (PyTorch's default); False divides by the
-    number of real pixels under the window.  Sums are kept in float32 or wider.
+    window, stride, pad, dilation and ceil are those of max_pool_forward, given by name.
+    count_pad=True divides by R S (volumes: T R S), zeros of the padding included (PyTorch's default), but for what sticks
+    out of the padding by ceil; False divides by the number of real pixels under the window.  Sums are kept in float32 or wider.
 
     >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
     >>> y, cache = gpuconv.average_pool_forward(x, window=2)
@@ -74,7 +67,7 @@ def average_pool_forward(
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
-    sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
+    sizes = pool_sizes(x, window=window, stride=stride, pad=pad, dilation=dilation, ceil=ceil)
     count_pad = checks.flag("count_pad", count_pad)
     y = with_axes_of(x, backend.average_pool_forward(as_image(x), sizes, count_pad=count_pad))
     return y, AveragePoolCache(checks.nothing_like(y), x.dtype, tuple(y.shape), sizes, count_pad)

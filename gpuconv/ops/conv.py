@@ -44,7 +44,7 @@ def conv_forward(
     b: Array | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    pad: int | tuple[int, ...] = 0,
+    pad: int | str | tuple[int | tuple[int, int], ...] = 0,
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     precision: str | None = None,
@@ -57,7 +57,9 @@ def conv_forward(
     with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1, and the other axes likewise.
 
     stride, pad (zeros on every side; others call it padding) and dilation are an int, or a tuple of one for each axis
-    after the channels: (vertical, horizontal) for images.
+    after the channels: (vertical, horizontal) for images.  An axis may have a pair (before, after) of its own in pad:
+    ((1, 1), (0, 1)) for images, ((1, 0),) for signals.  pad="same" is what leaves the size as it is with stride=1,
+    dilation (R - 1) in all; of an odd number the last zero lies behind.
     The shape of w says the window: there is no kernel_size.  All arrays share one dtype (float16 is summed in float32; so is bfloat16, on a GPU)
     and one place; y has the dtype and memory format of x.
 

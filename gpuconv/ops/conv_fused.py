@@ -10,7 +10,8 @@ from typing import Any
 
 from .. import checks
 from ..backend import backend_of
-from ..shapes import PoolSizes, conv_sizes
+from ..pool_shapes import PoolSizes
+from ..shapes import conv_sizes
 from . import _precision
 from .conv import ConvCache, conv_forward
 from .max_pool import MaxPoolCache, max_pool_forward

@@ -34,7 +34,7 @@ def conv_transpose_forward(
     b: Array | None = None,
     *,
     stride: int | tuple[int, ...] = 1,
-    pad: int | tuple[int, ...] = 0,
+    pad: int | str | tuple[int | tuple[int, int], ...] = 0,
     output_pad: int | tuple[int, ...] = 0,
     dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
@@ -50,6 +50,7 @@ def conv_transpose_forward(
     It is the gradient of the input of the convolution with the same filters, stride, pad, dilation and groups, which
     makes an image of the size of x of one of the size of y.  Several sizes of y come to the same size of x:
     output_pad, less than stride or than dilation, says how many rows and columns y has beyond the least, at its end.
+    pad is cut off both ends of y, or, as a pair (before, after) of an axis, off each its own; it may be "same", too.
     Options are an int, or a tuple of one for each axis after the channels; all arrays share one dtype and one place;
     y has the dtype and memory format of x.  precision: as in conv_forward.
     Others call it deconvolution, fractionally strided or backward convolution.  Source: Dumoulin, Visin, A guide to

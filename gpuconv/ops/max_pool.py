@@ -10,7 +10,8 @@ import numpy as np
 from .. import checks
 from ..backend import backend_of
 from ..elsewhere import says_ours
-from ..shapes import PoolSizes, VolumePoolSizes, as_image, pool_sizes, with_axes_of
+from ..pool_shapes import PoolSizes, VolumePoolSizes, pool_sizes
+from ..shapes import as_image, with_axes_of
 from ..typing import Array
 from ._cache import Cache
 
@@ -38,22 +39,28 @@ def max_pool_forward(
     *,
     window: int | tuple[int, ...] = 2,
     stride: int | tuple[int, ...] | None = None,
-    pad: int | tuple[int, ...] = 0,
+    pad: int | str | tuple[int | tuple[int, int], ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
+    ceil: bool = False,
     ties: str = "first",
 ) -> tuple[Array, MaxPoolCache]:
     """Take the maximum of every window; return (y, cache).
 
-    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - R) // stride + 1 for a window (R, S)
+    x: (N, C, H, W)      ->   y: (N, C, P, Q)   with P = (H + 2 pad - dilation (R - 1) - 1) // stride + 1 for (R, S)
     x: (N, C, L)         ->   y: (N, C, Q)      for a window (S,), and
     x: (N, C, D, H, W)   ->   y: (N, C, Z, P, Q)   for (T, R, S): the other axes likewise
 
-    window, stride (None: the window) and pad (others say kernel_size, stride, padding) are given by name, each an int or
-    a tuple of one for each axis after the channels: (vertical, horizontal) for images.  Of signals window is a tuple of
-    one, since with an int x may be an image that lacks its batch axis.  Padding never wins, NaN wins over every number.
+    window, stride (None: the window), pad (others say kernel_size, stride, padding) and dilation are given by name, each
+    an int or a tuple of one for each axis after the channels: (vertical, horizontal) for images.  Of signals window is a
+    tuple of one, since with an int x may be an image that lacks its batch axis.
+    An axis may have a pair (before, after) of its own in pad, and pad may be "same", as for conv_forward.  Taps of a window
+    lie dilation apart.  ceil=True adds a last window that sticks out behind, unless it would begin behind the image
+    (PyTorch's rule for ceil_mode; ONNX before opset 22 drops none).
+    Padding never wins, NaN wins over every number.
     ties says which of a window's equal maxima gets its gradient: the "first" in row order (of volumes in the first
     plane), all an equal part of it ("split"), or "every" one the whole of it, which is no gradient but what some code
     does.  With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
-    Raises ShapeError, ParamError (pad above half the window), DTypeError or ArgTypeError before any work.
+    Raises ShapeError, ParamError (pad above half the dilated window), DTypeError or ArgTypeError before any work.
 
     >>> x = np.array([[1.0, 2.0, 5.0, 6.0], [4.0, 3.0, 8.0, 7.0]]).reshape(1, 1, 2, 4)
     >>> y, cache = gpuconv.max_pool_forward(x, window=2)
@@ -62,7 +69,7 @@ def max_pool_forward(
     """
     backend = backend_of(x=x)
     checks.common_dtype(x=x)
-    sizes = pool_sizes(x, window=window, stride=stride, pad=pad)
+    sizes = pool_sizes(x, window=window, stride=stride, pad=pad, dilation=dilation, ceil=ceil)
     ties = checks.choice("ties", ties, ("first", "split", "every"))
     y, argmax = (with_axes_of(x, result) for result in backend.max_pool_forward(as_image(x), sizes))
     if ties == "first":

@@ -1376,10 +1376,15 @@ def _random_conv(rng: random.Random, name: str) -> Call:
     groups = rng.choice((1, 1, 1, 2, 3))
     C, K = groups * rng.choice((1, 2, 3, 4, 8, 9)), groups * rng.choice((1, 2, 5, 16, 19))
     axes = rng.choice((1, 2, 2, 2, 2, 3))
-    window, stride, dilation, pad = (
-        tuple(rng.randint(least, most) for _ in range(axes)) for least, most in ((1, 3), (1, 3), (1, 2), (0, 2))
+    window, stride, dilation, pad, behind = (
+        tuple(rng.randint(least, most) for _ in range(axes)) for least, most in ((1, 3), (1, 3), (1, 2), (0, 2), (0, 2))
     )
-    sizes = [max(1, (w - 1) * d + 1 - 2 * p) + rng.randint(0, 4) for w, d, p in zip(window, dilation, pad, strict=True)]
+    pad = pad if rng.random() < 0.6 else tuple(zip(pad, behind, strict=True))
+    spans = [
+        (w - 1) * d + 1 - (sum(p) if isinstance(p, tuple) else 2 * p)
+        for w, d, p in zip(window, dilation, pad, strict=True)
+    ]
+    sizes = [max(1, span) + rng.randint(0, 4) for span in spans]
     x, w = (rng.randint(1, 3), C, *sizes), (K, C // groups, *window)
     bias = {} if rng.random() < 0.5 else {"b": None}
     return of("conv", name, x=x, w=w, **bias, stride=stride, pad=pad, dilation=dilation, groups=groups)
@@ -1394,6 +1399,12 @@ def _random_pool(rng: random.Random, name: str) -> Call:
     window = rng.choice(((2,) * axes, (3,) * axes, tuple(rng.randint(1, 4) for _ in range(axes))))
     pad = tuple(rng.randint(0, size // 2) for size in window)
     options: dict[str, Any] = {"window": window, "pad": pad}
+    if rng.random() < 0.3:
+        options["pad"] = tuple((before, rng.randint(0, size // 2)) for before, size in zip(pad, window, strict=True))
+    options["ceil"] = rng.random() < 0.3
+    dilation = (1,) * axes if rng.random() < 0.7 else tuple(rng.randint(1, 3) for _ in range(axes))
+    options["dilation"] = dilation
+    window = tuple((size - 1) * apart + 1 for size, apart in zip(window, dilation, strict=True))
     if rng.random() < 0.6:
         options["stride"] = tuple(rng.randint(1, 3) for _ in range(axes))
     if operator == "average_pool":

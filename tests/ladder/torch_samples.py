@@ -10,10 +10,9 @@ Every sample ends as one of these:
   refused   for the reason it is counted under: something that gpuconv has no argument for, or an error of its own
   wrong     computed, and not within the tolerance; or refused for a reason that is not in REASONS
 
-What gpuconv says in other words is translated: padding="valid", padding="same" where both sides get as many zeros,
-dilation=1 and divisor_override=None of pools, ceil_mode where it changes no size, a momentum that counts the other way
-round.  Running statistics are not compared, for gpuconv keeps the biased variance in them.  Inputs at which PyTorch
-must raise an error are counted apart: refused by gpuconv too, or taken.  Exit status 1: something was wrong.
+What gpuconv says in other words is translated: padding="valid", divisor_override=None of pools, a momentum that counts
+the other way round.  Running statistics are not compared, for gpuconv keeps the biased variance in them.  Inputs at
+which PyTorch must raise an error are counted apart: refused by gpuconv too, or taken.  Exit status 1: something was wrong.
 """
 
 from __future__ import annotations
@@ -48,8 +47,6 @@ NAMES = (*AXES, "batch_norm")
 DTYPES = ("float64", "float32", "float16", "complex64", "complex128", "int64")
 
 # Why a sample may be refused.
-CEIL_MODE = "ceil_mode that adds windows"
-DILATION = "dilation of a pool"
 DIVISOR = "divisor_override"
 INDICES = "return_indices"
 INTEGERS = "integer dtype"
@@ -58,11 +55,9 @@ NO_MOMENTUM = "momentum None"
 NO_WEIGHT = "batch norm without weight"
 MOMENTUM = "momentum outside 0 to 1"
 ONE_AXIS = "batch norm of one axis"
-UNEQUAL = 'padding="same" with unequal sides'
-STRIDED = 'padding="same" with a stride'
 REASONS = (
-    *(CEIL_MODE, DILATION, DIVISOR, INDICES, INTEGERS, NO_STATISTICS),
-    *(NO_MOMENTUM, NO_WEIGHT, MOMENTUM, ONE_AXIS, UNEQUAL, STRIDED),
+    *(DIVISOR, INDICES, INTEGERS, NO_STATISTICS),
+    *(NO_MOMENTUM, NO_WEIGHT, MOMENTUM, ONE_AXIS),
 )
 
 
@@ -216,18 +211,8 @@ def _conv(sample: Sample) -> tuple[str, dict[str, Any]]:
     axes, options = AXES[sample.name], dict(sample.options)
     padding = options.pop("padding", 0)
     options |= {name: _tuple(options[name], axes) for name in ("stride", "dilation") if name in options}
-    if padding == "valid":
-        padding = 0
-    elif padding == "same":
-        if set(_tuple(options.get("stride", 1), axes)) != {1}:
-            raise Refused(STRIDED)
-        spans = [
-            d * (size - 1)
-            for d, size in zip(_tuple(options.get("dilation", 1), axes), sample.arrays["w"].shape[2:], strict=False)
-        ]
-        if any(span % 2 for span in spans):
-            raise Refused(UNEQUAL)
-        padding = tuple(span // 2 for span in spans)
+    if isinstance(padding, str):
+        return "conv", {**options, "pad": 0 if padding == "valid" else padding}
     return "conv", {**options, "pad": _tuple(padding, axes)}
 
 
@@ -238,28 +223,17 @@ def _pool(sample: Sample) -> tuple[str, dict[str, Any]]:
     pad = _tuple(options.get("padding", 0), axes)
     if options.get("return_indices"):
         raise Refused(INDICES)
-    if _tuple(options.get("dilation", 1), axes) != (1,) * axes:
-        raise Refused(DILATION)
     if options.get("divisor_override") is not None:
         raise Refused(DIVISOR)
-    if options.get("ceil_mode") and _ceil_mode_adds(sample.x.shape[-axes:], window, stride, pad):
-        raise Refused(CEIL_MODE)
-    translated: dict[str, Any] = {"window": window, "stride": stride, "pad": pad}
+    translated: dict[str, Any] = {
+        "window": window,
+        "stride": stride,
+        "pad": pad,
+        "ceil": options.get("ceil_mode", False),
+    }
     if kind_of(sample.name) == "max_pool":
-        return "max_pool", translated
+        return "max_pool", {**translated, "dilation": _tuple(options.get("dilation", 1), axes)}
     return "average_pool", {**translated, "count_pad": options.get("count_include_pad", True)}
-
-
-def _ceil_mode_adds(
-    size: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
-) -> bool:
-    """Return whether a window that sticks out begins in the image or in the padding before it, as ceil_mode wants."""
-    for length, span, step, zeros in zip(size, window, stride, pad, strict=True):
-        rest = (length + 2 * zeros - span) % step
-        start = length + 2 * zeros - span - rest + step  # of the next window, in the padded axis
-        if rest and start < length + zeros:
-            return True
-    return False
 
 
 def _batch_norm(sample: Sample) -> tuple[str, dict[str, Any]]:

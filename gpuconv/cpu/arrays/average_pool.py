@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ...shapes import PoolSizes, is_channels_last
+from ...pool_shapes import PoolSizes
+from ...shapes import is_channels_last
 from ..layout import accumulator, scratch_images, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import column_taps, image_ranges, row_taps
+from ..taps import column_taps, columns_apart, image_ranges, row_taps, rows_apart
 
 _ALL = slice(None)
 
@@ -72,8 +73,8 @@ def _backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) -
     np.multiply(dy, share, out=gradient)
     rows = scratch_images("rows", (len(dy), z.C, z.P, z.W), kind, channels_last=channels_last)
     total = dx if dx.dtype == kind else scratch_like("total", dx, kind)
-    _add_up([((..., w), gradient[..., q]) for _, w, q in column_taps(z)], rows, apart=z.stride[1] >= z.S)
-    _add_up([((..., h, _ALL), rows[:, :, p]) for _, h, p in row_taps(z)], total, apart=z.stride[0] >= z.R)
+    _add_up([((..., w), gradient[..., q]) for _, w, q in column_taps(z)], rows, apart=columns_apart(z))
+    _add_up([((..., h, _ALL), rows[:, :, p]) for _, h, p in row_taps(z)], total, apart=rows_apart(z))
     if total is not dx:
         np.copyto(dx, total, casting="same_kind")
 

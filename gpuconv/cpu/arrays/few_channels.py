@@ -22,7 +22,7 @@ def input_gradient(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) 
     """
     kind = accumulator(dy.dtype)
     taps = w.reshape(z.groups, z.K // z.groups, -1).astype(kind).transpose(0, 2, 1)  # (groups, CRS, K)
-    height, width = z.H + 2 * z.pad[0], z.W + 2 * z.pad[1]
+    height, width = z.padded
 
     def work(images: tuple[int, int]) -> None:
         part = dy[slice(*images)]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...shapes import PoolSizes, VolumePoolSizes
+from ...pool_shapes import PoolSizes, VolumePoolSizes
 from .. import pool_volume
 from ..layout import accumulator, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import Sizes, first_taps, image_ranges, taps
+from ..taps import Sizes, columns_apart, first_taps, image_ranges, rows_apart, taps
 from .bits import keep_where
 
 _BOOL = np.dtype(bool)
@@ -62,7 +62,7 @@ def _forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: PoolSizes) -
 
 def _backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: PoolSizes) -> None:
     """Fill dx of a block of images."""
-    apart = z.stride[0] >= z.R and z.stride[1] >= z.S  # no pixel is under two windows: nothing is added
+    apart = rows_apart(z) and columns_apart(z)  # no pixel is under two windows: nothing is added
     kind = dx.dtype if apart else accumulator(dx.dtype)
     total = dx if dx.dtype == kind else scratch_like("total", dx, kind)
     total.fill(0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import boolean, float64
 
-from ...shapes import PoolSizes, is_channels_last
+from ...pool_shapes import PoolSizes
+from ...shapes import is_channels_last
 from ..layout import stored
 from ..parallel import scratch, share_out
 from ..taps import column_taps_tile, row_taps_tile

@@ -14,7 +14,8 @@ from math import prod
 import numpy as np
 from numba import boolean, int32, types, uint8, uintp
 
-from ...shapes import PoolSizes, is_channels_last
+from ...pool_shapes import PoolSizes
+from ...shapes import is_channels_last
 from ..layout import stored
 from ..parallel import scratch, share_out
 from ..taps import Sizes

@@ -6,7 +6,7 @@ from numba import float64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ...shapes import PoolSizes
+from ...pool_shapes import PoolSizes
 from .jit import apart_loop, loop, summing_loop
 
 # Of pooling: the window's height and width, its steps down and across, and the padding above and before.

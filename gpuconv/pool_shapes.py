@@ -1,0 +1,180 @@
+"""Sizes of one pooling call, computed and checked once, before any backend runs; the alphabet is that of shapes.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from . import checks
+from .errors import ParamError, ShapeError, SizeLimitError
+from .shapes import IMAGE_AXES, check_count, check_images, out_size, plain_sides, sides_of, spoken
+
+_MOST_IN_WINDOW = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSizes:
+    """Sizes of one pooling call.  pad is what lies before the image, behind what lies behind it.
+
+    Windows may stick out of either: the last ones where ceil wants them.  Each has a tap in the image.
+    """
+
+    N: int
+    C: int
+    H: int
+    W: int
+    R: int
+    S: int
+    P: int
+    Q: int
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+    behind: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+    @property
+    def image(self) -> tuple[int, int, int, int]:
+        """The shape of x."""
+        return self.N, self.C, self.H, self.W
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """The taps along each axis."""
+        return self.R, self.S
+
+    @property
+    def out(self) -> tuple[int, int, int, int]:
+        """The shape of y."""
+        return self.N, self.C, self.P, self.Q
+
+    @property
+    def places(self) -> int:
+        """How many pixels a window has."""
+        return self.R * self.S
+
+    @property
+    def plain(self) -> bool:
+        """True if windows are without gaps, and none sticks out of an image with as much padding behind as before."""
+        return _plain(self)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumePoolSizes:
+    """Sizes of one pooling call on volumes; as PoolSizes."""
+
+    N: int
+    C: int
+    D: int
+    H: int
+    W: int
+    T: int
+    R: int
+    S: int
+    Z: int
+    P: int
+    Q: int
+    stride: tuple[int, int, int]
+    pad: tuple[int, int, int]
+    behind: tuple[int, int, int] = (0, 0, 0)
+    dilation: tuple[int, int, int] = (1, 1, 1)
+
+    @property
+    def image(self) -> tuple[int, int, int, int, int]:
+        """The shape of x."""
+        return self.N, self.C, self.D, self.H, self.W
+
+    @property
+    def window(self) -> tuple[int, int, int]:
+        """The taps along each axis."""
+        return self.T, self.R, self.S
+
+    @property
+    def out(self) -> tuple[int, int, int, int, int]:
+        """The shape of y."""
+        return self.N, self.C, self.Z, self.P, self.Q
+
+    @property
+    def places(self) -> int:
+        """How many pixels a window has."""
+        return self.T * self.R * self.S
+
+    @property
+    def plain(self) -> bool:
+        """True if windows are without gaps, and none sticks out of a volume with as much padding behind as before."""
+        return _plain(self)
+
+
+def _plain(z: PoolSizes | VolumePoolSizes) -> bool:
+    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, strict=True)
+    return max(z.dilation) == 1 and all((q - 1) * s + r <= n + 2 * p for n, q, r, s, p in axes)
+
+
+def pool_sizes(
+    x: Any, *, window: Any, stride: Any, pad: Any, dilation: Any = 1, ceil: Any = False
+) -> PoolSizes | VolumePoolSizes:
+    """Return the sizes of a pooling call on x; stride=None means the window.
+
+    Those of a signal, where the window has to be a tuple of one, are the sizes of an image of one row: with an int it
+    may be an image that lacks its batch axis.
+    """
+    axes = _pool_axes(x, window)
+    letters = f"(N, C, {IMAGE_AXES[axes]})"
+    if x.ndim != axes + 2:
+        signal = ", or, to pool (N, C, L), window must be a tuple of one, as in (2,)" if x.ndim == 3 else ""
+        msg = f"x must be {letters}, got shape {tuple(x.shape)}{signal}"
+        raise ShapeError(msg)
+    window = checks.each_axis("window", window, axes, least=1)
+    if prod(window) > _MOST_IN_WINDOW:
+        msg = f"window must have at most 2^31 - 1 elements, which is how far places in it are counted, got window={window}"
+        raise SizeLimitError(msg)
+    stride = window if stride is None else checks.each_axis("stride", stride, axes, least=1)
+    dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    sides = sides_of(pad, window, stride, dilation)
+    ceil = checks.flag("ceil", ceil)
+    checks.not_empty("x", x, letters)
+    N, C, *size = x.shape
+    reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
+    dilated = f" (dilated to {spoken(reach)})" if max(dilation) > 1 else ""
+    if any(2 * max(both) > n for both, n in zip(sides, reach, strict=True)):
+        of = f"pad={plain_sides(sides)}, window={window}{dilated}"
+        msg = f"pad must be at most half the window, so that no window lies in the padding: {of}"
+        raise ParamError(msg)
+    out = [out_size(*axis, ceil=ceil) for axis in zip(size, window, stride, sides, dilation, strict=True)]
+    if min(out) < 1:
+        padded = [n + sum(both) for n, both in zip(size, sides, strict=True)]
+        msg = f"window {spoken(window)}{dilated} does not fit the padded input {spoken(padded)}"
+        raise ShapeError(msg)
+    check_count("y", (N, C, *out), f"x {tuple(x.shape)}")
+    pad, behind = zip(*sides, strict=True)
+    if any(_astride(*axis) for axis in zip(size, out, stride, pad, dilation, strict=True)):
+        of = f"x {tuple(x.shape)}, dilation={dilation}, pad={plain_sides(sides)}"
+        msg = f"a window would have the whole image between its taps, and all of them in the padding: {of}"
+        raise ParamError(msg)
+    if axes == 3:
+        return VolumePoolSizes(N, C, *size, *window, *out, stride, pad, behind, dilation)  # type: ignore[call-arg]
+    if axes == 1:
+        size, window, out, stride = [1, *size], (1, *window), [1, *out], (1, *stride)
+        pad, behind, dilation = (0, *pad), (0, *behind), (1, *dilation)
+    return PoolSizes(N, C, *size, *window, *out, stride, pad, behind, dilation)  # type: ignore[call-arg]
+
+
+def _astride(size: int, windows: int, stride: int, pad: int, dilation: int) -> bool:
+    """Return whether a window that begins before the image has no tap in it, where that is narrower than a step of taps."""
+    before = range(min(windows, -(-pad // stride)))
+    return size < dilation and any((p * stride - pad) % dilation >= size for p in before)
+
+
+def image_pool_sizes(x: Any, **options: Any) -> PoolSizes:
+    """Return the sizes of a pooling call for what knows images alone; x of other axes is refused."""
+    check_images("x", x)
+    sizes = pool_sizes(x, **options)
+    assert isinstance(sizes, PoolSizes)
+    return sizes
+
+
+def _pool_axes(x: Any, window: Any) -> int:
+    """Return how many spatial axes pooling is meant to have."""
+    if x.ndim == 3 and isinstance(window, (tuple, list)) and len(window) == 1:
+        return 1
+    return 3 if x.ndim == 5 else 2
