@@ -163,7 +163,7 @@ REFUSED = {
         '[[layer]]\nkind = "conf"\n',
         r'line 1, layer 1 \(conf\).*kind \'conf\' is not known; did you mean "conv"',
     ),
-    "nothing_like_it": ('[[layer]]\nkind = "zzz"\n', "known: conv, bn, max-pool"),
+    "nothing_like_it": ('[[layer]]\nkind = "zzz"\n', "known: conv-transpose, conv, bn, max-pool"),
     "kind_missing": (AFFINE + "[[layer]]\nfilters = 3\n", r"line 3, layer 2 \(no kind\).*kind is missing"),
     "kind_a_number": ("[[layer]]\nkind = 3\n", "kind 3 is not known"),
     "unknown_setting": (
