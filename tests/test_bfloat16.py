@@ -41,6 +41,7 @@ CASES = [
     ("conv_volumes", "NCHW"),
     ("conv_volumes_in_tiles", "NCHW"),
     ("conv_volumes_one_channel", "NCHW"),
+    ("conv_turned", "NCHW"),
     ("copy_of_strided_rows", "NCHW"),
     ("dropout_of_nothing", "NCHW"),
     ("dropout_one_run", "NCHW"),
@@ -60,7 +61,10 @@ CASES = [
     ("relu_rows", "NCHW"),
     ("rmsprop", "NCHW"),
     ("sgd", "NCHW"),
+    ("sigmoid_one_run", "NCHW"),
+    ("silu", "NCHW"),
     ("softmax", "NCHW"),
+    ("softmax_weighted", "NCHW"),
     ("steps", "NCHW"),
     ("svm", "NCHW"),
 ]

@@ -36,6 +36,7 @@ _NO_OPERATORS = {
     "tile",
     "strips",
     "blocks",
+    "exponential",
     "pieces",
     "bits",
     "unfold",

@@ -286,7 +286,7 @@ TABLE = {
         _one_run,
         (
             ("average_pool.cu", "sum[v] += widen(pixel.at[v]);"),
-            ("pool_volume.cu", "sum += widen(volume[((d * H + h) * W + w) * step]);"),
+            ("pool_volume.cu", "sum += widen(volume[(row + s * z.dilation_h) * step]);"),
         ),
         more=1,
         beyond=(((87, None),),),
@@ -407,7 +407,9 @@ _TOGETHER, _LOST = 8, 8 / 2 + 1
 # a row: the additions of small parts to the first half lose nothing to speak of, the others 5 times what is lost to the
 # last.  What is cut off a factor in two, and the product that is left out, are 2^-21 of a term.
 # Runs of 4 sqrt(n) of n pixels, in slices: test_cuda_conv_weight_tensor.py holds long ones of equal terms to the rule.
-IN_RUNS = {"conv_backward_weight_tensor"}
+IN_RUNS = {"conv_backward_weight_tensor", "conv_backward_weight_wgmma"}
+# Those of warpgroups, 16 terms together, serve the sizes that conv_tensor.takes: test_cuda_conv_wgmma.py.
+OF_WARPGROUPS = {"conv_forward_wgmma", "conv_backward_data_wgmma"}
 OF_FLOAT32 = {"conv_backward_weight_tensor_float"}
 _TOGETHER_OF_FLOAT32, _LOST_OF_FLOAT32, _SLICE, _PARTS = 4, 4 / 2 + 1, 16, 8.0
 NO_SUMS = {
@@ -472,7 +474,13 @@ def test_every_kernel_is_in_the_table():
                 single_elements.add(name)
     assert {"relu_forward", "gelu_backward"} <= single_elements
     listed = (
-        WIDE | NO_SUMS | OF_16_BITS | IN_RUNS | OF_FLOAT32 | {name for row in TABLE.values() for name in row.kernels}
+        WIDE
+        | NO_SUMS
+        | OF_16_BITS
+        | OF_WARPGROUPS
+        | IN_RUNS
+        | OF_FLOAT32
+        | {name for row in TABLE.values() for name in row.kernels}
     )
     missing, gone = sorted(kernels - single_elements - listed), sorted(listed - kernels)
     assert not missing, (

@@ -1293,7 +1293,7 @@ _SPECIAL = (
     of("relu", "relu_images", x=(2, 3, 5, 7), quick=False),
     Call("augment_batch", _augment_batch, "augment"),
     Call("muon", _muon, "muon", formats=("NCHW",)),
-    Call("conv_turned", _turned, "conv", dtypes=("float16",), formats=("NCHW",)),
+    Call("conv_turned", _turned, "conv", quick=False, dtypes=("float16",), formats=("NCHW",)),
     Call(
         "conv_behind",
         conv_behind,
