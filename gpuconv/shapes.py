@@ -155,20 +155,7 @@ def conv_sizes(
 
     Those of a signal are the sizes of an image of one row.
     """
-    axes = _conv_axes(x, w)
-    x_letters = f"(N, C, {IMAGE_AXES[axes]})"
-    checks.ndim("x", x, axes + 2, x_letters)
-    checks.ndim("w", w, axes + 2, f"(K, C / groups, {_FILTER_AXES[axes]})")
-    if b is not None:
-        checks.ndim("b", b, 1, "(K,)")
-    stride = checks.each_axis("stride", stride, axes, least=1)
-    dilation = checks.each_axis("dilation", dilation, axes, least=1)
-    sides = sides_of(pad, w.shape[2:], stride, dilation)
-    groups = checks.integer("groups", groups, least=1)
-    checks.not_empty("x", x, x_letters)
-    if 0 in w.shape:
-        msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
-        raise ShapeError(msg)
+    axes, stride, sides, dilation, groups = _conv_options(x, w, b, "(K, C / groups", stride, pad, dilation, groups)
     (N, C, *size), (K, C_w, *window) = x.shape, w.shape
     entries = K if b is None else b.shape[0]
     hint = ""
@@ -196,12 +183,7 @@ def conv_sizes(
     pad = tuple(before for before, _ in sides)
     check_count("y", (N, K, *out), f"pad={given}")
     check_count("the padded x", (N, C, *padded), f"pad={given}")
-    if axes == 3:
-        return VolumeConvSizes(N, C, *size, K, *window, *out, stride, pad, dilation, groups)  # type: ignore[call-arg]
-    if axes == 1:
-        size, window, out = [1, *size], [1, *window], [1, *out]
-        stride, pad, dilation = (1, *stride), (0, *pad), (1, *dilation)
-    return ConvSizes(N, C, *size, K, *window, *out, stride, pad, dilation, groups)  # type: ignore[call-arg]
+    return _sizes((N, C, *size), (K, *window), out, stride, pad, dilation, groups)
 
 
 def conv_transpose_sizes(
@@ -211,21 +193,8 @@ def conv_transpose_sizes(
 
     Its input is y and its output x: C counts the channels of y, K those of x.
     """
-    axes = _conv_axes(x, w)
-    x_letters = f"(N, C, {IMAGE_AXES[axes]})"
-    checks.ndim("x", x, axes + 2, x_letters)
-    checks.ndim("w", w, axes + 2, f"(C, K / groups, {_FILTER_AXES[axes]})")
-    if b is not None:
-        checks.ndim("b", b, 1, "(K,)")
-    stride = checks.each_axis("stride", stride, axes, least=1)
+    axes, stride, sides, dilation, groups = _conv_options(x, w, b, "(C, K / groups", stride, pad, dilation, groups)
     more = checks.each_axis("output_pad", output_pad, axes, least=0)
-    dilation = checks.each_axis("dilation", dilation, axes, least=1)
-    sides = sides_of(pad, w.shape[2:], stride, dilation)
-    groups = checks.integer("groups", groups, least=1)
-    checks.not_empty("x", x, x_letters)
-    if 0 in w.shape:
-        msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
-        raise ShapeError(msg)
     (N, C, *size), (C_w, K_w, *window) = x.shape, w.shape
     K = K_w * groups
     if C_w != C:
@@ -253,12 +222,38 @@ def conv_transpose_sizes(
     check_count("y", (N, K, *out), f"x {tuple(x.shape)} and stride={stride}")
     check_count("y before pad is cut off", (N, K, *padded), f"x {tuple(x.shape)} and stride={stride}")
     pad = tuple(before for before, _ in sides)
-    if axes == 3:
-        return VolumeConvSizes(N, K, *out, C, *window, *size, stride, pad, dilation, groups)  # type: ignore[call-arg]
-    if axes == 1:
-        size, window, out = [1, *size], [1, *window], [1, *out]
-        stride, pad, dilation = (1, *stride), (0, *pad), (1, *dilation)
-    return ConvSizes(N, K, *out, C, *window, *size, stride, pad, dilation, groups)  # type: ignore[call-arg]
+    return _sizes((N, K, *out), (C, *window), size, stride, pad, dilation, groups)
+
+
+def _conv_options(
+    x: Any, w: Any, b: Any, w_letters: str, stride: Any, pad: Any, dilation: Any, groups: Any
+) -> tuple[int, tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...], int]:
+    """Return the number of spatial axes, and stride, padding, dilation and groups as they are meant for them."""
+    axes = _conv_axes(x, w)
+    x_letters = f"(N, C, {IMAGE_AXES[axes]})"
+    checks.ndim("x", x, axes + 2, x_letters)
+    checks.ndim("w", w, axes + 2, f"{w_letters}, {_FILTER_AXES[axes]})")
+    if b is not None:
+        checks.ndim("b", b, 1, "(K,)")
+    stride = checks.each_axis("stride", stride, axes, least=1)
+    dilation = checks.each_axis("dilation", dilation, axes, least=1)
+    sides = sides_of(pad, w.shape[2:], stride, dilation)
+    groups = checks.integer("groups", groups, least=1)
+    checks.not_empty("x", x, x_letters)
+    if 0 in w.shape:
+        msg = f"w must have no axis of size 0, got shape {tuple(w.shape)}"
+        raise ShapeError(msg)
+    return axes, stride, sides, dilation, groups
+
+
+def _sizes(image: Any, filters: Any, out: Any, stride: Any, pad: Any, dilation: Any, groups: int) -> Any:
+    """Return sizes of an image (N, C, ...), filters (K, ...) and an output; those of a signal as of an image of one row."""
+    if len(out) == 3:
+        return VolumeConvSizes(*image, *filters, *out, stride, pad, dilation, groups)  # type: ignore[call-arg]
+    if len(out) == 1:
+        (N, C, L), (K, S) = image, filters
+        return ConvSizes(N, C, 1, L, K, 1, S, 1, *out, (1, *stride), (0, *pad), (1, *dilation), groups)  # type: ignore[call-arg]
+    return ConvSizes(*image, *filters, *out, stride, pad, dilation, groups)  # type: ignore[call-arg]
 
 
 def _conv_axes(x: Any, w: Any) -> int:

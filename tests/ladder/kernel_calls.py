@@ -285,6 +285,13 @@ def infinite_tap(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     return w
 
 
+def _infinite_last_tap(d: Inputs, shapes: Shapes, _: str | None) -> Any:
+    """Return filters whose last tap of all is infinite."""
+    w = d.whole(*shapes["w"])
+    w[-1, -1, -1, -1] = np.inf
+    return w
+
+
 def _infinite_pixel(d: Inputs, shapes: Shapes, _: str | None) -> Any:
     """Return images with an infinite pixel in the last row: no window above reaches it."""
     x = d.whole(*shapes["x"])
@@ -906,7 +913,7 @@ _SPECIAL = (
     ),
     of(
         "conv",
-        "conv_in_tilesinfinite_tap",
+        "conv_in_tiles_infinite_tap",
         settings=WITHOUT_TENSOR_CORES,
         drawn={"w": infinite_tap},
         x=(2, 17, 5, 4),
@@ -934,7 +941,7 @@ _SPECIAL = (
     of("conv", "conv_volumes_long_slices", x=(3, 2, 5, 7, 4), w=(3, 2, 3, 2, 1), settings=_FEW_SLICES),
     of("conv", "conv_volumes_depthwise", x=(2, 5, 3, 4, 3), w=(5, 1, 2, 3, 1), pad=1, groups=5, quick=False),
     of("conv", "conv_volumes_nan_and_inf", x=(1, 2, 3, 4, 3), w=(2, 2, 2, 3, 2), pad=1, drawn={"x": "special"}),
-    of("conv", "conv_volumesinfinite_tap", x=(1, 2, 3, 4, 3), w=(3, 2, 2, 2, 2), pad=1, drawn={"w": infinite_tap}),
+    of("conv", "conv_volumes_infinite_tap", x=(1, 2, 3, 4, 3), w=(3, 2, 2, 2, 2), pad=1, drawn={"w": infinite_tap}),
     of("conv", "conv_volumes_in_tiles", x=(2, 17, 3, 5, 4), w=(19, 17, 2, 3, 2), b=None, stride=2, pad=1),
     of("conv", "conv_volumes_one_channel", x=(2, 1, 3, 5, 4), w=(17, 1, 3, 3, 3), pad=1),
     of(
@@ -981,7 +988,7 @@ _SPECIAL = (
     ),
     of(
         "conv",
-        "conv_volumes_in_tilesinfinite_tap",
+        "conv_volumes_in_tiles_infinite_tap",
         drawn={"w": infinite_tap},
         x=(1, 17, 4, 4, 3),
         w=(9, 17, 2, 2, 2),
@@ -1032,7 +1039,10 @@ _SPECIAL = (
     _on_tensor_cores("conv_tensor_largest_window", x=(1, 16, 10, 9), w=(16, 16, 15, 15), pad=3),
     _on_tensor_cores("conv_tensor_phases_of_nothing", x=(3, 16, 2, 7), w=(16, 16, 1, 1), stride=3),
     _on_tensor_cores(
-        "conv_tensorinfinite_tap", x=(2, 17, 5, 4), w=(17, 17, 2, 2), stride=(1, 2), drawn={"w": infinite_tap}
+        "conv_tensor_infinite_tap", x=(2, 17, 5, 4), w=(17, 17, 2, 2), stride=(1, 2), drawn={"w": infinite_tap}
+    ),
+    _on_tensor_cores(
+        "conv_tensor_infinite_last_tap", x=(1, 24, 5, 4), w=(40, 24, 3, 3), pad=1, drawn={"w": _infinite_last_tap}
     ),
     _on_tensor_cores(
         "conv_tensor_anywhere", x=(1, 16, 5, 4), w=(16, 16, 2, 2), drawn={"x": "shifted", "dy": "shifted"}
