@@ -36,6 +36,7 @@ _MORE = {
     ("conv_slim_tiles", "float32", "NCHW"),
     ("conv_slim_tiles", "float32", "NHWC"),
     ("conv_tensor_dilated", "float32", "NHWC"),
+    ("conv_turned", "float16", "NCHW"),
     ("conv_volumes_in_tiles", "float16", "NHWC"),
     ("conv_volumes_in_tiles_groups", "float32", "NHWC"),
     ("conv_volumes_large_tiles", "float16", "NCHW"),
