@@ -19,7 +19,7 @@ MACHINE   = $(BIN)/python -c 'import platform, sys; \
   print("\# for", platform.python_implementation(), "%d.%d" % sys.version_info[:2], platform.system(), platform.machine())'
 
 # Tests of what the CPU backend has as compiled loops, too: `make test` runs them on loops.
-ON_ARRAYS := $(foreach name,conv winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
+ON_ARRAYS := $(foreach name,conv conv_transpose winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
   batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
 .DEFAULT_GOAL := help
