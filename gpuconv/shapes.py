@@ -120,7 +120,7 @@ def out_size(
     pad: on either side, or (before, after).   ceil: it is kept, unless its window would begin behind the image: where
     the padding behind it begins, or later, which is PyTorch's rule
     """
-    before, after = (pad, pad) if isinstance(pad, int) else pad
+    before, after = pad if isinstance(pad, tuple) else (pad, pad)
     steps = size + before + after - dilation * (window - 1) - 1
     if not ceil:
         return steps // stride + 1

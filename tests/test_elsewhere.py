@@ -30,12 +30,15 @@ CALLS = {
     ),
     "by_place": (
         lambda: gpuconv.max_pool_forward(X, 2),
-        "max_pool_forward takes x by place, and by name: window=, stride=, pad=, ties=$",
+        "max_pool_forward takes x by place, and by name: window=, stride=, pad=, dilation=, ceil=, ties=$",
     ),
     "misspelt": (lambda: gpuconv.conv_forward(X, W, strid=2), "no argument strid: did you mean stride\\?"),
     "unknown": (lambda: gpuconv.affine_forward(X, W, where=2), "no argument where: it takes x, w, b, precision$"),
     "a_layer": (lambda: nn.Conv(3, out_channels=8), "^Conv has no argument out_channels: it is called filters here"),
-    "a_layer_by_place": (lambda: nn.MaxPool(2, 2), "^MaxPool takes window by place, and by name: stride=, pad=$"),
+    "a_layer_by_place": (
+        lambda: nn.MaxPool(2, 2),
+        "^MaxPool takes window by place, and by name: stride=, pad=, dilation=, ceil=$",
+    ),
     "a_layer_without_arguments": (lambda: nn.Relu(inplace=True), "^Relu has no argument inplace: it takes none$"),
 }
 
