@@ -21,11 +21,11 @@ Sizes = ConvSizes | VolumeConvSizes
 @quiet
 def conv_transpose_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, sizes: Sizes) -> np.ndarray:
     """Return y; sizes: of the convolution of y to x."""
-    like = empty(sizes.image, x.dtype, channels_last=is_channels_last(x))
+    kind = x.dtype if b is None else accumulator(x.dtype)  # in which b is added before anything is rounded
+    like = empty(sizes.image, kind, channels_last=is_channels_last(x))
+    y = _sent_back(x.astype(kind, copy=False), like, w.astype(kind, copy=False), sizes)
     if b is None:
-        return _sent_back(x, like, w, sizes)
-    kind = accumulator(x.dtype)  # where b is added before anything is rounded
-    y = _sent_back(x.astype(kind, copy=False), like.astype(kind, copy=False), w.astype(kind, copy=False), sizes)
+        return y
     y += b.astype(kind, copy=False).reshape(-1, *[1] * (y.ndim - 2))
     return y.astype(x.dtype, copy=False)
 

@@ -59,8 +59,6 @@ def transposed_gradients_into(
         weight_gradient(device, x, dy, dw, sizes, precision)
     if db is not None:
         bias_gradient(device, dy_stored, db, sizes.image, channels_last=channels_last)
-    return (
-        correlate(dy, w, None, sizes, (False,) if isinstance(sizes, ConvSizes) else (), precision)
-        if input_grad
-        else None
-    )
+    if not input_grad:
+        return None
+    return correlate(dy, w, None, sizes, (False,) if isinstance(sizes, ConvSizes) else (), precision)

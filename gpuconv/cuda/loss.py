@@ -60,10 +60,10 @@ def sigmoid_cross_entropy(scores: Any, targets: Any, *, reduction: str) -> tuple
     kind = sum_type(scores.dtype)
     ((dscores, gradients),) = outputs(device, scores, scores.dtype)
     rows, wanted = same_storage(scores, targets, like=scores)
-    losses = device.empty((-(-count // _RUN),), kind)  # of runs
-    sums = losses
     if each:
         ((losses, sums),) = outputs(device, scores, kind)
+    else:
+        losses = sums = device.empty((-(-count // _RUN),), kind)  # of runs
     total = float(max(1, count)) if reduction == "mean" else 1.0
     blocks = cover(device, -(-count // _RUN), _rows(_SIGMOID))
     _SIGMOID(device, (scores.dtype, each), blocks, rows, wanted, sums, gradients, count, total)
