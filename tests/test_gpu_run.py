@@ -248,6 +248,12 @@ def test_a_section_is_given_its_time_and_places(monkeypatch, tmp_path):
     assert (given[0].scratch, given[0].results) == (tmp_path, tmp_path)
 
 
+def test_a_section_that_is_done_is_not_held_by_what_it_began():
+    held = "import threading, time; threading.Thread(target=time.sleep, args=(600,)).start(); "
+    program = held + "from tests.ladder.gpu_run import leave; print('done'); leave(3)"
+    assert groups.run_group([sys.executable, "-c", program], 300)[:2] == (3, "done\n")
+
+
 def _work(tmp_path, *, seconds=600.0, **options):
     return Work(tmp_path / "kept", time.monotonic() + seconds, scratch=tmp_path, results=tmp_path, **options)
 
