@@ -83,7 +83,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "avgpool2d": ("average-pool",),
     "averagepooling2d": ("average-pool",),
     "gap": ("global-average-pool",),
-    "adaptiveavgpool2d": ("global-average-pool",),
+    "adaptiveavgpool2d": ("adaptive-average-pool",),
     "linear": ("affine",),
     "dense": ("affine",),
     "fc": ("affine",),
