@@ -24,6 +24,7 @@ from .blocks import (
     Geometry,
     as_stored,
     cut_into,
+    in_planes,
     is_direct,
     panels,
     term_offsets,
@@ -67,7 +68,7 @@ def correlate(
     biases = np.zeros((groups, room), np.float32)
     if bias is not None:
         biases[:, : K // groups] = bias.reshape(groups, -1)
-    direct, planes = is_direct(y, groups * room), y.flags.c_contiguous
+    direct, planes = is_direct(y, groups * room), in_planes(y)
     cut = cut_into(N, rows, columns, 4 * (C + sh * sw * groups * room), _BLOCK_BYTES)
     images, most = cut.largest
     strip = 0 if inside else images * (most - 1 + span) * width * C
