@@ -89,6 +89,11 @@ def layers():
         "average_pool": (nn.AveragePool, image),
         "average_pool_pad": (lambda: nn.AveragePool(4, stride=(1, 2), pad=(2, 1)), image),
         "average_pool_real_pixels": (lambda: nn.AveragePool(3, stride=2, pad=1, count_pad=False), image),
+        "adaptive_average_pool": (lambda: nn.AdaptiveAveragePool((3, 4)), image),
+        "adaptive_average_pool_of_rows": (lambda: nn.AdaptiveAveragePool((2, None)), image),
+        "adaptive_average_pool_to_more": (lambda: nn.AdaptiveAveragePool(9), image),
+        "adaptive_average_pool_even": (lambda: nn.AdaptiveAveragePool((7, 3)), image),
+        "adaptive_average_pool_to_one": (lambda: nn.AdaptiveAveragePool(1), image),
         "global_average_pool": (nn.GlobalAveragePool, image),
         "relu": (nn.Relu, image),
         "leaky_relu": (nn.LeakyRelu, image),
@@ -118,7 +123,9 @@ LAYERS = layers()
 EXACT = [
     name
     for name in LAYERS
-    if not name.startswith(("bn", "group_norm", "layer_norm", "silu", "gelu", "global", "average_pool_real"))
+    if not name.startswith(
+        ("bn", "group_norm", "layer_norm", "silu", "gelu", "global", "adaptive", "average_pool_real")
+    )
 ]
 
 

@@ -18,6 +18,7 @@ from .. import extras, nn
 from ..checks import float_dtype, shown
 from ..errors import ConfigError, ParamError, UnsupportedError
 from ..nn import geometry
+from ..pool_shapes import adaptive_sizes
 from . import walk
 
 OPSET, IR_VERSION = 17, 8
@@ -340,6 +341,30 @@ def _average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple
     return graph.node("AveragePool", name or "pool", value, **windows, count_include_pad=count)
 
 
+def _adaptive_average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    """Uneven windows as products with matrices of their shares, in which NaN and infinities reach every window."""
+    z = adaptive_sizes(geometry.stand_in(1, *shape), layer.settings["size"])
+    if z.whole:
+        return graph.node("GlobalAveragePool", name or "pool", value)
+    if z.even:
+        window = list(z.windows.window)
+        return graph.node("AveragePool", name or "pool", value, kernel_shape=window, strides=window)
+    (H, W), (P, Q) = z.image[2:], z.out[2:]
+    if W != Q:
+        columns = graph.array(walk.dotted(name, "columns"), _shares(W, Q).T)
+        value = graph.node("MatMul", walk.dotted(name, "by_columns") if H != P else name or "pool", value, columns)
+    if H != P:
+        value = graph.node("MatMul", name or "pool", graph.array(walk.dotted(name, "rows"), _shares(H, P)), value)
+    return value
+
+
+def _shares(pixels: int, windows: int) -> np.ndarray:
+    """Return the share of each pixel along an axis in each window, (windows, pixels)."""
+    number, pixel = np.arange(windows)[:, None], np.arange(pixels)
+    under = (number * pixels < (pixel + 1) * windows) & (pixel * windows < (number + 1) * pixels)
+    return under / under.sum(axis=1, keepdims=True)
+
+
 def _global_average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     value = graph.node("GlobalAveragePool", walk.dotted(name, "mean"), value)
     return graph.node("Flatten", name or "pool", value, axis=1)
@@ -394,6 +419,7 @@ _Writer = Callable[[_Graph, str, Any, str, tuple[int, ...]], str]
 
 # By the names of the classes in gpuconv.nn.
 _WRITERS: dict[str, _Writer] = {
+    "AdaptiveAveragePool": _adaptive_average_pool,
     "Affine": _affine,
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,

@@ -12,6 +12,7 @@ from ..nn import geometry
 from . import walk
 
 _WIDTH = 120
+_Writer = Callable[[set[str], str, Any, tuple[int, ...], int], str]
 
 # Names that a child of torch.nn.Sequential cannot have: it has attributes that are called so.  Its others begin with _.
 TAKEN = frozenset(
@@ -391,21 +392,17 @@ def _average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...],
     return f"nn.Sequential(nn.ZeroPad2d({around}), {_pool(layer, 'AvgPool2d', 0, ceil, **more)})"
 
 
+def _adaptive_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    return f"nn.AdaptiveAvgPool2d({_plain(layer.settings['size'])!r})"
+
+
 def _global_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     used.add("GlobalAveragePool")
     return "GlobalAveragePool()"
 
 
-def _relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return "nn.ReLU()"
-
-
 def _leaky_relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     return f"nn.LeakyReLU({layer.settings['slope']!r})"
-
-
-def _silu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return "nn.SiLU()"
 
 
 def _gelu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
@@ -417,8 +414,9 @@ def _dropout(used: set[str], name: str, layer: Any, shape: tuple[int, ...], dept
     return f"nn.Dropout({layer.settings['rate']!r})"
 
 
-def _flatten(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return "nn.Flatten()"
+def _plainly(module: str) -> _Writer:
+    """Return the writer of a module that has no arguments."""
+    return lambda used, name, layer, shape, depth: f"nn.{module}()"
 
 
 def _scale(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
@@ -427,23 +425,24 @@ def _scale(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth:
 
 
 # By the names of the classes in gpuconv.nn.
-_WRITERS: dict[str, Callable[[set[str], str, Any, tuple[int, ...], int], str]] = {
+_WRITERS: dict[str, _Writer] = {
+    "AdaptiveAveragePool": _adaptive_average_pool,
     "Affine": _affine,
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
-    "Flatten": _flatten,
+    "Flatten": _plainly("Flatten"),
     "Gelu": _gelu,
     "GlobalAveragePool": _global_average_pool,
     "GroupNorm": _group_norm,
     "LayerNorm": _layer_norm,
     "LeakyRelu": _leaky_relu,
     "MaxPool": _max_pool,
-    "Relu": _relu,
+    "Relu": _plainly("ReLU"),
     "Residual": _residual,
     "Scale": _scale,
     "Sequential": _sequential,
-    "Silu": _silu,
+    "Silu": _plainly("SiLU"),
 }
