@@ -12,13 +12,15 @@ Every sample ends as one of these:
 
 What gpuconv says in other words is translated: padding="valid", divisor_override=None of pools, a momentum that counts
 the other way round.  Running statistics are not compared, for gpuconv keeps the biased variance in them.  Inputs at
-which PyTorch must raise an error are counted apart: refused by gpuconv too, or taken.  Exit status 1: something was wrong.
+which PyTorch must raise an error are counted apart: refused by gpuconv too, or taken.
+
+Exit status 1: something was wrong, or of a function and dtype fewer are right than in the newest record in bench/results, where that
+is of the same PyTorch.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.util
 import json
 import sys
@@ -29,7 +31,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,11 @@ from norm_scales import batchnorm_scales
 
 import gpuconv
 from gpuconv.errors import GpuconvError
-from gpuconv.version import gpuconv_version
 
-from . import ROOT
+from . import outcomes
+from .outcomes import INTEGERS, Outcome, Refused
+
+KIND = "torch-samples"
 
 AXES = {f"{kind}{axes}d": axes for kind in ("conv", "max_pool", "avg_pool") for axes in (1, 2, 3)}
 NAMES = (*AXES, "batch_norm")
@@ -49,7 +52,6 @@ DTYPES = ("float64", "float32", "float16", "complex64", "complex128", "int64")
 # Why a sample may be refused.
 DIVISOR = "divisor_override"
 INDICES = "return_indices"
-INTEGERS = "integer dtype"
 NO_STATISTICS = "batch norm without running statistics"
 NO_MOMENTUM = "momentum None"
 NO_WEIGHT = "batch norm without weight"
@@ -59,10 +61,6 @@ REASONS = (
     *(DIVISOR, INDICES, INTEGERS, NO_STATISTICS),
     *(NO_MOMENTUM, NO_WEIGHT, MOMENTUM, ONE_AXIS),
 )
-
-
-class Refused(Exception):
-    """Raised where gpuconv has no words for what a sample asks; the message is one of REASONS."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,9 @@ class Counts:
     refused: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def add(self, sample: Sample, outcome: str, why: str) -> None:
-        match outcome:
+    def add(self, sample: Sample, outcome: Outcome) -> None:
+        how, why = outcome
+        match how:
             case "right":
                 self.right += 1
             case "adapted":
@@ -255,7 +254,7 @@ def _batch_norm(sample: Sample) -> tuple[str, dict[str, Any]]:
 
 def reason_of(error: GpuconvError, sample: Sample) -> str | None:
     """Return which of REASONS an error of gpuconv is, or None."""
-    if sample.x.dtype.kind in "iu" and isinstance(error, TypeError):
+    if outcomes.is_of_integers(error, sample.x):
         return INTEGERS
     if "momentum must be" in str(error):
         return MOMENTUM
@@ -371,7 +370,7 @@ def terms_of(sample: Sample, y: np.ndarray) -> dict[str, int]:
     return {"y": parts * prod(w.shape[1:]) + 1, "dx": parts * dx, "dw": parts * positions, "db": positions}
 
 
-def judge(sample: Sample, rng: np.random.Generator) -> tuple[str, str]:
+def judge(sample: Sample, rng: np.random.Generator) -> Outcome:
     """Return how a sample ends, and why, where it is refused or wrong."""
 
     def dy_of(shape: tuple[int, ...]) -> np.ndarray:
@@ -385,23 +384,23 @@ def judge(sample: Sample, rng: np.random.Generator) -> tuple[str, str]:
     try:
         results = computed(Sample(sample.name, copies, sample.options), dy_of)
     except Refused as refusal:
-        return "refused", str(refusal)
+        return Outcome("refused", str(refusal))
     except GpuconvError as error:
         reason = reason_of(error, sample)
-        return ("refused", reason) if reason else ("wrong", f"{type(error).__name__}: {error}")
+        return Outcome("refused", reason) if reason else Outcome("wrong", f"{type(error).__name__}: {error}")
     dy = kept[0][0] if sample.unbatched else kept[0]
     wide = {name: None if array is None else _wide(array) for name, array in sample.arrays.items()}
     expected, scales, terms = by_torch(sample, wide, _wide(dy)), scales_of(sample, dy), terms_of(sample, results["y"])
     if results.keys() != expected.keys():
-        return "wrong", f"results {list(results)}, expected {list(expected)}"
+        return Outcome("wrong", f"results {list(results)}, expected {list(expected)}")
     for name, result in results.items():
         try:
             for got, want, scale in _real_parts(result, expected[name], scales[name]):
                 dtype = got.dtype if result.dtype == sample.x.dtype else sample.x.dtype
                 assert_close(got, want, scale=scale, dtype=dtype, terms=terms[name], zero_mean=False)
         except AssertionError as difference:
-            return "wrong", f"{name}: {difference}"
-    return ("adapted" if sample.unbatched else "right"), ""
+            return Outcome("wrong", f"{name}: {difference}")
+    return Outcome("adapted" if sample.unbatched else "right")
 
 
 def _real_parts(*arrays: np.ndarray) -> Iterable[tuple[np.ndarray, ...]]:
@@ -421,7 +420,7 @@ def count(only: Iterable[str] = NAMES, dtypes: Iterable[str] = DTYPES) -> dict[s
             if drawn := samples(known[name], name, dtype):
                 counts[name][dtype] = Counts()
             for sample in drawn:
-                counts[name][dtype].add(sample, *judge(sample, rng))
+                counts[name][dtype].add(sample, judge(sample, rng))
     return counts
 
 
@@ -448,10 +447,7 @@ def report(counts: Mapping[str, Mapping[str, Counts]], errors: Mapping[str, Any]
     everyone = [one for by_dtype in counts.values() for one in by_dtype.values()]
     refused = sum((one.refused for one in everyone), Counter())
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "gpuconv": gpuconv_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **outcomes.stamp(torch=torch.__version__),
         "total": {
             "right": sum(one.right for one in everyone),
             "adapted": sum(one.adapted for one in everyone),
@@ -464,6 +460,19 @@ def report(counts: Mapping[str, Mapping[str, Counts]], errors: Mapping[str, Any]
         },
         "errors": dict(errors),
     }
+
+
+def lost(found: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[str]:
+    """Return of which functions and dtypes fewer samples are right than in a record before, of the same PyTorch."""
+    if before is None or before["torch"] != found["torch"]:
+        return []
+    return [
+        f"{name} of {dtype}"
+        for name, by_dtype in found["samples"].items()
+        for dtype, now in by_dtype.items()
+        if (was := before["samples"].get(name, {}).get(dtype))
+        and now["right"] + now["adapted"] < was["right"] + was["adapted"]
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -488,11 +497,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\nin all: {json.dumps(found['total'], indent=2)}")
     for name, one in errors.items():
         print(f"errors of {name}: refused {one['refused']}, taken {len(one['taken'])}", *one["taken"], sep="\n    ")
+    fewer = lost(found, outcomes.newest(KIND))
+    print(*(f"fewer are right than were: {one}\n" for one in fewer), sep="", end="")
     if given.save is not None:
-        path = Path(given.save or ROOT / "bench" / "results" / f"torch-samples-{found['date']}.json")
-        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-        print(path)
-    return int(found["total"]["wrong"] > 0)
+        print(outcomes.save(found, KIND, given.save))
+    return int(found["total"]["wrong"] > 0 or bool(fewer))
 
 
 if __name__ == "__main__":
