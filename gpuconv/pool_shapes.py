@@ -133,9 +133,9 @@ def pool_sizes(
     N, C, *size = x.shape
     reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
     dilated = f" (dilated to {spoken(reach)})" if max(dilation) > 1 else ""
-    if any(2 * max(both) > n for both, n in zip(sides, reach, strict=True)):
+    if any(max(both) >= n for both, n in zip(sides, reach, strict=True)):
         of = f"pad={plain_sides(sides)}, window={window}{dilated}"
-        msg = f"pad must be at most half the window, so that no window lies in the padding: {of}"
+        msg = f"pad must be less than the window, so that no window lies in the padding: {of}"
         raise ParamError(msg)
     out = [out_size(*axis, ceil=ceil) for axis in zip(size, window, stride, sides, dilation, strict=True)]
     if min(out) < 1:
