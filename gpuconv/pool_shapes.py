@@ -53,11 +53,6 @@ class PoolSizes:
         """How many pixels a window has."""
         return self.R * self.S
 
-    @property
-    def plain(self) -> bool:
-        """True if windows are without gaps, and none sticks out of an image with as much padding behind as before."""
-        return _plain(self)
-
 
 @dataclass(frozen=True, slots=True)
 class VolumePoolSizes:
@@ -98,16 +93,6 @@ class VolumePoolSizes:
     def places(self) -> int:
         """How many pixels a window has."""
         return self.T * self.R * self.S
-
-    @property
-    def plain(self) -> bool:
-        """True if windows are without gaps, and none sticks out of a volume with as much padding behind as before."""
-        return _plain(self)
-
-
-def _plain(z: PoolSizes | VolumePoolSizes) -> bool:
-    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, strict=True)
-    return max(z.dilation) == 1 and all((q - 1) * s + r <= n + 2 * p for n, q, r, s, p in axes)
 
 
 def pool_sizes(
