@@ -1238,6 +1238,10 @@ FOREIGN = {
     "picture": (lambda: _of("PIL.Image", "Image"), ": pass np.asarray(x).transpose(2, 0, 1)[None] of a colour picture"),
     "list": (lambda: [[1.0]], "got list: pass np.array(x)"),
     "tuple": (lambda: (1.0,), "got tuple: pass np.array(x)"),
+    "not_unpacked": (
+        lambda: gpuconv.relu_forward(np.ones((1, 1))),
+        "got tuple: a forward returns (y, cache), of which only y is passed on",
+    ),
     "masked": (lambda: np.ma.masked_array([1.0]), ": pass x.filled(0)"),
     "matrix": (lambda: np.zeros((1, 1)).view(np.matrix), ": pass np.array(x)"),
     "exchange": (lambda: _of("other", __dlpack__=None), ": pass np.from_dlpack(x)"),
