@@ -53,11 +53,6 @@ class PoolSizes:
         """How many pixels a window has."""
         return self.R * self.S
 
-    @property
-    def plain(self) -> bool:
-        """True if windows are without gaps, and none sticks out of an image with as much padding behind as before."""
-        return _plain(self)
-
 
 @dataclass(frozen=True, slots=True)
 class VolumePoolSizes:
@@ -99,16 +94,6 @@ class VolumePoolSizes:
         """How many pixels a window has."""
         return self.T * self.R * self.S
 
-    @property
-    def plain(self) -> bool:
-        """True if windows are without gaps, and none sticks out of a volume with as much padding behind as before."""
-        return _plain(self)
-
-
-def _plain(z: PoolSizes | VolumePoolSizes) -> bool:
-    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, strict=True)
-    return max(z.dilation) == 1 and all((q - 1) * s + r <= n + 2 * p for n, q, r, s, p in axes)
-
 
 def pool_sizes(
     x: Any, *, window: Any, stride: Any, pad: Any, dilation: Any = 1, ceil: Any = False
@@ -133,9 +118,9 @@ def pool_sizes(
     N, C, *size = x.shape
     reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
     dilated = f" (dilated to {spoken(reach)})" if max(dilation) > 1 else ""
-    if any(2 * max(both) > n for both, n in zip(sides, reach, strict=True)):
+    if any(max(both) >= n for both, n in zip(sides, reach, strict=True)):
         of = f"pad={plain_sides(sides)}, window={window}{dilated}"
-        msg = f"pad must be at most half the window, so that no window lies in the padding: {of}"
+        msg = f"pad must be less than the window, so that no window lies in the padding: {of}"
         raise ParamError(msg)
     out = [out_size(*axis, ceil=ceil) for axis in zip(size, window, stride, sides, dilation, strict=True)]
     if min(out) < 1:

@@ -280,10 +280,12 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _around(layer: Any) -> tuple[int, int, int, int] | None:
-    """Return the padding of a layer as (left, right, top, bottom), or None where it is the same on both sides."""
+def _framed(layer: Any) -> tuple[int, int, int, int] | None:
+    """Return a pool's padding as (left, right, top, bottom), or None where PyTorch takes it: on both sides, half a window at most."""
     (top, bottom), (left, right) = geometry.sides(layer.settings)
-    return None if (top, left) == (bottom, right) else (left, right, top, bottom)
+    R, S = geometry.pair(layer.settings["window"])
+    taken = (top, left) == (bottom, right) and 2 * top <= R and 2 * left <= S
+    return None if taken else (left, right, top, bottom)
 
 
 def _padding(layer: Any) -> Any:
@@ -293,7 +295,7 @@ def _padding(layer: Any) -> Any:
 
 
 def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, geometry.around(layer.settings)
     module = "nn.Conv2d" if around is None else "PaddedConv2d"
     used.add(module)
     settings = _settings(
@@ -308,7 +310,7 @@ def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: 
 
 
 def _conv_transpose(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, geometry.around(layer.settings)
     module = "nn.ConvTranspose2d" if around is None else "CutConvTranspose2d"
     used.add(module)
     settings = _settings(
@@ -363,33 +365,31 @@ def _pool(layer: Any, module: str, padding: Any, ceil: bool, **more: tuple[Any, 
 
 
 def _max_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    (top, bottom), (left, right) = geometry.sides(layer.settings)
-    R, S = geometry.pair(layer.settings["window"])
-    if 2 * top <= R and 2 * left <= S and _around(layer) is None:  # to PyTorch a window has no gaps
+    framed = _framed(layer)
+    if framed is None:
         return _pool(layer, "MaxPool2d", _padding(layer), layer.settings.get("ceil", False))
-    down, across = geometry.beyond(layer, shape)
+    (left, right, top, bottom), (down, across) = framed, geometry.beyond(layer, shape)
     border = f'nn.ConstantPad2d({(left, right + across, top, bottom + down)}, float("-inf"))'
     return f"nn.Sequential({border}, {_pool(layer, 'MaxPool2d', 0, False)})"
 
 
 def _average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    around, count, ceil = _around(layer), layer.settings["count_pad"], layer.settings.get("ceil", False)
+    framed, count, ceil = _framed(layer), layer.settings["count_pad"], layer.settings.get("ceil", False)
     more = {"count_include_pad": (count, True)}
     if "dilation" in layer.settings:
         msg = f"layer {name or 'pool'} is an average pool with dilation, which PyTorch does not have"
         raise UnsupportedError(msg)
-    if around is None:
+    if framed is None:
         return _pool(layer, "AvgPool2d", _padding(layer), ceil, **more)
+    amid = f"amid padding {'of one side' if geometry.around(layer.settings) else 'above half the window'}"
     if not count:
-        msg = (
-            f"layer {name or 'pool'} is an average of real pixels amid padding of one side, which PyTorch does not have"
-        )
+        msg = f"layer {name or 'pool'} is an average of real pixels {amid}, which PyTorch does not have"
         raise UnsupportedError(msg)
     ceil = any(geometry.beyond(layer, shape))
     if ceil and geometry.framed_out(layer, shape) != layer.output_shape(shape)[1:]:
-        msg = f"layer {name or 'pool'} is an average with ceil amid padding of one side, of which PyTorch keeps a window more"
+        msg = f"layer {name or 'pool'} is an average with ceil {amid}, of which PyTorch keeps a window more"
         raise UnsupportedError(msg)
-    return f"nn.Sequential(nn.ZeroPad2d({around}), {_pool(layer, 'AvgPool2d', 0, ceil, **more)})"
+    return f"nn.Sequential(nn.ZeroPad2d({framed}), {_pool(layer, 'AvgPool2d', 0, ceil, **more)})"
 
 
 def _adaptive_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
