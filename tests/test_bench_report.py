@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import conftest as bench_options
 from bench import cases, harness, load, peers, quiet, readme, report, results, run, tables
+from bench import conftest as bench_options
 from bench.results import ONE_THREAD, OURS, Entry, Ratio, Result, Row
 from gpuconv import cli
 from gpuconv.errors import ConfigError

@@ -2,7 +2,7 @@
 
     python -m tests.ladder.torch_samples [--only NAME,...] [--save [FILE]]
 
-Convolution, also transposed, max and average pooling of signals, images and volumes, batch norm, SiLU and cross-entropy,
+Convolution, also transposed, max and average pooling, also to a size, of signals, images and volumes, batch norm, SiLU and cross-entropy,
 forward and backward, on the CPU; in our words by torch_words.py.  Every sample ends as one of these:
 
   right     computed, and within the tolerance of tests/compare.py of what PyTorch computes in float64
@@ -256,7 +256,7 @@ def main(arguments: list[str] | None = None) -> int:
             words = (
                 f"right {one.right:4}  adapted {one.adapted:4}  refused {one.refused.total():4}  wrong {len(one.wrong)}"
             )
-            print(f"{name:12}{dtype:12}{words}")
+            print(f"{name:32}  {dtype:12}{words}")
             for why in one.wrong:
                 print(f"    {why}")
     print(f"\nin all: {json.dumps(found['total'], indent=2)}")
