@@ -157,6 +157,7 @@ _GROUND = {
     "shapes",
     "tables",
     "typing",
+    "upsample_shapes",
     "version",
 }
 

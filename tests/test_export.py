@@ -90,6 +90,10 @@ def layers():
         "average_pool_pad": (lambda: nn.AveragePool(4, stride=(1, 2), pad=(2, 1)), image),
         "average_pool_real_pixels": (lambda: nn.AveragePool(3, stride=2, pad=1, count_pad=False), image),
         "global_average_pool": (nn.GlobalAveragePool, image),
+        "upsample": (nn.Upsample, image),
+        "upsample_by_what_pytorch_rounds": (lambda: nn.Upsample((1, 41)), image),
+        "upsample_linear": (lambda: nn.Upsample((2, 4), mode="linear"), image),
+        "upsample_corners": (lambda: nn.Upsample((3, 2), mode="linear", align_corners=True), image),
         "relu": (nn.Relu, image),
         "leaky_relu": (nn.LeakyRelu, image),
         "leaky_relu_steep": (lambda: nn.LeakyRelu(2.5), row),
@@ -118,7 +122,9 @@ LAYERS = layers()
 EXACT = [
     name
     for name in LAYERS
-    if not name.startswith(("bn", "group_norm", "layer_norm", "silu", "gelu", "global", "average_pool_real"))
+    if not name.startswith(
+        ("bn", "group_norm", "layer_norm", "silu", "gelu", "global", "average_pool_real", "upsample_corners")
+    )
 ]
 
 

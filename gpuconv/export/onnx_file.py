@@ -345,6 +345,17 @@ def _global_average_pool(graph: _Graph, name: str, layer: Any, value: str, shape
     return graph.node("Flatten", name or "pool", value, axis=1)
 
 
+def _upsample(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    settings = layer.settings
+    if settings["mode"] == "nearest":
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    else:
+        corners = settings["align_corners"]
+        how = {"mode": "linear", "coordinate_transformation_mode": "align_corners" if corners else "half_pixel"}
+    scales = graph.array(walk.dotted(name, "scales"), [1, 1, *_pair(settings["factor"])], np.dtype(np.float32))
+    return graph.node("Resize", name or "upsample", value, "", scales, **how)
+
+
 def _relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     return graph.node("Relu", name or "relu", value)
 
@@ -412,6 +423,7 @@ _WRITERS: dict[str, _Writer] = {
     "Scale": _scale,
     "Sequential": _sequential,
     "Silu": _silu,
+    "Upsample": _upsample,
 }
 
 
