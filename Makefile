@@ -12,6 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CUPY        ?= 14.2.0
 CUPY_WHEELS ?= cuda13x-14.0.1 cuda12x-14.2.0 cuda12x-14.0.1
 WITH_CUPY   := test,torch,emulated13x
+WITH_TORCH  := test,torch
 
 # What CI installs: exact versions with their hashes (`make lock` writes the file), as EXTRAS=locked WITH_CUPY=locked.
 LOCK     := .ci/requirements.txt
@@ -23,7 +24,7 @@ ON_ARRAYS := $(foreach name,conv conv_transpose winograd relu leaky_relu element
   batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench docs wheel lock clean
+.PHONY: help train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder conformance torture mutate mutate-python bench docs wheel lock clean
 
 help:                              ## what there is to make
 	@awk -F ' *## ' '/^[a-z][a-z%-]*:.* ## / { split($$1, name, ":"); printf "make %-15s %s\n", name[1], $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +82,10 @@ cupy-cuda%:                        ## CI's share by another wheel of CuPy, in an
 ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulator
 	$(BIN)/python -m pytest -m ladder $(ARGS)
 	$(BIN)/python -m tests.ladder.mutate_kernels --sample 100
+
+conformance: $(VENV)/.installed-$(if $(filter locked,$(EXTRAS)),locked,$(WITH_TORCH)) ## what ONNX and PyTorch test these operators with: right, refused by name, wrong; two minutes
+	$(BIN)/python -m tests.ladder.onnx_cases
+	$(BIN)/python -m tests.ladder.torch_samples
 
 torture: $(VENV)/.installed-$(EXTRAS) ## kills, damage, full disks, signals, interrupts, hostile files, random calls: some twenty minutes
 	$(BIN)/python -m tests.ladder.torture $(ARGS)

@@ -120,6 +120,11 @@ def _windows(case: Case) -> tuple[int, ...]:
     return N, C, *(out_size(*sizes, ceil=ceil) for sizes in zip(size, window, stride, pad, dilation, strict=True))
 
 
+def _adaptive(case: Case) -> tuple[int, ...]:
+    """Return the shape of what pooling to a size makes."""
+    return case.x[:2] + of_axes(case.options["size"], len(case.x) - 2)
+
+
 def _transposed(case: Case) -> tuple[int, ...]:
     """Return the shape of what a transposed convolution makes."""
     sizes = conv_transpose_sizes(np.broadcast_to(0, case.x), np.broadcast_to(0, case.w or ()), None, **case.options)
@@ -136,6 +141,7 @@ def _enlarged(case: Case) -> tuple[int, ...]:
 _WEIGHTS, _SCALES = ("dx", "dw", "db"), ("dx", "dgamma", "dbeta")
 
 OPERATORS = {
+    "adaptive_average_pool": Operator(output=_adaptive),
     "affine": Operator(_WEIGHTS, rereads_x=True, output=lambda case: (case.x[0], (case.w or ())[1])),
     "average_pool": Operator(output=_windows),
     "batchnorm": Operator(_SCALES, rereads_x=True),
@@ -275,6 +281,10 @@ _ODD = [
     _conv("odd 11x11 s4, 3->64, 227x227", 4, 3, 227, 64, 11, stride=4),
     Case("odd max_pool 3x2 s2x3, 7, 37x41", "max_pool", (16, 7, 37, 41), options={"window": (3, 2), "stride": (2, 3)}),
     Case("odd average_pool 5x5 s1, 8, 35x35", "average_pool", (16, 8, 35, 35), options={"window": 5, "stride": 1}),
+    # The classifiers of torchvision's AlexNet and VGG get 6x6 and 7x7 of pictures of any size.
+    Case(
+        "odd adaptive_average_pool to 7x7, 512, 10x15", "adaptive_average_pool", (16, 512, 10, 15), options={"size": 7}
+    ),
     Case("odd spatial_batchnorm 3, 97x89", "spatial_batchnorm", (5, 3, 97, 89)),
     # Decoders double with 4x4 filters (DCGAN, Radford et al. 2015) or with 2x2 (U-Net, Ronneberger et al. 2015).
     _conv_transpose("4x4 s2, 128->64, 16x16", 64, 128, 16, 64, 4, stride=2, pad=1),
@@ -322,6 +332,7 @@ _QUICK = [
     Case("quick max_pool 2x2, 8, 16x16", "max_pool", (4, 8, 16, 16), options={"window": 2}),
     _conv_transpose("quick 4x4 s2, 8->8, 8x8", 4, 8, 8, 8, 4, stride=2, pad=1),
     Case("quick average_pool 2x2, 8, 16x16", "average_pool", (4, 8, 16, 16), options={"window": 2}),
+    Case("quick adaptive_average_pool to 5x5, 8, 16x16", "adaptive_average_pool", (4, 8, 16, 16), options={"size": 5}),
     Case("quick upsample 2x2, 8, 8x8", "upsample", (4, 8, 8, 8), options={"factor": 2, "mode": "nearest"}),
     Case("quick upsample linear 2x2, 8, 8x8", "upsample", (4, 8, 8, 8), options={"factor": 2, "mode": "linear"}),
     Case("quick global_average_pool 8, 16x16", "global_average_pool", (4, 8, 16, 16)),

@@ -322,6 +322,22 @@ class _AveragePool(_Pool):
         return _total(shares)
 
 
+class _AdaptiveAveragePool(_Sums):
+    def ranges(self, n: int, c: int, p: tuple[int, ...]) -> list[range]:
+        """Return the pixels of a window along each axis."""
+        axes = zip(p, self.size, self.dy.shape[2:], strict=True)
+        return [range(at * size // windows, -(-(at + 1) * size // windows)) for at, size, windows in axes]
+
+    def y(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
+        pixels = self.x[n, c][np.ix_(*self.ranges(n, c, p))].astype(np.float64)
+        return _total(pixels.reshape(-1) / pixels.size)
+
+    def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
+        windows = [(p, self.ranges(n, c, p)) for p in np.ndindex(*self.dy.shape[2:])]
+        over = [(p, ranges) for p, ranges in windows if all(at in pixels for at, pixels in zip(i, ranges, strict=True))]
+        return _total(np.array([float(self.dy[n, c, *p]) / math.prod(map(len, ranges)) for p, ranges in over]))
+
+
 class _Upsample(_Sums):
     """Weights are those of a tent over each pixel, one pixel wide on either side; nearest: of a box."""
 
@@ -504,6 +520,7 @@ def _total(terms: np.ndarray) -> tuple[float, float, int]:
 
 
 _DEFINITIONS = {
+    "adaptive_average_pool": _AdaptiveAveragePool,
     "affine": _Affine,
     "average_pool": _AveragePool,
     "batchnorm": _BatchNorm,

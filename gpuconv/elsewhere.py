@@ -40,6 +40,7 @@ _OURS: dict[str, tuple[str, ...]] = {
     "num_groups": ("groups",),
     "out_channels": ("filters",),
     "output_padding": ("output_pad",),
+    "output_size": ("size",),
     "p": ("rate",),
     "padding": ("pad",),
     "pads": ("pad",),

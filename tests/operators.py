@@ -165,6 +165,12 @@ def _any_conv_transpose(rng: Random) -> Sizes:
     return {"x": x, "w": (C, K, *window), "b": rng.choice((None, (groups * K,))), **options}
 
 
+def _any_adaptive_pool(rng: Random) -> Sizes:
+    axes = rng.choice((1, 2, 2, 2, 3))
+    x = rng.randint(1, 3), rng.choice((1, 3, 8, 16)), *(rng.randint(1, 12 // axes) for _ in range(axes))
+    return {"x": x, "size": tuple(rng.choice((None, *range(1, 8))) for _ in range(axes))}
+
+
 def _any_upsample(rng: Random) -> Sizes:
     axes, mode = rng.choice((1, 2, 2, 2, 3)), rng.choice(("nearest", "linear"))
     x = rng.randint(1, 2), rng.choice((1, 3, 4, 8)), *(rng.randint(1, 5) for _ in range(axes))
@@ -459,6 +465,40 @@ _ROWS = (
             "average_pool_ceil": {"x": (2, 2, 6, 5), "window": (3, 2), "stride": 2, "pad": ((0, 1), 0), "ceil": True},
             "average_pool_of_signals": {"x": (2, 2, 9), "window": (3,), "stride": 2, "pad": 1},
             "average_pool_of_volumes": {"x": (1, 2, 4, 5, 3), "window": (2, 3, 2), "stride": (1, 2, 1)},
+        },
+    ),
+    Operator(
+        "adaptive_average_pool",
+        {"x": Array((2, 3, 7, 5), "whole")},
+        {"size": (3, 2)},
+        ways={"whole images": {"size": 1}, "even windows": {"size": (1, 5)}},
+        dy="whole",
+        calls={
+            "adaptive_average_pool": {"x": (2, 3, 7, 5), "size": (3, 2)},
+            "adaptive_average_pool_in_packs": {"x": (2, 8, 5, 7), "size": (2, 3)},
+            "adaptive_average_pool_to_more": {"x": (1, 8, 3, 4), "size": (5, 6)},
+            "adaptive_average_pool_signals": {"x": (2, 3, 11), "size": (4,)},
+            "adaptive_average_pool_volumes": {"x": (2, 3, 4, 5, 3), "size": (3, None, 2)},
+            "adaptive_average_pool_volumes_in_packs": {"x": (1, 16, 3, 2, 5), "size": (2, 3, 3)},
+        },
+        anywhere={"x": (2, 8, 5, 6), "size": (3, 4)},
+        random=_any_adaptive_pool,
+        counted={
+            "adaptive_average_pool": {"x": (2, 32, 9, 32), "size": (7, 24)},
+            "adaptive_average_pool of volumes": {"x": (1, 32, 4, 8, 16), "size": (3, 5, 8)},
+        },
+        bench={
+            "adaptive_average_pool": {"x": (2, 2, 7, 5), "size": (3, 4)},
+            "adaptive_average_pool_of_signals": {"x": (2, 2, 9), "size": (4,)},
+            "adaptive_average_pool_of_volumes": {"x": (1, 2, 4, 5, 3), "size": (3, 2, 4)},
+        },
+        refused={
+            "size_of_nothing": ({"size": 0}, ParamError, "size must be an int from 1", "size=0"),
+            "size_negative": ({"size": (3, -1)}, ParamError, "size must be an int from 1", "size=-1"),
+            "size_a_float": ({"size": 2.0}, ArgTypeError, "size must be an int, got 2.0"),
+            "size_none": ({"size": None}, ArgTypeError, "size must be an int, got None"),
+            "size_a_word": ({"size": "same"}, ArgTypeError, "size must be an int", "same"),
+            "size_of_three_axes": ({"size": (2, 2, 2)}, ParamError, "size must be an int or a pair", "3 values"),
         },
     ),
     Operator(

@@ -128,6 +128,10 @@ def _one_run(terms: int, _: int) -> Order:
     return Order(1, terms)
 
 
+def _by_rows(terms: int, columns: int) -> Order:
+    return Order(-(-terms // columns), min(terms, columns))
+
+
 def _sliced(terms: int, elements: int) -> Order:
     slices, length = conv_slices.slices_of(terms, elements)
     return Order(slices, length)
@@ -306,6 +310,28 @@ TABLE = {
         ),
         more=2,
         beyond=(((80, None),),),
+    ),
+    "adaptive_average_pool": Row(
+        ("adaptive_average_pool_forward_direct",),
+        _by_rows,
+        (
+            ("adaptive_average_pool.cu", "row[v] += widen(pixel.at[v]);"),
+            ("adaptive_average_pool.cu", "sum[v] += row[v];"),
+        ),
+        others=(1, 3, 10),
+        more=1,
+        beyond=(((87, None),), ((604, None),), ((6351, None),)),
+    ),
+    "adaptive_average_pool_dx": Row(
+        ("adaptive_average_pool_backward_direct",),
+        _by_rows,
+        (
+            ("adaptive_average_pool.cu", "row[v] += widen(gradient.at[v]) * share;"),
+            ("adaptive_average_pool.cu", "sum[v] += row[v];"),
+        ),
+        others=(1, 3, 10),
+        more=2,
+        beyond=(((80, None),), ((580, None),), ((6271, None),)),
     ),
     # Of signals, images and volumes.  Weights are off by 2 u along rows, and by u along other axes.
     "upsample_dx": Row(

@@ -9,7 +9,7 @@ from operators import OPERATORS
 
 from gpuconv import backend, naive
 from gpuconv.errors import ParamError
-from gpuconv.pool_shapes import pool_sizes
+from gpuconv.pool_shapes import adaptive_sizes, pool_sizes
 from gpuconv.shapes import conv_sizes, image_of_signal, signal_of_image
 
 
@@ -94,6 +94,15 @@ def test_average_pool_gradient_is_the_derivative(options, count_pad, rng):
         return np.vdot(dy, naive.average_pool_forward(x, z, count_pad=count_pad))
 
     _assert_derivative(dx, f, x, step=1.0, rtol=1e-13)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (9, 1), (2, 2, 3)], ids=str)
+def test_adaptive_average_pool_gradient_is_the_derivative(size, rng):
+    x = rng.standard_normal((2, 2, *(5, 6, 4)[: len(size)]))
+    z = adaptive_sizes(x, size)
+    dy = rng.standard_normal(z.out)
+    dx = naive.adaptive_average_pool_backward(dy, z)
+    _assert_derivative(dx, lambda: np.vdot(dy, naive.adaptive_average_pool_forward(x, z)), x, step=1.0, rtol=1e-13)
 
 
 def test_global_average_pool_gradient_is_the_derivative(rng):

@@ -14,7 +14,16 @@ from ..clocks import Clock, HostClock, QueueClock
 from ..inputs import Inputs
 from .base import Calls, NotOffered, Peer
 
-_NOT_WRITTEN = ("affine", "batchnorm", "conv_transpose", "dropout", "groupnorm", "layernorm", "train_step")
+_NOT_WRITTEN = (
+    "adaptive_average_pool",
+    "affine",
+    "batchnorm",
+    "conv_transpose",
+    "dropout",
+    "groupnorm",
+    "layernorm",
+    "train_step",
+)
 
 
 class Jax(Peer):

@@ -1,6 +1,7 @@
 """NumPy backend.  Every function gets arguments that gpuconv.ops has checked."""
 
 from . import across
+from .adaptive_average_pool import adaptive_average_pool_backward, adaptive_average_pool_forward
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (

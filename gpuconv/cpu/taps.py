@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
@@ -30,6 +30,12 @@ def row_taps(z: Sizes) -> list[tuple[int, slice, slice]]:
 def column_taps(z: Sizes) -> list[tuple[int, slice, slice]]:
     """Return (s, columns of the image, columns of the output) for every horizontal tap."""
     return _axis_taps(z.S, z.Q, z.stride[-1], z.pad[-1], z.dilation[-1], z.W)
+
+
+def meeting(z: Sizes) -> list[int]:
+    """Return how many windows have a tap at one place of the image, along each axis, at most."""
+    axes = zip(z.window, z.out[2:], z.stride, z.dilation, strict=True)
+    return [min(windows, -(-taps * gcd(stride, apart) // stride)) for taps, windows, stride, apart in axes]
 
 
 def rows_apart(z: PoolSizes) -> bool:

@@ -1,6 +1,7 @@
 """CuPy backend: our own CUDA kernels and the launchers that choose among them."""
 
 from . import across, arithmetic, batchnorm_fused, muon, turned
+from .adaptive_average_pool import adaptive_average_pool_backward, adaptive_average_pool_forward
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (

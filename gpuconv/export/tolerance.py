@@ -11,6 +11,7 @@ an activation it passes at its full size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -171,6 +172,12 @@ def _average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Ro
     return y, bound + rule.of(size, y, height * width)
 
 
+def _adaptive_average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y, bound, size = (ops.adaptive_average_pool_forward(array, **layer.settings)[0] for array in (x, e, np.abs(x)))
+    longest = [-(-n // p) + 1 for n, p in zip(x.shape[2:], y.shape[2:], strict=True)]
+    return y, bound + rule.of(size, y, prod(longest))
+
+
 def _global_average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
     y, bound, size = (array.mean((2, 3)) for array in (x, e, np.abs(x)))
     return y, bound + rule.of(size, y, x.shape[2] * x.shape[3])
@@ -221,6 +228,7 @@ def _scale(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding)
 
 
 _RULES: dict[str, _Rule] = {
+    "AdaptiveAveragePool": _adaptive_average_pool,
     "Affine": _affine,
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,

@@ -1,5 +1,6 @@
 """The oracle: each operator as the plain loops of its definition, in float64.  Never dispatched to."""
 
+from .adaptive_average_pool import adaptive_average_pool_backward, adaptive_average_pool_forward
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (

@@ -148,6 +148,16 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     return None
 
 
+def no_attribute(module: str, name: str, known: Mapping[str, str]) -> AttributeError:
+    """Return the error of a name that a module does not have, with the one it most likely means.
+
+    known: what is looked for -> the name it stands for.
+    """
+    near = None if name.startswith("_") else nearest(name, known)
+    hint = f"; did you mean {known[near]}?" if near else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
+
+
 def _letters(name: str) -> str:
     """Return a name without what sets its words apart: batch_size, --batch-size and batchSize are one."""
     return "".join(letter for letter in name.lower() if letter.isalnum())

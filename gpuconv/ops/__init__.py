@@ -1,5 +1,6 @@
 """The operators: each checks its arguments and hands over to the backend of its arrays."""
 
+from .adaptive_average_pool import adaptive_average_pool_backward, adaptive_average_pool_forward
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (
@@ -24,6 +25,8 @@ from .upsample import upsample_backward, upsample_forward
 
 __all__ = [
     "adam_update",
+    "adaptive_average_pool_backward",
+    "adaptive_average_pool_forward",
     "affine_backward",
     "affine_forward",
     "augment",
