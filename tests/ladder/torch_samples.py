@@ -260,7 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
             words = (
                 f"right {one.right:4}  adapted {one.adapted:4}  refused {one.refused.total():4}  wrong {len(one.wrong)}"
             )
-            print(f"{name:12}{dtype:12}{words}")
+            print(f"{name:33} {dtype:12}{words}")
             for why in one.wrong:
                 print(f"    {why}")
     print(f"\nin all: {json.dumps(found['total'], indent=2)}")
