@@ -235,7 +235,7 @@ def test_convolution(equal, x, w, groups, pad):
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
-@pytest.mark.parametrize("window", [(500, 1), (1, 500), (40, 40), (9, 9), (20, 20, 1), (90, 1, 2)])
+@pytest.mark.parametrize("window", [(500, 1), (1, 400), (40, 40), (9, 9), (20, 20, 1), (90, 1, 2)])
 def test_average_pooling(equal, window, last):
     shape = (1, 2, *(2 * size for size in window))
 
