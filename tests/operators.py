@@ -173,6 +173,13 @@ def _any_adaptive_pool(rng: Random) -> Sizes:
     return {"x": x, "size": tuple(rng.choice((None, *range(1, 8))) for _ in range(axes))}
 
 
+def _any_upsample(rng: Random) -> Sizes:
+    axes, mode = rng.choice((1, 2, 2, 2, 3)), rng.choice(("nearest", "linear"))
+    x = rng.randint(1, 2), rng.choice((1, 3, 4, 8)), *(rng.randint(1, 5) for _ in range(axes))
+    factor = tuple(rng.randint(1, 4) for _ in range(axes))
+    return {"x": x, "factor": factor, "mode": mode, "align_corners": mode == "linear" and rng.random() < 0.5}
+
+
 def _rows(rng: Random) -> Shape:
     return rng.randint(1, 20), rng.randint(2, 70)
 
@@ -512,6 +519,74 @@ _ROWS = (
         anywhere={"x": (2, 8, 4, 4)},
         counted={"global_average_pool": {"x": (4, 32, 8, 8)}},
         bench={"global_average_pool": {"x": (2, 3, 4, 5)}},
+    ),
+    Operator(
+        "upsample",
+        {"x": Array((2, 3, 4, 4), "whole")},
+        ways={"linear": {"mode": "linear"}, "of corners": {"mode": "linear", "align_corners": True}},
+        dy="whole",
+        calls={
+            "upsample": {"x": (2, 8, 3, 4)},
+            "upsample_each_axis": {"x": (2, 3, 3, 5), "factor": (3, 1)},
+            "upsample_signals": {"x": (2, 3, 5), "factor": 3},
+            "upsample_volumes": {"x": (1, 3, 2, 3, 2), "factor": (2, 1, 3)},
+            "upsample_linear": {"x": (2, 8, 4, 3), "mode": "linear"},
+            "upsample_linear_each_axis": {"x": (2, 3, 3, 5), "factor": (3, 4), "mode": "linear"},
+            "upsample_linear_signals": {"x": (2, 3, 5), "factor": 5, "mode": "linear"},
+            "upsample_linear_volumes": {"x": (1, 3, 2, 3, 4), "factor": (3, 2, 2), "mode": "linear"},
+            "upsample_linear_special": {
+                "x": (2, 3, 4, 3),
+                "factor": (3, 2),
+                "mode": "linear",
+                "drawn": {"x": "special", "dy": "special"},
+            },
+            "upsample_corners": {"x": (2, 4, 3, 4), "factor": (2, 3), "mode": "linear", "align_corners": True},
+            "upsample_corners_of_one_pixel": {
+                "x": (2, 3, 1, 3),
+                "factor": (3, 2),
+                "mode": "linear",
+                "align_corners": True,
+            },
+            "upsample_corners_volumes": {
+                "x": (1, 3, 3, 2, 4),
+                "factor": (2, 3, 1),
+                "mode": "linear",
+                "align_corners": True,
+            },
+        },
+        anywhere={"x": (2, 8, 3, 4), "mode": "linear"},
+        rounds=lambda x: {"x": x},
+        random=_any_upsample,
+        counted={
+            "upsample 2x2": {"x": (2, 32, 8, 16)},
+            "upsample linear 2x2": {"x": (2, 32, 8, 16), "mode": "linear"},
+            "upsample linear 2x2x2": {"x": (1, 32, 4, 4, 8), "mode": "linear"},
+        },
+        bench={
+            "upsample": {"x": (2, 2, 3, 4), "factor": (3, 2), "mode": "nearest"},
+            "upsample_linear": {"x": (2, 2, 3, 4), "factor": 2, "mode": "linear"},
+            "upsample_of_corners": {"x": (2, 2, 4, 3), "factor": (2, 3), "mode": "linear", "align_corners": True},
+            "upsample_of_signals": {"x": (2, 2, 5), "factor": 3, "mode": "linear"},
+            "upsample_of_volumes": {"x": (1, 2, 2, 3, 2), "factor": (2, 1, 3), "mode": "linear"},
+        },
+        refused={
+            "factor_zero": ({"factor": 0}, ParamError, "factor must be an int from 1", "factor=0"),
+            "factor_a_fraction": ({"factor": 1.5}, ArgTypeError, "factor must be an int, got 1.5"),
+            "factor_of_other_axes": (
+                {"factor": (2,)},
+                ParamError,
+                "factor must be an int or a pair (vertical, horizontal), got 1 value: (2,)",
+            ),
+            "mode_of_two_axes": (
+                {"mode": "bilinear"},
+                ParamError,
+                'mode must be "nearest" or "linear"',
+                "got 'bilinear'",
+            ),
+            "unknown_mode": ({"mode": "bicubic"}, ParamError, 'mode must be "nearest" or "linear", got \'bicubic\''),
+            "corners_of_nearest": ({"align_corners": True}, ParamError, 'align_corners=True needs mode="linear"'),
+            "corners_a_number": ({"align_corners": 1}, ArgTypeError, "align_corners must be True or False, got 1"),
+        },
     ),
     Operator(
         "batchnorm",

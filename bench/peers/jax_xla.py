@@ -128,6 +128,14 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
             msg = "divides sums over windows by their size"
             raise NotOffered(msg)
         return lambda x: lax.reduce_window(x, 0.0, lax.add, window_, stride_, pads_) / (window[0] * window[1])
+    if op == "upsample":
+        if options.get("align_corners", False):
+            msg = "resizes without corners on corners"
+            raise NotOffered(msg)
+        larger = list(inputs.case.y)
+        if last:
+            larger = [larger[0], *larger[2:], larger[1]]
+        return lambda x: jax.image.resize(x, larger, options["mode"])
     if op == "global_average_pool":
         return lambda x: x.mean((rows, columns))
     if op == "spatial_batchnorm":
