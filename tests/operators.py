@@ -520,6 +520,7 @@ _ROWS = (
         {"x": Array((2, 3, 4, 4), "whole")},
         ways={"linear": {"mode": "linear"}, "of corners": {"mode": "linear", "align_corners": True}},
         dy="whole",
+        sums=True,
         calls={
             "upsample": {"x": (2, 8, 3, 4)},
             "upsample_each_axis": {"x": (2, 3, 3, 5), "factor": (3, 1)},
