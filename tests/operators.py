@@ -80,6 +80,7 @@ class Operator:
     dy: how calls draw the gradient from above; whole numbers make sums exact, so that each wrong term shows.
     refers: arrays, and "y", that the cache refers to: a change of theirs before the backward must be noticed.
     writes: arrays that are updated in place.
+    sums: each result is a sum of products of its arrays, and what it makes of their absolute values the size of the terms.
     scales: (arrays, dy, options, unit roundoff of sums) to the sizes of the terms of each result, where they may cancel.
     calls: sizes by the name of the call: odd and tiny, for one call takes the emulator's check mode long.  "drawn" says
         how arrays, or dy, are drawn instead: "special" has infinities, NaN, zeros of both signs, the smallest numbers.
@@ -99,6 +100,7 @@ class Operator:
     dy: Draw = "normal"
     refers: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    sums: bool = False
     scales: Callable[[dict[str, Any], Any, dict[str, Any], float], Iterable[Any]] | None = None
     calls: dict[str, Sizes] = field(default_factory=dict)
     anywhere: Sizes | None = None
@@ -424,6 +426,7 @@ _ROWS = (
         "average_pool",
         {"x": Array((2, 3, 8, 8), "whole")},
         dy="whole",
+        sums=True,
         calls={
             "average_pool_two": {"x": (2, 8, 5, 6), "window": 2},
             "average_pool_count_pad": {"x": (2, 3, 7, 6), "window": 3, "stride": 2, "pad": 1},
@@ -473,6 +476,7 @@ _ROWS = (
         {"size": (3, 2)},
         ways={"whole images": {"size": 1}, "even windows": {"size": (1, 5)}},
         dy="whole",
+        sums=True,
         calls={
             "adaptive_average_pool": {"x": (2, 3, 7, 5), "size": (3, 2)},
             "adaptive_average_pool_in_packs": {"x": (2, 8, 5, 7), "size": (2, 3)},
@@ -505,6 +509,7 @@ _ROWS = (
         "global_average_pool",
         {"x": Array((2, 3, 8, 8), "whole")},
         dy="whole",
+        sums=True,
         calls={
             "global_pool_small_planes": {"x": (3, 5, 7, 5)},
             "global_pool_wide_planes": {"x": (3, 40, 2, 4)},
@@ -648,6 +653,7 @@ _ROWS = (
             "b": Array(lambda shapes: shapes["w"][:1], "whole", optional=True),
         },
         dy="whole",
+        sums=True,
         refers=("x", "w"),
         calls={
             "conv_first_layer": {"x": (2, 3, 6, 5), "w": (17, 3, 3, 3), "pad": 1},
@@ -689,6 +695,7 @@ _ROWS = (
             "b": Array(lambda shapes: (shapes["w"][1],), "whole", optional=True),
         },
         dy="whole",
+        sums=True,
         refers=("x", "w"),
         calls={
             "conv_transpose_few_channels": {"x": (2, 3, 4, 5), "w": (3, 4, 4, 4), "stride": 2, "pad": 1},
@@ -747,6 +754,7 @@ _ROWS = (
             "b": Array(lambda shapes: shapes["w"][1:], "whole", optional=True),
         },
         dy="whole",
+        sums=True,
         refers=("x", "w"),
         calls={"affine": {"x": (5, 7), "w": (7, 3)}, "affine_in_packs": {"x": (5, 3), "w": (3, 16)}},
         rounds=lambda x: {"x": x, "w": (prod(x[1:]), 5)},

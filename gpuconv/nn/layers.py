@@ -96,7 +96,7 @@ class Conv(Layer):
             self.declared["b"] = Declared((K,), "zeros")
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"in_channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -143,7 +143,7 @@ class BatchNorm(Layer):
         self.declared_state |= {"running_mean": Declared((C,), "zeros"), "running_var": Declared((C,), "ones")}
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -378,8 +378,9 @@ class Affine(Layer):
             self.declared["b"] = Declared((M,), "zeros")
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-        return {"in_features": prod(shape), "units": classes}
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
+        units = {} if classes is None else {"units": classes}
+        return {"in_features": prod(shape), **units}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         D, M = self.declared["w"].shape

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ import numpy as np
 import gpuconv
 
 from .outcomes import Refused
+from .pool_indices import pool_indices
 
 # Why a case may be refused, beside outcomes.INTEGERS.
-INDICES = "indices of a max-pool"
 DRAWS = "random numbers of another generator"
 FRACTIONS = "a size that is no whole multiple"
 PLACES = "pixels of another place, or more than two along an axis"
@@ -111,13 +111,13 @@ def _conv_transpose(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | No
     return node.run("conv_transpose_forward", x, w, b, **options, groups=node.take("group", 1))[0]
 
 
-def _max_pool(node: Node, x: np.ndarray) -> np.ndarray:
-    if node.outputs > 1:
-        raise Refused(INDICES)
+def _max_pool(node: Node, x: np.ndarray) -> Any:
     window = tuple(node.take("kernel_shape", None))
-    node.take("storage_order", 0)  # the order in which Indices count
     options = {"ceil": bool(node.take("ceil_mode", 0)), **_along(node, x.shape[2:], window)}
-    return node.run("max_pool_forward", x, window=window, **options)[0]
+    y, cache = node.run("max_pool_forward", x, window=window, **options)
+    in_image = pool_indices(node.numpy(cache.argmax), cache.sizes, "F" if node.take("storage_order", 0) else "C")
+    images = np.arange(prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+    return y, images * prod(x.shape[2:]) + in_image
 
 
 def _average_pool(node: Node, x: np.ndarray) -> np.ndarray:
@@ -201,7 +201,7 @@ def _instance_norm(node: Node, x: np.ndarray, gamma: np.ndarray, beta: np.ndarra
 def _layer_norm(node: Node, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray) -> Any:
     node.take("stash_type", 1)
     axis = node.take("axis", -1) % x.ndim
-    rows = x.reshape(int(np.prod(x.shape[:axis])), -1)
+    rows = x.reshape(prod(x.shape[:axis]), -1)
     y, cache = node.run("layernorm_forward", rows, gamma.ravel(), beta.ravel(), eps=node.take("epsilon", 1e-5))
     each_row = x.shape[:axis] + (1,) * (x.ndim - axis)
     return y.reshape(x.shape), *(node.numpy(kept).reshape(each_row) for kept in (cache.mean, cache.inv_std))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,19 @@ def wide(array: np.ndarray) -> np.ndarray:
     return array if array.dtype.kind in "iu" else array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute in one thread: of arrays this small, others only wait."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def by_torch(sample: Sample, arrays: Mapping[str, Any], dy: np.ndarray) -> dict[str, np.ndarray]:
     """Return y and the gradients by PyTorch, of other arrays in the place of a sample's."""
     import torch
@@ -63,9 +77,10 @@ def by_torch(sample: Sample, arrays: Mapping[str, Any], dy: np.ndarray) -> dict[
         return _complex_by_torch(sample, leaves, dy)
     for leaf in leaves.values():
         leaf.requires_grad_()
-    y = _call(sample, tensors)
+    y, *indices = _call(sample, tensors)
     gradients = torch.autograd.grad(y, list(leaves.values()), torch.tensor(dy.reshape(y.shape)))
     results = {"y": y.detach(), **{GRADIENTS[name]: g for name, g in zip(leaves, gradients, strict=True)}}
+    results |= zip(("indices",), indices, strict=False)
     return {name: result.numpy() for name, result in results.items()}
 
 
@@ -90,14 +105,15 @@ def by_absolute_values(sample: Sample, dy: np.ndarray) -> dict[str, np.ndarray]:
     return scales | ({"db": straight["db"]} if "db" in straight else {})
 
 
-def _call(sample: Sample, tensors: Mapping[str, Any]) -> Any:
-    """Return y of a sample's function, of other tensors in the place of its arrays."""
+def _call(sample: Sample, tensors: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return y of a sample's function, and what more it returns, of other tensors in the place of its arrays."""
     import torch.nn.functional as F
 
     ordered = [tensors.get(name) for name in sample.arrays]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # padding="same" with unequal sides makes a copy
-        return getattr(F, sample.name)(*ordered, **sample.options)
+        returned = getattr(F, sample.name)(*ordered, **sample.options)
+    return returned if isinstance(returned, tuple) else (returned,)
 
 
 def _complex_by_torch(sample: Sample, leaves: Mapping[str, Any], dy: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,7 +128,7 @@ def _complex_by_torch(sample: Sample, leaves: Mapping[str, Any], dy: np.ndarray)
     imaginary = {name: leaf.imag.clone().requires_grad_() for name, leaf in leaves.items()}
 
     def product(x: Mapping[str, Any], w: Mapping[str, Any], b: Any = None) -> Any:
-        return _call(sample, {"x": x["x"], "w": w["w"], "b": b})
+        return _call(sample, {"x": x["x"], "w": w["w"], "b": b})[0]
 
     y = [
         product(real, real, real.get("b")) - product(imaginary, imaginary),

@@ -20,12 +20,12 @@ import gpuconv
 from gpuconv.errors import GpuconvError
 
 from .outcomes import INTEGERS, Refused, is_of_integers
+from .pool_indices import pool_indices
 from .torch_reference import AXES, Sample, along, by_absolute_values, by_torch, wide
 
 # Why a sample may be refused.
 COMPLEX = "complex dtype of a transposed convolution"
 DIVISOR = "divisor_override"
-INDICES = "return_indices"
 MOMENTUM = "momentum outside 0 to 1"
 NO_MOMENTUM = "momentum None"
 NO_STATISTICS = "batch norm without running statistics"
@@ -34,7 +34,7 @@ ONE_AXIS = "batch norm of one axis"
 PROBABILITIES = "probabilities of classes for labels"
 WEIGHTS = "weight or pos_weight of a binary cross-entropy"
 REASONS = (
-    *(COMPLEX, DIVISOR, INDICES, INTEGERS, MOMENTUM, NO_MOMENTUM),
+    *(COMPLEX, DIVISOR, INTEGERS, MOMENTUM, NO_MOMENTUM),
     *(NO_STATISTICS, NO_WEIGHT, ONE_AXIS, PROBABILITIES, WEIGHTS),
 )
 
@@ -87,11 +87,14 @@ def reason_of(error: GpuconvError, sample: Sample) -> str | None:
 
 
 def _by(
-    translate: Callable[[Sample], tuple[str, dict[str, Any]]], *gradients: str
+    translate: Callable[[Sample], tuple[str, dict[str, Any]]],
+    *gradients: str,
+    kept: Callable[[Sample, Any], Results] = lambda sample, cache: {},
 ) -> Callable[[Sample, Upstream], Results]:
     """Return what computes a sample by an operator's forward and backward.
 
-    translate: a sample to the operator and its options.   gradients: the names of what the backward returns
+    translate: a sample to the operator and its options.   gradients: the names of what the backward returns.
+    kept: more results, from the forward's cache
     """
 
     def compute(sample: Sample, upstream: Upstream) -> Results:
@@ -102,9 +105,9 @@ def _by(
         y, cache = getattr(gpuconv, f"{operator}_forward")(**arrays, **options)
         returned = getattr(gpuconv, f"{operator}_backward")(upstream(y.shape), cache)
         each = returned if isinstance(returned, tuple) else (returned,)
-        results = {"y": y, **dict(zip(gradients, each, strict=True))}
+        results = {"y": y, **dict(zip(gradients, each, strict=True)), **kept(sample, cache)}
         if sample.unbatched:
-            results |= {name: results[name][0] for name in ("y", "dx")}
+            results |= {name: results[name][0] for name in ("y", "dx", "indices") if name in results}
         return {name: result for name, result in results.items() if result is not None}
 
     return compute
@@ -131,8 +134,6 @@ def _pool(sample: Sample) -> tuple[str, dict[str, Any]]:
     axes, options, window = AXES[sample.name], sample.options, sample.window
     stride = along(window if options.get("stride") in (None, ()) else options["stride"], axes)
     pad = along(options.get("padding", 0), axes)
-    if options.get("return_indices"):
-        raise Refused(INDICES)
     if options.get("divisor_override") is not None:
         raise Refused(DIVISOR)
     translated: dict[str, Any] = {
@@ -144,6 +145,10 @@ def _pool(sample: Sample) -> tuple[str, dict[str, Any]]:
     if kind_of(sample.name) == "max_pool":
         return "max_pool", {**translated, "dilation": along(options.get("dilation", 1), axes)}
     return "average_pool", {**translated, "count_pad": options.get("count_include_pad", True)}
+
+
+def _indices(sample: Sample, cache: Any) -> Results:
+    return {"indices": pool_indices(cache.argmax, cache.sizes)} if sample.options.get("return_indices") else {}
 
 
 def _batch_norm(sample: Sample) -> tuple[str, dict[str, Any]]:
@@ -319,7 +324,7 @@ WORDS = {
         loss=True,
     ),
     "max_pool": Words(
-        _by(_pool, "dx"),
+        _by(_pool, "dx", kept=_indices),
         _maximum_scales,
         _pool_terms,
         options=(*_WINDOWS, "dilation", "ceil_mode", "return_indices"),
