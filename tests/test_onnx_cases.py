@@ -16,6 +16,7 @@ RECORD = outcomes.newest(onnx_cases.KIND)
 REASONS = {
     outcomes.INTEGERS,
     *(onnx_words.DRAWS, onnx_words.MATRICES, onnx_words.ROWS_OF_BIAS),
+    *(onnx_words.FRACTIONS, onnx_words.PLACES),
 }
 # Numbers in and out of the cases that places without a processor of their own are given, too.
 _SMALL = 5000
