@@ -20,8 +20,8 @@ MACHINE   = $(BIN)/python -c 'import platform, sys; \
   print("\# for", platform.python_implementation(), "%d.%d" % sys.version_info[:2], platform.system(), platform.machine())'
 
 # Tests of what the CPU backend has as compiled loops, too: `make test` runs them on loops.
-ON_ARRAYS := $(foreach name,conv conv_transpose winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
-  batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
+ON_ARRAYS := $(wildcard $(patsubst gpuconv/ops/%,tests/test_%,$(wildcard gpuconv/ops/[a-z]*.py))) \
+  $(foreach name,winograd elementwise max_pool_ties between_operators optim long_sums compiled,tests/test_$(name).py)
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder conformance torture mutate mutate-python bench docs wheel lock clean

@@ -133,12 +133,33 @@ def pool_sizes(
         of = f"x {tuple(x.shape)}, dilation={dilation}, pad={plain_sides(sides)}"
         msg = f"a window would have the whole image between its taps, and all of them in the padding: {of}"
         raise ParamError(msg)
-    if axes == 3:
-        return VolumePoolSizes(N, C, *size, *window, *out, stride, pad, behind, dilation)  # type: ignore[call-arg]
-    if axes == 1:
-        size, window, out, stride = [1, *size], (1, *window), [1, *out], (1, *stride)
-        pad, behind, dilation = (0, *pad), (0, *behind), (1, *dilation)
-    return PoolSizes(N, C, *size, *window, *out, stride, pad, behind, dilation)  # type: ignore[call-arg]
+    return _sizes((N, C), size, window, out, stride, pad, behind, dilation)
+
+
+def pool_sizes_of(
+    x: tuple[int, ...], y: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
+) -> PoolSizes | VolumePoolSizes | None:
+    """Return the sizes of pooling of x into y, by their shapes, which says how many windows there are; None for what is no pooling of ours.
+
+    They may be fewer than fit, and where they stick out of x they have padding: as much as they need, also above half of
+    them.  A window of padding alone is none of ours.
+    """
+    axes = list(zip(x[2:], y[2:], window, stride, pad, strict=True))
+    behind = tuple((windows - 1) * step + taps - size - before for size, windows, taps, step, before in axes)
+    beside = any(max(both) >= taps for *both, taps in zip(pad, behind, window, strict=True))
+    if beside or not prod(x) or not prod(y) or prod(window) > _MOST_IN_WINDOW:
+        return None
+    return _sizes(x[:2], x[2:], window, y[2:], stride, pad, tuple(max(0, n) for n in behind), (1,) * len(window))
+
+
+def _sizes(images: Any, size: Any, window: Any, out: Any, *options: tuple[int, ...]) -> PoolSizes | VolumePoolSizes:
+    """Return sizes, of signals as of images of one row; options are stride, pad, behind and dilation."""
+    if len(window) == 3:
+        return VolumePoolSizes(*images, *size, *window, *out, *options)  # type: ignore[arg-type]
+    if len(window) == 1:
+        size, window, out = (1, *size), (1, *window), (1, *out)
+        options = tuple((alone, *sides) for alone, sides in zip((1, 0, 0, 1), options, strict=True))
+    return PoolSizes(*images, *size, *window, *out, *options)  # type: ignore[arg-type]
 
 
 def _astride(size: int, windows: int, stride: int, pad: int, dilation: int) -> bool:

@@ -111,6 +111,15 @@ def test_global_average_pool_gradient_is_the_derivative(rng):
     _assert_derivative(dx, lambda: np.vdot(dy, naive.global_average_pool_forward(x)), x, step=1.0, rtol=1e-13)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear", "align_corners"])
+@pytest.mark.parametrize(("shape", "factor"), [((2, 2, 3, 4), (3, 2)), ((1, 2, 2, 3, 2), (2, 1, 3))], ids=str)
+def test_upsample_gradient_is_the_derivative(shape, factor, mode, rng):
+    x, dy = _normal(rng, shape, (*shape[:2], *(n * f for n, f in zip(shape[2:], factor, strict=True))))
+    options = {"mode": "nearest" if mode == "nearest" else "linear", "align_corners": mode == "align_corners"}
+    dx = naive.upsample_backward(dy, factor, **options)
+    _assert_derivative(dx, lambda: np.vdot(dy, naive.upsample_forward(x, factor, **options)), x, step=1.0, rtol=1e-13)
+
+
 @pytest.mark.parametrize("shape", [(4, 3), (2, 3, 2, 3)], ids=["rows", "images"])
 @pytest.mark.parametrize("training", [True, False])
 def test_batchnorm_gradients_are_derivatives(shape, training, rng):

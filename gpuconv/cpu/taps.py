@@ -48,14 +48,10 @@ def columns_apart(z: PoolSizes) -> bool:
     return z.stride[1] > (z.S - 1) * z.dilation[1]
 
 
-def row_taps_tile(z: PoolSizes) -> bool:
-    """True if every row of the image is under exactly one window."""
-    return z.stride[0] == z.R and z.pad[0] == 0 and z.P * z.R == z.H
-
-
-def column_taps_tile(z: PoolSizes) -> bool:
-    """True if every column of the image is under exactly one window."""
-    return z.stride[1] == z.S and z.pad[1] == 0 and z.Q * z.S == z.W
+def windows_tile(z: Sizes) -> bool:
+    """True if every pixel of the image is under exactly one window."""
+    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, strict=True)
+    return all(stride == taps and pad == 0 and windows * taps == size for size, windows, taps, stride, pad in axes)
 
 
 def taps(z: Sizes) -> Iterator[tuple[int, Index, Index]]:

@@ -23,3 +23,4 @@ from .relu import relu_backward, relu_forward
 from .silu import silu_backward, silu_forward
 from .step import StepNumbers
 from .update import adam_update, rmsprop_update, sgd_update
+from .upsample import upsample_backward, upsample_forward

@@ -183,6 +183,16 @@ def _global_average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, ru
     return y, bound + rule.of(size, y, x.shape[2] * x.shape[3])
 
 
+def _upsample(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    """Others round where a result lies: up to 3 u of the axis, for each of which it moves by the slope between two pixels."""
+    y, bound, size = (ops.upsample_forward(array, **layer.settings)[0] for array in (x, e, np.abs(x)))
+    if layer.settings["mode"] == "nearest":
+        return y, bound
+    around = ops.max_pool_forward(np.abs(x), window=3, stride=1, pad=1)[0]
+    slope = 2 * ops.upsample_forward(around, factor=layer.settings["factor"])[0]
+    return y, bound + rule.of(size, y, 4) + 3 * rule.u * sum(x.shape[2:]) * slope
+
+
 def _relu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
     return np.maximum(x, 0), e
 
@@ -237,4 +247,5 @@ _RULES: dict[str, _Rule] = {
     "Scale": _scale,
     "Sequential": _sequential,
     "Silu": _silu,
+    "Upsample": _upsample,
 }

@@ -10,73 +10,10 @@ from .. import nn
 from ..errors import UnsupportedError
 from ..nn import geometry
 from . import walk
+from .torch_names import TAKEN
 
 _WIDTH = 120
 _Writer = Callable[[set[str], str, Any, tuple[int, ...], int], str]
-
-# Names that a child of torch.nn.Sequential cannot have: it has attributes that are called so.  Its others begin with _.
-TAKEN = frozenset(
-    [
-        "T_destination",
-        "add_module",
-        "append",
-        "apply",
-        "bfloat16",
-        "buffers",
-        "call_super_init",
-        "children",
-        "compile",
-        "cpu",
-        "cuda",
-        "double",
-        "dump_patches",
-        "eval",
-        "extend",
-        "extra_repr",
-        "float",
-        "forward",
-        "get_buffer",
-        "get_extra_state",
-        "get_parameter",
-        "get_submodule",
-        "half",
-        "insert",
-        "ipu",
-        "load_state_dict",
-        "modules",
-        "mtia",
-        "named_buffers",
-        "named_children",
-        "named_modules",
-        "named_parameters",
-        "parameters",
-        "pop",
-        "register_backward_hook",
-        "register_buffer",
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-        "register_load_state_dict_post_hook",
-        "register_load_state_dict_pre_hook",
-        "register_module",
-        "register_parameter",
-        "register_state_dict_post_hook",
-        "register_state_dict_pre_hook",
-        "requires_grad_",
-        "set_extra_state",
-        "set_submodule",
-        "share_memory",
-        "state_dict",
-        "to",
-        "to_empty",
-        "train",
-        "training",
-        "type",
-        "xpu",
-        "zero_grad",
-    ]
-)
 
 _HEAD = '''\
 """A net that gpuconv has trained, as PyTorch modules; its weights lie beside this file.
@@ -401,6 +338,14 @@ def _global_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int
     return "GlobalAveragePool()"
 
 
+def _upsample(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    factor, mode = _plain(layer.settings["factor"]), layer.settings["mode"]
+    if mode == "nearest":
+        return f'nn.Upsample(scale_factor={factor!r}, mode="nearest-exact")'
+    corners = _settings(align_corners=(layer.settings["align_corners"], False))
+    return f'nn.Upsample(scale_factor={factor!r}, mode="bilinear"{corners})'
+
+
 def _leaky_relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     return f"nn.LeakyReLU({layer.settings['slope']!r})"
 
@@ -445,4 +390,5 @@ _WRITERS: dict[str, _Writer] = {
     "Scale": _scale,
     "Sequential": _sequential,
     "Silu": _plainly("SiLU"),
+    "Upsample": _upsample,
 }

@@ -21,3 +21,4 @@ from .max_pool import max_pool_backward, max_pool_forward
 from .relu import relu_backward, relu_forward
 from .silu import silu_backward, silu_forward
 from .update import adam_update, rmsprop_update, sgd_update
+from .upsample import upsample_backward, upsample_forward

@@ -11,6 +11,7 @@ from ..errors import ParamError, ShapeError
 from ..plural import counted
 from ..pool_shapes import adaptive_sizes, image_pool_sizes
 from ..shapes import check_images, conv_sizes, is_channels_last
+from ..upsample_shapes import check_mode, upsampled
 from . import init as initialisers
 from .geometry import plain, plain_pad, stand_in
 from .layer import Declared, Layer, register
@@ -24,6 +25,7 @@ __all__ = [
     "Flatten",
     "GlobalAveragePool",
     "MaxPool",
+    "Upsample",
 ]
 
 
@@ -94,7 +96,7 @@ class Conv(Layer):
             self.declared["b"] = Declared((K,), "zeros")
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"in_channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -141,7 +143,7 @@ class BatchNorm(Layer):
         self.declared_state |= {"running_mean": Declared((C,), "zeros"), "running_var": Declared((C,), "ones")}
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -291,6 +293,36 @@ class GlobalAveragePool(Layer):
         return ops.global_average_pool_backward(dy, cache)
 
 
+@register("upsample")
+class Upsample(Layer):
+    """Images enlarged by whole factors: mode="nearest" or "linear"; see gpuconv.upsample_forward.
+
+    factor is an int or a pair (vertical, horizontal).
+
+    >>> nn.Upsample(2, mode="linear").forward(np.array([[[[0.0, 4.0]]]]))[0, 0, 0]
+    array([0., 1., 3., 4.])
+    """
+
+    def __init__(
+        self, factor: int | tuple[int, ...] = 2, *, mode: str = "nearest", align_corners: bool = False
+    ) -> None:
+        mode, align_corners = check_mode(mode, align_corners)
+        pair = checks.pair("factor", factor, least=1)
+        super().__init__(factor=plain(*pair), mode=mode, align_corners=align_corners)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        x = stand_in(1, *shape)
+        check_images("x", x)
+        return upsampled(x, self.settings["factor"])[1][1:]
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        check_images("x", x)
+        return ops.upsample_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.upsample_backward(dy, cache)
+
+
 @register("flatten")
 class Flatten(Layer):
     """Each sample as one row, in (C, H, W) row order whatever the memory format: (N, d1, ..., dk) -> (N, d1 ... dk).
@@ -346,8 +378,9 @@ class Affine(Layer):
             self.declared["b"] = Declared((M,), "zeros")
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-        return {"in_features": prod(shape), "units": classes}
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
+        units = {} if classes is None else {"units": classes}
+        return {"in_features": prod(shape), **units}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         D, M = self.declared["w"].shape

@@ -21,6 +21,7 @@ from .max_pool import max_pool_backward, max_pool_forward
 from .relu import relu_backward, relu_forward
 from .silu import silu_backward, silu_forward
 from .update import adam_update, rmsprop_update, sgd_update
+from .upsample import upsample_backward, upsample_forward
 
 __all__ = [
     "adam_update",
@@ -62,4 +63,6 @@ __all__ = [
     "spatial_batchnorm_backward",
     "spatial_batchnorm_forward",
     "svm_loss",
+    "upsample_backward",
+    "upsample_forward",
 ]

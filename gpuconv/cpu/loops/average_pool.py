@@ -6,78 +6,89 @@ array is one of volumes, (N, D, H, W, C): images have one plane, and what is sto
 
 from __future__ import annotations
 
+import functools
 from math import prod
+from typing import Any
 
 import numpy as np
-from numba import boolean, float64
+from numba import boolean, float64, types
 
-from ...pool_shapes import PoolSizes
 from ...shapes import is_channels_last
 from ..layout import stored
 from ..parallel import scratch, share_out
 from ..runs import FEW, run_length
-from ..taps import Sizes, column_taps_tile, meeting, row_taps_tile
+from ..taps import Sizes, meeting, windows_tile
 from .atomic import COUNTER, take
-from .jit import NUMBER, PAIR, apart_loop, compiled_pass, loop, read, write
+from .jit import NUMBER, PAIR, TRIPLE, apart_loop, compiled_pass, loop, read, write
 from .pieces import WINDOWS, ceiling, fill, part, shapes, windows_of
 
 _BLOCK = 32 * 1024  # elements of the image
 _LEAST = 4  # blocks that are worth another thread
+_ROOMS = types.UniTuple(types.intp, 4)
 _FLOAT64 = np.dtype(np.float64)
 
 
 def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: Sizes) -> None:
     """Fill y with the sums of x over windows, times share."""
-    channels = z.C if is_channels_last(y) else 1
+    before, after, count, size, room, options = _forward_plan(z, z.C if is_channels_last(y) else 1)
     images, out = stored(y, x, y)
-    before, after = shapes(z, channels)
-    windows = windows_of(z)
-    T, R, S, back, down, across, *pads, _, lower, aside = windows
-    inside = not any(pads) and 2 * z.P <= z.H and 2 * z.Q <= z.W
-    simple = channels == T == 1 and inside and (R, S) == (down, across) == (2, 2) and (lower, aside) == (1, 1)
-    rows = prod(after[:3])
-    size = max(1, _BLOCK // (back * down * z.W * channels))
-    line, total = _row(z, channels)
-    runs = run_length(T * R), run_length(S)
-    spare = 0 if runs == (T * R, S) else max(line, total)
+    arrays = images.reshape(before), out.reshape(after), share.reshape(-1)
 
     def work(counter: np.ndarray) -> None:
-        rooms = (("line", line), ("total", total), ("spare", spare))
-        sums = (scratch(name, (room,), x.dtype) for name, room in rooms)
-        _forward(
-            counter, size, images.reshape(before), out.reshape(after), share.reshape(-1), *sums, simple, runs, windows
-        )
+        _forward(counter, size, *arrays, scratch("rows", (room,), x.dtype), *options)
 
-    share_out(work, -(-rows // size), _LEAST)
+    share_out(work, count, _LEAST)
 
 
 def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: Sizes) -> None:
     """Fill dx: each pixel gets the sum of dy times share over the windows it lies in."""
-    channels = z.C if is_channels_last(dx) else 1
+    before, after, count, size, room, options = _backward_plan(z, z.C if is_channels_last(dx) else 1)
     gradient, out = stored(dx, dy, dx)
+    arrays = gradient.reshape(after), out.reshape(before), share.reshape(-1)
+
+    def work(counter: np.ndarray) -> None:
+        _backward(counter, size, *arrays, scratch("rows", (room,), dy.dtype), *options)
+
+    share_out(work, count, _LEAST)
+
+
+# What both have in common: shapes of x and y, how many blocks there are, of how many rows or pieces, the memory that a thread
+# needs, and what else their passes take.
+_Plan = tuple[tuple[int, ...], tuple[int, ...], int, int, int, tuple[Any, ...]]
+
+
+@functools.lru_cache(maxsize=64)
+def _forward_plan(z: Sizes, channels: int) -> _Plan:
     before, after = shapes(z, channels)
     windows = windows_of(z)
-    tiled = isinstance(z, PoolSizes) and row_taps_tile(z) and column_taps_tile(z) and (channels > 1 or z.R == z.S == 2)
+    T, R, S, back, down, across, _, *pads, _, lower, aside = windows
+    inside = not any(pads) and 2 * z.P <= z.H and 2 * z.Q <= z.W
+    simple = channels == 1 and T <= FEW and inside and (R, S) == (down, across) == (2, 2) and (lower, aside) == (1, 1)
+    size = max(1, _BLOCK // (back * down * z.W * channels))
+    line, total = _rows(z, channels)
+    longest = run_length(T * R), run_length(S)
+    rooms = line, total, 0 if longest == (T * R, S) else max(line, total)
+    return before, after, -(-prod(after[:3]) // size), size, sum(rooms), (rooms, simple, longest, windows)
+
+
+@functools.lru_cache(maxsize=64)
+def _backward_plan(z: Sizes, channels: int) -> _Plan:
+    before, after = shapes(z, channels)
+    windows = windows_of(z)
+    tiled = windows_tile(z) and (channels > 1 or z.R == z.S == 2)
     depth = after[1]
     # Where no plane is between the first and the last of two windows, each may be done alone.
     planes = 1 if (windows[0] - 1) * windows[9] < windows[3] else depth
     pieces = before[0] * (depth // planes)
-    size = max(1, _BLOCK * pieces // max(1, out.size))
-    line, total = _row(z, channels)
+    size = max(1, _BLOCK * pieces // max(1, prod(before)))
+    line, total = _rows(z, channels)
     *rows, columns = meeting(z)
-    runs = run_length(z.R) if rows[-1] > FEW else z.R + z.P, run_length(z.S) if columns > FEW else z.S
-    spare, volume = 0 if runs[1] == z.S else line, prod(before[1:]) if prod(rows) > FEW else 0
-
-    def work(counter: np.ndarray) -> None:
-        rooms = (("line", line), ("total", total), ("spare", spare), ("volume", volume))
-        sums = (scratch(name, (room,), dy.dtype) for name, room in rooms)
-        arrays = gradient.reshape(after), out.reshape(before), share.reshape(-1), *sums
-        _backward(counter, size, planes, *arrays, tiled, runs, windows)
-
-    share_out(work, -(-pieces // size), _LEAST)
+    longest = run_length(z.R) if rows[-1] > FEW else z.P, run_length(z.S) if columns > FEW else z.S
+    rooms = line, total, line if longest[1] < z.S else 0, prod(before[1:]) if prod(rows) > FEW else 0
+    return before, after, -(-pieces // size), size, sum(rooms), (rooms, planes, tiled, longest, windows)
 
 
-def _row(z: Sizes, channels: int) -> tuple[int, int]:
+def _rows(z: Sizes, channels: int) -> tuple[int, int]:
     """Return how many values a row of the image has under all its windows, and a row of the output."""
     across, before, aside = z.stride[-1], z.pad[-1], z.dilation[-1]
     return max(before + z.W, (z.Q - 1) * across + (z.S - 1) * aside + 1) * channels, z.Q * channels
@@ -111,9 +122,9 @@ def global_backward(dy: np.ndarray, dx: np.ndarray) -> None:
 
 
 @apart_loop
-def _put(target, values, step):
+def _put(target, values):
     for i in range(len(target)):
-        target[i] = values[i * step]
+        target[i] = values[i]
 
 
 @apart_loop
@@ -123,15 +134,21 @@ def _put_two(target, first, second):
 
 
 @apart_loop
-def _add(total, values, step):
+def _add(total, values):
+    for i in range(len(total)):
+        total[i] += values[i]
+
+
+@apart_loop
+def _add_picked(total, values, step):
     for i in range(len(total)):
         total[i] += values[i * step]
 
 
 @apart_loop
-def _add_apart(target, values, step):
+def _add_apart(target, values, factor, step):
     for i in range(len(values)):
-        target[i * step] += values[i]
+        target[i * step] += values[i] * factor[i]
 
 
 @apart_loop
@@ -167,69 +184,85 @@ def _average_2x2(top, bottom, out, share):
         out[q] = ((top[2 * q] + top[2 * q + 1]) + (bottom[2 * q] + bottom[2 * q + 1])) * share[q]
 
 
-@compiled_pass(COUNTER, NUMBER, read(5), write(5), read(1), write(1), write(1), write(1), boolean, PAIR, WINDOWS)
-def _forward(counter, size, x, y, share, line, total, spare, simple, longest, windows):
+@apart_loop
+def _add_2x2(top, bottom, out, share):
+    for q in range(len(out)):
+        out[q] += ((top[2 * q] + top[2 * q + 1]) + (bottom[2 * q] + bottom[2 * q + 1])) * share[q]
+
+
+@compiled_pass(COUNTER, NUMBER, read(5), write(5), read(1), write(1), TRIPLE, boolean, PAIR, WINDOWS)
+def _forward(counter, size, x, y, share, memory, rooms, simple, longest, windows):
     """x (N, D, H, W, C), y (N, Z, P, Q, C), share (Z P Q,).
 
-    line: the rows under a row of windows, added up, between padding; total: these windows.  spare: room for either, or none: for
-    what is longer than the longest run of terms.
+    memory: for the rows under a row of windows, added up, between padding; for these windows; and for either, or nothing, where
+    there is more to add up than the longest run of rows or columns.
     """
     D, H, W = x.shape[1:4]
     Z, P, Q, C = y.shape[1:]
     T, R, S, back, down, across, front, above, before, deeper, lower, aside = windows
     rows, (runs, length, step) = x.shape[0] * Z * P, _runs(Q, across, C)
+    line, total = part(memory, 0, rooms[0]), part(memory, rooms[0], rooms[1])
+    spare = part(memory, rooms[0] + rooms[1], rooms[2])
     fill(line, 0)
     while True:
         start = take(counter) * size
         if start >= rows:
             return
-        for row in range(start, min(start + size, rows)):
-            first_row = row // P // Z * D * H
-            deep, top = row // P % Z * back - front, row % P * down - above
-            out, factor = part(y, row * Q * C, Q * C), part(share, row % (Z * P) * Q, Q)
-            if simple:
-                pixels = (first_row + deep * H + top) * W
-                _average_2x2(part(x, pixels, W), part(x, pixels + W, W), out, factor)
-                continue
+        row, stop = start, min(start + size, rows)
+        while row < stop:
+            o, first = row // P % Z, row % P
+            deep, image = o * back - front, row // P // Z * D * H
             nearest, farthest = ceiling(max(0, -deep), deeper), min(T, ceiling(D - deep, deeper))
-            highest, lowest = ceiling(max(0, -top), lower), min(R, ceiling(H - top, lower))
-            pixels, terms = part(line, before * C, W * C), 0
-            fill(spare, 0)
-            for t in range(nearest, farthest):
-                r = highest
-                while r < lowest:
-                    begin = (first_row + (deep + t * deeper) * H + top + r * lower) * W * C
-                    values = part(x, begin, W * C)
-                    if terms == longest[0]:
-                        _add(part(spare, 0, W * C), pixels, 1)
-                        terms = 0
-                    if terms == 0 and r + 1 < lowest:
-                        _put_two(pixels, values, part(x, begin + lower * W * C, W * C))
-                        terms, r = 2, r + 2
-                        continue
-                    if terms == 0:
-                        _put(pixels, values, 1)
-                    else:
-                        _add(pixels, values, 1)
-                    terms, r = terms + 1, r + 1
-            if len(spare):
-                _add(pixels, part(spare, 0, W * C), 1)
-            fill(spare, 0)
-            for i in range(runs):
-                sums, terms = part(total, i * length, length), 0
-                for s in range(S):
-                    column = part(line, (i * across + s * aside) * C, 0)
-                    if terms == longest[1]:
-                        _add(part(spare, i * length, length), sums, 1)
-                        terms = 0
-                    if terms == 0:
-                        _put(sums, column, step)
-                    else:
-                        _add(sums, column, step)
-                    terms += 1
-            if len(spare):
-                _add(total, spare, 1)
-            _scale(total, factor, out)
+            for p in range(first, min(P, first + stop - row)):
+                top, out, factor = p * down - above, part(y, row * Q * C, Q * C), part(share, (o * P + p) * Q, Q)
+                row += 1
+                if simple:
+                    for t in range(nearest, farthest):
+                        begin = (image + (deep + t * deeper) * H + top) * W
+                        if t == nearest:
+                            _average_2x2(part(x, begin, W), part(x, begin + W, W), out, factor)
+                        else:
+                            _add_2x2(part(x, begin, W), part(x, begin + W, W), out, factor)
+                    continue
+                highest, lowest = ceiling(max(0, -top), lower), min(R, ceiling(H - top, lower))
+                pixels, terms = part(line, before * C, W * C), 0
+                fill(spare, 0)
+                for t in range(nearest, farthest):
+                    r = highest
+                    while r < lowest:
+                        begin = (image + (deep + t * deeper) * H + top + r * lower) * W * C
+                        values = part(x, begin, W * C)
+                        if terms == longest[0]:
+                            _add(part(spare, 0, W * C), pixels)
+                            terms = 0
+                        if terms:
+                            _add(pixels, values)
+                        elif r + 1 < lowest:
+                            _put_two(pixels, values, part(x, begin + lower * W * C, W * C))
+                            terms, r = 1, r + 1
+                        else:
+                            _put(pixels, values)
+                        terms, r = terms + 1, r + 1
+                if len(spare):
+                    _add(pixels, part(spare, 0, W * C))
+                fill(total, 0)
+                fill(spare, 0)
+                for i in range(runs):
+                    sums, terms = part(total, i * length, length), 0
+                    for s in range(S):
+                        column = part(line, (i * across + s * aside) * C, length)
+                        if terms == longest[1]:
+                            _add(part(spare, i * length, length), sums)
+                            fill(sums, 0)
+                            terms = 0
+                        if step > 1:
+                            _add_picked(sums, column, step)
+                        else:
+                            _add(sums, column)
+                        terms += 1
+                if len(spare):
+                    _add(total, part(spare, 0, Q * C))
+                _scale(total, factor, out)
 
 
 @apart_loop
@@ -255,22 +288,21 @@ def _spread_tiles(dy, share, target, R, S, W):
                     pixel[c] = g[c] * share[q]
 
 
-@compiled_pass(
-    COUNTER, NUMBER, NUMBER, read(5), write(5), read(1), write(1), write(1), write(1), write(1), boolean, PAIR, WINDOWS
-)
-def _backward(counter, size, planes, dy, dx, share, line, total, spare, room, tiled, longest, windows):
+@compiled_pass(COUNTER, NUMBER, read(5), write(5), read(1), write(1), _ROOMS, NUMBER, boolean, PAIR, WINDOWS)
+def _backward(counter, size, dy, dx, share, memory, rooms, planes, tiled, longest, windows):
     """dy (N, Z, P, Q, C), dx (N, D, H, W, C), share (Z P Q,): in pieces of so many planes of dy, `size` of them at once.
 
-    total: a row of windows, times share; line: the same, spread over a row of pixels and padding.  spare: memory as line, or none,
-    and room: for a volume, or none: for what is longer than the longest run of terms.
+    memory: for a row of windows, times share, spread over a row of pixels and padding; for these windows; and for a row and a
+    volume, or nothing, where there is more to add up than the longest run of columns or rows.
     """
     Z, P, Q, C = dy.shape[1:]
     D, H, W = dx.shape[1:4]
     T, R, S, back, down, across, front, above, before, deeper, lower, aside = windows
     pieces, (runs, length, step) = dx.shape[0] * (Z // planes), _runs(Q, across, C)
-    lone = D == Z == lower == 1 and not len(
-        room
-    )  # one plane, whose rows are met in order: the first time they are filled
+    line, total = part(memory, 0, rooms[0]), part(memory, rooms[0], rooms[1])
+    spare, room = part(memory, rooms[0] + rooms[1], rooms[2]), part(memory, rooms[0] + rooms[1] + rooms[2], rooms[3])
+    # Rows of a lone plane are met in order: the first time they are filled.
+    lone = D == Z == lower == 1 and not len(room)
     fill(room, 0)
     while True:
         start = take(counter) * size
@@ -281,6 +313,15 @@ def _backward(counter, size, planes, dy, dx, share, line, total, spare, room, ti
             # Its own planes of dx are those up to where the next piece begins, and all that are left of the last.
             first = min(D, max(0, o * back - front)) if o else 0
             last = min(D, max(0, (o + planes) * back - front)) if o + planes < Z else D
+            if tiled:
+                for row in range(o * T * P, (o + 1) * T * P):
+                    p, pixels = o * P + row % P, (n * D * H + row * R) * W * C
+                    g, factor = part(dy, (n * Z * P + p) * Q * C, Q * C), part(share, p * Q, Q)
+                    if C == 1:
+                        _spread_2x2(g, factor, part(dx, pixels, W), part(dx, pixels + W, W))
+                    else:
+                        _spread_tiles(g, factor, part(dx, pixels, R * W * C), R, S, W)
+                continue
             if not lone:
                 fill(part(dx, (n * D + first) * H * W * C, (last - first) * H * W * C), 0)
             volume, done = part(dx, n * D * H * W * C, D * H * W * C), 0
@@ -290,24 +331,25 @@ def _backward(counter, size, planes, dy, dx, share, line, total, spare, room, ti
                 for p in range(P):
                     g = part(dy, ((n * Z + plane) * P + p) * Q * C, Q * C)
                     factor, top = part(share, (plane * P + p) * Q, Q), p * down - above
-                    if tiled and C == 1:
-                        _spread_2x2(g, factor, part(volume, top * W, W), part(volume, (top + 1) * W, W))
-                        continue
-                    if tiled:
-                        _spread_tiles(g, factor, part(volume, top * W * C, 0), R, S, W)
-                        continue
-                    _scale(g, factor, total)
+                    if step == 1:
+                        _scale(g, factor, total)
                     fill(line, 0)
                     fill(spare, 0)
+                    terms = 0
                     for s in range(S):
-                        if s and s % longest[1] == 0:
-                            _add(spare, line, 1)
+                        if terms == longest[1]:
+                            _add(spare, line)
                             fill(line, 0)
-                        for i in range(runs):
-                            into = part(line, (i * across + s * aside) * C, 0)
-                            _add_apart(into, part(total, i * length, length), step)
+                            terms = 0
+                        if step > 1:
+                            _add_apart(part(line, s * aside, 0), g, factor, step)
+                        else:
+                            for i in range(runs):
+                                into = part(line, (i * across + s * aside) * C, length)
+                                _add(into, part(total, i * length, length))
+                        terms += 1
                     if len(spare):
-                        _add(line, spare, 1)
+                        _add(line, spare)
                     row = part(line, before * C, W * C)
                     highest, lowest = ceiling(max(0, -top), lower), min(R, ceiling(H - top, lower))
                     if lone:  # rows between windows
@@ -317,17 +359,17 @@ def _backward(counter, size, planes, dy, dx, share, line, total, spare, room, ti
                             h = top + r * lower
                             pixels = ((deep + t * deeper) * H + h) * W * C
                             if lone and h >= done:
-                                _put(part(volume, pixels, W * C), row, 1)
+                                _put(part(volume, pixels, W * C), row)
                             else:
-                                _add(part(room if len(room) else volume, pixels, W * C), row, 1)
+                                _add(part(room if len(room) else volume, pixels, W * C), row)
                     done, met = max(done, top + lowest), met + 1
                     if len(room) and (met == longest[0] or p + 1 == P):
                         begin = (deep + nearest * deeper) * H * W * C
                         length_of = ((farthest - 1 - nearest) * deeper + 1) * H * W * C
-                        _add(part(volume, begin, length_of), part(room, begin, length_of), 1)
+                        _add(part(volume, begin, length_of), part(room, begin, length_of))
                         fill(part(room, begin, length_of), 0)
                         met = 0
-            if lone and not tiled:
+            if lone:
                 fill(part(volume, done * W * C, (H - done) * W * C), 0)
 
 
