@@ -37,6 +37,13 @@ def test_what_was_right_is_right(counted):
     assert onnx_cases.lost(onnx_cases.report(counted), RECORD) == []
 
 
+def test_the_record_is_of_what_is_counted(counted):
+    found = onnx_cases.report(counted)
+    if found["onnx"] != RECORD["onnx"]:
+        pytest.skip(f"the record is of ONNX {RECORD['onnx']}")
+    assert found["cases"] == RECORD["cases"], "record them anew: python -m tests.ladder.onnx_cases --save"
+
+
 @pytest.mark.parametrize("operator", WORDS)
 def test_small_cases_are_right_where_kernels_run(operator, gpu):
     small = [case for case in onnx_cases.cases() if case.operator == operator and case.size < _SMALL]
