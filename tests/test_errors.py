@@ -196,6 +196,17 @@ CONV = {
         SizeLimitError,
         "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
     ),
+    "complex_transposed_output_beyond_any_array": (
+        lambda A: call_of("conv_transpose")(
+            A,
+            x=zeros(1, 1, 4, 4, dtype="complex64"),
+            w=zeros(1, 1, 3, 3, dtype="complex64"),
+            b=None,
+            stride=2**28,
+        ),
+        SizeLimitError,
+        "parts of y would be (1, 2, 805306371, 805306371) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
+    ),
     "output_of_a_volume_beyond_any_array": (
         lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(4, 3, 3, 3, 3), pad=2**20),
         SizeLimitError,
@@ -883,7 +894,7 @@ def _kinds():
                 continue
             for dtype in _NOT_TAKEN:
                 other = _with(row, name, lambda A, array=array, dtype=dtype: A(array.astype(dtype)))
-                if row.name == "conv":  # which takes complex arrays, too, if all are
+                if row.name in ("conv", "conv_transpose"):  # which take complex arrays, too, if all are
                     words = ("share one dtype", name) if dtype == "complex64" else (f"{name} must be float16",)
                 else:
                     words = (f"{name} must be float16, float32 or float64",)
