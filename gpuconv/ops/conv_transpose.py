@@ -7,12 +7,13 @@ from types import ModuleType
 from typing import Any
 
 from .. import checks
-from ..backend import backend_of, fill, on_gpu
+from ..backend import backend_of, on_gpu
 from ..elsewhere import says_ours
 from ..shapes import ConvSizes, VolumeConvSizes, as_image, conv_transpose_sizes, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
 from ._cache import Cache
+from ._into import parameters_into
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -116,16 +117,11 @@ def conv_transpose_backward_into(
     if on_gpu(x) and x.ndim == 4:
         how = {"input_grad": input_grad, "precision": cache.precision}
         return backend.conv_transpose.transposed_gradients_into(dy, x, w, cache.sizes, dw, db, **how)
-    kept = {"weight_grad": dw is not None, "bias_grad": db is not None}
-    dtype = next((array.dtype for array in (dw, db) if array is not None), x.dtype)
-    if dtype == x.dtype:
-        dx, *made = _backward(backend, dy, x, w, cache, {"input_grad": input_grad, **kept})
-    else:
-        dx, *_ = _backward(backend, dy, x, w, cache, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
-        wide_dy, wide_x, wide_w = (array.astype(dtype) for array in (dy, x, w))
-        _, *made = _backward(backend, wide_dy, wide_x, wide_w, cache, {"input_grad": False, **kept})
-    fill((dw, db), made)
-    return dx
+
+    def backward(dy: Any, x: Any, w: Any, wanted: dict[str, bool]) -> tuple[Any, Any, Any]:
+        return _backward(backend, dy, x, w, cache, wanted)
+
+    return parameters_into(backward, dy, x, w, dw, db, input_grad=input_grad)
 
 
 def _checked(dy: Any, cache: Any) -> ModuleType:
