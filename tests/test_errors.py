@@ -1272,6 +1272,17 @@ def test_the_way_from_another_library_is_told(make, end):
         assert str(caught.value).endswith(end) or f"{end} on a GPU" in str(caught.value)
 
 
+def test_filters_that_fit_in_the_order_of_others_are_warned_of_where_they_are_given():
+    x = zeros(1, 3, 8, 20)
+    with pytest.warns(
+        UserWarning, match="w \\(3, 3, 3, 16\\) is read as 3 filters of 3 x 16; is it H W I O, 16"
+    ) as caught:
+        gpuconv.conv_forward(x, zeros(3, 3, 3, 16))
+    assert [each.filename for each in caught] == [__file__]
+    for fine in ((16, 3, 3, 3), (3, 3, 3, 5), (3, 3, 8, 8), (4, 3, 3, 16)):
+        gpuconv.conv_forward(x, zeros(*fine))  # a warning would be an error
+
+
 def _told(message, **names):
     """Return what the way out in a message makes."""
     way = re.search(r"pass (.*?)(?:, or cp.*| of a colour picture)?$", message)[1]
