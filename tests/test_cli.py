@@ -201,13 +201,14 @@ def test_train_shows_a_line_for_each_epoch_and_the_outcome(gpuconv, finished):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert all(len(line) <= 80 for line in lines)
-    at = lines.index("epoch     train loss   validation   learning rate   seconds")
+    at = lines.index("epoch    train loss   training   validation   learning rate   seconds")
     for number, (line, row) in enumerate(zip(lines[at + 1 : at + 3], finished.metrics, strict=True)):
         fields = line.split()
         assert fields[0] == f"{number + 1}/2"
         assert fields[1] == f"{row['train_loss']:.4f}"
-        assert fields[2] == f"{row['validation_accuracy']:.2%}"
-        assert float(fields[3]) == pytest.approx(row["learning_rate"], rel=1e-2)
+        assert fields[2] == f"{row['train_accuracy']:.2%}"
+        assert fields[3] == f"{row['validation_accuracy']:.2%}"
+        assert float(fields[4]) == pytest.approx(row["learning_rate"], rel=1e-2)
     assert f"{shapes().name}: 200 train, 100 validation, 60 test" in " ".join(out.split())
     assert f"test {finished.test_accuracy:.2%} of 60 images" in out
     assert "gpuconv eval runs/convnet-1" in out
@@ -518,6 +519,17 @@ def test_what_cannot_be_used_exits_with_2_and_says_why(arguments, message, gpuco
     assert message in err
     assert "Traceback" not in err
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["train", "find-lr", "import", "plot"])
+def test_help_fits_a_narrow_terminal(gpuconv, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = gpuconv(command, "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 60
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = gpuconv(command, "--help")[1]
+    assert out.split() == wide.split()  # no word is broken
 
 
 def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):

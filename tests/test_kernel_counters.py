@@ -18,11 +18,22 @@ _STRIDE = "a stride of 2 takes every second pixel of a row; the next tap finds t
 _TURNED = "turns (filters, channels, taps) round; filters are small beside images, and the larger side is coalesced"
 _THREE = "3 channels: rows of 12 or 108 bytes do not end with a sector"
 _ONE = "1 channel of 27 taps: rows of 108 bytes do not end with a sector"
+_APART = "windows side by side begin some pixels apart; the next pixel of each finds the others in the L1 cache"
+_FEWER = "of a row fewer pixels are read than results are written; the next one finds them in the L1 cache"
 SCATTERED: dict[tuple[str, str], str] = {
     ("dropout_forward", "global load"): _TWO_PACKS,
     ("dropout_forward", "global store"): _TWO_PACKS,
     ("max_pool_forward_direct", "global load"): _STRIDE,
     ("average_pool_forward_direct", "global load"): _STRIDE,
+    ("adaptive_average_pool_forward_direct", "global load"): _APART,
+    (
+        "adaptive_average_pool_backward_direct",
+        "global load",
+    ): "pixels side by side read the gradient of a window together",
+    ("upsample_forward_nearest", "global load"): _FEWER,
+    ("upsample_forward_linear", "global load"): _FEWER,
+    ("upsample_backward_nearest", "global load"): _STRIDE,
+    ("upsample_backward_linear", "global load"): _STRIDE,
     ("max_pool_volume_forward_direct", "global load"): _STRIDE,
     ("average_pool_volume_forward_direct", "global load"): _STRIDE,
     ("max_pool_volume_backward_direct", "global load"): "dy is read by those channels alone whose maximum is here",

@@ -91,7 +91,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "avgpool2d": ("average-pool",),
     "averagepooling2d": ("average-pool",),
     "gap": ("global-average-pool",),
-    "adaptiveavgpool2d": ("global-average-pool",),
+    "adaptiveavgpool2d": ("adaptive-average-pool",),
     "linear": ("affine",),
     "dense": ("affine",),
     "fc": ("affine",),
@@ -154,6 +154,16 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
         if near := difflib.get_close_matches(letters, names, n=1):
             return names[near[0]]
     return None
+
+
+def no_attribute(module: str, name: str, known: Mapping[str, str]) -> AttributeError:
+    """Return the error of a name that a module does not have, with the one it most likely means.
+
+    known: what is looked for -> the name it stands for.
+    """
+    near = None if name.startswith("_") else nearest(name, known)
+    hint = f"; did you mean {known[near]}?" if near else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
 
 
 def _letters(name: str) -> str:

@@ -117,7 +117,8 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
     return [
         *lines,
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training",
-        f"everything is in {result.folder}; accuracy by class: gpuconv eval {result.folder}",
+        f"everything is in {result.folder}",
+        f"accuracy by class: gpuconv eval {result.folder}",
         *([f"try it: gpuconv predict {result.folder} PICTURE"] if own else []),
     ]
 
