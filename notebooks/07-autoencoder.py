@@ -67,9 +67,9 @@ assert np.array_equal(Aty, gpuconv.conv_backward(y, cache, weight_grad=False)[0]
 # How many windows lie on a pixel? With all values and all weights 1 the output counts them. Where the stride does not
 # divide the window, the counts differ from pixel to pixel: with 3 x 3 and stride 2 they are 1, 2 and 4, the pattern of
 # a checkerboard, which a net has to learn to make up for. With 4 x 4 every pixel inside is covered by 4. That takes one
-# cause of checkerboards away, not all: a net may still learn weights that are uneven. (Others enlarge the picture by
-# copying pixels and convolve then.) Source: Odena, Dumoulin and Olah, *Deconvolution and checkerboard artifacts*,
-# Distill (2016).
+# cause of checkerboards away, not all: a net may still learn weights that are uneven, and those who found this would
+# rather enlarge by copying pixels, `nn.Upsample` here, and convolve then. Source: Odena, Dumoulin and Olah,
+# *Deconvolution and checkerboard artifacts*, Distill (2016).
 #
 # Sizes are simpler, too: with `pad=1` a window of 4 makes H to exactly 2 H, where one of 3 would make it 2 H - 1 and
 # needs `output_pad=1`.
