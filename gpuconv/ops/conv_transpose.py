@@ -60,7 +60,8 @@ def conv_transpose_forward(
 
     It is the gradient of the input of the convolution with the same filters, stride, pad, dilation and groups, which
     makes an image of the size of x of one of the size of y.  Several sizes of y come to the same size of x:
-    output_pad, less than stride or than dilation, says how many rows and columns y has beyond the least, at its end.
+    output_pad, less than stride or than dilation, says how many rows and columns y has beyond the least, at its end,
+    which are computed like all others; a stride of 2 with R = 4 and pad=1 makes P = 2 H without any.
     pad is cut off both ends of y, or, as a pair (before, after) of an axis, off each its own; it may be "same", too.
     Options are an int, or a tuple of one for each axis after the channels; all arrays share one dtype and one place;
     y has the dtype and memory format of x.  precision: as in conv_forward.  complex64 and complex128 are taken, too; w is
