@@ -9,6 +9,7 @@ from tests.ladder.kernel_calls import CALLS, DTYPES, FORMATS
 OPERATORS = sorted({call.operator for call in CALLS.values()})
 # What a launcher chooses for one dtype or format alone, and the turns leave out.
 _MORE = {
+    ("adaptive_average_pool", "float16", "NHWC"),
     ("average_pool_dilated", "float16", "NHWC"),
     ("average_pool_real_pixels", "float16", "NHWC"),
     ("average_pool_volumes", "float16", "NHWC"),
@@ -52,6 +53,11 @@ _MORE = {
     ("max_pool_volumes_large_window", "float16", "NHWC"),
     ("max_pool_volumes_ties_every", "float16", "NCHW"),
     ("max_pool_volumes_ties_split", "float16", "NHWC"),
+    ("upsample", "float32", "NHWC"),
+    ("upsample_corners_volumes", "float16", "NCHW"),
+    ("upsample_linear_volumes", "float32", "NCHW"),
+    ("upsample_volumes", "float16", "NCHW"),
+    ("upsample_volumes", "float64", "NCHW"),
 }
 
 
