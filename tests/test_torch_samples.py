@@ -20,6 +20,7 @@ FEW = (
     "cross_entropy",
     "binary_cross_entropy_with_logits",
     "silu",
+    "adaptive_avg_pool1d",
 )
 
 

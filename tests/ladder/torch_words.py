@@ -147,6 +147,10 @@ def _pool(sample: Sample) -> tuple[str, dict[str, Any]]:
     return "average_pool", {**translated, "count_pad": options.get("count_include_pad", True)}
 
 
+def _adaptive_pool(sample: Sample) -> tuple[str, dict[str, Any]]:
+    return "adaptive_average_pool", {"size": along(sample.options["output_size"], AXES[sample.name])}
+
+
 def _indices(sample: Sample, cache: Any) -> Results:
     return {"indices": pool_indices(cache.argmax, cache.sizes)} if sample.options.get("return_indices") else {}
 
@@ -261,6 +265,13 @@ def _pool_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
     return dict.fromkeys(("y", "dx"), prod(sample.window))
 
 
+def _adaptive_pool_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
+    """Windows that do not tile an axis have up to a pixel more than its share."""
+    axes = AXES[sample.name]
+    sizes = list(zip(sample.x.shape[-axes:], y.shape[-axes:], strict=True))
+    return {"y": prod(-(-n // p) + 1 for n, p in sizes), "dx": prod(-(-p // n) + 1 for n, p in sizes)}
+
+
 def _batch_norm_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
     return dict.fromkeys(("y", "dx", "dgamma", "dbeta"), sample.x.size // sample.x.shape[1])
 
@@ -277,6 +288,9 @@ def _loss_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
 _WINDOWS = ("kernel_size", "stride", "padding")
 
 WORDS = {
+    "adaptive_avg_pool": Words(
+        _by(_adaptive_pool, "dx"), by_absolute_values, _adaptive_pool_terms, options=("output_size",)
+    ),
     "avg_pool": Words(
         _by(_pool, "dx"),
         by_absolute_values,
