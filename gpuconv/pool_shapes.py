@@ -158,11 +158,11 @@ def pool_sizes_of(
 def _sizes(images: Any, size: Any, window: Any, out: Any, *options: tuple[int, ...]) -> PoolSizes | VolumePoolSizes:
     """Return sizes, of signals as of images of one row; options are stride, pad, behind and dilation."""
     if len(window) == 3:
-        return VolumePoolSizes(*images, *size, *window, *out, *options)  # type: ignore[arg-type]
+        return VolumePoolSizes(*images, *size, *window, *out, *options)
     if len(window) == 1:
         size, window, out = (1, *size), (1, *window), (1, *out)
         options = tuple((alone, *sides) for alone, sides in zip((1, 0, 0, 1), options, strict=True))
-    return PoolSizes(*images, *size, *window, *out, *options)  # type: ignore[arg-type]
+    return PoolSizes(*images, *size, *window, *out, *options)
 
 
 def _astride(size: int, windows: int, stride: int, pad: int, dilation: int) -> bool:
