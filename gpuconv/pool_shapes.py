@@ -105,10 +105,7 @@ def pool_sizes(
     """
     axes = _pool_axes(x, window)
     letters = f"(N, C, {IMAGE_AXES[axes]})"
-    if x.ndim != axes + 2:
-        signal = ", or, to pool (N, C, L), window must be a tuple of one, as in (2,)" if x.ndim == 3 else ""
-        msg = f"x must be {letters}, got shape {tuple(x.shape)}{signal}"
-        raise ShapeError(msg)
+    _check_axes(x, axes, letters, "window")
     window = checks.each_axis("window", window, axes, least=1)
     if prod(window) > _MOST_IN_WINDOW:
         msg = f"window must have at most 2^31 - 1 elements, which is how far places in it are counted, got window={window}"
@@ -121,9 +118,9 @@ def pool_sizes(
     N, C, *size = x.shape
     reach = [d * (n - 1) + 1 for n, d in zip(window, dilation, strict=True)]
     dilated = f" (dilated to {spoken(reach)})" if max(dilation) > 1 else ""
-    if any(2 * max(both) > n for both, n in zip(sides, reach, strict=True)):
+    if any(max(both) >= n for both, n in zip(sides, reach, strict=True)):
         of = f"pad={plain_sides(sides)}, window={window}{dilated}"
-        msg = f"pad must be at most half the window, so that no window lies in the padding: {of}"
+        msg = f"pad must be less than the window, so that no window lies in the padding: {of}"
         raise ParamError(msg)
     out = [out_size(*axis, ceil=ceil) for axis in zip(size, window, stride, sides, dilation, strict=True)]
     if min(out) < 1:
@@ -177,6 +174,65 @@ def image_pool_sizes(x: Any, **options: Any) -> PoolSizes:
     sizes = pool_sizes(x, **options)
     assert isinstance(sizes, PoolSizes)
     return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveSizes:
+    """Sizes of one adaptive pooling call: the shapes of x, `image`, and of y, `out`.
+
+    Of n pixels along an axis, window p of P has those from floor(p n / P) to before ceil((p + 1) n / P).
+    """
+
+    image: tuple[int, ...]
+    out: tuple[int, ...]
+
+    @property
+    def even(self) -> bool:
+        """True if the windows are of one size and lie side by side."""
+        return all(n % p == 0 for n, p in zip(self.image[2:], self.out[2:], strict=True))
+
+    @property
+    def whole(self) -> bool:
+        """True if there is one window, all of the image."""
+        return set(self.out[2:]) == {1}
+
+    @property
+    def windows(self) -> PoolSizes | VolumePoolSizes:
+        """The same call as one of average pooling, where the windows are even."""
+        size, out = self.image[2:], self.out[2:]
+        window = tuple(n // p for n, p in zip(size, out, strict=True))
+        nothing = (0,) * len(out)
+        return _sizes(self.image[:2], size, window, out, window, nothing, nothing, (1,) * len(out))
+
+
+def adaptive_sizes(x: Any, size: Any) -> AdaptiveSizes:
+    """Return the sizes of pooling x to a size: an int, or one for each axis, where None leaves an axis as it is.
+
+    Those of a signal are the sizes of an image of one row; size has to be a tuple of one there, as pool_sizes says.
+    """
+    axes = _pool_axes(x, size)
+    letters = f"(N, C, {IMAGE_AXES[axes]})"
+    _check_axes(x, axes, letters, "size")
+    entries = size if isinstance(size, (tuple, list)) else (size,) * axes
+    kept = [entry is None and entries is size for entry in entries]
+    numbers = checks.each_axis(
+        "size", tuple(1 if keep else n for n, keep in zip(entries, kept, strict=True)), axes, least=1
+    )
+    checks.not_empty("x", x, letters)
+    N, C, *image = x.shape
+    out = [n if keep else p for n, p, keep in zip(image, numbers, kept, strict=True)]
+    check_count("y", (N, C, *out), f"size={checks.shown(size)}")
+    if axes == 1:
+        image, out = [1, *image], [1, *out]
+    return AdaptiveSizes((N, C, *image), (N, C, *out))
+
+
+def _check_axes(x: Any, axes: int, letters: str, option: str) -> None:
+    """Check the axes of x; option: what says of signals that they are meant."""
+    if x.ndim != axes + 2:
+        signal = f", or, to pool (N, C, L), {option} must be a tuple of one, as in (2,)" if x.ndim == 3 else ""
+        msg = f"x must be {letters}, got shape {tuple(x.shape)}{signal}"
+        raise ShapeError(msg)
 
 
 def _pool_axes(x: Any, window: Any) -> int:

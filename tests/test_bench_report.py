@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import cases, harness, load, peers, quiet, readme, report, results, run, tables
 from bench import conftest as bench_options
-from bench import harness, load, peers, quiet, readme, report, results, run, tables
 from bench.results import ONE_THREAD, OURS, Entry, Ratio, Result, Row
 from gpuconv import cli
 from gpuconv.errors import ConfigError
@@ -452,7 +452,7 @@ def bench(capsys, monkeypatch):
         (["--set", "fast"], "there is no set 'fast': choose one of readme, course"),
         (
             ["--ops", "conv,pool"],
-            "there is no operator 'pool' among the cases: choose from affine, average_pool, batchnorm, conv",
+            f"there is no operator 'pool' among the cases: choose from {', '.join(cases.OPS)}",
         ),
         (["--only", "99x99"], "the set readme has no case of any operator with '99x99' in its name"),
         (["--peers", "torch,tf"], "there is no peer 'tf': choose from self, torch"),
@@ -495,7 +495,7 @@ def test_the_list_shows_all_there_is(bench):
     code, out, _ = bench("--list")
     assert code == 0
     assert "conv three-layer 7x7, 3->32, 32x32" in out
-    assert "operators: affine, average_pool, batchnorm, conv" in out
+    assert f"operators: {', '.join(cases.OPS)}" in out
     assert all(f"\n  {name} " in out for name in peers.MODULES if name != OURS)
 
 

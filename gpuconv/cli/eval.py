@@ -54,6 +54,7 @@ def add(commands: Any) -> None:
 
 def _eval(arguments: argparse.Namespace) -> int:
     from ..runs.folder import members
+    from ..show import screen
 
     check_views(arguments)
     paths = members(arguments.run_path)
@@ -64,7 +65,10 @@ def _eval(arguments: argparse.Namespace) -> int:
         else:
             several = _all(arguments.run_path, paths, arguments)
             text = document(_values_of_all(several)) if arguments.json else "\n".join(_table(arguments, several))
-    sys.stdout.write(text + "\n")
+    if arguments.json:
+        sys.stdout.write(text + "\n")
+    else:
+        screen.say([text])
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .. import checks
 from ..backend import backend_of, on_gpu
 from ..elsewhere import says_ours
-from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
+from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, warn_of_turned_filters, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
 from ._cache import Cache
@@ -94,6 +94,8 @@ def conv_forward(
     checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w, b=b)
     precision = _precision.check(precision, x)
     sizes = conv_sizes(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    if w.ndim == 4:
+        warn_of_turned_filters(w, stacklevel=3)  # where conv_forward is called, behind `says_ours`
     if x.dtype in COMPLEX:
         check_count("parts of y", real_sizes(sizes).out, f"x {tuple(x.shape)}")
     y = _forward(backend, x, w, b, sizes, precision)

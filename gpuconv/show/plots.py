@@ -66,9 +66,12 @@ def curves(runs: Sequence[Reading]) -> Figure:
 
 
 def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], chosen: float | None) -> Figure:
-    """Return a Figure with the losses of steps at learning rates, and the rate that was chosen."""
+    """Return a Figure with the losses of steps at learning rates, up to where they blow up, and the rate that was chosen."""
     check()
     from matplotlib.figure import Figure
+
+    count = until_it_blows_up(smoothed)
+    values, losses, smoothed = values[:count], losses[:count], smoothed[:count]
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -76,6 +79,9 @@ def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[f
     axes.plot(values, smoothed, color="C0", label="smoothed")
     if chosen is not None:
         axes.axvline(chosen, color="C1", linestyle=":", label=f"lr {chosen:g}")
+    if count:
+        low, high = min(*losses, *smoothed), max(smoothed)
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
@@ -84,6 +90,14 @@ def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[f
     axes.legend(frameon=False)
     figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def until_it_blows_up(smoothed: Sequence[float]) -> int:
+    """Return how many losses a chart shows: those after them are so much higher that nothing else would be seen."""
+    if not smoothed:
+        return 0
+    top = 2 * smoothed[0] - min(smoothed)
+    return 1 + max(place for place, loss in enumerate(smoothed) if loss <= top)
 
 
 def _png(figure: Figure) -> bytes:

@@ -73,7 +73,7 @@ class RateSearch:
     def rule(self) -> str:
         """How the suggestion is made, or why there is none, in a sentence."""
         if self.suggestion is not None:
-            return "the last rate before the smoothed loss has lost a tenth of its fall again, as the highest of a schedule"
+            return "beyond it the smoothed loss gives back more than a tenth of its fall"
         if not self._has_fallen:
             return "the loss has not fallen at any rate: begin lower (--lowest), or look for a mistake in data or net"
         return "the loss has not risen up to the highest rate: go higher (--highest)"

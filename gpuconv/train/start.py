@@ -15,6 +15,7 @@ from ..data.pictures import MIXED_SIZE, NAMED
 from ..data.sources import is_path
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
 from ..folders import path_of
+from ..plural import counted
 from ..runs import checkpoint
 from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Snapshot
@@ -28,6 +29,7 @@ from ..runs.result import Result, from_record
 from ..runs.settings import difference, run_name
 from ..show import terminal
 from ..show.terminal import Progress
+from ..show.words import setting
 from . import recipe
 from .listed import listed
 from .loop import Training
@@ -113,10 +115,11 @@ def begin(
     fitted = recipe.fitted(config, dataset)
     if fitted != config:
         images = len(recipe.split(dataset, config).y_train)
-        what = f"gives an epoch of {images} training images fewer than 8 steps"
+        what = f"would leave an epoch of {counted(images, 'training image')} fewer than 8 steps"
         if config.batch_size > images:
-            what = "is more than there are training images"
-        display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
+            what = f"is more than the {counted(images, 'training image')}"
+        size = setting("batch_size", config.batch_size)
+        display.note(f"{size} {what}: batches of {fitted.batch_size} are taken instead")
     training = Training(fitted, dataset, display, weights=weights, team=team, rate=rate)
     training.prepare(weights)
     for note in training.notes:

@@ -128,8 +128,7 @@ def conclude(trained: several.Trained, progress: str) -> Sweep:
     }
     seeds.write(outcome.folder / "sweep.json", record)
     with display_of(progress) as display:
-        for line in table(outcome):
-            display.note(line)
+        display.lines(table(outcome))
     return outcome
 
 
