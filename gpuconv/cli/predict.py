@@ -83,8 +83,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         return 0
     lines = _lines(predictions, arguments.top)
     if arguments.save is not None:
-        of_all = f"the first {grid.MOST} of {len(predictions):,}" if len(predictions) > grid.MOST else "all of them"
-        lines += ["", f"wrote {arguments.save}, {of_all}"]
+        of_all = f", the first {grid.MOST} of {len(predictions):,}" if len(predictions) > grid.MOST else ""
+        lines += ["", f"wrote {arguments.save}{of_all}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 

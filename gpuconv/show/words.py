@@ -17,6 +17,7 @@ from ..runs.result import Result
 from ..version import gpuconv_version
 
 _OVERFITTED = 0.99
+_COMING_DOWN = ("cosine", "one-cycle")  # schedules that end with the lowest rate
 
 
 _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
@@ -113,6 +114,11 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
         lines.append(f"with the views of tta {config.tta}: test {result.test_accuracy_tta:.2%}")
     if result.ended_by in ("max-minutes", "patience"):
         lines.append(f"ended by {result.ended_by} in epoch {len(result.metrics)} of {about['epochs']}")
+    if result.ended_by == "max-minutes" and config.schedule in _COMING_DOWN:
+        steps = 60 * config.max_minutes / max(result.seconds, 1e-9) * result.steps
+        epochs = int(steps / (about["steps"] / about["epochs"]))
+        fits = setting("epochs", epochs) if epochs else setting("max_steps", result.steps)
+        lines.append(f"before the rate had come down: {fits} is a schedule that ends in this time")
     if config.precision == "float16":
         lines.append(f"{skipped} of {counted(result.steps, 'step')} skipped for gradients beyond float16")
     if config.overfit and (accuracy := result.validation_accuracy) is not None:
