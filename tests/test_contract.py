@@ -158,6 +158,7 @@ _GROUND = {
     "shapes",
     "tables",
     "typing",
+    "upsample_shapes",
     "version",
 }
 

@@ -196,6 +196,17 @@ CONV = {
         SizeLimitError,
         "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
     ),
+    "complex_transposed_output_beyond_any_array": (
+        lambda A: call_of("conv_transpose")(
+            A,
+            x=zeros(1, 1, 4, 4, dtype="complex64"),
+            w=zeros(1, 1, 3, 3, dtype="complex64"),
+            b=None,
+            stride=2**28,
+        ),
+        SizeLimitError,
+        "parts of y would be (1, 2, 805306371, 805306371) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
+    ),
     "output_of_a_volume_beyond_any_array": (
         lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(4, 3, 3, 3, 3), pad=2**20),
         SizeLimitError,
@@ -348,21 +359,21 @@ POOL = {
         ParamError,
         "window must be an int or a triple (depth, vertical, horizontal), got 2 values: (2, 2)",
     ),
-    "pad_above_half_of_a_depth": (
+    "pad_as_deep_as_the_window": (
         lambda A: pool(A, x=(2, 3, 4, 4, 4), window=(1, 2, 2), pad=1),
         ParamError,
         "pad=(1, 1, 1), window=(1, 2, 2)",
     ),
-    "pad_above_half_of_a_signals_window": (
-        lambda A: average(A, x=(2, 3, 8), window=(3,), pad=2),
+    "pad_as_long_as_a_signals_window": (
+        lambda A: average(A, x=(2, 3, 8), window=(3,), pad=3),
         ParamError,
-        "pad must be at most half the window, so that no window lies in the padding: pad=(2,), window=(3,)",
+        "pad must be less than the window, so that no window lies in the padding: pad=(3,), window=(3,)",
     ),
-    "pad_above_half_of_a_dilated_window": (
-        lambda A: pool(A, window=2, pad=((0, 0), (0, 3)), dilation=4),
+    "pad_as_wide_as_a_dilated_window": (
+        lambda A: pool(A, window=2, pad=((0, 0), (0, 5)), dilation=4),
         ParamError,
-        "pad must be at most half the window",
-        "pad=(0, (0, 3)), window=(2, 2) (dilated to 5x5)",
+        "pad must be less than the window",
+        "pad=(0, (0, 5)), window=(2, 2) (dilated to 5x5)",
     ),
     "dilated_window_around_the_image": (
         lambda A: pool(A, x=(2, 3, 8, 2), window=2, pad=(0, 1), dilation=(1, 3)),
@@ -413,18 +424,22 @@ POOL = {
     "stride_negative": (lambda A: pool(A, stride=-2), ParamError, "stride must be", "stride=-2"),
     "stride_float": (lambda A: pool(A, stride=1.5), ArgTypeError, "stride must be an int", "1.5"),
     "pad_negative": (lambda A: pool(A, pad=-1), ParamError, "pad must be", "pad=-1"),
-    "pad_above_half_the_window": (
-        lambda A: pool(A, window=3, pad=2),
+    "pad_as_wide_as_the_window": (
+        lambda A: pool(A, window=3, pad=3),
         ParamError,
-        "pad must be at most half the window",
-        "pad=(2, 2), window=(3, 3)",
+        "pad must be less than the window",
+        "pad=(3, 3), window=(3, 3)",
     ),
-    "pad_above_half_of_one_axis": (lambda A: pool(A, window=(4, 3), pad=2), ParamError, "pad=(2, 2), window=(4, 3)"),
+    "pad_as_wide_as_the_window_on_one_axis": (
+        lambda A: pool(A, window=(4, 3), pad=3),
+        ParamError,
+        "pad=(3, 3), window=(4, 3)",
+    ),
     "pad_enormous": (lambda A: pool(A, pad=2**62), ParamError, "pad must be", f"pad={2**62}"),
     "image_without_rows": (lambda A: pool(A, x=(2, 3, 0, 8)), ShapeError, "x must have no axis", "(2, 3, 0, 8)"),
     "image_without_channels": (lambda A: pool(A, x=(2, 0, 8, 8)), ShapeError, "x must have no axis", "(2, 0, 8, 8)"),
     "average_window_zero": (lambda A: average(A, window=0), ParamError, "window must be", "window=0"),
-    "average_pad_above_half": (lambda A: average(A, pad=2), ParamError, "pad=(2, 2), window=(2, 2)"),
+    "average_pad_as_wide_as_the_window": (lambda A: average(A, pad=2), ParamError, "pad=(2, 2), window=(2, 2)"),
     "average_count_pad_not_a_flag": (
         lambda A: average(A, count_pad=1),
         ArgTypeError,
@@ -879,7 +894,7 @@ def _kinds():
                 continue
             for dtype in _NOT_TAKEN:
                 other = _with(row, name, lambda A, array=array, dtype=dtype: A(array.astype(dtype)))
-                if row.name == "conv":  # which takes complex arrays, too, if all are
+                if row.name in ("conv", "conv_transpose"):  # which take complex arrays, too, if all are
                     words = ("share one dtype", name) if dtype == "complex64" else (f"{name} must be float16",)
                 else:
                     words = (f"{name} must be float16, float32 or float64",)

@@ -155,6 +155,14 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         else:
             border, more = 0.0, (ceil,)
         return lambda x: pool(F.pad(x, frame, value=border) if frame else x, window, stride, pad, *more)
+    if op == "adaptive_average_pool":
+        return partial(getattr(F, f"adaptive_avg_pool{axes}d"), output_size=options["size"])
+    if op == "upsample":
+        factor, mode = of_axes(options["factor"], axes), options["mode"]
+        if mode == "nearest":
+            return lambda x: F.interpolate(x, scale_factor=factor, mode="nearest")
+        mode, corners = ("linear", "bilinear", "trilinear")[axes - 1], options.get("align_corners", False)
+        return lambda x: F.interpolate(x, scale_factor=factor, mode=mode, align_corners=corners)
     if op == "global_average_pool":
         return lambda x: x.mean((2, 3))
     if op == "affine":
