@@ -435,7 +435,7 @@ def test_a_grid_is_drawn(home, call, tmp_path):
     folder = home / "moved" / "val"
     code, out, err = call("predict", home / "run", folder, "--save", "grid.png")
     assert (code, err) == (0, "")
-    assert out.endswith("\nwrote grid.png, all of them\n")
+    assert out.endswith("\nwrote grid.png\n")
     with Image.open("grid.png") as drawn:
         pixels = np.asarray(drawn.convert("RGB")).astype(int)
     for colour in COLOURS.values():
