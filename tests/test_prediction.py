@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -410,6 +411,15 @@ def test_probabilities_are_those_of_scores_averaged_over_views(home, call):
     assert document["predictions"][0]["probabilities"] == list(found[0].probabilities)
     with pytest.raises(ParamError, match="tta must be one of"):
         net.predict(picture, tta="all")
+
+
+def test_lines_fit_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    one = Prediction("new/000.png", ("crescent", "disc", "checkerboard"), (0.5, 0.3, 0.2))
+    lines = command._lines([one], 3)
+    assert max(map(tables.width, lines)) <= 60
+    assert " ".join(lines).split() == ["new/000.png", "crescent", "50.0%", "disc", "30.0%", "checkerboard", "20.0%"]
 
 
 def test_lines_are_aligned_and_names_keep_their_end(home, call):

@@ -15,6 +15,7 @@ from .. import tables
 from ..backend import using
 from ..data.sources import NAMES
 from ..errors import ConfigError
+from ..folders import quoted
 from ..plural import counted
 from .parser import EXIT_CODES, add_device, add_json, add_views, check_views, document, named_path
 
@@ -196,7 +197,7 @@ def _all(folder: Path, paths: Sequence[Path], arguments: argparse.Namespace) -> 
     """Return how the nets of a folder's runs do, of those that have a checkpoint."""
     begun = [path for path in paths if (path / f"{arguments.checkpoint}.safetensors").exists()]
     if not begun:
-        msg = f"no run in {folder} has a {arguments.checkpoint} checkpoint yet: gpuconv train --resume {folder} goes on"
+        msg = f"no run in {folder} has a {arguments.checkpoint} checkpoint yet: gpuconv train --resume {quoted(folder)} goes on"
         raise ConfigError(msg)
     outcomes: list[_Outcome] = []
     for path in begun:

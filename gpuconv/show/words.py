@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import tables
 from ..data.pictures import NAMED
+from ..folders import quoted
 from ..plural import counted
 from ..runs.config import OF_WEIGHTS, SIXTEEN_BITS, Config
 from ..runs.machine import machine
@@ -129,8 +130,8 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
         *lines,
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training",
         f"everything is in {result.folder}",
-        f"accuracy by class: gpuconv eval {result.folder}",
-        *([f"try it: gpuconv predict {result.folder} PICTURE"] if own else []),
+        f"accuracy by class: gpuconv eval {quoted(result.folder)}",
+        *([f"try it: gpuconv predict {quoted(result.folder)} PICTURE"] if own else []),
     ]
 
 
