@@ -13,7 +13,7 @@ from .errors import ArgTypeError
 Function = TypeVar("Function", bound=Callable)
 
 # By the word of PyTorch, Keras, JAX, SciPy or cuDNN: what it may be here, of which the first that a function has is meant.
-_OURS: dict[str, tuple[str, ...]] = {
+OURS: dict[str, tuple[str, ...]] = {
     "alpha": ("slope",),
     "bias": ("b", "beta"),
     "count_include_pad": ("count_pad",),
@@ -103,7 +103,7 @@ def _said(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
             continue
         if word in reasons:
             return f"{name} has no argument {word}: {reasons[word]}"
-        ours = [known for known in _OURS.get(word, ()) if known in own]
+        ours = [known for known in OURS.get(word, ()) if known in own]
         if ours:
             return f"{name} has no argument {word}: it is called {ours[0]} here"
         needed, instead = _INSTEAD.get(word, ((), ""))

@@ -199,13 +199,10 @@ class AdaptiveSizes:
     @property
     def windows(self) -> PoolSizes | VolumePoolSizes:
         """The same call as one of average pooling, where the windows are even."""
-        (N, C, *size), out = self.image, self.out[2:]
+        size, out = self.image[2:], self.out[2:]
         window = tuple(n // p for n, p in zip(size, out, strict=True))
-        kind: Any = VolumePoolSizes if len(out) == 3 else PoolSizes
-        sizes: PoolSizes | VolumePoolSizes = kind(
-            N, C, *size, *window, *out, window, (0,) * len(out), (0,) * len(out), (1,) * len(out)
-        )
-        return sizes
+        nothing = (0,) * len(out)
+        return _sizes(self.image[:2], size, window, out, window, nothing, nothing, (1,) * len(out))
 
 
 def adaptive_sizes(x: Any, size: Any) -> AdaptiveSizes:

@@ -83,8 +83,8 @@ def test_every_word_of_ours_is_one():
     functions = [getattr(gpuconv, name) for name in gpuconv.ops.__all__]
     functions += [kind.cls.__init__ for kind in KINDS.values()]
     known = {name for function in functions for name in inspect.signature(function).parameters}
-    assert {ours for words in elsewhere._OURS.values() for ours in words} <= known
-    assert not [word for word, ours in elsewhere._OURS.items() if word in ours]
+    assert {ours for words in elsewhere.OURS.values() for ours in words} <= known
+    assert not [word for word, ours in elsewhere.OURS.items() if word in ours]
     assert {argument for needed, _ in elsewhere._INSTEAD.values() for argument in needed} <= known
     assert not elsewhere._INSTEAD.keys() & known
 

@@ -512,8 +512,11 @@ CASES = [
 SIZES = sorted({*range(1, 2049), *(round(2 ** (i / 8)) for i in range(36 * 8))})
 
 
-def test_every_kernel_is_in_the_table():
-    """But those of single elements, which add nothing up: they are a call of pointwise."""
+def kernels_in_no_table():
+    """Return the kernels that the tables here lack, and those that there are no more.
+
+    Those of single elements, which add nothing up, need not be there: they are a call of pointwise.
+    """
     kernels, single_elements = set(), set()
     for file in KERNELS.glob("*.cu"):
         text = re.sub(r"//[^\n]*", "", file.read_text(encoding="utf-8"))
@@ -532,7 +535,11 @@ def test_every_kernel_is_in_the_table():
         | OF_FLOAT32
         | {name for row in TABLE.values() for name in row.kernels}
     )
-    missing, gone = sorted(kernels - single_elements - listed), sorted(listed - kernels)
+    return sorted(kernels - single_elements - listed), sorted(listed - kernels)
+
+
+def test_every_kernel_is_in_the_table():
+    missing, gone = kernels_in_no_table()
     assert not missing, (
         f"add {', '.join(missing)} to tests/test_long_sums_cuda.py: TABLE, or NO_SUMS if they add nothing up"
     )

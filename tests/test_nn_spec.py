@@ -191,6 +191,15 @@ def test_global_average_pool_gives_rows(tmp_path):
     assert net.params["affine1.w"].shape == (3, 4)
 
 
+def test_pooling_to_a_size_keeps_an_axis_by_a_word(tmp_path):
+    """TOML has no None."""
+    layer = '[[layer]]\nkind = "adaptive-average-pool"\nsize = ["same", 2]\n'
+    net = nn.from_file(written(tmp_path, layer + AFFINE), **SETTINGS)
+    pool = next(layer for _, layer in net.body.leaves())
+    assert pool.settings == {"size": [None, 2]}
+    assert repr(nn.build_layer(pool.config)) == repr(pool) == "AdaptiveAveragePool([None, 2])"
+
+
 AFFINE = '[[layer]]\nkind = "affine"\n'
 REFUSED = {
     "unknown_kind": (

@@ -20,6 +20,7 @@ FEW = (
     "cross_entropy",
     "binary_cross_entropy_with_logits",
     "silu",
+    "adaptive_avg_pool1d",
 )
 
 
@@ -71,6 +72,15 @@ def test_a_planted_fault_of_a_loss_is_wrong(function, name, result, monkeypatch)
     for dtype in ("float64", "float32"):
         one = torch_samples.count([name], [dtype])[name][dtype]
         assert len(one.wrong) > one.right
+
+
+def test_the_record_has_every_function_and_nothing_wrong():
+    record = outcomes.newest(torch_samples.KIND)
+    assert set(record["samples"]) == set(torch_samples.NAMES), (
+        "record them anew: python -m tests.ladder.torch_samples --save"
+    )
+    assert record["total"]["wrong"] == 0
+    assert set(record["total"]["refused"]) <= set(REASONS)
 
 
 def test_fewer_right_than_in_a_record_are_said():

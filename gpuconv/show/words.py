@@ -44,7 +44,8 @@ def too_high_a_rate(config: Config, classes: int, step: int, loss: float, steps:
     try_next = setting("lr", float(f"{config.lr / 5:.2g}"))
     return (
         f"the loss of step {step:,} is {loss:.3g}, where guessing among {classes:,} classes would be at "
-        f"{math.log(classes):.1f}: the rate is high for a run of {counted(steps, 'step')}, try {try_next}"
+        f"{math.log(classes):.1f}: the rate is high for a run of {counted(steps, 'step')}, "
+        f"try {try_next}, or what {_search()} suggests"
     )
 
 
@@ -53,8 +54,12 @@ def not_finite(config: Config, rate: float, what: str, where: str, kept: str) ->
     clip = "" if config.clip_norm else f", or {setting('clip_norm', 1)}"
     return (
         f"{what} in {where}, at a learning rate of {rate:.3g}.  {kept or 'Nothing was saved'}; "
-        f"lower {setting('lr')} ({config.lr:g} now){clip}"
+        f"lower {setting('lr')} ({config.lr:g} now){clip}; {_search()} looks for a rate"
     )
+
+
+def _search() -> str:
+    return "gpuconv find-lr" if _as_flags.get() else "find_rate"
 
 
 def facts(config: Config, about: Mapping[str, Any], processes: str = "") -> list[tuple[str, str]]:

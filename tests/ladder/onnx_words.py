@@ -22,6 +22,8 @@ from .pool_indices import pool_indices
 
 # Why a case may be refused, beside outcomes.INTEGERS.
 DRAWS = "random numbers of another generator"
+FRACTIONS = "a size that is no whole multiple"
+PLACES = "pixels of another place, or more than two along an axis"
 ROWS_OF_BIAS = "a bias of its own for each row"
 MATRICES = "a batch of matrices, each times one of its own"
 
@@ -62,7 +64,7 @@ class Node:
 # Windows ------------------------------------------------------------------------------------------------------------
 
 
-def _along(node: Node, size: tuple[int, ...], window: tuple[int, ...]) -> dict[str, Any]:
+def along(node: Node, size: tuple[int, ...], window: tuple[int, ...]) -> dict[str, Any]:
     """Return stride, pad and dilation of windows over an image of this size."""
     axes = len(size)
     stride, dilation = (tuple(node.take(name, [1] * axes)) for name in ("strides", "dilations"))
@@ -87,7 +89,7 @@ def _shared(totals: list[int], auto: str) -> tuple[tuple[int, int], ...]:
 def _conv(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     window = w.shape[2:]
     assert tuple(node.take("kernel_shape", window)) == window
-    return node.run("conv_forward", x, w, b, **_along(node, x.shape[2:], window), groups=node.take("group", 1))[0]
+    return node.run("conv_forward", x, w, b, **along(node, x.shape[2:], window), groups=node.take("group", 1))[0]
 
 
 def _conv_transpose(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
@@ -111,7 +113,7 @@ def _conv_transpose(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | No
 
 def _max_pool(node: Node, x: np.ndarray) -> Any:
     window = tuple(node.take("kernel_shape", None))
-    options = {"ceil": bool(node.take("ceil_mode", 0)), **_along(node, x.shape[2:], window)}
+    options = {"ceil": bool(node.take("ceil_mode", 0)), **along(node, x.shape[2:], window)}
     y, cache = node.run("max_pool_forward", x, window=window, **options)
     in_image = pool_indices(node.numpy(cache.argmax), cache.sizes, "F" if node.take("storage_order", 0) else "C")
     images = np.arange(prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
@@ -120,7 +122,7 @@ def _max_pool(node: Node, x: np.ndarray) -> Any:
 
 def _average_pool(node: Node, x: np.ndarray) -> np.ndarray:
     window = tuple(node.take("kernel_shape", None))
-    options = {"ceil": bool(node.take("ceil_mode", 0)), **_along(node, x.shape[2:], window)}
+    options = {"ceil": bool(node.take("ceil_mode", 0)), **along(node, x.shape[2:], window)}
     count_pad = bool(node.take("count_include_pad", 0))
     return node.run("average_pool_forward", x, window=window, **options, count_pad=count_pad)[0]
 
@@ -131,6 +133,43 @@ def _global_average_pool(node: Node, x: np.ndarray) -> np.ndarray:
 
 def _global_max_pool(node: Node, x: np.ndarray) -> np.ndarray:
     return node.run("max_pool_forward", x, window=x.shape[2:])[0]
+
+
+# Of a Resize: what makes `nearest` and `linear` ours where the size grows by a whole factor.  A pixel's middle is then
+# nearest to its own copies, and half_pixel_symmetric has nothing to centre.
+_MIDDLES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel")
+
+
+def _resize(node: Node, x: np.ndarray, *regions_and_sizes: np.ndarray | None) -> np.ndarray:
+    """Inputs behind x: scales; from opset 11 on a region, scales and sizes.  What is left is of other modes or of smaller sizes."""
+    scales, sizes = (*(regions_and_sizes if len(regions_and_sizes) == 1 else regions_and_sizes[1:]), None)[:2]
+    policy, axes = node.take("keep_aspect_ratio_policy", "stretch"), node.take("axes", range(x.ndim))
+    for name in ("antialias", "cubic_coeff_a", "exclude_outside", "extrapolation_value"):
+        node.take(name, 0)
+    factors = np.ones(x.ndim)
+    factors[list(axes)] = scales if sizes is None else sizes / np.take(x.shape, axes)
+    if policy != "stretch":
+        of_axes = factors[list(axes)]
+        factors[list(axes)] = of_axes.min() if policy == "not_larger" else of_axes.max()
+    mode, places = node.take("mode", "nearest"), node.take("coordinate_transformation_mode", "half_pixel")
+    rounding = node.take("nearest_mode", "round_prefer_floor")
+    if (factors < 1).any() or (factors % 1 > 0).any() or (factors[:2] > 1).any():
+        raise Refused(FRACTIONS)
+    if mode == "nearest" and (
+        (places in _MIDDLES and rounding.startswith("round")) or (places == "asymmetric" and rounding == "floor")
+    ):
+        how = {"mode": "nearest"}
+    elif mode == "linear" and places in (*_MIDDLES, "align_corners"):
+        how = {"mode": "linear", "align_corners": places == "align_corners"}
+    else:
+        raise Refused(PLACES)
+    return node.run("upsample_forward", x, factor=tuple(map(int, factors[2:])), **how)[0]
+
+
+def _upsample(node: Node, x: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Resize, of which there were these two modes alone, before it had that name."""
+    node.attributes |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    return _resize(node, x, scales)
 
 
 # Normalisation ------------------------------------------------------------------------------------------------------
@@ -302,6 +341,8 @@ WORDS: dict[str, Callable[..., Any]] = {
     "MaxPool": _max_pool,
     "Momentum": _momentum,
     "Relu": _relu,
+    "Resize": _resize,
     "SoftmaxCrossEntropyLoss": _softmax_cross_entropy,
     "Swish": _swish,
+    "Upsample": _upsample,
 }

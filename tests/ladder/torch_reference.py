@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 # Functions by the number of axes behind the channels, and the names of those without it.
-AXES = {f"{kind}{axes}d": axes for kind in ("conv", "conv_transpose", "max_pool", "avg_pool") for axes in (1, 2, 3)}
+_KINDS = ("adaptive_avg_pool", "avg_pool", "conv", "conv_transpose", "max_pool")
+AXES = {f"{kind}{axes}d": axes for kind in _KINDS for axes in (1, 2, 3)}
 
 GRADIENTS = {"x": "dx", "w": "dw", "b": "db", "gamma": "dgamma", "beta": "dbeta"}
 

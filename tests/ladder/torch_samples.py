@@ -2,7 +2,7 @@
 
     python -m tests.ladder.torch_samples [--only NAME,...] [--save [FILE]]
 
-Convolution, also transposed, max and average pooling of signals, images and volumes, batch norm, SiLU and cross-entropy,
+Convolution, also transposed, max and average pooling, also to a size, of signals, images and volumes, batch norm, SiLU and cross-entropy,
 forward and backward, on the CPU; in our words by torch_words.py.  Every sample ends as one of these:
 
   right     computed, and within the tolerance of tests/compare.py of what PyTorch computes in float64

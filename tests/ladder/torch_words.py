@@ -24,7 +24,6 @@ from .pool_indices import pool_indices
 from .torch_reference import AXES, Sample, along, by_absolute_values, by_torch, wide
 
 # Why a sample may be refused.
-COMPLEX = "complex dtype of a transposed convolution"
 DIVISOR = "divisor_override"
 MOMENTUM = "momentum outside 0 to 1"
 NO_MOMENTUM = "momentum None"
@@ -34,7 +33,7 @@ ONE_AXIS = "batch norm of one axis"
 PROBABILITIES = "probabilities of classes for labels"
 WEIGHTS = "weight or pos_weight of a binary cross-entropy"
 REASONS = (
-    *(COMPLEX, DIVISOR, INTEGERS, MOMENTUM, NO_MOMENTUM),
+    *(DIVISOR, INTEGERS, MOMENTUM, NO_MOMENTUM),
     *(NO_STATISTICS, NO_WEIGHT, ONE_AXIS, PROBABILITIES, WEIGHTS),
 )
 
@@ -76,8 +75,6 @@ def reason_of(error: GpuconvError, sample: Sample) -> str | None:
     """Return which of REASONS an error of gpuconv is, or None."""
     if is_of_integers(error, sample.x):
         return INTEGERS
-    if sample.x.dtype.kind == "c" and kind_of(sample.name) == "conv_transpose" and isinstance(error, TypeError):
-        return COMPLEX
     if "momentum must be" in str(error):
         return MOMENTUM
     return None
@@ -145,6 +142,10 @@ def _pool(sample: Sample) -> tuple[str, dict[str, Any]]:
     if kind_of(sample.name) == "max_pool":
         return "max_pool", {**translated, "dilation": along(options.get("dilation", 1), axes)}
     return "average_pool", {**translated, "count_pad": options.get("count_include_pad", True)}
+
+
+def _adaptive_pool(sample: Sample) -> tuple[str, dict[str, Any]]:
+    return "adaptive_average_pool", {"size": along(sample.options["output_size"], AXES[sample.name])}
 
 
 def _indices(sample: Sample, cache: Any) -> Results:
@@ -252,13 +253,21 @@ def _conv_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
 
 
 def _conv_transpose_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
-    w, groups = sample.arrays["w"], sample.options.get("groups", 1)
-    sums = w.size // w.shape[1] // groups + 1
-    return {"y": sums, "dx": prod(w.shape[1:]), "dw": sample.x.size // w.shape[0], "db": y.size // w.shape[1] // groups}
+    w, groups, parts = sample.arrays["w"], sample.options.get("groups", 1), 2 if sample.x.dtype.kind == "c" else 1
+    terms = {"y": w.size // w.shape[1] // groups, "dx": prod(w.shape[1:]), "dw": sample.x.size // w.shape[0]}
+    summed = {name: parts * count for name, count in terms.items()}
+    return {**summed, "y": summed["y"] + 1, "db": y.size // w.shape[1] // groups}
 
 
 def _pool_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
     return dict.fromkeys(("y", "dx"), prod(sample.window))
+
+
+def _adaptive_pool_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
+    """Windows that do not tile an axis have up to a pixel more than its share."""
+    axes = AXES[sample.name]
+    sizes = list(zip(sample.x.shape[-axes:], y.shape[-axes:], strict=True))
+    return {"y": prod(-(-n // p) + 1 for n, p in sizes), "dx": prod(-(-p // n) + 1 for n, p in sizes)}
 
 
 def _batch_norm_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
@@ -277,6 +286,9 @@ def _loss_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
 _WINDOWS = ("kernel_size", "stride", "padding")
 
 WORDS = {
+    "adaptive_avg_pool": Words(
+        _by(_adaptive_pool, "dx"), by_absolute_values, _adaptive_pool_terms, options=("output_size",)
+    ),
     "avg_pool": Words(
         _by(_pool, "dx"),
         by_absolute_values,
