@@ -191,8 +191,8 @@ basis = components[:CODE]
 linear = ((x_test - mean).reshape(len(x_test), -1) @ basis.T @ basis).reshape(x_test.shape) + mean
 of_mean, of_linear = np.mean((mean - x_test) ** 2), np.mean((linear - x_test) ** 2)
 
-print(f"squared error on {len(x_test)} new pictures: mean picture {of_mean:.4f}, linear code {of_linear:.4f}", end="")
-print(f", the net {errors[-1]:.4f}")
+print(f"squared error on {len(x_test)} new pictures:")
+print(f"mean picture {of_mean:.4f}, linear code {of_linear:.4f}, the net {errors[-1]:.4f}")
 assert errors[-1] < of_linear / 8 or QUICK
 assert errors[-1] < losses[0] / 20 or QUICK
 assert np.abs(untrained).mean() < 0.1
