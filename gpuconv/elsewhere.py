@@ -29,6 +29,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "kernel": ("w", "window"),
     "kernel_size": ("window",),
     "ksize": ("window",),
+    "labels": ("targets",),
     "learning_rate": ("lr",),
     "lhs": ("x",),
     "logits": ("scores",),
@@ -55,6 +56,18 @@ OURS: dict[str, tuple[str, ...]] = {
     "weight": ("w", "gamma", "class_weights"),
     "weights": ("w",),
     "window_strides": ("stride",),
+}
+
+_BY_HAND = 'multiply loss and gradient by them, with reduction="none"'
+
+# By a word that has no counterpart here: a function that has all of these arguments says what to do instead.
+_INSTEAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "data_format": (("stride",), "channels come second, in whatever order memory has them"),
+    "from_logits": (("scores",), "scores are logits"),
+    "output_size": (("output_pad",), "it follows from the other sizes; output_pad adds to it"),
+    "padding_mode": (("dilation", "groups"), "padding is zeros: np.pad x first"),
+    "pos_weight": (("targets", "reduction"), _BY_HAND),
+    "weight": (("targets", "reduction"), _BY_HAND),
 }
 
 
@@ -93,6 +106,9 @@ def _said(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         ours = [known for known in OURS.get(word, ()) if known in own]
         if ours:
             return f"{name} has no argument {word}: it is called {ours[0]} here"
+        needed, instead = _INSTEAD.get(word, ((), ""))
+        if instead and set(needed) <= set(own):
+            return f"{name} has no argument {word}: {instead}"
         close = difflib.get_close_matches(word, own, n=1)
         meant = f"did you mean {close[0]}?" if close else f"it takes {', '.join(own) or 'none'}"
         return f"{name} has no argument {word}: {meant}"

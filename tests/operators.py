@@ -383,6 +383,13 @@ _ROWS = (
                 "ceil": True,
             },
             "max_pool_ceil": {"x": (2, 3, 6, 4), "window": 3, "stride": 2, "pad": ((0, 1), 0), "ceil": True},
+            "max_pool_padded_by_all_but_a_tap": {
+                "x": (1, 8, 3, 4),
+                "window": 3,
+                "stride": (1, 2),
+                "pad": 2,
+                "ceil": True,
+            },
             "max_pool_dilated_ties_split": {
                 "x": (1, 3, 5, 4),
                 "window": 2,
@@ -432,6 +439,7 @@ _ROWS = (
             "average_pool_count_pad": {"x": (2, 3, 7, 6), "window": 3, "stride": 2, "pad": 1},
             "average_pool_signals": {"x": (2, 3, 9), "window": (2,), "stride": 1, "pad": 1, "count_pad": False},
             "average_pool_ceil": {"x": (2, 8, 7, 5), "window": (3, 2), "stride": 2, "pad": ((0, 1), 0), "ceil": True},
+            "average_pool_padded_by_all_but_a_tap": {"x": (1, 8, 3, 4), "window": 3, "pad": 2, "count_pad": False},
             "average_pool_dilated": {
                 "x": (2, 3, 7, 6),
                 "window": (2, 3),
@@ -450,6 +458,12 @@ _ROWS = (
                 "ceil": True,
             },
             "average_pool_volumes": {"x": (2, 3, 4, 5, 3), "window": (2, 3, 2), "stride": (1, 2, 1), "pad": (1, 1, 0)},
+            "average_pool_volumes_padded_by_all_but_a_tap": {
+                "x": (1, 2, 2, 3, 3),
+                "window": 3,
+                "stride": (2, 1, 1),
+                "pad": 2,
+            },
             "average_pool_volumes_real_pixels": {
                 "x": (2, 3, 3, 4, 5),
                 "window": (3, 2, 2),

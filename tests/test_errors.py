@@ -196,6 +196,17 @@ CONV = {
         SizeLimitError,
         "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
     ),
+    "complex_transposed_output_beyond_any_array": (
+        lambda A: call_of("conv_transpose")(
+            A,
+            x=zeros(1, 1, 4, 4, dtype="complex64"),
+            w=zeros(1, 1, 3, 3, dtype="complex64"),
+            b=None,
+            stride=2**28,
+        ),
+        SizeLimitError,
+        "parts of y would be (1, 2, 805306371, 805306371) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
+    ),
     "output_of_a_volume_beyond_any_array": (
         lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(4, 3, 3, 3, 3), pad=2**20),
         SizeLimitError,
@@ -883,7 +894,7 @@ def _kinds():
                 continue
             for dtype in _NOT_TAKEN:
                 other = _with(row, name, lambda A, array=array, dtype=dtype: A(array.astype(dtype)))
-                if row.name == "conv":  # which takes complex arrays, too, if all are
+                if row.name in ("conv", "conv_transpose"):  # which take complex arrays, too, if all are
                     words = ("share one dtype", name) if dtype == "complex64" else (f"{name} must be float16",)
                 else:
                     words = (f"{name} must be float16, float32 or float64",)
@@ -1259,6 +1270,17 @@ def test_the_way_from_another_library_is_told(make, end):
         with pytest.raises(ArgTypeError) as caught:
             call(make())
         assert str(caught.value).endswith(end) or f"{end} on a GPU" in str(caught.value)
+
+
+def test_filters_that_fit_in_the_order_of_others_are_warned_of_where_they_are_given():
+    x = zeros(1, 3, 8, 20)
+    with pytest.warns(
+        UserWarning, match="w \\(3, 3, 3, 16\\) is read as 3 filters of 3 x 16; is it H W I O, 16"
+    ) as caught:
+        gpuconv.conv_forward(x, zeros(3, 3, 3, 16))
+    assert [each.filename for each in caught] == [__file__]
+    for fine in ((16, 3, 3, 3), (3, 3, 3, 5), (3, 3, 8, 8), (4, 3, 3, 16)):
+        gpuconv.conv_forward(x, zeros(*fine))  # a warning would be an error
 
 
 def _told(message, **names):

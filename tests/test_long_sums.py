@@ -235,12 +235,14 @@ def test_convolution(equal, x, w, groups, pad):
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
-@pytest.mark.parametrize("window", [(500, 1), (1, 400), (40, 40), (9, 9), (20, 20, 1), (90, 1, 2)])
-def test_average_pooling(equal, window, last):
-    shape = (1, 2, *(2 * size for size in window))
+# Taps and windows as far apart: as many meet in a pixel.
+@pytest.mark.parametrize("step", [1, 8])
+@pytest.mark.parametrize("window", [(400, 1), (1, 400), (40, 40), (9, 9), (20, 20, 1), (90, 1, 2)])
+def test_average_pooling(equal, window, step, last):
+    shape = (1, 2, *(step * 2 * size - step + 1 for size in window))
 
     def operator(x, dy):
-        y, cache = gpuconv.average_pool_forward(x, window=window, stride=1)
+        y, cache = gpuconv.average_pool_forward(x, window=window, stride=step, dilation=step)
         return [y, gpuconv.average_pool_backward(dy, cache)]
 
     arrays = equal(shape), equal((1, 2, *(size + 1 for size in window)))
@@ -251,15 +253,15 @@ def test_average_pooling(equal, window, last):
 
 
 @pytest.mark.parametrize("ties", ["first", "every", "split"])
-@pytest.mark.parametrize("window", [(36, 36), (400, 1), (1, 200)])
-def test_gradients_of_max_pooling_that_meet_in_one_pixel(equal, window, ties):
-    shape = (1, 1, *(2 * size for size in window))
+@pytest.mark.parametrize(("window", "step"), [((36, 36), 1), ((400, 1), 1), ((1, 256), 1), ((1, 256), 4)])
+def test_gradients_of_max_pooling_that_meet_in_one_pixel(equal, window, step, ties):
+    shape = (1, 1, *(step * 2 * size - step + 1 for size in window))
     x = np.zeros(shape, np.float32)
-    x[..., window[0], window[1] // 2] = 1
+    x[..., step * window[0], step * window[1]] = 1
     dy = equal((1, 1, window[0] + 1, window[1] + 1))
 
     def operator(dy):
-        _, cache = gpuconv.max_pool_forward(x.astype(dy.dtype), window=window, stride=1, ties=ties)
+        _, cache = gpuconv.max_pool_forward(x.astype(dy.dtype), window=window, stride=step, dilation=step, ties=ties)
         return [gpuconv.max_pool_backward(dy, cache)]
 
     _check(operator(dy), operator, [dy], [window[0] * window[1]])

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from places import Cpu
 
 import gpuconv
 from tests.ladder import onnx_cases, onnx_words, outcomes
@@ -38,6 +39,13 @@ def test_what_was_right_is_right(counted):
     assert onnx_cases.lost(onnx_cases.report(counted), RECORD) == []
 
 
+def test_the_record_is_of_what_is_counted(counted):
+    found = onnx_cases.report(counted)
+    if found["onnx"] != RECORD["onnx"]:
+        pytest.skip(f"the record is of ONNX {RECORD['onnx']}")
+    assert found["cases"] == RECORD["cases"], "record them anew: python -m tests.ladder.onnx_cases --save"
+
+
 @pytest.mark.parametrize("operator", WORDS)
 def test_small_cases_are_right_where_kernels_run(operator, gpu):
     small = [case for case in onnx_cases.cases() if case.operator == operator and case.size < _SMALL]
@@ -45,6 +53,29 @@ def test_small_cases_are_right_where_kernels_run(operator, gpu):
     for case in small:
         outcome = onnx_cases.judge(case, gpu)
         assert outcome.how == "right" or outcome.why in REASONS, f"{case.name}: {outcome.why}"
+
+
+# auto_pad: ((before, after) of 7 rows, of 6 columns) under windows 2 x 3 in steps of 2, columns dilated to 5.
+AUTO = {
+    "NOTSET": ((1, 0), (2, 1)),
+    "VALID": ((0, 0), (0, 0)),
+    "SAME_UPPER": ((0, 1), (1, 2)),
+    "SAME_LOWER": ((1, 0), (2, 1)),
+}
+
+
+@pytest.mark.parametrize("auto", AUTO)
+def test_padding_that_onnx_names_is_said_in_numbers(auto, rng):
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    named = {"auto_pad": auto} if auto != "NOTSET" else {"pads": [1, 2, 0, 1]}
+    attributes = {"kernel_shape": [2, 3], "strides": [2, 2], "dilations": [1, 2], **named}
+    said = onnx_words.along(onnx_words.Node("Conv", attributes, 1, 22, Cpu), (7, 6), (2, 3))
+    assert said == {"stride": (2, 2), "dilation": (1, 2), "pad": AUTO[auto]}
+    x, w = rng.standard_normal((1, 2, 7, 6)), rng.standard_normal((3, 2, 2, 3))
+    theirs = ReferenceEvaluator(helper.make_node("Conv", ["x", "w"], ["y"], **attributes)).run(None, {"x": x, "w": w})
+    np.testing.assert_allclose(gpuconv.conv_forward(x, w, **said)[0], theirs[0], rtol=1e-12, atol=1e-12)
 
 
 def test_a_planted_fault_is_wrong_and_lost(monkeypatch):

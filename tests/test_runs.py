@@ -83,6 +83,12 @@ def test_a_run_is_known_by_its_files(made):
     assert 0 <= one.age < 10_000
 
 
+def test_a_run_from_weights_is_known_by_where_they_are_from(made, tmp_path):
+    go(tmp_path / "fine", net="weights", widths=(), weights=str(made / "convnet-1"), max_steps=1)
+    (fine,) = overview.overview(tmp_path)
+    assert fine.net == "from convnet-1"
+
+
 def test_several_runs_are_one_with_their_means(made, tmp_path):
     group = by_name(overview.overview(made))["convnet-seeds-1"]
     assert [run.name for run in group.runs] == ["seed-0", "seed-1"]

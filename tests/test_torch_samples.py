@@ -74,6 +74,15 @@ def test_a_planted_fault_of_a_loss_is_wrong(function, name, result, monkeypatch)
         assert len(one.wrong) > one.right
 
 
+def test_the_record_has_every_function_and_nothing_wrong():
+    record = outcomes.newest(torch_samples.KIND)
+    assert set(record["samples"]) == set(torch_samples.NAMES), (
+        "record them anew: python -m tests.ladder.torch_samples --save"
+    )
+    assert record["total"]["wrong"] == 0
+    assert set(record["total"]["refused"]) <= set(REASONS)
+
+
 def test_fewer_right_than_in_a_record_are_said():
     counted = {"right": 3, "adapted": 1}
     before = {"torch": "2", "samples": {"conv1d": {"float32": counted}, "silu": {"float64": counted}}}

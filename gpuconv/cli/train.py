@@ -44,7 +44,7 @@ def add(commands: Any) -> None:
             "--data on CIFAR-100 or a folder of pictures.  Keep weights, metrics and result\n"
             "in a run folder.  Ctrl-C saves and stops, and --resume goes on from there."
         ),
-        epilog="\n".join(["in brackets: the value in preset convnet; in others", *others, "", _EXAMPLES, EXIT_CODES]),
+        epilog="\n".join(["in brackets: the value in preset convnet; in others:", *others, "", _EXAMPLES, EXIT_CODES]),
     )
     run = parser.add_argument_group("run")
     run.add_argument("--preset", metavar="NAME", help=f"recipe to start from: {', '.join(PRESETS)} [convnet]")

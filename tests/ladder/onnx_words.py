@@ -64,7 +64,7 @@ class Node:
 # Windows ------------------------------------------------------------------------------------------------------------
 
 
-def _along(node: Node, size: tuple[int, ...], window: tuple[int, ...]) -> dict[str, Any]:
+def along(node: Node, size: tuple[int, ...], window: tuple[int, ...]) -> dict[str, Any]:
     """Return stride, pad and dilation of windows over an image of this size."""
     axes = len(size)
     stride, dilation = (tuple(node.take(name, [1] * axes)) for name in ("strides", "dilations"))
@@ -89,7 +89,7 @@ def _shared(totals: list[int], auto: str) -> tuple[tuple[int, int], ...]:
 def _conv(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
     window = w.shape[2:]
     assert tuple(node.take("kernel_shape", window)) == window
-    return node.run("conv_forward", x, w, b, **_along(node, x.shape[2:], window), groups=node.take("group", 1))[0]
+    return node.run("conv_forward", x, w, b, **along(node, x.shape[2:], window), groups=node.take("group", 1))[0]
 
 
 def _conv_transpose(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> np.ndarray:
@@ -113,7 +113,7 @@ def _conv_transpose(node: Node, x: np.ndarray, w: np.ndarray, b: np.ndarray | No
 
 def _max_pool(node: Node, x: np.ndarray) -> Any:
     window = tuple(node.take("kernel_shape", None))
-    options = {"ceil": bool(node.take("ceil_mode", 0)), **_along(node, x.shape[2:], window)}
+    options = {"ceil": bool(node.take("ceil_mode", 0)), **along(node, x.shape[2:], window)}
     y, cache = node.run("max_pool_forward", x, window=window, **options)
     in_image = pool_indices(node.numpy(cache.argmax), cache.sizes, "F" if node.take("storage_order", 0) else "C")
     images = np.arange(prod(x.shape[:2])).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
@@ -122,7 +122,7 @@ def _max_pool(node: Node, x: np.ndarray) -> Any:
 
 def _average_pool(node: Node, x: np.ndarray) -> np.ndarray:
     window = tuple(node.take("kernel_shape", None))
-    options = {"ceil": bool(node.take("ceil_mode", 0)), **_along(node, x.shape[2:], window)}
+    options = {"ceil": bool(node.take("ceil_mode", 0)), **along(node, x.shape[2:], window)}
     count_pad = bool(node.take("count_include_pad", 0))
     return node.run("average_pool_forward", x, window=window, **options, count_pad=count_pad)[0]
 

@@ -24,7 +24,6 @@ from .pool_indices import pool_indices
 from .torch_reference import AXES, Sample, along, by_absolute_values, by_torch, wide
 
 # Why a sample may be refused.
-COMPLEX = "complex dtype of a transposed convolution"
 DIVISOR = "divisor_override"
 MOMENTUM = "momentum outside 0 to 1"
 NO_MOMENTUM = "momentum None"
@@ -34,7 +33,7 @@ ONE_AXIS = "batch norm of one axis"
 PROBABILITIES = "probabilities of classes for labels"
 WEIGHTS = "weight or pos_weight of a binary cross-entropy"
 REASONS = (
-    *(COMPLEX, DIVISOR, INTEGERS, MOMENTUM, NO_MOMENTUM),
+    *(DIVISOR, INTEGERS, MOMENTUM, NO_MOMENTUM),
     *(NO_STATISTICS, NO_WEIGHT, ONE_AXIS, PROBABILITIES, WEIGHTS),
 )
 
@@ -76,8 +75,6 @@ def reason_of(error: GpuconvError, sample: Sample) -> str | None:
     """Return which of REASONS an error of gpuconv is, or None."""
     if is_of_integers(error, sample.x):
         return INTEGERS
-    if sample.x.dtype.kind == "c" and kind_of(sample.name) == "conv_transpose" and isinstance(error, TypeError):
-        return COMPLEX
     if "momentum must be" in str(error):
         return MOMENTUM
     return None
@@ -256,9 +253,10 @@ def _conv_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
 
 
 def _conv_transpose_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
-    w, groups = sample.arrays["w"], sample.options.get("groups", 1)
-    sums = w.size // w.shape[1] // groups + 1
-    return {"y": sums, "dx": prod(w.shape[1:]), "dw": sample.x.size // w.shape[0], "db": y.size // w.shape[1] // groups}
+    w, groups, parts = sample.arrays["w"], sample.options.get("groups", 1), 2 if sample.x.dtype.kind == "c" else 1
+    terms = {"y": w.size // w.shape[1] // groups, "dx": prod(w.shape[1:]), "dw": sample.x.size // w.shape[0]}
+    summed = {name: parts * count for name, count in terms.items()}
+    return {**summed, "y": summed["y"] + 1, "db": y.size // w.shape[1] // groups}
 
 
 def _pool_terms(sample: Sample, y: np.ndarray) -> dict[str, int]:
