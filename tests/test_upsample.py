@@ -153,6 +153,8 @@ def test_nan_and_infinity_reach_what_they_are_near_alone(value, stored, device, 
     np.testing.assert_array_equal(np.argwhere(~np.isfinite(y[0, 1])).min(0), (2, 5))
     np.testing.assert_array_equal(np.argwhere(~np.isfinite(y[0, 1])).max(0), (6, 9))
     assert np.argwhere(~np.isfinite(dx)).tolist() == [[0, 0, 0, 0], [1, 0, 1, 2]]
+    for result in (y, dx):
+        np.testing.assert_array_equal(result[~np.isfinite(result)], np.asarray(value, dtype))
 
 
 def test_corners_lie_on_corners(device, dtype):
