@@ -1,9 +1,11 @@
 """Nets in ONNX and PyTorch files: every layer computes there what it does here, and every bit comes back."""
 
+import importlib.machinery
 import importlib.util
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +317,28 @@ def test_the_check_uses_onnxruntime_where_it_is_installed(rng):
     net = made("residual_net", rng)
     found = export.check_onnx(net, export.onnx_model(net), normalized=normal(rng, (3, 3, 8, 8)))
     assert found.program.startswith("ONNX Runtime")
+    assert found.within
+
+
+@pytest.mark.parametrize("error", ["Fail", "NotImplemented"])
+def test_what_onnxruntime_does_not_take_is_checked_by_the_reference(error, rng, monkeypatch):
+    """It has no float64 convolution, for one, and no pool that is padded by more than its window."""
+    errors = types.ModuleType("onnxruntime.capi.onnxruntime_pybind11_state")
+    for name in ("Fail", "NotImplemented"):
+        setattr(errors, name, type(name, (Exception,), {}))
+
+    def refuse(*_):
+        raise getattr(errors, error)
+
+    capi, runtime = types.ModuleType("onnxruntime.capi"), types.ModuleType("onnxruntime")
+    capi.onnxruntime_pybind11_state, runtime.capi = errors, capi
+    runtime.__version__, runtime.__spec__ = "1.2.3", importlib.machinery.ModuleSpec("onnxruntime", None)
+    runtime.SessionOptions, runtime.InferenceSession = types.SimpleNamespace, refuse
+    for module in (runtime, capi, errors):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    net = made("residual_net", rng)
+    found = export.check_onnx(net, export.onnx_model(net), normalized=normal(rng, (3, 3, 8, 8)))
+    assert found.program == f"onnx.reference {onnx.__version__} (ONNX Runtime 1.2.3 does not take the file)"
     assert found.within
 
 

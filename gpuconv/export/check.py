@@ -166,20 +166,23 @@ def _normalising(mean: Any, std: Any) -> float:
 
 def _onnx_program(model: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """Return the name of what runs ONNX files here, and how."""
+    refused = ""
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotThere
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+        name = f"ONNX Runtime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what it cannot do is said here, by name
         try:
-            session = onnxruntime.InferenceSession(onnx_file.encode(model), providers=["CPUExecutionProvider"])
-        except NotThere:  # it has no float64 convolution, for one: the reference has
-            session = None
-        if session is not None:
-            name = f"ONNX Runtime {onnxruntime.__version__}"
+            session = onnxruntime.InferenceSession(onnx_file.encode(model), options, ["CPUExecutionProvider"])
+        except (errors.Fail, errors.NotImplemented):  # float64 convolutions, pools padded by more than the window
+            refused = f" ({name} does not take the file)"
+        else:
             return name, lambda x: np.asarray(session.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0])
     import onnx
 
-    return f"onnx.reference {onnx.__version__}", onnx_reference(model)
+    return f"onnx.reference {onnx.__version__}{refused}", onnx_reference(model)
 
 
 def onnx_reference(model: Any) -> Callable[[np.ndarray], np.ndarray]:
