@@ -715,6 +715,19 @@ def test_bad_input_is_refused_before_anything_is_written(write, error, message, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_check_says_what_it_takes(rng):
+    net = made("conv_net", rng)
+    model = export.onnx_model(net)
+    for refused, error, words in (
+        (lambda: export.check_onnx(net, "net.onnx"), ArgTypeError, "model must be an onnx.ModelProto.*got 'net.onnx'$"),
+        (lambda: export.check_onnx(net, model), ParamError, "needs inputs of the net: normalized, or pictures"),
+        (lambda: export.check_torch(net, "net.safetensors", b""), ArgTypeError, "weights must be bytes, the content"),
+        (lambda: export.check_torch(net, b"", None), ArgTypeError, "source must be bytes.*got None$"),
+    ):
+        with pytest.raises(error, match=words):
+            refused()
+
+
 def test_what_is_there_stays_unless_it_may_be_overwritten(rng, tmp_path, monkeypatch):
     net = made("affine", rng)
     for name in ("net.onnx", "net.py"):
