@@ -561,6 +561,21 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
 # eval, data, doctor -------------------------------------------------------------------------------------------------
 
 
+def test_eval_says_and_draws_what_is_taken_for_what(gpuconv, finished, tmp_path):
+    pytest.importorskip("matplotlib")
+    code, out, err = gpuconv("eval", finished.folder, "--test-images", 60, "--save", "confusion.svg")
+    assert (code, err) == (0, "")
+    counts = np.array(json.loads(gpuconv("eval", finished.folder, "--test-images", 60, "--json")[1])["confusion"])
+    np.fill_diagonal(counts, 0)
+    true, taken = np.unravel_index(counts.argmax(), counts.shape)
+    names = shapes().classes
+    assert f"most often taken for another: {names[true]} for {names[taken]} " in out
+    assert out.endswith("confusion.svg is written\n")
+    assert b"<svg" in (tmp_path / "confusion.svg").read_bytes()
+    code, _, err = gpuconv("eval", finished.folder, "--save", "confusion.txt")
+    assert (code, "a picture's name must end in" in err) == (2, True)
+
+
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_eval_shows_the_accuracy_of_each_class_and_of_all(which, gpuconv, finished):
     code, out, err = gpuconv("eval", finished.folder, "--checkpoint", which, "--test-images", 60)
@@ -573,7 +588,7 @@ def test_eval_shows_the_accuracy_of_each_class_and_of_all(which, gpuconv, finish
     if which == "best":
         record = json.loads((finished.folder / "result.json").read_text())
         assert shown == {name: f"{share:.2%}" for name, share in record["test_accuracy_by_class"].items()}
-        assert lines[-1].split()[:2] == ["all", f"{finished.test_accuracy:.2%}"]
+        assert lines[14].split()[:2] == ["all", f"{finished.test_accuracy:.2%}"]
 
 
 def test_eval_averages_views(gpuconv, finished):
@@ -585,7 +600,7 @@ def test_eval_averages_views(gpuconv, finished):
         net, pictures.x_test[:60], pictures.y_test[:60],
         mean=pictures.mean, std=pictures.std, classes=10, tta="flip+shift",
     )  # fmt: skip
-    assert out.splitlines()[-1].split() == ["all", f"{wanted.accuracy:.2%}", "loss", f"{wanted.loss:.4f}"]
+    assert out.splitlines()[14].split() == ["all", f"{wanted.accuracy:.2%}", "loss", f"{wanted.loss:.4f}"]
 
 
 def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):

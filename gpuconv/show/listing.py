@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import tables
+from ..folders import quoted
 from ..plural import counted
 from ..runs.overview import Entry
 from .words import duration
@@ -95,7 +96,7 @@ def _rows(entries: Sequence[Entry]) -> tuple[list[tuple[int, Entry]], list[str]]
         if len(inside) <= _MOST_INSIDE:
             rows += [(1, run) for run in inside]
         else:
-            notes.append(f"{entry.name} holds {len(inside)} runs: gpuconv runs {entry.path} lists them")
+            notes.append(f"{entry.name} holds {len(inside)} runs: gpuconv runs {quoted(entry.path)} lists them")
         notes += [f"{one.path}: {one.problem}" for one in (entry, *inside) if one.problem]
     return rows, notes
 

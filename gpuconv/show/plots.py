@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import durable, extras
 from ..errors import ConfigError
 from ..runs.reading import Reading
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
+_MOST_NAMED = 40  # classes of a confusion matrix that has their names and numbers
+_DARK = 0.4  # share of a class whose cell is too dark for black numbers
 
 
 def available() -> bool:
@@ -88,6 +92,37 @@ def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[f
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
+    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
+    """Return a Figure of a confusion matrix: a row for each class, coloured by what its pictures were taken for."""
+    check()
+    from matplotlib.figure import Figure
+
+    size = min(16.0, 2.5 + 0.45 * len(classes))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0.0, vmax=1.0)  # the root shows small shares
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class")
+    if len(classes) <= _MOST_NAMED:
+        places = range(len(classes))
+        axes.set_xticks(places, labels=classes, rotation=90)
+        axes.set_yticks(places, labels=classes)
+        for true, taken in zip(*np.nonzero(counts), strict=True):
+            light = shares[true, taken] > _DARK
+            axes.text(
+                taken,
+                true,
+                f"{counts[true, taken]:,}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="w" if light else "k",
+            )
     figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
     return figure
 

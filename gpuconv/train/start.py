@@ -14,7 +14,7 @@ from ..data.drawn import SHAPES
 from ..data.pictures import MIXED_SIZE, NAMED
 from ..data.sources import is_path
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
-from ..folders import path_of
+from ..folders import path_of, quoted
 from ..plural import counted
 from ..runs import checkpoint
 from ..runs.board import check_tensorboard
@@ -214,7 +214,7 @@ def refuse_what_ends_here(path: Path) -> None:
         checkpoint_in(path, "last", "best")
     elif path.is_file() and not any((path.parent / name).exists() for name in (CONFIG, EVENTS)):
         checkpoint.load(path)
-        msg = f"{path} lies in no run's folder: to start a new run from it, gpuconv train --weights {path}"
+        msg = f"{path} lies in no run's folder: to start a new run from it, gpuconv train --weights {quoted(path)}"
         raise ConfigError(msg)
 
 
@@ -232,7 +232,7 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
     if result is not None:
         display.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
         if result.ended_by in ("max-minutes", "patience"):
-            later = f"gpuconv train --resume {folder.path} --{result.ended_by} 0"
+            later = f"gpuconv train --resume {quoted(folder.path)} --{result.ended_by} 0"
             display.note(f"it was ended by {result.ended_by}; to go on to its last epoch, in a new run: {later}")
         return result
     folder.write_metrics(position.rows)
@@ -264,7 +264,7 @@ def load_snapshot(folder: RunFolder, path: Path) -> Snapshot:
         except GpuconvError:
             msg = f"{error}; {way_to_start_again(folder.path)}"
         else:
-            msg = f"{error}; {other} is sound, from the end of epoch {epoch}: gpuconv train --resume {other}"
+            msg = f"{error}; {other} is sound, from the end of epoch {epoch}: gpuconv train --resume {quoted(other)}"
         raise type(error)(msg) from error
 
 
