@@ -12,6 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 CUPY        ?= 14.2.0
 CUPY_WHEELS ?= cuda13x-14.0.1 cuda12x-14.2.0 cuda12x-14.0.1
 WITH_CUPY   := test,torch,emulated13x
+WITH_TORCH  := test,torch
 
 # What CI installs: exact versions with their hashes (`make lock` writes the file), as EXTRAS=locked WITH_CUPY=locked.
 LOCK     := .ci/requirements.txt
@@ -19,11 +20,11 @@ MACHINE   = $(BIN)/python -c 'import platform, sys; \
   print("\# for", platform.python_implementation(), "%d.%d" % sys.version_info[:2], platform.system(), platform.machine())'
 
 # Tests of what the CPU backend has as compiled loops, too: `make test` runs them on loops.
-ON_ARRAYS := $(foreach name,conv conv_transpose winograd relu leaky_relu elementwise gelu dropout max_pool max_pool_ties average_pool \
-  batchnorm groupnorm loss augmentation affine between_operators update optim long_sums compiled,tests/test_$(name).py)
+ON_ARRAYS := $(wildcard $(patsubst gpuconv/ops/%,tests/test_%,$(wildcard gpuconv/ops/[a-z]*.py))) \
+  $(foreach name,winograd elementwise max_pool_ties between_operators optim long_sums compiled,tests/test_$(name).py)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder torture mutate mutate-python bench docs wheel lock clean
+.PHONY: help train test test-arrays test-long test-processes test-compiling check notebooks style cupy cupy-core cupy-wheels ladder conformance torture mutate mutate-python bench docs wheel lock clean
 
 help:                              ## what there is to make
 	@awk -F ' *## ' '/^[a-z][a-z%-]*:.* ## / { split($$1, name, ":"); printf "make %-15s %s\n", name[1], $$2 }' $(MAKEFILE_LIST)
@@ -47,8 +48,9 @@ test-processes: $(VENV)/.installed-$(EXTRAS) ## training in several processes: n
 test-compiling: $(VENV)/.installed-$(EXTRAS) ## loops compiled anew: machine code for other processors, narrower vectors, caches that fail
 	$(BIN)/python -m pytest -m compiling -n $(PROCESSES)
 
-check: test test-arrays test-long test-processes test-compiling style notebooks docs ## what CI runs: tests on both CPU ways, long ones, many processes, other processors, style, types, notebooks, the site, benchmarks once, real CuPy
+check: test test-arrays test-long test-processes test-compiling style notebooks docs ## what CI runs: tests on both CPU ways, long ones, many processes, other processors, style, types, notebooks, the site, benchmarks once, cases of ONNX and PyTorch, real CuPy
 	$(BIN)/python -m pytest bench --benchmark-disable --quiet
+	$(MAKE) conformance
 	$(MAKE) cupy-core
 
 notebooks: $(VENV)/.installed-$(EXTRAS) ## run them from top to bottom
@@ -81,6 +83,10 @@ cupy-cuda%:                        ## CI's share by another wheel of CuPy, in an
 ladder: $(VENV)/.installed-$(EXTRAS) ## the slow checks of kernels in the emulator
 	$(BIN)/python -m pytest -m ladder $(ARGS)
 	$(BIN)/python -m tests.ladder.mutate_kernels --sample 100
+
+conformance: $(VENV)/.installed-$(if $(filter locked,$(EXTRAS)),locked,$(WITH_TORCH)) ## what ONNX and PyTorch test these operators with: right, refused by name, wrong
+	$(BIN)/python -m tests.ladder.onnx_cases
+	$(BIN)/python -m tests.ladder.torch_samples
 
 torture: $(VENV)/.installed-$(EXTRAS) ## kills, damage, full disks, signals, interrupts, hostile files, random calls: some twenty minutes
 	$(BIN)/python -m tests.ladder.torture $(ARGS)

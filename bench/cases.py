@@ -120,15 +120,28 @@ def _windows(case: Case) -> tuple[int, ...]:
     return N, C, *(out_size(*sizes, ceil=ceil) for sizes in zip(size, window, stride, pad, dilation, strict=True))
 
 
+def _adaptive(case: Case) -> tuple[int, ...]:
+    """Return the shape of what pooling to a size makes."""
+    return case.x[:2] + of_axes(case.options["size"], len(case.x) - 2)
+
+
 def _transposed(case: Case) -> tuple[int, ...]:
     """Return the shape of what a transposed convolution makes."""
     sizes = conv_transpose_sizes(np.broadcast_to(0, case.x), np.broadcast_to(0, case.w or ()), None, **case.options)
     return sizes.image
 
 
+def _enlarged(case: Case) -> tuple[int, ...]:
+    """Return the shape of what upsampling makes."""
+    N, C, *size = case.x
+    factors = of_axes(case.options.get("factor", 2), len(size))
+    return N, C, *(n * factor for n, factor in zip(size, factors, strict=True))
+
+
 _WEIGHTS, _SCALES = ("dx", "dw", "db"), ("dx", "dgamma", "dbeta")
 
 OPERATORS = {
+    "adaptive_average_pool": Operator(output=_adaptive),
     "affine": Operator(_WEIGHTS, rereads_x=True, output=lambda case: (case.x[0], (case.w or ())[1])),
     "average_pool": Operator(output=_windows),
     "batchnorm": Operator(_SCALES, rereads_x=True),
@@ -144,6 +157,7 @@ OPERATORS = {
     "relu": Operator(rereads_x=True),
     "silu": Operator(rereads_x=True),
     "spatial_batchnorm": Operator(_SCALES, rereads_x=True),
+    "upsample": Operator(output=_enlarged),
 }
 
 
@@ -256,6 +270,11 @@ _RESNET50 = [
     Case("resnet-50 global_average_pool 2048, 7x7", "global_average_pool", (8, 2048, 7, 7)),
 ]
 
+_POOL_DILATED = {"window": 3, "stride": 1, "pad": 1, "dilation": 2}
+_POOL_CEIL = {"window": 3, "stride": 2, "ceil": True}
+_POOL_BEHIND = {"window": 3, "stride": 2, "pad": ((0, 1), (0, 1))}
+_POOL_SPP = {"window": 13, "stride": 1, "pad": 6}
+_POOL_SIGNAL = {"window": (200,), "stride": 1}
 _ODD = [
     _conv("odd 3x5, 5->7, 17x23", 3, 5, (17, 23), 7, (3, 5), stride=(2, 1), pad=(1, 2)),
     _conv("odd 1x7, 33->31, 19x29", 16, 33, (19, 29), 31, (1, 7), pad=(0, 3)),
@@ -267,10 +286,28 @@ _ODD = [
     _conv("odd 11x11 s4, 3->64, 227x227", 4, 3, 227, 64, 11, stride=4),
     Case("odd max_pool 3x2 s2x3, 7, 37x41", "max_pool", (16, 7, 37, 41), options={"window": (3, 2), "stride": (2, 3)}),
     Case("odd average_pool 5x5 s1, 8, 35x35", "average_pool", (16, 8, 35, 35), options={"window": 5, "stride": 1}),
+    # Windows with gaps, with a last one that sticks out, with padding on one side; 13x13 is the largest of YOLO's pyramid.
+    Case("odd max_pool 3x3 dilation 2, 16, 33x33", "max_pool", (16, 16, 33, 33), options=_POOL_DILATED),
+    Case("odd max_pool 3x3 s2 ceil, 16, 56x56", "max_pool", (16, 16, 56, 56), options=_POOL_CEIL),
+    Case("odd max_pool 3x3 s2 padded behind, 16, 56x56", "max_pool", (16, 16, 56, 56), options=_POOL_BEHIND),
+    Case("odd max_pool 13x13 s1, 64, 19x19", "max_pool", (4, 64, 19, 19), options=_POOL_SPP),
+    Case("odd max_pool 20x20, 16, 60x60", "max_pool", (16, 16, 60, 60), options={"window": 20}),
+    Case("odd average_pool 3x3 dilation 2, 16, 33x33", "average_pool", (16, 16, 33, 33), options=_POOL_DILATED),
+    Case("odd average_pool 3x3 s2 ceil, 16, 56x56", "average_pool", (16, 16, 56, 56), options=_POOL_CEIL),
+    Case("odd average_pool 13x13 s1, 64, 19x19", "average_pool", (4, 64, 19, 19), options=_POOL_SPP),
+    Case("odd average_pool of signals 200 s1, 16, 2000", "average_pool", (8, 16, 2000), options=_POOL_SIGNAL),
+    # The classifiers of torchvision's AlexNet and VGG get 6x6 and 7x7 of pictures of any size.
+    Case(
+        "odd adaptive_average_pool to 7x7, 512, 10x15", "adaptive_average_pool", (16, 512, 10, 15), options={"size": 7}
+    ),
     Case("odd spatial_batchnorm 3, 97x89", "spatial_batchnorm", (5, 3, 97, 89)),
     # Decoders double with 4x4 filters (DCGAN, Radford et al. 2015) or with 2x2 (U-Net, Ronneberger et al. 2015).
     _conv_transpose("4x4 s2, 128->64, 16x16", 64, 128, 16, 64, 4, stride=2, pad=1),
     _conv_transpose("2x2 s2, 128->64, 28x28", 16, 128, 28, 64, 2, stride=2),
+    # Others enlarge and then convolve: nets that segment (DeepLab, Chen et al. 2017) bilinearly.
+    Case("upsample 2x2, 64, 28x28", "upsample", (16, 64, 28, 28), options={"factor": 2, "mode": "nearest"}),
+    Case("upsample linear 2x2, 64, 28x28", "upsample", (16, 64, 28, 28), options={"factor": 2, "mode": "linear"}),
+    Case("upsample linear 8x8, 21, 28x28", "upsample", (8, 21, 28, 28), options={"factor": 8, "mode": "linear"}),
 ]
 
 _BATCH = [_conv(f"batch {N} 3x3, 32->32, 16x16", N, 32, 16, 32, 3, pad=1) for N in (1, 4, 16, 64, 256, 1024)]
@@ -310,6 +347,9 @@ _QUICK = [
     Case("quick max_pool 2x2, 8, 16x16", "max_pool", (4, 8, 16, 16), options={"window": 2}),
     _conv_transpose("quick 4x4 s2, 8->8, 8x8", 4, 8, 8, 8, 4, stride=2, pad=1),
     Case("quick average_pool 2x2, 8, 16x16", "average_pool", (4, 8, 16, 16), options={"window": 2}),
+    Case("quick adaptive_average_pool to 5x5, 8, 16x16", "adaptive_average_pool", (4, 8, 16, 16), options={"size": 5}),
+    Case("quick upsample 2x2, 8, 8x8", "upsample", (4, 8, 8, 8), options={"factor": 2, "mode": "nearest"}),
+    Case("quick upsample linear 2x2, 8, 8x8", "upsample", (4, 8, 8, 8), options={"factor": 2, "mode": "linear"}),
     Case("quick global_average_pool 8, 16x16", "global_average_pool", (4, 8, 16, 16)),
     Case("quick spatial_batchnorm 8, 16x16", "spatial_batchnorm", (4, 8, 16, 16)),
     Case("quick relu 8, 16x16", "relu", (4, 8, 16, 16)),

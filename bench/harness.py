@@ -17,9 +17,11 @@ import datetime
 import multiprocessing
 import os
 import platform
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 import numpy as np
@@ -68,6 +70,14 @@ class SideError(Exception):
         self.status = status
 
 
+class CutShort(KeyboardInterrupt):
+    """Ctrl-C between the first row and the last; result has the rows until then, of whole cases."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__()
+        self.result = result
+
+
 class Asked(Protocol):
     """What the harness asks of a side; raises SideError."""
 
@@ -91,12 +101,14 @@ class Side:
         peer = peers.load(name)
         self._metered, self._variables = settings.device in peer.metered, peer.variables
         self._process: Any = None
+        self._busy = False
 
     def ask(self, method: str, *arguments: Any) -> Any:
         if self._process is None:
             self._start()
             if method != "start":
                 self.ask("start")
+        self._busy = True
         try:
             self._pipe.send((method, arguments))
             status, answer = self._pipe.recv()
@@ -104,6 +116,7 @@ class Side:
             self._process.join()
             code, self._process = self._process.exitcode, None
             raise SideError(FAILED, f"its process ended with status {code}") from None
+        self._busy = False
         if status != "ok":
             raise SideError(status, answer)
         return answer
@@ -118,8 +131,10 @@ class Side:
             fresh.stop()
 
     def stop(self) -> None:
-        """End the process; the next question starts another."""
+        """End the process, at once if it still works on an answer; the next question starts another."""
         if self._process is not None:
+            if self._busy:
+                self._process.terminate()
             with contextlib.suppress(OSError):
                 self._pipe.send(None)
             self._process.join()
@@ -131,9 +146,10 @@ class Side:
         context = multiprocessing.get_context("spawn")  # a fork would inherit thread pools that are not there
         arguments = (self.name, settings.device, settings.threads, other)
         self._process = context.Process(target=worker.serve, args=arguments, daemon=True)
-        with _environment(settings.threads, self._variables):
+        with _environment(settings.threads, self._variables), _deaf_to_ctrl_c():
             self._process.start()
         other.close()
+        self._busy = False
 
 
 @contextlib.contextmanager
@@ -155,6 +171,20 @@ def _environment(threads: int, variables: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Let processes started inside leave Ctrl-C, which a terminal sends to all, to this one; here it waits until they are."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let it through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def usable_cores() -> int:
@@ -182,12 +212,13 @@ class Watch:
 
 
 def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, watch: Watch) -> Result:
-    """Measure cases in gpuconv and in peers."""
+    """Measure cases in gpuconv and in peers; raise CutShort for Ctrl-C, if there is a row."""
     other_work = OtherWork()
     started, known = _start([OURS, *names], settings)
     if known[OURS]["status"] != MEASURED:
         raise SideError(known[OURS]["status"], f"gpuconv itself: {known[OURS]['why']}")
-    rows = []
+    rows: list[Row] = []
+    interrupted = False
     alone = [Side(side.name, replace(settings, threads=1)) for side in started] if settings.one_thread else []
     try:
         ours = started[0]
@@ -196,17 +227,26 @@ def run(cases: Sequence[Case], names: Sequence[str], settings: Settings, watch: 
         for regime in settings.regimes:
             for case in cases:
                 watch.case(case, regime)
-                for row in compare(case, regime, started, settings, alone, watch):
-                    rows.append(row)
+                done = compare(case, regime, started, settings, alone, watch)
+                rows += done
+                for row in done:
                     watch.row(row)
                 watch.end_case()
         for name, value in ours.ask("peaks").items():  # the machine may have been busy the first time
             peaks[name] = max(value, peaks[name])
+    except KeyboardInterrupt:
+        if not rows:
+            raise
+        interrupted = True
     finally:
         for side in (*started, *alone):
             side.stop()
     where = machine(settings) | {"other_work": other_work.cores()}
-    return Result(where, _plain(settings), peaks, known, rows)
+    result = Result(where, _plain(settings), peaks, known, rows)
+    if interrupted:
+        result.settings["cut_short_of"] = len(cases) * len(settings.regimes)
+        raise CutShort(result)
+    return result
 
 
 def _start(names: Sequence[str], settings: Settings) -> tuple[list[Side], dict[str, dict[str, str]]]:

@@ -322,6 +322,56 @@ class _AveragePool(_Pool):
         return _total(shares)
 
 
+class _AdaptiveAveragePool(_Sums):
+    def ranges(self, n: int, c: int, p: tuple[int, ...]) -> list[range]:
+        """Return the pixels of a window along each axis."""
+        axes = zip(p, self.size, self.dy.shape[2:], strict=True)
+        return [range(at * size // windows, -(-(at + 1) * size // windows)) for at, size, windows in axes]
+
+    def y(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
+        pixels = self.x[n, c][np.ix_(*self.ranges(n, c, p))].astype(np.float64)
+        return _total(pixels.reshape(-1) / pixels.size)
+
+    def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
+        windows = [(p, self.ranges(n, c, p)) for p in np.ndindex(*self.dy.shape[2:])]
+        over = [(p, ranges) for p, ranges in windows if all(at in pixels for at, pixels in zip(i, ranges, strict=True))]
+        return _total(np.array([float(self.dy[n, c, *p]) / math.prod(map(len, ranges)) for p, ranges in over]))
+
+
+class _Upsample(_Sums):
+    """Weights are those of a tent over each pixel, one pixel wide on either side; nearest: of a box."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        options = self.case.options
+        factors = of_axes(options.get("factor", 2), len(self.size))
+        axes = zip(self.size, factors, strict=True)
+        self.weights = [_weights(n, f, options["mode"], options.get("align_corners", False)) for n, f in axes]
+
+    def y(self, n: int, c: int, *p: int) -> tuple[float, float, int]:
+        return self.weighed(self.x[n, c], [weights[at] for weights, at in zip(self.weights, p, strict=True)])
+
+    def dx(self, n: int, c: int, *i: int) -> tuple[float, float, int]:
+        return self.weighed(self.dy[n, c], [weights[:, at] for weights, at in zip(self.weights, i, strict=True)])
+
+    def weighed(self, values: np.ndarray, axes: list[np.ndarray]) -> tuple[float, float, int]:
+        some = [np.flatnonzero(weights) for weights in axes]
+        of_each = math.prod(np.ix_(*(weights[taken] for weights, taken in zip(axes, some, strict=True))))
+        return _total((values[np.ix_(*some)].astype(np.float64) * of_each).reshape(-1))
+
+
+def _weights(size: int, factor: int, mode: str, align_corners: bool) -> np.ndarray:
+    """Return what each result along an axis takes of each pixel, (factor size, size)."""
+    place, pixel = np.arange(size * factor), np.arange(size)
+    if mode == "nearest":
+        return (place[:, None] // factor == pixel).astype(np.float64)
+    if align_corners:
+        above, below = place * (size - 1), max(1, size * factor - 1)
+    else:
+        above, below = np.clip(2 * place + 1 - factor, 0, 2 * factor * (size - 1)), 2 * factor
+    return np.maximum(below - np.abs(above[:, None] - pixel * below), 0) / below
+
+
 class _GlobalAveragePool(_Sums):
     def y(self, n: int, c: int) -> tuple[float, float, int]:
         return _total(self.x[n, c].astype(np.float64) / math.prod(self.size))
@@ -470,6 +520,7 @@ def _total(terms: np.ndarray) -> tuple[float, float, int]:
 
 
 _DEFINITIONS = {
+    "adaptive_average_pool": _AdaptiveAveragePool,
     "affine": _Affine,
     "average_pool": _AveragePool,
     "batchnorm": _BatchNorm,
@@ -485,6 +536,7 @@ _DEFINITIONS = {
     "relu": _Relu,
     "silu": _Silu,
     "spatial_batchnorm": _BatchNorm,
+    "upsample": _Upsample,
 }
 
 

@@ -46,6 +46,8 @@ def bench(
 ) -> bool:
     """Run and print a comparison; see `gpuconv bench --help` for what the arguments mean.
 
+    Ctrl-C ends it by a KeyboardInterrupt: first what was measured until then is summed up, marked as cut short, and kept.
+
     Return False if fail_above is given and something is that much slower than it was, or not right any more.
     Raises ConfigError for a name or number that cannot be used, GpuUnavailableError for a GPU that is not there.
     """
@@ -92,22 +94,26 @@ def bench(
         watch = _Watch(shown, machine, settings, chosen, names)
         watch.say(quiet.before(other_work))
         shown.begin(len(chosen) * len(settings.regimes))
+        found: list[Change] = []
+        repeated, stopped = None, False
         try:
             result = harness.run(chosen, names, settings, watch)
-            result.machine["other_work_before"] = other_work
-            result.settings |= {"set": set_name, "ops": list(ops), "only": only}
-            found: list[Change] = []
-            repeated = None
             if then is not None and fail_above is not None:
                 found = [change for change in changes(result, then) if change.slower(fail_above)]
-                repeated = _again(found, chosen, names, settings, watch)
+                repeated, stopped = _again(found, chosen, names, settings, watch)
+        except harness.CutShort as cut:
+            result, stopped = cut.result, True
         except harness.SideError as error:
             raise BenchError(str(error)) from None
+    result.machine["other_work_before"] = other_work
+    result.settings |= {"set": set_name, "ops": list(ops), "only": only}
     watch.say(watch.wrapped("", *tables.facts(result)))
     watch.say(watch.wrapped(quiet.after(result.machine)))
     if save is not None:
         save.write_text(result.to_json(), encoding="utf-8")
         watch.say(watch.wrapped(f"kept in {save}"))
+    if stopped:
+        raise KeyboardInterrupt(tables.cut_short(result) or "stopped before what seems slower was measured twice")
     if picture is not None:
         watch.say(watch.wrapped(_draw(result, picture, settings.regimes[0])))
     if then is None:
@@ -151,15 +157,18 @@ def _again(
     names: Sequence[str],
     settings: harness.Settings,
     watch: _Watch,
-) -> Result | None:
-    """Measure once more what seems to be slower, in other processes; return that, or None if nothing does."""
+) -> tuple[Result | None, bool]:
+    """Measure once more what seems to be slower, in other processes; return that, or None if nothing does, and whether Ctrl-C came."""
     suspects = {change.case for change in found}
     if not suspects:
-        return None
+        return None, False
     watch.say(watch.wrapped("", f"{counted(len(suspects), 'case')} once more, to be sure that what seems slower is:"))
     doubtful = [case for case in chosen if case.name in suspects]
     watch.begin(doubtful)
-    return harness.run(doubtful, names, settings, watch)
+    try:
+        return harness.run(doubtful, names, settings, watch), False
+    except KeyboardInterrupt:
+        return None, True
 
 
 def _judge(

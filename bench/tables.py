@@ -14,6 +14,8 @@ from .results import FAILED, MEASURED, OURS, WRONG, Entry, Ratio, Result, Row, S
 def facts(result: Result) -> list[str]:
     """Return what a table alone does not say: peaks, versions, what was not measured, and the summary."""
     found = ["measured peaks: " + ", ".join(f"{name} {value:.0f}" for name, value in result.peaks.items())]
+    if said := cut_short(result):
+        found.append(said)
     if "loops" in result.machine:
         found.append(f"passes over NumPy arrays: {result.machine['loops']}")
     if result.has_one_thread:
@@ -32,6 +34,14 @@ def facts(result: Result) -> list[str]:
                 where = f"{row.case} {row.direction}, {entry.layout}, {row.regime}"
                 found.append(f"{entry.status}: {result.label(entry.side)}, {where}: {entry.why}")
     return found + summaries(result)
+
+
+def cut_short(result: Result) -> str:
+    """Return how far a run came that Ctrl-C ended, or nothing of one that was not."""
+    if (of := result.settings.get("cut_short_of")) is None:
+        return ""
+    done = len({(row.case, row.regime) for row in result.rows})
+    return f"cut short: {done} of {counted(of, 'case')} measured"
 
 
 def summaries(result: Result) -> list[str]:
@@ -87,11 +97,12 @@ def setting(result: Result) -> str:
     versions = [f"{side['label']} {side['version']}" for name, side in result.sides.items() if name in result.peers()]
     loops = f"{machine['loops']}, " if "loops" in machine else ""  # older results were of NumPy alone
     work = machine.get("other_work") or 0.0
+    cut = f", {said}" if (said := cut_short(result)) else ""
     busy = f", beside other work on {work:.1f} cores" if work >= load.NOTEWORTHY else ""
     runs = f", medians of {counted(machine['runs'], 'run')}" if "runs" in machine else ""
     return (
         f"{where}{machine['processor']}, {counted(machine['threads'], 'thread')}, NumPy {machine['numpy']}, {loops}"
-        f"{', '.join(versions)}, {machine['date']}{runs}{busy}"
+        f"{', '.join(versions)}, {machine['date']}{runs}{cut}{busy}"
     )
 
 

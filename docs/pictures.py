@@ -1,4 +1,4 @@
-"""Make the README's pictures: a terminal in which a net is trained, and the report of that run.
+"""Make the README's pictures: a terminal in which a net is trained, the curves and the report of that run, and a search for a rate.
 
     python docs/pictures.py [ARGUMENT ...]
 
@@ -21,6 +21,7 @@ from rich.text import Text
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 _COLUMNS, _LINES = 80, 60
+_USUAL_LINES = 24  # of a terminal, for charts that fill it
 _PAGE = (1000, 1500)  # the report's upper part, in pixels
 
 # rich's own frame asks a server for a font; this one takes what the reader's machine has.
@@ -44,8 +45,8 @@ _SVG = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"
 """
 
 
-def in_terminal(command: list[str], folder: Path) -> str:
-    """Run a command in a terminal of its own; return the screen it leaves, with its colours."""
+def in_terminal(command: list[str], folder: Path, lines: int = _LINES) -> str:
+    """Run a command in a terminal of its own of so many lines; return the screen it leaves, with its colours."""
     server = f"gpuconv-pictures-{os.getpid()}"
 
     def tmux(*arguments: str) -> str:
@@ -54,7 +55,7 @@ def in_terminal(command: list[str], folder: Path) -> str:
 
     line = f"{shlex.join(command)}; tmux -L {server} wait-for -S ended; exec cat"
     try:
-        tmux("-f", os.devnull, "new-session", "-d", "-x", str(_COLUMNS), "-y", str(_LINES), "-c", str(folder), line)
+        tmux("-f", os.devnull, "new-session", "-d", "-x", str(_COLUMNS), "-y", str(lines), "-c", str(folder), line)
         tmux("wait-for", "ended")
         return tmux("capture-pane", "-e", "-p").rstrip()
     finally:
@@ -66,7 +67,7 @@ def draw_terminal(title: str, screen: str, file: Path) -> None:
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=_COLUMNS, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi(f"\x1b[1m$ {title}\x1b[0m\n{screen}"))
-        file.write_text(console.export_svg(title=title, code_format=_SVG, unique_id="terminal"), encoding="utf-8")
+        file.write_text(console.export_svg(title=title, code_format=_SVG, unique_id=file.stem), encoding="utf-8")
 
 
 def draw_page(page: Path, file: Path) -> None:
@@ -83,7 +84,7 @@ def draw_page(page: Path, file: Path) -> None:
 
 
 def main() -> None:
-    """Train, and draw both pictures."""
+    """Train, and draw all pictures."""
     arguments = sys.argv[1:]
     if shutil.which("tmux") is None:
         sys.exit("docs/pictures.py needs tmux to draw a terminal")
@@ -91,10 +92,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         gpuconv = str(Path(sys.executable).with_name("gpuconv"))
-        screen = in_terminal([gpuconv, "train", *arguments], folder)
+
+        def draw(name: str, *command: str, lines: int = _LINES) -> None:
+            screen = in_terminal([gpuconv, *command], folder, lines)
+            draw_terminal(shlex.join(["gpuconv", *command]), screen, FOLDER / name)
+
+        draw("terminal.svg", "train", *arguments)
         (report,) = folder.glob("runs/*/report.html")
-        draw_terminal(shlex.join(["gpuconv", "train", *arguments]), screen, FOLDER / "terminal.svg")
         draw_page(report, FOLDER / "report.png")
+        draw("plot.svg", "plot", str(report.parent.relative_to(folder)), lines=_USUAL_LINES)
+        draw("find-lr.svg", "find-lr", "--data", "shapes", lines=_USUAL_LINES)
 
 
 if __name__ == "__main__":

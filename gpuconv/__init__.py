@@ -43,11 +43,14 @@ from .ops import *
 
 if TYPE_CHECKING:
     from . import compat as compat
+    from . import cudnn as cudnn
     from . import data as data
+    from . import errors as errors
     from . import export as export
     from . import nn as nn
     from . import testing as testing
     from . import train as train
+    from . import typing as typing
     from .runs.prediction import load as load
 
     __version__: str
@@ -55,7 +58,7 @@ else:
     __all__ = ["GpuconvError", "default_device", "free_memory", "load", "use"]
     __all__ += ops.__all__
 
-    _PARTS = ("compat", "data", "export", "nn", "testing", "train")  # imported when first touched
+    _PARTS = ("compat", "cudnn", "data", "export", "nn", "testing", "train")  # imported when first touched
 
     def __getattr__(name):
         if name in _PARTS:
@@ -70,8 +73,11 @@ else:
             from .version import gpuconv_version
 
             return gpuconv_version()
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        from .nn.choice import no_attribute
+
+        stems = {known.removesuffix("_forward").removesuffix("_update"): known for known in __all__}
+        raise no_attribute(__name__, name, stems | {known: known for known in __all__})
 
     def __dir__():
-        return sorted({*globals(), *_PARTS, "__version__", "load"} - {"TYPE_CHECKING"})
+        own = {name for name in globals() if name.startswith("__")}
+        return sorted({*own, *__all__, *_PARTS, "errors", "typing", "__version__"})

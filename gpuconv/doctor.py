@@ -25,6 +25,7 @@ EXTRAS = {
     "mpi": ("mpi4py", "training in many processes"),
     "pictures": ("pillow", "folders of pictures, and predicting on files"),
     "onnx": ("onnx", "nets as ONNX files"),
+    "torch": ("torch", "the check of nets exported for PyTorch, and comparisons with it"),
     "bfloat16": ("ml_dtypes", "that dtype on a GPU"),
     "plots": ("matplotlib", "curves and grids as pictures"),
     "tensorboard": ("tensorboardX", "events for TensorBoard"),

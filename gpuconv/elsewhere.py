@@ -13,7 +13,7 @@ from .errors import ArgTypeError
 Function = TypeVar("Function", bound=Callable)
 
 # By the word of PyTorch, Keras, JAX, SciPy or cuDNN: what it may be here, of which the first that a function has is meant.
-_OURS: dict[str, tuple[str, ...]] = {
+OURS: dict[str, tuple[str, ...]] = {
     "alpha": ("slope",),
     "bias": ("b", "beta"),
     "count_include_pad": ("count_pad",),
@@ -25,12 +25,15 @@ _OURS: dict[str, tuple[str, ...]] = {
     "ignore_index": ("ignore",),
     "input": ("x", "scores", "images"),
     "inputs": ("x", "scores", "images"),
+    "interpolation": ("mode",),
     "kernel": ("w", "window"),
     "kernel_size": ("window",),
     "ksize": ("window",),
+    "labels": ("targets",),
     "learning_rate": ("lr",),
     "lhs": ("x",),
     "logits": ("scores",),
+    "method": ("mode",),
     "negative_slope": ("slope",),
     "normalized_shape": ("features",),
     "num_channels": ("channels",),
@@ -38,11 +41,14 @@ _OURS: dict[str, tuple[str, ...]] = {
     "num_groups": ("groups",),
     "out_channels": ("filters",),
     "output_padding": ("output_pad",),
+    "output_size": ("size",),
     "p": ("rate",),
     "padding": ("pad",),
     "pads": ("pad",),
     "pool_size": ("window",),
     "rhs": ("w",),
+    "scale_factor": ("factor",),
+    "scales": ("factor",),
     "strides": ("stride",),
     "target": ("labels", "targets"),
     "targets": ("labels",),
@@ -50,6 +56,18 @@ _OURS: dict[str, tuple[str, ...]] = {
     "weight": ("w", "gamma", "class_weights"),
     "weights": ("w",),
     "window_strides": ("stride",),
+}
+
+_BY_HAND = 'multiply loss and gradient by them, with reduction="none"'
+
+# By a word that has no counterpart here: a function that has all of these arguments says what to do instead.
+_INSTEAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "data_format": (("stride",), "channels come second, in whatever order memory has them"),
+    "from_logits": (("scores",), "scores are logits"),
+    "output_size": (("output_pad",), "it follows from the other sizes; output_pad adds to it"),
+    "padding_mode": (("dilation", "groups"), "padding is zeros: np.pad x first"),
+    "pos_weight": (("targets", "reduction"), _BY_HAND),
+    "weight": (("targets", "reduction"), _BY_HAND),
 }
 
 
@@ -85,9 +103,12 @@ def _said(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
             continue
         if word in reasons:
             return f"{name} has no argument {word}: {reasons[word]}"
-        ours = [known for known in _OURS.get(word, ()) if known in own]
+        ours = [known for known in OURS.get(word, ()) if known in own]
         if ours:
             return f"{name} has no argument {word}: it is called {ours[0]} here"
+        needed, instead = _INSTEAD.get(word, ((), ""))
+        if instead and set(needed) <= set(own):
+            return f"{name} has no argument {word}: {instead}"
         close = difflib.get_close_matches(word, own, n=1)
         meant = f"did you mean {close[0]}?" if close else f"it takes {', '.join(own) or 'none'}"
         return f"{name} has no argument {word}: {meant}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -73,3 +74,8 @@ def cache_folder() -> Path:
     except RuntimeError:
         msg = "this user has no home folder to keep a cache in: name one by the environment variable GPUCONV_CACHE"
         raise ConfigError(msg) from None
+
+
+def quoted(path: str | Path) -> str:
+    """Return a path as a shell takes it: what stands in a command that people copy."""
+    return shlex.quote(str(path))

@@ -7,6 +7,7 @@ and triples (depth, vertical, horizontal).  Signals (N, C, L) are images of one 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -290,6 +291,20 @@ def _other_order(
         if H + sum(sides[0]) > dilation[0] * (R - 1) and W + sum(sides[1]) > dilation[1] * (S - 1)
     ]
     return f" ({min(fitting)[1]})" if fitting else ""
+
+
+_MANY_FILTERS = 8
+
+
+def warn_of_turned_filters(w: Any, *, stacklevel: int) -> None:
+    """Warn of filters that fit as they are, but hardly are what is meant: (3, 3, 3, 16), as Keras and JAX store 16 of 3 x 3."""
+    K, C, R, S = w.shape
+    if K == C == R >= 3 and S >= _MANY_FILTERS and S != R:
+        msg = (
+            f"w {(K, C, R, S)} is read as {K} filters of {R} x {S}; is it H W I O, {S} filters of {K} x {C}? "
+            "w.transpose(3, 2, 0, 1)"
+        )
+        warnings.warn(msg, stacklevel=stacklevel + 1)
 
 
 def check_images(name: str, x: Any) -> None:

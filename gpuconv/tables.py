@@ -73,6 +73,36 @@ def columns(rows: Sequence[Sequence[str]], *, numbers: int) -> list[str]:
     ]
 
 
+def ruled(rows: Sequence[Sequence[str]], columns_at_most: int | None = None) -> list[str]:
+    """Return rows as lines of aligned columns, all but the first to the right, with a rule below the head.
+
+    columns_at_most: how wide lines may be: columns that do not fit follow in further tables below, which begin with the
+    first one again.
+    """
+    lines: list[str] = []
+    for few in _fitting(rows, columns_at_most):
+        block = columns(few, numbers=len(few[0]) - 1)
+        block.insert(1, "-" * max(map(width, block)))
+        lines += ["", *block] if lines else block
+    return lines
+
+
+def _fitting(rows: Sequence[Sequence[str]], most: int | None) -> list[list[list[str]]]:
+    """Return rows cut into tables that are as wide as may be; each has at least one column beside the first."""
+    first, *others = [list(column) for column in zip(*rows, strict=True)]
+    blocks, room = [[first]], 0
+    for column in others:
+        wanted = max(map(width, column))
+        wanted += 2 if wanted else 0
+        if most is not None and wanted > room and len(blocks[-1]) > 1:
+            blocks.append([first])
+        if len(blocks[-1]) == 1:
+            room = (most or 0) - max(map(width, first))
+        blocks[-1].append(column)
+        room -= wanted
+    return [[list(row) for row in zip(*block, strict=True)] for block in blocks]
+
+
 def shown(value: object) -> str:
     """Return the value of a setting or a fact as a cell."""
     if isinstance(value, bool):

@@ -22,7 +22,7 @@ from nbformat import v4
 HERE = Path(__file__).resolve().parent
 NAMES = (
     *("01-operators", "02-batch-norm", "03-train-a-net", "04-deblur"),
-    *("05-own-pictures", "06-course-code"),
+    *("05-own-pictures", "06-course-code", "07-autoencoder"),
 )
 
 

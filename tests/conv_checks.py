@@ -61,6 +61,47 @@ def check_close(got, x, w, b, dy, z, *, zero_mean=True):
             assert_close(actual, ref, scale=scale, dtype=x.dtype, terms=terms, zero_mean=zero_mean)
 
 
+# Complex arrays, by the oracle on their parts ---------------------------------------------------------------------------
+
+PARTS = {"complex64": "float32", "complex128": "float64"}
+
+
+def complex_of(make):
+    """Return what makes complex arrays of two real ones."""
+
+    def parts(rng, shape, dtype):
+        return (make(rng, shape, PARTS[dtype]) + 1j * make(rng, shape, PARTS[dtype])).astype(dtype)
+
+    return parts
+
+
+def by_parts(oracle, x, w, b, dy, z, *, signs=(1, -1)):
+    """Return y, dx, dw, db as ((real, imaginary), ...), made of an oracle's results on parts.
+
+    With the signs (1, 1), of absolute values, these are the sizes of the terms.
+    """
+    plus, minus = signs
+
+    def of(which, x, w, dy):
+        return oracle(x, w, None, dy, z)[which]
+
+    (xr, xi), (wr, wi), (dyr, dyi) = ((a.real, a.imag) for a in (x, w, dy))
+    bias = b.reshape(-1, *[1] * (x.ndim - 2))
+    y = (
+        of(0, xr, wr, dyr) + minus * of(0, xi, wi, dyr) + bias.real,
+        of(0, xr, wi, dyr) + plus * of(0, xi, wr, dyr) + bias.imag,
+    )
+    dx = of(1, xr, wr, dyr) + plus * of(1, xr, wi, dyi), of(1, xr, wr, dyi) + minus * of(1, xr, wi, dyr)
+    dw = of(2, xr, wr, dyr) + plus * of(2, xi, wr, dyi), of(2, xr, wr, dyi) + minus * of(2, xi, wr, dyr)
+    others = (0, *range(2, dy.ndim))
+    return y, dx, dw, (dyr.sum(axis=others, dtype="float64"), dyi.sum(axis=others, dtype="float64"))
+
+
+def sizes_of_parts(oracle, x, w, b, dy, z):
+    """Return the sizes of the terms of y, dx, dw, db likewise."""
+    return by_parts(oracle, *(np.abs(a.real) + 1j * np.abs(a.imag) for a in (x, w, b, dy)), z, signs=(1, 1))
+
+
 # The oracle where its loops would take minutes ------------------------------------------------------------------------
 
 

@@ -35,6 +35,15 @@ def blocks(page: str, language: str) -> list[str]:
     return [token.content for token in tokens(page) if token.type == "fence" and token.info == language]
 
 
+def nets(page: str) -> dict[str, str]:
+    """Return the nets in blocks of TOML by the names of their files, which a comment in front may say."""
+    found = {}
+    for text in blocks(page, "toml"):
+        name = re.match(r"# (\w+\.toml)\n", text)
+        found[name[1] if name else "my_net.toml"] = text
+    return found
+
+
 def commands(page: str) -> list[str]:
     """Return the commands in blocks of shell, without comments, each in one line."""
     lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()

@@ -80,6 +80,7 @@ class Operator:
     dy: how calls draw the gradient from above; whole numbers make sums exact, so that each wrong term shows.
     refers: arrays, and "y", that the cache refers to: a change of theirs before the backward must be noticed.
     writes: arrays that are updated in place.
+    sums: each result is a sum of products of its arrays, and what it makes of their absolute values the size of the terms.
     scales: (arrays, dy, options, unit roundoff of sums) to the sizes of the terms of each result, where they may cancel.
     calls: sizes by the name of the call: odd and tiny, for one call takes the emulator's check mode long.  "drawn" says
         how arrays, or dy, are drawn instead: "special" has infinities, NaN, zeros of both signs, the smallest numbers.
@@ -99,6 +100,7 @@ class Operator:
     dy: Draw = "normal"
     refers: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    sums: bool = False
     scales: Callable[[dict[str, Any], Any, dict[str, Any], float], Iterable[Any]] | None = None
     calls: dict[str, Sizes] = field(default_factory=dict)
     anywhere: Sizes | None = None
@@ -163,6 +165,19 @@ def _any_conv_transpose(rng: Random) -> Sizes:
     x = rng.randint(1, 2), C, *(rng.randint(2, 4) for _ in range(axes))
     options = {"stride": stride, "pad": pad, "output_pad": more, "dilation": dilation, "groups": groups}
     return {"x": x, "w": (C, K, *window), "b": rng.choice((None, (groups * K,))), **options}
+
+
+def _any_adaptive_pool(rng: Random) -> Sizes:
+    axes = rng.choice((1, 2, 2, 2, 3))
+    x = rng.randint(1, 3), rng.choice((1, 3, 8, 16)), *(rng.randint(1, 12 // axes) for _ in range(axes))
+    return {"x": x, "size": tuple(rng.choice((None, *range(1, 8))) for _ in range(axes))}
+
+
+def _any_upsample(rng: Random) -> Sizes:
+    axes, mode = rng.choice((1, 2, 2, 2, 3)), rng.choice(("nearest", "linear"))
+    x = rng.randint(1, 2), rng.choice((1, 3, 4, 8)), *(rng.randint(1, 5) for _ in range(axes))
+    factor = tuple(rng.randint(1, 4) for _ in range(axes))
+    return {"x": x, "factor": factor, "mode": mode, "align_corners": mode == "linear" and rng.random() < 0.5}
 
 
 def _rows(rng: Random) -> Shape:
@@ -368,6 +383,13 @@ _ROWS = (
                 "ceil": True,
             },
             "max_pool_ceil": {"x": (2, 3, 6, 4), "window": 3, "stride": 2, "pad": ((0, 1), 0), "ceil": True},
+            "max_pool_padded_by_all_but_a_tap": {
+                "x": (1, 8, 3, 4),
+                "window": 3,
+                "stride": (1, 2),
+                "pad": 2,
+                "ceil": True,
+            },
             "max_pool_dilated_ties_split": {
                 "x": (1, 3, 5, 4),
                 "window": 2,
@@ -411,11 +433,13 @@ _ROWS = (
         "average_pool",
         {"x": Array((2, 3, 8, 8), "whole")},
         dy="whole",
+        sums=True,
         calls={
             "average_pool_two": {"x": (2, 8, 5, 6), "window": 2},
             "average_pool_count_pad": {"x": (2, 3, 7, 6), "window": 3, "stride": 2, "pad": 1},
             "average_pool_signals": {"x": (2, 3, 9), "window": (2,), "stride": 1, "pad": 1, "count_pad": False},
             "average_pool_ceil": {"x": (2, 8, 7, 5), "window": (3, 2), "stride": 2, "pad": ((0, 1), 0), "ceil": True},
+            "average_pool_padded_by_all_but_a_tap": {"x": (1, 8, 3, 4), "window": 3, "pad": 2, "count_pad": False},
             "average_pool_dilated": {
                 "x": (2, 3, 7, 6),
                 "window": (2, 3),
@@ -434,6 +458,12 @@ _ROWS = (
                 "ceil": True,
             },
             "average_pool_volumes": {"x": (2, 3, 4, 5, 3), "window": (2, 3, 2), "stride": (1, 2, 1), "pad": (1, 1, 0)},
+            "average_pool_volumes_padded_by_all_but_a_tap": {
+                "x": (1, 2, 2, 3, 3),
+                "window": 3,
+                "stride": (2, 1, 1),
+                "pad": 2,
+            },
             "average_pool_volumes_real_pixels": {
                 "x": (2, 3, 3, 4, 5),
                 "window": (3, 2, 2),
@@ -455,9 +485,45 @@ _ROWS = (
         },
     ),
     Operator(
+        "adaptive_average_pool",
+        {"x": Array((2, 3, 7, 5), "whole")},
+        {"size": (3, 2)},
+        ways={"whole images": {"size": 1}, "even windows": {"size": (1, 5)}},
+        dy="whole",
+        sums=True,
+        calls={
+            "adaptive_average_pool": {"x": (2, 3, 7, 5), "size": (3, 2)},
+            "adaptive_average_pool_in_packs": {"x": (2, 8, 5, 7), "size": (2, 3)},
+            "adaptive_average_pool_to_more": {"x": (1, 8, 3, 4), "size": (5, 6)},
+            "adaptive_average_pool_signals": {"x": (2, 3, 11), "size": (4,)},
+            "adaptive_average_pool_volumes": {"x": (2, 3, 4, 5, 3), "size": (3, None, 2)},
+            "adaptive_average_pool_volumes_in_packs": {"x": (1, 16, 3, 2, 5), "size": (2, 3, 3)},
+        },
+        anywhere={"x": (2, 8, 5, 6), "size": (3, 4)},
+        random=_any_adaptive_pool,
+        counted={
+            "adaptive_average_pool": {"x": (2, 32, 9, 32), "size": (7, 24)},
+            "adaptive_average_pool of volumes": {"x": (1, 32, 4, 8, 16), "size": (3, 5, 8)},
+        },
+        bench={
+            "adaptive_average_pool": {"x": (2, 2, 7, 5), "size": (3, 4)},
+            "adaptive_average_pool_of_signals": {"x": (2, 2, 9), "size": (4,)},
+            "adaptive_average_pool_of_volumes": {"x": (1, 2, 4, 5, 3), "size": (3, 2, 4)},
+        },
+        refused={
+            "size_of_nothing": ({"size": 0}, ParamError, "size must be an int from 1", "size=0"),
+            "size_negative": ({"size": (3, -1)}, ParamError, "size must be an int from 1", "size=-1"),
+            "size_a_float": ({"size": 2.0}, ArgTypeError, "size must be an int, got 2.0"),
+            "size_none": ({"size": None}, ArgTypeError, "size must be an int, got None"),
+            "size_a_word": ({"size": "same"}, ArgTypeError, "size must be an int", "same"),
+            "size_of_three_axes": ({"size": (2, 2, 2)}, ParamError, "size must be an int or a pair", "3 values"),
+        },
+    ),
+    Operator(
         "global_average_pool",
         {"x": Array((2, 3, 8, 8), "whole")},
         dy="whole",
+        sums=True,
         calls={
             "global_pool_small_planes": {"x": (3, 5, 7, 5)},
             "global_pool_wide_planes": {"x": (3, 40, 2, 4)},
@@ -467,6 +533,75 @@ _ROWS = (
         anywhere={"x": (2, 8, 4, 4)},
         counted={"global_average_pool": {"x": (4, 32, 8, 8)}},
         bench={"global_average_pool": {"x": (2, 3, 4, 5)}},
+    ),
+    Operator(
+        "upsample",
+        {"x": Array((2, 3, 4, 4), "whole")},
+        ways={"linear": {"mode": "linear"}, "of corners": {"mode": "linear", "align_corners": True}},
+        dy="whole",
+        sums=True,
+        calls={
+            "upsample": {"x": (2, 8, 3, 4)},
+            "upsample_each_axis": {"x": (2, 3, 3, 5), "factor": (3, 1)},
+            "upsample_signals": {"x": (2, 3, 5), "factor": 3},
+            "upsample_volumes": {"x": (1, 3, 2, 3, 2), "factor": (2, 1, 3)},
+            "upsample_linear": {"x": (2, 8, 4, 3), "mode": "linear"},
+            "upsample_linear_each_axis": {"x": (2, 3, 3, 5), "factor": (3, 4), "mode": "linear"},
+            "upsample_linear_signals": {"x": (2, 3, 5), "factor": 5, "mode": "linear"},
+            "upsample_linear_volumes": {"x": (1, 3, 2, 3, 4), "factor": (3, 2, 2), "mode": "linear"},
+            "upsample_linear_special": {
+                "x": (2, 3, 3, 4),
+                "factor": (3, 3),
+                "mode": "linear",
+                "drawn": {"x": "special", "dy": "special"},
+            },
+            "upsample_corners": {"x": (2, 4, 3, 4), "factor": (2, 3), "mode": "linear", "align_corners": True},
+            "upsample_corners_of_one_pixel": {
+                "x": (2, 3, 1, 3),
+                "factor": (3, 2),
+                "mode": "linear",
+                "align_corners": True,
+            },
+            "upsample_corners_volumes": {
+                "x": (1, 3, 3, 2, 4),
+                "factor": (2, 3, 1),
+                "mode": "linear",
+                "align_corners": True,
+            },
+        },
+        anywhere={"x": (2, 8, 3, 4), "mode": "linear"},
+        rounds=lambda x: {"x": x},
+        random=_any_upsample,
+        counted={
+            "upsample 2x2": {"x": (2, 32, 8, 16)},
+            "upsample linear 2x2": {"x": (2, 32, 8, 16), "mode": "linear"},
+            "upsample linear 2x2x2": {"x": (1, 32, 4, 4, 8), "mode": "linear"},
+        },
+        bench={
+            "upsample": {"x": (2, 2, 3, 4), "factor": (3, 2), "mode": "nearest"},
+            "upsample_linear": {"x": (2, 2, 3, 4), "factor": 2, "mode": "linear"},
+            "upsample_of_corners": {"x": (2, 2, 4, 3), "factor": (2, 3), "mode": "linear", "align_corners": True},
+            "upsample_of_signals": {"x": (2, 2, 5), "factor": 3, "mode": "linear"},
+            "upsample_of_volumes": {"x": (1, 2, 2, 3, 2), "factor": (2, 1, 3), "mode": "linear"},
+        },
+        refused={
+            "factor_zero": ({"factor": 0}, ParamError, "factor must be an int from 1", "factor=0"),
+            "factor_a_fraction": ({"factor": 1.5}, ArgTypeError, "factor must be an int, got 1.5"),
+            "factor_of_other_axes": (
+                {"factor": (2,)},
+                ParamError,
+                "factor must be an int or a pair (vertical, horizontal), got 1 value: (2,)",
+            ),
+            "mode_of_two_axes": (
+                {"mode": "bilinear"},
+                ParamError,
+                'mode must be "nearest" or "linear"',
+                "got 'bilinear'",
+            ),
+            "unknown_mode": ({"mode": "bicubic"}, ParamError, 'mode must be "nearest" or "linear", got \'bicubic\''),
+            "corners_of_nearest": ({"align_corners": True}, ParamError, 'align_corners=True needs mode="linear"'),
+            "corners_a_number": ({"align_corners": 1}, ArgTypeError, "align_corners must be True or False, got 1"),
+        },
     ),
     Operator(
         "batchnorm",
@@ -532,6 +667,7 @@ _ROWS = (
             "b": Array(lambda shapes: shapes["w"][:1], "whole", optional=True),
         },
         dy="whole",
+        sums=True,
         refers=("x", "w"),
         calls={
             "conv_first_layer": {"x": (2, 3, 6, 5), "w": (17, 3, 3, 3), "pad": 1},
@@ -573,6 +709,7 @@ _ROWS = (
             "b": Array(lambda shapes: (shapes["w"][1],), "whole", optional=True),
         },
         dy="whole",
+        sums=True,
         refers=("x", "w"),
         calls={
             "conv_transpose_few_channels": {"x": (2, 3, 4, 5), "w": (3, 4, 4, 4), "stride": 2, "pad": 1},
@@ -631,6 +768,7 @@ _ROWS = (
             "b": Array(lambda shapes: shapes["w"][1:], "whole", optional=True),
         },
         dy="whole",
+        sums=True,
         refers=("x", "w"),
         calls={"affine": {"x": (5, 7), "w": (7, 3)}, "affine_in_packs": {"x": (5, 3), "w": (3, 16)}},
         rounds=lambda x: {"x": x, "w": (prod(x[1:]), 5)},

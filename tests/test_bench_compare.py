@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from bench import compare, harness, load, quiet, run
+from bench import compare, harness, load, quiet, results, run
 from bench.results import OURS, Entry, Ratio, Result, Row
 from gpuconv import cli
 from gpuconv.errors import ConfigError
@@ -159,6 +159,8 @@ def bench(capsys, monkeypatch, tmp_path):
 
         def measure(cases, names, settings, watch):
             result = copy.deepcopy(left.pop(0))
+            if isinstance(result, KeyboardInterrupt):
+                raise result
             for row in result.rows:
                 watch.row(row)
             return result
@@ -195,6 +197,15 @@ def test_what_is_slower_once_is_noise(bench):
     code, out, _ = bench(*given, runs=[measured([1.3] * 6), measured(STEADY)], older=measured(STEADY))
     assert code == 0
     assert out.endswith("1 row seemed slower, and not when measured once more\nnothing above 1.1\n")
+
+
+def test_ctrl_c_in_the_second_measurement_keeps_the_first(bench, tmp_path):
+    given = ("--compare", bench.old, "--fail-above", 1.1, "--processes", 3, "--save", tmp_path / "kept.json")
+    code, out, err = bench(*given, runs=[measured([1.3] * 6), KeyboardInterrupt()], older=measured(STEADY))
+    assert (code, err) == (130, "gpuconv: stopped before what seems slower was measured twice\n")
+    assert out.endswith(f"kept in {tmp_path / 'kept.json'}\n")
+    (row,) = results.read(tmp_path / "kept.json").rows
+    assert row.entry(OURS).times == {"ms": [1.3] * 6}
 
 
 def test_what_is_as_fast_is_measured_once(bench):

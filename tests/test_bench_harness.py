@@ -1,11 +1,13 @@
 """bench/harness.py with sides that pretend: order, checks, failures; and one real side in its process."""
 
 import os
+import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from bench import clocks, harness, inputs, load, memory, oracle, peaks, peers, worker
+from bench import clocks, harness, inputs, load, memory, oracle, peaks, peers, tables, worker
 from bench.cases import Case
 from bench.harness import Settings, SideError
 from bench.peers import ours
@@ -259,6 +261,69 @@ def test_a_run_names_what_is_missing_and_keeps_the_rest(monkeypatch):
     assert {note[1] for note in log} == {OURS, "course"}
     assert log[-2:] == [("stop", OURS), ("stop", "course")]
     assert from_json(result.to_json()) == result
+
+
+def _stopping(monkeypatch, stop_at, log):
+    """Sides of which our own gets Ctrl-C when it is timed for the stop_at-th time; return the run."""
+
+    class Stopping(Pretender):
+        def ask(self, method, *arguments):
+            if method == "time" and self.name == OURS and self.timed == stop_at:
+                raise KeyboardInterrupt
+            return super().ask(method, *arguments)
+
+    monkeypatch.setattr(harness, "Side", lambda name, settings: Stopping(name, log))
+    cases = [CASE, replace(CASE, name="second"), replace(CASE, name="third")]
+    return lambda told: harness.run(cases, ["course"], QUICK, Noting(told))
+
+
+class _Interrupted:
+    """A pipe whose answer Ctrl-C comes before."""
+
+    def __init__(self, pipe):
+        self.send = pipe.send
+
+    def recv(self):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop_at", [16, 17, 25, 31])
+def test_ctrl_c_keeps_the_cases_that_are_done(monkeypatch, stop_at):
+    """A case takes 4 rounds of 2 directions in 2 formats: 16 times."""
+    log, told = [], []
+    with pytest.raises(harness.CutShort) as cut:
+        _stopping(monkeypatch, stop_at, log)(told)
+    result = cut.value.result
+    assert [(row.case, row.direction) for row in result.rows] == [("pretended", "forward"), ("pretended", "backward")]
+    assert [row for what, *row in told if what == "row"] == [[row] for row in result.rows]
+    assert result.settings["cut_short_of"] == 3
+    assert tables.cut_short(result) == "cut short: 1 of 3 cases measured"
+    assert tables.cut_short(result) in tables.facts(result)
+    assert log[-2:] == [("stop", OURS), ("stop", "course")]
+    assert from_json(result.to_json()) == result
+
+
+def test_ctrl_c_before_any_case_is_done_is_ctrl_c(monkeypatch):
+    log = []
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        _stopping(monkeypatch, 15, log)([])
+    assert type(stopped.value) is KeyboardInterrupt
+    assert log[-2:] == [("stop", OURS), ("stop", "course")]
+
+
+def test_a_side_that_works_on_an_answer_is_ended_at_once(monkeypatch):
+    """It need not be waited for, and Ctrl-C of the terminal is not its own."""
+    side = harness.Side("course", Settings(threads=1))
+    side.ask("start")
+    process = side._process
+    os.kill(process.pid, signal.SIGINT)
+    assert side.ask("prepare", CASE, "NCHW", "float32")
+    with monkeypatch.context() as patched:
+        patched.setattr(side, "_pipe", _Interrupted(side._pipe))
+        with pytest.raises(KeyboardInterrupt):
+            side.ask("time", "NCHW", "forward")
+    side.stop()
+    assert process.exitcode == -signal.SIGTERM
 
 
 def test_a_run_of_one_thread_has_a_second_process_of_each_side_that_started(monkeypatch):

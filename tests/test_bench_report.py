@@ -1,7 +1,10 @@
 """bench/results.py, tables.py, report.py, picture.py and the command: what is said of a run."""
 
+import dataclasses
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -9,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import cases, harness, load, peers, quiet, readme, report, results, run, tables
 from bench import conftest as bench_options
-from bench import harness, load, peers, quiet, readme, report, results, run, tables
 from bench.results import ONE_THREAD, OURS, Entry, Ratio, Result, Row
 from gpuconv import cli
 from gpuconv.errors import ConfigError
@@ -449,7 +452,7 @@ def bench(capsys, monkeypatch):
         (["--set", "fast"], "there is no set 'fast': choose one of readme, course"),
         (
             ["--ops", "conv,pool"],
-            "there is no operator 'pool' among the cases: choose from affine, average_pool, batchnorm, conv",
+            f"there is no operator 'pool' among the cases: choose from {', '.join(cases.OPS)}",
         ),
         (["--only", "99x99"], "the set readme has no case of any operator with '99x99' in its name"),
         (["--peers", "torch,tf"], "there is no peer 'tf': choose from self, torch"),
@@ -492,7 +495,7 @@ def test_the_list_shows_all_there_is(bench):
     code, out, _ = bench("--list")
     assert code == 0
     assert "conv three-layer 7x7, 3->32, 32x32" in out
-    assert "operators: affine, average_pool, batchnorm, conv" in out
+    assert f"operators: {', '.join(cases.OPS)}" in out
     assert all(f"\n  {name} " in out for name in peers.MODULES if name != OURS)
 
 
@@ -519,6 +522,51 @@ def test_a_run_prints_its_table_and_keeps_its_json(bench, monkeypatch, tmp_path,
     assert "conv a" in out
     assert out.endswith(f"kept in {kept}\n")
     assert results.read(kept).settings == {"set": "quick", "ops": ["relu", "gelu"], "only": ""}
+
+
+def test_ctrl_c_keeps_what_was_measured_and_ends_with_130(bench, monkeypatch, tmp_path, result):
+    def run(cases, names, settings, watch):
+        watch.peaks(result.peaks)
+        watch.row(result.rows[0])
+        cut = dataclasses.replace(result, rows=result.rows[:1], settings=result.settings | {"cut_short_of": 2})
+        raise harness.CutShort(cut)
+
+    monkeypatch.setattr(harness, "run", run)
+    kept, picture = tmp_path / "kept.json", tmp_path / "ratios.png"
+    code, out, err = bench("--set", "quick", "--peers", "torch", "--save", kept, "--picture", picture)
+    assert (code, err) == (130, "gpuconv: cut short: 1 of 2 cases measured\n")
+    assert "cut short: 1 of 2 cases measured" in " ".join(out.split())
+    assert out.endswith(f"kept in {kept}\n")
+    found = results.read(kept)
+    assert [row.case for row in found.rows] == [result.rows[0].case]
+    assert tables.cut_short(found)
+    assert tables.cut_short(found) in tables.setting(found)
+    assert not picture.exists()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
+def test_ctrl_c_of_a_terminal_ends_a_run_without_a_traceback(tmp_path):
+    """All its processes get it, at once."""
+    kept = tmp_path / "kept.json"
+    command = [sys.executable, "-m", "gpuconv", "bench", "--set", "quick", "--ops", "relu,gelu,silu", "--peers", "self"]
+    process = subprocess.Popen(
+        [*command, "--no-memory", "--save", kept],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        cwd=ROOT,
+    )
+    with process:
+        while "backward" not in (line := process.stdout.readline()):
+            assert line, process.stderr.read()
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate()
+    found = results.read(kept)
+    assert process.returncode == 130
+    assert err == f"gpuconv: {tables.cut_short(found)}\n"
+    assert found.rows[0].case == "quick relu 8, 16x16"
 
 
 def test_a_run_beside_other_work_begins_with_a_warning(bench, monkeypatch, result, tmp_path):

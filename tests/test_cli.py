@@ -201,13 +201,14 @@ def test_train_shows_a_line_for_each_epoch_and_the_outcome(gpuconv, finished):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert all(len(line) <= 80 for line in lines)
-    at = lines.index("epoch     train loss   validation   learning rate   seconds")
+    at = lines.index("epoch    train loss   training   validation   learning rate   seconds")
     for number, (line, row) in enumerate(zip(lines[at + 1 : at + 3], finished.metrics, strict=True)):
         fields = line.split()
         assert fields[0] == f"{number + 1}/2"
         assert fields[1] == f"{row['train_loss']:.4f}"
-        assert fields[2] == f"{row['validation_accuracy']:.2%}"
-        assert float(fields[3]) == pytest.approx(row["learning_rate"], rel=1e-2)
+        assert fields[2] == f"{row['train_accuracy']:.2%}"
+        assert fields[3] == f"{row['validation_accuracy']:.2%}"
+        assert float(fields[4]) == pytest.approx(row["learning_rate"], rel=1e-2)
     assert f"{shapes().name}: 200 train, 100 validation, 60 test" in " ".join(out.split())
     assert f"test {finished.test_accuracy:.2%} of 60 images" in out
     assert "gpuconv eval runs/convnet-1" in out
@@ -227,7 +228,8 @@ def test_a_dry_run_that_blows_up_says_so(gpuconv, tmp_path):
     code, _, err = gpuconv("train", *FLAGS, "--dry-run", "--lr", "1e38", "--schedule", "constant")
     assert code == 5
     assert re.search(
-        r"epoch 1, step \d, at a learning rate of 1e\+38\.  Nothing was saved; lower --lr \(1e\+38 now\), or --clip-norm 1$",
+        r"epoch 1, step \d, at a learning rate of 1e\+38\.  Nothing was saved; lower --lr \(1e\+38 now\), or --clip-norm 1; "
+        r"gpuconv find-lr looks for a rate$",
         err.strip(),
     )
     assert names(tmp_path) == []
@@ -238,8 +240,8 @@ def test_a_rate_too_high_is_warned_of_in_the_words_of_the_command(gpuconv, tmp_p
         "train", *FLAGS, "--schedule", "constant", "--lr", "3", "--run-dir", "run", "--max-steps", "5"
     )
     assert code == 0
-    warning = " ".join(out[out.index("the loss of step") :].split("\n", 2)[:2])
-    assert warning.endswith("the rate is high for a run of 5 steps, try --lr 0.6")
+    warning = " ".join(out[out.index("the loss of step") :].split("\n", 3)[:3]).removesuffix(" ")
+    assert warning.endswith("high for a run of 5 steps, try --lr 0.6, or what gpuconv find-lr suggests")
     assert all(len(line) <= 80 for line in out.splitlines())
     assert [event["message"] for event in Run(tmp_path / "run").events if event["event"] == "warning"] == [warning]
 
@@ -520,6 +522,17 @@ def test_what_cannot_be_used_exits_with_2_and_says_why(arguments, message, gpuco
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("command", ["train", "find-lr", "import", "plot"])
+def test_help_fits_a_narrow_terminal(gpuconv, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "60")
+    code, out, _ = gpuconv(command, "--help")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 60
+    monkeypatch.setenv("COLUMNS", "200")
+    wide = gpuconv(command, "--help")[1]
+    assert out.split() == wide.split()  # no word is broken
+
+
 def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
     for arguments in (
         [],
@@ -548,6 +561,21 @@ def test_help_fits_80_columns_and_documents_the_exit_codes(gpuconv):
 # eval, data, doctor -------------------------------------------------------------------------------------------------
 
 
+def test_eval_says_and_draws_what_is_taken_for_what(gpuconv, finished, tmp_path):
+    pytest.importorskip("matplotlib")
+    code, out, err = gpuconv("eval", finished.folder, "--test-images", 60, "--save", "confusion.svg")
+    assert (code, err) == (0, "")
+    counts = np.array(json.loads(gpuconv("eval", finished.folder, "--test-images", 60, "--json")[1])["confusion"])
+    np.fill_diagonal(counts, 0)
+    true, taken = np.unravel_index(counts.argmax(), counts.shape)
+    names = shapes().classes
+    assert f"most often taken for another: {names[true]} for {names[taken]} " in out
+    assert out.endswith("confusion.svg is written\n")
+    assert b"<svg" in (tmp_path / "confusion.svg").read_bytes()
+    code, _, err = gpuconv("eval", finished.folder, "--save", "confusion.txt")
+    assert (code, "a picture's name must end in" in err) == (2, True)
+
+
 @pytest.mark.parametrize("which", ["best", "last"])
 def test_eval_shows_the_accuracy_of_each_class_and_of_all(which, gpuconv, finished):
     code, out, err = gpuconv("eval", finished.folder, "--checkpoint", which, "--test-images", 60)
@@ -560,7 +588,7 @@ def test_eval_shows_the_accuracy_of_each_class_and_of_all(which, gpuconv, finish
     if which == "best":
         record = json.loads((finished.folder / "result.json").read_text())
         assert shown == {name: f"{share:.2%}" for name, share in record["test_accuracy_by_class"].items()}
-        assert lines[-1].split()[:2] == ["all", f"{finished.test_accuracy:.2%}"]
+        assert lines[14].split()[:2] == ["all", f"{finished.test_accuracy:.2%}"]
 
 
 def test_eval_averages_views(gpuconv, finished):
@@ -572,7 +600,7 @@ def test_eval_averages_views(gpuconv, finished):
         net, pictures.x_test[:60], pictures.y_test[:60],
         mean=pictures.mean, std=pictures.std, classes=10, tta="flip+shift",
     )  # fmt: skip
-    assert out.splitlines()[-1].split() == ["all", f"{wanted.accuracy:.2%}", "loss", f"{wanted.loss:.4f}"]
+    assert out.splitlines()[14].split() == ["all", f"{wanted.accuracy:.2%}", "loss", f"{wanted.loss:.4f}"]
 
 
 def test_eval_takes_a_checkpoint_file_and_all_test_images(gpuconv, finished):
@@ -805,7 +833,7 @@ def test_doctor_fits_the_terminal():
 
 def test_doctor_knows_every_extra_that_people_install_by_name():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    theirs = ("test", "bench", "docs", "torch", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
+    theirs = ("test", "bench", "docs", "emulated12x", "emulated13x")  # of those who work on gpuconv itself
     assert {*doctor.EXTRAS} | {*theirs} >= {*project["optional-dependencies"]}
     for extra, (package, _) in doctor.EXTRAS.items():
         needed = project["optional-dependencies"][extra]

@@ -168,6 +168,79 @@ def test_both_forms_of_augmentation_give_the_same_bits(channels_last, moves, set
         assert numpy.strides == loops.strides
 
 
+# Pools that need more of their loops than windows side by side: (x, options)
+POOLS = {
+    "ceil": ((3, 20, 9, 7), {"ceil": True}),
+    "ceil_of_rows": ((3, 20, 9, 8), {"ceil": True}),
+    "ceil_of_columns": ((3, 20, 8, 7), {"ceil": True}),
+    "padded_before": ((3, 20, 9, 7), {"window": 3, "stride": 2, "pad": ((1, 0), (0, 0))}),
+    "padded_behind": ((3, 20, 9, 7), {"window": 3, "stride": 2, "pad": ((0, 1), (0, 1))}),
+    "dilated": ((3, 20, 11, 12), {"window": 3, "stride": (1, 2), "pad": (2, 1), "dilation": (2, 3)}),
+    "dilated_apart": ((2, 3, 12, 14), {"window": 2, "stride": (3, 4), "dilation": (2, 3)}),
+    "pooled_in_two": ((2, 5, 17, 13), {"window": 7, "stride": 1, "pad": 3}),
+    "pooled_in_two_with_gaps": ((2, 5, 23, 17), {"window": 5, "stride": (2, 1), "pad": (4, 2), "dilation": (3, 2)}),
+    "more_than_256_places": ((2, 3, 34, 36), {"window": 17}),
+    "more_than_256_places_in_two": ((2, 3, 18, 36), {"window": 17, "stride": 1}),
+    "a_long_row": ((2, 3, 2, 150), {"window": (1, 70), "stride": 1}),
+    "a_tall_window": ((2, 3, 150, 4), {"window": (70, 2), "stride": 1}),
+    "signals": ((3, 5, 40), {"window": (5,), "stride": 1, "pad": "same", "dilation": (3,)}),
+    "boxes": ((2, 3, 5, 7, 6), {"window": (2, 3, 2), "stride": (2, 1, 2), "dilation": (1, 2, 2), "ceil": True}),
+    "boxes_in_three": ((1, 3, 9, 8, 10), {"window": (6, 7, 5), "stride": 1, "pad": (3, 3, 2)}),
+    "tiles_of_boxes": ((2, 3, 6, 4, 8), {}),
+}
+
+
+@numba_installed
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize(("shape", "options"), POOLS.values(), ids=POOLS.keys())
+def test_both_forms_of_pooling_give_the_same(shape, options, last, setting, rng, monkeypatch):
+    """Maxima, places and sums of whole numbers bit for bit; gradients of averages are rounded once for each window."""
+    x = rng.integers(-4, 5, shape).astype(np.float32)
+    x.reshape(-1)[::37], x.reshape(-1)[5::41] = np.nan, -np.inf
+    numbers = rng.integers(-4, 5, shape).astype(np.float32)
+    if last and len(shape) > 3:
+        x, numbers = (np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in (x, numbers))
+    results = []
+    for value in ("0", "1"):
+        setting(value)
+        if value == "1":
+            monkeypatch.setattr(compiled, "_arrays", pytest.fail)
+        maxima, cache = gpuconv.max_pool_forward(x, **options)
+        averages, averaged = gpuconv.average_pool_forward(numbers, **options)
+        dy = (np.arange(maxima.size) % 7 - 3).reshape(maxima.shape).astype(np.float32)
+        exact = maxima, cache.argmax, gpuconv.max_pool_backward(dy, cache), averages
+        results.append((exact, gpuconv.average_pool_backward(dy, averaged)))
+        size = gpuconv.average_pool_backward(np.abs(dy), averaged)
+    (numpy, gradient), (loops, other) = results
+    for a, b in zip(numpy, loops, strict=True):
+        assert a.dtype == b.dtype
+        assert a.strides == b.strides
+        np.testing.assert_array_equal(a, b)
+    assert (np.abs(gradient - other) <= 8 * 2.0**-24 * size).all()
+
+
+@numba_installed
+@pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
+@pytest.mark.parametrize("name", ["dilated", "pooled_in_two", "a_tall_window", "boxes"])
+def test_odd_pools_have_the_same_bits_for_any_number_of_threads(name, last, setting, rng, monkeypatch):
+    setting("1")
+    monkeypatch.setattr("gpuconv.cpu.loops.max_pool._BLOCK", 200)
+    monkeypatch.setattr("gpuconv.cpu.loops.average_pool._BLOCK", 200)
+    shape, options = POOLS[name]
+    x = rng.standard_normal((6, *shape[1:])).astype(np.float32)
+    if last:
+        x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    found = set()
+    for threads in ("1", "2", "3"):
+        monkeypatch.setenv("GPUCONV_THREADS", threads)
+        results = []
+        for operator in ("max_pool", "average_pool"):
+            y, cache = getattr(gpuconv, f"{operator}_forward")(x, **options)
+            results += [y, getattr(gpuconv, f"{operator}_backward")(y, cache)]
+        found.add(b"".join(a.tobytes() for a in results))
+    assert len(found) == 1
+
+
 # Arrays that loops cannot take ----------------------------------------------------------------------------------------
 
 

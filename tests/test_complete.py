@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import test_export
+import test_kernel_counters
+import test_long_sums_cuda
 import test_nn_layers
 from operators import OPERATORS
 
@@ -19,7 +21,7 @@ from gpuconv import cpu, cuda, naive, nn, ops
 from gpuconv.cuda.kernel import Kernel
 from gpuconv.export import onnx_file, tolerance, torch_source
 from gpuconv.nn.layer import KINDS
-from tests.ladder import hopper_calls, kernel_calls, kernel_counters
+from tests.ladder import hopper_calls, kernel_calls, kernel_counters, kernel_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,7 +117,7 @@ def test_every_row_is_an_operator():
 
 
 def test_every_operator_is_drawn_at_random():
-    drawn = {kernel_calls.random_call(seed)[0].operator for seed in range(500)}
+    drawn = {kernel_calls.random_call(seed)[0].operator for seed in range(2000)}
     missing = sorted(set(OPERATORS) - drawn)
     assert not missing, f"add random to the row of {', '.join(missing)} in tests/operators.py"
 
@@ -127,7 +129,6 @@ BENCH = {
     "quick case": ({case.op for case in cases.SETS["quick"]}, "bench/cases.py: _QUICK"),
     "definition": (set(oracle._DEFINITIONS), "bench/oracle.py: _DEFINITIONS"),
     "PyTorch": (_quoted("bench/peers/pytorch.py"), "bench/peers/pytorch.py: operator"),
-    "JAX": (_quoted("bench/peers/jax_xla.py"), "bench/peers/jax_xla.py: the function of an operator"),
     "tiny case": ({row.name for row in OPERATORS.values() if row.bench}, "tests/operators.py: bench of its row"),
 }
 
@@ -137,8 +138,8 @@ BENCH = {
 def test_every_operator_is_measured_beside_others(operator, table):
     entries, where = BENCH[table]
     row = OPERATORS.get(operator)  # test_every_operator_is_tested says if it has none
-    by_name = table in ("PyTorch", "JAX") and (row is None or row.elementwise)  # which these know by the same name
-    or_row = ", or elementwise to its row in tests/operators.py" if table in ("PyTorch", "JAX") else ""
+    by_name = table == "PyTorch" and (row is None or row.elementwise)  # which it knows by the same name
+    or_row = ", or elementwise to its row in tests/operators.py" if table == "PyTorch" else ""
     assert by_name or operator in entries, f"add {operator} to {where}{or_row}"
 
 
@@ -229,3 +230,38 @@ def test_every_counted_call_is_recorded(call):
     rows = _quoted("tests/ladder/kernel_counters.json")
     for memory in call.formats:
         assert f"{call.name}, {memory}" in rows, f"count {call.name}: python -m tests.ladder.kernel_counters --write"
+
+
+def test_the_order_of_every_sum_is_told():
+    missing, _ = test_long_sums_cuda.kernels_in_no_table()
+    assert not missing, (
+        f"add {', '.join(missing)} to tests/test_long_sums_cuda.py: TABLE, or NO_SUMS if they add nothing up"
+    )
+
+
+def test_every_access_that_is_scattered_has_its_reason():
+    missing = sorted({(kernel, kind) for _, kernel, kind in test_kernel_counters.unexplained()})
+    assert not missing, f"add {missing} to tests/test_kernel_counters.py: SCATTERED"
+
+
+def test_the_tables_of_kernels_are_those_of_the_files():
+    text = kernel_tables.README.read_text(encoding="utf-8")
+    written = kernel_tables.written(text) == text
+    assert written, "write those of kernels/README.md: python -m tests.ladder.kernel_tables --write"
+
+
+# Words of others -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", WITH_BACKWARD)
+def test_every_operator_is_in_the_reference(operator):
+    name, page = f"gpuconv.{operator}_forward", "docs/reference/operators.md"
+    text = _text(page)
+    assert f"`~{name}`" in text, f"add {operator} to {page}: the table"
+    assert f"autofunction:: {name}\n" in text, f"add {name} and its backward to {page}"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_layer_is_in_the_reference(layer):
+    page = "docs/reference/nn.md"
+    assert f"autoclass:: gpuconv.nn.{layer}\n" in _text(page), f"add gpuconv.nn.{layer} to {page}"

@@ -127,6 +127,7 @@ _ARROWS = {
         "train",
         "export",
         "compat",
+        "cudnn",
         "testing",
     },  # all but ops for type checkers: they come on first touch
     "cudnn": {"ops"},  # the functions CuPy had until 13, by their names
@@ -157,6 +158,7 @@ _GROUND = {
     "shapes",
     "tables",
     "typing",
+    "upsample_shapes",
     "version",
 }
 

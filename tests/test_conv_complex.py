@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 from compare import assert_close, assert_same, normal, whole
-from conv_checks import arrays_of, by_oracle, channels_last, computed
+from conv_checks import PARTS, arrays_of, by_oracle, by_parts, channels_last, complex_of, computed, sizes_of_parts
 from pairs import DEVICES, STORED, pairs
 
 import gpuconv
 from gpuconv.errors import CacheError, DTypeError
 from gpuconv.ops._complex_conv import real_channels
 from gpuconv.shapes import is_channels_last
-
-PARTS = {"complex64": "float32", "complex128": "float64"}
 
 # why the case exists: (x, w, options)
 CASES = {
@@ -29,46 +27,11 @@ VOLUMES = {
 }
 
 
-def _made_of(make):
-    """Return what makes complex arrays of two real ones."""
-
-    def parts(rng, shape, dtype):
-        return (make(rng, shape, PARTS[dtype]) + 1j * make(rng, shape, PARTS[dtype])).astype(dtype)
-
-    return parts
-
-
-def _by_parts(x, w, b, dy, z, *, signs=(1, -1)):
-    """Return y, dx, dw, db as ((real, imaginary), ...), made of the oracle's results on parts.
-
-    With the signs (1, 1), of absolute values, these are the sizes of the terms.
-    """
-    plus, minus = signs
-
-    def of(which, x, w, dy):
-        return by_oracle(x, w, None, dy, z)[which]
-
-    (xr, xi), (wr, wi), (dyr, dyi) = ((a.real, a.imag) for a in (x, w, dy))
-    bias = b.reshape(-1, *[1] * (x.ndim - 2))
-    y = (
-        of(0, xr, wr, dyr) + minus * of(0, xi, wi, dyr) + bias.real,
-        of(0, xr, wi, dyr) + plus * of(0, xi, wr, dyr) + bias.imag,
-    )
-    dx = of(1, xr, wr, dyr) + plus * of(1, xr, wi, dyi), of(1, xr, wr, dyi) + minus * of(1, xr, wi, dyr)
-    dw = of(2, xr, wr, dyr) + plus * of(2, xi, wr, dyi), of(2, xr, wr, dyi) + minus * of(2, xi, wr, dyr)
-    others = (0, *range(2, dy.ndim))
-    return y, dx, dw, (dyr.sum(axis=others, dtype="float64"), dyi.sum(axis=others, dtype="float64"))
-
-
-def _sizes_of_terms(x, w, b, dy, z):
-    return _by_parts(*(np.abs(a.real) + 1j * np.abs(a.imag) for a in (x, w, b, dy)), z, signs=(1, 1))
-
-
 def _check(device, case, make, stored, dtype, rng):
-    x, w, b, dy, z = arrays_of(case, rng, dtype, _made_of(make))
+    x, w, b, dy, z = arrays_of(case, rng, dtype, complex_of(make))
     last = stored == "channels_last"
     got = computed(device, (channels_last(x), w, b, channels_last(dy)) if last else (x, w, b, dy), case[2])
-    expected, sizes = _by_parts(x, w, b, dy, z), _sizes_of_terms(x, w, b, dy, z)
+    expected, sizes = by_parts(by_oracle, x, w, b, dy, z), sizes_of_parts(by_oracle, x, w, b, dy, z)
     for actual, parts, scales in zip(got, expected, sizes, strict=True):
         assert actual.dtype == dtype
         for own, ref, scale in zip((actual.real, actual.imag), parts, scales, strict=True):
@@ -101,14 +64,14 @@ def test_volumes_match_oracle(case, make, stored, device, dtype, rng):
 def test_matches_pytorch(case, rng):
     """Its convention of gradients, too: dL/dRe + i dL/dIm."""
     torch = pytest.importorskip("torch")
-    x, w, b, dy, z = arrays_of(case, rng, "complex128", _made_of(normal))
+    x, w, b, dy, z = arrays_of(case, rng, "complex128", complex_of(normal))
     y, cache = gpuconv.conv_forward(x, w, b, **case[2])
     inputs = [torch.from_numpy(a).requires_grad_() for a in (x, w, b)]
     axes = x.ndim - 2
     options = {"stride": z.stride[-axes:], "padding": z.pad[-axes:], "dilation": z.dilation[-axes:]}
     out = getattr(torch.nn.functional, f"conv{axes}d")(*inputs, **options, groups=z.groups)
     refs = (out, *torch.autograd.grad(out, inputs, torch.from_numpy(dy)))
-    sizes = _sizes_of_terms(x, w, b, dy, z)
+    sizes = sizes_of_parts(by_oracle, x, w, b, dy, z)
     for actual, ref, scales in zip((y, *gpuconv.conv_backward(dy, cache)), refs, sizes, strict=True):
         theirs = ref.detach().numpy()
         for part, scale in zip(("real", "imag"), scales, strict=True):
@@ -118,7 +81,7 @@ def test_matches_pytorch(case, rng):
 @pytest.mark.parametrize("case", (CASES | VOLUMES).values(), ids=CASES | VOLUMES)
 def test_gradients_are_the_adjoints(case, rng):
     """<dy, conv(x, w)> = <dx, x> = <dw, w>, where the first of each pair is conjugated; exactly, on integers."""
-    x, w, _, dy, _ = arrays_of(case, rng, "complex128", _made_of(whole))
+    x, w, _, dy, _ = arrays_of(case, rng, "complex128", complex_of(whole))
     y, cache = gpuconv.conv_forward(x, w, **case[2])
     dx, dw, db = gpuconv.conv_backward(dy, cache)
     assert np.vdot(dy, y) == np.vdot(dx, x) == np.vdot(dw, w)
@@ -129,7 +92,7 @@ def test_gradients_are_the_adjoints(case, rng):
 def test_any_memory_layout(name, layout, device, rng):
     """Bit-equal results, in the memory format of x."""
     case = CASES[name]
-    arrays = arrays_of(case, rng, "complex64", _made_of(whole))[:4]
+    arrays = arrays_of(case, rng, "complex64", complex_of(whole))[:4]
     expected = computed(device, arrays, case[2])
     laid_out = [layout(a) for a in arrays]
     got = computed(device, laid_out, case[2])
@@ -141,7 +104,7 @@ def test_any_memory_layout(name, layout, device, rng):
 @pytest.mark.parametrize("case", [CASES["odd_everything"], CASES["signal"]], ids=["images", "signals"])
 @pytest.mark.parametrize("stored", STORED)
 def test_results_are_contiguous_in_the_format_of_x(case, stored, device, rng):
-    x, w, b, dy, _ = arrays_of(case, rng, "complex64", _made_of(normal))
+    x, w, b, dy, _ = arrays_of(case, rng, "complex64", complex_of(normal))
     if stored == "channels_last":
         x = channels_last(x)
     y, dx, dw, db = computed(device, (x, w, b, dy), case[2])
@@ -152,7 +115,7 @@ def test_results_are_contiguous_in_the_format_of_x(case, stored, device, rng):
 
 
 def test_channels_last_numbers_are_pairs_without_a_copy(rng):
-    x = channels_last(_made_of(whole)(rng, (2, 3, 4, 5), "complex64"))
+    x = channels_last(complex_of(whole)(rng, (2, 3, 4, 5), "complex64"))
     parts = real_channels(x)
     assert parts.shape == (2, 6, 4, 5)
     assert np.shares_memory(parts, x)
@@ -166,7 +129,7 @@ def test_channels_last_numbers_are_pairs_without_a_copy(rng):
     "wanted", [{"input_grad": False}, {"weight_grad": False}, {"input_grad": False, "weight_grad": False}], ids=str
 )
 def test_gradients_can_be_left_out(wanted, device, rng):
-    *arrays, _ = arrays_of(CASES["every_option"], rng, "complex64", _made_of(whole))
+    *arrays, _ = arrays_of(CASES["every_option"], rng, "complex64", complex_of(whole))
     whole_call = computed(device, arrays, CASES["every_option"][2])
     some = computed(device, arrays, CASES["every_option"][2], **wanted)
     for actual, expected, flag in zip(some, whole_call, ("", "input_grad", "weight_grad", ""), strict=True):
@@ -197,7 +160,7 @@ def test_special_values_are_those_of_products_of_numpy(special, device):
 
 def test_a_change_between_forward_and_backward_is_seen(monkeypatch, rng):
     monkeypatch.setenv("GPUCONV_DEBUG", "1")
-    x, w, b, dy, _ = arrays_of(CASES["every_option"], rng, "complex64", _made_of(whole))
+    x, w, b, dy, _ = arrays_of(CASES["every_option"], rng, "complex64", complex_of(whole))
     _, cache = gpuconv.conv_forward(x, w, b, **CASES["every_option"][2])
     gpuconv.conv_backward(dy, cache)
     for name, array in (("x", x), ("w", w)):

@@ -39,7 +39,8 @@ CASES = {
 FULL = ["doubling_3x3", "groups", "depthwise", "signal", "volume"]
 
 
-def _arrays(case, rng, dtype, make):
+def arrays_of(case, rng, dtype, make):
+    """Return (x, w, b, dy) of a case, filled by `make`, and the sizes."""
     x, w, options = case
     arrays = make(rng, x).astype(dtype), make(rng, w).astype(dtype)
     b = make(rng, (w[1] * options.get("groups", 1),)).astype(dtype)
@@ -48,14 +49,14 @@ def _arrays(case, rng, dtype, make):
     return (*arrays, b, make(rng, y).astype(dtype)), sizes
 
 
-def _computed(device, arrays, options, **wanted):
+def computed(device, arrays, options, **wanted):
     x, w, b, dy = (None if array is None else device.array(array) for array in arrays)
     y, cache = gpuconv.conv_transpose_forward(x, w, b, **options)
     results = y, *gpuconv.conv_transpose_backward(dy, cache, **wanted)
     return tuple(None if result is None else device.numpy(result) for result in results)
 
 
-def _by_oracle(x, w, b, dy, sizes):
+def by_oracle(x, w, b, dy, sizes):
     images = as_image(x), as_image(w)
     wanted = {"input_grad": True, "weight_grad": True, "bias_grad": b is not None}
     y = naive.conv_transpose_forward(*images, b, sizes)
@@ -65,8 +66,8 @@ def _by_oracle(x, w, b, dy, sizes):
 
 def _check_close(got, arrays, sizes, zero_mean=True):
     """Hold results to the rule.  A pixel of y is the sum of at most the taps that reach it, and b."""
-    refs = _by_oracle(*arrays, sizes)
-    scales = _by_oracle(*absolute(*arrays), sizes)
+    refs = by_oracle(*arrays, sizes)
+    scales = by_oracle(*absolute(*arrays), sizes)
     taps, pixels = int(np.prod(sizes.window)), int(np.prod(sizes.out[2:]))
     terms = (
         sizes.K // sizes.groups * taps + 1,
@@ -95,12 +96,12 @@ def _positive(rng, shape):
 @pytest.mark.usefixtures("poisoned_memory")
 def test_matches_oracle(case, make, stored, device, dtype, rng):
     """Bit for bit on integers; sums of positive numbers, which only grow, lose most to rounding."""
-    arrays, sizes = _arrays(case, rng, dtype, make)
+    arrays, sizes = arrays_of(case, rng, dtype, make)
     x, w, b, dy = arrays
     last = stored == "channels_last" and x.ndim > 3
-    got = _computed(device, (channels_last(x), w, b, channels_last(dy)) if last else arrays, case[2])
+    got = computed(device, (channels_last(x), w, b, channels_last(dy)) if last else arrays, case[2])
     if make is whole:
-        for actual, expected in zip(got, _by_oracle(*arrays, sizes), strict=True):
+        for actual, expected in zip(got, by_oracle(*arrays, sizes), strict=True):
             assert_same(actual, expected, dtype=dtype)
     else:
         _check_close(got, arrays, sizes, zero_mean=make is normal)
@@ -108,17 +109,17 @@ def test_matches_oracle(case, make, stored, device, dtype, rng):
 
 @pytest.mark.parametrize("name", FULL)
 def test_without_bias(name, device, dtype, rng):
-    (x, w, _, dy), sizes = _arrays(CASES[name], rng, dtype, normal)
+    (x, w, _, dy), sizes = arrays_of(CASES[name], rng, dtype, normal)
     arrays = x, w, None, dy
-    _check_close(_computed(device, arrays, CASES[name][2]), arrays, sizes)
+    _check_close(computed(device, arrays, CASES[name][2]), arrays, sizes)
 
 
 @pytest.mark.parametrize("left_out", ["input_grad", "weight_grad"])
 @pytest.mark.parametrize("name", [*FULL, "empty_batch"])
 def test_a_gradient_can_be_left_out(name, left_out, device, rng):
-    arrays, _ = _arrays(CASES[name], rng, "float32", whole)
-    every, place = _computed(device, arrays, CASES[name][2]), 1 if left_out == "input_grad" else 2
-    without = _computed(device, arrays, CASES[name][2], **{left_out: False})
+    arrays, _ = arrays_of(CASES[name], rng, "float32", whole)
+    every, place = computed(device, arrays, CASES[name][2]), 1 if left_out == "input_grad" else 2
+    without = computed(device, arrays, CASES[name][2], **{left_out: False})
     assert without[place] is None
     for i in {0, 1, 2, 3} - {place}:
         assert_same(without[i], every[i])
@@ -127,7 +128,7 @@ def test_a_gradient_can_be_left_out(name, left_out, device, rng):
 @pytest.mark.parametrize("name", FULL)
 def test_a_bias_is_added_before_anything_is_rounded(name, device, rng):
     """The bias takes nearly all of the sum away, and what is left is exact: sums of whole numbers above 2^11 in float16."""
-    (x, w, b, _), sizes = _arrays(CASES[name], rng, "float16", whole)
+    (x, w, b, _), sizes = arrays_of(CASES[name], rng, "float16", whole)
     x, b = x * 128, np.full_like(b, -(2.0**14))
     w += np.float16(32)
     expected = with_axes_of(x, naive.conv_transpose_forward(as_image(x), as_image(w), b, sizes))
@@ -138,7 +139,7 @@ def test_a_bias_is_added_before_anything_is_rounded(name, device, rng):
 
 @pytest.mark.parametrize("name", FULL)
 def test_is_the_input_gradient_of_the_convolution_of_its_output(name, device, dtype, rng):
-    (x, w, _, dy), _ = _arrays(CASES[name], rng, dtype, whole)
+    (x, w, _, dy), _ = arrays_of(CASES[name], rng, dtype, whole)
     options = {key: value for key, value in CASES[name][2].items() if key != "output_pad"}
     y, _ = gpuconv.conv_transpose_forward(device.array(x), device.array(w), **CASES[name][2])
     back, cache = gpuconv.conv_forward(device.array(dy), device.array(w), **options)
@@ -148,7 +149,7 @@ def test_is_the_input_gradient_of_the_convolution_of_its_output(name, device, dt
 
 def test_memory_format_is_that_of_x(device, layout, rng):
     x, w, dy = whole(rng, (2, 3, 4, 5)), whole(rng, (3, 4, 3, 3)), whole(rng, (2, 4, 9, 11))
-    expected = _computed(device, (x, w, None, dy), {"stride": 2})
+    expected = computed(device, (x, w, None, dy), {"stride": 2})
     view = layout(x)
     y, cache = gpuconv.conv_transpose_forward(device.array(view), device.array(w), stride=2)
     dx, dw, _ = gpuconv.conv_transpose_backward(device.array(layout(dy)), cache)
@@ -170,7 +171,7 @@ def test_infinity_and_nan_go_where_their_windows_are(device, rng):
 @pytest.mark.parametrize("name", CASES)
 def test_the_oracle_is_pytorchs(name, rng):
     torch = pytest.importorskip("torch")
-    (x, w, b, dy), sizes = _arrays(CASES[name], rng, "float64", normal)
+    (x, w, b, dy), sizes = arrays_of(CASES[name], rng, "float64", normal)
     options = {"output_padding" if key == "output_pad" else key: o for key, o in CASES[name][2].items() if key != "pad"}
     function = getattr(torch.nn.functional, f"conv_transpose{x.ndim - 2}d")
     tensors = [torch.from_numpy(array).requires_grad_() for array in (x, w, b)]
@@ -179,5 +180,5 @@ def test_the_oracle_is_pytorchs(name, rng):
     y = whole_y[(..., *(slice(before, before + size) for before, size in ends))]
     y.backward(torch.from_numpy(dy))
     expected = y.detach(), *(tensor.grad for tensor in tensors)
-    for actual, theirs in zip(_by_oracle(x, w, b, dy, sizes), expected, strict=True):
+    for actual, theirs in zip(by_oracle(x, w, b, dy, sizes), expected, strict=True):
         np.testing.assert_allclose(actual, theirs.numpy(), rtol=1e-12, atol=1e-12)

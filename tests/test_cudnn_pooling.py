@@ -5,6 +5,7 @@ are those whose arrays have arithmetic.
 """
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from compare import assert_close, assert_same, normal
 from pairs import DEVICES, DTYPES, pairs
 from places import CPU, GPU, place
 
-from gpuconv import cudnn
+import gpuconv
+from gpuconv import cpu, cudnn
 from gpuconv.cudnn import pooling
 
 pytestmark = pytest.mark.core
@@ -25,16 +27,23 @@ OWN = {  # windows that our pooling lays itself
     "floor": ((6, 5), (3, 2), (2, 2), (2, 2), (0, 0)),
     "overlapping": ((6, 5), (3, 2), (2, 3), (2, 2), (0, 0)),
     "half_padding": ((6, 5), (4, 3), (2, 3), (2, 2), (1, 1)),
-    "signal": ((7,), (4,), (3,), (2,), (1,)),
-    "volume": ((4, 5, 3), (3, 3, 1), (2, 3, 2), (2, 2, 2), (1, 1, 0)),
-}
-COPIED = {
     "ceil": ((6, 5), (3, 3), (3, 3), (2, 2), (0, 0)),
+    "ceil_of_tiles": ((7, 5), (3, 2), (3, 3), (3, 3), (0, 0)),
     "cropped": ((8, 7), (2, 2), (2, 3), (2, 2), (1, 0)),
+    "halves_of_half_the_image": ((8, 8), (2, 3), (2, 2), (2, 2), (0, 0)),
+    "padding_above_half": ((4, 5), (6, 7), (3, 4), (1, 1), (2, 3)),
+    "window_larger_than_the_image": ((2, 3), (2, 1), (5, 6), (2, 2), (3, 2)),
+    "signal": ((7,), (4,), (3,), (2,), (1,)),
+    "signal_ceil": ((6,), (4,), (3,), (2,), (1,)),
+    "volume": ((4, 5, 3), (3, 3, 1), (2, 3, 2), (2, 2, 2), (1, 1, 0)),
+    "volume_ceil": ((4, 5, 3), (3, 3, 2), (2, 3, 2), (2, 2, 2), (1, 1, 0)),
+    "volume_cropped": ((6, 5, 3), (2, 3, 1), (2, 1, 3), (2, 1, 2), (0, 0, 2)),
+}
+COPIED = {  # windows of padding alone
     "much_padding": ((3, 4), (7, 6), (3, 2), (1, 1), (3, 2)),
     "outside": ((4, 4), (3, 3), (1, 1), (3, 3), (0, 0)),
-    "signal_ceil": ((6,), (4,), (3,), (2,), (1,)),
-    "volume_ceil": ((4, 5, 3), (3, 3, 2), (2, 3, 2), (2, 2, 2), (1, 1, 0)),
+    "signal_outside": ((6,), (5,), (2,), (2,), (1,)),
+    "volume_outside": ((3, 2, 3), (2, 2, 3), (1, 2, 2), (1, 1, 2), (0, 0, 0)),
 }
 
 
@@ -144,6 +153,43 @@ def test_x_is_copied_only_where_our_pooling_has_other_windows(rng, monkeypatch, 
         call()
         assert ("fmax" in copied) == (mode in MAXIMA.values())
         x[0, 0].flat[0] = 0
+
+
+@pairs(case=OWN, mode=MAXIMA | AVERAGES, dtype=DTYPES)
+def test_our_pooling_is_given_x_itself(rng, monkeypatch, case, mode, dtype):
+    given = []
+    for name in ("max_pool_forward", "average_pool_forward"):
+        real = getattr(cpu, name)
+        monkeypatch.setattr(cpu, name, lambda x, *args, real=real, **rest: given.append(x) or real(x, *args, **rest))
+    x, gy = drawn(rng, case, dtype)
+    cudnn.pooling_forward(x, np.empty_like(gy), *case[2:], mode)
+    (source,) = given
+    assert source.base is x or source is x
+    assert source.size == x.size
+    if mode in MAXIMA.values():
+        cudnn.pooling_backward(x, np.empty_like(gy), gy, *case[2:], mode)
+        assert given[1].base is x or given[1] is x
+
+
+@pytest.mark.parametrize("mode", MAXIMA | AVERAGES)
+def test_no_memory_of_the_size_of_x_is_taken_but_for_its_gradient(rng, mode):
+    mode = (MAXIMA | AVERAGES)[mode]
+    x = normal(rng, (2, 3, 200, 200), "float32")
+    y = np.empty((2, 3, 40, 40), "float32")
+    options = (6, 6), (5, 5), (2, 2), mode  # a last window that sticks out by 1
+
+    def most(function):
+        function()
+        gpuconv.free_memory()
+        tracemalloc.start()
+        try:
+            function()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert most(lambda: cudnn.pooling_forward(x, y, *options)) < x.nbytes / 4
+    assert most(lambda: cudnn.pooling_backward(x, y, y, *options)) < x.nbytes * 1.4
 
 
 @ON

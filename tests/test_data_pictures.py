@@ -571,6 +571,11 @@ FOLDERS = {
     ),
     "a_file": (lambda root: put(root / "x.png"), DatasetMissingError, r"x\.png is not a folder"),
     "empty": (lambda root: root, DatasetMissingError, "holds no folders, expected one folder of pictures per class"),
+    "pictures_alone": (
+        lambda root: put(root / "x.png").parent,
+        DatasetMissingError,
+        r"of pictures per class \(what pictures without classes show, a trained net tells by gpuconv predict RUN FOLDER\)",
+    ),
     "one_class": (lambda root: folder(root, {"cat": 3}), DatasetCorruptError, "holds one class, 'cat', expected two"),
     "one_class_to_train": (
         lambda root: folder(root, {"train/cat": 3, "test/cat": 1}),

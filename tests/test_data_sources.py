@@ -277,3 +277,17 @@ def test_a_file_in_the_place_of_a_folder_is_told(tmp_path, content, words):
     path.write_bytes(content)
     with pytest.raises(DatasetMissingError, match=f"the data folder {re.escape(str(path))} {words}"):
         data.load("cifar10", folder=path)
+
+
+def test_addresses_that_were_tried_are_said_once(tmp_path, monkeypatch):
+    def fetch(urls, target, **_):
+        msg = f"{target.name} could not be fetched:" + "".join(f"\n  {url}: no" for url in urls)
+        raise DownloadError(msg)
+
+    monkeypatch.setattr(sources, "fetch", fetch)
+    monkeypatch.setenv("GPUCONV_CACHE", str(tmp_path))
+    monkeypatch.setenv("GPUCONV_CIFAR10_URL", "https://there/cifar.tar.gz")
+    with pytest.raises(DownloadError) as caught:
+        data.load("cifar10")
+    assert str(caught.value).count("https://there/cifar.tar.gz") == 1
+    assert f"put it, packed or unpacked, into {tmp_path}" in str(caught.value)

@@ -181,8 +181,7 @@ def prepared(tmp_path_factory):
             pixels = (colour + rng.integers(0, 60, (32, 32, 3))).astype(np.uint8)
             image.fromarray(pixels).save(folder / "pets" / name / f"{number}.png")
     shutil.copy(folder / "pets/cat/0.png", folder / "cat.jpg")
-    (text,) = doc_files.blocks("docs/nets.md", "toml")
-    (folder / "my_net.toml").write_text(text)
+    (folder / "my_net.toml").write_text(doc_files.nets("docs/nets.md")["my_net.toml"])
     (folder / "script.py").write_text("from cupy import cudnn\nprint(cudnn.convolution_forward)\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

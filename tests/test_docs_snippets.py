@@ -28,8 +28,8 @@ def test_python_runs_and_prints_what_its_comments_say(page, tmp_path):
         return
     if page in _NEEDS_TORCH:
         pytest.importorskip("torch", reason="needs PyTorch")
-    for text in doc_files.blocks(page, "toml"):
-        (tmp_path / "my_net.toml").write_text(text)
+    for name, text in doc_files.nets(page).items():
+        (tmp_path / name).write_text(text)
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", source],
         cwd=tmp_path,

@@ -32,6 +32,17 @@ CALLS = {
         lambda: gpuconv.max_pool_forward(X, 2),
         "max_pool_forward takes x by place, and by name: window=, stride=, pad=, dilation=, ceil=, ties=$",
     ),
+    "a_size": (
+        lambda: gpuconv.conv_transpose_forward(X, W.transpose(1, 0, 2, 3), stride=2, output_size=(17, 17)),
+        "conv_transpose_forward has no argument output_size: it follows from the other sizes; output_pad adds to it$",
+    ),
+    "a_size_of_a_layer": (lambda: nn.ConvTranspose(3, 4, output_size=17), "output_size: it follows from the other"),
+    "weights_of_what_has_none": (
+        lambda: gpuconv.sigmoid_cross_entropy(X, X, weight=X),
+        'sigmoid_cross_entropy has no argument weight: multiply loss and gradient by them, with reduction="none"$',
+    ),
+    "labels_of_a_target": (lambda: gpuconv.sigmoid_cross_entropy(X, labels=X), "it is called targets here"),
+    "reflected": (lambda: nn.Conv(3, 4, padding_mode="reflect"), "padding is zeros: np.pad x first$"),
     "misspelt": (lambda: gpuconv.conv_forward(X, W, strid=2), "no argument strid: did you mean stride\\?"),
     "unknown": (lambda: gpuconv.affine_forward(X, W, where=2), "no argument where: it takes x, w, b, precision$"),
     "a_layer": (lambda: nn.Conv(3, out_channels=8), "^Conv has no argument out_channels: it is called filters here"),
@@ -72,8 +83,10 @@ def test_every_word_of_ours_is_one():
     functions = [getattr(gpuconv, name) for name in gpuconv.ops.__all__]
     functions += [kind.cls.__init__ for kind in KINDS.values()]
     known = {name for function in functions for name in inspect.signature(function).parameters}
-    assert {ours for words in elsewhere._OURS.values() for ours in words} <= known
-    assert not [word for word, ours in elsewhere._OURS.items() if word in ours]
+    assert {ours for words in elsewhere.OURS.values() for ours in words} <= known
+    assert not [word for word, ours in elsewhere.OURS.items() if word in ours]
+    assert {argument for needed, _ in elsewhere._INSTEAD.values() for argument in needed} <= known
+    assert not elsewhere._INSTEAD.keys() & known
 
 
 def test_operators_can_be_sent_to_other_processes():

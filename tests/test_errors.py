@@ -196,6 +196,17 @@ CONV = {
         SizeLimitError,
         "parts of y would be (1, 4, 536870914, 536870914) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
     ),
+    "complex_transposed_output_beyond_any_array": (
+        lambda A: call_of("conv_transpose")(
+            A,
+            x=zeros(1, 1, 4, 4, dtype="complex64"),
+            w=zeros(1, 1, 3, 3, dtype="complex64"),
+            b=None,
+            stride=2**28,
+        ),
+        SizeLimitError,
+        "parts of y would be (1, 2, 805306371, 805306371) with x (1, 1, 4, 4), and an array holds fewer than 2^60",
+    ),
     "output_of_a_volume_beyond_any_array": (
         lambda A: conv(A, x=(1, 3, 4, 4, 4), w=(4, 3, 3, 3, 3), pad=2**20),
         SizeLimitError,
@@ -348,21 +359,21 @@ POOL = {
         ParamError,
         "window must be an int or a triple (depth, vertical, horizontal), got 2 values: (2, 2)",
     ),
-    "pad_above_half_of_a_depth": (
+    "pad_as_deep_as_the_window": (
         lambda A: pool(A, x=(2, 3, 4, 4, 4), window=(1, 2, 2), pad=1),
         ParamError,
         "pad=(1, 1, 1), window=(1, 2, 2)",
     ),
-    "pad_above_half_of_a_signals_window": (
-        lambda A: average(A, x=(2, 3, 8), window=(3,), pad=2),
+    "pad_as_long_as_a_signals_window": (
+        lambda A: average(A, x=(2, 3, 8), window=(3,), pad=3),
         ParamError,
-        "pad must be at most half the window, so that no window lies in the padding: pad=(2,), window=(3,)",
+        "pad must be less than the window, so that no window lies in the padding: pad=(3,), window=(3,)",
     ),
-    "pad_above_half_of_a_dilated_window": (
-        lambda A: pool(A, window=2, pad=((0, 0), (0, 3)), dilation=4),
+    "pad_as_wide_as_a_dilated_window": (
+        lambda A: pool(A, window=2, pad=((0, 0), (0, 5)), dilation=4),
         ParamError,
-        "pad must be at most half the window",
-        "pad=(0, (0, 3)), window=(2, 2) (dilated to 5x5)",
+        "pad must be less than the window",
+        "pad=(0, (0, 5)), window=(2, 2) (dilated to 5x5)",
     ),
     "dilated_window_around_the_image": (
         lambda A: pool(A, x=(2, 3, 8, 2), window=2, pad=(0, 1), dilation=(1, 3)),
@@ -413,18 +424,22 @@ POOL = {
     "stride_negative": (lambda A: pool(A, stride=-2), ParamError, "stride must be", "stride=-2"),
     "stride_float": (lambda A: pool(A, stride=1.5), ArgTypeError, "stride must be an int", "1.5"),
     "pad_negative": (lambda A: pool(A, pad=-1), ParamError, "pad must be", "pad=-1"),
-    "pad_above_half_the_window": (
-        lambda A: pool(A, window=3, pad=2),
+    "pad_as_wide_as_the_window": (
+        lambda A: pool(A, window=3, pad=3),
         ParamError,
-        "pad must be at most half the window",
-        "pad=(2, 2), window=(3, 3)",
+        "pad must be less than the window",
+        "pad=(3, 3), window=(3, 3)",
     ),
-    "pad_above_half_of_one_axis": (lambda A: pool(A, window=(4, 3), pad=2), ParamError, "pad=(2, 2), window=(4, 3)"),
+    "pad_as_wide_as_the_window_on_one_axis": (
+        lambda A: pool(A, window=(4, 3), pad=3),
+        ParamError,
+        "pad=(3, 3), window=(4, 3)",
+    ),
     "pad_enormous": (lambda A: pool(A, pad=2**62), ParamError, "pad must be", f"pad={2**62}"),
     "image_without_rows": (lambda A: pool(A, x=(2, 3, 0, 8)), ShapeError, "x must have no axis", "(2, 3, 0, 8)"),
     "image_without_channels": (lambda A: pool(A, x=(2, 0, 8, 8)), ShapeError, "x must have no axis", "(2, 0, 8, 8)"),
     "average_window_zero": (lambda A: average(A, window=0), ParamError, "window must be", "window=0"),
-    "average_pad_above_half": (lambda A: average(A, pad=2), ParamError, "pad=(2, 2), window=(2, 2)"),
+    "average_pad_as_wide_as_the_window": (lambda A: average(A, pad=2), ParamError, "pad=(2, 2), window=(2, 2)"),
     "average_count_pad_not_a_flag": (
         lambda A: average(A, count_pad=1),
         ArgTypeError,
@@ -879,7 +894,7 @@ def _kinds():
                 continue
             for dtype in _NOT_TAKEN:
                 other = _with(row, name, lambda A, array=array, dtype=dtype: A(array.astype(dtype)))
-                if row.name == "conv":  # which takes complex arrays, too, if all are
+                if row.name in ("conv", "conv_transpose"):  # which take complex arrays, too, if all are
                     words = ("share one dtype", name) if dtype == "complex64" else (f"{name} must be float16",)
                 else:
                     words = (f"{name} must be float16, float32 or float64",)
@@ -1234,6 +1249,10 @@ FOREIGN = {
     "picture": (lambda: _of("PIL.Image", "Image"), ": pass np.asarray(x).transpose(2, 0, 1)[None] of a colour picture"),
     "list": (lambda: [[1.0]], "got list: pass np.array(x)"),
     "tuple": (lambda: (1.0,), "got tuple: pass np.array(x)"),
+    "not_unpacked": (
+        lambda: gpuconv.relu_forward(np.ones((1, 1))),
+        "got tuple: a forward returns (y, cache), of which only y is passed on",
+    ),
     "masked": (lambda: np.ma.masked_array([1.0]), ": pass x.filled(0)"),
     "matrix": (lambda: np.zeros((1, 1)).view(np.matrix), ": pass np.array(x)"),
     "exchange": (lambda: _of("other", __dlpack__=None), ": pass np.from_dlpack(x)"),
@@ -1251,6 +1270,17 @@ def test_the_way_from_another_library_is_told(make, end):
         with pytest.raises(ArgTypeError) as caught:
             call(make())
         assert str(caught.value).endswith(end) or f"{end} on a GPU" in str(caught.value)
+
+
+def test_filters_that_fit_in_the_order_of_others_are_warned_of_where_they_are_given():
+    x = zeros(1, 3, 8, 20)
+    with pytest.warns(
+        UserWarning, match="w \\(3, 3, 3, 16\\) is read as 3 filters of 3 x 16; is it H W I O, 16"
+    ) as caught:
+        gpuconv.conv_forward(x, zeros(3, 3, 3, 16))
+    assert [each.filename for each in caught] == [__file__]
+    for fine in ((16, 3, 3, 3), (3, 3, 3, 5), (3, 3, 8, 8), (4, 3, 3, 16)):
+        gpuconv.conv_forward(x, zeros(*fine))  # a warning would be an error
 
 
 def _told(message, **names):

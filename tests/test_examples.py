@@ -23,7 +23,7 @@ import tiny_cifar10
 import gpuconv
 from gpuconv.data import cifar10, cifar100, sources
 
-PACKAGES = ("gpuconv", *(f"gpuconv.{part}" for part in gpuconv._PARTS), "gpuconv.cudnn")
+PACKAGES = ("gpuconv", *(f"gpuconv.{part}" for part in gpuconv._PARTS))
 
 
 def _public():

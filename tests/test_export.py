@@ -1,9 +1,11 @@
 """Nets in ONNX and PyTorch files: every layer computes there what it does here, and every bit comes back."""
 
+import importlib.machinery
 import importlib.util
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,8 @@ def layers():
         "max_pool_same": (lambda: nn.MaxPool(2, stride=1, pad="same"), image),
         "max_pool_dilated": (lambda: nn.MaxPool(2, stride=(1, 2), pad=1, dilation=(2, 3)), image),
         "max_pool_dilated_pad": (lambda: nn.MaxPool(2, stride=1, pad=2, dilation=3, ceil=True), image),
+        "max_pool_padded_by_all_but_a_tap": (lambda: nn.MaxPool(3, stride=2, pad=2, ceil=True), image),
+        "average_pool_padded_by_all_but_a_tap": (lambda: nn.AveragePool(3, stride=2, pad=2), image),
         "average_pool_ceil": (lambda: nn.AveragePool(4, stride=(7, 6), pad=1, ceil=True), image),
         "average_pool_ceil_without_pad": (lambda: nn.AveragePool((2, 4), stride=(2, 1), ceil=True), image),
         "average_pool_padded_behind": (lambda: nn.AveragePool(2, stride=2, pad=((0, 1), 0)), image),
@@ -89,7 +93,16 @@ def layers():
         "average_pool": (nn.AveragePool, image),
         "average_pool_pad": (lambda: nn.AveragePool(4, stride=(1, 2), pad=(2, 1)), image),
         "average_pool_real_pixels": (lambda: nn.AveragePool(3, stride=2, pad=1, count_pad=False), image),
+        "adaptive_average_pool": (lambda: nn.AdaptiveAveragePool((3, 4)), image),
+        "adaptive_average_pool_of_rows": (lambda: nn.AdaptiveAveragePool((2, None)), image),
+        "adaptive_average_pool_to_more": (lambda: nn.AdaptiveAveragePool(9), image),
+        "adaptive_average_pool_even": (lambda: nn.AdaptiveAveragePool((7, 3)), image),
+        "adaptive_average_pool_to_one": (lambda: nn.AdaptiveAveragePool(1), image),
         "global_average_pool": (nn.GlobalAveragePool, image),
+        "upsample": (nn.Upsample, image),
+        "upsample_by_what_pytorch_rounds": (lambda: nn.Upsample((1, 41)), image),
+        "upsample_linear": (lambda: nn.Upsample((2, 4), mode="linear"), image),
+        "upsample_corners": (lambda: nn.Upsample((3, 2), mode="linear", align_corners=True), image),
         "relu": (nn.Relu, image),
         "leaky_relu": (nn.LeakyRelu, image),
         "leaky_relu_steep": (lambda: nn.LeakyRelu(2.5), row),
@@ -118,7 +131,19 @@ LAYERS = layers()
 EXACT = [
     name
     for name in LAYERS
-    if not name.startswith(("bn", "group_norm", "layer_norm", "silu", "gelu", "global", "average_pool_real"))
+    if not name.startswith(
+        (
+            "bn",
+            "group_norm",
+            "layer_norm",
+            "silu",
+            "gelu",
+            "global",
+            "adaptive",
+            "average_pool_real",
+            "upsample_corners",
+        )
+    )
 ]
 
 
@@ -292,6 +317,28 @@ def test_the_check_uses_onnxruntime_where_it_is_installed(rng):
     net = made("residual_net", rng)
     found = export.check_onnx(net, export.onnx_model(net), normalized=normal(rng, (3, 3, 8, 8)))
     assert found.program.startswith("ONNX Runtime")
+    assert found.within
+
+
+@pytest.mark.parametrize("error", ["Fail", "NotImplemented"])
+def test_what_onnxruntime_does_not_take_is_checked_by_the_reference(error, rng, monkeypatch):
+    """It has no float64 convolution, for one, and no pool that is padded by more than its window."""
+    errors = types.ModuleType("onnxruntime.capi.onnxruntime_pybind11_state")
+    for name in ("Fail", "NotImplemented"):
+        setattr(errors, name, type(name, (Exception,), {}))
+
+    def refuse(*_):
+        raise getattr(errors, error)
+
+    capi, runtime = types.ModuleType("onnxruntime.capi"), types.ModuleType("onnxruntime")
+    capi.onnxruntime_pybind11_state, runtime.capi = errors, capi
+    runtime.__version__, runtime.__spec__ = "1.2.3", importlib.machinery.ModuleSpec("onnxruntime", None)
+    runtime.SessionOptions, runtime.InferenceSession = types.SimpleNamespace, refuse
+    for module in (runtime, capi, errors):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    net = made("residual_net", rng)
+    found = export.check_onnx(net, export.onnx_model(net), normalized=normal(rng, (3, 3, 8, 8)))
+    assert found.program == f"onnx.reference {onnx.__version__} (ONNX Runtime 1.2.3 does not take the file)"
     assert found.within
 
 
@@ -572,7 +619,7 @@ class Twice(nn.Net):
 def test_a_layer_without_a_writer_is_named(write, layer, tmp_path):
     net = nn.Net(nn.Sequential(nn.Affine(2, 2), nn.Sequential(odd=layer())), (2,))
     suffix = ".onnx" if write is export.to_onnx else ".safetensors"
-    with pytest.raises(UnsupportedError, match=rf"layer sequential1\.odd is a {layer.__name__}, .* known: Affine, "):
+    with pytest.raises(UnsupportedError, match=rf"layer sequential1\.odd is a {layer.__name__}, .* known: .*Affine, "):
         write(net, tmp_path / f"net{suffix}")
     assert not list(tmp_path.iterdir())
 
@@ -583,6 +630,11 @@ AVERAGES = {
         nn.AveragePool(2, pad=((0, 1), 0), count_pad=False),
         "t",
         "an average of real pixels amid padding",
+    ),
+    "padded_by_all_but_a_tap": (
+        nn.AveragePool(3, pad=2, count_pad=False),
+        "t",
+        "an average of real pixels amid padding above half the window",
     ),
     "one_sided_dropped_window": (
         nn.AveragePool((2, 3), stride=(2, 3), pad=((1, 0), (0, 1)), ceil=True),
@@ -661,6 +713,19 @@ def test_bad_input_is_refused_before_anything_is_written(write, error, message, 
     with pytest.raises(error, match=message):
         write(made("conv_net", rng), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_check_says_what_it_takes(rng):
+    net = made("conv_net", rng)
+    model = export.onnx_model(net)
+    for refused, error, words in (
+        (lambda: export.check_onnx(net, "net.onnx"), ArgTypeError, "model must be an onnx.ModelProto.*got 'net.onnx'$"),
+        (lambda: export.check_onnx(net, model), ParamError, "needs inputs of the net: normalized, or pictures"),
+        (lambda: export.check_torch(net, "net.safetensors", b""), ArgTypeError, "weights must be bytes, the content"),
+        (lambda: export.check_torch(net, b"", None), ArgTypeError, "source must be bytes.*got None$"),
+    ):
+        with pytest.raises(error, match=words):
+            refused()
 
 
 def test_what_is_there_stays_unless_it_may_be_overwritten(rng, tmp_path, monkeypatch):

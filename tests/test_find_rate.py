@@ -109,11 +109,22 @@ def test_a_search_shows_in_a_line_and_as_a_curve():
     found = search([2.3, 2.2, 1.8, 1.5, 1.69, 1.71, 1.6, 4.0])
     assert repr(found) == f"RateSearch(try lr {found.suggestion:g}, after 8 steps)"
     assert "<details><summary>losses</summary>" in found._repr_html_()
+    assert "beyond it the smoothed loss" in found._repr_html_()
     assert repr(search([2.3, 2.3])) == "RateSearch(no suggestion, after 2 steps)"
     pytest.importorskip("matplotlib")
     figure = found.plot()
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert figure.axes[0].get_xscale() == "log"
+    assert 'src="data:image/png;base64,iVBOR' in found._repr_html_()
+    assert "<img" not in search([], "not finite")._repr_html_()
+
+
+def test_a_loss_that_blows_up_does_not_flatten_the_picture():
+    pytest.importorskip("matplotlib")
+    axes = search([2.3, 2.2, 1.8, 1.5, 1.69, 2.5, 40.0, 300.0]).plot().axes[0]
+    assert [len(line.get_xdata()) for line in axes.get_lines()[:2]] == [6, 6]
+    low, high = axes.get_ylim()
+    assert (low < 1.5, 2.5 < high < 4.0) == (True, True)
 
 
 def test_a_loss_that_is_no_number_at_once_leaves_the_rate_of_the_lowest():
@@ -173,8 +184,24 @@ def test_the_command_draws_says_its_rule_and_leaves_nothing(command, tmp_path):
     assert any("1e-05" in line and "0.01" in line and line.endswith("learning rate") for line in lines)
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 24
-    assert "rate" in " ".join(lines[-3:])
+    assert "rate" in " ".join(lines[-4:])
     assert names(tmp_path) == []
+
+
+def test_the_command_marks_its_suggestion_and_says_what_to_do_next(command, monkeypatch):
+    found = search([2.3, 2.2, 1.8, 1.5, 1.57, 1.59, 1.5, 4.0])
+    monkeypatch.setattr("gpuconv.train.rate_search.find_rate", lambda *_, **__: found)
+    for columns in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code, out, err = command(*FLAGS)
+        lines = out.splitlines()
+        assert (code, err) == (0, "")
+        assert max(map(len, lines)) <= columns
+        assert len(lines) <= 24
+        assert [line for line in lines if line.endswith(" try 2.5e-05")]
+        said = " ".join(lines[lines.index("") :])
+        assert "try --lr 2.5e-05, as the highest rate of a schedule: beyond it the smoothed loss" in said
+        assert "gpuconv train --sweep lr=1.3e-05,2.5e-05,5e-05, with the same settings" in said
 
 
 def test_the_command_s_json_is_the_search(command, tmp_path):
@@ -223,7 +250,7 @@ def test_what_cannot_be_used_exits_with_2(arguments, message, command, tmp_path)
 
 
 def test_a_blow_up_does_not_flatten_the_chart():
-    from gpuconv.cli.find_lr import _until_it_blows_up
+    from gpuconv.show.plots import until_it_blows_up
 
-    assert _until_it_blows_up([2.3, 2.0, 1.8, 2.5, 2.8, 2.9, 12.0]) == 5
-    assert _until_it_blows_up([2.0]) == 1
+    assert until_it_blows_up([2.3, 2.0, 1.8, 2.5, 2.8, 2.9, 12.0]) == 5
+    assert until_it_blows_up([2.0]) == 1

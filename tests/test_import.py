@@ -93,7 +93,7 @@ def test_each_part_imports_alone(module):
     assert not [event for event in found["events"] if not event.startswith("open")]
 
 
-PARTS = ("compat", "data", "export", "nn", "testing", "train")
+PARTS = ("compat", "cudnn", "data", "export", "nn", "testing", "train")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -111,6 +111,11 @@ def test_parts_are_shown_before_they_are_touched(imported):
     _run(f"import gpuconv; assert {{*{PARTS}, '__version__', 'conv_forward', 'load', 'use'}} <= set(dir(gpuconv))")
 
 
+def test_dir_shows_what_is_public_and_nothing_else():
+    shown = {name for name in dir(gpuconv) if not name.startswith("__")}
+    assert shown == {*gpuconv.__all__, *PARTS, "errors", "typing"}
+
+
 def test_load_comes_when_it_is_touched():
     found = _run("import gpuconv; assert gpuconv.load.__module__ == 'gpuconv.runs.prediction'")
     assert not {"rich", "matplotlib", "PIL", "torch"} & set(found["modules"])
@@ -120,3 +125,22 @@ def test_a_name_that_is_not_there_is_said_to_be_missing():
     _run("import gpuconv; assert not hasattr(gpuconv, 'network')")
     with pytest.raises(AttributeError, match="module 'gpuconv' has no attribute 'network'"):
         gpuconv.network  # noqa: B018 - the look is the test
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "meant"),
+    [
+        (gpuconv, "conv2d", "conv_forward"),
+        (gpuconv, "avg_pool2d", "average_pool_forward"),
+        (gpuconv, "relu", "relu_forward"),
+        (gpuconv, "adam", "adam_update"),
+        (gpuconv, "conv_foward", "conv_forward"),
+        (gpuconv.nn, "Conv2d", "Conv"),
+        (gpuconv.nn, "Linear", "Affine"),
+        (gpuconv.nn, "ReLU", "Relu"),
+    ],
+)
+def test_a_name_of_another_library_is_told_ours(module, name, meant):
+    with pytest.raises(AttributeError, match=rf"has no attribute '{name}'; did you mean {meant}\?$"):
+        getattr(module, name)
+    assert not hasattr(module, f"_{name}")

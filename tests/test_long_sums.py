@@ -6,6 +6,7 @@ one size, where c = 4 + 2 sqrt(terms), and batch normalisation keeps its own rul
 (tests/test_batchnorm.py).  Planes up to 8192 x 8192 take a gigabyte: `python tests/test_long_sums.py`.
 """
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def equal():
 
 
 def _channels_last(a):
-    return np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
 
 
 # Batch normalisation ------------------------------------------------------------------------------------------------
@@ -234,31 +235,33 @@ def test_convolution(equal, x, w, groups, pad):
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["channels_first", "channels_last"])
-@pytest.mark.parametrize("window", [(500, 1), (1, 500), (40, 40), (9, 9)])
-def test_average_pooling(equal, window, last):
-    shape = (1, 2, *(2 * size for size in window))
+# Taps and windows as far apart: as many meet in a pixel.
+@pytest.mark.parametrize("step", [1, 8])
+@pytest.mark.parametrize("window", [(400, 1), (1, 400), (40, 40), (9, 9), (20, 20, 1), (90, 1, 2)])
+def test_average_pooling(equal, window, step, last):
+    shape = (1, 2, *(step * 2 * size - step + 1 for size in window))
 
     def operator(x, dy):
-        y, cache = gpuconv.average_pool_forward(x, window=window, stride=1)
+        y, cache = gpuconv.average_pool_forward(x, window=window, stride=step, dilation=step)
         return [y, gpuconv.average_pool_backward(dy, cache)]
 
-    arrays = equal(shape), equal((1, 2, window[0] + 1, window[1] + 1))
+    arrays = equal(shape), equal((1, 2, *(size + 1 for size in window)))
     if last:
         arrays = tuple(map(_channels_last, arrays))
-    terms = window[0] * window[1]
+    terms = math.prod(window)
     _check(operator(*arrays), operator, arrays, [terms, terms])
 
 
 @pytest.mark.parametrize("ties", ["first", "every", "split"])
-@pytest.mark.parametrize("window", [(36, 36), (400, 1)])
-def test_gradients_of_max_pooling_that_meet_in_one_pixel(equal, window, ties):
-    shape = (1, 1, *(2 * size for size in window))
+@pytest.mark.parametrize(("window", "step"), [((36, 36), 1), ((400, 1), 1), ((1, 256), 1), ((1, 256), 4)])
+def test_gradients_of_max_pooling_that_meet_in_one_pixel(equal, window, step, ties):
+    shape = (1, 1, *(step * 2 * size - step + 1 for size in window))
     x = np.zeros(shape, np.float32)
-    x[..., window[0], window[1] // 2] = 1
+    x[..., step * window[0], step * window[1]] = 1
     dy = equal((1, 1, window[0] + 1, window[1] + 1))
 
     def operator(dy):
-        _, cache = gpuconv.max_pool_forward(x.astype(dy.dtype), window=window, stride=1, ties=ties)
+        _, cache = gpuconv.max_pool_forward(x.astype(dy.dtype), window=window, stride=step, dilation=step, ties=ties)
         return [gpuconv.max_pool_backward(dy, cache)]
 
     _check(operator(dy), operator, [dy], [window[0] * window[1]])

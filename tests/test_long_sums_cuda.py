@@ -128,6 +128,10 @@ def _one_run(terms: int, _: int) -> Order:
     return Order(1, terms)
 
 
+def _by_rows(terms: int, columns: int) -> Order:
+    return Order(-(-terms // columns), min(terms, columns))
+
+
 def _sliced(terms: int, elements: int) -> Order:
     slices, length = conv_slices.slices_of(terms, elements)
     return Order(slices, length)
@@ -187,6 +191,12 @@ def _chunk(terms: int, _: int) -> Order:
 def _runs(terms: int, _: int) -> Order:
     run = int(re.search(r"MUON_RUN = (\d+);", _text("muon.cu"))[1])
     return Order(-(-terms // run), run)
+
+
+def _of_planes(terms: int, axes: int) -> Order:
+    """Rows, and rows of rows, of about as many terms each, as a factor has them along every axis."""
+    along = terms if axes == 1 else int(np.ceil(terms ** (1 / axes)))
+    return Order(along if axes == 3 else 1, along, along if axes > 1 else 1, "row" if axes > 1 else "alone")
 
 
 def _text(file: str) -> str:
@@ -300,6 +310,44 @@ TABLE = {
         ),
         more=2,
         beyond=(((80, None),),),
+    ),
+    "adaptive_average_pool": Row(
+        ("adaptive_average_pool_forward_direct",),
+        _by_rows,
+        (
+            ("adaptive_average_pool.cu", "row[v] += widen(pixel.at[v]);"),
+            ("adaptive_average_pool.cu", "sum[v] += row[v];"),
+        ),
+        others=(1, 3, 10),
+        more=1,
+        beyond=(((87, None),), ((604, None),), ((6351, None),)),
+    ),
+    "adaptive_average_pool_dx": Row(
+        ("adaptive_average_pool_backward_direct",),
+        _by_rows,
+        (
+            ("adaptive_average_pool.cu", "row[v] += widen(gradient.at[v]) * share;"),
+            ("adaptive_average_pool.cu", "sum[v] += row[v];"),
+        ),
+        others=(1, 3, 10),
+        more=2,
+        beyond=(((80, None),), ((580, None),), ((6271, None),)),
+    ),
+    # Of signals, images and volumes.  Weights are off by 2 u along rows, and by u along other axes.
+    "upsample_dx": Row(
+        ("upsample_backward_nearest", "upsample_backward_linear"),
+        _of_planes,
+        (
+            ("upsample.cu", "of_row[v] += widen(gradient.at[v]);"),
+            ("upsample.cu", "of_plane[v] += of_row[v];"),
+            ("upsample.cu", "sum[v] += of_plane[v];"),
+            ("upsample.cu", "of_row[v] = multiply_add(widen(gradient.at[v]), weight, of_row[v]);"),
+            ("upsample.cu", "of_plane[v] = multiply_add(of_row[v], weight, of_plane[v]);"),
+            ("upsample.cu", "sum[v] = multiply_add(of_plane[v], weight, sum[v]);"),
+        ),
+        others=(1, 2, 3),
+        more=4,
+        beyond=(((65, None),), (), ()),
     ),
     "global_average_pool_planar": Row(
         ("global_average_pool_forward_planar",),
@@ -452,6 +500,8 @@ NO_SUMS = {
     "sgd_update",
     "step_begin",
     "step_clip",
+    "upsample_forward_linear",  # of 8 terms at most
+    "upsample_forward_nearest",
 }
 CASES = [
     pytest.param(row, other, beyond, id=f"{name}-{other}")
@@ -462,8 +512,11 @@ CASES = [
 SIZES = sorted({*range(1, 2049), *(round(2 ** (i / 8)) for i in range(36 * 8))})
 
 
-def test_every_kernel_is_in_the_table():
-    """But those of single elements, which add nothing up: they are a call of pointwise."""
+def kernels_in_no_table():
+    """Return the kernels that the tables here lack, and those that there are no more.
+
+    Those of single elements, which add nothing up, need not be there: they are a call of pointwise.
+    """
     kernels, single_elements = set(), set()
     for file in KERNELS.glob("*.cu"):
         text = re.sub(r"//[^\n]*", "", file.read_text(encoding="utf-8"))
@@ -482,7 +535,11 @@ def test_every_kernel_is_in_the_table():
         | OF_FLOAT32
         | {name for row in TABLE.values() for name in row.kernels}
     )
-    missing, gone = sorted(kernels - single_elements - listed), sorted(listed - kernels)
+    return sorted(kernels - single_elements - listed), sorted(listed - kernels)
+
+
+def test_every_kernel_is_in_the_table():
+    missing, gone = kernels_in_no_table()
     assert not missing, (
         f"add {', '.join(missing)} to tests/test_long_sums_cuda.py: TABLE, or NO_SUMS if they add nothing up"
     )

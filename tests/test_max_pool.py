@@ -24,6 +24,15 @@ ODD = {
     "ceil_of_a_window_larger_than_the_image": ((1, 2, 2, 3), {"window": 5, "stride": 7, "pad": 1, "ceil": True}),
     "padded_behind": ((2, 3, 6, 7), {"window": 3, "stride": 2, "pad": ((0, 1), (1, 0))}),
     "padded_behind_to_whole_tiles": ((2, 3, 6, 8), {"pad": ((0, 0), (0, 1))}),
+    "padded_by_all_but_a_tap": ((2, 3, 5, 6), {"window": 3, "stride": 1, "pad": 2}),
+    "padded_by_all_but_a_tap_with_ceil": (
+        (2, 8, 4, 5),
+        {"window": (3, 4), "stride": (2, 3), "pad": (2, 3), "ceil": True},
+    ),
+    "padded_by_all_but_a_dilated_tap": (
+        (2, 3, 5, 6),
+        {"window": 2, "stride": (1, 2), "pad": ((3, 1), (0, 3)), "dilation": 3},
+    ),
     "same": ((2, 3, 5, 6), {"window": (2, 3), "stride": 1, "pad": "same"}),
     "same_and_dilated": ((2, 8, 5, 6), {"window": (2, 3), "stride": 1, "pad": "same", "dilation": (3, 2)}),
     "dilated": ((2, 3, 9, 8), {"window": 3, "stride": 1, "dilation": 2}),
@@ -263,7 +272,11 @@ def test_random_specials_match_oracle(options, device, dtype, rng):
 
 
 # PyTorch's own words for windows that stick out or have gaps; it refuses padding above half of the taps.
-BY_PYTORCH = {name: case for name, case in ODD.items() if not ({"same"} & {case[1].get("pad")} or "behind" in name)}
+BY_PYTORCH = {
+    name: case
+    for name, case in ODD.items()
+    if not ({"same"} & {case[1].get("pad")} or "behind" in name or name.startswith("padded_by_all_but"))
+}
 
 
 @pytest.mark.parametrize("name", [name for name in BY_PYTORCH if name != "dilated_wider_than_the_image"])
@@ -352,7 +365,7 @@ def poolings(draw):
         draw(st.booleans()),
     )
     reach = [(size - 1) * apart + 1 for size, apart in zip(window, dilation, strict=True)]
-    pad = tuple((draw(st.integers(0, size // 2)), draw(st.integers(0, size // 2))) for size in reach)
+    pad = tuple((draw(st.integers(0, size - 1)), draw(st.integers(0, size - 1))) for size in reach)
     axes = zip(reach, pad, dilation, strict=True)
     H, W = (max(apart, size - sum(both)) + draw(st.integers(0, 6)) for size, both, apart in axes)
     N, C = draw(st.integers(0, 3)), draw(st.integers(1, 3))

@@ -9,7 +9,7 @@ from operators import OPERATORS
 
 from gpuconv import backend, naive
 from gpuconv.errors import ParamError
-from gpuconv.pool_shapes import pool_sizes
+from gpuconv.pool_shapes import adaptive_sizes, pool_sizes
 from gpuconv.shapes import conv_sizes, image_of_signal, signal_of_image
 
 
@@ -96,10 +96,28 @@ def test_average_pool_gradient_is_the_derivative(options, count_pad, rng):
     _assert_derivative(dx, f, x, step=1.0, rtol=1e-13)
 
 
+@pytest.mark.parametrize("size", [(3, 4), (9, 1), (2, 2, 3)], ids=str)
+def test_adaptive_average_pool_gradient_is_the_derivative(size, rng):
+    x = rng.standard_normal((2, 2, *(5, 6, 4)[: len(size)]))
+    z = adaptive_sizes(x, size)
+    dy = rng.standard_normal(z.out)
+    dx = naive.adaptive_average_pool_backward(dy, z)
+    _assert_derivative(dx, lambda: np.vdot(dy, naive.adaptive_average_pool_forward(x, z)), x, step=1.0, rtol=1e-13)
+
+
 def test_global_average_pool_gradient_is_the_derivative(rng):
     x, dy = _normal(rng, (2, 3, 4, 5), (2, 3))
     dx = naive.global_average_pool_backward(dy, x.shape, channels_last=False)
     _assert_derivative(dx, lambda: np.vdot(dy, naive.global_average_pool_forward(x)), x, step=1.0, rtol=1e-13)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear", "align_corners"])
+@pytest.mark.parametrize(("shape", "factor"), [((2, 2, 3, 4), (3, 2)), ((1, 2, 2, 3, 2), (2, 1, 3))], ids=str)
+def test_upsample_gradient_is_the_derivative(shape, factor, mode, rng):
+    x, dy = _normal(rng, shape, (*shape[:2], *(n * f for n, f in zip(shape[2:], factor, strict=True))))
+    options = {"mode": "nearest" if mode == "nearest" else "linear", "align_corners": mode == "align_corners"}
+    dx = naive.upsample_backward(dy, factor, **options)
+    _assert_derivative(dx, lambda: np.vdot(dy, naive.upsample_forward(x, factor, **options)), x, step=1.0, rtol=1e-13)
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (2, 3, 2, 3)], ids=["rows", "images"])

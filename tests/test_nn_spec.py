@@ -150,11 +150,54 @@ def test_classes_and_channels_come_from_the_data(tmp_path):
         assert net.dtype == np.float64
 
 
+AUTOENCODER = """
+[[layer]]
+kind = "conv"
+filters = 8
+window = 4
+stride = 2
+pad = 1
+[[layer]]
+kind = "silu"
+[[layer]]
+kind = "conv-transpose"
+filters = 3
+window = 3
+stride = 2
+pad = 1
+output_pad = 1
+"""
+
+
+def test_a_net_that_is_no_classifier_gives_whatever_comes_out(tmp_path):
+    net = nn.from_file(written(tmp_path, AUTOENCODER), input_shape=(3, 8, 12))
+    assert net.output_shape == net.input_shape
+    of_python = written(tmp_path, f"{HEAD}    assert classes is None\n    return nn.Relu()\n", "mine.py")
+    assert nn.from_file(of_python, input_shape=(3, 8, 12)).output_shape == (3, 8, 12)
+
+
+def test_an_affine_layer_of_no_classifier_says_its_units(tmp_path):
+    path = written(tmp_path, '[[layer]]\nkind = "affine"\n')
+    with pytest.raises(ConfigError, match=r"line 1, layer 1 \(affine\), given \(3, 8, 12\): units is missing"):
+        nn.from_file(path, input_shape=(3, 8, 12))
+    path = written(tmp_path, '[[layer]]\nkind = "affine"\nunits = 2\n')
+    assert nn.from_file(path, input_shape=(3, 8, 12)).output_shape == (2,)
+
+
 def test_global_average_pool_gives_rows(tmp_path):
     net = nn.from_file(
         written(tmp_path, '[[layer]]\nkind = "global-average-pool"\n[[layer]]\nkind = "affine"\n'), **SETTINGS
     )
     assert net.params["affine1.w"].shape == (3, 4)
+
+
+def test_pooling_to_a_size_keeps_an_axis_by_a_word(tmp_path):
+    """TOML has no None."""
+    layer = '[[layer]]\nkind = "adaptive-average-pool"\nsize = ["same", 2]\n'
+    net = nn.from_file(written(tmp_path, layer + AFFINE), **SETTINGS)
+    pool = next(layer for _, layer in net.body.leaves())
+    assert pool.settings == {"size": [None, 2]}
+    assert repr(nn.build_layer(pool.config)) == repr(pool) == "AdaptiveAveragePool([None, 2])"
 
 
 AFFINE = '[[layer]]\nkind = "affine"\n'
@@ -179,6 +222,17 @@ REFUSED = {
         "'padding' is not known; did you mean \"pad\"",
     ),
     "kind_as_keras_calls_it": ('[[layer]]\nkind = "Dense"\n', "kind 'Dense' is not known; did you mean \"affine\""),
+    "kind_as_others_call_it": ('[[layer]]\nkind = "Conv2DTranspose"\n', 'did you mean "conv-transpose"'),
+    "kind_as_it_was_called": ('[[layer]]\nkind = "deconv"\n', 'did you mean "conv-transpose"'),
+    "kind_of_another_name": ('[[layer]]\nkind = "swish"\n', 'did you mean "silu"'),
+    "output_pad_of_torch": (
+        '[[layer]]\nkind = "conv-transpose"\nfilters = 3\noutput_padding = 1\n',
+        "'output_padding' is not known; did you mean \"output_pad\"",
+    ),
+    "output_pad_too_large": (
+        '[[layer]]\nkind = "conv-transpose"\nfilters = 3\nstride = 2\noutput_pad = 2\n',
+        r"layer 1 \(conv-transpose\).*output_pad must be less than stride or dilation",
+    ),
     "kind_as_its_class_is_called": ('[[layer]]\nkind = "MaxPool"\n', 'did you mean "max-pool"'),
     "setting_of_none": ('[[layer]]\nkind = "relu"\nslope = 3\n', "setting 'slope' is not known; known: none"),
     "setting_missing": ('[[layer]]\nkind = "conv"\n', r"layer 1 \(conv\), given \(3, 8, 12\): filters is missing"),

@@ -266,6 +266,15 @@ def project(home, gpuconv):
     return project
 
 
+def test_commands_that_are_said_can_be_copied_where_a_path_has_spaces(project, gpuconv, monkeypatch):
+    monkeypatch.chdir(project)
+    code, out, _ = gpuconv("train", "--data", "pets", *QUICK, "--run-dir", "my runs/first", "--progress", "plain")
+    assert code == 0
+    assert "accuracy by class: gpuconv eval 'my runs/first'\n" in out
+    assert "try it: gpuconv predict 'my runs/first' PICTURE\n" in out
+    assert "everything is in my runs/first\n" in out
+
+
 def test_a_run_is_evaluated_from_anywhere(project, gpuconv, monkeypatch):
     monkeypatch.chdir(project)
     at_home = gpuconv("eval", "runs/net-1")

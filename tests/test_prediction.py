@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -412,6 +413,15 @@ def test_probabilities_are_those_of_scores_averaged_over_views(home, call):
         net.predict(picture, tta="all")
 
 
+def test_lines_fit_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    one = Prediction("new/000.png", ("crescent", "disc", "checkerboard"), (0.5, 0.3, 0.2))
+    lines = command._lines([one], 3)
+    assert max(map(tables.width, lines)) <= 60
+    assert " ".join(lines).split() == ["new/000.png", "crescent", "50.0%", "disc", "30.0%", "checkerboard", "20.0%"]
+
+
 def test_lines_are_aligned_and_names_keep_their_end(home, call):
     code, out, _ = call("predict", home / "run", home / "moved" / "val" / "red", "--top", "2")
     assert code == 0
@@ -435,7 +445,7 @@ def test_a_grid_is_drawn(home, call, tmp_path):
     folder = home / "moved" / "val"
     code, out, err = call("predict", home / "run", folder, "--save", "grid.png")
     assert (code, err) == (0, "")
-    assert out.endswith("\nwrote grid.png, all of them\n")
+    assert out.endswith("\nwrote grid.png\n")
     with Image.open("grid.png") as drawn:
         pixels = np.asarray(drawn.convert("RGB")).astype(int)
     for colour in COLOURS.values():

@@ -83,6 +83,12 @@ def test_a_run_is_known_by_its_files(made):
     assert 0 <= one.age < 10_000
 
 
+def test_a_run_from_weights_is_known_by_where_they_are_from(made, tmp_path):
+    go(tmp_path / "fine", net="weights", widths=(), weights=str(made / "convnet-1"), max_steps=1)
+    (fine,) = overview.overview(tmp_path)
+    assert fine.net == "from convnet-1"
+
+
 def test_several_runs_are_one_with_their_means(made, tmp_path):
     group = by_name(overview.overview(made))["convnet-seeds-1"]
     assert [run.name for run in group.runs] == ["seed-0", "seed-1"]
@@ -143,7 +149,9 @@ def test_the_ends_of_a_journal_are_read_without_what_lies_between(made, tmp_path
 def test_the_table_is_as_wide_as_the_terminal_at_most(columns, made):
     lines = listing.listing(made, overview.overview(made), columns)
     longest = max(map(len, lines))
-    assert longest <= max(columns, 70)
+    assert longest <= max(columns, 50)
+    names = {line.split()[0] for line in lines[2:-1]}
+    assert {"convnet-1", "vgg-2", "convnet-seeds-1"} <= names  # which no width makes alike
     if columns in (80, 140):
         assert ("seed" in lines[0]) == (columns == 140)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 from rich.cells import cell_len
@@ -10,7 +11,7 @@ from train_helpers import TINY, shapes
 
 from gpuconv import cli, data, tables, train
 from gpuconv.plural import counted
-from gpuconv.show import compare, words
+from gpuconv.show import compare, screen, words
 
 NAMES = ("cat", "\u732b", "cafe\u0301", "\uff21\uff22", "\ud55c\uad6d\uc5b4", "na\u00efve", "\u200bx", "")
 
@@ -36,9 +37,28 @@ def test_classes_of_wide_letters_stand_in_columns(tmp_path, monkeypatch, capsys)
     assert len({cell_len(line) for line in table}) == 1
     train.train(dataclasses.replace(TINY, max_steps=1), folder=tmp_path / "run", dataset=dataset, progress="none")
     assert cli.main(["eval", str(tmp_path / "run")]) == 0
-    table = capsys.readouterr().out.splitlines()[4:-2]
-    assert len(table) == len(names)
+    table = capsys.readouterr().out.splitlines()[4 : 4 + len(names)]
     assert len({cell_len(line) for line in table}) == 1
+
+
+def test_columns_that_do_not_fit_follow_below():
+    rows = [["setting", "first", "second", "third"], ["lr", "0.1", "0.2", "0.3"]]
+    whole = ["setting  first  second  third", "-" * 29, "lr         0.1     0.2    0.3"]
+    assert tables.ruled(rows) == tables.ruled(rows, 29) == whole
+    first, second, third = (tables.ruled([[row[0], row[place]] for row in rows]) for place in (1, 2, 3))
+    assert tables.ruled(rows, 28) == [*tables.ruled([row[:3] for row in rows]), "", *third]
+    assert tables.ruled(rows, 3) == [*first, "", *second, "", *third]  # one beside the first, however narrow
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_are_broken_between_words_where_a_terminal_would_break_them_anywhere(terminal, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "12")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal, raising=False)
+    screen.say(["one two three", "a  b\n\nfour five six"])
+    whole = ["one two three", "a  b", "", "four five six"]
+    assert capsys.readouterr().out.splitlines() == (
+        ["one two", "three", "a  b", "", "four five", "six"] if terminal else whole
+    )
 
 
 WRAPPED = {

@@ -308,6 +308,29 @@ def test_a_run_whose_time_is_over_ends_after_the_step_as_a_finished_one(steps, t
     assert run_state(result.folder / "last.safetensors") == before
 
 
+@pytest.mark.parametrize(
+    ("schedule", "minutes", "words"),
+    [("one-cycle", 1.3, "epochs=1 is a schedule"), ("cosine", 0.4, "max_steps=4 is a schedule"), ("constant", 1.3, "")],
+)
+def test_a_run_that_ends_before_its_rate_came_down_says_what_fits(
+    schedule, minutes, words, tmp_path, monkeypatch, capsys
+):
+    clock, real = Clock(), Stepper.step
+
+    def slow(self, *arguments):
+        clock.now += 6.0
+        real(self, *arguments)
+
+    monkeypatch.setattr(loop.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(Stepper, "step", slow)
+    config = change(max_minutes=minutes, schedule=schedule, epochs=3)
+    train.train(config, folder=tmp_path / "run", dataset=shapes(), progress="plain")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "ended by max-minutes in epoch" in out
+    assert ("before the rate had come down: " in out) == bool(words)
+    assert words in out
+
+
 def test_a_run_whose_time_is_over_in_a_validation_begins_no_epoch(tmp_path, monkeypatch):
     clock, real = Clock(), loop.evaluate
 

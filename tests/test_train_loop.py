@@ -740,7 +740,7 @@ def test_a_statistic_that_is_no_number_is_told_with_step_rate_and_way_out(epoch,
     assert str(caught.value) == (
         f"state/bn1.running_var holds NaN or infinity in epoch {epoch}, step {10 * epoch}, at a learning rate of 0.02.  "
         f"The weights of step {10 * (epoch - 1)} are kept in {tmp_path / 'run' / 'last.safetensors'}; "
-        f"lower lr (0.02 now){'' if clip_norm else ', or clip_norm=1'}"
+        f"lower lr (0.02 now){'' if clip_norm else ', or clip_norm=1'}; find_rate looks for a rate"
     )
     assert run_state(tmp_path / "run" / "last.safetensors")[1]["optimizer"]["steps"] == 10 * (epoch - 1)
 
@@ -780,7 +780,7 @@ def test_a_loss_far_above_guessing_is_warned_of_once(settings, losses, steps, tm
         assert event["message"] in shown
         assert event["message"] == (
             f"the loss of step 3 is {losses[3]:.3g}, where guessing among 10 classes would be at 2.3: "
-            "the rate is high for a run of 20 steps, try lr=0.004"
+            "the rate is high for a run of 20 steps, try lr=0.004, or what find_rate suggests"
         )
 
 

@@ -57,11 +57,26 @@ def test_plain_lines_are_all_there_and_fit(clock):
         "         word word",
         "run      runs/x-1",
         "",
-        "epoch     train loss   validation   learning rate   seconds",
-        "  2/3         1.2346       51.24%          0.0123      12.3  best",
-        "  3/3         1.2346            -          0.0123      12.3",
+        "epoch    train loss   training   validation   learning rate   seconds",
+        "  2/3        1.2346     50.00%       51.24%          0.0123      12.3  best",
+        "  3/3        1.2346     50.00%            -          0.0123      12.3",
         "",
         "the end",
+    ]
+
+
+def test_a_note_is_broken_between_words_and_a_table_is_not():
+    target = console(terminal=False)
+    with terminal.Plain(target) as says:
+        says.note("word " * 17 + "\n  " + "this " * 16)
+        says.lines(["x" * 90, ""])
+    assert target.file.getvalue().splitlines() == [
+        ("word " * 16).strip(),
+        "word",
+        "  " + ("this " * 15).strip(),
+        "  this",
+        "x" * 90,
+        "",
     ]
 
 

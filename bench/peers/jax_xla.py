@@ -14,8 +14,6 @@ from ..clocks import Clock, HostClock, QueueClock
 from ..inputs import Inputs
 from .base import Calls, NotOffered, Peer
 
-_NOT_WRITTEN = ("affine", "batchnorm", "conv_transpose", "dropout", "groupnorm", "layernorm", "train_step")
-
 
 class Jax(Peer):
     label = "JAX"
@@ -42,9 +40,6 @@ class Jax(Peer):
     def calls(self, inputs: Inputs) -> Calls:
         import jax
 
-        if (op := inputs.case.op) in _NOT_WRITTEN:
-            msg = f"its {op} is not written"
-            raise NotOffered(msg)
         if len(inputs.case.x) not in (2, 4):
             msg = "is called on images: its operators of signals and volumes are not written"
             raise NotOffered(msg)
@@ -121,18 +116,26 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
 
         window_, stride_, pads_ = spread(window, 1), spread(stride, 1), spread(pads, (0, 0))
         apart, ceil = pair(options.get("dilation", 1)), options.get("ceil", False)
+        if apart != (1, 1):
+            msg = "has no gradient of maxima in dilated windows"
+            raise NotOffered(msg)
         if op == "max_pool":
-            axes = zip(inputs.case.x[2:], inputs.case.y[2:], window, stride, pads, apart, strict=True)
-            reach = [
-                (before, max(after, (q - 1) * s + d * (r - 1) + 1 - n - before))
-                for n, q, r, s, (before, after), d in axes
-            ]
-            pads_, apart_ = spread(reach, (0, 0)), spread(apart, 1)
-            return lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window_, stride_, pads_, window_dilation=apart_)
-        if ceil or apart != (1, 1):
+            axes = zip(inputs.case.x[2:], inputs.case.y[2:], window, stride, pads, strict=True)
+            reach = [(before, max(after, (q - 1) * s + r - n - before)) for n, q, r, s, (before, after) in axes]
+            pads_ = spread(reach, (0, 0))
+            return lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window_, stride_, pads_)
+        if ceil:
             msg = "divides sums over windows by their size"
             raise NotOffered(msg)
         return lambda x: lax.reduce_window(x, 0.0, lax.add, window_, stride_, pads_) / (window[0] * window[1])
+    if op == "upsample":
+        if options.get("align_corners", False):
+            msg = "resizes without corners on corners"
+            raise NotOffered(msg)
+        larger = list(inputs.case.y)
+        if last:
+            larger = [larger[0], *larger[2:], larger[1]]
+        return lambda x: jax.image.resize(x, larger, options["mode"])
     if op == "global_average_pool":
         return lambda x: x.mean((rows, columns))
     if op == "spatial_batchnorm":
@@ -147,4 +150,7 @@ def operator(inputs: Inputs, precision: str) -> Callable[..., Any]:
         return batchnorm
     if op == "gelu":
         return lambda x: jax.nn.gelu(x, approximate=False)
+    if not hasattr(jax.nn, op):
+        msg = f"its {op} is not written"
+        raise NotOffered(msg)
     return partial(getattr(jax.nn, op), **options)  # a function of single elements has the same name there

@@ -152,9 +152,20 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         stride, (pad, frame) = of_axes(options.get("stride", window), axes), _padding(options.get("pad", 0), axes)
         if op == "max_pool":
             border, more = float("-inf"), (of_axes(options.get("dilation", 1), axes), ceil)
+        elif of_axes(options.get("dilation", 1), axes) != (1,) * axes:
+            msg = "averages windows without gaps"
+            raise NotOffered(msg)
         else:
             border, more = 0.0, (ceil,)
         return lambda x: pool(F.pad(x, frame, value=border) if frame else x, window, stride, pad, *more)
+    if op == "adaptive_average_pool":
+        return partial(getattr(F, f"adaptive_avg_pool{axes}d"), output_size=options["size"])
+    if op == "upsample":
+        factor, mode = of_axes(options["factor"], axes), options["mode"]
+        if mode == "nearest":
+            return lambda x: F.interpolate(x, scale_factor=factor, mode="nearest")
+        mode, corners = ("linear", "bilinear", "trilinear")[axes - 1], options.get("align_corners", False)
+        return lambda x: F.interpolate(x, scale_factor=factor, mode=mode, align_corners=corners)
     if op == "global_average_pool":
         return lambda x: x.mean((2, 3))
     if op == "affine":

@@ -7,6 +7,7 @@
 ```{mutants}           what was broken on purpose in each kernel file, and what noticed
 ```{resources}         registers and shared memory of each kernel
 ```{torch-samples}     how many of PyTorch's own samples are right, and what is refused
+```{onnx-cases}        the same of ONNX's own cases, operator by operator
 """
 
 from __future__ import annotations
@@ -154,13 +155,32 @@ def resources() -> list[str]:
     return table(["kernel: registers / shared bytes, at most", *(f"sm_{arch}" for arch in archs)], rows)
 
 
-# PyTorch's samples ----------------------------------------------------------------------------------------------------
+# What others test with ------------------------------------------------------------------------------------------------
+
+
+def _newest(kind: str) -> Any:
+    """Return the newest record of a kind in bench/results."""
+    *_, path = sorted(RESULTS.glob(f"{kind}-*.json"))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def onnx_cases() -> list[str]:
+    """Return the newest count of ONNX's own cases, operator by operator."""
+    found = _newest("onnx-cases")
+
+    def row(name: str, one: dict[str, Any]) -> list[str]:
+        refused = "; ".join(f"{count}: {_sentences(why)}" for why, count in one["refused"].items())
+        return [name, f"{one['right']:,}", refused, f"{one['wrong']:,}"]
+
+    rows = [row(f"`{name}`", one) for name, one in found["operators"].items()]
+    title = f"cases of ONNX {found['onnx']}, {found['date']}"
+    counted = ["", "Counted by `python -m tests.ladder.onnx_cases`."]
+    return [*table([title, "right", "refused by name", "wrong"], [row("all", found["total"]), *rows]), *counted]
 
 
 def torch_samples() -> list[str]:
     """Return the newest count of PyTorch's own samples."""
-    *_, path = sorted(RESULTS.glob("torch-samples-*.json"))
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _newest("torch-samples")
     total = found["total"]
     rows = [["right", f"{total['right']:,}"], ["right with a batch axis added", f"{total['adapted']:,}"]]
     rows += [[f"refused by name: {_sentences(why)}", f"{count:,}"] for why, count in total["refused"].items()]
@@ -190,6 +210,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("flags", _directive(flags, 1))
     app.add_directive("commands", _directive(every_command, 0))
     app.add_directive("torch-samples", _directive(torch_samples, 0))
+    app.add_directive("onnx-cases", _directive(onnx_cases, 0))
     app.add_directive("presets", _directive(presets, 0))
     app.add_directive("layer-kinds", _directive(layer_kinds, 0))
     app.add_directive("mutants", _directive(mutants, 0))

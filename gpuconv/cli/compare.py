@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from ..show import index, plots, sides
+    from ..show import index, plots, screen, sides
     from ..show.run import Run
 
     # What a shell makes of runs/* holds the page of them, too.
@@ -50,7 +50,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.json:
         sys.stdout.write(document(sides.values(found)) + "\n")
     else:
-        sys.stdout.write(sides.compare_sides(found) + "\n")
+        columns = screen.size()[0] if sys.stdout.isatty() else None
+        screen.say([sides.compare_sides(found, columns)])
     if arguments.save is not None:
         plots.save(plots.curves([run for side in found for run in side.runs]), arguments.save)
         if not arguments.json:

@@ -15,14 +15,18 @@ from .. import tables
 from ..backend import using
 from ..data.sources import NAMES
 from ..errors import ConfigError
+from ..folders import quoted
 from ..plural import counted
 from .parser import EXIT_CODES, add_device, add_json, add_views, check_views, document, named_path
+
+_MOST_PAIRS = 3  # of classes that are said to be confused
 
 _EXAMPLES = """\
 examples:
   gpuconv eval runs/convnet-1
   gpuconv eval runs/convnet-1 --checkpoint last --test-images 1000
   gpuconv eval runs/convnet-1 --tta flip+shift     six views, six times the work
+  gpuconv eval runs/convnet-1 --save confusion.png
   gpuconv eval runs/convnet-seeds-1 --json
 """
 
@@ -46,6 +50,9 @@ def add(commands: Any) -> None:
         "--skip-broken", action="store_true", help="with --data: leave out pictures that cannot be read"
     )
     parser.add_argument("--test-images", metavar="N", type=int, default=0, help="only the first N [0: all]")
+    parser.add_argument(
+        "--save", metavar="FILE", type=named_path, help="confusion matrix as a picture: .png, .svg, .pdf"
+    )
     add_views(parser)
     add_device(parser)
     add_json(parser)
@@ -54,17 +61,29 @@ def add(commands: Any) -> None:
 
 def _eval(arguments: argparse.Namespace) -> int:
     from ..runs.folder import members
+    from ..show import plots, screen
 
     check_views(arguments)
     paths = members(arguments.run_path)
+    if arguments.save is not None:
+        plots.check(arguments.save)
+        if paths is not None:
+            msg = f"--save draws the confusion matrix of one run: name one of those in {arguments.run_path}"
+            raise ConfigError(msg)
     with using(arguments.device):
         if paths is None:
             one = _evaluated(arguments.run_path, arguments)
             text = document(one.values()) if arguments.json else "\n".join(one.lines(arguments.tta))
+            if arguments.save is not None:
+                plots.save(plots.confusion(one.classes, one.evaluation.confusion), arguments.save)
+                text += "" if arguments.json else f"\n{arguments.save} is written"
         else:
             several = _all(arguments.run_path, paths, arguments)
             text = document(_values_of_all(several)) if arguments.json else "\n".join(_table(arguments, several))
-    sys.stdout.write(text + "\n")
+    if arguments.json:
+        sys.stdout.write(text + "\n")
+    else:
+        screen.say([text])
     return 0
 
 
@@ -89,7 +108,16 @@ class _Outcome:
         for label, accuracy in zip(classes, evaluation.class_accuracy, strict=True):
             lines.append(f"{tables.padded(label, width)}  " + ("      -" if accuracy is None else f"{accuracy:>7.2%}"))
         total = f"{'all':<{width}}  {evaluation.accuracy:>7.2%}   loss {evaluation.loss:.4f}"
-        return [*lines, "-" * (width + 9), total]
+        return [*lines, "-" * (width + 9), total, *self._mistaken()]
+
+    def _mistaken(self) -> list[str]:
+        """Return a line on what is taken for another most often; none where nothing is, or two classes leave no choice."""
+        from ..show.html import confused_pairs
+
+        names, counts = self.classes, self.evaluation.confusion
+        pairs = confused_pairs(counts)[:_MOST_PAIRS] if len(names) > 2 else []
+        shares = [f"{names[true]} for {names[taken]} {count / counts[true].sum():.1%}" for true, taken, count in pairs]
+        return ["", f"most often taken for another: {', '.join(shares)}"] if shares else []
 
     def values(self) -> dict[str, Any]:
         """Return the same as plain values."""
@@ -169,7 +197,7 @@ def _all(folder: Path, paths: Sequence[Path], arguments: argparse.Namespace) -> 
     """Return how the nets of a folder's runs do, of those that have a checkpoint."""
     begun = [path for path in paths if (path / f"{arguments.checkpoint}.safetensors").exists()]
     if not begun:
-        msg = f"no run in {folder} has a {arguments.checkpoint} checkpoint yet: gpuconv train --resume {folder} goes on"
+        msg = f"no run in {folder} has a {arguments.checkpoint} checkpoint yet: gpuconv train --resume {quoted(folder)} goes on"
         raise ConfigError(msg)
     outcomes: list[_Outcome] = []
     for path in begun:

@@ -72,6 +72,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from ..nn.finite import check_scores
     from ..runs import checkpoint
     from ..runs.prediction import checkpoint_file
+    from ..show import screen
 
     to_onnx = arguments.target == "onnx"
     if not to_onnx and (arguments.input or arguments.dtype):
@@ -140,7 +141,7 @@ def _export(arguments: argparse.Namespace) -> int:
     if not checked:
         lines.append("not checked" if arguments.check is False else "not checked: PyTorch is not installed")
     lines += [f"wrote {name}, {size:,} bytes" for name, size in files.items()]
-    sys.stdout.write("\n".join(lines) + "\n")
+    screen.say(lines)
     return 0
 
 

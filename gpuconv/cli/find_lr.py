@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from .. import tables
@@ -34,10 +33,11 @@ def add(commands: Any) -> None:
         help="a learning rate to begin with, from a hundred steps",
         usage="gpuconv find-lr [--preset NAME | --config FILE] [SETTING ...]",
         description=(
-            "Take some steps at learning rates that rise by a constant factor, until the loss\n"
-            "blows up; show the losses, and the last rate before their smoothed curve has\n"
-            "lost a tenth of its fall again: the highest rate for a schedule.  Nothing is\n"
-            "kept but the picture that --save asks for."
+            "Take a hundred steps at learning rates that rise from far too low to far too\n"
+            "high, draw the losses, and suggest a rate: the highest one before the smoothed\n"
+            "loss gives back more than a tenth of its fall.  It is meant as the highest rate\n"
+            "of a schedule, and as a place to look around.  Nothing is kept but the picture\n"
+            "that --save asks for."
         ),
         epilog=_EXAMPLES + "\n" + EXIT_CODES,
     )
@@ -106,36 +106,39 @@ def _values(found: Any) -> dict[str, Any]:
 
 def _show(found: Any) -> None:
     """Write the chart and what follows from it."""
-    from ..show import screen
+    from ..show import plots, screen
     from ..show.canvas import Chart, draw
     from ..show.curves import Line
 
-    console = screen.console()
+    console, (columns, lines) = screen.console(), screen.size()
+    said = ["", *(part for text in _paragraphs(found) for part in tables.wrapped(text, min(80, columns)))]
     if found.smoothed:
-        columns, lines = screen.size()
-        count = _until_it_blows_up(found.smoothed)
+        count = plots.until_it_blows_up(found.smoothed)
         points = [
             [(math.log10(rate), loss) for rate, loss in zip(found.rates[:count], of, strict=False)]
             for of in (found.losses, found.smoothed)
         ]
         shown = [Line("each step", points[0], "faint"), Line("smoothed", points[1])]
         if found.suggestion is not None:
-            at = math.log10(found.suggestion)
-            shown.insert(0, Line("suggestion", [(at, min(found.smoothed)), (at, found.smoothed[0])], "faint"))
+            at, height = math.log10(found.suggestion), (min(found.losses), max(found.smoothed[:count]))
+            shown.append(Line("suggestion", [(at, loss) for loss in height], end=f"try {found.suggestion:g}"))
         chart = Chart("loss", shown, "{:.3g}".format, x="learning rate", columns=_powers)
-        for line in draw(chart, min(columns - 1, 140), min(lines - 5, 24), screen.style_of(console)):
+        for line in draw(chart, min(columns - 1, 140), min(lines - len(said) - 1, 24), screen.style_of(console)):
             console.print(line)
-    said = found.rule if found.suggestion is None else f"try --lr {found.suggestion:g}: {found.rule}"
+    sys.stdout.write("\n".join(said) + "\n")
+
+
+def _paragraphs(found: Any) -> list[str]:
+    """Return what a search has found, and what to do with it."""
     ended = {"blown up": "the loss blew up at", "not finite": "the loss was no number any more after"}
-    if found.ended in ended and found.rates:
-        said += f" ({ended[found.ended]} {found.rates[-1]:.2g})"
-    sys.stdout.write("\n".join(["", *tables.wrapped(said, 80)]) + "\n")
-
-
-def _until_it_blows_up(smoothed: Sequence[float]) -> int:
-    """Return how many losses a chart shows: those after them are so much higher that nothing else would be seen."""
-    top = 2 * smoothed[0] - min(smoothed)
-    return 1 + max(place for place, loss in enumerate(smoothed) if loss <= top)
+    end = f" ({ended[found.ended]} {found.rates[-1]:.2g})" if found.ended in ended and found.rates else ""
+    if found.suggestion is None:
+        return [found.rule + end]
+    around = ",".join(f"{found.suggestion * factor:.2g}" for factor in (0.5, 1, 2))
+    return [
+        f"try --lr {found.suggestion:g}, as the highest rate of a schedule: {found.rule}{end}",
+        f"to compare it with its neighbours: gpuconv train --sweep lr={around}, with the same settings",
+    ]
 
 
 def _powers(left: float, right: float) -> list[tuple[float, str]]:

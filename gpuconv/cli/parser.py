@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .. import tables
 from ..errors import ConfigError
 from ..folders import path_of
 from ..nn.choice import nearest
@@ -26,11 +28,42 @@ exit codes:
 """
 
 
+_WIDTH = 80
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help in 80 columns, with room for the longer flags."""
+    """Help in 80 columns, or as many as a narrower terminal has, with room for the longer flags."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=27, width=80)
+        columns = shutil.get_terminal_size((_WIDTH, 0)).columns
+        super().__init__(prog, max_help_position=27, width=min(_WIDTH, columns))
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        """Keep lines as they are written, for 80 columns; in fewer, join those of a paragraph and break them anew."""
+        if width >= _WIDTH:
+            return super()._fill_text(text, width, indent)
+        paragraphs = text.split("\n\n")
+        return "\n\n".join(self._narrow(paragraph, width) for paragraph in paragraphs)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return tables.wrapped(
+            " ".join(text.split()), width
+        )  # names of flags and settings are not broken at their hyphens
+
+    def _format_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None) -> str:
+        text = super()._format_usage(usage, actions, groups, prefix)
+        if usage is None or self._width >= _WIDTH:
+            return text
+        lines = [part for line in text.split("\n") for part in tables.wrapped(line, self._width, indent=" " * 9)]
+        return "\n".join(lines)
+
+    @staticmethod
+    def _narrow(paragraph: str, width: int) -> str:
+        lines = paragraph.split("\n")
+        if not any(line.startswith(" ") for line in lines):
+            lines = [" ".join(lines)]
+        indent = "" if len(lines) == 1 else " " * 4
+        return "\n".join(part for line in lines for part in tables.wrapped(line, width, indent=indent))
 
 
 class Parser(argparse.ArgumentParser):

@@ -83,8 +83,8 @@ def _predict(arguments: argparse.Namespace) -> int:
         return 0
     lines = _lines(predictions, arguments.top)
     if arguments.save is not None:
-        of_all = f"the first {grid.MOST} of {len(predictions):,}" if len(predictions) > grid.MOST else "all of them"
-        lines += ["", f"wrote {arguments.save}, {of_all}"]
+        of_all = f", the first {grid.MOST} of {len(predictions):,}" if len(predictions) > grid.MOST else ""
+        lines += ["", f"wrote {arguments.save}{of_all}"]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
@@ -122,7 +122,10 @@ def _document(net: Any, pictures: Any, predictions: Any, top: int, tta: str) -> 
 
 
 def _lines(predictions: Sequence[Any], top: int) -> list[str]:
-    """Return a line of at most 80 columns for each picture; more where so many classes do not fit into one."""
+    """Return a line as wide as a narrow terminal, or 80 columns, for each picture; more where classes do not fit into one."""
+    from ..show import screen
+
+    columns = min(_COLUMNS, screen.size()[0]) if sys.stdout.isatty() else _COLUMNS
     names = [tables.printable(one.name) for one in predictions]
     rows = [
         [
@@ -134,8 +137,8 @@ def _lines(predictions: Sequence[Any], top: int) -> list[str]:
     class_width = max(tables.width(name) for row in rows for name, _ in row)
     cell_width = class_width + len("  100.0%  ")
     longest = max(map(tables.width, names))
-    name_width = min(longest, max(_LEAST_OF_NAME, _COLUMNS - cell_width * len(rows[0])))
-    per_line = max(1, (_COLUMNS - name_width) // cell_width)
+    name_width = min(longest, max(_LEAST_OF_NAME, columns - cell_width * len(rows[0])))
+    per_line = max(1, (columns - name_width) // cell_width)
     lines = []
     for name, row in zip(names, rows, strict=True):
         cells = [f"  {tables.padded(label, class_width)}  {share:>6.1%}" for label, share in row]

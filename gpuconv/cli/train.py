@@ -30,7 +30,11 @@ examples:
 
 def add(commands: Any) -> None:
     """Add the command."""
-    others = [textwrap.fill(_short_difference(name), 78) for name in PRESETS if name != Config.preset]
+    others = [
+        textwrap.fill(_short_difference(name), 78, initial_indent="  ", subsequent_indent="    ")
+        for name in PRESETS
+        if name != Config.preset
+    ]
     parser = commands.add_parser(
         "train",
         help="train a net, or go on with an interrupted run",
@@ -40,7 +44,7 @@ def add(commands: Any) -> None:
             "--data on CIFAR-100 or a folder of pictures.  Keep weights, metrics and result\n"
             "in a run folder.  Ctrl-C saves and stops, and --resume goes on from there."
         ),
-        epilog="\n".join(["in brackets: the value in preset convnet", *others, "", _EXAMPLES, EXIT_CODES]),
+        epilog="\n".join(["in brackets: the value in preset convnet; in others:", *others, "", _EXAMPLES, EXIT_CODES]),
     )
     run = parser.add_argument_group("run")
     run.add_argument("--preset", metavar="NAME", help=f"recipe to start from: {', '.join(PRESETS)} [convnet]")
@@ -119,7 +123,7 @@ def _short_difference(name: str) -> str:
     changed = {key: value for key, value in vars(other).items() if value != getattr(base, key)}
     del changed["preset"]
     settings = ", ".join(f"{key.replace('_', '-')} {value}" for key, value in changed.items())
-    return f"preset {name} differs: {settings}"
+    return f"{name}: {settings}"
 
 
 def _train(arguments: argparse.Namespace) -> int:

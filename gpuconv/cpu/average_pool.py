@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
-from ..pool_shapes import PoolSizes, VolumePoolSizes
 from ..shapes import is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty
 from .memory import empty_array
 from .parallel import quiet
-from .pool_volume import volume_average_pool_backward, volume_average_pool_forward
-from .runs import FEW
-from .taps import counts
+from .taps import Sizes, counts
 
 
-def average_pool_forward(x: np.ndarray, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
-    if isinstance(sizes, VolumePoolSizes):
-        return volume_average_pool_forward(x, sizes, count_pad=count_pad)
-    z = sizes
-    # Loops add up a window in one running sum, which must be short: see runs.py.
-    run = passes("average_pool", x.dtype, served=z.places <= FEW and z.plain)
-    y = empty((z.N, z.C, z.P, z.Q), x.dtype, channels_last=is_channels_last(x))
-    share = _shares(z, count_pad=count_pad).astype(accumulator(x.dtype))
-    run.forward(x, y, share, z)
+@quiet
+def average_pool_forward(x: np.ndarray, sizes: Sizes, *, count_pad: bool) -> np.ndarray:
+    y = empty(sizes.out, x.dtype, channels_last=is_channels_last(x))
+    passes("average_pool", x.dtype).forward(x, y, _shares(x.dtype, sizes, count_pad=count_pad), sizes)
     return y
 
 
-def average_pool_backward(dy: np.ndarray, sizes: PoolSizes | VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
-    if isinstance(sizes, VolumePoolSizes):
-        return volume_average_pool_backward(dy, sizes, count_pad=count_pad)
-    z = sizes
-    run = passes("average_pool", dy.dtype, served=z.places <= FEW and z.plain)
-    dx = empty((z.N, z.C, z.H, z.W), dy.dtype, channels_last=is_channels_last(dy))
-    share = _shares(z, count_pad=count_pad).astype(accumulator(dy.dtype))
-    run.backward(dy, dx, share, z)
+@quiet
+def average_pool_backward(dy: np.ndarray, sizes: Sizes, *, count_pad: bool) -> np.ndarray:
+    dx = empty(sizes.image, dy.dtype, channels_last=is_channels_last(dy))
+    passes("average_pool", dy.dtype).backward(dy, dx, _shares(dy.dtype, sizes, count_pad=count_pad), sizes)
     return dx
 
 
@@ -54,7 +44,7 @@ def global_average_pool_backward(
     return dx
 
 
-def _shares(z: PoolSizes, *, count_pad: bool) -> np.ndarray:
-    """Return 1 / (number of pixels averaged) for every window, float64 (P, Q)."""
-    rows, columns = counts(z, count_pad=count_pad)
-    return 1.0 / np.outer(rows, columns)
+def _shares(dtype: np.dtype, z: Sizes, *, count_pad: bool) -> np.ndarray:
+    """Return 1 / (number of pixels averaged) for every window, (P, Q) or (Z, P, Q), in the type of sums."""
+    averaged = functools.reduce(np.multiply.outer, counts(z, count_pad=count_pad))
+    return (1.0 / averaged).astype(accumulator(dtype))

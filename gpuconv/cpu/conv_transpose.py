@@ -8,8 +8,8 @@ import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes, is_channels_last
 from .conv import conv_backward
-from .conv_volume import volume_conv_forward
-from .correlation import correlate
+from .conv_volume import volume_conv_forward, volume_input_gradient
+from .correlation import correlate, input_gradient
 from .layout import accumulator, empty
 from .parallel import quiet
 from .reduce import channel_sums
@@ -21,20 +21,21 @@ Sizes = ConvSizes | VolumeConvSizes
 @quiet
 def conv_transpose_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, sizes: Sizes) -> np.ndarray:
     """Return y; sizes: of the convolution of y to x."""
-    kind = x.dtype if b is None else accumulator(x.dtype)  # in which b is added before anything is rounded
-    like = empty(sizes.image, kind, channels_last=is_channels_last(x))
-    y = _sent_back(x.astype(kind, copy=False), like, w.astype(kind, copy=False), sizes)
-    if b is None:
-        return y
-    y += b.astype(kind, copy=False).reshape(-1, *[1] * (y.ndim - 2))
-    return y.astype(x.dtype, copy=False)
-
-
-def _sent_back(x: np.ndarray, like: np.ndarray, w: np.ndarray, sizes: Sizes) -> np.ndarray:
-    """Return the gradient of the input `like` of a convolution whose output has the gradient x."""
-    y, _, _ = conv_backward(x, like, w, sizes, input_grad=True, weight_grad=False, bias_grad=False)
-    assert y is not None
-    return y
+    dtype = x.dtype
+    kind = dtype if b is None else accumulator(dtype)  # in which b is added before anything is rounded
+    y = empty(sizes.image, kind, channels_last=is_channels_last(x))
+    x, w, bias = (
+        x.astype(kind, copy=False),
+        w.astype(kind, copy=False),
+        None if b is None else b.astype(kind, copy=False),
+    )
+    if isinstance(sizes, VolumeConvSizes):
+        volume_input_gradient(x, w, sizes, y)
+        if bias is not None:
+            y += bias.reshape(-1, 1, 1, 1)
+    else:
+        input_gradient(x, w, sizes, y, bias)
+    return y.astype(dtype, copy=False)
 
 
 @quiet

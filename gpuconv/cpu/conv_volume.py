@@ -17,6 +17,7 @@ cut depends on sizes and memory format alone, so results are equal bit for bit f
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,6 +36,8 @@ _BLOCK_BYTES = 32 * 1024 * 1024
 
 # Bytes of planes and results of one volume up to which a call for it alone would cost more than copies of them.
 _FEW_BYTES = 4 * 1024 * 1024
+# Bytes of one volume's results from which a call for it alone costs less than a copy of them.
+_MANY_BYTES = 1024 * 1024
 # The share of products that are not with padding from which planes with other taps are done together.
 _MOST = 0.75
 
@@ -52,14 +55,10 @@ def volume_conv_forward(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, z: V
     planes, filters = _planes_under_outputs(z), _taps_as_channels(w)
     for volumes, outputs in _blocks(x, y, planes):
         images = _unfolded(x, volumes, planes[outputs], z.groups)
-        target = y.swapaxes(1, 2)[volumes, outputs]
-        result, windows = _joined(target), forward_windows(_image_sizes(z, len(images), C=z.C * z.T, K=z.K))
-        if result is not None:
-            correlate(images, filters, b, result, windows, z.groups)
-            continue
-        result = empty((len(images), *target.shape[2:]), y.dtype, channels_last=is_channels_last(y))
-        correlate(images, filters, b, result, windows, z.groups)
-        copy(result.reshape(target.shape), target)
+        windows = forward_windows(_image_sizes(z, len(images), C=z.C * z.T, K=z.K))
+        with _as_images(y.swapaxes(1, 2)[volumes, outputs], images) as pairs:
+            for source, result in pairs:
+                correlate(source, filters, b, result, windows, z.groups)
 
 
 def volume_weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: VolumeConvSizes) -> np.ndarray:
@@ -98,14 +97,10 @@ def volume_input_gradient(dy: np.ndarray, w: np.ndarray, z: VolumeConvSizes, dx:
         outputs, filters = reached // z.stride[0], _taps_as_filters(w[:, :, taps], z.groups)
         for volumes, part in _blocks(dy, dx, outputs, few=z.T > 1):
             gradients = _unfolded(dy, volumes, outputs[part], z.groups)
-            target = by_depth[volumes, part]
-            result, sizes = _joined(target), _image_sizes(z, len(gradients), C=z.C, K=z.K * len(taps))
-            if result is not None:
-                input_gradient(gradients, filters, sizes, result)
-                continue
-            result = empty((len(gradients), *target.shape[2:]), dx.dtype, channels_last=is_channels_last(dx))
-            input_gradient(gradients, filters, sizes, result)
-            copy(result.reshape(target.shape), target)
+            with _as_images(by_depth[volumes, part], gradients) as pairs:
+                for source, result in pairs:
+                    sizes = _image_sizes(z, len(source), C=z.C, K=z.K * len(taps))
+                    input_gradient(source, filters, sizes, result)
 
 
 def _folded(
@@ -217,13 +212,39 @@ def _unfolded(array: np.ndarray, volumes: slice, planes: np.ndarray, groups: int
     source = by_depth.reshape(n, D, groups, C // groups, H, W)
     target = images.reshape(n, rows, groups, taps, C // groups, H, W)
 
-    def unfold(place: tuple[int, int]) -> None:
-        row, tap = place
-        plane = planes[place]
-        target[:, row, :, tap] = source[:, plane] if 0 <= plane < D else 0
+    step = int(planes[-1, 0] - planes[0, 0]) // max(1, rows - 1) or 1
 
-    for_each(unfold, list(np.ndindex(rows, taps)), blas=False)
+    def unfold(place: tuple[int, int]) -> None:
+        volume, tap = place
+        column = planes[:, tap]
+        begin, end = (int(row) for row in np.searchsorted(column, (0, D)))
+        plane = int(column[0]) + begin * step
+        here = target[volume, :, :, tap]
+        here[:begin] = here[end:] = 0
+        here[begin:end] = source[volume, plane : plane + (end - begin) * step : step]
+
+    for_each(unfold, list(np.ndindex(n, taps)), blas=False)
     return images
+
+
+@contextlib.contextmanager
+def _as_images(planes: np.ndarray, images: np.ndarray) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    """Give images beside memory for their results, to which planes (n, rows, K, P, Q) are set at the end.
+
+    That memory is the planes themselves, where they can be seen as images all at once, or for many bytes one volume after
+    another.
+    """
+    n, rows = planes.shape[:2]
+    result = _joined(planes)
+    if result is not None:
+        yield [(images, result)]
+    elif planes[0].nbytes >= _MANY_BYTES:
+        yield list(zip(images.reshape(n, rows, *images.shape[1:]), planes, strict=True))
+    else:
+        like = planes.swapaxes(1, 2)
+        result = empty((n * rows, *planes.shape[2:]), planes.dtype, channels_last=is_channels_last(like))
+        yield [(images, result)]
+        copy(result.reshape(planes.shape), planes)
 
 
 def _joined(planes: np.ndarray) -> np.ndarray | None:

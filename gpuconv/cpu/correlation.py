@@ -21,6 +21,8 @@ _LEAST_CHANNELS = 16
 _LEAST_PIXELS = 2048  # outputs of all images: what the transform of the filters is shared by
 # Up to this many input channels, the gradient of the input goes a way of its own.
 _FEW_CHANNELS = 4
+# Up to this many phases of a stride are computed together, with their outputs side by side in scratch memory.
+_MOST_PHASES = 16
 
 
 def correlate(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray, windows: Windows, groups: int) -> None:
@@ -40,22 +42,35 @@ def correlate(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, y: np.ndarray,
     passes("conv", x.dtype).correlate(x, w, bias, y, windows, groups, pieces)
 
 
-def input_gradient(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray) -> None:
-    """Fill dx (N, C, H, W), of any strides, with the sums of what each output sends to its window's pixels."""
+def input_gradient(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray, bias: np.ndarray | None = None) -> None:
+    """Fill dx (N, C, H, W), of any strides, with bias and the sums of what each output sends to its window's pixels."""
     if not all_finite(w):  # a correlation would multiply them with zeros around dy
         passes("few_channels", dy.dtype, served=False).input_gradient(dy, w, z, dx)
-        return
-    if z.groups == 1 and z.C <= _FEW_CHANNELS:
+    elif z.groups == 1 and z.C <= _FEW_CHANNELS:
         passes("few_channels", dy.dtype).input_gradient(dy, w, z, dx)
+    else:
+        _gradient_by_phases(dy, w, z, dx, bias)
         return
+    if bias is not None:
+        dx += bias.reshape(-1, 1, 1)
+
+
+def _gradient_by_phases(dy: np.ndarray, w: np.ndarray, z: ConvSizes, dx: np.ndarray, bias: np.ndarray | None) -> None:
+    """Fill dx as input_gradient, by a correlation of dy for each phase of the stride."""
     # (K, C / groups, R, S) -> (C, K / groups, R, S): in each group, filters and channels change places.
     grouped = w.reshape(z.groups, z.K // z.groups, z.C // z.groups, z.R, z.S)
     swapped = grouped.swapaxes(1, 2).reshape(z.C, z.K // z.groups, z.R, z.S)
-    for phase in phases(z):
+    parts = list(phases(z))
+    read = [(phase, phase.windows) for phase in parts if phase.windows is not None]
+    methods = {_method(swapped[phase.taps], windows, z.groups, dx[phase.pixels]) for phase, windows in read}
+    if 1 < len(parts) == len(read) <= _MOST_PHASES and methods == {"conv"}:
+        passes("phases", dy.dtype).correlate(dy, swapped, bias, dx, parts, z.groups)
+        return
+    for phase in parts:
         if phase.windows is None:  # no window ever reads these pixels
-            dx[phase.pixels] = 0
+            dx[phase.pixels] = 0 if bias is None else bias.reshape(-1, 1, 1)
         else:
-            correlate(dy, swapped[phase.taps], None, dx[phase.pixels], phase.windows, z.groups)
+            correlate(dy, swapped[phase.taps], bias, dx[phase.pixels], phase.windows, z.groups)
 
 
 def weight_gradient(dy: np.ndarray, x: np.ndarray, w: np.ndarray, z: ConvSizes) -> np.ndarray:

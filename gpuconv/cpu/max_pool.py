@@ -11,7 +11,7 @@ from ..shapes import is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty, places_type, scratch_like
 from .parallel import BLOCK_ELEMENTS, for_each, quiet
-from .runs import FEW, RunningSum
+from .runs import RunningSum
 from .taps import image_ranges, taps
 
 _BOOL = np.dtype(bool)
@@ -20,7 +20,7 @@ _BOOL = np.dtype(bool)
 @quiet
 def max_pool_forward(x: np.ndarray, sizes: PoolSizes | VolumePoolSizes) -> tuple[np.ndarray, np.ndarray]:
     z, channels_last = sizes, is_channels_last(x)
-    run = passes("max_pool", x.dtype, served=z.places <= FEW and z.plain)
+    run = passes("max_pool", x.dtype)
     y = empty(z.out, x.dtype, channels_last=channels_last)
     argmax = empty(y.shape, places_type(z.places), channels_last=channels_last)
     run.forward(x, y, argmax, z)
@@ -40,8 +40,7 @@ def max_pool_backward(
     if ties != "first":
         return _shared(dy, x, y, sizes, split=ties == "split")
     z = sizes
-    # Loops add up what meets in a pixel in one running sum, which must be short: see runs.py.
-    run = passes("max_pool", dy.dtype, served=z.places <= FEW and z.plain)
+    run = passes("max_pool", dy.dtype)
     dx = empty(z.image, dy.dtype, channels_last=is_channels_last(argmax))
     run.backward(dy, argmax, dx, z)
     return dx

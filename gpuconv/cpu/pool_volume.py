@@ -1,6 +1,6 @@
 """Max and average pooling of volumes: windows are boxes, so the passes of images over planes, then over their depth.
 
-Maxima of float32 in boxes of few places have loops of their own, loops/max_pool.py.
+Volumes of float32 have loops of their own, loops/max_pool.py and loops/average_pool.py.
 
 A volume is seen in two ways, as its memory lies, without a copy: as images of its planes, which are pooled to P x Q, and
 then as images of D rows, each a whole pooled plane, under windows T high and 1 wide.
@@ -12,8 +12,6 @@ NaN, which wins in its plane, wins among planes.  No plane of a window is paddin
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..pool_shapes import PoolSizes, VolumePoolSizes
@@ -21,8 +19,8 @@ from ..shapes import is_channels_last
 from .compiled import passes
 from .layout import accumulator, empty, places_type, scratch_like
 from .parallel import BLOCK_ELEMENTS, for_each, quiet
-from .runs import FEW, RunningSum
-from .taps import counts, first_taps, image_ranges, taps
+from .runs import RunningSum
+from .taps import first_taps, image_ranges, taps
 
 _BOOL = np.dtype(bool)
 
@@ -33,8 +31,8 @@ def max_pool_forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: Volu
     planes, depths = _planes(z, last), _depths(z, last)
     pooled, inner = (_pooled_planes(z, dtype, last) for dtype in (kind, places_type(planes.places)))
     winner = empty(z.out, places_type(z.T), channels_last=last)
-    _passes("max_pool", kind, planes).forward(*(_as_planes(array, last) for array in (x, pooled, inner)), planes)
-    _passes("max_pool", kind, depths).forward(*(_as_rows(array, last) for array in (pooled, best, winner)), depths)
+    passes("max_pool", kind).forward(*(_as_planes(array, last) for array in (x, pooled, inner)), planes)
+    passes("max_pool", kind).forward(*(_as_rows(array, last) for array in (pooled, best, winner)), depths)
     _join(planes.places, depths, *(_as_rows(array, last) for array in (winner, inner, place)))
 
 
@@ -47,35 +45,37 @@ def max_pool_backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: Volu
     _as_planes(inner, last)[...] = first_taps(planes)
     _part(planes.places, depths, *(_as_rows(array, last) for array in (dy, place, gradient, inner)))
     total = dx if dx.dtype == kind else empty(z.image, kind, channels_last=last)
-    _passes("max_pool", kind, planes).backward(*(_as_planes(array, last) for array in (gradient, inner, total)), planes)
+    passes("max_pool", kind).backward(*(_as_planes(array, last) for array in (gradient, inner, total)), planes)
     if total is not dx:
         np.copyto(dx, total, casting="same_kind")
 
 
-def volume_average_pool_forward(x: np.ndarray, z: VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
-    last, kind = is_channels_last(x), accumulator(x.dtype)
+def average_pool_forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: VolumePoolSizes) -> None:
+    """Fill y with the sums of x over windows, times share (Z, P, Q)."""
+    last, kind = is_channels_last(y), accumulator(x.dtype)
     planes, depths = _planes(z, last), _depths(z, last)
-    sums, y = _pooled_planes(z, kind, last), empty(z.out, kind, channels_last=last)
-    share = _shares(z, last, count_pad=count_pad).astype(kind)
+    sums = _pooled_planes(z, kind, last)
+    total = y if y.dtype == kind else empty(z.out, kind, channels_last=last)
     pixels = x.astype(kind, copy=False)
-    _passes("average_pool", kind, planes).forward(
-        _as_planes(pixels, last), _as_planes(sums, last), np.ones((z.P, z.Q), kind), planes
-    )
-    _passes("average_pool", kind, depths).forward(_as_rows(sums, last), _as_rows(y, last), share, depths)
-    return y.astype(x.dtype, copy=False)
+    run = passes("average_pool", kind)
+    run.forward(_as_planes(pixels, last), _as_planes(sums, last), np.ones((z.P, z.Q), kind), planes)
+    run.forward(_as_rows(sums, last), _as_rows(total, last), _over_depths(share, z, last), depths)
+    if total is not y:
+        np.copyto(y, total, casting="same_kind")
 
 
-def volume_average_pool_backward(dy: np.ndarray, z: VolumePoolSizes, *, count_pad: bool) -> np.ndarray:
-    last, kind = is_channels_last(dy), accumulator(dy.dtype)
+def average_pool_backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: VolumePoolSizes) -> None:
+    """Fill dx: each pixel gets the sum of dy times share (Z, P, Q) over the windows it lies in."""
+    last, kind = is_channels_last(dx), accumulator(dy.dtype)
     planes, depths = _planes(z, last), _depths(z, last)
-    sums, dx = _pooled_planes(z, kind, last), empty(z.image, kind, channels_last=last)
-    share = _shares(z, last, count_pad=count_pad).astype(kind)
+    sums = _pooled_planes(z, kind, last)
+    total = dx if dx.dtype == kind else empty(z.image, kind, channels_last=last)
     gradient = dy.astype(kind, copy=False)
-    _passes("average_pool", kind, depths).backward(_as_rows(gradient, last), _as_rows(sums, last), share, depths)
-    _passes("average_pool", kind, planes).backward(
-        _as_planes(sums, last), _as_planes(dx, last), np.ones((z.P, z.Q), kind), planes
-    )
-    return dx.astype(dy.dtype, copy=False)
+    run = passes("average_pool", kind)
+    run.backward(_as_rows(gradient, last), _as_rows(sums, last), _over_depths(share, z, last), depths)
+    run.backward(_as_planes(sums, last), _as_planes(total, last), np.ones((z.P, z.Q), kind), planes)
+    if total is not dx:
+        np.copyto(dx, total, casting="same_kind")
 
 
 # How a volume is seen ---------------------------------------------------------------------------------------------------
@@ -120,8 +120,9 @@ def _stored(volume: np.ndarray, last: bool) -> np.ndarray:
     return np.ascontiguousarray(volume.transpose(0, 2, 3, 4, 1) if last else volume)
 
 
-def _passes(operator: str, dtype: np.dtype, z: PoolSizes) -> Any:
-    return passes(operator, dtype, served=z.places <= FEW and z.plain)
+def _over_depths(share: np.ndarray, z: VolumePoolSizes, last: bool) -> np.ndarray:
+    """Return the shares of windows as they lie over depths."""
+    return np.repeat(share.reshape(z.Z, -1), z.C if last else 1, axis=1)
 
 
 # What the passes of images leave to be done ------------------------------------------------------------------------------
@@ -164,10 +165,3 @@ def _part(
         added.close()
 
     for_each(work, image_ranges(place, BLOCK_ELEMENTS))
-
-
-def _shares(z: VolumePoolSizes, last: bool, *, count_pad: bool) -> np.ndarray:
-    """Return 1 / (number of pixels averaged) for every window, float64, as the windows lie over depths."""
-    planes, rows, columns = counts(z, count_pad=count_pad)
-    averaged = np.outer(planes, np.outer(rows, columns))
-    return 1.0 / np.repeat(averaged, z.C if last else 1, axis=1)

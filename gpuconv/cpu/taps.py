@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from math import gcd, prod
 
 import numpy as np
 
@@ -32,6 +32,12 @@ def column_taps(z: Sizes) -> list[tuple[int, slice, slice]]:
     return _axis_taps(z.S, z.Q, z.stride[-1], z.pad[-1], z.dilation[-1], z.W)
 
 
+def meeting(z: Sizes) -> list[int]:
+    """Return how many windows have a tap at one place of the image, along each axis, at most."""
+    axes = zip(z.window, z.out[2:], z.stride, z.dilation, strict=True)
+    return [min(windows, -(-taps * gcd(stride, apart) // stride)) for taps, windows, stride, apart in axes]
+
+
 def rows_apart(z: PoolSizes) -> bool:
     """True if no row of the image is between the first and the last tap of two windows."""
     return z.stride[0] > (z.R - 1) * z.dilation[0]
@@ -42,14 +48,10 @@ def columns_apart(z: PoolSizes) -> bool:
     return z.stride[1] > (z.S - 1) * z.dilation[1]
 
 
-def row_taps_tile(z: PoolSizes) -> bool:
-    """True if every row of the image is under exactly one window."""
-    return z.stride[0] == z.R and z.pad[0] == 0 and z.P * z.R == z.H
-
-
-def column_taps_tile(z: PoolSizes) -> bool:
-    """True if every column of the image is under exactly one window."""
-    return z.stride[1] == z.S and z.pad[1] == 0 and z.Q * z.S == z.W
+def windows_tile(z: Sizes) -> bool:
+    """True if every pixel of the image is under exactly one window."""
+    axes = zip(z.image[2:], z.out[2:], z.window, z.stride, z.pad, strict=True)
+    return all(stride == taps and pad == 0 and windows * taps == size for size, windows, taps, stride, pad in axes)
 
 
 def taps(z: Sizes) -> Iterator[tuple[int, Index, Index]]:

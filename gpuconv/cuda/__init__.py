@@ -1,6 +1,7 @@
 """CuPy backend: our own CUDA kernels and the launchers that choose among them."""
 
 from . import across, arithmetic, batchnorm_fused, muon, turned
+from .adaptive_average_pool import adaptive_average_pool_backward, adaptive_average_pool_forward
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (
@@ -22,3 +23,4 @@ from .relu import relu_backward, relu_forward
 from .silu import silu_backward, silu_forward
 from .step import StepNumbers
 from .update import adam_update, rmsprop_update, sgd_update
+from .upsample import upsample_backward, upsample_forward

@@ -1,7 +1,7 @@
 """Pooling with cuDNN's conventions: y says how many windows there are, and NaN loses.
 
-Our pooling is given x itself where it lays the same windows over it; otherwise a copy in which every window lies whole, so
-that any padding is part of it.
+Our pooling is given x itself, with as much padding behind it as y's windows need; but where one of them is padding alone, a
+copy in which every window lies whole, so that any padding is part of it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..backend import asarray, backend_of, copy, on_gpu, quiet, zeros
-from ..ops.average_pool import average_pool_forward
-from ..ops.max_pool import MaxPoolCache, max_pool_backward, max_pool_forward
-from ..pool_shapes import pool_sizes
-from ..shapes import as_image, out_size, with_axes_of
+from ..pool_shapes import PoolSizes, VolumePoolSizes, pool_sizes, pool_sizes_of
+from ..shapes import as_image, with_axes_of
 from ..typing import AnyArray, Array
 from .checks import c_contiguous, floats, lines, one_dtype, tuples
 from .constants import (
@@ -48,13 +46,14 @@ def pooling_forward(
     c_contiguous("y", y)
     if not y.size:
         return y
-    source, options, shares = _source(x, y, ksize, stride, pad, mode)
+    source, sizes, shares = _source(x, y, ksize, stride, pad, mode)
     if mode in _MAXIMA:
-        result, _ = _maxima(source, options)
+        result, _ = _maxima(source, sizes)
     else:
         count_pad = mode == CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING
-        result, _ = average_pool_forward(source, **options, count_pad=count_pad)
-        result = result if shares is None else result * shares
+        result = backend_of(x=source).average_pool_forward(as_image(source), sizes, count_pad=count_pad)
+    result = with_axes_of(x, result)
+    result = result if shares is None else result * shares
     copy(result.astype(y.dtype, copy=False), y)
     return y
 
@@ -83,17 +82,20 @@ def pooling_backward(
         raise CuDNNError(BAD_PARAM, f"gy must have the shape of y, {tuple(y.shape)}, got {tuple(gy.shape)}")
     if not y.size or not x.size:
         return zeros(tuple(x.shape), x.dtype, beside=x)
-    source, options, shares = _source(x, y, ksize, stride, pad, mode)
+    source, sizes, shares = _source(x, y, ksize, stride, pad, mode)
+    backend = backend_of(x=source, gy=gy)
     upstream: Any = gy
+    if shares is not None:
+        upstream = upstream.astype(source.dtype, copy=False) * shares
+    upstream = as_image(upstream)
     if mode in _MAXIMA:
-        maxima, cache = _maxima(source, options)
-        gx = max_pool_backward(np.where(maxima == -np.inf, upstream.dtype.type(0), upstream), cache)
+        maxima, places = _maxima(source, sizes)
+        upstream = np.where(maxima == -np.inf, upstream.dtype.type(0), upstream)
+        gx = backend.max_pool_backward(upstream, places, sizes)
     else:
         count_pad = mode == CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING
-        upstream = upstream.astype(source.dtype, copy=False)
-        upstream = as_image(upstream if shares is None else upstream * shares)
-        sizes = pool_sizes(source, **options)
-        gx = with_axes_of(x, backend_of(gy=gy).average_pool_backward(upstream, sizes, count_pad=count_pad))
+        gx = backend.average_pool_backward(upstream, sizes, count_pad=count_pad)
+    gx = with_axes_of(x, gx)
     if source is not x:
         inside, within = _common(x, source, pad)
         whole = zeros(tuple(x.shape), x.dtype, beside=x)
@@ -117,20 +119,17 @@ def _check(ksize: Any, stride: Any, pad: Any, mode: int, **arrays: Any) -> None:
     one_dtype(**arrays)
 
 
-def _source(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, mode: int) -> tuple[Any, dict[str, Any], Any]:
-    """Return what is pooled, the options of our pooling, and what averages are multiplied by, or None.
-
-    What is pooled is x where the windows are as many as fit, and the padding is at most half of them; then our own
-    averages count as they should.
-    """
-    axes = list(zip(x.shape[2:], ksize, stride, pad, strict=True))
-    as_many = tuple(y.shape[2:]) == tuple(out_size(*axis) for axis in axes)
-    if x.size and as_many and all(2 * p <= k for p, k in zip(pad, ksize, strict=True)):
-        return x, {"window": ksize, "stride": stride, "pad": pad}, None
+def _source(
+    x: Any, y: Any, ksize: Any, stride: Any, pad: Any, mode: int
+) -> tuple[Any, PoolSizes | VolumePoolSizes, Any]:
+    """Return what is pooled, the sizes of our pooling, and what averages are multiplied by, or None."""
+    sizes = pool_sizes_of(tuple(x.shape), tuple(y.shape), ksize, stride, pad)
+    if sizes is not None:
+        return x, sizes, None
     excluding = mode == CUDNN_POOLING_AVERAGE_COUNT_EXCLUDE_PADDING
     source = _padded(x, y, ksize, stride, pad, mode)
     shares = _shares(x, y, ksize, stride, pad, source.dtype) if excluding else None
-    return source, {"window": ksize, "stride": stride, "pad": 0}, shares
+    return source, pool_sizes(source, window=ksize, stride=stride, pad=0), shares
 
 
 def _padded(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, mode: int) -> Any:
@@ -147,17 +146,18 @@ def _padded(x: Any, y: Any, ksize: Any, stride: Any, pad: Any, mode: int) -> Any
     return padded
 
 
-def _maxima(source: Any, options: dict[str, Any]) -> tuple[Any, MaxPoolCache]:
-    """Return maxima in which NaN loses, and the cache for the gradient.
+def _maxima(source: Any, sizes: PoolSizes | VolumePoolSizes) -> tuple[Any, Any]:
+    """Return maxima in which NaN loses, and their places, of images.
 
     In our maxima NaN wins: where there is none, none was under a window.  On a GPU, which that question would wait for,
     NaN is always replaced beforehand.
     """
+    backend = backend_of(x=source)
     if not on_gpu(source):
-        results = max_pool_forward(source, **options)
+        results = backend.max_pool_forward(as_image(source), sizes)
         if not np.isnan(results[0]).any():
             return results
-    return max_pool_forward(np.fmax(source, -np.inf), **options)
+    return backend.max_pool_forward(as_image(np.fmax(source, -np.inf)), sizes)
 
 
 def _common(x: Any, padded: Any, pad: tuple[int, ...]) -> tuple[Any, Any]:

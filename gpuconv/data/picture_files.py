@@ -280,10 +280,11 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
 def _classes(folder: Path, children: list[Path]) -> list[Path]:
     """Return the folders of the classes, checked."""
     if not children:
-        msg = (
-            f"{folder} holds no folders, expected one folder of pictures per class "
-            "(files of CIFAR themselves are named by --data-dir)"
-        )
+        what = "holds no folders, expected one folder of pictures per class"
+        way_out = "files of CIFAR themselves are named by --data-dir"
+        if _has_pictures(folder):
+            way_out = "what pictures without classes show, a trained net tells by gpuconv predict RUN FOLDER"
+        msg = f"{folder} {what} ({way_out})"
         raise DatasetMissingError(msg)
     if len(children) == 1:
         msg = f"{folder} holds one class, {children[0].name!r}, expected two or more to tell apart"

@@ -233,7 +233,7 @@ def _download(
             patience=patience,
         )
     except DownloadError as error:
-        msg = f"{error}\n{_how_to_get_it(spec)}"
+        msg = f"{error}\n{_how_to_get_it(spec, addresses=False)}"
         raise DownloadError(msg) from error
 
 
@@ -255,12 +255,12 @@ def _missing(spec: Spec) -> str:
     return f"{where}\n{_how_to_get_it(spec)}"
 
 
-def _how_to_get_it(spec: Spec) -> str:
+def _how_to_get_it(spec: Spec, *, addresses: bool = True) -> str:
     layout = spec.layouts[0]
     size, sha256 = f"{layout.archive_bytes:,} bytes", layout.archive_sha256
     lines = [
-        f"To get {spec.name}, fetch {layout.archive} ({size}, SHA-256 {sha256}) from",
-        *(f"  {url}" for url in _urls(spec)),
+        f"To get {spec.name}, fetch {layout.archive} ({size}, SHA-256 {sha256}) {'from' if addresses else 'where there is a network'}",
+        *(f"  {url}" for url in _urls(spec) if addresses),
         f"and put it, packed or unpacked, into {_cache_in_words()},",
         "or into any other folder and name that by --data-dir (folder=...) or the environment variable GPUCONV_DATA.",
     ]

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import extras, nn
+from .. import nn
 from ..checks import float_dtype, shown
 from ..errors import ConfigError, ParamError, UnsupportedError
 from ..nn import geometry
+from ..pool_shapes import adaptive_sizes
 from . import walk
+from .onnx_graph import OUTPUT, Graph, library
 
 OPSET, IR_VERSION = 17, 8
-INPUT, OUTPUT = "images", "scores"
+INPUT = "images"
 INPUTS = ("normalized", "unit", "uint8")
 
 _LARGEST = (1 << 31) - 1  # bytes of one protobuf message
@@ -89,7 +91,7 @@ def onnx_model(
         raise ConfigError(msg)
     onnx = library()
     dtype = net.dtype if dtype is None else float_dtype(dtype)
-    graph = _Graph(dtype)
+    graph = Graph(dtype)
     value = _normalise(graph, facts, input)
     value, shape = _write(graph, "", net.body, value, net.input_shape)
     graph.finish(value)
@@ -127,53 +129,13 @@ def scores_dtype(model: Any) -> np.dtype:
     return np.dtype(library().helper.tensor_dtype_to_np_dtype(model.graph.output[0].type.tensor_type.elem_type))
 
 
-def library() -> Any:
-    """Return the package onnx, with the parts that are needed; raise UnsupportedError where it is not installed."""
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.helper
-        import onnx.numpy_helper
-    except ImportError as error:
-        msg = f"ONNX files need the package onnx: {extras.install('onnx')}"
-        raise UnsupportedError(msg) from error
-    return onnx
-
-
 # Writing ------------------------------------------------------------------------------------------------------------
-
-
-class _Graph:
-    """Nodes and initialisers so far."""
-
-    def __init__(self, dtype: np.dtype) -> None:
-        self.dtype = dtype
-        self.nodes: list[Any] = []
-        self.initialisers: dict[str, np.ndarray] = {}
-
-    def node(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; return the output's name."""
-        output = f"{name}.y"
-        self.nodes.append(library().helper.make_node(op, list(inputs), [output], name=name, **attributes))
-        return output
-
-    def array(self, name: str, values: Any, dtype: np.dtype | None = None) -> str:
-        """Add an initialiser, in the graph's dtype unless another is given; return its name."""
-        self.initialisers[name] = np.ascontiguousarray(np.asarray(values).astype(dtype or self.dtype))
-        return name
-
-    def finish(self, value: str) -> None:
-        """Give the last value the name of the output."""
-        if self.nodes and value == self.nodes[-1].output[0]:
-            self.nodes[-1].output[0] = OUTPUT
-        else:  # a net of nothing but dropout
-            self.nodes.append(library().helper.make_node("Identity", [value], [OUTPUT], name=OUTPUT))
 
 
 _Step = tuple[str, tuple[int, ...]]  # a value of the graph and the shape of one sample of it
 
 
-def _write(graph: _Graph, name: str, layer: nn.Layer, value: str, shape: tuple[int, ...]) -> _Step:
+def _write(graph: Graph, name: str, layer: nn.Layer, value: str, shape: tuple[int, ...]) -> _Step:
     """Add a layer and those inside it; return its output."""
     writer = walk.entry(_WRITERS, name, layer, "ONNX")
     return writer(graph, name, layer, value, shape), layer.output_shape(shape)
@@ -184,7 +146,7 @@ def _input_dtype(input: str, dtype: np.dtype) -> np.dtype:
     return dtype if input == "normalized" or dtype == np.float64 else np.dtype(np.float32)
 
 
-def _normalise(graph: _Graph, facts: walk.Facts, input: str) -> str:
+def _normalise(graph: Graph, facts: walk.Facts, input: str) -> str:
     """Add what turns pictures into the net's input."""
     if input == "normalized":
         return INPUT
@@ -199,13 +161,13 @@ def _normalise(graph: _Graph, facts: walk.Facts, input: str) -> str:
     return value if dtype == graph.dtype else graph.node("Cast", "input.cast", value, to=tensor_type(graph.dtype))
 
 
-def _sequential(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _sequential(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     for key, child in layer.children().items():
         value, shape = _write(graph, walk.dotted(name, key), child, value, shape)
     return value
 
 
-def _residual(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _residual(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     branches = [
         _write(graph, walk.dotted(name, key), child, value, shape)[0] for key, child in layer.children().items()
     ]
@@ -214,18 +176,18 @@ def _residual(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int
     return graph.node("Add", walk.dotted(name, "sum"), *branches)
 
 
-def _weights(graph: _Graph, name: str, layer: Any, *keys: str) -> list[str]:
+def _weights(graph: Graph, name: str, layer: Any, *keys: str) -> list[str]:
     """Add those of a layer's arrays that it has."""
     arrays = walk.arrays(layer)
     return [graph.array(walk.dotted(name, key), arrays[key]) for key in keys if key in arrays]
 
 
-def _constant(graph: _Graph, number: float) -> str:
+def _constant(graph: Graph, number: float) -> str:
     """Add a number, once for all who use it."""
     return graph.array(f"constant {number!r}", number)
 
 
-def _sizes(graph: _Graph, *sizes: int) -> str:
+def _sizes(graph: Graph, *sizes: int) -> str:
     """Add the shape of a Reshape: 0 keeps a size, -1 stands for what is left."""
     return graph.array(f"sizes {' '.join(map(str, sizes))}", sizes, np.dtype(np.int64))
 
@@ -238,13 +200,13 @@ def _window(settings: dict[str, Any]) -> dict[str, list[int]]:
     return {"kernel_shape": window, "strides": stride, "pads": [*before, *after]}
 
 
-def _conv(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _conv(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     settings = layer.settings
     windows = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
     return graph.node("Conv", name or "conv", value, *_weights(graph, name, layer, "w", "b"), **windows)
 
 
-def _conv_transpose(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _conv_transpose(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     settings = layer.settings
     windows = {**_window(settings), "dilations": _pair(settings["dilation"]), "group": settings["groups"]}
     windows["output_padding"] = _pair(settings["output_pad"])
@@ -252,13 +214,13 @@ def _conv_transpose(graph: _Graph, name: str, layer: Any, value: str, shape: tup
     return graph.node("ConvTranspose", name or "conv-transpose", value, *weights, **windows)
 
 
-def _affine(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _affine(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     if len(shape) > 1:
         value = graph.node("Flatten", walk.dotted(name, "rows"), value, axis=1)
     return graph.node("Gemm", name or "affine", value, *_weights(graph, name, layer, "w", "b"))
 
 
-def _batch_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _batch_norm(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     inputs, eps = _weights(graph, name, layer, "gamma", "beta", *walk.RUNNING), layer.settings["eps"]
     if graph.dtype == np.float64:  # an attribute is a float32, too coarse: eps comes as a node's input
         inputs[-1] = graph.node("Add", walk.dotted(name, "var_eps"), inputs[-1], _constant(graph, eps))
@@ -266,7 +228,7 @@ def _batch_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
     return graph.node("BatchNormalization", name or "bn", value, *inputs, epsilon=eps)
 
 
-def _group_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _group_norm(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     """Each group as one channel of an instance norm, then gamma and beta: opset 17 has no node for it."""
 
     def node(op: str, part: str, *inputs: str) -> str:
@@ -291,7 +253,7 @@ def _group_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
     return graph.node("Add", name or "norm", node("Mul", "scaled", images, gamma), beta)
 
 
-def _layer_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _layer_norm(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     weights, eps = _weights(graph, name, layer, "gamma", "beta"), layer.settings["eps"]
     if graph.dtype != np.float64:
         return graph.node("LayerNormalization", name or "norm", value, *weights, epsilon=eps)
@@ -299,7 +261,7 @@ def _layer_norm(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[i
     return graph.node("Add", name or "norm", scaled, weights[1])
 
 
-def _normalised(graph: _Graph, name: str, value: str, eps: float) -> str:
+def _normalised(graph: Graph, name: str, value: str, eps: float) -> str:
     """Subtract the mean over the last axis, divide by the standard deviation.
 
     For float64, which the nodes of norms round to float32: eps, an attribute, and the mean and deviation on the way.
@@ -313,7 +275,7 @@ def _normalised(graph: _Graph, name: str, value: str, eps: float) -> str:
     return node("Div", "normal", centred, node("Sqrt", "std", node("Add", "var_eps", var, _constant(graph, eps))))
 
 
-def _max_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _max_pool(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     windows: dict[str, Any] = _window(layer.settings)
     if any(geometry.beyond(layer, shape)):  # else, where a window would begin behind the image, only PyTorch drops it
         windows["ceil_mode"] = 1
@@ -322,7 +284,7 @@ def _max_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int
     return graph.node("MaxPool", name or "pool", value, **windows)
 
 
-def _average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _average_pool(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     """What ceil adds is padding that is never counted: where other padding is, that becomes part of the image."""
     if "dilation" in layer.settings:
         msg = (
@@ -340,28 +302,63 @@ def _average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple
     return graph.node("AveragePool", name or "pool", value, **windows, count_include_pad=count)
 
 
-def _global_average_pool(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _adaptive_average_pool(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    """Uneven windows as products with matrices of their shares, in which NaN and infinities reach every window."""
+    z = adaptive_sizes(geometry.stand_in(1, *shape), layer.settings["size"])
+    if z.whole:
+        return graph.node("GlobalAveragePool", name or "pool", value)
+    if z.even:
+        window = list(z.windows.window)
+        return graph.node("AveragePool", name or "pool", value, kernel_shape=window, strides=window)
+    (H, W), (P, Q) = z.image[2:], z.out[2:]
+    if W != Q:
+        columns = graph.array(walk.dotted(name, "columns"), _shares(W, Q).T)
+        value = graph.node("MatMul", walk.dotted(name, "by_columns") if H != P else name or "pool", value, columns)
+    if H != P:
+        value = graph.node("MatMul", name or "pool", graph.array(walk.dotted(name, "rows"), _shares(H, P)), value)
+    return value
+
+
+def _shares(pixels: int, windows: int) -> np.ndarray:
+    """Return the share of each pixel along an axis in each window, (windows, pixels)."""
+    number, pixel = np.arange(windows)[:, None], np.arange(pixels)
+    under = (number * pixels < (pixel + 1) * windows) & (pixel * windows < (number + 1) * pixels)
+    return under / under.sum(axis=1, keepdims=True)
+
+
+def _global_average_pool(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     value = graph.node("GlobalAveragePool", walk.dotted(name, "mean"), value)
     return graph.node("Flatten", name or "pool", value, axis=1)
 
 
-def _relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _upsample(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+    settings = layer.settings
+    if settings["mode"] == "nearest":
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    else:
+        corners = settings["align_corners"]
+        how = {"mode": "linear", "coordinate_transformation_mode": "align_corners" if corners else "half_pixel"}
+    scales = graph.array(walk.dotted(name, "scales"), [1, 1, *_pair(settings["factor"])], np.dtype(np.float32))
+    return graph.node("Resize", name or "upsample", value, "", scales, **how)
+
+
+def _relu(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     return graph.node("Relu", name or "relu", value)
 
 
-def _leaky_relu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _leaky_relu(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     slope = layer.settings["slope"]
     if graph.dtype == np.float64:  # attributes are float32
         return graph.node("PRelu", name or "relu", value, _constant(graph, slope))
     return graph.node("LeakyRelu", name or "relu", value, alpha=slope)
 
 
-def _silu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _silu(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     share = graph.node("Sigmoid", walk.dotted(name, "share"), value)
     return graph.node("Mul", name or "silu", value, share)
 
 
-def _gelu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _gelu(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     """x/2 (1 + erf(x / sqrt 2)), or x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): opset 17 has no node for it."""
 
     def node(op: str, part: str, *inputs: str) -> str:
@@ -378,22 +375,23 @@ def _gelu(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ..
     return graph.node("Mul", name or "gelu", half, node("Add", "share", curve, _constant(graph, 1.0)))
 
 
-def _nothing(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _nothing(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     return value
 
 
-def _flatten(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _flatten(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     return graph.node("Flatten", name or "flatten", value, axis=1)
 
 
-def _scale(graph: _Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
+def _scale(graph: Graph, name: str, layer: Any, value: str, shape: tuple[int, ...]) -> str:
     return graph.node("Mul", name or "scale", value, graph.array(walk.dotted(name, "factor"), layer.settings["factor"]))
 
 
-_Writer = Callable[[_Graph, str, Any, str, tuple[int, ...]], str]
+_Writer = Callable[[Graph, str, Any, str, tuple[int, ...]], str]
 
 # By the names of the classes in gpuconv.nn.
 _WRITERS: dict[str, _Writer] = {
+    "AdaptiveAveragePool": _adaptive_average_pool,
     "Affine": _affine,
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
@@ -412,6 +410,7 @@ _WRITERS: dict[str, _Writer] = {
     "Scale": _scale,
     "Sequential": _sequential,
     "Silu": _silu,
+    "Upsample": _upsample,
 }
 
 

@@ -14,7 +14,8 @@ from .. import bounded, contents, nn
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, UnsupportedError
 from ..folders import path_of
 from . import walk
-from .onnx_file import library, onnx_model
+from .onnx_file import onnx_model
+from .onnx_graph import library
 
 
 def from_onnx(path: str | os.PathLike[str], net: nn.Net | None = None) -> nn.Net:

@@ -11,6 +11,7 @@ an activation it passes at its full size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -171,9 +172,25 @@ def _average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Ro
     return y, bound + rule.of(size, y, height * width)
 
 
+def _adaptive_average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    y, bound, size = (ops.adaptive_average_pool_forward(array, **layer.settings)[0] for array in (x, e, np.abs(x)))
+    longest = [-(-n // p) + 1 for n, p in zip(x.shape[2:], y.shape[2:], strict=True)]
+    return y, bound + rule.of(size, y, prod(longest))
+
+
 def _global_average_pool(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
     y, bound, size = (array.mean((2, 3)) for array in (x, e, np.abs(x)))
     return y, bound + rule.of(size, y, x.shape[2] * x.shape[3])
+
+
+def _upsample(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
+    """Others round where a result lies: up to 3 u of the axis, for each of which it moves by the slope between two pixels."""
+    y, bound, size = (ops.upsample_forward(array, **layer.settings)[0] for array in (x, e, np.abs(x)))
+    if layer.settings["mode"] == "nearest":
+        return y, bound
+    around = ops.max_pool_forward(np.abs(x), window=3, stride=1, pad=1)[0]
+    slope = 2 * ops.upsample_forward(around, factor=layer.settings["factor"])[0]
+    return y, bound + rule.of(size, y, 4) + 3 * rule.u * sum(x.shape[2:]) * slope
 
 
 def _relu(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding) -> _Pair:
@@ -211,6 +228,7 @@ def _scale(name: str, layer: Any, x: np.ndarray, e: np.ndarray, rule: _Rounding)
 
 
 _RULES: dict[str, _Rule] = {
+    "AdaptiveAveragePool": _adaptive_average_pool,
     "Affine": _affine,
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
@@ -229,4 +247,5 @@ _RULES: dict[str, _Rule] = {
     "Scale": _scale,
     "Sequential": _sequential,
     "Silu": _silu,
+    "Upsample": _upsample,
 }

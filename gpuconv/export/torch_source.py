@@ -10,72 +10,10 @@ from .. import nn
 from ..errors import UnsupportedError
 from ..nn import geometry
 from . import walk
+from .torch_names import TAKEN
 
 _WIDTH = 120
-
-# Names that a child of torch.nn.Sequential cannot have: it has attributes that are called so.  Its others begin with _.
-TAKEN = frozenset(
-    [
-        "T_destination",
-        "add_module",
-        "append",
-        "apply",
-        "bfloat16",
-        "buffers",
-        "call_super_init",
-        "children",
-        "compile",
-        "cpu",
-        "cuda",
-        "double",
-        "dump_patches",
-        "eval",
-        "extend",
-        "extra_repr",
-        "float",
-        "forward",
-        "get_buffer",
-        "get_extra_state",
-        "get_parameter",
-        "get_submodule",
-        "half",
-        "insert",
-        "ipu",
-        "load_state_dict",
-        "modules",
-        "mtia",
-        "named_buffers",
-        "named_children",
-        "named_modules",
-        "named_parameters",
-        "parameters",
-        "pop",
-        "register_backward_hook",
-        "register_buffer",
-        "register_forward_hook",
-        "register_forward_pre_hook",
-        "register_full_backward_hook",
-        "register_full_backward_pre_hook",
-        "register_load_state_dict_post_hook",
-        "register_load_state_dict_pre_hook",
-        "register_module",
-        "register_parameter",
-        "register_state_dict_post_hook",
-        "register_state_dict_pre_hook",
-        "requires_grad_",
-        "set_extra_state",
-        "set_submodule",
-        "share_memory",
-        "state_dict",
-        "to",
-        "to_empty",
-        "train",
-        "training",
-        "type",
-        "xpu",
-        "zero_grad",
-    ]
-)
+_Writer = Callable[[set[str], str, Any, tuple[int, ...], int], str]
 
 _HEAD = '''\
 """A net that gpuconv has trained, as PyTorch modules; its weights lie beside this file.
@@ -279,10 +217,12 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _around(layer: Any) -> tuple[int, int, int, int] | None:
-    """Return the padding of a layer as (left, right, top, bottom), or None where it is the same on both sides."""
+def _framed(layer: Any) -> tuple[int, int, int, int] | None:
+    """Return a pool's padding as (left, right, top, bottom), or None where PyTorch takes it: on both sides, half a window at most."""
     (top, bottom), (left, right) = geometry.sides(layer.settings)
-    return None if (top, left) == (bottom, right) else (left, right, top, bottom)
+    R, S = geometry.pair(layer.settings["window"])
+    taken = (top, left) == (bottom, right) and 2 * top <= R and 2 * left <= S
+    return None if taken else (left, right, top, bottom)
 
 
 def _padding(layer: Any) -> Any:
@@ -292,7 +232,7 @@ def _padding(layer: Any) -> Any:
 
 
 def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, geometry.around(layer.settings)
     module = "nn.Conv2d" if around is None else "PaddedConv2d"
     used.add(module)
     settings = _settings(
@@ -307,7 +247,7 @@ def _conv(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: 
 
 
 def _conv_transpose(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    s, around = {key: _plain(value) for key, value in layer.settings.items()}, _around(layer)
+    s, around = {key: _plain(value) for key, value in layer.settings.items()}, geometry.around(layer.settings)
     module = "nn.ConvTranspose2d" if around is None else "CutConvTranspose2d"
     used.add(module)
     settings = _settings(
@@ -362,33 +302,35 @@ def _pool(layer: Any, module: str, padding: Any, ceil: bool, **more: tuple[Any, 
 
 
 def _max_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    (top, bottom), (left, right) = geometry.sides(layer.settings)
-    R, S = geometry.pair(layer.settings["window"])
-    if 2 * top <= R and 2 * left <= S and _around(layer) is None:  # to PyTorch a window has no gaps
+    framed = _framed(layer)
+    if framed is None:
         return _pool(layer, "MaxPool2d", _padding(layer), layer.settings.get("ceil", False))
-    down, across = geometry.beyond(layer, shape)
+    (left, right, top, bottom), (down, across) = framed, geometry.beyond(layer, shape)
     border = f'nn.ConstantPad2d({(left, right + across, top, bottom + down)}, float("-inf"))'
     return f"nn.Sequential({border}, {_pool(layer, 'MaxPool2d', 0, False)})"
 
 
 def _average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    around, count, ceil = _around(layer), layer.settings["count_pad"], layer.settings.get("ceil", False)
+    framed, count, ceil = _framed(layer), layer.settings["count_pad"], layer.settings.get("ceil", False)
     more = {"count_include_pad": (count, True)}
     if "dilation" in layer.settings:
         msg = f"layer {name or 'pool'} is an average pool with dilation, which PyTorch does not have"
         raise UnsupportedError(msg)
-    if around is None:
+    if framed is None:
         return _pool(layer, "AvgPool2d", _padding(layer), ceil, **more)
+    amid = f"amid padding {'of one side' if geometry.around(layer.settings) else 'above half the window'}"
     if not count:
-        msg = (
-            f"layer {name or 'pool'} is an average of real pixels amid padding of one side, which PyTorch does not have"
-        )
+        msg = f"layer {name or 'pool'} is an average of real pixels {amid}, which PyTorch does not have"
         raise UnsupportedError(msg)
     ceil = any(geometry.beyond(layer, shape))
     if ceil and geometry.framed_out(layer, shape) != layer.output_shape(shape)[1:]:
-        msg = f"layer {name or 'pool'} is an average with ceil amid padding of one side, of which PyTorch keeps a window more"
+        msg = f"layer {name or 'pool'} is an average with ceil {amid}, of which PyTorch keeps a window more"
         raise UnsupportedError(msg)
-    return f"nn.Sequential(nn.ZeroPad2d({around}), {_pool(layer, 'AvgPool2d', 0, ceil, **more)})"
+    return f"nn.Sequential(nn.ZeroPad2d({framed}), {_pool(layer, 'AvgPool2d', 0, ceil, **more)})"
+
+
+def _adaptive_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    return f"nn.AdaptiveAvgPool2d({_plain(layer.settings['size'])!r})"
 
 
 def _global_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
@@ -396,16 +338,16 @@ def _global_average_pool(used: set[str], name: str, layer: Any, shape: tuple[int
     return "GlobalAveragePool()"
 
 
-def _relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return "nn.ReLU()"
+def _upsample(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
+    factor, mode = _plain(layer.settings["factor"]), layer.settings["mode"]
+    if mode == "nearest":
+        return f'nn.Upsample(scale_factor={factor!r}, mode="nearest-exact")'
+    corners = _settings(align_corners=(layer.settings["align_corners"], False))
+    return f'nn.Upsample(scale_factor={factor!r}, mode="bilinear"{corners})'
 
 
 def _leaky_relu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
     return f"nn.LeakyReLU({layer.settings['slope']!r})"
-
-
-def _silu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return "nn.SiLU()"
 
 
 def _gelu(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
@@ -417,8 +359,9 @@ def _dropout(used: set[str], name: str, layer: Any, shape: tuple[int, ...], dept
     return f"nn.Dropout({layer.settings['rate']!r})"
 
 
-def _flatten(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
-    return "nn.Flatten()"
+def _plainly(module: str) -> _Writer:
+    """Return the writer of a module that has no arguments."""
+    return lambda used, name, layer, shape, depth: f"nn.{module}()"
 
 
 def _scale(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth: int) -> str:
@@ -427,23 +370,25 @@ def _scale(used: set[str], name: str, layer: Any, shape: tuple[int, ...], depth:
 
 
 # By the names of the classes in gpuconv.nn.
-_WRITERS: dict[str, Callable[[set[str], str, Any, tuple[int, ...], int], str]] = {
+_WRITERS: dict[str, _Writer] = {
+    "AdaptiveAveragePool": _adaptive_average_pool,
     "Affine": _affine,
     "AveragePool": _average_pool,
     "BatchNorm": _batch_norm,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Dropout": _dropout,
-    "Flatten": _flatten,
+    "Flatten": _plainly("Flatten"),
     "Gelu": _gelu,
     "GlobalAveragePool": _global_average_pool,
     "GroupNorm": _group_norm,
     "LayerNorm": _layer_norm,
     "LeakyRelu": _leaky_relu,
     "MaxPool": _max_pool,
-    "Relu": _relu,
+    "Relu": _plainly("ReLU"),
     "Residual": _residual,
     "Scale": _scale,
     "Sequential": _sequential,
-    "Silu": _silu,
+    "Silu": _plainly("SiLU"),
+    "Upsample": _upsample,
 }

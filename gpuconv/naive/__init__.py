@@ -1,5 +1,6 @@
 """The oracle: each operator as the plain loops of its definition, in float64.  Never dispatched to."""
 
+from .adaptive_average_pool import adaptive_average_pool_backward, adaptive_average_pool_forward
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (
@@ -20,3 +21,4 @@ from .max_pool import max_pool_backward, max_pool_forward
 from .relu import relu_backward, relu_forward
 from .silu import silu_backward, silu_forward
 from .update import adam_update, rmsprop_update, sgd_update
+from .upsample import upsample_backward, upsample_forward

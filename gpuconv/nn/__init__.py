@@ -1,5 +1,7 @@
 """Layers, nets, optimisers and learning-rate schedules.  Every backward is written out: there is no tape."""
 
+from typing import TYPE_CHECKING
+
 from . import conv_transpose, layers, sample_norms, single_elements
 from .average import WeightAverage
 from .clip import clip_gradients
@@ -53,3 +55,10 @@ __all__ += conv_transpose.__all__
 __all__ += single_elements.__all__
 __all__ += layers.__all__
 __all__ += sample_norms.__all__
+
+if not TYPE_CHECKING:  # which would take every name for one that is there
+
+    def __getattr__(name):
+        from .choice import no_attribute
+
+        raise no_attribute(__name__, name, {known: known for known in __all__})

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .. import checks
+from ..elsewhere import OURS
 from ..errors import ArgTypeError, ConfigError
 
-# What other libraries and people call settings, layers and commands: letters alone, and what it is here, the first of
-# them that is known where it was asked for.
-_SYNONYMS: dict[str, tuple[str, ...]] = {
-    "learningrate": ("lr",),
+# What people call settings, layers and commands, beside the words of libraries that elsewhere.py has: letters alone, and
+# what it is here, the first of them that is known where it was asked for.
+_OTHERS: dict[str, tuple[str, ...]] = {
     "eta": ("lr",),
     "batch": ("batch_size",),
     "bs": ("batch_size",),
@@ -34,8 +35,6 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "earlystopping": ("patience",),
     "betas": ("beta1",),
     "alpha": ("slope", "smoothing"),
-    "negativeslope": ("slope",),
-    "epsilon": ("eps",),
     "imgsz": ("image_size",),
     "imgsize": ("image_size",),
     "datapath": ("data_dir", "data"),
@@ -50,30 +49,25 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "ls": ("label_smoothing",),
     "valsplit": ("validation",),
     "validationsplit": ("validation",),
-    "kernel": ("window",),
-    "kernelsize": ("window",),
     "filtersize": ("window",),
-    "poolsize": ("window",),
-    "padding": ("pad",),
-    "strides": ("stride",),
     "group": ("groups",),
-    "numgroups": ("groups",),
-    "dilationrate": ("dilation",),
-    "outchannels": ("filters",),
     "numfilters": ("filters",),
     "inchannels": ("channels",),
-    "numfeatures": ("channels", "features"),
-    "numchannels": ("channels",),
-    "normalizedshape": ("features",),
     "infeatures": ("features",),
     "outfeatures": ("units",),
     "usebias": ("bias",),
-    "p": ("rate",),
     "dropoutrate": ("rate",),
     "kernelinitializer": ("init",),
     "type": ("kind",),
     "conv2d": ("conv",),
     "convolution": ("conv",),
+    "convtranspose2d": ("conv-transpose",),
+    "conv2dtranspose": ("conv-transpose",),
+    "transposedconv": ("conv-transpose",),
+    "deconv": ("conv-transpose",),
+    "deconv2d": ("conv-transpose",),
+    "deconvolution": ("conv-transpose",),
+    "swish": ("silu",),
     "batchnorm": ("bn",),
     "batchnorm2d": ("bn",),
     "batchnormalization": ("bn",),
@@ -83,7 +77,12 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "avgpool2d": ("average-pool",),
     "averagepooling2d": ("average-pool",),
     "gap": ("global-average-pool",),
-    "adaptiveavgpool2d": ("global-average-pool",),
+    "upsampling2d": ("upsample",),
+    "upsamplingnearest2d": ("upsample",),
+    "upsamplingbilinear2d": ("upsample",),
+    "interpolate": ("upsample",),
+    "resize": ("upsample",),
+    "adaptiveavgpool2d": ("adaptive-average-pool",),
     "linear": ("affine",),
     "dense": ("affine",),
     "fc": ("affine",),
@@ -97,6 +96,12 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "load": ("import",),
     "save": ("export",),
 }
+
+
+@functools.cache
+def _synonyms() -> dict[str, tuple[str, ...]]:
+    """Return every word of others, and what it may mean."""
+    return {_letters(word): meanings for word, meanings in OURS.items()} | _OTHERS
 
 
 def make(what: str, table: Mapping[str, Callable[..., Any]], name: Any, settings: Mapping[str, Any], *args: Any) -> Any:
@@ -135,7 +140,7 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     """Return the known name that a wrong one most likely means, in whatever way it is written; None if none is near."""
     by_letters = {_letters(each): each for each in known}
     synonyms: dict[str, str] = {}
-    for synonym, meanings in _SYNONYMS.items():
+    for synonym, meanings in _synonyms().items():
         meant = [by_letters[letters] for letters in map(_letters, meanings) if letters in by_letters]
         synonyms |= {synonym: meant[0]} if meant else {}
     letters = _letters(name) if isinstance(name, str) else ""
@@ -146,6 +151,16 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
         if near := difflib.get_close_matches(letters, names, n=1):
             return names[near[0]]
     return None
+
+
+def no_attribute(module: str, name: str, known: Mapping[str, str]) -> AttributeError:
+    """Return the error of a name that a module does not have, with the one it most likely means.
+
+    known: what is looked for -> the name it stands for.
+    """
+    near = None if name.startswith("_") else nearest(name, known)
+    hint = f"; did you mean {known[near]}?" if near else ""
+    return AttributeError(f"module {module!r} has no attribute {name!r}{hint}")
 
 
 def _letters(name: str) -> str:

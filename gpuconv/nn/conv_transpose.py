@@ -76,7 +76,7 @@ class ConvTranspose(Layer):
             self.declared["b"] = Declared((K,), "zeros")
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"in_channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -46,6 +46,12 @@ def sides(settings: dict[str, Any]) -> Sides:
     return vertical, horizontal
 
 
+def around(settings: dict[str, Any]) -> tuple[int, int, int, int] | None:
+    """Return the padding as (left, right, top, bottom), or None where it is the same on both sides."""
+    (top, bottom), (left, right) = sides(settings)
+    return None if (top, left) == (bottom, right) else (left, right, top, bottom)
+
+
 def beyond(layer: Layer, shape: tuple[int, ...]) -> list[int]:
     """Return how far a pool's last windows stick out of the padding behind, by ceil, down and across: mostly 0."""
     settings, out = layer.settings, layer.output_shape(shape)[1:]

@@ -123,8 +123,11 @@ class Layer:
         raise NotImplementedError
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-        """Return the settings that a .toml file may leave out: they follow from the shape of one sample that comes in."""
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
+        """Return the settings that a .toml file may leave out: they follow from the shape of one sample that comes in.
+
+        classes: of a classifier; None of a net for something else
+        """
         return {}
 
     # What a subclass writes -----------------------------------------------------------------------------------------

@@ -9,13 +9,15 @@ from .. import checks, ops
 from ..backend import in_format
 from ..errors import ParamError, ShapeError
 from ..plural import counted
-from ..pool_shapes import image_pool_sizes
+from ..pool_shapes import adaptive_sizes, image_pool_sizes
 from ..shapes import check_images, conv_sizes, is_channels_last
+from ..upsample_shapes import check_mode, upsampled
 from . import init as initialisers
 from .geometry import plain, plain_pad, stand_in
 from .layer import Declared, Layer, register
 
 __all__ = [
+    "AdaptiveAveragePool",
     "Affine",
     "AveragePool",
     "BatchNorm",
@@ -23,6 +25,7 @@ __all__ = [
     "Flatten",
     "GlobalAveragePool",
     "MaxPool",
+    "Upsample",
 ]
 
 
@@ -93,7 +96,7 @@ class Conv(Layer):
             self.declared["b"] = Declared((K,), "zeros")
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"in_channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -140,7 +143,7 @@ class BatchNorm(Layer):
         self.declared_state |= {"running_mean": Declared((C,), "zeros"), "running_var": Declared((C,), "ones")}
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -231,6 +234,42 @@ class AveragePool(Layer):
         return ops.average_pool_backward(dy, cache)
 
 
+def _adaptive_average_pool_from_toml(size: Any) -> Layer:
+    """TOML has no None."""
+    return AdaptiveAveragePool(
+        tuple(None if entry == "same" else entry for entry in size) if isinstance(size, list) else size
+    )
+
+
+@register("adaptive-average-pool", from_toml=_adaptive_average_pool_from_toml)
+class AdaptiveAveragePool(Layer):
+    """Mean of windows that share images out evenly, size (P, Q) or an int for both; see adaptive_average_pool_forward.
+
+    None leaves an axis as it is, in .toml files "same" does.
+
+    >>> nn.AdaptiveAveragePool((1, 4)).forward(np.ones((1, 3, 7, 9))).shape
+    (1, 3, 1, 4)
+    """
+
+    def __init__(self, size: int | tuple[int | None, ...]) -> None:
+        out = adaptive_sizes(stand_in(1, 1, 1, 1), size).out[2:]
+        given = size if isinstance(size, (tuple, list)) else out
+        kept = [None if entry is None else number for entry, number in zip(given, out, strict=True)]
+        super().__init__(size=kept if None in kept else plain(*out))
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        image = stand_in(1, *shape)
+        check_images("x", image)
+        return adaptive_sizes(image, self.settings["size"]).out[1:]
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        check_images("x", x)
+        return ops.adaptive_average_pool_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.adaptive_average_pool_backward(dy, cache)
+
+
 @register("global-average-pool")
 class GlobalAveragePool(Layer):
     """Mean of every channel of every image: (N, C, H, W) -> (N, C).
@@ -252,6 +291,36 @@ class GlobalAveragePool(Layer):
 
     def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
         return ops.global_average_pool_backward(dy, cache)
+
+
+@register("upsample")
+class Upsample(Layer):
+    """Images enlarged by whole factors: mode="nearest" or "linear"; see gpuconv.upsample_forward.
+
+    factor is an int or a pair (vertical, horizontal).
+
+    >>> nn.Upsample(2, mode="linear").forward(np.array([[[[0.0, 4.0]]]]))[0, 0, 0]
+    array([0., 1., 3., 4.])
+    """
+
+    def __init__(
+        self, factor: int | tuple[int, ...] = 2, *, mode: str = "nearest", align_corners: bool = False
+    ) -> None:
+        mode, align_corners = check_mode(mode, align_corners)
+        pair = checks.pair("factor", factor, least=1)
+        super().__init__(factor=plain(*pair), mode=mode, align_corners=align_corners)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        x = stand_in(1, *shape)
+        check_images("x", x)
+        return upsampled(x, self.settings["factor"])[1][1:]
+
+    def _forward(self, x: Any, training: bool, step: int) -> tuple[Any, Any]:
+        check_images("x", x)
+        return ops.upsample_forward(x, **self.settings)
+
+    def _backward(self, dy: Any, cache: Any, input_grad: bool) -> Any:
+        return ops.upsample_backward(dy, cache)
 
 
 @register("flatten")
@@ -309,8 +378,9 @@ class Affine(Layer):
             self.declared["b"] = Declared((M,), "zeros")
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
-        return {"in_features": prod(shape), "units": classes}
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
+        units = {} if classes is None else {"units": classes}
+        return {"in_features": prod(shape), **units}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         D, M = self.declared["w"].shape

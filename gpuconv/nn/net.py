@@ -21,15 +21,18 @@ from .summary import summary, summary_html
 
 
 class Net:
-    """Give a layer (most often a Sequential) its parameters, and run it as a classifier.
+    """Give a layer (most often a Sequential) its parameters, and run it.
 
-    input_shape: that of one sample, such as (3, 32, 32).   dtype: float32; float64 for gradient checks; float16, whose
+    input_shape: that of one sample, such as (3, 32, 32); output_shape follows from it: (classes,) of a classifier, that
+    of a picture where it makes pictures.   dtype: float32; float64 for gradient checks; float16, whose
     running statistics and steps are float16 too, is for nets that are used rather than trained.
 
     flat_params and flat_grads are one vector each; params and grads map names such as "conv1.w" to views into them,
     so an update of the vector is an update of every layer.  The first `decayed` entries of the vectors are the weights
     of convolutions and affine layers; biases, gamma and beta follow.  state maps "bn1.running_mean" and the like: running
     statistics, and weights that do not learn.
+
+    The loss is the caller's: backward takes its gradient with respect to what forward returned.
 
     >>> net = nn.Net(nn.Sequential(nn.Flatten(), nn.Affine(12, 2)), input_shape=(3, 2, 2))
     >>> scores = net.forward(np.ones((5, 3, 2, 2), np.float32), training=True)
@@ -110,7 +113,7 @@ class Net:
         self._fused = fuse.fused(self.body)
 
     def forward(self, x: Array, *, training: bool = False, step: int = 0) -> Array:
-        """Return the scores.   x: (N, *input_shape)   ->   scores: (N, classes).
+        """Return what the layers make of x.   x: (N, *input_shape)   ->   y: (N, *output_shape).
 
         training=True normalises by the batch, drops, and remembers what backward needs; step is the number of the
         training step, from which dropout draws.  training=False remembers nothing.
@@ -125,9 +128,12 @@ class Net:
         self._ran = self._fused if fuse.FUSED and on_gpu(x) else self.body
         return self._ran.forward(x, training=training, step=checks.step_word("step", step))
 
-    def backward(self, dscores: AnyArray) -> None:
-        """Overwrite the gradients, for the last forward(training=True).   dscores: (N, classes)."""
-        self._ran.backward(dscores, input_grad=False)
+    def backward(self, dy: AnyArray) -> None:
+        """Overwrite the gradients, for the last forward(training=True).
+
+        dy: (N, *output_shape), the gradient of a number, most often of the mean loss, with respect to forward's y
+        """
+        self._ran.backward(dy, input_grad=False)
 
     def load(self, params: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Copy parameters and running statistics in, by name.

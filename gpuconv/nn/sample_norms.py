@@ -39,7 +39,7 @@ class GroupNorm(Layer):
         self.declared |= {"gamma": Declared((C,), "ones"), "beta": Declared((C,), "zeros")}
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"channels": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ class LayerNorm(Layer):
         self.declared |= {"gamma": Declared((D,), "ones"), "beta": Declared((D,), "zeros")}
 
     @classmethod
-    def inferred(cls, shape: tuple[int, ...], classes: int) -> dict[str, Any]:
+    def inferred(cls, shape: tuple[int, ...], classes: int | None) -> dict[str, Any]:
         return {"features": shape[0]}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -37,7 +37,12 @@ _LONGEST = 80  # letters of a kind in a message
 
 
 def from_file(
-    path: str | Path, *, input_shape: Shape, classes: int, seed: int = 0, dtype: npt.DTypeLike = "float32"
+    path: str | Path,
+    *,
+    input_shape: Shape,
+    classes: int | None = None,
+    seed: int = 0,
+    dtype: npt.DTypeLike = "float32",
 ) -> Net:
     """Return the net that a .toml or .py file describes, with its initial weights.
 
@@ -63,6 +68,8 @@ def from_file(
     A .py file defines net(input_shape, classes), which returns a layer, or a Net (which keeps its own seed), made of
     gpuconv.nn's layers.  It is executed, as any Python file that is run: use only files that you trust.
 
+    classes: how many scores the net of a classifier gives; None: it is none, and whatever comes out is right.
+
     The config of the net is complete: a checkpoint needs the file no more.  Raises ConfigError that names the file,
     and the layer with its line.
 
@@ -75,7 +82,8 @@ def from_file(
     total                                          1,930
     """
     path, input_shape, dtype = path_of(path, "the net"), sample_shape(input_shape), float_dtype(dtype)
-    classes = checks.integer("classes", classes, least=1)
+    if classes is not None:
+        classes = checks.integer("classes", classes, least=1)
     if path.suffix not in NET_FILES:
         msg = f"a net's file must end in .toml or .py, got {path}"
         raise ConfigError(msg)
@@ -83,7 +91,7 @@ def from_file(
     try:
         layers = read(path, input_shape, classes)
         net = layers if isinstance(layers, Net) else Net(layers, input_shape, seed=seed, dtype=dtype)
-        if net.output_shape != (classes,):
+        if classes is not None and net.output_shape != (classes,):
             msg = f"gives one sample the shape {net.output_shape}, but {classes} classes need ({classes},)"
             raise ConfigError(msg)
         if net.input_shape != input_shape or net.dtype != dtype:
@@ -120,7 +128,7 @@ def _check_config(net: Net) -> None:
 # Python -------------------------------------------------------------------------------------------------------------
 
 
-def _from_python(path: Path, input_shape: Shape, classes: int) -> Layer | Net:
+def _from_python(path: Path, input_shape: Shape, classes: int | None) -> Layer | Net:
     if not path.is_file():
         msg = "it is not a file" if path.exists() else "there is no such file"
         raise ConfigError(msg)
@@ -169,7 +177,7 @@ def _as_errors(when: str) -> Iterator[None]:
 # TOML ---------------------------------------------------------------------------------------------------------------
 
 
-def _from_toml(path: Path, input_shape: Shape, classes: int) -> Layer:
+def _from_toml(path: Path, input_shape: Shape, classes: int | None) -> Layer:
     text, spec = bounded.toml_file(path, "it")
     for name in spec:
         if name != "layer":
@@ -181,7 +189,7 @@ def _from_toml(path: Path, input_shape: Shape, classes: int) -> Layer:
 class _Reader:
     """Turns tables into layers, with the shape that each is given."""
 
-    def __init__(self, text: str, classes: int) -> None:
+    def __init__(self, text: str, classes: int | None) -> None:
         self.classes = classes
         self.layer_count = 0
         # Line of each [[header]], in order; the tables of one header come in the order of the file.

@@ -1,5 +1,6 @@
 """The operators: each checks its arguments and hands over to the backend of its arrays."""
 
+from .adaptive_average_pool import adaptive_average_pool_backward, adaptive_average_pool_forward
 from .affine import affine_backward, affine_forward
 from .augmentation import augment
 from .average_pool import (
@@ -20,9 +21,12 @@ from .max_pool import max_pool_backward, max_pool_forward
 from .relu import relu_backward, relu_forward
 from .silu import silu_backward, silu_forward
 from .update import adam_update, rmsprop_update, sgd_update
+from .upsample import upsample_backward, upsample_forward
 
 __all__ = [
     "adam_update",
+    "adaptive_average_pool_backward",
+    "adaptive_average_pool_forward",
     "affine_backward",
     "affine_forward",
     "augment",
@@ -59,4 +63,6 @@ __all__ = [
     "spatial_batchnorm_backward",
     "spatial_batchnorm_forward",
     "svm_loss",
+    "upsample_backward",
+    "upsample_forward",
 ]

@@ -46,7 +46,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 def _options(sizes: Any, axes: int) -> Iterator[str]:
     """Yield the options of a window in the last so many directions, without those that have their usual value."""
-    pools = not hasattr(sizes, "K")
+    pools = hasattr(sizes, "R") and not hasattr(sizes, "K")
     window = tuple(getattr(sizes, name) for name in ("T", "R", "S") if hasattr(sizes, name))[-axes:]
     if pools:
         yield f"window {_each(window)}"

@@ -3,7 +3,8 @@
     [Re y]         [Re w  -Im w] [Re x]
     [Im y]  = sum  [Im w   Re w] [Im x]
 
-The parts lie side by side, so groups stay together, and channels-last numbers are such pairs as they are stored: they
+A transposed one is the gradient of the input of a convolution, which multiplies by the conjugate filters: it takes the
+conjugates of w, so that w itself multiplies.  The parts lie side by side, so groups stay together, and channels-last numbers are such pairs as they are stored: they
 are seen as real ones without a copy.  Arrays are made of what all backends share: views, copies, assignments to slices
 and the operators' own difference, which is a step of gradient descent.
 """
@@ -48,23 +49,25 @@ def complex_vector(parts: Any, dtype: np.dtype) -> Any:
     return _without_gaps(parts).view(dtype)
 
 
-def real_filters(w: Any) -> Any:
-    """Return the filters (2 K, 2 C / groups, ...) of the real convolution."""
+def real_filters(w: Any, *, conjugate: bool = False) -> Any:
+    """Return the filters (2 K, 2 C / groups, ...) of the real convolution, of w or of its conjugate."""
     K, C_w, *window = w.shape
     filters = zeros((2 * K, 2 * C_w, *window), _part(w.dtype), beside=w)
+    above, below = (w.imag, _negative(w.imag)) if conjugate else (_negative(w.imag), w.imag)
     filters[::2, ::2] = w.real
     filters[1::2, 1::2] = w.real
-    filters[1::2, ::2] = w.imag
-    filters[::2, 1::2] = _negative(w.imag)
+    filters[1::2, ::2] = below
+    filters[::2, 1::2] = above
     return filters
 
 
-def complex_filters(gradients: Any, dtype: np.dtype) -> Any:
+def complex_filters(gradients: Any, dtype: np.dtype, *, conjugate: bool = False) -> Any:
     """Return the gradient of complex filters: of each part the sum over the places where it stands among the real ones."""
     K, C_w, *window = gradients.shape
     dw = zeros((K // 2, C_w // 2, *window), dtype, beside=gradients)
     dw.real[...] = _difference(gradients[::2, ::2], _negative(gradients[1::2, 1::2]))
-    dw.imag[...] = _difference(gradients[1::2, ::2], gradients[::2, 1::2])
+    imaginary = gradients[1::2, ::2], gradients[::2, 1::2]
+    dw.imag[...] = _difference(*(reversed(imaginary) if conjugate else imaginary))
     return dw
 
 

@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import Any
 
 from .. import checks
-from ..backend import backend_of, fill, on_gpu
+from ..backend import backend_of, on_gpu
 from ..elsewhere import says_ours
-from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, with_axes_of
+from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_sizes, warn_of_turned_filters, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
 from ._cache import Cache
@@ -23,6 +23,7 @@ from ._complex_conv import (
     real_sizes,
     real_vector,
 )
+from ._into import parameters_into
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -93,6 +94,8 @@ def conv_forward(
     checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w, b=b)
     precision = _precision.check(precision, x)
     sizes = conv_sizes(x, w, b, stride=stride, pad=pad, dilation=dilation, groups=groups)
+    if w.ndim == 4:
+        warn_of_turned_filters(w, stacklevel=3)  # where conv_forward is called, behind `says_ours`
     if x.dtype in COMPLEX:
         check_count("parts of y", real_sizes(sizes).out, f"x {tuple(x.shape)}")
     y = _forward(backend, x, w, b, sizes, precision)
@@ -147,16 +150,11 @@ def conv_backward_into(
         how = {"input_grad": input_grad, "precision": cache.precision, "plus": plus, "mask": mask}
         return backend.conv.conv_backward_into(dy, x, w, z, dw, db, **how)
     assert plus is None
-    kept = {"weight_grad": dw is not None, "bias_grad": db is not None}
-    dtype = next((array.dtype for array in (dw, db) if array is not None), x.dtype)
-    if dtype == x.dtype:
-        dx, *made = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **kept}, cache.precision)
-    else:
-        dx, *_ = _backward(backend, dy, x, w, z, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
-        wide_dy, wide_x, wide_w = (array.astype(dtype) for array in (dy, x, w))
-        _, *made = _backward(backend, wide_dy, wide_x, wide_w, z, {"input_grad": False, **kept})
-    fill((dw, db), made)
-    return dx
+
+    def backward(dy: Any, x: Any, w: Any, wanted: dict[str, bool]) -> tuple[Any, Any, Any]:
+        return _backward(backend, dy, x, w, z, wanted, cache.precision)
+
+    return parameters_into(backward, dy, x, w, dw, db, input_grad=input_grad)
 
 
 def _checked(dy: Any, cache: Any) -> tuple[ModuleType, Any, Any, Any]:

@@ -7,12 +7,23 @@ from types import ModuleType
 from typing import Any
 
 from .. import checks
-from ..backend import backend_of, fill, on_gpu
+from ..backend import backend_of, on_gpu
 from ..elsewhere import says_ours
-from ..shapes import ConvSizes, VolumeConvSizes, as_image, conv_transpose_sizes, with_axes_of
+from ..shapes import ConvSizes, VolumeConvSizes, as_image, check_count, conv_transpose_sizes, with_axes_of
 from ..typing import Array, Gradient
 from . import _precision
 from ._cache import Cache
+from ._complex_conv import (
+    COMPLEX,
+    complex_channels,
+    complex_filters,
+    complex_vector,
+    real_channels,
+    real_filters,
+    real_sizes,
+    real_vector,
+)
+from ._into import parameters_into
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -49,10 +60,12 @@ def conv_transpose_forward(
 
     It is the gradient of the input of the convolution with the same filters, stride, pad, dilation and groups, which
     makes an image of the size of x of one of the size of y.  Several sizes of y come to the same size of x:
-    output_pad, less than stride or than dilation, says how many rows and columns y has beyond the least, at its end.
+    output_pad, less than stride or than dilation, says how many rows and columns y has beyond the least, at its end,
+    which are computed like all others; a stride of 2 with R = 4 and pad=1 makes P = 2 H without any.
     pad is cut off both ends of y, or, as a pair (before, after) of an axis, off each its own; it may be "same", too.
     Options are an int, or a tuple of one for each axis after the channels; all arrays share one dtype and one place;
-    y has the dtype and memory format of x.  precision: as in conv_forward.
+    y has the dtype and memory format of x.  precision: as in conv_forward.  complex64 and complex128 are taken, too; w is
+    not conjugated.
     Others call it deconvolution, fractionally strided or backward convolution.  Source: Dumoulin, Visin, A guide to
     convolution arithmetic for deep learning (2016).
 
@@ -69,17 +82,14 @@ def conv_transpose_forward(
     """
     checks.given(x=x, w=w)
     backend = backend_of(x=x, w=w, b=b)
-    checks.common_dtype(x=x, w=w, b=b)
+    checks.common_dtype((*checks.FLOATS, *COMPLEX), x=x, w=w, b=b)
     precision = _precision.check(precision, x)
     geometry = {"stride": stride, "pad": pad, "output_pad": output_pad, "dilation": dilation, "groups": groups}
     sizes = conv_transpose_sizes(x, w, b, **geometry)
-    arrays = as_image(x), as_image(w), b, sizes
-    if precision is not None:
-        y = backend.conv_transpose.transposed(*arrays, precision=precision)
-    else:
-        y = backend.conv_transpose_forward(*arrays)
-    cache = ConvTransposeCache(x, w, b is not None, sizes, checks.mark(x=x, w=w), precision)
-    return with_axes_of(x, y), cache
+    if x.dtype in COMPLEX:
+        check_count("parts of y", real_sizes(sizes).image, f"x {tuple(x.shape)}")
+    y = _forward(backend, x, w, b, sizes, precision)
+    return y, ConvTransposeCache(x, w, b is not None, sizes, checks.mark(x=x, w=w), precision)
 
 
 def conv_transpose_backward(
@@ -89,7 +99,8 @@ def conv_transpose_backward(
 
     dy: (N, K, P, Q)   ->   dx: (N, C, H, W)   dw: (C, K / groups, R, S)   db: (K,); signals and volumes in their shapes
 
-    dx is None with input_grad=False, dw with weight_grad=False; db is None where forward had no b.
+    dx is None with input_grad=False, dw with weight_grad=False; db is None where forward had no b.  Of complex arrays
+    the gradient is what conv_backward says.
 
     >>> x, w = np.ones((2, 3, 4, 4)), np.ones((3, 5, 4, 4))
     >>> y, cache = gpuconv.conv_transpose_forward(x, w, stride=2, pad=1)
@@ -101,7 +112,7 @@ def conv_transpose_backward(
     input_grad = checks.flag("input_grad", input_grad)
     weight_grad = checks.flag("weight_grad", weight_grad)
     wanted = {"input_grad": input_grad, "weight_grad": weight_grad, "bias_grad": cache.has_bias}
-    return _backward(backend, dy, cache.x, cache.w, cache, wanted)
+    return _backward(backend, dy, cache.x, cache.w, cache.sizes, wanted, cache.precision)
 
 
 def conv_transpose_backward_into(
@@ -111,21 +122,16 @@ def conv_transpose_backward_into(
 
     On a GPU they are C-contiguous.  Beside 16 bits they may be float32: the sums as they are, not rounded.
     """
-    backend, x, w = _checked(dy, cache), cache.x, cache.w
+    backend, x, w, z = _checked(dy, cache), cache.x, cache.w, cache.sizes
     input_grad = checks.flag("input_grad", input_grad)
-    if on_gpu(x) and x.ndim == 4:
+    if on_gpu(x) and x.ndim == 4 and x.dtype not in COMPLEX:
         how = {"input_grad": input_grad, "precision": cache.precision}
-        return backend.conv_transpose.transposed_gradients_into(dy, x, w, cache.sizes, dw, db, **how)
-    kept = {"weight_grad": dw is not None, "bias_grad": db is not None}
-    dtype = next((array.dtype for array in (dw, db) if array is not None), x.dtype)
-    if dtype == x.dtype:
-        dx, *made = _backward(backend, dy, x, w, cache, {"input_grad": input_grad, **kept})
-    else:
-        dx, *_ = _backward(backend, dy, x, w, cache, {"input_grad": input_grad, **dict.fromkeys(kept, False)})
-        wide_dy, wide_x, wide_w = (array.astype(dtype) for array in (dy, x, w))
-        _, *made = _backward(backend, wide_dy, wide_x, wide_w, cache, {"input_grad": False, **kept})
-    fill((dw, db), made)
-    return dx
+        return backend.conv_transpose.transposed_gradients_into(dy, x, w, z, dw, db, **how)
+
+    def backward(dy: Any, x: Any, w: Any, wanted: dict[str, bool]) -> tuple[Any, Any, Any]:
+        return _backward(backend, dy, x, w, z, wanted, cache.precision)
+
+    return parameters_into(backward, dy, x, w, dw, db, input_grad=input_grad)
 
 
 def _checked(dy: Any, cache: Any) -> ModuleType:
@@ -138,14 +144,43 @@ def _checked(dy: Any, cache: Any) -> ModuleType:
     return backend
 
 
-def _backward(
-    backend: ModuleType, dy: Any, x: Any, w: Any, cache: ConvTransposeCache, wanted: dict[str, bool]
-) -> tuple[Any, Any, Any]:
-    images = as_image(dy), as_image(x), as_image(w)
-    if cache.precision is not None:
-        dx, dw, db = backend.conv_transpose.transposed_gradients(
-            *images, cache.sizes, **wanted, precision=cache.precision
-        )
+def _forward(
+    backend: ModuleType, x: Any, w: Any, b: Any, sizes: ConvSizes | VolumeConvSizes, precision: str | None = None
+) -> Any:
+    """Return y, where all is checked."""
+    if x.dtype in COMPLEX:
+        b = None if b is None else real_vector(b)
+        parts = _forward(backend, real_channels(x), real_filters(w, conjugate=True), b, real_sizes(sizes))
+        return complex_channels(parts, x)
+    arrays = as_image(x), as_image(w), b, sizes
+    if precision is not None:
+        y = backend.conv_transpose.transposed(*arrays, precision=precision)
     else:
-        dx, dw, db = backend.conv_transpose_backward(*images, cache.sizes, **wanted)
+        y = backend.conv_transpose_forward(*arrays)
+    return with_axes_of(x, y)
+
+
+def _backward(
+    backend: ModuleType,
+    dy: Any,
+    x: Any,
+    w: Any,
+    sizes: ConvSizes | VolumeConvSizes,
+    wanted: dict[str, bool],
+    precision: str | None = None,
+) -> tuple[Any, Any, Any]:
+    """Return dx, dw and db as far as they are wanted, where all is checked."""
+    if x.dtype in COMPLEX:
+        real_arrays = real_channels(dy), real_channels(x), real_filters(w, conjugate=True)
+        dx, dw, db = _backward(backend, *real_arrays, real_sizes(sizes), wanted)
+        return (
+            None if dx is None else complex_channels(dx, x),
+            None if dw is None else complex_filters(dw, w.dtype, conjugate=True),
+            None if db is None else complex_vector(db, w.dtype),
+        )
+    images = as_image(dy), as_image(x), as_image(w)
+    if precision is not None:
+        dx, dw, db = backend.conv_transpose.transposed_gradients(*images, sizes, **wanted, precision=precision)
+    else:
+        dx, dw, db = backend.conv_transpose_backward(*images, sizes, **wanted)
     return with_axes_of(x, dx), with_axes_of(w, dw), db

@@ -60,7 +60,7 @@ def max_pool_forward(
     ties says which of a window's equal maxima gets its gradient: the "first" in row order (of volumes in the first
     plane), all an equal part of it ("split"), or "every" one the whole of it, which is no gradient but what some code
     does.  With "split" and "every" a window whose maximum is NaN, which equals nothing, gives none.
-    Raises ShapeError, ParamError (pad above half the dilated window), DTypeError or ArgTypeError before any work.
+    Raises ShapeError, ParamError (pad no less than the dilated window), DTypeError or ArgTypeError before any work.
 
     >>> x = np.array([[1.0, 2.0, 5.0, 6.0], [4.0, 3.0, 8.0, 7.0]]).reshape(1, 1, 2, 4)
     >>> y, cache = gpuconv.max_pool_forward(x, window=2)

@@ -30,7 +30,7 @@ from typing import IO, Any, Self
 
 from .. import bounded, durable
 from ..errors import ConfigError
-from ..folders import is_folder, path_of
+from ..folders import is_folder, path_of, quoted
 from ..nn.spec import NET_FILES
 from . import metrics
 from .config import Config
@@ -265,7 +265,7 @@ def way_to_start_again(path: Path) -> str:
     except ConfigError:  # a run that was killed has none, or not all of one
         whole = False
     if whole:
-        return f"to start again: gpuconv train --config {path / CONFIG}"
+        return f"to start again: gpuconv train --config {quoted(path / CONFIG)}"
     return (
         f"{path} has no settings to start again from, either: name another run, or start a new one with gpuconv train"
     )

@@ -16,7 +16,7 @@ from ..data.sources import is_path
 from ..errors import ConfigError
 from ..folders import is_folder
 from . import journal
-from .config import Config
+from .config import OF_WEIGHTS, Config
 from .folder import CONFIG, PLAN, held, in_order, members
 from .reading import Reading
 from .settings import read, shareable
@@ -198,7 +198,7 @@ def _of_config(config: Config) -> dict[str, Any]:
     name = settings["data"]
     shown = ("preset", "lr", "batch_size", "seed", "optimizer", "schedule", "precision", "device")
     return {
-        "net": settings["net"],
+        "net": f"from {settings['weights']}" if config.net == OF_WEIGHTS else settings["net"],
         "data": name.removeprefix("./") if is_path(config.data) else name,
         "settings": {key: settings[key] for key in shown},
     }

@@ -61,7 +61,10 @@ def draw(chart: Chart, width: int, height: int, style: Style) -> list[Text]:
     if frame is None:
         return [title, Text("nothing yet")]
     named = [line for line in lines if line.style != "faint"]
-    words = [f" {tables.shortened(line.name, _MOST_OF_NAME)} {chart.y(line.points[-1][1])}" for line in named]
+    words = [
+        f" {line.end or f'{tables.shortened(line.name, _MOST_OF_NAME)} {chart.y(line.points[-1][1])}'}"
+        for line in named
+    ]
     levels = {level: chart.y(level) for level in frame.rows}
     left = max(map(tables.width, levels.values()))
     across = max(8, width - left - 1 - max(map(tables.width, words), default=0))

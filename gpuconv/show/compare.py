@@ -48,6 +48,14 @@ class Comparison:
     """What there is to say of the classes, in sentences."""
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, columns: int | None = None) -> str:
+        """Return the comparison as text.   columns: how wide its tables may be."""
+
+        def table(rows: Sequence[Sequence[str]]) -> str:
+            return "\n".join(tables.ruled(rows, columns))
+
         notes = [f"{row['name']}: {row['state']}" for row in self.rows if row["test_accuracy"] is None]
         settings = self._settings()
         pairs = [line for pair in self.pairs for line in self._pair(pair)]
@@ -55,13 +63,13 @@ class Comparison:
             pairs.append(_ANOTHER_SEED)
         classes = [f"({note})" for note in self.about_classes]
         if self.classes:
-            classes.insert(0, _columns(self._classes()))
+            classes.insert(0, table(self._classes()))
         elif classes:
             classes[0] = f"classes: no run has one of {self.rows[0]['name']}\n{classes[0]}"
         parts = [
-            "\n".join([_columns(self._outcomes()), *notes]),
+            "\n".join([table(self._outcomes()), *notes]),
             _LEGEND,
-            _columns(settings) if settings else "settings: all the same",
+            table(settings) if settings else "settings: all the same",
             "\n".join(map(_paragraph, self.about_data)),
             "\n".join(map(_paragraph, pairs)),
             "\n".join(classes),
@@ -263,10 +271,3 @@ def _share(value: float | None) -> str:
 def _paragraph(text: str) -> str:
     """Return a line of text as one or more that fit a terminal."""
     return "\n".join(tables.wrapped(text, _WIDTH, indent="  "))
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns with a rule below the head; the first names what the others are of."""
-    lines = tables.columns(rows, numbers=len(rows[0]) - 1)
-    lines.insert(1, "-" * max(map(tables.width, lines)))
-    return "\n".join(lines)

@@ -12,11 +12,15 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a chart; style is a CSS class: "a", "b", or "faint" for what lies behind them."""
+    """One line of a chart; style is a CSS class: "a", "b", or "faint" for what lies behind them.
+
+    end: what stands at its end in a terminal, in place of its name and its last value.
+    """
 
     name: str
     points: Points
     style: str = "a"
+    end: str = ""
 
 
 def curve_lines(run: Reading) -> tuple[list[Line], list[Line], list[Line]]:

@@ -13,6 +13,7 @@ import numpy as np
 from .. import durable
 from ..data.dataset import Dataset
 from ..errors import GpuconvError
+from ..folders import quoted
 from ..plural import counted
 from ..png import data_uri, image
 from ..runs.reading import Reading
@@ -36,7 +37,7 @@ def after_run(folder: Path, dataset: Dataset) -> list[str]:
     try:
         path = write(Reading(folder), dataset)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run is done and kept
-        return [f"{NAME} could not be written ({error}); to try again: gpuconv plot {folder} --report"]
+        return [f"{NAME} could not be written ({error}); to try again: gpuconv plot {quoted(folder)} --report"]
     return [f"all of it to look at: {path}"]
 
 
@@ -277,7 +278,7 @@ def _repeat(run: Reading) -> str:
     if whole["data_dir"]:
         missing.append("data_dir, the folder of the data set's files, is left out: write yours")
     note = f"<p>For the text below to do the same: {escape('; '.join(missing))}.</p>" if missing else ""
-    command = escape(f"gpuconv train --config {run.name}/config.toml")
+    command = escape(f"gpuconv train --config {quoted(f'{run.name}/config.toml')}")
     return _section(
         "Repeat it",
         f"<p>Beside the run folder, or with the text below as the file config.toml:</p><pre>{command}</pre>"

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .. import bounded, durable
+from ..folders import quoted
 from ..runs.folder import PLAN
 from ..runs.overview import Entry, overview
 from . import html
@@ -73,7 +74,7 @@ def page(folder: Path, entries: Sequence[Entry]) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">{_MARK}'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{title}</title><style>\n{style}{_STYLE}</style></head>\n<body><main>\n"
-        f"<header><h1>{title}</h1><p>as of {now} UTC; anew: gpuconv runs {escape(folder.name)} --index</p></header>"
+        f"<header><h1>{title}</h1><p>as of {now} UTC; anew: gpuconv runs {escape(quoted(folder.name))} --index</p></header>"
         f'<div class="tiles">{boxes}</div><section>{table}</section>\n</main></body></html>\n'
     )
 

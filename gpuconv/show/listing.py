@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .. import tables
+from ..folders import quoted
 from ..plural import counted
 from ..runs.overview import Entry
 from .words import duration
 
 _MOST_INSIDE = 12  # runs of one recipe that are listed below it
-_LEAST_OF_WORDS = 7  # columns that a name is never cut below
+_LEAST_OF_WORDS = 7  # columns that a net's name, or a data set's, is never cut below
+_LEAST_OF_RUN = 16  # nor that of a run, by which it is told from others
+_GIVES_WAY = ("data", "net", "valid.", "age")  # in the order in which columns are left out of a narrow terminal
 _GAP = 2
 
 _Cell = Callable[[Entry], str]
@@ -53,24 +56,33 @@ def listing(folder: Path, entries: Sequence[Entry], columns: int) -> list[str]:
     if not entries:
         return [f"no runs in {folder}: gpuconv train makes one"]
     rows, notes = _rows(entries)
-    words = [["run", "state", "net", "data"]]
-    words += [
-        [f"{'  ' * depth}{tables.printable(entry.name)}", entry.state, entry.net, entry.data] for depth, entry in rows
-    ]
-    numbers = [[title, *(cell(entry) for _, entry in rows)] for title, cell in _COLUMNS]
-    least = [_width([row[place] for row in words]) for place in range(4)]
+    words = {
+        "run": [f"{'  ' * depth}{tables.printable(entry.name)}" for depth, entry in rows],
+        "state": [entry.state for _, entry in rows],
+        "net": [entry.net for _, entry in rows],
+        "data": [entry.data for _, entry in rows],
+    }
+    numbers = {title: [cell(entry) for _, entry in rows] for title, cell in _COLUMNS}
+
+    def wanted(*, cut: bool) -> int:
+        least = [
+            min(_width(title, cells), _least(title)) if cut else _width(title, cells) for title, cells in words.items()
+        ]
+        each = [*least, *(_width(title, cells) for title, cells in numbers.items())]
+        return sum(each) + _GAP * (len(each) - 1)
+
+    for title in _GIVES_WAY:
+        if wanted(cut=True) > columns:
+            words.pop(title, None)
+            numbers.pop(title, None)
     for title, cell in _MORE:
-        more = [title, *(cell(entry) for _, entry in rows)]
-        wanted = sum(least) + sum(map(_width, (*numbers, more))) + _GAP * (3 + len(numbers) + 1)
-        if any(more[1:]) and wanted <= columns:
-            numbers.append(more)
-    room = columns - sum(map(_width, numbers)) - _GAP * (3 + len(numbers))
-    for place, wanted in enumerate(_cut(least, room)):
-        for row in words:
-            row[place] = tables.shortened(row[place], wanted)
-    lines = tables.columns(
-        [[*row, *(column[number] for column in numbers)] for number, row in enumerate(words)], numbers=len(numbers)
-    )
+        more = [cell(entry) for _, entry in rows]
+        if any(more) and wanted(cut=False) + _GAP + _width(title, more) <= columns:
+            numbers[title] = more
+    widths = _cut({title: _width(title, cells) for title, cells in words.items()}, wanted(cut=False) - columns)
+    shown = [[title, *(tables.shortened(cell, widths[title]) for cell in cells)] for title, cells in words.items()]
+    shown += [[title, *cells] for title, cells in numbers.items()]
+    lines = tables.columns(list(zip(*shown, strict=True)), numbers=len(numbers))
     lines.insert(1, "-" * max(map(tables.width, lines)))
     return [*lines, *(line for note in notes for line in tables.wrapped(note, columns, indent="  "))]
 
@@ -84,20 +96,27 @@ def _rows(entries: Sequence[Entry]) -> tuple[list[tuple[int, Entry]], list[str]]
         if len(inside) <= _MOST_INSIDE:
             rows += [(1, run) for run in inside]
         else:
-            notes.append(f"{entry.name} holds {len(inside)} runs: gpuconv runs {entry.path} lists them")
+            notes.append(f"{entry.name} holds {len(inside)} runs: gpuconv runs {quoted(entry.path)} lists them")
         notes += [f"{one.path}: {one.problem}" for one in (entry, *inside) if one.problem]
     return rows, notes
 
 
-def _width(cells: Sequence[str]) -> int:
-    return max(map(tables.width, cells))
+def _width(title: str, cells: Sequence[str]) -> int:
+    return max(map(tables.width, (title, *cells)))
 
 
-def _cut(widths: Sequence[int], room: int) -> list[int]:
-    """Return the widths of columns of words in so much room: the widest give way, but not below a few letters."""
-    left = list(widths)
-    while sum(left) > room and max(left) > _LEAST_OF_WORDS:
-        left[left.index(max(left))] -= 1
+def _least(title: str) -> int:
+    return _LEAST_OF_RUN if title == "run" else _LEAST_OF_WORDS
+
+
+def _cut(widths: dict[str, int], excess: int) -> dict[str, int]:
+    """Return the widths of columns of words with so many columns less: the widest give way, but not below a few letters."""
+    left = dict(widths)
+    for _ in range(excess):
+        cuttable = [title for title in left if left[title] > _least(title)]
+        if not cuttable:
+            break
+        left[max(cuttable, key=left.__getitem__)] -= 1
     return left
 
 

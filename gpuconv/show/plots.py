@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import durable, extras
 from ..errors import ConfigError
 from ..runs.reading import Reading
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
+_MOST_NAMED = 40  # classes of a confusion matrix that has their names and numbers
+_DARK = 0.4  # share of a class whose cell is too dark for black numbers
 
 
 def available() -> bool:
@@ -61,14 +65,17 @@ def curves(runs: Sequence[Reading]) -> Figure:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     panels[2].set_ylim(bottom=0)
     # What a notebook asks for, which knows figures of its own otherwise only after %matplotlib inline.
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    figure._repr_png_ = functools.partial(png, figure)  # type: ignore[attr-defined]
     return figure
 
 
 def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], chosen: float | None) -> Figure:
-    """Return a Figure with the losses of steps at learning rates, and the rate that was chosen."""
+    """Return a Figure with the losses of steps at learning rates, up to where they blow up, and the rate that was chosen."""
     check()
     from matplotlib.figure import Figure
+
+    count = until_it_blows_up(smoothed)
+    values, losses, smoothed = values[:count], losses[:count], smoothed[:count]
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -76,17 +83,61 @@ def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[f
     axes.plot(values, smoothed, color="C0", label="smoothed")
     if chosen is not None:
         axes.axvline(chosen, color="C1", linestyle=":", label=f"lr {chosen:g}")
+    if count:
+        low, high = min(*losses, *smoothed), max(smoothed)
+        height = (high - low) or 1.0
+        axes.set_ylim(low - 0.05 * height, high + 0.25 * height)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    figure._repr_png_ = functools.partial(png, figure)  # type: ignore[attr-defined]
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
+    """Return a Figure of a confusion matrix: a row for each class, coloured by what its pictures were taken for."""
+    check()
+    from matplotlib.figure import Figure
+
+    size = min(16.0, 2.5 + 0.45 * len(classes))
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0.0, vmax=1.0)  # the root shows small shares
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("class")
+    if len(classes) <= _MOST_NAMED:
+        places = range(len(classes))
+        axes.set_xticks(places, labels=classes, rotation=90)
+        axes.set_yticks(places, labels=classes)
+        for true, taken in zip(*np.nonzero(counts), strict=True):
+            light = shares[true, taken] > _DARK
+            axes.text(
+                taken,
+                true,
+                f"{counts[true, taken]:,}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="w" if light else "k",
+            )
+    figure._repr_png_ = functools.partial(png, figure)  # type: ignore[attr-defined]
+    return figure
+
+
+def until_it_blows_up(smoothed: Sequence[float]) -> int:
+    """Return how many losses a chart shows: those after them are so much higher that nothing else would be seen."""
+    if not smoothed:
+        return 0
+    top = 2 * smoothed[0] - min(smoothed)
+    return 1 + max(place for place, loss in enumerate(smoothed) if loss <= top)
+
+
+def png(figure: Figure) -> bytes:
+    """Return a Figure as the bytes of a small PNG, for a notebook."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=80)
     return content.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,14 @@ _MOST_RUNS = 6
 def size() -> tuple[int, int]:
     """Return columns and lines of the terminal, or of the usual one where there is none."""
     return shutil.get_terminal_size((80, 24))
+
+
+def say(lines: Iterable[str]) -> None:
+    """Write lines to standard output: as they are, but broken between words where a terminal would break them anywhere."""
+    if sys.stdout.isatty():
+        columns = size()[0]
+        lines = [part for text in lines for line in text.split("\n") for part in tables.wrapped(line, columns)]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def console() -> Any:

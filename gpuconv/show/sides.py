@@ -78,15 +78,16 @@ def sides_of(paths: Sequence[Path], read: Callable[[Path], Reading] = Reading) -
     return sides
 
 
-def compare_sides(sides: Sequence[Side]) -> str:
-    """Return the comparison as lines; every side is held against the first."""
+def compare_sides(sides: Sequence[Side], columns: int | None = None) -> str:
+    """Return the comparison as lines; every side is held against the first.   columns: how wide its tables may be."""
     if all(len(side.runs) == 1 for side in sides):
-        return str(compare_runs([side.runs[0] for side in sides]))
-    parts = [outcomes(sides), LEGEND, _settings(sides), _data(sides), _tests(sides), _classes(sides)]
+        return compare_runs([side.runs[0] for side in sides]).text(columns)
+    parts = [outcomes(sides, columns), LEGEND, _settings(sides, columns), _data(sides), _tests(sides)]
+    parts.append(_classes(sides, columns))
     return "\n\n".join(filter(None, parts))
 
 
-def outcomes(sides: Sequence[Side]) -> str:
+def outcomes(sides: Sequence[Side], columns: int | None = None) -> str:
     """Return a table with a line for each side."""
     several = any(len(side.runs) > 1 for side in sides)
     rows = [
@@ -117,7 +118,7 @@ def outcomes(sides: Sequence[Side]) -> str:
                 f"{results[0]['parameters']:,}",
             ]
         )
-    return "\n".join([*table(rows), *notes])
+    return "\n".join([*tables.ruled(rows, columns), *notes])
 
 
 def values(sides: Sequence[Side]) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _differing(sides: Sequence[Side]) -> list[str]:
     ]
 
 
-def _settings(sides: Sequence[Side]) -> str:
+def _settings(sides: Sequence[Side], columns: int | None) -> str:
     differing = _differing(sides)
     if not differing:
         return "settings: all the same"
@@ -193,7 +194,7 @@ def _settings(sides: Sequence[Side]) -> str:
     rows += [
         [side.name, *(tables.shown(of[name]) for name in differing)] for side, of in zip(sides, known, strict=True)
     ]
-    return "\n".join(table(rows))
+    return "\n".join(tables.ruled(rows, columns))
 
 
 def _same_data(sides: Sequence[Side]) -> bool:
@@ -228,7 +229,7 @@ def _tests(sides: Sequence[Side]) -> str:
     return "\n".join(part for line in lines for part in tables.wrapped(line, _WIDTH, indent="  "))
 
 
-def _classes(sides: Sequence[Side]) -> str:
+def _classes(sides: Sequence[Side], columns: int | None) -> str:
     """Return the mean accuracy of each class, of finished sides with the same classes."""
     known = [(side, [result["test_accuracy_by_class"] for result in side.finished]) for side in sides if side.finished]
     if len(known) < 2:
@@ -242,15 +243,8 @@ def _classes(sides: Sequence[Side]) -> str:
             cells.append(f"{statistics.fmean(found):.1%}" if found else "-")
         rows.append([name, *cells])
     more = f"\n(and {len(classes) - _MOST_CLASSES} more classes)" if len(classes) > _MOST_CLASSES else ""
-    return "\n".join(table(rows)) + more
+    return "\n".join(tables.ruled(rows, columns)) + more
 
 
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
-
-
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows as lines of aligned columns with a rule below the head; the first names what the others are of."""
-    lines = tables.columns(rows, numbers=len(rows[0]) - 1)
-    lines.insert(1, "-" * max(map(tables.width, lines)))
-    return lines

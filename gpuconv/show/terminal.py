@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from .. import tables
 from ..errors import ConfigError
 from .words import duration, labelled
 
@@ -20,7 +21,8 @@ PROGRESS = ("auto", "bar", "plain", "none")
 _PRE = "font-family:monospace;line-height:normal"  # pages that show outputs forget it
 _DRAW_SECONDS = 0.5  # in a notebook, between two states
 _QUIET_SECONDS = 30.0  # plain lines within an epoch come no closer than this
-_HEADING = f"{'epoch':<7}{'train loss':>13}{'validation':>13}{'learning rate':>16}{'seconds':>10}"
+_WIDTH = 80
+_HEADING = f"{'epoch':<7}{'train loss':>12}{'training':>11}{'validation':>13}{'learning rate':>16}{'seconds':>10}"
 
 
 def progress(name: str, rank: int = 0) -> Progress:
@@ -100,6 +102,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Say something in passing."""
 
+    def lines(self, lines: Sequence[str]) -> None:
+        """Show lines as they are, such as those of a table."""
+
     def download(self, done: int, size: int) -> None:
         """So many bytes of a download have arrived."""
 
@@ -133,7 +138,13 @@ class Plain(Progress):
         self._tenths = 0
 
     def note(self, text: str) -> None:
-        self._print(text)
+        for line in text.splitlines():
+            for part in tables.wrapped(line, _WIDTH, indent=" " * (len(line) - len(line.lstrip()))):
+                self._print(part)
+
+    def lines(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._print(line)
 
     def download(self, done: int, size: int) -> None:
         if 10 * done // size > self._tenths:
@@ -158,7 +169,7 @@ class Plain(Progress):
     def epoch(self, row: Mapping[str, Any], *, best: bool) -> None:
         accuracy = "-" if row["validation_accuracy"] is None else f"{row['validation_accuracy']:.2%}"
         self._print(
-            f"{row['epoch']:>3}/{self._epochs:<3}{row['train_loss']:>13.4f}{accuracy:>13}"
+            f"{row['epoch']:>3}/{self._epochs:<3}{row['train_loss']:>12.4f}{row['train_accuracy']:>11.2%}{accuracy:>13}"
             f"{row['learning_rate']:>16.3g}{row['seconds']:>10.1f}",
             None,
             "  best" if best else "",
@@ -166,8 +177,7 @@ class Plain(Progress):
 
     def end(self, lines: Sequence[str]) -> None:
         self._print()
-        for line in lines:
-            self._print(line)
+        self.lines(lines)
 
     def _status(self, epoch: int, loss: float | None) -> None:
         """Show the state within an epoch."""

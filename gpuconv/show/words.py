@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import tables
 from ..data.pictures import NAMED
+from ..folders import quoted
 from ..plural import counted
 from ..runs.config import OF_WEIGHTS, SIXTEEN_BITS, Config
 from ..runs.machine import machine
@@ -17,6 +18,7 @@ from ..runs.result import Result
 from ..version import gpuconv_version
 
 _OVERFITTED = 0.99
+_COMING_DOWN = ("cosine", "one-cycle")  # schedules that end with the lowest rate
 
 
 _as_flags: ContextVar[bool] = ContextVar("as_flags", default=False)
@@ -44,7 +46,8 @@ def too_high_a_rate(config: Config, classes: int, step: int, loss: float, steps:
     try_next = setting("lr", float(f"{config.lr / 5:.2g}"))
     return (
         f"the loss of step {step:,} is {loss:.3g}, where guessing among {classes:,} classes would be at "
-        f"{math.log(classes):.1f}: the rate is high for a run of {counted(steps, 'step')}, try {try_next}"
+        f"{math.log(classes):.1f}: the rate is high for a run of {counted(steps, 'step')}, "
+        f"try {try_next}, or what {_search()} suggests"
     )
 
 
@@ -53,8 +56,12 @@ def not_finite(config: Config, rate: float, what: str, where: str, kept: str) ->
     clip = "" if config.clip_norm else f", or {setting('clip_norm', 1)}"
     return (
         f"{what} in {where}, at a learning rate of {rate:.3g}.  {kept or 'Nothing was saved'}; "
-        f"lower {setting('lr')} ({config.lr:g} now){clip}"
+        f"lower {setting('lr')} ({config.lr:g} now){clip}; {_search()} looks for a rate"
     )
+
+
+def _search() -> str:
+    return "gpuconv find-lr" if _as_flags.get() else "find_rate"
 
 
 def facts(config: Config, about: Mapping[str, Any], processes: str = "") -> list[tuple[str, str]]:
@@ -108,6 +115,11 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
         lines.append(f"with the views of tta {config.tta}: test {result.test_accuracy_tta:.2%}")
     if result.ended_by in ("max-minutes", "patience"):
         lines.append(f"ended by {result.ended_by} in epoch {len(result.metrics)} of {about['epochs']}")
+    if result.ended_by == "max-minutes" and config.schedule in _COMING_DOWN:
+        steps = 60 * config.max_minutes / max(result.seconds, 1e-9) * result.steps
+        epochs = int(steps / (about["steps"] / about["epochs"]))
+        fits = setting("epochs", epochs) if epochs else setting("max_steps", result.steps)
+        lines.append(f"before the rate had come down: {fits} is a schedule that ends in this time")
     if config.precision == "float16":
         lines.append(f"{skipped} of {counted(result.steps, 'step')} skipped for gradients beyond float16")
     if config.overfit and (accuracy := result.validation_accuracy) is not None:
@@ -117,8 +129,9 @@ def summary(config: Config, about: Mapping[str, Any], result: Result, skipped: i
     return [
         *lines,
         f"{duration(result.seconds)}, {result.images_per_second:,.0f} images/s in training",
-        f"everything is in {result.folder}; accuracy by class: gpuconv eval {result.folder}",
-        *([f"try it: gpuconv predict {result.folder} PICTURE"] if own else []),
+        f"everything is in {result.folder}",
+        f"accuracy by class: gpuconv eval {quoted(result.folder)}",
+        *([f"try it: gpuconv predict {quoted(result.folder)} PICTURE"] if own else []),
     ]
 
 

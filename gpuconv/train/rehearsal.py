@@ -87,8 +87,7 @@ def rehearse(config: Config, *, progress: str = "auto", dataset: Dataset | None 
             activation_bytes=_activations(training.net, config),
             data_bytes=split.x_train.nbytes + held_out.nbytes + split.x_test.nbytes,
         )
-        for line in _lines(training, rehearsal):
-            display.note(line)
+        display.lines(_lines(training, rehearsal))
         return rehearsal
 
 

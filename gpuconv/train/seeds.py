@@ -84,8 +84,7 @@ def conclude(trained: several.Trained, progress: str) -> Seeds:
     }
     write(outcome.folder / "seeds.json", record)
     with display_of(progress) as display:
-        for line in table(outcome):
-            display.note(line)
+        display.lines(table(outcome))
     return outcome
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from ..folders import quoted
+
 # A terminal that was closed, or a connection that was lost, sends SIGHUP: not on Windows.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
@@ -17,7 +19,7 @@ class Interrupted(KeyboardInterrupt):
     """Training was stopped by a signal, after the step was finished and saved; `resume(folder)` goes on."""
 
     def __init__(self, signum: int, folder: Path) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}; to go on: gpuconv train --resume {folder}")
+        super().__init__(f"stopped by {signal.Signals(signum).name}; to go on: gpuconv train --resume {quoted(folder)}")
         self.signum = signum
         self.folder = folder
 

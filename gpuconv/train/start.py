@@ -14,7 +14,8 @@ from ..data.drawn import SHAPES
 from ..data.pictures import MIXED_SIZE, NAMED
 from ..data.sources import is_path
 from ..errors import CheckpointCorruptError, CheckpointMismatchError, ConfigError, GpuconvError
-from ..folders import path_of
+from ..folders import path_of, quoted
+from ..plural import counted
 from ..runs import checkpoint
 from ..runs.board import check_tensorboard
 from ..runs.checkpoint import Snapshot
@@ -28,6 +29,7 @@ from ..runs.result import Result, from_record
 from ..runs.settings import difference, run_name
 from ..show import terminal
 from ..show.terminal import Progress
+from ..show.words import setting
 from . import recipe
 from .listed import listed
 from .loop import Training
@@ -113,10 +115,11 @@ def begin(
     fitted = recipe.fitted(config, dataset)
     if fitted != config:
         images = len(recipe.split(dataset, config).y_train)
-        what = f"gives an epoch of {images} training images fewer than 8 steps"
+        what = f"would leave an epoch of {counted(images, 'training image')} fewer than 8 steps"
         if config.batch_size > images:
-            what = "is more than there are training images"
-        display.note(f"batch_size={config.batch_size} {what}: batches of {fitted.batch_size} are taken instead")
+            what = f"is more than the {counted(images, 'training image')}"
+        size = setting("batch_size", config.batch_size)
+        display.note(f"{size} {what}: batches of {fitted.batch_size} are taken instead")
     training = Training(fitted, dataset, display, weights=weights, team=team, rate=rate)
     training.prepare(weights)
     for note in training.notes:
@@ -211,7 +214,7 @@ def refuse_what_ends_here(path: Path) -> None:
         checkpoint_in(path, "last", "best")
     elif path.is_file() and not any((path.parent / name).exists() for name in (CONFIG, EVENTS)):
         checkpoint.load(path)
-        msg = f"{path} lies in no run's folder: to start a new run from it, gpuconv train --weights {path}"
+        msg = f"{path} lies in no run's folder: to start a new run from it, gpuconv train --weights {quoted(path)}"
         raise ConfigError(msg)
 
 
@@ -229,8 +232,8 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
     if result is not None:
         display.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
         if result.ended_by in ("max-minutes", "patience"):
-            later = f"gpuconv train --resume {folder.path} --{result.ended_by} 0"
-            display.note(f"it was ended by {result.ended_by}; to go on to its last epoch, in a new run: {later}")
+            later = f"gpuconv train --resume {quoted(folder.path)} --{result.ended_by} 0"
+            display.note(f"it was ended by {result.ended_by}; to go on to its last epoch, in a new run:\n{later}")
         return result
     folder.write_metrics(position.rows)
     training.open_journal(resumed=not new)
@@ -261,7 +264,7 @@ def load_snapshot(folder: RunFolder, path: Path) -> Snapshot:
         except GpuconvError:
             msg = f"{error}; {way_to_start_again(folder.path)}"
         else:
-            msg = f"{error}; {other} is sound, from the end of epoch {epoch}: gpuconv train --resume {other}"
+            msg = f"{error}; {other} is sound, from the end of epoch {epoch}: gpuconv train --resume {quoted(other)}"
         raise type(error)(msg) from error
 
 

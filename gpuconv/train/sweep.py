@@ -10,6 +10,7 @@ from typing import Any
 from .. import tables
 from ..data.dataset import Dataset
 from ..errors import ConfigError
+from ..folders import quoted
 from ..plural import counted
 from ..runs.config import Config
 from ..runs.reading import Reading
@@ -128,8 +129,7 @@ def conclude(trained: several.Trained, progress: str) -> Sweep:
     }
     seeds.write(outcome.folder / "sweep.json", record)
     with display_of(progress) as display:
-        for line in table(outcome):
-            display.note(line)
+        display.lines(table(outcome))
     return outcome
 
 
@@ -140,7 +140,7 @@ def table(outcome: Sweep) -> list[str]:
     if all(result.validation_accuracy is not None for result in outcome.results):
         best = ", ".join(f"{setting} {several.in_name(value)}" for setting, value in outcome.best.items())
         lines.append(f"best by validation: {best}")
-    return [*lines, f"everything is in {outcome.folder}; side by side: gpuconv compare {outcome.folder}"]
+    return [*lines, f"everything is in {outcome.folder}", f"side by side: gpuconv compare {quoted(outcome.folder)}"]
 
 
 def resume_several(

@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from ...pool_shapes import PoolSizes
+from ...pool_shapes import PoolSizes, VolumePoolSizes
 from ...shapes import is_channels_last
+from .. import pool_volume
 from ..layout import accumulator, scratch_images, scratch_like
 from ..parallel import BLOCK_ELEMENTS, for_each
 from ..runs import RunningSum
-from ..taps import column_taps, columns_apart, image_ranges, row_taps, rows_apart
+from ..taps import Sizes, column_taps, columns_apart, image_ranges, row_taps, rows_apart
 
 _ALL = slice(None)
 
 
-def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
-    """Fill y with the sums of x over windows, times share (P, Q)."""
+def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: Sizes) -> None:
+    """Fill y with the sums of x over windows, times share."""
+    if isinstance(z, VolumePoolSizes):
+        pool_volume.average_pool_forward(x, y, share, z)
+        return
 
     def work(images: slice) -> None:
         _forward(x[images], y[images], share, z)
@@ -26,8 +30,11 @@ def forward(x: np.ndarray, y: np.ndarray, share: np.ndarray, z: PoolSizes) -> No
     for_each(work, image_ranges(x, BLOCK_ELEMENTS))
 
 
-def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: PoolSizes) -> None:
+def backward(dy: np.ndarray, dx: np.ndarray, share: np.ndarray, z: Sizes) -> None:
     """Fill dx: each pixel gets the sum of dy times share over the windows it lies in."""
+    if isinstance(z, VolumePoolSizes):
+        pool_volume.average_pool_backward(dy, dx, share, z)
+        return
 
     def work(images: slice) -> None:
         _backward(dy[images], dx[images], share, z)

@@ -87,6 +87,11 @@ def is_direct(y: np.ndarray, room: int) -> bool:
     return y.transpose(0, 2, 3, 1).flags.c_contiguous and y.shape[1] == room
 
 
+def in_planes(y: np.ndarray) -> bool:
+    """Return whether each plane of y (N, K, P, Q) is stored without gaps, row after row."""
+    return y.strides[2:] == (y.shape[3] * y.itemsize, y.itemsize)
+
+
 def panel_width(K: int) -> int:
     """Return the width of a panel of K filters: two vectors, or one where that wastes less."""
     return WIDTH if K > LANES and (K > 2 * WIDTH or -(-K // LANES) % 2 == 0) else LANES

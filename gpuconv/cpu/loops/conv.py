@@ -28,6 +28,7 @@ from .blocks import (
     as_stored,
     cut_into,
     geometry,
+    in_planes,
     in_shares,
     is_direct,
     listed,
@@ -67,7 +68,7 @@ def correlate(
     if bias is not None:
         biases[:, : K // groups] = bias.reshape(groups, -1)
     source, last = as_stored(x)
-    direct, planes = is_direct(y, groups * room), y.flags.c_contiguous
+    direct, planes = is_direct(y, groups * room), in_planes(y)
     height, across = windows.span(P, Q)
     inside = last and min(windows.top, windows.left) >= 0 and windows.top + height <= H and windows.left + across <= W
     window_bytes = 4 * (C * windows.stride[0] * windows.stride[1] + groups * room)

@@ -28,6 +28,7 @@ from .blocks import (
     as_stored,
     cut_into,
     geometry,
+    in_planes,
     is_direct,
     term_offsets,
 )
@@ -52,7 +53,7 @@ def correlate(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarr
     if bias is not None:
         biases[:C] = bias
     source, last = as_stored(x)
-    direct, planes = is_direct(y, room), y.flags.c_contiguous
+    direct, planes = is_direct(y, room), in_planes(y)
     cut, memory, terms, sizes = _prepared(x, windows, (P, Q), room)
     memory += 0 if last else C * H * W
     # Backwards: what the gradient of the filters read last is still in the cache.

@@ -6,16 +6,24 @@ from numba import float64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ...pool_shapes import PoolSizes
+from ...pool_shapes import PoolSizes, VolumePoolSizes
 from .jit import apart_loop, loop, summing_loop
 
-# Of pooling: the window's height and width, its steps down and across, and the padding above and before.
-SIZES = types.UniTuple(types.intp, 6)
+# Of pooling, of planes, rows and columns each: the windows' taps, their steps, the padding before them, and how far apart taps are.
+WINDOWS = types.UniTuple(types.intp, 12)
 
 
-def sizes_of(z: PoolSizes) -> tuple[int, ...]:
-    """Return the sizes of pooling as passes take them."""
-    return (z.R, z.S, *z.stride, *z.pad)
+def windows_of(z: PoolSizes | VolumePoolSizes) -> tuple[int, ...]:
+    """Return the windows of pooling as passes take them; of images they have one plane."""
+    if isinstance(z, PoolSizes):
+        return 1, *z.window, 1, *z.stride, 0, *z.pad, 1, *z.dilation
+    return (*z.window, *z.stride, *z.pad, *z.dilation)
+
+
+def shapes(z: PoolSizes | VolumePoolSizes, channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes of x and of y as volumes of so many channels."""
+    N, (D, Z) = z.N * z.C // channels, (1, 1) if isinstance(z, PoolSizes) else (z.D, z.Z)
+    return (N, D, z.H, z.W, channels), (N, Z, z.P, z.Q, channels)
 
 
 @intrinsic
@@ -47,8 +55,8 @@ def fill(values, value):
 
 @loop
 def ceiling(a, b):
-    """Return a / b, rounded up."""
-    return -(-a // b)
+    """Return a / b, rounded up; at once for 1, which is what b mostly is."""
+    return a if b == 1 else -(-a // b)
 
 
 # Sums for statistics, in float64

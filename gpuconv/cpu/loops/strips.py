@@ -66,7 +66,7 @@ def fill(x, last, C, H, W, images, out, height, width, pitch, top, left, turned)
 def empty(out, images, pitch, height, width, channels, planes, y, image, channel, row, column, rows, columns):
     """Copy images (height, width, pitch) at out to `channels` of y, as far as its rows and columns go.
 
-    image, channel, row, column: strides of y, in bytes; planes: it is C-contiguous.
+    image, channel, row, column: strides of y, in bytes; planes: each of its planes lies row after row without gaps.
     """
     for i in range(images):
         source, target = out + 4 * i * height * width * pitch, y + i * image

@@ -28,6 +28,7 @@ from .blocks import (
     apart,
     as_stored,
     geometry,
+    in_planes,
     in_shares,
     is_direct,
     listed,
@@ -67,7 +68,7 @@ def correlate(
         biases[:K] = bias
     cut = _tiles(N, P, Q, C, room)
     source, last = as_stored(x)
-    direct, planes = is_direct(y, room) and P % 2 == Q % 2 == 0, y.flags.c_contiguous
+    direct, planes = is_direct(y, room) and P % 2 == Q % 2 == 0, in_planes(y)
     images, rows = cut.largest
     even = np.ones((len(cut.table), images, -(-rows // 2)), bool)
     memory = _memory(cut, Q, C, room, max(C, room)) + (0 if last else C * H * W)

@@ -20,9 +20,6 @@ from gpuconv.errors import GpuconvError
 from ..kernel_calls import Call, Inputs, Scaled, assert_as_expected, on_the_oracle, random_call
 from .kind import Case, Kind
 
-# Sums of products: on rounded numbers they are held to what the same call makes of absolute values.
-_SUMS_OF_PRODUCTS = ("conv", "affine", "average_pool", "global_average_pool")
-
 
 class _Anywhere:
     """A place whose arrays lie in memory as drawn, and whose inputs must stay as they are."""
@@ -73,7 +70,7 @@ def _as_the_oracle(case: Case) -> str:
     call, dtype, memory = random_call(draw.getrandbits(40))
     place = _Anywhere(draw, written=bool(OPERATORS[call.operator].writes))
     with np.errstate(over="ignore"):
-        if call.operator in _SUMS_OF_PRODUCTS and draw.random() < 0.5:
+        if OPERATORS[call.operator].sums and draw.random() < 0.5:  # of rounded numbers
             actual = call._host(_Rounded(place, dtype, memory))
             wanted = _on_the_oracle(call, _Rounded(_AsTheyAre, dtype, memory, wide=True))
             scale = _on_the_oracle(call, _Absolute(_AsTheyAre, dtype, memory, wide=True))
