@@ -109,11 +109,14 @@ def test_a_search_shows_in_a_line_and_as_a_curve():
     found = search([2.3, 2.2, 1.8, 1.5, 1.69, 1.71, 1.6, 4.0])
     assert repr(found) == f"RateSearch(try lr {found.suggestion:g}, after 8 steps)"
     assert "<details><summary>losses</summary>" in found._repr_html_()
+    assert "beyond it the smoothed loss" in found._repr_html_()
     assert repr(search([2.3, 2.3])) == "RateSearch(no suggestion, after 2 steps)"
     pytest.importorskip("matplotlib")
     figure = found.plot()
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert figure.axes[0].get_xscale() == "log"
+    assert 'src="data:image/png;base64,iVBOR' in found._repr_html_()
+    assert "<img" not in search([], "not finite")._repr_html_()
 
 
 def test_a_loss_that_blows_up_does_not_flatten_the_picture():

@@ -68,9 +68,16 @@ def test_plain_lines_are_all_there_and_fit(clock):
 def test_a_note_is_broken_between_words_and_a_table_is_not():
     target = console(terminal=False)
     with terminal.Plain(target) as says:
-        says.note("word " * 17 + "\nand this")
+        says.note("word " * 17 + "\n  " + "this " * 16)
         says.lines(["x" * 90, ""])
-    assert target.file.getvalue().splitlines() == [("word " * 16).strip(), "word", "and this", "x" * 90, ""]
+    assert target.file.getvalue().splitlines() == [
+        ("word " * 16).strip(),
+        "word",
+        "  " + ("this " * 15).strip(),
+        "  this",
+        "x" * 90,
+        "",
+    ]
 
 
 def test_a_long_epoch_gives_a_sign_of_life_twice_a_minute(clock):

@@ -259,7 +259,7 @@ def _how_to_get_it(spec: Spec, *, addresses: bool = True) -> str:
     layout = spec.layouts[0]
     size, sha256 = f"{layout.archive_bytes:,} bytes", layout.archive_sha256
     lines = [
-        f"To get {spec.name}, fetch {layout.archive} ({size}, SHA-256 {sha256}) {'from' if addresses else 'elsewhere'}",
+        f"To get {spec.name}, fetch {layout.archive} ({size}, SHA-256 {sha256}) {'from' if addresses else 'where there is a network'}",
         *(f"  {url}" for url in _urls(spec) if addresses),
         f"and put it, packed or unpacked, into {_cache_in_words()},",
         "or into any other folder and name that by --data-dir (folder=...) or the environment variable GPUCONV_DATA.",

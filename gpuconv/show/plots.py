@@ -65,7 +65,7 @@ def curves(runs: Sequence[Reading]) -> Figure:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     panels[2].set_ylim(bottom=0)
     # What a notebook asks for, which knows figures of its own otherwise only after %matplotlib inline.
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    figure._repr_png_ = functools.partial(png, figure)  # type: ignore[attr-defined]
     return figure
 
 
@@ -85,14 +85,15 @@ def rates(values: Sequence[float], losses: Sequence[float], smoothed: Sequence[f
         axes.axvline(chosen, color="C1", linestyle=":", label=f"lr {chosen:g}")
     if count:
         low, high = min(*losses, *smoothed), max(smoothed)
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
+        height = (high - low) or 1.0
+        axes.set_ylim(low - 0.05 * height, high + 0.25 * height)
     axes.set_xscale("log")
     axes.set_xlabel("learning rate")
     axes.set_ylabel("loss")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    figure._repr_png_ = functools.partial(png, figure)  # type: ignore[attr-defined]
     return figure
 
 
@@ -123,7 +124,7 @@ def confusion(classes: Sequence[str], counts: np.ndarray) -> Figure:
                 fontsize=7,
                 color="w" if light else "k",
             )
-    figure._repr_png_ = functools.partial(_png, figure)  # type: ignore[attr-defined]
+    figure._repr_png_ = functools.partial(png, figure)  # type: ignore[attr-defined]
     return figure
 
 
@@ -135,7 +136,8 @@ def until_it_blows_up(smoothed: Sequence[float]) -> int:
     return 1 + max(place for place, loss in enumerate(smoothed) if loss <= top)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a Figure as the bytes of a small PNG, for a notebook."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=80)
     return content.getvalue()

@@ -139,7 +139,7 @@ class Plain(Progress):
 
     def note(self, text: str) -> None:
         for line in text.splitlines():
-            for part in tables.wrapped(line, _WIDTH):
+            for part in tables.wrapped(line, _WIDTH, indent=" " * (len(line) - len(line.lstrip()))):
                 self._print(part)
 
     def lines(self, lines: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ Source of the method: Smith, Cyclical learning rates for training neural network
 
 from __future__ import annotations
 
+import base64
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,12 +91,17 @@ class RateSearch:
         return "no suggestion" if self.suggestion is None else f"try lr {self.suggestion:g}"
 
     def _repr_html_(self) -> str:
-        """Show the suggestion, and the losses on a click; `plot` shows them as a curve."""
+        """Show the suggestion and its rule, the curve where matplotlib is installed, and the losses on a click."""
         rows = [
             [f"{rate:.2g}", f"{loss:.4f}", f"{smooth:.4f}"]
             for rate, loss, smooth in zip(self.rates, self.losses, self.smoothed, strict=True)
         ]
-        return tables.html("Learning rates", self._found, ["rate", "loss", "smoothed"], rows, folded="losses")
+        said = f"{self._found}: {self.rule}"
+        table = tables.html("Learning rates", said, ["rate", "loss", "smoothed"], rows, folded="losses")
+        if not self.smoothed or not plots.available():
+            return table
+        picture = base64.b64encode(plots.png(self.plot())).decode("ascii")
+        return f'{table}<img alt="the losses at these rates" src="data:image/png;base64,{picture}">'
 
 
 def find_rate(

@@ -233,7 +233,7 @@ def _go_on(training: Training, snapshot: Snapshot, *, from_file: bool, new: bool
         display.note(f"{folder.path} is finished already: test accuracy {result.test_accuracy:.2%}")
         if result.ended_by in ("max-minutes", "patience"):
             later = f"gpuconv train --resume {quoted(folder.path)} --{result.ended_by} 0"
-            display.note(f"it was ended by {result.ended_by}; to go on to its last epoch, in a new run: {later}")
+            display.note(f"it was ended by {result.ended_by}; to go on to its last epoch, in a new run:\n{later}")
         return result
     folder.write_metrics(position.rows)
     training.open_journal(resumed=not new)
