@@ -270,6 +270,11 @@ _RESNET50 = [
     Case("resnet-50 global_average_pool 2048, 7x7", "global_average_pool", (8, 2048, 7, 7)),
 ]
 
+_POOL_DILATED = {"window": 3, "stride": 1, "pad": 1, "dilation": 2}
+_POOL_CEIL = {"window": 3, "stride": 2, "ceil": True}
+_POOL_BEHIND = {"window": 3, "stride": 2, "pad": ((0, 1), (0, 1))}
+_POOL_SPP = {"window": 13, "stride": 1, "pad": 6}
+_POOL_SIGNAL = {"window": (200,), "stride": 1}
 _ODD = [
     _conv("odd 3x5, 5->7, 17x23", 3, 5, (17, 23), 7, (3, 5), stride=(2, 1), pad=(1, 2)),
     _conv("odd 1x7, 33->31, 19x29", 16, 33, (19, 29), 31, (1, 7), pad=(0, 3)),
@@ -281,6 +286,16 @@ _ODD = [
     _conv("odd 11x11 s4, 3->64, 227x227", 4, 3, 227, 64, 11, stride=4),
     Case("odd max_pool 3x2 s2x3, 7, 37x41", "max_pool", (16, 7, 37, 41), options={"window": (3, 2), "stride": (2, 3)}),
     Case("odd average_pool 5x5 s1, 8, 35x35", "average_pool", (16, 8, 35, 35), options={"window": 5, "stride": 1}),
+    # Windows with gaps, with a last one that sticks out, with padding on one side; 13x13 is the largest of YOLO's pyramid.
+    Case("odd max_pool 3x3 dilation 2, 16, 33x33", "max_pool", (16, 16, 33, 33), options=_POOL_DILATED),
+    Case("odd max_pool 3x3 s2 ceil, 16, 56x56", "max_pool", (16, 16, 56, 56), options=_POOL_CEIL),
+    Case("odd max_pool 3x3 s2 padded behind, 16, 56x56", "max_pool", (16, 16, 56, 56), options=_POOL_BEHIND),
+    Case("odd max_pool 13x13 s1, 64, 19x19", "max_pool", (4, 64, 19, 19), options=_POOL_SPP),
+    Case("odd max_pool 20x20, 16, 60x60", "max_pool", (16, 16, 60, 60), options={"window": 20}),
+    Case("odd average_pool 3x3 dilation 2, 16, 33x33", "average_pool", (16, 16, 33, 33), options=_POOL_DILATED),
+    Case("odd average_pool 3x3 s2 ceil, 16, 56x56", "average_pool", (16, 16, 56, 56), options=_POOL_CEIL),
+    Case("odd average_pool 13x13 s1, 64, 19x19", "average_pool", (4, 64, 19, 19), options=_POOL_SPP),
+    Case("odd average_pool of signals 200 s1, 16, 2000", "average_pool", (8, 16, 2000), options=_POOL_SIGNAL),
     # The classifiers of torchvision's AlexNet and VGG get 6x6 and 7x7 of pictures of any size.
     Case(
         "odd adaptive_average_pool to 7x7, 512, 10x15", "adaptive_average_pool", (16, 512, 10, 15), options={"size": 7}

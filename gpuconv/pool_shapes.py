@@ -139,10 +139,9 @@ def pool_sizes(
 def pool_sizes_of(
     x: tuple[int, ...], y: tuple[int, ...], window: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]
 ) -> PoolSizes | VolumePoolSizes | None:
-    """Return the sizes of pooling of x into y, by their shapes, which says how many windows there are; None for what is no pooling of ours.
+    """Return the sizes of pooling x into y, of which these are the shapes; None where a window would be padding alone.
 
-    They may be fewer than fit, and where they stick out of x they have padding: as much as they need, also above half of
-    them.  A window of padding alone is none of ours.
+    There may be fewer windows than fit, and behind x as much padding as the last one needs.
     """
     axes = list(zip(x[2:], y[2:], window, stride, pad, strict=True))
     behind = tuple((windows - 1) * step + taps - size - before for size, windows, taps, step, before in axes)
@@ -155,11 +154,11 @@ def pool_sizes_of(
 def _sizes(images: Any, size: Any, window: Any, out: Any, *options: tuple[int, ...]) -> PoolSizes | VolumePoolSizes:
     """Return sizes, of signals as of images of one row; options are stride, pad, behind and dilation."""
     if len(window) == 3:
-        return VolumePoolSizes(*images, *size, *window, *out, *options)  # type: ignore[arg-type]
+        return VolumePoolSizes(*images, *size, *window, *out, *options)
     if len(window) == 1:
         size, window, out = (1, *size), (1, *window), (1, *out)
         options = tuple((alone, *sides) for alone, sides in zip((1, 0, 0, 1), options, strict=True))
-    return PoolSizes(*images, *size, *window, *out, *options)  # type: ignore[arg-type]
+    return PoolSizes(*images, *size, *window, *out, *options)
 
 
 def _astride(size: int, windows: int, stride: int, pad: int, dilation: int) -> bool:

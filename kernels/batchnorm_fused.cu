@@ -297,7 +297,7 @@ batchnorm_backward_data_masked(
 }
 
 template <typename T, typename P, int V, bool CHANNELS_LAST, bool TANH, typename Index>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(256, 2)
 batchnorm_backward_data_gelu(
     const T* __restrict__ dy, const Sum<T>* __restrict__ inv_std, const P* __restrict__ gamma,
     const P* __restrict__ beta, const T* __restrict__ x, const Sum<T>* __restrict__ mean,

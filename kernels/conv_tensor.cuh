@@ -31,12 +31,12 @@ __device__ __forceinline__ int swizzled(int line, int chunk) {
 }
 
 // A pixel of a tile: where the corner of its window lies in the images that are read, in chunks, and which taps are
-// inside, bit r for row r and bit 16 + s for column s.
+// outside, bit r for row r and bit 16 + s for column s: that a tap has none of these is one instruction to ask.
 struct Window {
   int corner;
-  unsigned inside;
+  unsigned outside;
 };
-constexpr unsigned NO_TAP = 0x8000;  // never inside: windows have at most 15 rows and columns
+constexpr unsigned NO_TAP = 0x8000;  // always outside: windows have at most 15 rows and columns
 
 __device__ __forceinline__ unsigned taps_inside(int at, const Axis& axis, int size) {
   unsigned inside = 0;
@@ -85,6 +85,13 @@ __device__ __forceinline__ Spot spot_at(const Place<false>& at, int number, bool
 // Blocks that a multiprocessor should have room for, by the sides of a warp's tile: three products keep two sums.
 template <int PRODUCTS, int SIDES>
 constexpr int BLOCKS_OF = PRODUCTS == 3 ? (SIDES > 64 ? 2 : 3) : (SIDES > 96 ? 2 : 4);
+
+// The address so many chunks behind another, as a number of its own: what comes from a kernel's argument and an offset the
+// compiler would add up again at each use.
+template <typename T>
+__device__ __forceinline__ const T* chunks_behind(const T* origin, long long chunks) {
+  return reinterpret_cast<const T*>(reinterpret_cast<unsigned long long>(origin) + chunks * CHUNK_OF<T> * sizeof(T));
+}
 
 // True if the product reads filters whose inner dimension lies downwards.
 template <typename T, bool DATA>
@@ -147,7 +154,7 @@ __device__ __forceinline__ bool any_unbounded(const T* __restrict__ filters, con
 // Sums of each column of a tile over lines of threads: `own`, CHUNK columns of a thread, becomes those of the block.
 template <int THREADS, int FILTERS, int CHUNK>
 __device__ __forceinline__ void column_sums(float (&own)[CHUNK], float* area) {
-  constexpr int BESIDE = FILTERS / CHUNK, BELOW = THREADS / BESIDE, TOGETHER = BELOW > 16 ? 4 : BELOW;
+  constexpr int BESIDE = FILTERS / CHUNK, BELOW = THREADS / BESIDE, TOGETHER = BELOW > 8 ? 4 : BELOW;
   const int column = threadIdx.x % BESIDE * CHUNK;
   __syncthreads();
 #pragma unroll
@@ -233,14 +240,14 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
 
   Window* const windows = reinterpret_cast<Window*>(shared);
   for (int line = thread; line < PIXELS; line += THREADS) {
-    windows[line] = {0, 0};
+    windows[line] = {0, ~0u};
     if (line >= place.pixels) continue;
     const int number = place.start + line, n = static_cast<int>(place.image) + number / place.area;
     const Spot spot = spot_at(place, number % place.area, pooled);
     const int top = spot.p * place.down.stride + place.down.first;
     const int left = spot.q * place.across.stride + place.across.first;
     windows[line] = {((n * rows + top) * columns + left) * pitch + place.group * per_tap,
-                     taps_inside(top, place.down, rows) | taps_inside(left, place.across, columns) << 16};
+                     ~(taps_inside(top, place.down, rows) | taps_inside(left, place.across, columns) << 16)};
   }
   __syncthreads();
   const int line0 = thread / CHUNKS, own = thread % CHUNKS;  // this thread's lines, and its chunk of each
@@ -265,7 +272,7 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
   int lines[B_LINES];
   if constexpr (DOWNWARDS) {
     const int first = place.group * (channels / z.groups) + row % CHUNK;
-    from += (static_cast<long long>(first) * window_size * line_pitch + column_chunk) * CHUNK;
+    from = chunks_behind(from, static_cast<long long>(first) * window_size * line_pitch + column_chunk);
   } else {
     from += (static_cast<long long>(place.group * outer) * window_size * per_tap + (DATA ? 0 : own)) * CHUNK;
 #pragma unroll
@@ -289,7 +296,7 @@ __device__ __forceinline__ void tensor_tile(const T* __restrict__ input, const T
 #pragma unroll
       for (int i = 0; i < A_LINES; ++i) {
         const T* const origin = input + static_cast<long long>(window[i].corner + tap) * CHUNK;
-        ptx::cp_async16(to + i * LINES * DEPTH, origin, (window[i].inside & needed) == needed);
+        ptx::cp_async16(to + i * LINES * DEPTH, origin, (window[i].outside & needed) == 0);
       }
       T* const to_filters = to_b + stage * STAGE;
       const int of_tap = r * filters_down + s * filters_across;

@@ -2,8 +2,8 @@
 # # An autoencoder: a picture through six numbers
 #
 # A net that is given a picture and has to return it, through a bottleneck of six numbers. No label is needed: the
-# picture is the target. The half that comes before the bottleneck is made of convolutions with stride 2, which halve
-# the picture; the half behind it of *transposed* convolutions, which double it. What those are is seen first.
+# picture is the target. Before the bottleneck stand convolutions with stride 2, which halve height and width; behind
+# it *transposed* convolutions, which double them. What those are is seen first.
 
 # %%
 import os
@@ -130,21 +130,27 @@ plt.show()
 # ## The net
 #
 # From 32 x 32 to 16, 8, 4, and by a window of 4 x 4 to a single "pixel" of six channels: the code. A transposed
-# convolution of that pixel adds up six windows of 4 x 4, each times its number, and from there it goes back to 8, 16, 32. No
-# batch norm: what becomes of a picture is not to depend on those beside it.
+# convolution of that pixel adds up six windows of 4 x 4, each times its number, and from there it goes back to 8, 16,
+# 32. No batch norm: what becomes of a picture is not to depend on those beside it.
 
 # %%
 CODE = 6
 encoder = nn.Sequential(
-    *(nn.Conv(1, 16, 4, stride=2, pad=1), nn.Relu()),
-    *(nn.Conv(16, 32, 4, stride=2, pad=1), nn.Relu()),
-    *(nn.Conv(32, 64, 4, stride=2, pad=1), nn.Relu()),
+    nn.Conv(1, 16, 4, stride=2, pad=1),
+    nn.Relu(),
+    nn.Conv(16, 32, 4, stride=2, pad=1),
+    nn.Relu(),
+    nn.Conv(32, 64, 4, stride=2, pad=1),
+    nn.Relu(),
     nn.Conv(64, CODE, 4),
 )
 decoder = nn.Sequential(
-    *(nn.ConvTranspose(CODE, 64, 4), nn.Relu()),
-    *(nn.ConvTranspose(64, 32, 4, stride=2, pad=1), nn.Relu()),
-    *(nn.ConvTranspose(32, 16, 4, stride=2, pad=1), nn.Relu()),
+    nn.ConvTranspose(CODE, 64, 4),
+    nn.Relu(),
+    nn.ConvTranspose(64, 32, 4, stride=2, pad=1),
+    nn.Relu(),
+    nn.ConvTranspose(32, 16, 4, stride=2, pad=1),
+    nn.Relu(),
     nn.ConvTranspose(16, 1, 4, stride=2, pad=1),
 )
 net = nn.Net(nn.Sequential(encoder=encoder, decoder=decoder), x_train.shape[1:])
@@ -185,8 +191,8 @@ basis = components[:CODE]
 linear = ((x_test - mean).reshape(len(x_test), -1) @ basis.T @ basis).reshape(x_test.shape) + mean
 of_mean, of_linear = np.mean((mean - x_test) ** 2), np.mean((linear - x_test) ** 2)
 
-print(f"squared error on {len(x_test)} new pictures: mean picture {of_mean:.4f}, linear code {of_linear:.4f}", end="")
-print(f", the net {errors[-1]:.4f}")
+print(f"squared error on {len(x_test)} new pictures:")
+print(f"mean picture {of_mean:.4f}, linear code {of_linear:.4f}, the net {errors[-1]:.4f}")
 assert errors[-1] < of_linear / 8 or QUICK
 assert errors[-1] < losses[0] / 20 or QUICK
 assert np.abs(untrained).mean() < 0.1

@@ -550,8 +550,8 @@ _ROWS = (
             "upsample_linear_signals": {"x": (2, 3, 5), "factor": 5, "mode": "linear"},
             "upsample_linear_volumes": {"x": (1, 3, 2, 3, 4), "factor": (3, 2, 2), "mode": "linear"},
             "upsample_linear_special": {
-                "x": (2, 3, 4, 3),
-                "factor": (3, 2),
+                "x": (2, 3, 3, 4),
+                "factor": (3, 3),
                 "mode": "linear",
                 "drawn": {"x": "special", "dy": "special"},
             },

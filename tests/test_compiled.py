@@ -171,6 +171,8 @@ def test_both_forms_of_augmentation_give_the_same_bits(channels_last, moves, set
 # Pools that need more of their loops than windows side by side: (x, options)
 POOLS = {
     "ceil": ((3, 20, 9, 7), {"ceil": True}),
+    "ceil_of_rows": ((3, 20, 9, 8), {"ceil": True}),
+    "ceil_of_columns": ((3, 20, 8, 7), {"ceil": True}),
     "padded_before": ((3, 20, 9, 7), {"window": 3, "stride": 2, "pad": ((1, 0), (0, 0))}),
     "padded_behind": ((3, 20, 9, 7), {"window": 3, "stride": 2, "pad": ((0, 1), (0, 1))}),
     "dilated": ((3, 20, 11, 12), {"window": 3, "stride": (1, 2), "pad": (2, 1), "dilation": (2, 3)}),

@@ -10,10 +10,11 @@ from test_conv import SPECIAL
 from test_cuda_conv import expected
 from test_cuda_conv_tensor import FLOAT16, arrays
 from test_cuda_conv_weight_tensor import MORE_CASES, wanted
-from test_cuda_conv_wgmma import ALL_WAYS, CASES, broken, hopper, launched, shared
+from test_cuda_conv_wgmma import ALL_WAYS, CASES, LEAST_SHARE, broken, hopper, launched, shared
 
 from gpuconv.cuda import conv, conv_weight_tensor, conv_weight_wgmma, conv_wgmma
 from gpuconv.errors import GpuLaunchError
+from gpuconv.shapes import conv_sizes
 
 pytestmark = pytest.mark.compilers
 
@@ -24,6 +25,7 @@ CASES = CASES | MORE_CASES
 @pytest.fixture(autouse=True)
 def _on(monkeypatch):
     monkeypatch.setattr(conv_wgmma, "ON", True)
+    monkeypatch.setattr(conv_wgmma, "_LEAST_SHARE", 0.0)
 
 
 def force(monkeypatch, *, tile=None, slices=None, run=None):
@@ -134,6 +136,13 @@ def test_runs_are_those_of_conv_weight_tensor_in_whole_steps(tile):
         assert run * tile.depth <= max(64, 4 * pixels**0.5)
     longest = conv_weight_tensor._LONGEST_RUN, conv_weight_tensor._LEAST_RUN
     assert longest == (conv_weight_wgmma._LONGEST_RUN, conv_weight_wgmma._LEAST_RUN)
+
+
+@pytest.mark.parametrize(("channels", "taken"), [(8, False), (24, False), (31, False), (32, True), (96, True)])
+def test_boxes_of_mostly_zeros_are_left_to_conv_weight_tensor(channels, taken, monkeypatch):
+    monkeypatch.setattr(conv_wgmma, "_LEAST_SHARE", LEAST_SHARE)
+    z = conv_sizes(np.empty((2, channels, 9, 9)), np.empty((64, channels, 3, 3)), None)
+    assert conv_weight_wgmma.takes(z, shared(), FLOAT16) is taken
 
 
 def test_conv_weight_tensor_serves_where_a_box_cannot_be(rng, monkeypatch):

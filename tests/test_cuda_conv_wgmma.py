@@ -23,6 +23,7 @@ from gpuconv.shapes import conv_sizes
 
 pytestmark = pytest.mark.compilers
 
+LEAST_SHARE = conv_wgmma._LEAST_SHARE
 TILES = {name: getattr(conv_wgmma, name.upper()) for name in ("wide", "tall", "large", "slim", "turned")}
 # Cases of one group, and of their own: more steps than twice the stages, tiles that cross images, phases of unlike sizes.
 CASES = {name: case for name, case in CASES_OF_TILES.items() if "groups" not in case[2] and case[0][0]}
@@ -36,8 +37,9 @@ CASES |= {
 
 @pytest.fixture(autouse=True)
 def _on(monkeypatch):
-    """Let warpgroups serve all that they can."""
+    """Let warpgroups serve all that they can, few channels among it."""
     monkeypatch.setattr(conv_wgmma, "ON", True)
+    monkeypatch.setattr(conv_wgmma, "_LEAST_SHARE", 0.0)
 
 
 def hopper(name="emulated", **settings):
@@ -202,8 +204,10 @@ def test_a_recording_runs_on_what_lies_there(rng, monkeypatch):
 
 RULE = {  # x, w, options -> whether warpgroups make y and dx
     "body_of_a_net": ((128, 64, 32, 32), (64, 64, 3, 3), {"pad": 1}, (True, True)),
-    "first_layer": ((128, 3, 32, 32), (64, 3, 3, 3), {"pad": 1}, (True, True)),
-    "stem": ((64, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "pad": 3}, (True, True)),
+    "first_layer": ((128, 3, 32, 32), (64, 3, 3, 3), {"pad": 1}, (False, True)),
+    "stem": ((64, 3, 224, 224), (64, 3, 7, 7), {"stride": 2, "pad": 3}, (False, True)),
+    "few_filters": ((2, 64, 9, 9), (8, 64, 3, 3), {}, (True, False)),
+    "half_a_step": ((2, 16, 9, 9), (15, 16, 3, 3), {}, (True, False)),
     "groups": ((2, 16, 9, 9), (16, 8, 3, 3), {"groups": 2}, (False, False)),
     "nothing": ((0, 16, 9, 9), (16, 16, 3, 3), {}, (False, False)),
     "largest_corner": ((1, 16, 9, 9), (16, 16, 1, 1), {"pad": 127}, (True, True)),
@@ -216,6 +220,7 @@ RULE = {  # x, w, options -> whether warpgroups make y and dx
 
 @pytest.mark.parametrize(("x", "w", "options", "taken"), RULE.values(), ids=RULE)
 def test_rule(x, w, options, taken, monkeypatch):
+    monkeypatch.setattr(conv_wgmma, "_LEAST_SHARE", LEAST_SHARE)
     z, device = conv_sizes(np.broadcast_to(0.0, x), np.empty(w), None, **options), shared()
     assert tuple(conv_wgmma.takes(z, device, FLOAT16, data=data) for data in (False, True)) == taken
     for dtype, arch in ((np.dtype("float32"), 90), (FLOAT16, 80), (FLOAT16, 100)):

@@ -1,9 +1,11 @@
 """Nets in ONNX and PyTorch files: every layer computes there what it does here, and every bit comes back."""
 
+import importlib.machinery
 import importlib.util
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +317,28 @@ def test_the_check_uses_onnxruntime_where_it_is_installed(rng):
     net = made("residual_net", rng)
     found = export.check_onnx(net, export.onnx_model(net), normalized=normal(rng, (3, 3, 8, 8)))
     assert found.program.startswith("ONNX Runtime")
+    assert found.within
+
+
+@pytest.mark.parametrize("error", ["Fail", "NotImplemented"])
+def test_what_onnxruntime_does_not_take_is_checked_by_the_reference(error, rng, monkeypatch):
+    """It has no float64 convolution, for one, and no pool that is padded by more than its window."""
+    errors = types.ModuleType("onnxruntime.capi.onnxruntime_pybind11_state")
+    for name in ("Fail", "NotImplemented"):
+        setattr(errors, name, type(name, (Exception,), {}))
+
+    def refuse(*_):
+        raise getattr(errors, error)
+
+    capi, runtime = types.ModuleType("onnxruntime.capi"), types.ModuleType("onnxruntime")
+    capi.onnxruntime_pybind11_state, runtime.capi = errors, capi
+    runtime.__version__, runtime.__spec__ = "1.2.3", importlib.machinery.ModuleSpec("onnxruntime", None)
+    runtime.SessionOptions, runtime.InferenceSession = types.SimpleNamespace, refuse
+    for module in (runtime, capi, errors):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    net = made("residual_net", rng)
+    found = export.check_onnx(net, export.onnx_model(net), normalized=normal(rng, (3, 3, 8, 8)))
+    assert found.program == f"onnx.reference {onnx.__version__} (ONNX Runtime 1.2.3 does not take the file)"
     assert found.within
 
 
@@ -689,6 +713,19 @@ def test_bad_input_is_refused_before_anything_is_written(write, error, message, 
     with pytest.raises(error, match=message):
         write(made("conv_net", rng), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_check_says_what_it_takes(rng):
+    net = made("conv_net", rng)
+    model = export.onnx_model(net)
+    for refused, error, words in (
+        (lambda: export.check_onnx(net, "net.onnx"), ArgTypeError, "model must be an onnx.ModelProto.*got 'net.onnx'$"),
+        (lambda: export.check_onnx(net, model), ParamError, "needs inputs of the net: normalized, or pictures"),
+        (lambda: export.check_torch(net, "net.safetensors", b""), ArgTypeError, "weights must be bytes, the content"),
+        (lambda: export.check_torch(net, b"", None), ArgTypeError, "source must be bytes.*got None$"),
+    ):
+        with pytest.raises(error, match=words):
+            refused()
 
 
 def test_what_is_there_stays_unless_it_may_be_overwritten(rng, tmp_path, monkeypatch):

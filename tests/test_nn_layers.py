@@ -401,6 +401,7 @@ IMAGES_ALONE = {
     "average_pool": lambda: nn.AveragePool(1),
     "adaptive_average_pool": lambda: nn.AdaptiveAveragePool(1),
     "global_average_pool": nn.GlobalAveragePool,
+    "upsample": nn.Upsample,
     "batchnorm": lambda: nn.BatchNorm(3),
     "groupnorm": lambda: nn.GroupNorm(3, 1),
 }
@@ -426,6 +427,8 @@ MISFITS = {
     "groupnorm_of_signals": (lambda: nn.GroupNorm(4, 2), (4, 5)),
     "adaptive_pool_of_rows": (lambda: nn.AdaptiveAveragePool(2), (3,)),
     "global_pool_of_rows": (nn.GlobalAveragePool, (3,)),
+    "upsample_of_rows": (nn.Upsample, (3,)),
+    "upsample_of_volumes": (nn.Upsample, (3, 2, 2, 2)),
     "affine_of_other_features": (lambda: nn.Affine(10, 3), (2, 3)),
     "batchnorm_of_other_channels": (lambda: nn.BatchNorm(3), (4, 2, 2)),
     "batchnorm_of_sequences": (lambda: nn.BatchNorm(3), (3, 7)),

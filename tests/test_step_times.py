@@ -40,7 +40,7 @@ def test_a_step_is_as_predicted(name):
 def test_the_table_has_every_case_and_chip():
     assert list(RECORDED) == list(CASES), ANEW
     for name, of_chips in RECORDED.items():
-        assert list(of_chips) == list(CHIPS), name
+        assert list(of_chips) == list(CASES[name].chips), name
         for row in of_chips.values():
             assert tuple(row) == step_times.COLUMNS, name
             parts = sum(row[column] for column in ("convolutions", "products", "passes", "gaps"))
@@ -58,6 +58,23 @@ def test_predictions_of_steps_are_those_of_the_table():
     steps = predictions()["steps"]
     found = {f"{step['preset']}-{step['batch']}-{step['precision']}": step["gpu_ms"] for step in steps}
     assert found == {name: RECORDED[name]["H200"]["graph"] for name in found}
+
+
+def test_by_warpgroups_steps_of_16_bits_are_predicted_too_and_others_are_the_same():
+    narrow = {name for name, case in CASES.items() if case.precision in ("float16", "bfloat16")}
+    assert narrow == {name for name, of_chips in RECORDED.items() if "H200 wgmma" in of_chips}
+    goals = [name for name in narrow if name.rpartition("-")[0] in step_times.GOALS]
+    assert len(goals) == 4
+    for name in goals:
+        by_warps, by_groups = (RECORDED[name][of]["convolutions"] for of in ("H200", "H200 wgmma"))
+        assert by_groups < by_warps, name
+
+
+def test_kernels_of_warpgroups_are_taken_where_they_may_be():
+    case = CASES["convnet-128-bfloat16"]
+    ways = [step_times.recorded(case, CHIPS[of]) for of in ("H200", "H200 wgmma")]
+    found = [{launch.name for launch in launches if launch.name.endswith("_wgmma")} for launches in ways]
+    assert found == [set(), {"conv_forward_wgmma", "conv_backward_data_wgmma", "conv_backward_weight_wgmma"}]
 
 
 # What is launched -----------------------------------------------------------------------------------------------------
@@ -169,6 +186,8 @@ Z = {"N": 1, "C": 12, "K": 20, "R": 3, "S": 3, "stride_v": 1, "stride_h": 1, "gr
 def one_loop(monkeypatch):
     rows = {f"{name}<...>": {"90": LOOP} for name in ("conv_forward_tiled", "conv_backward_data_tiled", "any_tensor")}
     rows |= {f"{name}<...>": {"90": LOOP} for name in ("conv_forward_few", "conv_backward_weight_tiled")}
+    by_warpgroups = ("conv_forward_wgmma", "conv_backward_data_wgmma", "conv_backward_weight_wgmma")
+    rows |= {f"{name}<...>": {"90": LOOP} for name in by_warpgroups}
     for packs, row in (("true", FASTER), ("false", {"90": LOOP})):
         rows[f"{step_times._TILED}{packs}{step_times._SMALL_TILE}"] = row
     monkeypatch.setattr(step_times, "_rows", lambda: rows)
@@ -183,6 +202,9 @@ def one_loop(monkeypatch):
         ("conv_backward_data_tiled", {**Z, "stride_v": 2, "stride_h": 2}, 0, 7 * 8),
         ("conv_forward_tiled", {**Z, "groups": 2}, 0, 9 * 8),
         ("conv_backward_weight_tiled", Z, 40, 40),
+        ("conv_forward_wgmma", Z, 0, 9 * 16),
+        ("conv_backward_data_wgmma", Z, 0, 9 * 24),
+        ("conv_backward_weight_wgmma", Z, 40, 40),
         ("any_tensor", Z, 0, 14 * 8),
         ("any_tensor", {**Z, "C": 3}, 0, 5 * 8),
     ],
@@ -214,6 +236,7 @@ def test_bytes_that_take_longer_are_waited_for(one_loop):
         ("any_tensor", {"T": "half16"}, 400),
         ("any_tensor", {"T": "float"}, 200),
         ("any_tensor_float", {"PRODUCTS": "3"}, 200),
+        ("any_wgmma", {"T": "half16"}, 400),
     ],
 )
 def test_tensor_cores_have_a_peak_of_their_own(name, templates, rate):

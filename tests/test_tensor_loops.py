@@ -33,6 +33,12 @@ def test_a_loop_of_each_kernel_is_as_recorded():
     _held({"90": dict(of_kernel.values())})
 
 
+@pytest.mark.long
+@pytest.mark.compilers
+def test_loops_of_float16_are_as_recorded_and_none_spills():
+    _held({"90": {name: one for name, one in tensor_loops.instances().items() if "half16" in name}})
+
+
 @pytest.mark.ladder
 @pytest.mark.compilers
 def test_loops_are_as_recorded():
@@ -72,6 +78,13 @@ def test_large_tiles_are_bound_by_tensor_cores(kernel, tile):
     for arch, loop in _of_tile(kernel, f"{', '.join(map(str, tile))}>").items():
         assert loop.bound(arch)[1] == "tensor"
         assert loop.hmma_share >= 0.36
+
+
+@pytest.mark.parametrize("kernel", ["conv_forward_tensor<half16, 1, false", "conv_backward_data_tensor<half16, 1"])
+def test_of_the_instructions_of_tall_tiles_36_of_100_are_products(kernel):
+    """Shared memory bounds these on sm_90."""
+    rows = _of_tile(kernel, f", {', '.join(map(str, conv_tensor.TALL))}>")
+    assert all(loop.hmma_share >= 0.36 for loop in rows.values())
 
 
 @pytest.mark.compilers

@@ -88,10 +88,10 @@ def test_any_memory_layout(mode, layout, device, rng):
             assert is_channels_last(actual) == is_channels_last(array)
 
 
-_SIZES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
+_SIZES = st.tuples(st.integers(1, 2), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
 
 
-@given(_SIZES, st.tuples(st.integers(1, 4), st.integers(1, 9)), st.sampled_from(list(MODES)), st.integers(0, 2**32))
+@given(_SIZES, st.tuples(st.integers(1, 4), st.integers(1, 5)), st.sampled_from(list(MODES)), st.integers(0, 2**32))
 def test_backward_is_the_adjoint(device, shape, factor, mode, seed):
     """<dy, upsample(x)> = <dx, x>, and every gradient is shared out whole, for the weights of a result add up to 1.
 
@@ -153,6 +153,8 @@ def test_nan_and_infinity_reach_what_they_are_near_alone(value, stored, device, 
     np.testing.assert_array_equal(np.argwhere(~np.isfinite(y[0, 1])).min(0), (2, 5))
     np.testing.assert_array_equal(np.argwhere(~np.isfinite(y[0, 1])).max(0), (6, 9))
     assert np.argwhere(~np.isfinite(dx)).tolist() == [[0, 0, 0, 0], [1, 0, 1, 2]]
+    for result in (y, dx):
+        np.testing.assert_array_equal(result[~np.isfinite(result)], np.asarray(value, dtype))
 
 
 def test_corners_lie_on_corners(device, dtype):
@@ -164,7 +166,7 @@ def test_corners_lie_on_corners(device, dtype):
     assert device.numpy(y)[0, 0].tolist() == [[1, 1.5, 2.5, 4, 6, 7]] * 2
 
 
-@pytest.mark.parametrize("factor", [(300,), (90, 90), (2, 500)], ids=str)
+@pytest.mark.parametrize("factor", [(300,), (70, 20), (2, 500)], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 def test_sums_of_many_gradients_are_as_accurate_as_the_rule(factor, mode):
     """Equal terms are all rounded the same way: one long running sum would be off too far."""

@@ -152,6 +152,9 @@ def operator(inputs: Inputs, device: Any) -> Callable[..., Any]:
         stride, (pad, frame) = of_axes(options.get("stride", window), axes), _padding(options.get("pad", 0), axes)
         if op == "max_pool":
             border, more = float("-inf"), (of_axes(options.get("dilation", 1), axes), ceil)
+        elif of_axes(options.get("dilation", 1), axes) != (1,) * axes:
+            msg = "averages windows without gaps"
+            raise NotOffered(msg)
         else:
             border, more = 0.0, (ceil,)
         return lambda x: pool(F.pad(x, frame, value=border) if frame else x, window, stride, pad, *more)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from .compiled import passes
 from .layout import accumulator, stored
 from .memory import empty_array
 from .parallel import quiet
-from .runs import FEW
 
 
 class _Windows(NamedTuple):
@@ -61,19 +60,14 @@ def _axis_by_axis(source: np.ndarray, shape: tuple[int, ...], one_axis: Callable
 def _forward(x: np.ndarray, y: np.ndarray) -> None:
     """Fill y (outer, P, inner) with the means of windows over x (outer, H, inner)."""
     windows = _windows(x.shape[1], y.shape[1])
-    _passes(x.dtype, windows).forward(x, y, windows.first, windows.end, windows.share.astype(y.dtype))
+    passes("adaptive_average_pool", x.dtype).forward(x, y, windows.first, windows.end, windows.share.astype(y.dtype))
 
 
 def _backward(dy: np.ndarray, dx: np.ndarray) -> None:
     """Fill dx (outer, H, inner): each pixel gets the shares of the windows it lies under, of dy (outer, P, inner)."""
     share = _windows(dx.shape[1], dy.shape[1]).share.astype(dx.dtype)
     over = _windows(dy.shape[1], dx.shape[1])
-    _passes(dy.dtype, over).backward(dy, dx, over.first, over.end, share)
-
-
-def _passes(dtype: np.dtype, windows: _Windows) -> Any:
-    # Loops add up a window in one running sum, which must be short: see runs.py.
-    return passes("adaptive_average_pool", dtype, served=int((windows.end - windows.first).max()) <= FEW)
+    passes("adaptive_average_pool", dy.dtype).backward(dy, dx, over.first, over.end, share)
 
 
 @lru_cache(256)

@@ -50,7 +50,7 @@ _CYCLES_OF_START, _BYTES_OF_ONE, _BYTES_OF_ALL = 1500, 25, 2500
 
 def takes(z: ConvSizes, device: Device, dtype: np.dtype) -> bool:
     """True if this kernel makes dw of z, of what conv_weight_tensor serves."""
-    return conv_wgmma.takes(z, device, dtype, data=False)
+    return conv_wgmma.serves(z, device, dtype, z.C, _SIDE) and conv_wgmma.takes(z, device, dtype, data=False)
 
 
 def tile_of(filters: int, boxes: int) -> WeightWgmmaTile:

@@ -33,6 +33,10 @@ _CORNERS = -128, 127  # of the box that a map walks,
 _SHIFT = 255  # what a tap is further on,
 _STEP = 8  # and steps, at most
 _ITEM = 2  # bytes of a number
+_DEPTHS = 64, 32  # channels of a step
+# Of the channels of whole steps those that are there, at least: the rest multiplies zeros, of which slices of several
+# taps (conv_tensor.cuh) have fewer.
+_LEAST_SHARE = 0.5
 _CHANNELS = 64  # of dx, in a line of the filters
 _BESIDE = 512  # bytes behind the stages, or fewer: mbarriers, and what a block knows of its tile
 
@@ -61,9 +65,16 @@ _CYCLES_OF_ENDS = 2500  # of a block, until its first step has landed and from i
 
 def takes(z: ConvSizes, device: Device, dtype: np.dtype, *, data: bool) -> bool:
     """True if these kernels make y of z, or dx with data, of what tensor cores can make at all."""
+    if not serves(z, device, dtype, z.K if data else z.C, min(_DEPTHS)):
+        return False
+    return _fits(_data_axes(z) if data else forward_axes(z))
+
+
+def serves(z: ConvSizes, device: Device, dtype: np.dtype, channels: int, step: int) -> bool:
+    """True if warpgroups are to be used at all, and so many channels fill whole steps well enough."""
     if not ON or device.arch != ARCH or device in _refused or dtype.itemsize != 2:
         return False
-    return z.groups == 1 and min(z.N, z.P, z.Q) > 0 and _fits(_data_axes(z) if data else forward_axes(z))
+    return z.groups == 1 and min(z.N, z.P, z.Q) > 0 and channels >= _LEAST_SHARE * step * -(-channels // step)
 
 
 def conv_forward(
@@ -158,7 +169,8 @@ def tile_of(pixels: int, columns: int, channels: int, taps: int, sm_count: int, 
         return -(-blocks // (sm_count * together)) * (together * steps * _CYCLES[tile] + _CYCLES_OF_ENDS)
 
     tile = min(_CYCLES, key=time)
-    half = -(-channels // 32) * 32 < -(-channels // 64) * 64
+    whole, half_steps = (-(-channels // depth) * depth for depth in _DEPTHS)
+    half = half_steps < whole
     return tile._replace(depth=32, stages=2 * tile.stages) if half else tile
 
 

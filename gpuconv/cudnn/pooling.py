@@ -83,10 +83,11 @@ def pooling_backward(
     if not y.size or not x.size:
         return zeros(tuple(x.shape), x.dtype, beside=x)
     source, sizes, shares = _source(x, y, ksize, stride, pad, mode)
-    backend, upstream = (
-        backend_of(x=source, gy=gy),
-        as_image(gy if shares is None else gy.astype(source.dtype) * shares),
-    )
+    backend = backend_of(x=source, gy=gy)
+    upstream: Any = gy
+    if shares is not None:
+        upstream = upstream.astype(source.dtype, copy=False) * shares
+    upstream = as_image(upstream)
     if mode in _MAXIMA:
         maxima, places = _maxima(source, sizes)
         upstream = np.where(maxima == -np.inf, upstream.dtype.type(0), upstream)

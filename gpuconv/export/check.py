@@ -15,6 +15,8 @@ import numpy as np
 
 from .. import nn
 from ..backend import asarray, asnumpy
+from ..checks import shown
+from ..errors import ArgTypeError, ParamError
 from ..nn.finite import check_scores
 from ..ops.augmentation import augment
 from . import onnx_file
@@ -61,6 +63,9 @@ def check_onnx(
     >>> export.check_onnx(net, model, normalized=np.ones((2, 3, 8, 8), np.float32)).within
     True
     """
+    if not hasattr(model, "metadata_props"):
+        msg = f"model must be an onnx.ModelProto, as onnx_model returns it, got {shown(model)}"
+        raise ArgTypeError(msg)
     values = {prop.key: prop.value for prop in model.metadata_props}
     dtype = onnx_file.scores_dtype(model)
     x = _normalized(net, normalized, pictures, mean, std)
@@ -93,6 +98,10 @@ def check_torch(
     >>> export.check_torch(net, weights, module, normalized=np.ones((2, 3, 8, 8), np.float32)).within
     True
     """
+    for name, value in (("weights", weights), ("source", source)):
+        if not isinstance(value, bytes):
+            msg = f"{name} must be bytes, the content of a file of to_torch, got {shown(value)}"
+            raise ArgTypeError(msg)
     x = _normalized(net, normalized, pictures, mean, std)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "exported.safetensors"
@@ -141,6 +150,9 @@ def _compare(program: str, net: nn.Net, x: np.ndarray, theirs: Any, dtype: np.dt
 
 def _normalized(net: nn.Net, normalized: Any, pictures: Any, mean: Any, std: Any) -> np.ndarray:
     """Return the inputs of the net, on the host, in its dtype; of NaN, with which nothing agrees, it may make none."""
+    if pictures is None and normalized is None:
+        msg = "a check needs inputs of the net: normalized, or pictures with mean and std"
+        raise ParamError(msg)
     if pictures is None:
         x = np.asarray(normalized).astype(net.dtype)
     else:
@@ -166,20 +178,23 @@ def _normalising(mean: Any, std: Any) -> float:
 
 def _onnx_program(model: Any) -> tuple[str, Callable[[np.ndarray], np.ndarray]]:
     """Return the name of what runs ONNX files here, and how."""
+    refused = ""
     if importlib.util.find_spec("onnxruntime") is not None:
         import onnxruntime
-        from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotThere
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+        name = f"ONNX Runtime {onnxruntime.__version__}"
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what it cannot do is said here, by name
         try:
-            session = onnxruntime.InferenceSession(onnx_file.encode(model), providers=["CPUExecutionProvider"])
-        except NotThere:  # it has no float64 convolution, for one: the reference has
-            session = None
-        if session is not None:
-            name = f"ONNX Runtime {onnxruntime.__version__}"
+            session = onnxruntime.InferenceSession(onnx_file.encode(model), options, ["CPUExecutionProvider"])
+        except (errors.Fail, errors.NotImplemented):  # float64 convolutions, pools padded by more than the window
+            refused = f" ({name} does not take the file)"
+        else:
             return name, lambda x: np.asarray(session.run([onnx_file.OUTPUT], {onnx_file.INPUT: x})[0])
     import onnx
 
-    return f"onnx.reference {onnx.__version__}", onnx_reference(model)
+    return f"onnx.reference {onnx.__version__}{refused}", onnx_reference(model)
 
 
 def onnx_reference(model: Any) -> Callable[[np.ndarray], np.ndarray]:

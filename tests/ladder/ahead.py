@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
 from gpuconv.cuda import device as cuda_device
@@ -38,14 +38,13 @@ def compile_all(work: Work) -> bool:
     seconds: dict[str, float] = {}
     failed: list[str] = []
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
-    futures: dict[Future[float], str] = {}
-    if not work.dry:
-        futures |= {pool.submit(training.one_step, name, precision): f"a step of {name}, {precision}"
-                    for precision in training.PRECISIONS for name in _WARMED}  # fmt: skip
     todo = _instances(dry=work.dry)
+    futures = {pool.submit(compile_one, file, expression): expression for file, expression in todo}
     if work.dry:
         work.leave_out(f"all kernels but the {len(todo)} of a dry run's calls")
-    futures |= {pool.submit(compile_one, file, expression): expression for file, expression in todo}
+    else:  # last: a step compiles its kernels one after the other, those that are not there yet
+        futures |= {pool.submit(training.one_step, name, precision): f"a step of {name}, {precision}"
+                    for precision in training.PRECISIONS for name in _WARMED}  # fmt: skip
     try:
         for future in as_completed(futures, timeout=max(work.left(), 0.1)):
             name = futures[future]

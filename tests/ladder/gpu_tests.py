@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ _PROCESSES, _TIMEOUT = 14, 60  # seconds of one test
 # What no GPU has run comes first; last the calls that the section before has held to the same loops.
 _FIRST = ("cuda_conv_tensor", "cuda_conv_weight_tensor", "batchnorm_fused", "bfloat16", "precision", "mixed_precision")
 _LAST = ("gpu_calls",)
+# What a file has in it whose tests take a place that computes: others have no case of a GPU, and take time to collect.
+_PLACES = re.compile(r"\bdef \w+\([^)]*\b(?:device|gpu|cuda)\b|\bGPU\b")
 _DRY = ("tests/test_relu.py", "tests/test_max_pool_ties.py")  # quick to compile
 _BAD = ("failed", "crashed")
 
@@ -46,13 +49,14 @@ def run(work: Work) -> bool | None:
 
 
 def in_order() -> list[str]:
-    """Return the files of tests, those first that tell most where time is spent before all of them ran."""
+    """Return the files that may have cases of a GPU, those first that tell most where time is spent before all ran."""
 
     def place(name: str) -> tuple[bool, bool, str]:
         kind = name.removeprefix("test_")
         return kind.startswith(_LAST), not kind.startswith(_FIRST), name
 
-    names = sorted((path.stem for path in (ROOT / "tests").glob("test_*.py")), key=place)
+    files = (ROOT / "tests").glob("test_*.py")
+    names = sorted((path.stem for path in files if _PLACES.search(path.read_text(encoding="utf-8"))), key=place)
     return [f"tests/{name}.py" for name in names]
 
 

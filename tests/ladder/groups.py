@@ -11,12 +11,17 @@ from pathlib import Path
 from . import ROOT, TESTS
 
 _GROUPS = "GPUCONV_LADDER_GROUPS"  # names the file in which a section notes the groups that it starts
+_LAST_WORDS = 5.0  # seconds for what a program that was ended has left to be read
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return the environment of a program that imports gpuconv and the tests from this checkout, installed or not."""
+    """Return the environment of a program that imports gpuconv and the tests from this checkout, installed or not.
+
+    What the CPU computes beside a GPU is NumPy's: on a fresh machine compiled loops would be compiled first.
+    """
     places = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), str(ROOT), str(TESTS)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(places)), **variables}
+    python_path = os.pathsep.join(dict.fromkeys(places))
+    return {"GPUCONV_COMPILED": "0", **os.environ, "PYTHONPATH": python_path, **variables}
 
 
 def run_group(command: list[str], seconds: float, **variables: str) -> tuple[int | None, str, str]:
@@ -40,10 +45,25 @@ def run_group(command: list[str], seconds: float, **variables: str) -> tuple[int
         status = process.returncode
     except subprocess.TimeoutExpired:
         end(process.pid)
-        out, errors = process.communicate()
+        out, errors = _last_words(process)
     finally:
         end(process.pid)  # what the program left behind, and all of it where this one is interrupted
     return status, out, errors
+
+
+def _last_words(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return the output of a program that was ended; of one that a driver holds, or a child of another group, what is there."""
+    try:
+        return process.communicate(timeout=_LAST_WORDS)
+    except subprocess.TimeoutExpired as late:
+        for pipe in filter(None, (process.stdout, process.stderr)):
+            pipe.close()
+        process.poll()
+        return _text(late.stdout), _text(late.stderr)
+
+
+def _text(read: bytes | str | None) -> str:
+    return read.decode(errors="replace") if isinstance(read, bytes) else read or ""
 
 
 def run_section_group(command: list[str], seconds: float, noted: Path, **variables: str) -> tuple[int | None, str, str]:

@@ -26,11 +26,12 @@ def settings_of(
 ) -> Settings:
     """Return what lets warpgroups serve each convolution that they can, by these tiles; sums of dw in short runs.
 
-    What does not compile is an error, and not left to other kernels.
+    What does not compile is an error, and not left to other kernels, and few channels are not, either.
     """
     return (
         (conv_wgmma, "prepared", conv_wgmma.prepare),
         (conv_wgmma, "ON", True),
+        (conv_wgmma, "_LEAST_SHARE", 0.0),
         (conv_wgmma, "_CYCLES", {tile: 1}),
         (conv_weight_wgmma, "_CYCLES", {of_weights: 1}),
         (conv_weight_wgmma, "slices_of", _two_slices),

@@ -336,9 +336,18 @@ def _gelu_far_out(d: Inputs) -> Results:
 
 
 def fused(
-    shape: tuple[int, ...], *, activation: str, pool: bool = False, join: str = "alone", drawn: str = "normal"
+    shape: tuple[int, ...],
+    *,
+    activation: str,
+    pool: bool = False,
+    join: str = "alone",
+    drawn: str = "normal",
+    lost: bool = False,
 ) -> Callable[[Inputs], Results]:
-    """Return a batch norm with what follows it, as the units of nets on a GPU, and on the host the layers one by one."""
+    """Return a batch norm with what follows it, as the units of nets on a GPU, and on the host the layers one by one.
+
+    lost: every other channel is NaN, by its beta.
+    """
 
     def run(d: Inputs) -> Results:
         x, other = getattr(d, drawn)(*shape), d.normal(*shape)
@@ -346,6 +355,8 @@ def fused(
         dy, masked = getattr(d, drawn)(*out), d.normal(*out)
         gamma, mean, var = (d.positive(shape[1]) for _ in range(3))
         beta = (d.normal if pool else d.positive)(shape[1])  # of positive ones next to no maximum is below 0
+        if lost:
+            beta = d.put(np.where(np.arange(shape[1]) % 2, np.nan, 0.5).astype(d.narrow))
         settings = {"training": True, "momentum": 0.9, "eps": 1e-5}
         if d.wide:
             return _in_layers(d, activation, pool, join, (x, gamma, beta, mean, var), other, dy, masked)
@@ -1282,6 +1293,7 @@ _SPECIAL = (
             ("relu_after", (2, 8, 4, 4), {"activation": "relu", "join": "after"}, True),
             ("relu_anywhere", (2, 8, 4, 4), {"activation": "relu", "join": "after", "drawn": "shifted"}, False),
             ("relu_rows", (70, 24), {"activation": "relu"}, False),
+            ("relu_of_nan", (2, 8, 4, 4), {"activation": "relu", "lost": True}, False),
             ("gelu", (3, 5, 5, 3), {"activation": "gelu"}, True),
             ("gelu_after", (2, 8, 4, 4), {"activation": "gelu", "join": "after"}, False),
             ("gelu_tanh", (2, 8, 4, 4), {"activation": "gelu-tanh"}, True),
@@ -1290,6 +1302,7 @@ _SPECIAL = (
             ("pool_in_packs", (2, 8, 5, 8), {"activation": "identity", "pool": True}, False),
             ("pool_relu", (2, 8, 6, 8), {"activation": "relu", "pool": True}, True),
             ("pool_relu_odd", (2, 3, 4, 6), {"activation": "relu", "pool": True}, False),
+            ("pool_relu_of_nan", (2, 8, 6, 8), {"activation": "relu", "pool": True, "lost": True}, False),
             ("pool_relu_anywhere", (1, 8, 5, 8), {"activation": "relu", "pool": True, "drawn": "shifted"}, False),
         )
     ),

@@ -5,6 +5,7 @@
 Without a flag the table is shown; --check holds it to layer_times.json beside this file and says what changed; --write
 makes that file.  It is the model of step_times.py, at the layers of predictions.json: the real launchers take each pass
 on a device that runs nothing, and its launches take what step_times.py says, the gaps between them included.
+Convolutions of bfloat16 by warpgroups, which are off by default, have a row of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from bench.cases import OPERATORS, Case
 
-from .layers import Arrays, case_of, dtype_of, in_regime, ours, passes_of, regimes_of
+from .layers import WGMMA, Arrays, case_of, dtype_of, in_regime, ours, passes_of, regimes_of
 from .null_device import NullDevice, nowhere
 from .predictions import predictions
 from .step_times import CHIPS, GAP_US, time_of
@@ -36,7 +37,7 @@ Row = dict[str, dict[str, float]]  # microseconds by regime and pass
 def predicted(layer: dict[str, Any]) -> Row:
     """Return the microseconds of a layer's passes."""
     row: Row = {}
-    for regime in regimes_of(layer):
+    for regime in (*regimes_of(layer), *(() if "op" in layer else (WGMMA,))):
         with nowhere(int(_CHIP.arch), _CHIP.multiprocessors) as device, in_regime(regime):
             passes = ours(case_of(layer), _arrays(device, case_of(layer), dtype_of(regime)), regime)
             row[regime] = {name: _us(device, passes[name][1]) for name in passes_of(layer)}
@@ -96,7 +97,7 @@ def shown(rows: dict[str, Row]) -> str:
     for name, regimes in rows.items():
         for regime, row in regimes.items():
             passes = "  ".join(f"{which} {us:8.1f}" for which, us in row.items())
-            lines.append(f"{name:32} {regime:13} {passes}")
+            lines.append(f"{name:32} {regime:14} {passes}")
     return "\n".join(lines)
 
 

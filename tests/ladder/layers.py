@@ -13,11 +13,12 @@ import numpy as np
 import gpuconv
 from bench.cases import Case
 from gpuconv import bfloat16
-from gpuconv.cuda import conv_tensor
+from gpuconv.cuda import conv_tensor, conv_wgmma
 from gpuconv.ops.conv import input_gradient, weight_gradient
 
 # float32 as the launchers choose, on an H200 by three products of TF32, and by FFMA alone; TF32 by name; 16 bits.
 FFMA = "float32 FFMA"
+WGMMA = "bfloat16 wgmma"  # bfloat16 by warpgroups, off by default: measured apart, by warpgroups.py
 REGIMES = ("bfloat16", "float32", "tf32", "float16", FFMA)
 PASS_REGIMES = ("bfloat16", "float32", "float16")  # of layers without products
 
@@ -59,14 +60,18 @@ def passes_of(layer: dict[str, Any]) -> tuple[str, ...]:
 
 def dtype_of(regime: str) -> np.dtype:
     """Return the dtype that arrays have in a regime."""
-    return bfloat16.narrow_dtype(regime) if regime in ("float16", "bfloat16") else np.dtype(np.float32)
+    kind = "bfloat16" if regime == WGMMA else regime
+    return bfloat16.narrow_dtype(kind) if kind in ("float16", "bfloat16") else np.dtype(np.float32)
 
 
 @contextmanager
 def in_regime(regime: str) -> Iterator[None]:
     """Let launchers choose among the kernels of a regime: without tensor cores where float32 is to go by FFMA."""
     archs: frozenset[int] = frozenset() if regime == FFMA else conv_tensor.FLOAT32_ARCHS
-    with mock.patch.object(conv_tensor, "FLOAT32_ARCHS", archs):
+    with (
+        mock.patch.object(conv_tensor, "FLOAT32_ARCHS", archs),
+        mock.patch.object(conv_wgmma, "ON", conv_wgmma.ON or regime == WGMMA),
+    ):
         yield
 
 

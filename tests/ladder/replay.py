@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -58,8 +59,13 @@ class TorchReplay:
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
             self._graph.capture_begin(capture_error_mode="relaxed")  # as CuPy's is
-            for call in calls:
-                call()
+            try:
+                for call in calls:
+                    call()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # says that it was spoiled
+                    self._graph.capture_end()
+                raise
             self._graph.capture_end()
 
     def ms(self, replays: int) -> float:

@@ -20,6 +20,8 @@ grids and sizes are theirs.  Of each launch:
 A step as one graph takes the sum of these: the host launches once.  Launched one by one it takes that, or the host's
 time if it is more: launches times host_us_per_launch of predictions.json.
 
+"H200 wgmma" is an H200 whose launchers may take the kernels of warpgroups (conv_wgmma.ON, off by default), of 16 bits.
+
 Peaks: H200 and A100 80 GB by NVIDIA's data sheets (FFMA, 16 bits and TF32 with dense matrices); bytes of an A100 by its
 data sheet, of an H200 the rate of a copy, 4.3 TB/s.  0.75 is what cuBLAS's SGEMM keeps of the issue rate on an H100
 (hot_loops.py), taken for bandwidth and for the A100, too.
@@ -42,10 +44,11 @@ from collections.abc import Iterable
 from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
-from gpuconv.cuda import muon
+from gpuconv.cuda import conv_wgmma, muon
 from gpuconv.errors import ConfigError
 from gpuconv.train import PRESETS, Config, Stepper, recipe
 from gpuconv.train.feed import Feed
@@ -86,18 +89,24 @@ class Chip(NamedTuple):
     bits16: float
     tf32: float
     bandwidth: float
+    warpgroups: bool = False  # whether kernels of warpgroups may be taken
 
     def peak(self, launch: Launch) -> float:
         """Return the operations a second of the units that a kernel of convolution adds up on."""
+        if launch.name.endswith("_wgmma"):
+            return self.bits16
         if "tensor" not in launch.name:
             return self.ffma
         return self.tf32 if launch.templates.get("T", "float") == "float" else self.bits16
 
 
+_H200 = Chip("90", 132, 66.9e12, 990e12, 495e12, 4.3e12)
 CHIPS = {
-    "H200": Chip("90", 132, 66.9e12, 990e12, 495e12, 4.3e12),
+    "H200": _H200,
+    "H200 wgmma": _H200._replace(warpgroups=True),
     "A100": Chip("80", 108, 19.5e12, 312e12, 156e12, 2.0e12),
 }
+_NARROW = ("float16", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +119,11 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.preset}-{self.batch}-{self.precision}"
+
+    @property
+    def chips(self) -> dict[str, Chip]:
+        """The chips on which it is another step than on those before: kernels of warpgroups are of 16 bits."""
+        return {name: chip for name, chip in CHIPS.items() if self.precision in _NARROW or not chip.warpgroups}
 
 
 def _precisions() -> tuple[str, ...]:
@@ -149,7 +163,10 @@ def recorded(case: Case, chip: Chip) -> tuple[Launch, ...]:
     settings = {"batch_size": case.batch, "train_images": case.batch, "precision": case.precision}
     config = dataclasses.replace(PRESETS[case.preset], **settings, validation=0, device="cuda", graph="off")
     images, labels = np.zeros((case.batch, 3, 32, 32), np.uint8), np.zeros(case.batch, np.int64)
-    with nowhere(int(chip.arch), chip.multiprocessors) as device:
+    with (
+        mock.patch.object(conv_wgmma, "ON", chip.warpgroups),
+        nowhere(int(chip.arch), chip.multiprocessors) as device,
+    ):
         stepper = Stepper(recipe.net(config, images.shape[1:], 10), config, lambda step: 0.1, lambda outcome: None)
         with Feed(images, labels, config, mean=(0.5,) * 3, std=(0.25,) * 3) as feed:
             for step in range(2):  # the first makes what is kept from step to step
@@ -238,7 +255,7 @@ def _inner(launch: Launch) -> float:
         return float(launch.values["length"])
     data = "backward_data" in name
     channels, taps = int(z["K" if data else "C"]) // int(z["groups"]), int(z["R"]) * int(z["S"])
-    if name.endswith("_tiled"):
+    if name.endswith(("_tiled", "_wgmma")):
         channels = _up_to(int(launch.templates["DEPTH"]), channels)
     elif "tensor" in name:
         channels = _up_to(_CHUNK if launch.templates.get("T", "float") == "float" else 2 * _CHUNK, channels)
@@ -313,7 +330,7 @@ def predicted(case: Case, chip: Chip) -> dict[str, float]:
 
 def table(cases: Iterable[str] = CASES) -> dict[str, dict[str, dict[str, float]]]:
     """Return what is checked in: rows by case and chip."""
-    return {name: {of: predicted(CASES[name], chip) for of, chip in CHIPS.items()} for name in cases}
+    return {name: {of: predicted(CASES[name], chip) for of, chip in CASES[name].chips.items()} for name in cases}
 
 
 def read() -> dict[str, Any]:
@@ -341,6 +358,8 @@ def shown(rows: dict[str, dict[str, dict[str, float]]]) -> str:
     for chip in CHIPS:
         lines += ["", f"{chip:<22}" + _line(_HEADS)]
         for name, of_chips in rows.items():
+            if chip not in of_chips:
+                continue
             numbers = [of_chips[chip][column] for column in COLUMNS]
             places = (0, 0, 2, 2, 2, 2, 2, 2, 2)
             lines.append(f"{name:<22}" + _line(f"{x:.{n}f}" for x, n in zip(numbers, places, strict=True)))
@@ -406,7 +425,7 @@ def main() -> int:
     sys.stdout.write(shown(rows) + "\n")
     if arguments.kernels:
         for name in arguments.cases:
-            for of, chip in CHIPS.items():
+            for of, chip in CASES[name].chips.items():
                 sys.stdout.write(f"\n{name}, {of}\n{by_kernel(CASES[name], chip)}\n")
     if arguments.write:
         kept = {**(read()["steps"] if TABLE.exists() else {}), **rows}

@@ -167,6 +167,11 @@ def _loop(arch: str, one: Launched) -> TensorLoop:
         msg = f"{one.expression} on sm_{arch}: {counts['HMMA']} HMMA in the hot loop, {hmma_of_step(one)} in a step"
         raise ValueError(msg)
     needed, threads = compiled.resources[one.expression], math.prod(one.kernel.block)
+    if needed.stack_bytes or needed.spills:
+        msg = (
+            f"{one.expression} on sm_{arch} keeps {needed.stack_bytes} bytes in local memory, {needed.spills} of spills"
+        )
+        raise ValueError(msg)
     return TensorLoop(
         len(turn),
         counts["HMMA"],

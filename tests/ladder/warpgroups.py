@@ -25,8 +25,8 @@ from gpuconv.cuda import device as cuda_device
 from . import hopper_calls, kernels
 from .ahead import compile_one
 from .kernel_calls import assert_as_expected, emulated_on
-from .layers import ours, passes_of
-from .predictions import predictions
+from .layers import WGMMA, ours, passes_of
+from .predictions import predictions, share
 from .replay import CupyReplay, spread, turns
 from .work import Work, line
 
@@ -97,21 +97,25 @@ def _measure(work: Work, layer: dict[str, Any], name: str) -> None:
     if refused is not None:
         raise AssertionError(refused)
     warps, groups = turns(*replays, count, dry=False)
-    work.keep(rows=[*work.found["rows"], row(layer["name"], name, warps, groups)])
+    work.keep(rows=[*work.found["rows"], row(layer, name, warps, groups)])
 
 
-def row(layer: str, name: str, warps: list[float], groups: list[float]) -> dict[str, Any]:
-    """Return what is kept of a pass: microseconds by warps and by warpgroups."""
+def row(layer: dict[str, Any], name: str, warps: list[float], groups: list[float]) -> dict[str, Any]:
+    """Return what is kept of a pass: microseconds by warps and by warpgroups, these beside what the model says."""
     by_warps, by_groups = map(statistics.median, (warps, groups))
     us = {"us by warps": round(by_warps, 2), "us by warpgroups": round(by_groups, 2)}
     spreads = {"spreads": [spread(warps), spread(groups)], "warps / warpgroups": round(by_warps / by_groups, 3)}
-    return {"layer": layer, "pass": name, **us, **spreads}
+    expected = layer["us"].get(WGMMA, {}).get(name)
+    beside = {"predicted us": expected, "measured / predicted": share(by_groups, expected)}
+    return {"layer": layer["name"], "pass": name, **us, **spreads, **beside}
 
 
 def shown(found: dict[str, Any]) -> str:
     """Return a row for the table."""
     times = f"{found['us by warps']:8.1f} us by warps {found['us by warpgroups']:8.1f} us by warpgroups"
-    return f"{found['layer']:30s} {found['pass']:8s} {times}, {found['warps / warpgroups']:.2f}"
+    ratio = found["measured / predicted"]
+    beside = "" if ratio is None else f", x{ratio:.2f} of predicted"
+    return f"{found['layer']:30s} {found['pass']:8s} {times}, {found['warps / warpgroups']:.2f}{beside}"
 
 
 def _compile_ahead(work: Work) -> None:

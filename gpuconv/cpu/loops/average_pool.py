@@ -365,9 +365,9 @@ def _backward(counter, size, dy, dx, share, memory, rooms, planes, tiled, longes
                     done, met = max(done, top + lowest), met + 1
                     if len(room) and (met == longest[0] or p + 1 == P):
                         begin = (deep + nearest * deeper) * H * W * C
-                        length_of = ((farthest - 1 - nearest) * deeper + 1) * H * W * C
-                        _add(part(volume, begin, length_of), part(room, begin, length_of))
-                        fill(part(room, begin, length_of), 0)
+                        count = ((farthest - 1 - nearest) * deeper + 1) * H * W * C
+                        _add(part(volume, begin, count), part(room, begin, count))
+                        fill(part(room, begin, count), 0)
                         met = 0
             if lone:
                 fill(part(volume, done * W * C, (H - done) * W * C), 0)

@@ -53,7 +53,7 @@ def forward(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: Sizes) -> Non
     within = (above, left) == (0, 0) and 2 * z.P <= z.H and 2 * z.Q <= z.W
     side_by_side = narrow and within and (R, S) == (down, across) == (2, 2) and (apart, beside) == (1, 1)
     columns = across, z.Q + (S - 1) * beside // across
-    small, large = (places.reshape(-1), _NO_PLACES) if narrow else (_NO_BYTES, places.reshape(-1))
+    small, large = _by_width(places)
     pitch = 0 if narrow else row
 
     def work(counter: np.ndarray) -> None:
@@ -78,7 +78,7 @@ def backward(dy: np.ndarray, place: np.ndarray, dx: np.ndarray, z: Sizes) -> Non
     # A running sum in float32 must be short, see runs.py: longer ones are kept in float64, and so is what has no table.
     narrow = place.dtype == _BYTE
     exact = prod(meeting(z)) > FEW or not narrow
-    small, large = (places.reshape(-1), _NO_PLACES) if narrow else (_NO_BYTES, places.reshape(-1))
+    small, large = _by_width(places)
     table = _NO_OFFSETS if exact else _offsets(windows[:3], windows[9:], z.H * z.W * channels, z.W * channels, channels)
     volume = prod(before[1:]) if exact else 0
 
@@ -110,7 +110,7 @@ def _forward_in_two(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: Sizes
     before, after = ((prod(shape[:at]), shape[at], prod(shape[at + 1 :])) for shape in (values.shape, y.shape))
     size = max(1, _BLOCK // (z.stride[axis] * before[2]))
     narrow = place.dtype == _BYTE
-    small, large = (places.reshape(-1), _NO_PLACES) if narrow else (_NO_BYTES, places.reshape(-1))
+    small, large = _by_width(places)
     pitch = 0 if narrow else after[2]
     windows = z.window[axis], z.stride[axis], z.pad[axis], z.dilation[axis], inside.places
 
@@ -120,6 +120,12 @@ def _forward_in_two(x: np.ndarray, best: np.ndarray, place: np.ndarray, z: Sizes
         _forward_over(counter, size, *arrays, pitch, windows)
 
     share_out(work, -(-after[0] * after[1] // size), _LEAST)
+
+
+def _by_width(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return places flat, as bytes and as int32: what they are not is empty."""
+    flat = places.reshape(-1)
+    return (flat, _NO_PLACES) if places.dtype == _BYTE else (_NO_BYTES, flat)
 
 
 def _first_axis(z: Sizes) -> int | None:
