@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import gc
 import importlib.metadata
 import json
 import os
@@ -214,6 +215,7 @@ def _inside(cases: list[str], settings: dict[str, Any]) -> None:
                 for number in range(warm + _COUNTED):
                     before = asked["allocations"]
                     if number >= warm:
+                        gc.collect()  # what is left of the run before: to free a recording's memory is to wait
                         cupy.cuda.runtime.profilerStart()
                     run.step(next(batches))
                     cupy.cuda.runtime.profilerStop()
