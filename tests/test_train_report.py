@@ -66,10 +66,13 @@ def test_plain_lines_are_all_there_and_fit(clock):
 
 
 def test_a_note_is_broken_between_words_and_a_table_is_not():
-    target = console(terminal=False)
-    with terminal.Plain(target) as says:
-        says.note("word " * 17 + "\n  " + "this " * 16)
-        says.lines(["x" * 90, ""])
+    target, log = console(terminal=True), console(terminal=False)
+    text = "word " * 17 + "\n  " + "this " * 16
+    for says in (terminal.Bar(target), terminal.Plain(log)):
+        with says:
+            says.note(text)
+            says.lines(["x" * 90, ""])
+    assert log.file.getvalue() == f"{text}\n{'x' * 90}\n\n"
     assert target.file.getvalue().splitlines() == [
         ("word " * 16).strip(),
         "word",

@@ -9,6 +9,8 @@ from pairs import DEVICES, DTYPES, STORED, pairs
 
 import gpuconv
 from gpuconv import naive
+from gpuconv.cuda import upsample
+from gpuconv.cuda.layout import INT64
 from gpuconv.errors import ArgTypeError, ShapeError, SizeLimitError
 from gpuconv.shapes import as_image, is_channels_last, with_axes_of
 
@@ -216,6 +218,32 @@ def test_layers_of_real_nets_match_pytorch(shape, factor, mode, device, dtype, r
     refs, scales = by_torch(x, dy), by_torch(*absolute(x, dy))
     for actual, ref, scale in zip(_computed(device, x, dy, factor=factor, **MODES[mode]), refs, scales, strict=True):
         assert_close(actual, ref, scale=scale, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["in_packs", "each_axis", "volumes_each_axis"])
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+def test_64_bit_indices(name, mode, gpu, rng, monkeypatch):
+    """The kernels for arrays of 2^31 elements, on small ones."""
+    shape, factor = CASES[name]
+    x, dy = whole(rng, shape, "float32"), whole(rng, _out(shape, factor), "float32")
+    expected = _computed(gpu, x, dy, factor=factor, **mode)
+    monkeypatch.setattr(upsample, "upsample_index", lambda shape, factor, align_corners: INT64)
+    for actual, same in zip(_computed(gpu, x, dy, factor=factor, **mode), expected, strict=True):
+        assert_same_bits(actual, same)
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor", "align_corners", "bits"),
+    [
+        ((1, 1, 1, 2**30 - 4), (1, 2), False, 64),  # twice as many places, in halves of a pixel
+        ((1, 1, 1, 2**28), (1, 2), False, 32),
+        ((1, 1, 2**15, 2**15), (1, 2), False, 64),  # y
+        ((1, 1, 1, 2**15), (1, 2), True, 64),  # columns of x times those of y
+        ((1, 1, 1, 2**15 - 2), (1, 2), True, 32),
+    ],
+)
+def test_64_bit_indices_only_where_needed(shape, factor, align_corners, bits):
+    assert upsample.upsample_index(shape, factor, align_corners).itemsize == bits // 8
 
 
 def test_others_words_are_told_ours():

@@ -138,9 +138,7 @@ class Plain(Progress):
         self._tenths = 0
 
     def note(self, text: str) -> None:
-        for line in text.splitlines():
-            for part in tables.wrapped(line, _WIDTH, indent=" " * (len(line) - len(line.lstrip()))):
-                self._print(part)
+        self.lines(text.split("\n"))
 
     def lines(self, lines: Sequence[str]) -> None:
         for line in lines:
@@ -212,6 +210,9 @@ class Bar(Plain):
             self._bar.stop()
             self._bar = None
 
+    def note(self, text: str) -> None:
+        self.lines(_broken(text))
+
     def download(self, done: int, size: int) -> None:
         if self._bar is None:
             self._show("download", size, done)
@@ -280,6 +281,9 @@ class Notebook(Plain):
             self._state = ""
             self._draw()
 
+    def note(self, text: str) -> None:
+        self.lines(_broken(text))
+
     def download(self, done: int, size: int) -> None:
         self._show(f"{done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size)
 
@@ -327,6 +331,14 @@ class Notebook(Plain):
         else:
             self._output.update(shown)
         self._drew = time.perf_counter()
+
+
+def _broken(text: str) -> list[str]:
+    """Return a note as lines for people, broken between words; in a log a note stays the line that it is."""
+    lines = text.split("\n")
+    return [
+        part for line in lines for part in tables.wrapped(line, _WIDTH, indent=line[: len(line) - len(line.lstrip())])
+    ]
 
 
 def _shown(loss: float | None) -> str:

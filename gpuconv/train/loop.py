@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from .. import nn
+from .. import nn, tables
 from ..backend import asarray
 from ..errors import CheckpointMismatchError, DriftError, NonFiniteLossError, NonFiniteScoresError, ProcessError
 from ..nn.finite import check_scores
@@ -369,7 +369,7 @@ class Training:
 
     def tell(self, message: str, kind: str = "notice") -> None:
         """Say something of how the run goes, on the screen and in events.jsonl."""
-        self.display.note(message)
+        self.display.note("\n".join(tables.wrapped(message, 80)))
         self.journal.event(kind, message=message)
 
     def _note(self, outcome: Outcome) -> None:
