@@ -39,6 +39,7 @@ _MORE = {
     ("max_pool_volumes", "NCHW"),
     ("max_pool_volumes_ties_split", "NCHW"),
     ("softmax_weighted", "NCHW"),
+    ("upsample_linear", "NCHW"),
 }
 
 

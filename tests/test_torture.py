@@ -70,7 +70,6 @@ def test_a_wrong_number_is_wrong(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(calls.Call, "by_oracle", lambda call, dtype, memory: [
         None if array is None else array * 1.01 for array in real(call, calls.Inputs(calls._AsTheyAre, dtype, memory, wide=True))
     ])  # fmt: skip
-    monkeypatch.setattr(calls, "_SUMS_OF_PRODUCTS", ())
     monkeypatch.setattr(calls, "random_call", lambda seed: (of("relu", "relu", x=(3, 4)), "float32", "NCHW"))
     status, _, values = _results(monkeypatch, capsys, tmp_path, kind, calls.__name__, "--scale", "0.0001")
     assert (status, values["kinds"][0]["wrong"]) == (1, {"AssertionError": 2})
