@@ -35,7 +35,9 @@ class Case:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        return ("step",) if self.op == "train_step" else ("forward", "backward")
+        if self.op == "train_step":
+            return ("step",)
+        return ("loss",) if self.op in LOSSES else ("forward", "backward")
 
     @property
     def layouts(self) -> tuple[str, ...]:
@@ -63,6 +65,8 @@ class Case:
         """Return the bytes that must be read and written at least once; 0 for a training step."""
         if self.op == "train_step":
             return 0
+        if self.op in LOSSES:
+            return (LOSSES[self.op].arrays + 1) * prod(self.x) * itemsize
         operator = OPERATORS[self.op]
         x, y, w = prod(self.x), prod(self.y), prod(self.w) if self.w else 0
         moved = x + y + w
@@ -86,6 +90,16 @@ class Operator:
     def scales(self) -> bool:
         """True if it takes gamma and beta."""
         return "dgamma" in self.gradients
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is the same for all cases of a loss, which gives its value and its gradient at once.
+
+    arrays: how many of the size of x it reads
+    """
+
+    arrays: int = 1
 
 
 def pair(value: Any) -> tuple[int, int]:
@@ -159,6 +173,9 @@ OPERATORS = {
     "spatial_batchnorm": Operator(_SCALES, rereads_x=True),
     "upsample": Operator(output=_enlarged),
 }
+
+
+LOSSES = {"sigmoid_cross_entropy": Loss(arrays=2), "softmax_cross_entropy": Loss()}
 
 
 def _conv(name: str, N: int, C: int, size: Any, K: int, window: Any, **options: Any) -> Case:
@@ -251,6 +268,9 @@ _NETS = [
     Case("silu 64, 32x32", "silu", (128, 64, 32, 32)),
     Case("leaky_relu 64, 32x32", "leaky_relu", (128, 64, 32, 32)),
     Case("dropout 64, 32x32", "dropout", (128, 64, 32, 32), options={"rate": 0.5}),
+    Case("softmax_cross_entropy of 4096 rows, 10", "softmax_cross_entropy", (4096, 10)),
+    Case("softmax_cross_entropy of 256 rows, 1000", "softmax_cross_entropy", (256, 1000)),
+    Case("sigmoid_cross_entropy of 4096 rows, 80", "sigmoid_cross_entropy", (4096, 80)),
     *_README[-2:],
 ]
 
@@ -361,6 +381,8 @@ _QUICK = [
     Case("quick layernorm 64", "layernorm", (16, 64)),
     Case("quick groupnorm 2 of 8, 16x16", "groupnorm", (4, 8, 16, 16), options={"groups": 2}),
     Case("quick dropout 8, 16x16", "dropout", (4, 8, 16, 16), options={"rate": 0.25}),
+    Case("quick softmax_cross_entropy of 32 rows, 10", "softmax_cross_entropy", (32, 10)),
+    Case("quick sigmoid_cross_entropy of 32 rows, 8", "sigmoid_cross_entropy", (32, 8)),
     _train("three-layer", 4),
     _train("convnet", 4),
 ]
@@ -377,7 +399,7 @@ _MEASURED = {
 }
 CASES = list({case.name: case for cases in _MEASURED.values() for case in cases}.values())
 SETS = {**_MEASURED, "all": CASES, "quick": _QUICK}  # quick is no measurement, so not among all
-OPS = sorted([*OPERATORS, "train_step"])
+OPS = sorted([*OPERATORS, *LOSSES, "train_step"])
 
 
 def choose(set_name: str, ops: tuple[str, ...] = (), only: str = "") -> list[Case]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuconv import bfloat16
 
-from .cases import OPERATORS, Case
+from .cases import LOSSES, OPERATORS, Case
 
 REGIMES = {"float32": "float32", "tf32": "float32", "float16": "float16"}  # and the dtype that arrays have in it
 _DTYPES = {**REGIMES, bfloat16.NAME: bfloat16.NAME}  # bfloat16 is drawn for tests.ladder, and offered by no peer
@@ -19,7 +19,7 @@ _DTYPES = {**REGIMES, bfloat16.NAME: bfloat16.NAME}  # bfloat16 is drawn for tes
 class Inputs:
     """x and dy, images in the memory format of `layout`; w and b, or gamma and beta, or None.
 
-    labels: (N,), of a training step only.
+    labels: of a training step and of a loss alone: (N,), or of sigmoid_cross_entropy from 0 to 1 in the shape of x.
     """
 
     case: Case
@@ -54,6 +54,10 @@ def draw(case: Case, layout: str = "NCHW", regime: str = "float32", seed: int = 
     x, w, b, dy, labels = stored(normal(case.x), layout), None, None, None, None
     if case.op == "train_step":
         labels = rng.integers(0, 10, case.x[0])
+        return Inputs(case, layout, regime, x, w, b, dy, labels)
+    if case.op in LOSSES:
+        of_rows = case.op == "softmax_cross_entropy"
+        labels = rng.integers(0, case.x[1], case.x[0]) if of_rows else rng.random(case.x, np.float32).astype(dtype)
         return Inputs(case, layout, regime, x, w, b, dy, labels)
     if case.w is not None:
         w, b = normal(case.w), normal(case.y[1:2])

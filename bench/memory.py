@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .cases import LOSSES
 from .inputs import Inputs
 
 
@@ -57,6 +58,9 @@ def extra(make_calls: Callable[[Inputs], dict[str, Callable[[], Any]]], inputs: 
     if inputs.case.op == "train_step":
         calls["step"]()
         return {"step": max(0, meter.peak() - before)}
+    if inputs.case.op in LOSSES:
+        results = calls["loss"]()
+        return {"loss": max(0, meter.peak() - before - sum(int(result.nbytes) for result in results))}
     y = math.prod(inputs.case.y) * inputs.dtype.itemsize
     found = {"forward": max(0, meter.peak() - before - y)}
     if "backward" in calls:

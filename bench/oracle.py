@@ -93,12 +93,16 @@ def wide(dtype: np.dtype) -> np.dtype:
 def places_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Return the sampled places of a result as rows of indices: all of them where they are few."""
     most, total = _LONG_PLACES if name == "dw" else _PLACES, math.prod(shape)
+    if not shape:
+        return np.zeros((1, 0), np.int64)
     flat = np.arange(total) if total <= most else np.random.default_rng(total).choice(total, most, replace=False)
     return np.stack(np.unravel_index(flat, shape), axis=1)
 
 
 def result_names(op: str, direction: str) -> tuple[str, ...]:
     """Return the names of an operator's results, in the order in which every side returns them."""
+    if direction == "loss":
+        return "loss", "dx"
     if direction != "backward":
         return ("losses",) if direction == "step" else ("y",)
     return OPERATORS[op].gradients
@@ -136,9 +140,15 @@ def _reference(definition: Any, name: str, inputs: Inputs) -> Reference:
 def _shape_of(name: str, inputs: Inputs) -> tuple[int, ...]:
     case = inputs.case
     channels = (case.x[1],)
-    return {"y": case.y, "dx": case.x, "dw": case.w, "db": case.y[1:2], "dgamma": channels, "dbeta": channels}[
-        name
-    ] or ()
+    return {
+        "loss": (),
+        "y": case.y,
+        "dx": case.x,
+        "dw": case.w,
+        "db": case.y[1:2],
+        "dgamma": channels,
+        "dbeta": channels,
+    }[name] or ()
 
 
 class _Sums:
@@ -498,6 +508,49 @@ class _Silu(_Sums):
         return dy * share * (1 + x * (1 - share)), abs(dy) * (1 + abs(x)), 4
 
 
+class _Loss:
+    """A mean over `count` rows or elements, and its gradient; each is a few terms that e^s enters."""
+
+    dropped = 0.0
+
+    def __init__(self, inputs: Inputs) -> None:
+        assert inputs.labels is not None
+        self.x, self.labels = inputs.x.astype(np.float64), inputs.labels
+
+    def __call__(self, name: str, place: tuple[int, ...]) -> tuple[float, float, int]:
+        return getattr(self, name)(*place)
+
+
+class _SoftmaxCrossEntropy(_Loss):
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        raised = np.exp(self.x - self.x.max(axis=1, keepdims=True))
+        self.shares = raised / raised.sum(axis=1, keepdims=True)
+
+    def loss(self) -> tuple[float, float, int]:
+        rows = np.arange(len(self.x))
+        size = float(np.abs(self.x).max(axis=1).mean()) + math.log(self.x.shape[1])
+        return float(-np.log(self.shares[rows, self.labels]).mean()), size, len(rows) + self.x.shape[1]
+
+    def dx(self, n: int, c: int) -> tuple[float, float, int]:
+        hit = float(self.labels[n] == c)
+        share, rows = float(self.shares[n, c]), len(self.x)
+        size = share * (1 + float(np.abs(self.x[n]).max())) + hit
+        return (share - hit) / rows, size / rows, self.x.shape[1]
+
+
+class _SigmoidCrossEntropy(_Loss):
+    def loss(self) -> tuple[float, float, int]:
+        s = self.x
+        terms = np.maximum(s, 0) - s * self.labels + np.log1p(np.exp(-np.abs(s)))
+        return float(terms.mean()), float((2 * np.abs(s) + math.log(2)).mean()), s.size
+
+    def dx(self, *place: int) -> tuple[float, float, int]:
+        s, target = float(self.x[place]), float(self.labels[place])
+        share = 1 / (1 + math.exp(-s))
+        return (share - target) / self.x.size, (share * (1 + abs(s)) + target) / self.x.size, 4
+
+
 class _Dropout(_Sums):
     def __init__(self, inputs: Inputs) -> None:
         super().__init__(inputs)
@@ -534,7 +587,9 @@ _DEFINITIONS = {
     "leaky_relu": _LeakyRelu,
     "max_pool": _MaxPool,
     "relu": _Relu,
+    "sigmoid_cross_entropy": _SigmoidCrossEntropy,
     "silu": _Silu,
+    "softmax_cross_entropy": _SoftmaxCrossEntropy,
     "spatial_batchnorm": _BatchNorm,
     "upsample": _Upsample,
 }

@@ -16,6 +16,7 @@ from .tables import setting
 _STYLES = {
     "forward": {"color": "#0072B2", "marker": "o", "offset": -0.18},
     "backward": {"color": "#D55E00", "marker": "D", "offset": 0.18},
+    "loss": {"color": "#009E73", "marker": "^", "offset": 0.0},
     "step": {"color": "#000000", "marker": "s", "offset": 0.0},
 }
 _METADATA: dict[str, dict[str, None]] = {  # equal results give equal files

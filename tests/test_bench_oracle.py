@@ -27,6 +27,7 @@ TINY = {
     for name, sizes in row.bench.items()
     for shapes in [row.shapes(sizes)]
 }
+TINY |= {name: Case("tiny", name, (5, 4)) for name in cases.LOSSES}
 TINY["complex conv"] = dataclasses.replace(TINY["conv"], complex=True)
 
 
@@ -46,9 +47,9 @@ def device_stays(monkeypatch):
 def test_definitions_are_those_of_the_loops(case, monkeypatch):
     monkeypatch.setitem(backend._PACKAGE_OF, "NumPy", "gpuconv.naive")
     drawn = inputs.draw(case)
-    arrays = (drawn.x, drawn.w, drawn.b, drawn.dy)
-    wide = [None if array is None else array.astype(oracle.wide(array.dtype)) for array in arrays]
-    given = inputs.Inputs(case, "NCHW", "float32", *wide, None)
+    arrays = (drawn.x, drawn.w, drawn.b, drawn.dy, drawn.labels)
+    wide = [a if a is None or a.dtype.kind == "i" else a.astype(oracle.wide(a.dtype)) for a in arrays]
+    given = inputs.Inputs(case, "NCHW", "float32", *wide)
     loops = peers.load("gpuconv")
     loops.start("cpu", 1)
     calls = loops.calls(given)
@@ -242,7 +243,7 @@ def test_sets_have_unique_names_and_shapes_that_fit(set_name):
 
 def test_shapes_of_results_are_those_of_gpuconv():
     for case in [*TINY.values(), *cases.SETS["quick"]]:
-        if case.op != "train_step":
+        if "forward" in case.directions:
             one = Worker(peers.load("gpuconv"), "cpu", 1)
             one.start()
             one.prepare(case, case.layouts[-1], "float32")
@@ -297,4 +298,4 @@ def test_every_peer_but_oneself_is_the_default():
 
 def test_every_operator_of_the_cases_is_public():
     for op in cases.OPS:
-        assert op == "train_step" or hasattr(gpuconv, f"{op}_forward")
+        assert op == "train_step" or hasattr(gpuconv, op if op in cases.LOSSES else f"{op}_forward")

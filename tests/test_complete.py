@@ -143,6 +143,13 @@ def test_every_operator_is_measured_beside_others(operator, table):
     assert by_name or operator in entries, f"add {operator} to {where}{or_row}"
 
 
+@pytest.mark.parametrize("table", ["case", "quick case", "definition", "PyTorch"])
+@pytest.mark.parametrize("loss", cases.LOSSES)
+def test_every_loss_is_measured_beside_others(loss, table):
+    entries, where = BENCH[table]
+    assert loss in entries, f"add {loss} to {where}"
+
+
 @pytest.mark.parametrize("operator", WITH_BACKWARD)
 def test_every_operator_has_a_layer(operator):
     name = "batchnorm" if operator == "spatial_batchnorm" else operator

@@ -39,7 +39,9 @@ class Naive(Ours):
         return {direction: _by_loops(call) for direction, call in found.items()}
 
     def _put(self, array: Any) -> Any:
-        """Return an array as the loops would compute with it anyway: in float64, or two of them."""
+        """Return an array as the loops would compute with it anyway: in float64, or two of them; labels as they are."""
+        if array.dtype.kind in "iu":
+            return array
         return array.astype(np.promote_types(array.dtype, np.float64))
 
 

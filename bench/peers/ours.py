@@ -15,6 +15,7 @@ from gpuconv.runs.settings import PRESETS
 from gpuconv.train import recipe
 from gpuconv.version import gpuconv_version
 
+from ..cases import LOSSES
 from ..clocks import Clock, HostClock, cupy_clock
 from ..inputs import Inputs
 from ..memory import Meter, cupy_meter, numpy_meter
@@ -42,6 +43,10 @@ class Ours(Peer):
                 raise NotOffered(msg)
             step = TrainStep(inputs)
             return {"step": lambda: (step(),)}
+        if case.op in LOSSES:
+            loss = getattr(gpuconv, case.op)
+            scores, labels = self._put(inputs.x), self._put(inputs.labels)
+            return {"loss": lambda: loss(scores, labels, **case.options)}
         forward = getattr(gpuconv, f"{case.op}_forward")
         backward = getattr(gpuconv, f"{case.op}_backward")
         arrays = [self._put(array) for array in (inputs.x, inputs.w, inputs.b) if array is not None]

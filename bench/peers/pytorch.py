@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cases import of_axes, sides
+from ..cases import LOSSES, of_axes, sides
 from ..clocks import FLUSH_BYTES, Clock, EventClock, HostClock
 from ..inputs import Inputs
 from ..memory import Meter
@@ -42,6 +42,8 @@ class PyTorch(Peer):
         self._regime(inputs.regime)
         if inputs.case.op == "train_step":
             return {"step": self._train_step(inputs)}
+        if inputs.case.op in LOSSES:
+            return {"loss": self._loss(inputs)}
         leaves = [
             self._put(array, inputs).requires_grad_() for array in (inputs.x, inputs.w, inputs.b) if array is not None
         ]
@@ -57,6 +59,24 @@ class PyTorch(Peer):
     def _compiled(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function that is timed: here as it is."""
         return function
+
+    def _loss(self, inputs: Inputs) -> Callable[[], Sequence[Any]]:
+        """Return a loss and its gradient, as in training."""
+        import torch
+        import torch.nn.functional as F
+
+        functions = {
+            "softmax_cross_entropy": F.cross_entropy,
+            "sigmoid_cross_entropy": F.binary_cross_entropy_with_logits,
+        }
+        function = self._compiled(functions[inputs.case.op])
+        scores, labels = self._put(inputs.x, inputs).requires_grad_(), self._put(inputs.labels, inputs)
+
+        def loss() -> Sequence[Any]:
+            value = function(scores, labels)
+            return value, *torch.autograd.grad(value, scores)
+
+        return loss
 
     def _regime(self, regime: str) -> None:
         import torch
