@@ -76,7 +76,7 @@ def test_every_case_of_every_side_runs_once(tmp_path):
     ran, skipped = set(), {}
     for test in xml.etree.ElementTree.parse(report).iter("testcase"):
         found = re.fullmatch(
-            r"bench_operator\[(.*)-(forward|backward|step)-(.*)-(cpu|cuda)-(NCHW|NHWC)\]", test.get("name")
+            r"bench_operator\[(.*)-(forward|backward|loss|step)-(.*)-(cpu|cuda)-(NCHW|NHWC)\]", test.get("name")
         )
         case, direction, side, device, _ = found.groups()
         reason = test.find("skipped")
