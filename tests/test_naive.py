@@ -37,6 +37,26 @@ def _assert_derivative(grad, f, array, *, step, rtol):
     np.testing.assert_allclose(grad, expected, rtol=0, atol=rtol * max(1e-300, np.abs(expected).max()))
 
 
+def test_infinities_that_cancel_are_nan_without_a_warning():
+    """As in Python; warnings are errors in tests, and users of the oracle want none."""
+    both = np.array([np.inf, -np.inf])
+    line = both.reshape(1, 1, 2, 1)
+    transposed = conv_sizes(
+        np.zeros((1, 1, 1, 1)), np.ones((1, 1, 2, 1)), None, stride=1, pad=((1, 0), 0), dilation=1, groups=1
+    )
+    y = naive.conv_transpose_forward(np.ones((1, 1, 1, 1)), line, np.array([np.inf]), transposed)
+    assert np.isnan(y).all()
+    volumes = pool_sizes(np.zeros((1, 1, 3, 1, 1)), window=(2, 1, 1), stride=1, pad=0)
+    dx = naive.average_pool_backward(both.reshape(1, 1, 2, 1, 1), volumes, count_pad=True)
+    assert np.isnan(dx[0, 0, 1]).all()
+    first = naive.max_pool_backward(
+        both.reshape(1, 1, 2, 1, 1), np.array([1, 0]).reshape(1, 1, 2, 1, 1), volumes, ties="first", x=None, y=None
+    )
+    assert np.isnan(first[0, 0, 1]).all()
+    dx = naive.upsample_backward(line, (2, 1), mode="nearest", align_corners=False)
+    assert np.isnan(dx).all()
+
+
 # Derivatives --------------------------------------------------------------------------------------------------------
 
 CONV = {

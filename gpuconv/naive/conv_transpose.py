@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..shapes import ConvSizes, VolumeConvSizes
-from .loops import every
+from .loops import add, every
 
 Sizes = ConvSizes | VolumeConvSizes
 
@@ -18,10 +18,10 @@ def conv_transpose_forward(x: Any, w: Any, b: Any, sizes: Sizes) -> np.ndarray:
     x, w = x.astype(np.float64), w.astype(np.float64)
     y = np.zeros(sizes.image)
     for source, taps, target in _products(sizes):
-        y[target] += float(x[source]) * float(w[taps])
+        add(y, target, float(x[source]) * float(w[taps]))
     if b is not None:
         for place in every(*y.shape):
-            y[place] += float(b[place[1]])
+            add(y, place, float(b[place[1]]))
     return y
 
 
@@ -32,10 +32,10 @@ def conv_transpose_backward(
     dy, x, w = (array.astype(np.float64) for array in (dy, x, w))
     dx, dw, db = np.zeros(x.shape), np.zeros(w.shape), np.zeros(sizes.C)
     for source, taps, target in _products(sizes):
-        dx[source] += float(dy[target]) * float(w[taps])
-        dw[taps] += float(dy[target]) * float(x[source])
+        add(dx, source, float(dy[target]) * float(w[taps]))
+        add(dw, taps, float(dy[target]) * float(x[source]))
     for place in every(*dy.shape):
-        db[place[1]] += float(dy[place])
+        add(db, (place[1],), float(dy[place]))
     return dx if input_grad else None, dw if weight_grad else None, db if bias_grad else None
 
 

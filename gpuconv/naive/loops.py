@@ -25,3 +25,8 @@ def floats(array: Any) -> Any:
 def flat_floats(array: Any) -> list[float]:
     """Return the elements of an array in row order of its shape, whatever its strides."""
     return array.astype(np.float64).reshape(-1).tolist()
+
+
+def add(array: np.ndarray, place: tuple[int, ...], value: float) -> None:
+    """Add to one element in Python floats: numbers of NumPy warn where infinities cancel."""
+    array[place] = float(array[place]) + value

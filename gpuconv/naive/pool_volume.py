@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..pool_shapes import VolumePoolSizes
-from .loops import every, floats
+from .loops import add, every, floats
 
 
 def volume_max_pool_forward(x: Any, z: VolumePoolSizes) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +37,7 @@ def volume_max_pool_backward(dy: Any, argmax: Any, z: VolumePoolSizes, *, ties: 
         else:
             winners = [pixel for _, *pixel in window if x[n, c, *pixel] == y[n, c, *output]]
         for pixel in winners:
-            dx[n, c, *pixel] += float(dy[n, c, *output]) / (len(winners) if ties == "split" else 1)
+            add(dx, (n, c, *pixel), float(dy[n, c, *output]) / (len(winners) if ties == "split" else 1))
     return dx
 
 
@@ -60,7 +60,8 @@ def volume_average_pool_backward(dy: Any, z: VolumePoolSizes, *, count_pad: bool
     for n, c, *output in every(*z.out):
         window = list(_window(output, z))
         for _, *pixel in window:
-            dx[n, c, *pixel] += float(dy[n, c, *output]) / (_padded_taps(output, z) if count_pad else len(window))
+            share = float(dy[n, c, *output]) / (_padded_taps(output, z) if count_pad else len(window))
+            add(dx, (n, c, *pixel), share)
     return dx
 
 

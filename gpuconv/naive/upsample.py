@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .loops import every
+from .loops import add, every
 
 # Of each result along an axis: the pixels it is made of, with their weights.
 _Axis = list[list[tuple[int, float]]]
@@ -33,7 +33,7 @@ def upsample_backward(dy: Any, factor: tuple[int, ...], *, mode: str, align_corn
     dx = np.zeros((*dy.shape[:2], *size))
     for n, c, *place in every(*dy.shape):
         for weight, pixel in _pixels(axes, place):
-            dx[n, c, *pixel] += weight * float(dy[n, c, *place])
+            add(dx, (n, c, *pixel), weight * float(dy[n, c, *place]))
     return dx
 
 
