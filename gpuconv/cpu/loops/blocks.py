@@ -23,6 +23,8 @@ _PARTIAL_SUMS = 8
 _PARTIAL_BYTES = 16 * 1024 * 1024
 # Pixels so many channels apart, or a multiple, share few cache sets: in scratch memory they are a line further apart.
 _CONFLICT, LINE = 64, 16
+# A result of so many bytes would not stay in the last cache.
+LARGE_BYTES = 32 * 1024 * 1024
 
 TOOLS = np.array([multiply, multiply_scattered, fill, empty, transpose_rows], np.int64)
 MULTIPLY, MULTIPLY_SCATTERED, FILL, EMPTY, TRANSPOSE = range(5)

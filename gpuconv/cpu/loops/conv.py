@@ -19,6 +19,7 @@ from .blocks import (
     EMPTY,
     FILL,
     GEOMETRY,
+    LARGE_BYTES,
     LINE,
     MULTIPLY,
     OFFSETS,
@@ -46,8 +47,6 @@ _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 256 * 1024
 # The longest run of windows in the gradient of the filters: the L1 cache has to hold their pixels and their gradients.
 _LONGEST_RUN = 128
-# A result of so many bytes would not stay in the last cache.
-_LARGE_BYTES = 32 * 1024 * 1024
 
 
 def correlate(
@@ -80,7 +79,7 @@ def correlate(
     window_table = window_offsets(images, rows, Q, windows.stride, frame, C)
     term_table = term_offsets(windows, C // groups, frame[1], C)
     sizes = geometry(x, windows, Q, C)
-    large = direct and y.nbytes >= _LARGE_BYTES and y.ctypes.data % 64 == 0
+    large = direct and y.nbytes >= LARGE_BYTES and y.ctypes.data % 64 == 0
 
     def work(counter: np.ndarray) -> None:
         _correlate(

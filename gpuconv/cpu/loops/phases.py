@@ -16,6 +16,7 @@ from .blocks import (
     EMPTY,
     FILL,
     GEOMETRY,
+    LARGE_BYTES,
     LINE,
     MULTIPLY,
     OFFSETS,
@@ -36,8 +37,6 @@ from .vectors import LANES, address_of, call, stream
 
 _FLOAT32 = np.dtype(np.float32)
 _BLOCK_BYTES = 256 * 1024
-# A result of so many bytes would not stay in the last cache.
-_LARGE_BYTES = 32 * 1024 * 1024
 
 
 def correlate(
@@ -74,7 +73,7 @@ def correlate(
     strip = 0 if inside else images * (most - 1 + span) * width * C
     memory = strip + images * most * sh * Q * groups * room + (0 if last else C * H * W) + 3 * LINE
     sizes = Geometry(C, H, W, sh, sw, top, left, span, width, filters[0].shape[3])
-    large = direct and y.nbytes >= _LARGE_BYTES and y.ctypes.data % 64 == 0
+    large = direct and y.nbytes >= LARGE_BYTES and y.ctypes.data % 64 == 0
     flat, offsets = np.concatenate([taps.reshape(-1) for taps in filters]), np.concatenate(terms)
     window_table = np.arange(columns) * C
 
