@@ -73,6 +73,9 @@ else:
             from .version import gpuconv_version
 
             return gpuconv_version()
+        if name.startswith("_"):  # what programs ask of any module: no reason to import more
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
         from .nn.choice import no_attribute
 
         stems = {known.removesuffix("_forward").removesuffix("_update"): known for known in __all__}

@@ -121,6 +121,11 @@ def test_load_comes_when_it_is_touched():
     assert not {"rich", "matplotlib", "PIL", "torch"} & set(found["modules"])
 
 
+def test_a_private_name_is_missed_without_importing_more(imported):
+    found = _run("import gpuconv; assert not hasattr(gpuconv, '__wrapped__')")
+    assert found["inside"] == imported["inside"]
+
+
 def test_a_name_that_is_not_there_is_said_to_be_missing():
     _run("import gpuconv; assert not hasattr(gpuconv, 'network')")
     with pytest.raises(AttributeError, match="module 'gpuconv' has no attribute 'network'"):
